@@ -1,0 +1,201 @@
+"""Sets of images on disk, real or synthetic: the one module that knows the HDF5 layout.
+
+    images  uint8 (N, C, H, W), one chunk an image     labels  uint8 (N, K), 0 or 1
+    ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
+    attributes: channels, classes, source, licence, credit, format_version, digest, provenance, ...
+
+Reading goes through `ImageSet.read(rows, purpose)`, which records what was read and for what."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.stage import UserError
+
+FORMAT_VERSION = 1
+TEXT = h5py.string_dtype("utf-8")
+
+
+@dataclass
+class Part:
+    """Some images of a set, in memory."""
+
+    images: np.ndarray  # uint8 (n, C, H, W)
+    labels: np.ndarray  # uint8 (n, K)
+    ids: np.ndarray  # str (n,)
+    groups: np.ndarray  # str (n,)
+    rows: np.ndarray  # int64 (n,), where they stand in the set
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class ImageSet:
+    """A set opened for reading; remembers which rows were read for which purpose."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise UserError(f"{self.path} is not an HDF5 image set that can be read: {error}") from None
+        version = self._file.attrs.get("format_version")
+        if version != FORMAT_VERSION:
+            self._file.close()
+            raise UserError(
+                f"{self.path} has image set format {version}, this MixLoc reads {FORMAT_VERSION}: delete it, run again"
+            )
+        attributes = self._file.attrs
+        self.channels: list[str] = json.loads(attributes["channels"])
+        self.classes: list[str] = json.loads(attributes["classes"])
+        self.digest: str = attributes["digest"]
+        self.ids: np.ndarray = self._file["ids"].asstr()[:]
+        self.groups: np.ndarray = self._file["groups"].asstr()[:]
+        self._read = Provenance(self.digest, len(self.ids))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images."""
+        return int(self._file["images"].shape[-1])
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """All attributes of the set, as text and numbers."""
+        return {name: value.item() if hasattr(value, "item") else value for name, value in self._file.attrs.items()}
+
+    def columns(self) -> list[str]:
+        """Names of the further text columns that the source knew."""
+        return json.loads(self._file.attrs.get("columns", "[]"))
+
+    def column(self, name: str) -> np.ndarray:
+        """A text column such as gene or cell_line, for all images."""
+        return self._file[f"columns/{name}"].asstr()[:]
+
+    def labels(self, rows: np.ndarray | None, purpose: str) -> np.ndarray:
+        """Labels uint8 (n, K) of some rows (None: of all), recorded as read."""
+        chosen = self._rows(rows)
+        self._read.record(purpose, chosen)
+        return self._file["labels"][:][chosen]
+
+    def read(self, rows: np.ndarray | None, purpose: str) -> Part:
+        """Images and labels of some rows (None: of all) in the order asked for, recorded as read for `purpose`."""
+        chosen = self._rows(rows)
+        labels = self.labels(chosen, purpose)
+        images = np.empty((len(chosen), *self._file["images"].shape[1:]), dtype=np.uint8)
+        # HDF5 reads long runs fast and scattered rows slowly: read sorted blocks, then put them in order.
+        order = np.argsort(chosen, kind="stable")
+        for start in range(0, len(order), 1024):
+            block = order[start : start + 1024]
+            wanted = chosen[block]
+            first, last = int(wanted[0]), int(wanted[-1]) + 1
+            if last - first <= 4 * len(wanted):
+                images[block] = self._file["images"][first:last][wanted - first]
+            else:
+                unique, back = np.unique(wanted, return_inverse=True)
+                images[block] = self._file["images"][unique][back]
+        return Part(images, labels, self.ids[chosen], self.groups[chosen], chosen)
+
+    def provenance(self) -> Provenance:
+        """What was read so far, and for what."""
+        return self._read.merged()
+
+    def inherited(self) -> Provenance | None:
+        """What a synthetic set's generator was fitted on; None for real images."""
+        text = self._file.attrs.get("provenance", "")
+        return Provenance.from_json(text) if text else None
+
+    def _rows(self, rows: np.ndarray | None) -> np.ndarray:
+        return np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+
+
+class ImageWriter:
+    """Receives the images of a set block by block; made by `write_images`."""
+
+    def __init__(self, file: h5py.File, channels: list[str], classes: list[str], size: int) -> None:
+        self._file, self._channels, self._classes = file, list(channels), list(classes)
+        shape = (len(channels), size, size)
+        # Chunks of about 1 MB: near memory speed for blocks, little waste for single images.
+        rows = max(1, min(256, 2**20 // int(np.prod(shape))))
+        self._images = file.create_dataset("images", (0, *shape), "u1", maxshape=(None, *shape), chunks=(rows, *shape))
+        self._labels: list[np.ndarray] = []
+        self._text: dict[str, list[str]] = {"ids": [], "groups": []}
+        self._columns: dict[str, list[str]] = {}
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def append(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        ids: Sequence[str],
+        groups: Sequence[str],
+        columns: dict[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Add a block: images uint8 (n, C, H, W), labels (n, K), and their text columns."""
+        images = np.ascontiguousarray(images, dtype=np.uint8)
+        labels = np.ascontiguousarray(labels, dtype=np.uint8).reshape(len(images), len(self._classes))
+        start = len(self._text["ids"])
+        self._images.resize(start + len(images), axis=0)
+        self._images[start:] = images
+        self._labels.append(labels)
+        self._text["ids"].extend(map(str, ids))
+        self._text["groups"].extend(map(str, groups))
+        for name, values in (columns or {}).items():
+            self._columns.setdefault(name, []).extend(map(str, values))
+        self._hash.update(images.tobytes())
+        self._hash.update(labels.tobytes())
+
+    def finish(self, attrs: dict[str, Any]) -> None:
+        """Write what is known only at the end: labels, text columns, attributes and the content digest."""
+        count = len(self._text["ids"])
+        for name, values in (self._text | self._columns).items():
+            if len(values) != count:
+                raise ValueError(f"column {name!r} has {len(values)} values for {count} images")
+        labels = np.concatenate(self._labels) if self._labels else np.zeros((0, len(self._classes)), dtype=np.uint8)
+        self._file.create_dataset("labels", data=labels)
+        columns = {f"columns/{name}": values for name, values in self._columns.items()}
+        for name, values in (self._text | columns).items():
+            self._file.create_dataset(name, data=np.array(values, dtype=object), dtype=TEXT)
+        described = [self._channels, self._classes, self._text, self._columns]
+        self._hash.update(json.dumps(described, sort_keys=True).encode())
+        own = {
+            "channels": json.dumps(self._channels),
+            "classes": json.dumps(self._classes),
+            "columns": json.dumps(sorted(self._columns)),
+            "format_version": FORMAT_VERSION,
+            "digest": self._hash.hexdigest(),
+        }
+        for name, value in (attrs | own).items():
+            self._file.attrs[name] = value
+
+
+@contextlib.contextmanager
+def write_images(
+    path: Path, channels: list[str], classes: list[str], size: int, attrs: dict[str, Any] | None = None
+) -> Iterator[ImageWriter]:
+    """Write a set block by block; the file appears under its name when the `with` block succeeds.
+
+    `attrs` is read at the end, so a caller may fill it while it writes."""
+    with atomic(path) as part, h5py.File(part, "w") as file:
+        writer = ImageWriter(file, channels, classes, size)
+        yield writer
+        writer.finish(attrs or {})

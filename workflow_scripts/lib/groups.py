@@ -1,0 +1,33 @@
+"""Groups: what a split must never tear apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def connected(columns: Sequence[Sequence[str]], count: int) -> list[str]:
+    """Group names of `count` images: images that share a value in any column are connected, through any chain.
+
+    Empty values connect nothing. A group is named after its first image's values, so names stay readable."""
+    parent = list(range(count))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for values in columns:
+        first: dict[str, int] = {}
+        for index, value in enumerate(values):
+            if value:
+                # The smaller root wins, so that a group's root is its first image.
+                one, other = sorted((root(index), root(first.setdefault(value, index))))
+                parent[other] = one
+    return [_name(columns, root(index)) for index in range(count)]
+
+
+def _name(columns: Sequence[Sequence[str]], index: int) -> str:
+    # The row number keeps names of different groups apart whatever the values are.
+    values = [values[index] for values in columns if values[index]]
+    return "|".join([*values[:1], str(index)])

@@ -1,0 +1,75 @@
+"""What an artefact was fitted on: the rows of the image set that were really read, and for what.
+
+Loaders record rows as they read them; artefacts carry the record on (a classifier inherits what its synthetic set's
+generator was fitted on); the leak certificate compares it with the folds."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+PURPOSES = ("fit", "select", "threshold", "score", "inspect")
+
+
+@dataclass
+class Provenance:
+    """Rows of one image set by purpose: fit (weights, statistics), select (checkpoints, filters), threshold, score
+    (predicted, never learned from), inspect (shown to a person, or split)."""
+
+    images: str  # digest of the image set
+    count: int  # its number of images
+    rows: dict[str, np.ndarray] = field(default_factory=dict)  # purpose -> bool (count,)
+
+    def record(self, purpose: str, rows: Iterable[int]) -> None:
+        """Add rows that were read for a purpose."""
+        if purpose not in PURPOSES:
+            raise ValueError(f"unknown purpose {purpose!r}: one of {', '.join(PURPOSES)}")
+        mask = self.rows.setdefault(purpose, np.zeros(self.count, dtype=bool))
+        mask[np.asarray(list(rows) if not isinstance(rows, np.ndarray) else rows, dtype=np.int64)] = True
+
+    def of(self, purpose: str) -> np.ndarray:
+        """Row numbers read for a purpose."""
+        return np.flatnonzero(self.rows.get(purpose, np.zeros(self.count, dtype=bool)))
+
+    def merged(self, *others: Provenance) -> Provenance:
+        """This record together with those of what was built upon: same image set, purposes united."""
+        out = Provenance(self.images, self.count, {name: mask.copy() for name, mask in self.rows.items()})
+        for other in others:
+            if (other.images, other.count) != (self.images, self.count):
+                raise ValueError("artefacts made from different image sets cannot be combined")
+            for purpose in other.rows:
+                out.record(purpose, other.of(purpose))
+        return out
+
+    def only(self, *purposes: str) -> Provenance:
+        """The part of the record that speaks of these purposes."""
+        return Provenance(self.images, self.count, {name: self.rows[name] for name in purposes if name in self.rows})
+
+    def to_json(self) -> str:
+        """One line of text: a compressed bit per image and purpose."""
+        packed = {
+            purpose: base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
+            for purpose, mask in sorted(self.rows.items())
+        }
+        return json.dumps({"images": self.images, "count": self.count, "rows": packed}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """The record that `to_json` wrote."""
+        value = json.loads(text)
+        count, size = int(value["count"]), (int(value["count"]) + 7) // 8
+        rows = {}
+        for purpose, packed in value["rows"].items():
+            if purpose not in PURPOSES:
+                raise ValueError(f"unknown purpose {purpose!r}")
+            # The length is known, so that a forged record cannot blow up in memory.
+            raw = zlib.decompressobj().decompress(base64.b64decode(packed), size + 1)
+            if len(raw) != size:
+                raise ValueError(f"the record of purpose {purpose!r} does not fit {count} images")
+            rows[purpose] = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=count).astype(bool)
+        return cls(str(value["images"]), count, rows)

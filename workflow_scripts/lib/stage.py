@@ -1,0 +1,181 @@
+"""What every stage program shares: its command line, its log, its progress, and how it fails.
+
+A stage writes plain lines to its log file and, unless it owns a terminal, the same lines to standard error;
+in a terminal a bar shows the progress. A failure ends in one sentence, the last lines of the log, and exit status 1."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+log = logging.getLogger("mixloc")
+
+LAST_LINES = 15
+
+
+class UserError(Exception):
+    """A failure that the user can mend: the message names the file, key or class and says what to do."""
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """The command line that all stages share; `doc` is the stage's docstring."""
+    summary, _, rest = (doc or "").partition("\n")
+    out = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    out.add_argument("--settings", type=_json_object, required=True, help="the stage's settings, one JSON object")
+    out.add_argument("--log", type=Path, help="where to write the log; standard error alone if not given")
+    return out
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object, such as {}")
+    return value
+
+
+def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
+    """Do `work` with logging set up as the command line asks; return the exit status."""
+    recent = _open_log(name, args.log)
+    started = time.monotonic()
+    try:
+        work()
+    except UserError as error:
+        log.error("%s", error)
+        return _fail(name, str(error), recent, args.log)
+    except Exception as error:
+        log.error("%s", traceback.format_exc().rstrip())
+        return _fail(name, f"{type(error).__name__}: {error}", recent, args.log)
+    log.info("done in %s", duration(time.monotonic() - started))
+    _close_log()
+    return 0
+
+
+class _Recent(logging.Handler):
+    """Keeps the last lines for the message of a failure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=LAST_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.extend(self.format(record).splitlines())
+
+
+class _Console(logging.StreamHandler):
+    """Standard error; steps around a progress bar, and leaves errors to the closing message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            return
+        if self.stream.isatty():
+            self.stream.write("\r\x1b[K")
+        super().emit(record)
+
+
+def _open_log(name: str, path: Path | None) -> _Recent:
+    _close_log()
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    console = _Console(sys.stderr)
+    console.setFormatter(logging.Formatter(f"{_label(name, path)}: %(message)s"))
+    recent = _Recent()
+    handlers: list[logging.Handler] = [console, recent]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Appended to, so that the log of a killed run and of its successor stand together.
+        handlers.append(logging.FileHandler(path, mode="a", encoding="utf-8"))
+    for handler in handlers:
+        if handler is not console:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+    log.info("%s, process %d", name, os.getpid())
+    return recent
+
+
+def _close_log() -> None:
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _label(name: str, path: Path | None) -> str:
+    return name if path is None else f"{name} {path.stem}".removesuffix(f" {name}")
+
+
+def _fail(name: str, message: str, recent: _Recent, path: Path | None) -> int:
+    lines = [f"{name} failed: {message}", *(f"  | {line}" for line in recent.lines)]
+    if path is not None:
+        lines.append(f"  whole log: {path}")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    _close_log()
+    return 1
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3 min 05 s, 2 h 10 min."""
+    seconds = max(0.0, seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Progress:
+    """How far a loop is: `with Progress("train", total=steps) as bar: bar.update(step, loss=0.03)`.
+
+    A terminal shows a bar, redrawn at most five times a second. The log (and standard error, where it is no
+    terminal) gets a plain line at each tenth of the way, or every `line_every` seconds if that is sooner."""
+
+    def __init__(self, what: str, total: int, line_every: float = 30.0, stream: TextIO | None = None) -> None:
+        self.what, self.total, self.line_every = what, max(1, int(total)), line_every
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+
+    def __enter__(self) -> Self:
+        self.started = self.last_line = time.monotonic()
+        self.last_bar, self.first, self.tenth = 0.0, None, 0
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.terminal:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+    def update(self, done: int, **numbers: float) -> None:
+        """Say that `done` of the total are finished, with the numbers worth showing, such as the loss."""
+        now = time.monotonic()
+        if self.first is None:
+            # A resumed run starts in the middle: only what this process did tells its speed.
+            self.first = done - 1
+            self.tenth = 10 * (done - 1) // self.total
+        if self.terminal and (now - self.last_bar > 0.2 or done >= self.total):
+            self.last_bar = now
+            filled = 24 * min(done, self.total) // self.total
+            self.stream.write(f"\r\x1b[K{'█' * filled}{'░' * (24 - filled)} {self._text(done, now, numbers)}")
+            self.stream.flush()
+        tenth = 10 * done // self.total
+        if tenth > self.tenth or now - self.last_line > self.line_every:
+            self.tenth, self.last_line = tenth, now
+            log.info("%s", self._text(done, now, numbers))
+
+    def _text(self, done: int, now: float, numbers: dict[str, float]) -> str:
+        spent = now - self.started
+        left = spent / max(1, done - (self.first or 0)) * (self.total - done)
+        shown = "".join(f", {name} {value:.4g}" for name, value in numbers.items())
+        return f"{self.what} {done}/{self.total} ({100 * done // self.total} %){shown}, {duration(left)} left"
