@@ -27,6 +27,8 @@ from workflow_scripts.lib.dataset import write_images
 
 BLOCK = 256  # images in memory at a time
 SHOWN = 20  # problems listed in a message; the log has them all
+# What reading a file that is no such image ends in.
+UNUSABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +46,7 @@ def preprocess_images(
     images_dir: Path, table: Path, groups: Path | None, classes: Path | None, out: Path, settings: dict[str, Any]
 ) -> None:
     """Write the image set `out`."""
-    names = tables.read_classes(classes) if classes else list(settings["classes"])
+    names = tables.read_classes(classes) if classes else list(settings["class_names"])
     listed = tables.read_labels(table, names)
     by = list(settings["group_by"])
     if by and not groups:
@@ -88,7 +90,7 @@ def _blocks(
             path = folder / f"{name}_{channel}.png"
             try:
                 image[index] = read_channel(path, size, settings["intensity"])
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except UNUSABLE as error:
                 problems.append(f"{path.name}: {'is missing' if isinstance(error, FileNotFoundError) else error}")
         return image
 
@@ -106,9 +108,12 @@ def read_channel(path: Path, size: int, intensity: str) -> np.ndarray:
             raise ValueError(f"is {picture.width} × {picture.height} pixels; square images are expected")
         if picture.width < size:
             raise ValueError(f"is {picture.width} pixels wide, less than preprocess_images.size = {size}")
-        if picture.width != size:
-            picture = picture.resize((size, size), Image.Resampling.BOX)
-        values = np.asarray(picture)
+        if picture.width == size:
+            values = np.asarray(picture)
+        else:
+            # As floats, because rounding between the two passes of the resampling would brighten the image.
+            means = picture.convert("F").resize((size, size), Image.Resampling.BOX)
+            values = np.rint(np.asarray(means)).astype(np.uint8)
     return values if intensity == "fixed" else stretch(values)
 
 

@@ -1,6 +1,6 @@
 """Sets of images on disk, real or synthetic: the one module that knows the HDF5 layout.
 
-    images  uint8 (N, C, H, W), one chunk an image     labels  uint8 (N, K), 0 or 1
+    images  uint8 (N, C, H, W), in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
     ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
     attributes: channels, classes, source, licence, credit, format_version, digest, provenance, ...
 
@@ -57,6 +57,11 @@ class ImageSet:
                 f"{self.path} has image set format {version}, this MixLoc reads {FORMAT_VERSION}: delete it, run again"
             )
         attributes = self._file.attrs
+        if "channels" not in attributes or "images" not in self._file:
+            self._file.close()
+            raise UserError(
+                f"{self.path} is an HDF5 file, but no image set: give the right file, or delete it, run again"
+            )
         self.channels: list[str] = json.loads(attributes["channels"])
         self.classes: list[str] = json.loads(attributes["classes"])
         self.digest: str = attributes["digest"]
@@ -153,7 +158,9 @@ class ImageWriter:
         """Add a block: images uint8 (n, C, H, W), labels (n, K), and their text columns."""
         images = np.ascontiguousarray(images, dtype=np.uint8)
         labels = np.ascontiguousarray(labels, dtype=np.uint8).reshape(len(images), len(self._classes))
-        start = len(self._text["ids"])
+        if images.shape[1:] != self._images.shape[1:]:
+            raise ValueError(f"images of shape {images.shape[1:]} for a set of {self._images.shape[1:]}")
+        start = len(self._images)
         self._images.resize(start + len(images), axis=0)
         self._images[start:] = images
         self._labels.append(labels)
@@ -161,17 +168,18 @@ class ImageWriter:
         self._text["groups"].extend(map(str, groups))
         for name, values in (columns or {}).items():
             self._columns.setdefault(name, []).extend(map(str, values))
+        # Labels follow in `finish`: the digest must not depend on how the images were cut into blocks.
         self._hash.update(images.tobytes())
-        self._hash.update(labels.tobytes())
 
     def finish(self, attrs: dict[str, Any]) -> None:
         """Write what is known only at the end: labels, text columns, attributes and the content digest."""
-        count = len(self._text["ids"])
+        count = len(self._images)
         for name, values in (self._text | self._columns).items():
             if len(values) != count:
                 raise ValueError(f"column {name!r} has {len(values)} values for {count} images")
         labels = np.concatenate(self._labels) if self._labels else np.zeros((0, len(self._classes)), dtype=np.uint8)
         self._file.create_dataset("labels", data=labels)
+        self._hash.update(labels.tobytes())
         columns = {f"columns/{name}": values for name, values in self._columns.items()}
         for name, values in (self._text | columns).items():
             self._file.create_dataset(name, data=np.array(values, dtype=object), dtype=TEXT)

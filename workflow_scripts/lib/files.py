@@ -114,8 +114,8 @@ def code_digest(paths: Iterable[Path]) -> str:
 def lock(path: Path, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
     """Hold the lock that belongs to the output `path`; wait while another process holds it.
 
-    The kernel drops the lock when its holder ends, however it ends. `waiting` is called once with the
-    holder's process number, for a message to the user."""
+    The kernel drops the lock when its holder ends, however it ends. `waiting` is called with the process number
+    of each holder that is waited for, for a message to the user."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.lock")

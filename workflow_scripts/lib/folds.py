@@ -22,7 +22,7 @@ def split(counts: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndar
     groups, classes = counts.shape
     share = np.array(list(shares.values()), dtype=float)
     share = share / share.sum()
-    # Two further columns keep images without labels and the total in balance.
+    # A group counts by its labels; one without any still takes room.
     sizes = np.maximum(counts.sum(1), 1)
     wanted = np.outer(share, counts.sum(0))  # (P, K) images
     room = share * sizes.sum()  # (P,)

@@ -60,16 +60,23 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
-        """The record that `to_json` wrote."""
-        value = json.loads(text)
-        count, size = int(value["count"]), (int(value["count"]) + 7) // 8
+        """The record that `to_json` wrote; ValueError if it cannot be one."""
+        try:
+            value = json.loads(text)
+            images, count, packed = str(value["images"]), int(value["count"]), dict(value["rows"])
+            size = (count + 7) // 8
+            # The length is known, so that a forged record cannot blow up in memory.
+            unpacked = {
+                purpose: zlib.decompressobj().decompress(base64.b64decode(bits), size + 1)
+                for purpose, bits in packed.items()
+            }
+        except (KeyError, TypeError, zlib.error) as error:
+            raise ValueError(f"not a record of what was read: {type(error).__name__} {error}") from None
         rows = {}
-        for purpose, packed in value["rows"].items():
+        for purpose, raw in unpacked.items():
             if purpose not in PURPOSES:
                 raise ValueError(f"unknown purpose {purpose!r}")
-            # The length is known, so that a forged record cannot blow up in memory.
-            raw = zlib.decompressobj().decompress(base64.b64decode(packed), size + 1)
             if len(raw) != size:
                 raise ValueError(f"the record of purpose {purpose!r} does not fit {count} images")
             rows[purpose] = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=count).astype(bool)
-        return cls(str(value["images"]), count, rows)
+        return cls(images, count, rows)

@@ -58,6 +58,8 @@ def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
         return _fail(name, str(error), recent, args.log)
     except Exception as error:
         log.error("%s", traceback.format_exc().rstrip())
+        if args.log is None:
+            recent.lines.extend(traceback.format_exc().splitlines())
         return _fail(name, f"{type(error).__name__}: {error}", recent, args.log)
     log.info("done in %s", duration(time.monotonic() - started))
     _close_log()
@@ -70,6 +72,8 @@ class _Recent(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: deque[str] = deque(maxlen=LAST_LINES)
+        # Errors have their sentence already; a traceback would push the lines out that tell how far the work was.
+        self.addFilter(lambda record: record.levelno < logging.ERROR)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.extend(self.format(record).splitlines())
@@ -128,7 +132,7 @@ def _fail(name: str, message: str, recent: _Recent, path: Path | None) -> int:
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 42 s, 3 min 05 s, 2 h 10 min."""
     seconds = max(0.0, seconds)
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

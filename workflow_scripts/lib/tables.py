@@ -70,11 +70,15 @@ def read_labels(path: Path, classes: list[str]) -> LabelTable:
 
 def read_columns(path: Path, ids: list[str], needed: list[str]) -> dict[str, list[str]]:
     """The columns of a second table, in the order of `ids`; each id must have its row."""
-    rows = {row["Id"]: row for row in read_rows(path, ["Id", *needed])}
+    rows: dict[str, dict[str, str]] = {}
+    for row in read_rows(path, ["Id", *needed]):
+        # Two rows that disagree would put an image into the wrong group without a word.
+        if rows.setdefault(row["Id"], row) != row:
+            raise UserError(f"{path} has two rows for Id {row['Id']!r} that differ; keep one of them")
     missing = [name for name in ids if name not in rows]
     if missing:
         raise UserError(f"{path} has no row for {len(missing)} of {len(ids)} images, the first is {missing[0]!r}")
-    names = [name for name in next(iter(rows.values())) if name not in ("Id", "Target")]
+    names = [name for name in next(iter(rows.values())) if name not in ("", "Id", "Target")]
     return {name: [rows[key][name] for key in ids] for name in names}
 
 

@@ -1,0 +1,74 @@
+# MixLoc from the command line. Needs git, make and Python 3.11 or later; everything else goes into .venv on first use.
+#
+#   make demo     the default experiment, ends with the path of its report       make lint     formatting and style checks
+#   make test     the tests                                                      make format   apply the formatting
+#   make clean    remove caches (results and .venv stay)                         make help     this list
+#
+# All paths are relative, so that the folder may have any name. To choose the interpreter: make PYTHON=/path/to/python3.12
+
+SHELL := /bin/sh
+CORES ?= all
+PYTHON ?=
+PYTEST_ARGS ?=
+
+# Jobs call `python`: the one in .venv must come first.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Settings of another environment must not reach into this one.
+unexport PYTHONHOME PYTHONPATH
+
+SNAKEFILES = Snakefile rules
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:
+	@sed -n '3,5s/^# *//p' Makefile
+
+demo: .venv/installed
+	.venv/bin/snakemake --cores $(CORES)
+	@echo "The report: $$(.venv/bin/python -c 'import yaml; print("results/" + yaml.safe_load(open("config.yaml"))["run"] + "/report.html")')"
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check $(SNAKEFILES)
+	.venv/bin/snakemake --lint
+
+format: .venv/installed-dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/snakefmt $(SNAKEFILES)
+
+clean:
+	rm -rf .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -path ./results -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# The first interpreter that is new enough and can make environments; says which were looked at when there is none.
+.venv/bin/python:
+	@for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14 python); do \
+	    "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    if ! "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then without="$$without $$candidate"; continue; fi; \
+	    echo "Making .venv with $$("$$candidate" --version) ($$candidate)"; \
+	    rm -rf .venv; "$$candidate" -m venv .venv && exit 0; \
+	done; \
+	if [ -n "$$without" ]; then \
+	    echo "MixLoc: no venv module in$$without. On Debian and Ubuntu: apt install python3-venv" >&2; \
+	else \
+	    echo "MixLoc needs Python 3.11 or later; found: $$("$(or $(PYTHON),python3)" --version 2>/dev/null || echo none)." \
+	        "Give another one by make PYTHON=/path/to/python3.12" >&2; \
+	fi; exit 1
+
+# Stamps: an edited requirements file installs again. The interpreter is order-only, as its date says nothing.
+.venv/installed: requirements.txt constraints.txt | .venv/bin/python
+	@echo "Installing the pinned requirements into .venv (once; about 1.5 GB with the CPU build of torch)"
+	@# An environment whose making was interrupted may lack pip.
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@touch $@

@@ -1,0 +1,33 @@
+# MixLoc: does synthetic training data make a protein-localization classifier better on proteins it has never seen?
+#
+# The rules stand in the order of the data. Each has the name of its script under workflow_scripts/, of its folder of
+# logs and of its folder of benchmarks. Settings: config.yaml, then a preset (--configfile), then --config.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"  # validation of the config, names, input functions; no rules
+
+
+localrules:
+    all,
+    paper,
+
+
+rule all:
+    """The verdict: results/{run}/report.html with everything it rests upon."""
+    input:
+        in_run("report.html"),
+    default_target: True
+
+
+include: "rules/data.smk"  # simulate_cells, preprocess_images, make_folds
+include: "rules/generate.smk"  # train_ddpm, sample_ddpm, assess_synthetic
+include: "rules/classify.smk"  # train_classifier
+include: "rules/judge.smk"  # aggregate_metrics, certify_leaks
+include: "rules/show.smk"  # plot_*, report
+include: "rules/paper.smk"  # the figures of the reference study

@@ -1,0 +1,53 @@
+# The arms of the experiment. Training one takes seconds to minutes and importing torch takes seconds too, so one job
+# trains several arms of a fold: `batch` numbers these jobs (compute.arms_per_job). The job's declared output lists its
+# arms; the arms themselves stay where they are when the job runs again, and those whose settings, inputs and code are
+# unchanged are kept.
+#
+# Needs:  images.h5, folds.csv, the synthetic sets that the arms name
+# Makes:  .../fold{fold}/arms/batch{batch}.json, and beside it {strategy}/classifier.safetensors, {strategy}/predictions.h5
+
+
+rule train_classifier:
+    """Train and predict a batch of arms of one fold."""
+    input:
+        images="results/{run}/images.h5",
+        folds="results/{run}/repeat{repeat}/folds.csv",
+        synthetic=lambda wildcards: [
+            f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{plan}.h5"
+            for plan in plans_of(wildcards.batch)
+        ],
+        code=code("train_classifier"),
+    output:
+        "results/{run}/repeat{repeat}/fold{fold}/arms/batch{batch}.json",
+    params:
+        arms="results/{run}/repeat{repeat}/fold{fold}/arms",
+        synthetic=lambda wildcards, input: [
+            f"{plan}={path}" for plan, path in zip(plans_of(wildcards.batch), input.synthetic, strict=True)
+        ],
+        settings=lambda wildcards: as_json(
+            {"strategies": BATCHES[int(wildcards.batch)], "train_classifier": CONFIG["train_classifier"]},
+            threads=THREADS,
+        ),
+        seed=CONFIG["seed"],
+    log:
+        "results/{run}/logs/train_classifier/repeat{repeat}_fold{fold}_batch{batch}.log",
+    benchmark:
+        "results/{run}/benchmarks/train_classifier/repeat{repeat}_fold{fold}_batch{batch}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.train_classifier"
+        " --images {input.images:q}"
+        " --folds {input.folds:q}"
+        " --repeat {wildcards.repeat}"
+        " --fold {wildcards.fold}"
+        " --synthetic {params.synthetic:q}"
+        " --arms-dir {params.arms:q}"
+        " --manifest {output:q}"
+        " --seed {params.seed}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"

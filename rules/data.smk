@@ -1,0 +1,110 @@
+# From images to an image set and its folds.
+#
+# Needs:  nothing (data.source: simulated), or a folder of channel files and a label table (data.source: folder)
+# Makes:  results/{run}/images.h5, results/{run}/repeat{repeat}/folds.csv
+
+
+def raw_images(wildcards):
+    """Where the raw images and their tables are, by data.source."""
+    data = CONFIG["data"]
+    if data["source"] == "simulated":
+        return {
+            "images": in_run("simulated/train"),
+            "table": in_run("simulated/train.csv"),
+            "groups": in_run("simulated/metadata.csv"),
+            "classes": in_run("simulated/classes.csv"),
+        }
+    return {name: data[name] for name in ("images", "table", "groups", "classes") if data[name]}
+
+
+rule simulate_cells:
+    """Procedural four-channel fluorescence cells with known truth, as a folder in the Kaggle layout."""
+    input:
+        code=code("simulate_cells"),
+    output:
+        images=directory("results/{run}/simulated/train"),
+        table="results/{run}/simulated/train.csv",
+        metadata="results/{run}/simulated/metadata.csv",
+        truth="results/{run}/simulated/truth.csv",
+        classes="results/{run}/simulated/classes.csv",
+    params:
+        folder="results/{run}/simulated",
+        settings=lambda wildcards: as_json(CONFIG["simulate_cells"], threads=THREADS),
+        seed=CONFIG["seed"],
+    log:
+        "results/{run}/logs/simulate_cells/simulate_cells.log",
+    benchmark:
+        "results/{run}/benchmarks/simulate_cells/simulate_cells.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.simulate_cells"
+        " --out {params.folder:q}"
+        " --seed {params.seed}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule preprocess_images:
+    """One image set from a folder of channel files, a label table and a table of groups."""
+    input:
+        unpack(raw_images),
+        code=code("preprocess_images"),
+    output:
+        "results/{run}/images.h5",
+    params:
+        groups=lambda wildcards, input: f"--groups {shlex.quote(input.groups)}" if input.get("groups") else "",
+        classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
+        settings=lambda wildcards: as_json(CONFIG["preprocess_images"], **run_settings.described_data(CONFIG), threads=THREADS),
+    log:
+        "results/{run}/logs/preprocess_images/preprocess_images.log",
+    benchmark:
+        "results/{run}/benchmarks/preprocess_images/preprocess_images.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.preprocess_images"
+        " --images-dir {input.images:q}"
+        " --table {input.table:q}"
+        " {params.groups} {params.classes}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule make_folds:
+    """The role of every group in every fold of one repeat."""
+    input:
+        images="results/{run}/images.h5",
+        code=code("make_folds"),
+    output:
+        "results/{run}/repeat{repeat}/folds.csv",
+    params:
+        settings=lambda wildcards: as_json(CONFIG["make_folds"]),
+        seed=CONFIG["seed"],
+    log:
+        "results/{run}/logs/make_folds/repeat{repeat}.log",
+    benchmark:
+        "results/{run}/benchmarks/make_folds/repeat{repeat}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.make_folds"
+        " --images {input.images:q}"
+        " --out {output:q}"
+        " --repeat {wildcards.repeat}"
+        " --seed {params.seed}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"

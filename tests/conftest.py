@@ -1,0 +1,115 @@
+"""Small things that tests build upon: a tiny image set, its folds, and artefacts that say what they were made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from workflow_scripts.lib import fold_table, folds
+from workflow_scripts.lib.dataset import ImageSet, write_images
+from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
+from workflow_scripts.lib.provenance import Provenance
+
+CHANNELS = ["red", "green"]
+CLASSES = ["Nucleus", "Cytosol", "Golgi"]
+
+
+@dataclass
+class World:
+    """48 images of 24 groups in two folds; image i belongs to group i % 24, so no group lies in one piece."""
+
+    folder: Path
+    images: Path
+    folds: Path
+    ids: np.ndarray  # str (48,)
+    groups: np.ndarray  # str (48,)
+    roles: np.ndarray  # str (48, 2)
+    digest: str
+
+    def rows(self, role: str, fold: int = 0) -> np.ndarray:
+        """Row numbers of a role."""
+        return np.flatnonzero(self.roles[:, fold] == role)
+
+    def record(self, **rows: np.ndarray) -> Provenance:
+        """A record of rows by purpose; by default of what a fold-0 classifier may read."""
+        record = Provenance(self.digest, len(self.ids))
+        for purpose, chosen in (rows or {"fit": self.rows("train"), "select": self.rows("validation")}).items():
+            record.record(purpose, chosen)
+        return record
+
+    def generator(self, record: Provenance | None = None, **about: str) -> Path:
+        """A file like that of a trained generator."""
+        path = self.folder / "generators" / "unet.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        about = {"repeat": "0", "fold": "0", "provenance": (record or self.record()).to_json()} | about
+        save_file({"network.weight": np.zeros(2, dtype=np.float32)}, path, about)
+        return path
+
+    def synthetic(self, record: Provenance | None = None) -> Path:
+        """A synthetic set of four black images."""
+        path = self.folder / "synthetic" / "as_train.h5"
+        attrs = {"repeat": 0, "fold": 0, "provenance": (record or self.record()).to_json()}
+        with write_images(path, CHANNELS, CLASSES, 8, attrs) as writer:
+            ids = [f"syn-{number}" for number in range(4)]
+            writer.append(np.zeros((4, 2, 8, 8)), np.ones((4, 3)), ids, ["synthetic"] * 4)
+        return path
+
+    def arm(self, record: Provenance | None = None, scored: np.ndarray | None = None, name: str = "real_only") -> Path:
+        """A manifest of one arm that was scored on some rows, by default on the test part; its predictions beside."""
+        folder = self.folder / "arms"
+        rows = self.rows(folds.TEST) if scored is None else scored
+        blank = np.zeros((len(rows), len(CLASSES)))
+        part = Scored(self.ids[rows], self.groups[rows], blank, blank)
+        text = (record or self.record()).to_json()
+        write_predictions(
+            folder / name / "predictions.h5",
+            Predictions(CLASSES, name, 0, 0, {"test": part}, images=self.digest, provenance=text),
+        )
+        manifest = folder / "batch0.json"
+        manifest.write_text(json.dumps({"arms": [{"strategy": name, "predictions": f"{name}/predictions.h5"}]}))
+        return manifest
+
+    def thresholds(self, rows: np.ndarray | None = None) -> Path:
+        """An analysis.json that says on which images thresholds were fitted."""
+        path = self.folder / "analysis.json"
+        ids = list(self.ids[self.rows(folds.CALIBRATION) if rows is None else rows])
+        path.write_text(json.dumps({"thresholds_fitted_on": [{"repeat": 0, "fold": 0, "ids": ids}]}))
+        return path
+
+
+@pytest.fixture
+def write_set():
+    """A function that writes a random image set: write_set(path, ids, groups, **attrs) -> (images, labels)."""
+
+    def write(path: Path, ids: list[str], groups: list[str], **attrs: str) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(3)
+        images = rng.integers(0, 256, (len(ids), len(CHANNELS), 8, 8), dtype=np.uint8)
+        labels = rng.integers(0, 2, (len(ids), len(CLASSES)), dtype=np.uint8)
+        with write_images(path, CHANNELS, CLASSES, 8, attrs) as writer:
+            # In blocks of uneven size, as a stream would bring them.
+            for start in range(0, len(ids), 19):
+                part = slice(start, start + 19)
+                writer.append(images[part], labels[part], ids[part], groups[part])
+        return images, labels
+
+    return write
+
+
+@pytest.fixture
+def world(tmp_path, write_set) -> World:
+    """The tiny image set with its folds; every group has one role."""
+    numbers = np.arange(48)
+    ids = np.array([f"cell-{number:02d}" for number in numbers], dtype=object)
+    groups = np.array([f"gene-{number % 24:02d}" for number in numbers], dtype=object)
+    write_set(tmp_path / "images.h5", list(ids), list(groups), grouped_by="gene")
+    cycle = np.array([folds.TEST, folds.TRAIN, folds.CALIBRATION, folds.VALIDATION], dtype=object)
+    roles = np.stack([cycle[(numbers % 24) % 4], cycle[(numbers % 24 + 1) % 4]], axis=1)
+    fold_table.write(tmp_path / "folds.csv", ids, groups, roles)
+    with ImageSet(tmp_path / "images.h5") as source:
+        digest = source.digest
+    return World(tmp_path, tmp_path / "images.h5", tmp_path / "folds.csv", ids, groups, roles, digest)

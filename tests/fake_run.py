@@ -1,0 +1,194 @@
+"""A finished run in miniature, made of random numbers in seconds: every file that the figures and the page read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from workflow_scripts import aggregate_metrics, plot_arms, plot_images, plot_training, report
+from workflow_scripts.lib import fold_table
+from workflow_scripts.lib.dataset import write_images
+from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
+
+TEMPLATE = Path(report.__file__).parent / "lib" / "report.html"
+CHANNELS = ["red", "green", "blue", "yellow"]
+CLASSES = ["Nucleoplasm", "Golgi & <script>alert(1)</script>", 'Quote " $x_1$ = NA', "Rare"]
+PREVALENCE = [0.55, 0.35, 0.25, 0.01]
+# name, control, how much better than the baseline its logits are
+ARMS = [
+    ("real_only", None, 0.0),
+    ("pool", "resample_real", 0.9),
+    ("mix_loss", "mix_loss_real", -0.5),
+    ("synthetic_only", None, -0.9),
+    ("resample_real", None, 0.2),
+    ("mix_loss_real", None, 0.05),
+]
+HARD = 1.0  # how hard the task is: spread of the logits
+PLANS = ["as_train", "balanced"]
+ANALYSIS = {
+    "primary_arm": "pool",
+    "metric": "macro_f1",
+    "level": "image",
+    "baseline": "real_only",
+    "family": "all",
+    "smallest_effect": 0.02,
+    "confidence": 0.95,
+    "draws": 200,
+    "threshold_rule": "calibrated",
+    "minimum_calibration_groups": 10,
+    "minimum_positive_groups": 5,
+    "refit_thresholds": True,
+}
+CONFIG = {
+    "run": "tiny",
+    "data": {"source": "simulated"},
+    "note": "<img src=x onerror=alert(2)>",
+    "make_folds": {"folds": 2, "repeats": 1},
+}
+
+
+class FakeRun:
+    """Paths of the run's files below one folder, as the workflow lays them."""
+
+    def __init__(self, folder: Path, groups: int = 120, size: int = 16) -> None:
+        self.folder, self.size = folder, size
+        rng = np.random.default_rng(5)
+        self.ids = np.array([f"cell{index:04d}" for index in range(groups * 3)])
+        self.groups = np.array([f"GENE{index // 3:03d}" for index in range(groups * 3)])
+        self.labels = np.repeat((rng.random((groups, len(CLASSES))) < PREVALENCE).astype(np.uint8), 3, axis=0)
+        self.labels[self.labels.sum(axis=1) == 0, 0] = 1
+        self.arms = []
+        self._images(rng)
+        self._folds(groups)
+        self._arms(rng)
+        self._tables()
+        self._around()
+
+    def path(self, name: str) -> Path:
+        """A file of the run."""
+        return self.folder / name
+
+    def _images(self, rng: np.random.Generator) -> None:
+        attrs = {"source": "<b>made</b> by a test", "licence": "none", "credit": "nobody"}
+        shape = (len(CHANNELS), self.size, self.size)
+        noise = rng.integers(0, 255, (len(self.ids), *shape), dtype=np.uint8)
+        with write_images(self.path("images.h5"), CHANNELS, CLASSES, self.size, attrs) as writer:
+            writer.append(noise, self.labels, self.ids, self.groups, {"cell_line": ["A", "B", "C"] * (len(self.ids) // 3)})
+        for fold in range(2):
+            for plan in PLANS:
+                target = self.path(f"repeat0/fold{fold}/synthetic/{plan}.h5")
+                names = [f"syn-{index:05d}" for index in range(60)]
+                with write_images(target, CHANNELS, CLASSES, self.size, attrs) as writer:
+                    writer.append(noise[:60], self.labels[:60], names, ["synthetic"] * 60)
+                table = "class,images_real,images_generated,prevalence_real,prevalence_generated,ap_real,ap_generated\n"
+                table += "\n".join(f'"{name.replace(chr(34), chr(34) * 2)}",40,15,0.3,0.25,0.8,0.6' for name in CLASSES)
+                self.path(f"repeat0/fold{fold}/synthetic/{plan}.assess.csv").write_text(table + "\n")
+
+    def _folds(self, groups: int) -> None:
+        part = (np.arange(groups) * 7 % 10).repeat(3)
+        roles = np.full((len(self.ids), 2), "train", dtype=object)
+        for fold in range(2):
+            for role, digits in (("test", (0, 1, 2)), ("validation", (6, 7)), ("calibration", (8, 9))):
+                roles[np.isin((part - 3 * fold) % 10, digits), fold] = role
+        self.roles = roles
+        fold_table.write(self.path("repeat0/folds.csv"), self.ids, self.groups, roles)
+
+    def _arms(self, rng: np.random.Generator) -> None:
+        hard = rng.normal(0, HARD, self.labels.shape)
+        for fold in range(2):
+            folder, entries = self.path(f"repeat0/fold{fold}/arms"), []
+            for name, _, gain in ARMS:
+                logits = (2 * self.labels - 1) * (1.0 + gain) + hard + rng.normal(0, 0.4, hard.shape) - 0.5
+                parts = {}
+                for part in ("test", "validation", "calibration"):
+                    rows = np.flatnonzero(self.roles[:, fold] == part)
+                    parts[part] = Scored(self.ids[rows], self.groups[rows], self.labels[rows], logits[rows])
+                steps = np.arange(10, 110, 10)
+                history = {
+                    "step": steps,
+                    "loss": np.exp(-steps / 60) + 0.1 * rng.random(10),
+                    "validation_map": 0.6 - 0.4 * np.exp(-steps / 30) + 0.05 * gain,
+                    "validation_macro_f1": 0.5 - 0.4 * np.exp(-steps / 40) + 0.05 * gain,
+                }
+                numbers = {"seconds": 12.5, "images_seen": 6400, "synthetic_seen": 1600, "best_step": 90}
+                made = Predictions(CLASSES, name, 0, fold, parts, history, numbers=numbers, images="d", digest="x")
+                write_predictions(folder / name / "predictions.h5", made)
+                entries.append({"strategy": name, "predictions": f"{name}/predictions.h5"})
+            manifest = folder / "batch0.json"
+            manifest.write_text(json.dumps({"arms": entries}))
+            self.arms.append(manifest)
+            history = self.path(f"repeat0/fold{fold}/generators/unet.history.csv")
+            history.parent.mkdir(parents=True)
+            lines = [f"{step},{step * 32},{1 / (1 + step / 50):.4f},0.001,{step / 9:.2f}" for step in range(1, 400, 2)]
+            history.write_text("\n".join(["step,images,loss,learning_rate,seconds", *lines]) + "\n")
+
+    def _tables(self) -> None:
+        strategies = [{"name": name, "method": name, "control": control} for name, control, _ in ARMS]
+        names = ("metrics", "comparisons", "thresholds", "analysis")
+        paths = [self.path(f"{name}.{'json' if name == 'analysis' else 'csv'}") for name in names]
+        words = [word for name, path in zip(names, paths, strict=True) for word in (f"--{name}", str(path))]
+        settings = json.dumps(ANALYSIS | {"strategies": strategies})
+        status = aggregate_metrics.main(
+            ["--arms", *map(str, self.arms), *words, "--seed", "1", "--settings", settings, "--log", str(self.path("log"))]
+        )
+        assert status == 0
+
+    def _around(self) -> None:
+        lines = ["artefact,repeat,fold,purpose,images,allowed_roles,overlap_images,overlap_groups,status"]
+        lines += [f"arm {name},0,{fold},fit,180,train,0,0,clean" for name, _, _ in ARMS for fold in range(2)]
+        self.path("leaks.csv").write_text("\n".join(lines) + "\n")
+        for stage, seconds in (("train_ddpm", 101.5), ("train_classifier", 80.25), ("simulate_cells", 9.0)):
+            file = self.path(f"benchmarks/{stage}/repeat0_fold0.tsv")
+            file.parent.mkdir(parents=True)
+            file.write_text(f"s\th:m:s\tmax_rss\tmax_vms\n{seconds}\t0:01:41\t812.5\t2000\n")
+
+
+SETTINGS = {
+    "title": "Do generated images help? <script>alert(3)</script>",
+    "demonstration": True,
+    "demonstration_text": "Small on purpose.",
+    "panels": {"per_class": 3, "combinations": 2, "protein_channel": "green"},
+}
+
+
+def draw_figures(run: FakeRun) -> dict[str, int]:
+    """Run the three plotting programs; their exit statuses."""
+    log, tables = ["--log", str(run.path("log"))], []
+    for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
+        tables += [f"--{name.split('.')[0]}", str(run.path(name))]
+    figure = {name: str(run.path(f"figures/{name}.svg")) for name in ("forest", "classes", "gap")}
+    status = {}
+    words = [word for name, path in figure.items() for word in (f"--{name}", path)]
+    status["plot_arms"] = plot_arms.main([*tables, *words, "--settings", "{}", *log])
+    histories = [f"unet/0/{fold}={run.path(f'repeat0/fold{fold}/generators/unet.history.csv')}" for fold in range(2)]
+    controls = json.dumps({"controls": {name: control for name, control, _ in ARMS if control}})
+    words = ["--histories", *histories, "--arms", *map(str, run.arms), "--table", str(run.path("training.csv"))]
+    words += ["--generators", str(run.path("figures/generators.svg"))]
+    words += ["--classifiers", str(run.path("figures/classifiers.svg"))]
+    status["plot_training"] = plot_training.main([*words, "--settings", controls, *log])
+    for fold in range(2):
+        for plan in PLANS:
+            words = ["--images", str(run.path("images.h5")), "--folds", str(run.path("repeat0/folds.csv"))]
+            words += ["--fold", str(fold), "--synthetic", str(run.path(f"repeat0/fold{fold}/synthetic/{plan}.h5"))]
+            words += ["--out", str(run.path(f"figures/images_{plan}_{fold}.svg"))]
+            words += ["--settings", json.dumps(SETTINGS["panels"]), *log]
+            status[f"plot_images {plan} {fold}"] = plot_images.main(words)
+    return status
+
+
+def write_report(run: FakeRun, settings: dict | None = None) -> int:
+    """Run the report program; its exit status."""
+    places = [(plan, fold) for plan in PLANS for fold in range(2)]
+    words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
+    for name in ("metrics.csv", "comparisons.csv", "analysis.json", "leaks.csv"):
+        words += [f"--{name.split('.')[0]}", str(run.path(name))]
+    words += ["--assess", *(f"{plan}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.assess.csv')}" for plan, fold in places)]
+    names = ("forest", "classes", "gap", "generators", "classifiers")
+    words += ["--figures", *(f"{name}={run.path(f'figures/{name}.svg')}" for name in names)]
+    words += ["--panels", *(f"{plan}/0/{fold}={run.path(f'figures/images_{plan}_{fold}.svg')}" for plan, fold in places)]
+    words += ["--benchmarks", str(run.path("benchmarks")), "--template", str(TEMPLATE)]
+    words += ["--out", str(run.path("report.html")), "--tables", str(run.path("tables"))]
+    given = {"report": settings or SETTINGS, "config": CONFIG}
+    return report.main([*words, "--settings", json.dumps(given), "--log", str(run.path("log"))])

@@ -1,0 +1,174 @@
+"""certify_leaks: whatever kind of artefact read a test image, or a relative of one, the certificate fails the run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow_scripts import certify_leaks as stage_program
+from workflow_scripts.lib import fold_table
+from workflow_scripts.lib.provenance import Provenance
+
+KINDS = ["generator", "synthetic", "arm"]
+NAMES = {"generator": "generator unet", "synthetic": "synthetic as_train", "arm": "arm real_only"}
+
+
+def run(world, violations: tuple[str, ...] = (), **made) -> tuple[int, pd.DataFrame | None]:
+    """The exit status and the certificate for a world with all kinds of artefacts, some of them given."""
+    artefacts = [made.get(kind) or getattr(world, kind)() for kind in KINDS]
+    out = world.folder / "leaks.csv"
+    out.unlink(missing_ok=True)
+    status = stage_program.main(
+        ["--images", str(world.images), "--folds", f"0={world.folds}", "--artefacts", *map(str, artefacts)]
+        + ["--thresholds", str(made.get("thresholds") or world.thresholds()), "--out", str(out)]
+        + ["--settings", json.dumps({"violations": violations}), "--log", str(world.folder / "log.txt")]
+    )
+    return status, pd.read_csv(out) if out.exists() else None
+
+
+def leaks(table: pd.DataFrame) -> list[tuple]:
+    return [
+        (row.artefact, row.purpose, row.overlap_images, row.overlap_groups)
+        for row in table[table["status"] == "LEAK"].itertuples()
+    ]
+
+
+def with_one_more(world, purpose: str, row: int) -> Provenance:
+    record = world.record()
+    record.record(purpose, [row])
+    return record
+
+
+def test_clean_artefacts_pass(world):
+    status, table = run(world)
+    assert status == 0
+    assert set(table["status"]) == {"clean"}
+    fitted = table[table["purpose"] == "fit"].set_index("artefact")
+    assert dict(fitted["images"]) == {
+        "generator unet": 12,
+        "synthetic as_train": 12,
+        "arm real_only": 12,
+        "thresholds": 0,
+    }
+    assert (fitted["allowed_roles"] == "train").all()
+    assert list(table.loc[table["purpose"] == "scored", "images"]) == [12]
+    assert "one role a group" in set(table["purpose"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("purpose", "role"), [("fit", "test"), ("fit", "validation"), ("select", "test")])
+def test_one_planted_row_fails_the_run(world, capsys, kind, purpose, role):
+    record = with_one_more(world, purpose, world.rows(role)[0])
+    status, table = run(world, **{kind: getattr(world, kind)(record)})
+    assert status == 1
+    assert leaks(table) == [(NAMES[kind], purpose, 1, 1)]
+    shown = capsys.readouterr().err
+    assert f"certify_leaks failed: LEAK: {NAMES[kind]} (repeat 0, fold 0), purpose {purpose!r}: 1 images" in shown
+
+
+@pytest.mark.parametrize("role", ["test", "validation", "train"])
+def test_thresholds_may_know_the_calibration_part_only(world, role):
+    rows = np.append(world.rows("calibration"), world.rows(role)[0])
+    status, table = run(world, thresholds=world.thresholds(rows))
+    assert status == 1
+    assert leaks(table) == [("thresholds", "threshold", 1, 1)]
+
+
+def test_thresholds_come_from_validation_where_there_is_no_calibration_part(world):
+    roles = np.where(world.roles == "calibration", "train", world.roles)
+    fold_table.write(world.folds, world.ids, world.groups, roles)
+    assert run(world, thresholds=world.thresholds(world.rows("validation")))[0] == 0
+    assert run(world, thresholds=world.thresholds(world.rows("calibration")))[0] == 1
+
+
+def test_relatives_of_test_images_are_leaks_even_where_folds_tear_the_group(world):
+    # Row 0 is a test image; its relative, row 24, is called a training image.
+    roles = world.roles.copy()
+    roles[24, 0] = "train"
+    fold_table.write(world.folds, world.ids, world.groups, roles)
+    scored = np.flatnonzero(roles[:, 0] == "test")
+    record = with_one_more(world, "fit", 24)
+    status, table = run(world, generator=world.generator(record), arm=world.arm(scored=scored))
+    assert status == 1
+    assert leaks(table) == [("generator unet", "fit", 0, 1), ("folds.csv", "one role a group", 2, 1)]
+
+
+def test_a_declared_violation_passes_and_a_declaration_without_one_does_not(world, capsys):
+    record = with_one_more(world, "select", world.rows("test")[0])
+    status, table = run(world, ("arm real_only:select",), arm=world.arm(record))
+    assert status == 0
+    assert (table["status"] == "declared").sum() == 1
+    # The declaration covers this artefact and purpose alone.
+    assert run(world, ("arm real_only:fit",), arm=world.arm(record))[0] == 1
+    assert run(world, ("arm real_only:select",), generator=world.generator(record), arm=world.arm(record))[0] == 1
+    capsys.readouterr()
+    assert run(world, ("arm real_only:select",))[0] == 1
+    assert "violations declares 'arm real_only:select', but no artefact shows it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_artefacts_of_another_image_set_are_refused(world, capsys, kind):
+    for record in (Provenance("another", 48), Provenance(world.digest, 47)):
+        record.record("fit", [1])
+        assert run(world, **{kind: getattr(world, kind)(record)})[0] == 1
+        assert f"{NAMES[kind]} was made from another image set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scored", ["too few", "wrong", "twice"])
+def test_an_arm_must_be_scored_on_exactly_the_test_part(world, scored):
+    rows = world.rows("test")
+    wrong = {"too few": rows[1:], "wrong": np.append(rows, world.rows("train")[0]), "twice": np.append(rows, rows[0])}
+    status, table = run(world, arm=world.arm(scored=wrong[scored]))
+    assert status == 1
+    assert leaks(table) == [("arm real_only", "scored", 1, 0)]
+
+
+def test_without_known_proteins_the_certificate_says_so(world, write_set, capsys):
+    groups = list(world.ids)
+    write_set(world.images, list(world.ids), groups, grouped_by="")
+    fold_table.write(world.folds, world.ids, world.ids, world.roles)
+    with stage_program.ImageSet(world.images) as source:
+        world.digest = source.digest
+    status, table = run(world)
+    assert status == 0
+    read = table[(table["purpose"] == "fit") & (table["images"] > 0)]
+    assert set(read["status"]) == {"not excluded"}
+    assert "not excluded" in capsys.readouterr().err
+    leaky = with_one_more(world, "fit", world.rows("test")[0])
+    assert leaks(run(world, generator=world.generator(leaky))[1]) == [("generator unet", "fit", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"provenance": ""}, {"provenance": '{"images": "x", "count": 48, "rows": {"fit": "AAAA"}}'}, {"fold": "x"}],
+)
+def test_artefacts_without_a_record_are_refused(world, capsys, about):
+    assert run(world, generator=world.generator(**about))[0] == 1
+    assert "unet.safetensors does not say what it was made from" in capsys.readouterr().err
+
+
+def test_nothing_to_certify_and_bad_arguments(world, capsys):
+    words = [
+        "--images",
+        str(world.images),
+        "--out",
+        str(world.folder / "leaks.csv"),
+        "--settings",
+        '{"violations": []}',
+    ]
+    assert stage_program.main([*words, "--folds", f"0={world.folds}"]) == 1
+    assert "nothing to certify" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        stage_program.main([*words, "--folds", str(world.folds)])
+    assert "must be a repeat and its table" in capsys.readouterr().err
+    generator = str(world.generator(repeat="3"))
+    assert stage_program.main([*words, "--folds", f"0={world.folds}", "--artefacts", generator]) == 1
+    assert "no table of roles is given for repeat 3" in capsys.readouterr().err
+
+
+def test_thresholds_on_unknown_images_are_refused(world, capsys):
+    path = world.thresholds()
+    path.write_text(path.read_text().replace("cell-02", "cell-99"))
+    assert run(world, thresholds=path)[0] == 1
+    assert "speaks of image 'cell-99'" in capsys.readouterr().err

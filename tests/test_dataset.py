@@ -1,0 +1,162 @@
+"""lib.dataset and lib.predictions: what is written is read back, and what is read is recorded."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from workflow_scripts.lib.dataset import ImageSet, write_images
+from workflow_scripts.lib.predictions import Predictions, Scored, read_predictions, write_predictions
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.stage import UserError
+
+IDS = [f"cell-é{number}" for number in range(50)]
+GROUPS = [f"gene-{number // 3}" for number in range(50)]
+
+
+@pytest.fixture
+def made(tmp_path, write_set):
+    return tmp_path / "images.h5", *write_set(tmp_path / "images.h5", IDS, GROUPS, licence="CC BY 4.0", credit="")
+
+
+def test_round_trip(made):
+    path, images, labels = made
+    with ImageSet(path) as source:
+        part = source.read(None, "inspect")
+        assert (source.channels, source.classes) == (["red", "green"], ["Nucleus", "Cytosol", "Golgi"])
+        assert (len(source), source.size) == (50, 8)
+        assert source.attrs["licence"] == "CC BY 4.0"
+        assert source.inherited() is None
+    np.testing.assert_array_equal(part.images, images)
+    np.testing.assert_array_equal(part.labels, labels)
+    assert (list(part.ids), list(part.groups)) == (IDS, GROUPS)
+    assert part.images.dtype == part.labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "rows", [[49, 0, 25, 0, 3], [7], [], list(range(49, -1, -1)), [0, 49]], ids=["twice", "one", "none", "back", "far"]
+)
+def test_rows_come_in_the_order_asked_for(made, rows):
+    path, images, labels = made
+    with ImageSet(path) as source:
+        part = source.read(np.array(rows, dtype=np.int64), "fit")
+    np.testing.assert_array_equal(part.images, images[rows])
+    np.testing.assert_array_equal(part.labels, labels[rows])
+    assert list(part.ids) == [IDS[row] for row in rows]
+    assert list(part.rows) == rows
+
+
+def test_scattered_rows_of_a_set_larger_than_a_block(tmp_path):
+    # 3,000 rows out of 9,000 at random, some twice: every way of reading is taken.
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (9000, 1, 2, 2), dtype=np.uint8)
+    with write_images(tmp_path / "big.h5", ["green"], ["a"], 2) as writer:
+        writer.append(images, np.zeros((9000, 1)), [str(row) for row in range(9000)], ["g"] * 9000)
+    with ImageSet(tmp_path / "big.h5") as source:
+        for rows in (rng.integers(0, 9000, 3000), rng.integers(0, 9000, 40), rng.permutation(9000)):
+            np.testing.assert_array_equal(source.read(rows, "fit").images, images[rows])
+
+
+def test_what_was_read_is_recorded_by_purpose(made):
+    with ImageSet(made[0]) as source:
+        assert source.provenance().rows == {}
+        source.read(np.array([5, 3]), "fit")
+        source.labels(np.array([9]), "select")
+        before = source.provenance()
+        source.read(np.array([1]), "fit")
+        assert list(source.provenance().of("fit")) == [1, 3, 5]
+        assert list(before.of("fit")) == [3, 5]
+        assert list(before.of("select")) == [9]
+        assert (before.images, before.count) == (source.digest, 50)
+        with pytest.raises(ValueError, match="unknown purpose"):
+            source.read(None, "curiosity")
+
+
+def test_a_synthetic_set_inherits_what_its_generator_was_fitted_on(world):
+    with ImageSet(world.synthetic()) as source:
+        assert list(source.inherited().of("fit")) == list(world.rows("train"))
+        assert source.inherited().images == world.digest
+
+
+def test_the_digest_follows_content_and_not_blocks(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4), dtype=np.uint8)
+    changed = images.copy()
+    changed[5, 0, 3, 3] ^= 1
+
+    def digest(pixels: np.ndarray, block: int, group: str = "g", hot: int = 0) -> str:
+        with write_images(tmp_path / "set.h5", ["green"], ["a"], 4) as writer:
+            for start in range(0, 6, block):
+                rows = range(start, start + block)
+                labels = np.full((block, 1), hot)
+                writer.append(pixels[list(rows)], labels, [f"i{row}" for row in rows], [group] * block)
+        with ImageSet(tmp_path / "set.h5") as source:
+            return source.digest
+
+    first = digest(images, 6)
+    assert first == digest(images, 2)
+    assert len({first, digest(changed, 6), digest(images, 6, group="h"), digest(images, 6, hot=1)}) == 4
+
+
+def test_text_columns_are_kept(tmp_path):
+    with write_images(tmp_path / "set.h5", ["green"], ["a"], 4) as writer:
+        for name in ("one", "two"):
+            writer.append(np.zeros((1, 1, 4, 4)), [[1]], [name], ["g"], {"gene": [f"gene {name}"]})
+    with ImageSet(tmp_path / "set.h5") as source:
+        assert source.columns() == ["gene"]
+        assert list(source.column("gene")) == ["gene one", "gene two"]
+
+
+def test_columns_must_fit_the_images(tmp_path):
+    blank = np.zeros((2, 1, 4, 4))
+    bad = [
+        (blank, [[1], [1]], ["only one"], ["g", "g"], {}),
+        (blank, [[1], [1]], ["a", "b"], ["g", "g"], {"gene": ["x"]}),
+        (np.zeros((2, 1, 4, 1)), [[1], [1]], ["a", "b"], ["g", "g"], {}),
+    ]
+    for images, labels, ids, groups, columns in bad:
+        with pytest.raises(ValueError), write_images(tmp_path / "set.h5", ["green"], ["a"], 4) as writer:
+            writer.append(images, labels, ids, groups, columns)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        write_images(tmp_path / "set.h5", ["green"], ["a"], 4) as writer,
+    ):
+        writer.append(np.zeros((1, 1, 4, 4)), [[1]], ["a"], ["g"])
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_are_refused_by_name(tmp_path, world):
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["format_version"] = 0
+    world.arm()
+    for path in ("missing.h5", "text.h5", "old.h5", "arms/real_only/predictions.h5"):
+        with pytest.raises(UserError, match=path):
+            ImageSet(tmp_path / path)
+    for path in ("missing.h5", "text.h5", "images.h5"):
+        with pytest.raises(UserError, match=path):
+            read_predictions(tmp_path / path)
+
+
+def test_records_longer_than_an_hdf5_header_are_stored(tmp_path):
+    # A random third of 200,000 rows for three purposes: hardly compressible, and attributes were once limited to 64 KB.
+    record = Provenance("digest", 200_000)
+    for purpose in ("fit", "select", "threshold"):
+        record.record(purpose, np.flatnonzero(np.random.default_rng(len(purpose)).random(200_000) < 1 / 3))
+    text = record.to_json()
+    assert len(text) > 2**16
+    with write_images(tmp_path / "set.h5", ["green"], ["a"], 4, {"provenance": text}) as writer:
+        writer.append(np.zeros((1, 1, 4, 4)), [[1]], ["a"], ["g"])
+    blank = Scored(["a"], ["g"], [[1]], [[0.0]])
+    arm = Predictions(["a"], "real_only", 0, 0, {"test": blank}, settings={"long": "x" * 70_000}, provenance=text)
+    write_predictions(tmp_path / "predictions.h5", arm)
+    with ImageSet(tmp_path / "set.h5") as source:
+        found = source.inherited()
+    assert found.to_json() == read_predictions(tmp_path / "predictions.h5", ("test",)).provenance == text
+    assert all((found.rows[purpose] == record.rows[purpose]).all() for purpose in record.rows)
+    assert json.loads(text)["count"] == 200_000

@@ -1,0 +1,131 @@
+"""lib.stage: the command line, the log, the progress and the failures that all stages share."""
+
+import argparse
+import os
+import pty
+import re
+
+import pytest
+
+from workflow_scripts.lib import stage
+
+
+def parse(*words: str) -> argparse.Namespace:
+    return stage.parser("what: it does.\n\nMore.").parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--settings"),
+        (["--settings", "{'a': 1}"], "not JSON"),
+        (["--settings", "[1]"], "must be a JSON object"),
+        (["--settings", "{}", "--unknown", "1"], "--unknown"),
+        (["--set", "{}"], "--set"),
+    ],
+)
+def test_argument_errors_name_the_flag(capsys, words, message):
+    with pytest.raises(SystemExit) as failure:
+        parse(*words)
+    assert failure.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def fail_with(error: Exception, args: argparse.Namespace) -> int:
+    def work() -> None:
+        for number in range(30):
+            stage.log.info("step %d", number)
+        raise error
+
+    return stage.run("train", args, work)
+
+
+def test_success_is_logged_and_appended(tmp_path, capsys):
+    args = parse("--settings", '{"a": 1}', "--log", str(tmp_path / "logs" / "train.log"))
+    assert args.settings == {"a": 1}
+    for _ in range(2):
+        assert stage.run("train", args, lambda: stage.log.info("hello")) == 0
+    text = args.log.read_text()
+    assert text.count("hello") == text.count("done in") == 2
+    assert str(os.getpid()) in text
+    assert capsys.readouterr().err.count("train: hello") == 2
+
+
+def test_a_user_error_is_one_sentence_and_the_last_lines(tmp_path, capsys):
+    args = parse("--settings", "{}", "--log", str(tmp_path / "train.log"))
+    assert fail_with(stage.UserError("class 'Golgi' has no image; add some"), args) == 1
+    lines = capsys.readouterr().err.splitlines()
+    start = lines.index("train failed: class 'Golgi' has no image; add some")
+    told = lines[start + 1 :]
+    assert len(told) == stage.LAST_LINES + 1
+    assert told[-2].endswith("step 29")
+    assert told[-1] == f"  whole log: {args.log}"
+    assert "Traceback" not in "\n".join(lines) + args.log.read_text()
+    assert "class 'Golgi' has no image; add some" in args.log.read_text()
+
+
+def test_any_other_error_has_its_traceback_in_the_log_file_only(tmp_path, capsys):
+    args = parse("--settings", "{}", "--log", str(tmp_path / "train.log"))
+    assert fail_with(KeyError("Golgi"), args) == 1
+    shown = capsys.readouterr().err
+    assert "train failed: KeyError: 'Golgi'" in shown
+    assert "  | " in shown
+    assert "step 29" in shown.splitlines()[-2]
+    assert "Traceback" not in shown
+    assert "Traceback (most recent call last)" in args.log.read_text()
+    assert "raise error" in args.log.read_text()
+
+
+def test_without_a_log_file_the_traceback_is_not_lost(capsys):
+    assert fail_with(KeyError("Golgi"), parse("--settings", "{}")) == 1
+    assert "raise error" in capsys.readouterr().err
+
+
+def test_progress_without_a_terminal_is_plain_lines(tmp_path, capsys):
+    args = parse("--settings", "{}", "--log", str(tmp_path / "train.log"))
+
+    def work() -> None:
+        with stage.Progress("train", total=200) as bar:
+            for step in range(1, 201):
+                bar.update(step, loss=0.03125)
+
+    assert stage.run("train", args, work) == 0
+    shown = capsys.readouterr().err
+    for text in (shown, args.log.read_text()):
+        assert len(re.findall(r"train \d+/200 \(\d+ %\), loss 0\.03125, .* left", text)) == 10
+        assert not set("\r\x1b█░") & set(text)
+    assert "train 200/200 (100 %), loss 0.03125, 0.0 s left" in shown
+
+
+def test_progress_that_is_resumed_counts_only_its_own_steps(monkeypatch):
+    clock = iter([0.0, 1.0, 1.0])
+    monkeypatch.setattr(stage.time, "monotonic", lambda: next(clock))
+    told = []
+    monkeypatch.setattr(stage.log, "info", lambda form, text: told.append(text))
+    with stage.Progress("train", total=100, line_every=0.5) as bar:
+        # One second for the first step of this process, and 10 more to go.
+        bar.update(90)
+    assert told == ["train 90/100 (90 %), 10 s left"]
+
+
+def test_progress_in_a_terminal_is_a_bar():
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        with stage.Progress("train", total=4, stream=terminal) as bar:
+            bar.update(4, loss=0.5)
+        raw = b""
+        while raw.count(b"\x1b[K") < 2:
+            raw += os.read(leader, 10_000)
+    os.close(leader)
+    shown = raw.decode()
+    assert "\r\x1b[K" + "█" * 24 + " train 4/4 (100 %), loss 0.5" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (-1, "0.0 s"), (9.5, "9.5 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s")]
+    + [(3599.8, "1 h 00 min"), (7800, "2 h 10 min")],
+)
+def test_durations_read_well(seconds, text):
+    assert stage.duration(seconds) == text

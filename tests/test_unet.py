@@ -1,0 +1,148 @@
+"""Networks: shapes over sizes, channels and classes; what they look at and what they must not."""
+
+import pytest
+import torch
+
+from workflow_scripts.lib import unet
+from workflow_scripts.lib.diffusion import Condition
+from workflow_scripts.lib.unet import Minimal, UNet
+
+# Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
+torch.set_num_threads(1)
+
+
+def condition(n, classes=4):
+    labels = torch.zeros(n, classes)
+    labels[:, 1] = 1
+    return Condition(labels, torch.zeros(n, dtype=torch.bool))
+
+
+def network(channels=3, classes=4, size=32, dtype=torch.float32):
+    torch.manual_seed(0)
+    made = UNet(channels, classes, size, [16, 32], [1, 1], dtype)
+    # Gains start at zero, so that a fresh network says nothing; here they must let the signal through.
+    torch.nn.init.ones_(made.head_gain)
+    for module in made.modules():
+        if isinstance(module, unet.Block):
+            torch.nn.init.ones_(module.gain)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "classes"), [(1, 16, 1), (8, 16, 28), (4, 20, 3), (3, 64, 10), (2, 256, 2)]
+)
+def test_any_channels_classes_and_sizes(channels, size, classes):
+    made = network(channels, classes, size)
+    x = torch.randn(2, channels, size, size)
+    labels = torch.ones(2, classes)
+    out = made(x, torch.zeros(2), Condition(labels, torch.tensor([False, True])))
+    assert out.shape == x.shape and out.dtype == torch.float32 and bool(out.isfinite().all())
+
+
+@pytest.mark.parametrize(("size", "levels"), [(8, 2), (300, 2), (18, 3), (36, 3), (130, 2)])
+def test_sizes_that_do_not_suit_are_refused_by_name(size, levels):
+    problem = unet.size_problem(size, levels)
+    assert problem is not None and str(size) in problem
+    with pytest.raises(ValueError, match=str(size)):
+        UNet(1, 1, size, [16] * levels, [1] * levels)
+
+
+def test_a_fresh_network_predicts_zero():
+    made = UNet(3, 4, 32, [16, 32], [1, 1])
+    assert not made(torch.randn(2, 3, 32, 32), torch.zeros(2), condition(2)).any()
+
+
+def test_noise_level_labels_and_their_absence_all_matter():
+    made = network()
+    x = torch.randn(1, 3, 32, 32).expand(2, -1, -1, -1)
+    at = torch.zeros(2)
+    plain = condition(2)
+    none = Condition(torch.zeros(2, 4), plain.dropped)
+    dropped = plain.nothing()
+    answers = {
+        "asked": made(x, at, plain),
+        "other level": made(x, at + 1, plain),
+        "no label applies": made(x, at, none),
+        "nothing said": made(x, at, dropped),
+    }
+    names = list(answers)
+    for number, first in enumerate(names):
+        for second in names[number + 1 :]:
+            assert float((answers[first] - answers[second]).abs().max()) > 1e-3, (first, second)
+    # Where nothing is said, the labels cannot be seen.
+    assert torch.equal(answers["nothing said"], made(x, at, Condition(torch.ones(2, 4), dropped.dropped)))
+
+
+def test_every_label_of_several_counts():
+    made = network()
+    x = torch.randn(1, 3, 32, 32)
+    said = torch.tensor([False])
+    both = made(x, torch.zeros(1), Condition(torch.tensor([[1.0, 0, 1, 0]]), said))
+    for one in ([1.0, 0, 0, 0], [0, 0, 1.0, 0]):
+        assert not torch.allclose(both, made(x, torch.zeros(1), Condition(torch.tensor([one]), said)), atol=1e-3)
+
+
+def test_images_of_a_batch_do_not_touch_each_other():
+    made = network()
+    x, at = torch.randn(3, 3, 32, 32), torch.tensor([-1.0, 0.0, 2.0])
+    alone = made(x[1:2], at[1:2], condition(1))
+    assert torch.allclose(made(x, at, condition(3))[1:2], alone, atol=1e-4)
+
+
+def test_activations_keep_their_magnitude():
+    torch.manual_seed(0)
+    made = UNet(4, 10, 32, [32, 48, 64], [2, 2, 2])
+    torch.nn.init.ones_(made.head_gain)
+    out = made(torch.randn(16, 4, 32, 32), torch.zeros(16), condition(16, 10))
+    assert 0.3 < float(out.std()) < 3
+
+
+def test_filters_return_to_their_norm():
+    made = network()
+    before = made(torch.ones(1, 3, 32, 32), torch.zeros(1), condition(1))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)
+    # The length of a filter carries no meaning ...
+    assert torch.allclose(made(torch.ones(1, 3, 32, 32), torch.zeros(1), condition(1)), before, atol=1e-4)
+    made.renormalise()
+    for parameter in made.parameters():
+        if parameter.ndim > 1:
+            norms = parameter.flatten(1).norm(dim=1) / parameter[0].numel() ** 0.5
+            assert torch.allclose(norms, torch.ones_like(norms), atol=1e-4)
+
+
+def test_low_precision_stays_near():
+    exact, fast = network(), network(dtype=torch.bfloat16)
+    x = torch.randn(4, 3, 32, 32)
+    a, b = exact(x, torch.zeros(4), condition(4)), fast(x, torch.zeros(4), condition(4))
+    assert b.dtype == torch.float32
+    assert float((a - b).square().mean() / a.square().mean()) < 2e-3
+
+
+def test_the_minimal_network_is_that_of_the_study():
+    made = Minimal(4, 28)
+    # About 80 thousand parameters and a receptive field of 7 x 7.
+    assert 75_000 < sum(p.numel() for p in made.parameters()) < 85_000
+    x = torch.zeros(1, 4, 32, 32, requires_grad=True)
+    made(x, torch.zeros(1), condition(1, 28))[0, 0, 16, 16].backward()
+    rows, columns = x.grad[0].abs().sum(0).nonzero(as_tuple=True)
+    assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (13, 19, 13, 19)
+
+
+def test_the_minimal_network_does_not_see_the_noise_level():
+    made = Minimal(3, 4)
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(made(x, torch.zeros(2), condition(2)), made(x, torch.ones(2), condition(2)))
+    other = Condition(torch.eye(4)[[0, 0]], torch.zeros(2, dtype=torch.bool))
+    assert not torch.allclose(made(x, torch.zeros(2), condition(2)), made(x, torch.zeros(2), other))
+
+
+def test_the_minimal_network_takes_one_label():
+    made = Minimal(3, 4)
+    x = torch.randn(2, 3, 16, 16)
+    with pytest.raises(ValueError, match="one label"):
+        made(x, torch.zeros(2), Condition(torch.ones(2, 4), torch.zeros(2, dtype=torch.bool)))
+    with pytest.raises(ValueError, match="one label"):
+        made(x, torch.zeros(2), condition(2).nothing())

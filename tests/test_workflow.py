@@ -1,0 +1,207 @@
+"""The whole workflow on the tiny preset: a full run, and what happens when things are edited, killed or broken."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workflow import ROOT, Checkout, kill, processes, wait_for
+from workflow_scripts.lib import code
+
+pytestmark = pytest.mark.workflow
+
+GENERATOR = "repeat0/fold0/generators/unet.safetensors"
+RULES_AFTER = {
+    # What follows from a stage, by the files that its outputs feed.
+    "simulate_cells": {"preprocess_images"},
+    "preprocess_images": {"make_folds", "train_ddpm", "sample_ddpm", "train_classifier", "assess_synthetic", "certify_leaks", "plot_images", "report"},
+    "make_folds": {"train_ddpm", "sample_ddpm", "train_classifier", "assess_synthetic", "certify_leaks", "plot_images", "report"},
+    "train_ddpm": {"sample_ddpm", "plot_training", "certify_leaks"},
+    "sample_ddpm": {"train_classifier", "assess_synthetic", "plot_images", "certify_leaks"},
+    "train_judge": {"assess_synthetic"},
+    "assess_synthetic": {"report"},
+    "train_classifier": {"aggregate_metrics", "certify_leaks", "plot_training", "report"},
+    "aggregate_metrics": {"certify_leaks", "plot_arms", "report"},
+    "certify_leaks": {"report"},
+    "plot_images": {"report"},
+    "plot_training": {"report"},
+    "plot_arms": {"report"},
+    "report": set(),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A finished run; tests that change anything work on a clone."""
+    checkout = Checkout.fresh(tmp_path_factory.mktemp("finished") / "checkout")
+    checkout.snakemake()
+    return checkout
+
+
+@pytest.fixture
+def clone(finished: Checkout, tmp_path: Path) -> Checkout:
+    return finished.clone(tmp_path / "clone")
+
+
+def downstream(stages: set[str]) -> set[str]:
+    """These stages and all that follows from them."""
+    found, waiting = set(stages), list(stages)
+    while waiting:
+        new = RULES_AFTER[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def test_full_run_leaves_a_report_and_a_clean_certificate(finished: Checkout) -> None:
+    page = (finished.run / "report.html").read_text(encoding="utf-8")
+    assert "</html>" in page
+    with (finished.run / "leaks.csv").open() as handle:
+        checks = list(csv.DictReader(handle))
+    assert {check["status"] for check in checks} == {"clean"}
+    # Every kind of artefact was really looked at, and had really read something.
+    for kind in ("generator", "synthetic", "arm", "thresholds"):
+        assert any(check["artefact"].startswith(kind) and int(check["images"]) > 0 for check in checks), kind
+    assert not list(finished.run.rglob("*.resume.pt")), "checkpoints are removed when training is done"
+    assert not list(finished.run.rglob("*.part*")), "nothing half-written is left"
+    for stage in set(RULES_AFTER):
+        assert list((finished.run / "logs" / stage).glob("*.log")), f"{stage} has no log"
+
+
+def test_second_run_has_nothing_to_do(finished: Checkout) -> None:
+    started = time.monotonic()
+    assert "Nothing to be done" in finished.snakemake().stdout
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("module", ["lib/diffusion.py", "lib/judging.py", "lib/metrics.py", "lib/figures.py", "report.py"])
+def test_editing_a_module_reruns_the_stages_that_import_it_and_what_follows(clone: Checkout, module: str) -> None:
+    importers = {stage for stage in RULES_AFTER if ROOT / "workflow_scripts" / module in code.sources(stage, ROOT)}
+    assert importers
+    clone.edit(f"workflow_scripts/{module}", None, "\n# edited\n")
+    assert clone.planned() - {"all"} == downstream(importers)
+
+
+def test_changing_one_strategy_retrains_that_one_only(clone: Checkout) -> None:
+    arms = clone.run / "repeat0/fold0/arms"
+    before = {path.parent.name: path.stat().st_mtime_ns for path in arms.glob("*/predictions.h5")}
+    clone.edit("presets/ci.yaml", "ratio: 0.5", "ratio: 0.6")
+    clone.snakemake()
+    after = {path.parent.name: path.stat().st_mtime_ns for path in arms.glob("*/predictions.h5")}
+    assert {name for name in before if before[name] != after[name]} == {"pool"}
+
+
+def test_same_config_gives_the_same_metrics_with_any_number_of_cores(finished: Checkout, tmp_path: Path) -> None:
+    again = Checkout.fresh(tmp_path / "again")
+    again.snakemake(str(again.run.relative_to(again.folder) / "metrics.csv"), cores=1)
+    assert (again.run / "metrics.csv").read_bytes() == (finished.run / "metrics.csv").read_bytes()
+
+
+def test_killed_stage_goes_on_from_its_checkpoint(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.clone(tmp_path / "killed")
+    output = checkout.run / GENERATOR
+    expected = output.read_bytes()
+    resume = output.with_name("unet.resume.pt")
+    command = stage_command(checkout, "train_ddpm", str(output.relative_to(checkout.folder)))
+    output.unlink()
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=checkout.folder, env=checkout.environment(), shell=True, start_new_session=True)
+        stamp = resume.stat().st_mtime_ns if resume.exists() else 0
+        wait_for(lambda stamp=stamp: resume.exists() and resume.stat().st_mtime_ns > stamp)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not output.exists()
+    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), shell=True, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stderr
+    assert weights(output) == weights_of(expected)
+
+
+def test_killed_snakemake_and_its_orphan(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.clone(tmp_path / "orphan")
+    output = checkout.run / GENERATOR
+    expected = output.read_bytes()
+    output.unlink()
+    process = checkout.start(str(output.relative_to(checkout.folder)))
+    marker = str(tmp_path / "orphan")
+    resume = output.with_name("unet.resume.pt")
+    wait_for(resume.exists)
+    orphans = [pid for pid in processes("train_ddpm") if os.readlink(f"/proc/{pid}/cwd").startswith(marker)]
+    kill(process.pid)
+    process.wait()
+    assert orphans, "the stage outlives Snakemake"
+    checkout.snakemake("--unlock")
+    checkout.snakemake()
+    assert weights(output) == weights_of(expected)
+
+
+def test_planted_leak_fails_the_run(clone: Checkout) -> None:
+    # A loader that, asked for train rows to fit on, slips in a test image.
+    clone.edit(
+        "workflow_scripts/lib/dataset.py",
+        "        chosen = self._rows(rows)\n        labels = ",
+        "        chosen = self._rows(rows)\n"
+        "        if purpose == 'fit' and 'syn-' not in str(self.ids[0]):\n"
+        "            import csv\n"
+        "            table = list(csv.DictReader(open('results/ci/repeat0/folds.csv')))\n"
+        "            test = [row for row, line in enumerate(table) if line['fold0'] == 'test']\n"
+        "            chosen = np.concatenate([chosen[1:], test[:1]])\n"
+        "        labels = ",
+    )
+    done = clone.snakemake(check=False)
+    assert done.returncode != 0
+    assert "LEAK" in done.stdout
+    assert not (clone.run / "leaks.csv").exists()
+    assert "certify_leaks" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("overlay", "named"),
+    [
+        ("steps: 3", "steps"),
+        ("compute: {threads: many}", "compute.threads"),
+        ("make_folds: {folds: 40}", "make_folds.shares.test"),
+        ("strategies: [{name: pool, method: pool, plan: nowhere, ratio: 0.5}]", "nowhere"),
+        ("plans: [{name: a}]", "plans[0]"),
+    ],
+)
+def test_bad_config_is_one_line_before_any_job(finished: Checkout, tmp_path: Path, overlay: str, named: str) -> None:
+    preset = tmp_path / "bad.yaml"
+    preset.write_text(overlay)
+    done = subprocess.run(
+        finished.command("--dry-run", overlays=(str(preset),)), cwd=finished.folder, env=finished.environment(),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "MixLoc config" in line]
+    assert done.returncode != 0
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def stage_command(checkout: Checkout, rule: str, target: str) -> str:
+    """The stage's command line as `snakemake -np` prints it for a target."""
+    lines = checkout.snakemake("--dry-run", "--printshellcmds", "--forcerun", rule, "--", target).stdout.splitlines()
+    return next(line.strip() for line in lines if line.strip().startswith(f"python -m workflow_scripts.{rule} "))
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    return weights_of(path.read_bytes())
+
+
+def weights_of(content: bytes) -> dict[str, bytes]:
+    """Tensors of a safetensors file by name, to the bit; its remarks (such as seconds) left out."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return {
+        name: content[8 + size + about["data_offsets"][0] : 8 + size + about["data_offsets"][1]]
+        for name, about in header.items()
+        if name != "__metadata__"
+    }

@@ -1,0 +1,203 @@
+"""aggregate_metrics: the scores of every arm, every arm beside its baseline and its control, and the verdicts.
+
+Reads the predictions of all arms in all folds and repeats. Makes
+  metrics.csv      scores per arm, repeat, fold, part, level and class; `gap` rows hold validation minus test
+  comparisons.csv  paired differences: primary and secondary averages with simultaneous intervals, classes exploratory
+  thresholds.csv   the threshold of every arm, fold and class, at both levels
+  analysis.json    what was declared (and its hash), the classes judged, the verdicts, the answer in numbers and words,
+                   and the ids of the images that thresholds were fitted on
+
+    python -m workflow_scripts.aggregate_metrics --arms results/demo/repeat0/fold*/arms/batch*.json \\
+        --metrics metrics.csv --comparisons comparisons.csv --thresholds thresholds.csv --analysis analysis.json \\
+        --seed 1 --settings '{"primary_arm": "pool", "metric": "macro_f1", ..., "strategies": [...]}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.lib import answer, comparisons, experiment, judging, scoring, stage
+from workflow_scripts.lib.files import atomic, digest, write_json
+from workflow_scripts.lib.scoring import Cell, Rule
+
+METRIC_COLUMNS = ["strategy", "repeat", "fold", "part", "level", "metric", "class", "value", "low", "high"]
+METRIC_COLUMNS += ["positives", "positive_groups", "judged"]
+COMPARISON_COLUMNS = ["strategy", "against", "relation", "metric", "level", "class", "difference", "low", "high"]
+COMPARISON_COLUMNS += ["low_single", "high_single", "verdict", "family", "se", "p", "q", "repeats", "training_luck"]
+THRESHOLD_COLUMNS = ["strategy", "repeat", "fold", "level", "class", "threshold", "pooled", "positive_groups"]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    out = stage.parser(__doc__)
+    out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (.json), or predictions (.h5)")
+    out.add_argument("--metrics", type=Path, required=True, help="table of scores to write")
+    out.add_argument("--comparisons", type=Path, required=True, help="table of paired differences to write")
+    out.add_argument("--thresholds", type=Path, required=True, help="table of thresholds to write")
+    out.add_argument("--analysis", type=Path, required=True, help="declaration, verdicts and answer to write (JSON)")
+    out.add_argument("--seed", type=int, required=True, help="seed of the run")
+    out.add_argument("--threads", type=int, required=False, default=1, help="arms scored at the same time")
+    return out.parse_args(argv)
+
+
+def aggregate_metrics(
+    arms: list[Path],
+    metrics: Path,
+    comparisons_out: Path,
+    thresholds: Path,
+    analysis_out: Path,
+    seed: int,
+    settings: dict[str, Any],
+    threads: int = 1,
+) -> None:
+    """Judge the arms; `settings` is the analysis block with the list of strategies."""
+    analysis = {key: value for key, value in settings.items() if key != "strategies"}
+    strategies: list[dict[str, Any]] = settings["strategies"]
+    _check_settings(analysis, strategies)
+    found = experiment.read_experiment(arms, [arm["name"] for arm in strategies])
+    judged, counts = count_positives(found, analysis["minimum_positive_groups"])
+    if not judged.any():
+        raise stage.UserError(
+            f"no class has {analysis['minimum_positive_groups']} positive test groups, so nothing can be judged: "
+            "use more images, or lower analysis: minimum_positive_groups"
+        )
+    weights = judging.group_weights(seed, len(found.groups), analysis["draws"])
+    rule = Rule(analysis["threshold_rule"], analysis["minimum_calibration_groups"], analysis["refit_thresholds"])
+    metric_rows, comparison_rows, threshold_rows, checked = [], [], [], []
+    for level in scoring.LEVELS:
+        cells = {name: found.cells(name, level) for name in found.arms}
+        stage.log.info("%d arms per %s: %d draws", len(cells), level, analysis["draws"])
+        summaries = comparisons.summarise_all(cells, rule, weights, judged, threads)
+        for name, summary in summaries.items():
+            metric_rows += comparisons.metric_rows(
+                name, summary, level, found.classes, judged, counts[level], analysis, seed
+            )
+            threshold_rows += _threshold_rows(name, cells[name], rule, level, found.classes)
+        comparison_rows += comparisons.macro_rows(summaries, analysis, strategies, level, seed)
+        comparison_rows += comparisons.class_rows(summaries, analysis, strategies, level, found.classes, judged, seed)
+        if level == analysis["level"]:
+            checked = comparisons.cross_check(summaries, analysis, strategies, judged, found.test_to_train())
+    repeats = len({repeat for repeat, _ in found.places})
+    extra = {"repeats": repeats, "training_luck": repeats > 1}
+    comparison_rows = [row | extra for row in comparison_rows]
+    report = answer.report(found, analysis, strategies, judged, counts, comparison_rows)
+    report |= {"seed": seed, "cross_check": checked, "thresholds_fitted_on": fitted_on(found)}
+    _write(metrics, metric_rows, METRIC_COLUMNS)
+    _write(comparisons_out, comparison_rows, COMPARISON_COLUMNS)
+    _write(thresholds, threshold_rows, THRESHOLD_COLUMNS)
+    write_json(analysis_out, plain(report))
+    stage.log.info("%s", report["answer"]["sentence"])
+
+
+def count_positives(found: experiment.Experiment, minimum: int) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
+    """Judged classes, bool (K,), and per level the positives and positive groups of the test part (K,).
+
+    Counts are those of the repeat that has fewest, so that a class is judged in every repeat or in none."""
+    counts = {}
+    for level in scoring.LEVELS:
+        rows: dict[int, list[np.ndarray]] = {}
+        owners: dict[int, list[np.ndarray]] = {}
+        for cell in found.cells(next(iter(found.arms)), level):
+            rows.setdefault(cell.repeat, []).append(cell.test.labels)
+            owners.setdefault(cell.repeat, []).append(cell.test.groups)
+        pooled = [(np.concatenate(rows[repeat]), np.concatenate(owners[repeat])) for repeat in sorted(rows)]
+        positives = np.stack([labels.sum(axis=0) for labels, _ in pooled])
+        groups = np.array([[len(np.unique(who[column])) for column in labels.T] for labels, who in pooled])
+        counts[level] = {"positives": positives.min(axis=0), "positive_groups": groups.min(axis=0)}
+        if level == "image":
+            judged = judging.judged_classes(groups, minimum)
+    return judged, counts
+
+
+def fitted_on(found: experiment.Experiment) -> list[dict[str, Any]]:
+    """Per repeat and fold the images and groups whose labels the threshold fit has read, and their digests."""
+    out = []
+    for cell in next(iter(found.arms.values())):
+        part = cell.parts["calibration"]
+        ids, groups = [str(name) for name in part.ids], sorted({str(name) for name in part.groups})
+        out.append(
+            {"repeat": cell.repeat, "fold": cell.fold, "images": cell.images, "ids": ids, "groups": groups}
+            | {"ids_digest": digest(ids), "groups_digest": digest(groups), "arms": sorted(found.arms)}
+        )
+    return out
+
+
+def _check_settings(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> None:
+    names = [arm["name"] for arm in strategies]
+    listed = [] if analysis["family"] == "all" else list(analysis["family"])
+    wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
+    for key, name in wanted + [("family", name) for name in listed]:
+        if name not in names:
+            raise stage.UserError(f"analysis: {key}: no strategy is called {name!r}; there are: {', '.join(names)}")
+    if analysis["baseline"] in (analysis["primary_arm"], *listed):
+        raise stage.UserError("analysis: the baseline is what arms are compared with: it cannot be one of them")
+    if analysis["primary_arm"] not in judging.family(analysis, strategies):
+        raise stage.UserError(f"analysis: family must hold the primary arm {analysis['primary_arm']!r}")
+    for arm in strategies:
+        if arm.get("control") and (arm["control"] not in names or arm["control"] == arm["name"]):
+            raise stage.UserError(f"strategies: {arm['name']}: its control {arm['control']!r} is not another strategy")
+
+
+def _threshold_rows(name: str, cells: list[Cell], rule: Rule, level: str, classes: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for cell in cells:
+        fitted = scoring.fit_thresholds(cell.calibration, rule)
+        for k, label in enumerate(classes):
+            rows.append(
+                {"strategy": name, "repeat": cell.repeat, "fold": cell.fold, "level": level, "class": label}
+                | {"threshold": float(fitted.values[k]), "pooled": bool(fitted.pooled[k])}
+                | {"positive_groups": int(fitted.positive_groups[k])}
+            )
+    return rows
+
+
+def _write(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    table = pd.DataFrame(rows, columns=columns)
+    for name in ("positives", "positive_groups"):
+        if name in table:
+            table[name] = table[name].astype("Int64")
+    with atomic(path) as part:
+        # Nine digits: more than the draws resolve, fewer than the last bits of a sum.
+        table.to_csv(part, index=False, float_format="%.9g", lineterminator="\n")
+
+
+def plain(value: Any) -> Any:
+    """A value of plain JSON: numpy numbers unwrapped, no NaN, floats to nine digits."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if np.isfinite(value) else None
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    args = parse_args(argv)
+    return stage.run(
+        "aggregate_metrics",
+        args,
+        lambda: aggregate_metrics(
+            args.arms,
+            args.metrics,
+            args.comparisons,
+            args.thresholds,
+            args.analysis,
+            args.seed,
+            args.settings,
+            args.threads,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

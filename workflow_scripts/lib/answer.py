@@ -1,0 +1,164 @@
+"""What the page says first: the answer in numbers and one sentence, and what stands behind it (analysis.json)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib import comparisons, judging
+from workflow_scripts.lib.experiment import Experiment
+
+NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
+ENDS = ("difference", "low", "high", "low_single", "high_single")
+Row = dict[str, Any]
+
+
+def report(
+    found: Experiment,
+    analysis: dict[str, Any],
+    strategies: list[dict[str, Any]],
+    judged: np.ndarray,
+    counts: dict[str, dict[str, np.ndarray]],
+    rows: list[Row],
+) -> dict[str, Any]:
+    """The content of analysis.json, but for what thresholds were fitted on."""
+    primary = {
+        (row["strategy"], row["relation"]): row
+        for row in rows
+        if row["metric"] == analysis["metric"] and row["level"] == analysis["level"] and not row["class"]
+    }
+    size = sizes(found)
+    arms = {arm["name"]: _arm(found, arm, primary) for arm in strategies}
+    positive = counts["image"]["positive_groups"]
+    by_class = {
+        name: {"judged": bool(judged[k]), "positive_groups": int(positive[k])}
+        | {"positives": int(counts["image"]["positives"][k])}
+        for k, name in enumerate(found.classes)
+    }
+    return {
+        "hash": judging.declaration_hash(analysis, strategies),
+        "declaration": judging.declaration(analysis, strategies),
+        "analysis": analysis,
+        "classes": by_class,
+        "judged": [name for name, row in by_class.items() if row["judged"]],
+        "not_judged": [
+            {"class": name, "positive_groups": row["positive_groups"]}
+            | {"reason": _too_few(int(fewest), analysis["minimum_positive_groups"])}
+            for (name, row), fewest in zip(by_class.items(), positive, strict=True)
+            if not row["judged"]
+        ],
+        "family": judging.family(analysis, strategies),
+        "comparisons_in_family": sum(row["family"] == comparisons.PRIMARY for row in rows),
+        "baseline": analysis["baseline"],
+        "controls": {arm["name"]: arm.get("control") for arm in strategies},
+        "sizes": size,
+        "arms": arms,
+        "verdicts": {name: arm["verdict"] for name, arm in arms.items() if arm["verdict"]},
+        "answer": answer(analysis, strategies, primary, size, int(judged.sum())),
+        "notes": notes(analysis, strategies, size, judged),
+    }
+
+
+def _too_few(count: int, minimum: int) -> str:
+    return f"{count} positive test group{'' if count == 1 else 's'}, {minimum} needed"
+
+
+def sizes(found: Experiment) -> dict[str, int]:
+    """How much was judged: repeats, folds, and the images and groups of each part, over all folds of a repeat."""
+    cells = next(iter(found.arms.values()))
+    out = {"repeats": len({cell.repeat for cell in cells}), "folds": len({cell.fold for cell in cells})}
+    for part in ("test", "calibration", "validation"):
+        chosen = [cell.parts[part] for cell in cells]
+        out[f"{part}_images"] = len({str(name) for rows in chosen for name in rows.ids})
+        out[f"{part}_groups"] = len({str(name) for rows in chosen for name in rows.groups})
+    return out
+
+
+def _arm(found: Experiment, arm: dict[str, Any], primary: dict[tuple[str, str], Row]) -> dict[str, Any]:
+    cells = found.arms[arm["name"]]
+    against = primary.get((arm["name"], "baseline"))
+    numbers = sorted({name for cell in cells for name in cell.numbers})
+    return {
+        "method": arm.get("method"),
+        "control": arm.get("control"),
+        "verdict": against["verdict"] if against else "",
+        "against_baseline": _ends(against),
+        "against_control": _ends(primary.get((arm["name"], "control"))),
+        "rows": {part: sum(len(cell.parts[part]) for cell in cells) for part in ("test", "calibration", "validation")},
+        # Means over repeats and folds: seconds, images seen and the like.
+        "numbers": {
+            name: float(np.mean([cell.numbers[name] for cell in cells if name in cell.numbers])) for name in numbers
+        },
+    }
+
+
+def _ends(row: Row | None) -> dict[str, Any] | None:
+    return {name: row[name] for name in (*ENDS, "verdict")} if row else None
+
+
+def answer(
+    analysis: dict[str, Any],
+    strategies: list[dict[str, Any]],
+    primary: dict[tuple[str, str], Row],
+    size: dict[str, int],
+    judged: int,
+) -> dict[str, Any]:
+    """What the primary arm and its control changed, with intervals, and which differences are not excluded."""
+    name = analysis["primary_arm"]
+    control = next(arm.get("control") for arm in strategies if arm["name"] == name)
+    row = primary[name, "baseline"]
+    against_control = primary.get((name, "control"))
+    of_control = primary.get((control, "baseline")) if control else None
+    out: dict[str, Any] = {
+        "arm": name,
+        "baseline": analysis["baseline"],
+        "control": control,
+        "metric": analysis["metric"],
+        "level": analysis["level"],
+        "confidence": analysis["confidence"],
+        **(_ends(row) or {}),
+        "beyond_control": _ends(against_control),
+        "control_against_baseline": _ends(of_control),
+        "smallest_effect": analysis["smallest_effect"],
+        # A gain or a loss up to these sizes is compatible with the data.
+        "gain_not_excluded": max(0.0, row["high"]),
+        "loss_not_excluded": max(0.0, -row["low"]),
+        "training_luck": size["repeats"] > 1,
+    }
+    return out | {"sentence": sentence(out, size, judged)}
+
+
+def sentence(found: dict[str, Any], size: dict[str, int], judged: int) -> str:
+    """The answer in words."""
+    metric = NAMES[found["metric"]] + (" per protein" if found["level"] == "protein" else "")
+    text = (
+        f"On {size['test_images']} images of {size['test_groups']} unseen groups ({judged} judged classes), "
+        f"{found['arm']} changed {metric} by {found['difference']:+.3f} against {found['baseline']} "
+        f"({100 * found['confidence']:g} % interval {found['low']:+.3f} to {found['high']:+.3f})"
+    )
+    if found["control_against_baseline"]:
+        text += f"; its control {found['control']} changed it by {found['control_against_baseline']['difference']:+.3f}"
+    return f"{text}. Verdict: {found['verdict']}."
+
+
+def notes(
+    analysis: dict[str, Any], strategies: list[dict[str, Any]], size: dict[str, int], judged: np.ndarray
+) -> list[str]:
+    """What a reader must know to read the intervals right."""
+    out = []
+    if size["repeats"] == 1:
+        out.append(
+            "One repeat: the intervals hold the luck of which proteins were tested and calibrated on, "
+            "not the luck of training."
+        )
+    out.append("All averages are over the judged classes; intervals of a verdict are simultaneous over the family.")
+    if not analysis["refit_thresholds"] or analysis["threshold_rule"].startswith("half"):
+        out.append("Thresholds are the same in every draw: the intervals hold nothing of the luck of choosing them.")
+    if not judged.all():
+        out.append(f"Not judged, too few positive test groups: {int((~judged).sum())} of {len(judged)} classes.")
+    family = judging.family(analysis, strategies)
+    lone = [arm["name"] for arm in strategies if arm["name"] in family and not arm.get("control")]
+    if lone:
+        out.append(f"No control is declared for: {', '.join(lone)}.")
+    return out

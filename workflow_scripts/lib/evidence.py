@@ -1,0 +1,263 @@
+"""The tables of the report, from the files of a run. Every table here is also a CSV beside the page."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.lib import folds, results
+from workflow_scripts.lib.page import Column, Table
+from workflow_scripts.lib.results import Results
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-image", "h5py", "safetensors", "matplotlib", "snakemake")
+
+
+def verdicts(found: Results) -> Table:
+    """Every arm against the baseline and against its own control, with the verdict."""
+    rows = []
+    for arm in [arm for group in found.groups() for arm in group]:
+        against, control = found.difference(arm), found.difference(arm, "control")
+        if against is None:
+            continue
+        rows.append(
+            {"arm": arm, "control": found.controls.get(arm, ""), "against_baseline": _triple(against)}
+            | {"against_control": _triple(control), "verdict": against.verdict or "not in the family"}
+            | {"is_primary": arm == found.primary, "is_control": arm in found.controls.values()}
+        )
+    name = results.SHORT_NAMES.get(found.metric, found.metric)
+    return Table(
+        "verdicts",
+        f"Change in {name}, with simultaneous {100 * found.confidence:g} % intervals over the declared family",
+        [
+            Column("arm", "arm", "name"),
+            Column("against_baseline", f"against {found.baseline}", "difference"),
+            Column("control", "its control", "name"),
+            Column("against_control", "against its control", "difference"),
+            Column("verdict", "verdict"),
+        ],
+        rows,
+        mark=lambda row: "primary" if row["is_primary"] else "control" if row["is_control"] else "",
+    )
+
+
+def _triple(difference: results.Difference | None) -> tuple[float, float, float] | None:
+    return None if difference is None else (difference.value, difference.low, difference.high)
+
+
+def scores(found: Results) -> Table:
+    """Scores of every arm on the test and validation parts, their gap, and what the arm cost."""
+    rows = []
+    for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
+        row: dict[str, Any] = {"arm": arm, "is_baseline": arm == found.baseline}
+        for metric in ("macro_f1", "map", "micro_f1"):
+            test, seen = found.score(arm, metric), found.score(arm, metric, "validation")
+            row |= {f"{metric}_test": test, f"{metric}_validation": seen, f"{metric}_gap": seen - test}
+        numbers = found.facts.get("arms", {}).get(arm, {}).get("numbers", {})
+        rows.append(row | {name: numbers.get(name) for name in COSTS})
+    columns = [Column("arm", "arm", "name")]
+    for metric in ("macro_f1", "map", "micro_f1"):
+        name = results.SHORT_NAMES[metric]
+        columns.append(Column(f"{metric}_test", f"{name}, test", "number"))
+        columns.append(Column(f"{metric}_validation", "validation", "number"))
+        columns.append(Column(f"{metric}_gap", "gap", "signed"))
+    columns += [Column(name, title, kind) for name, (title, kind) in COSTS.items()]
+    per = "" if found.level == "image" else f" per {found.level}"
+    return Table(
+        "scores",
+        f"Scores{per}: means over repeats; costs: means over repeats and folds",
+        columns,
+        rows,
+        note="The gap is validation minus test. Thresholds come from the calibration part, never from the test part.",
+        mark=lambda row: "primary" if row["is_baseline"] else "",
+    )
+
+
+COSTS = {
+    "seconds": ("seconds", "seconds"),
+    "images_seen": ("images seen", "count"),
+    "synthetic_seen": ("of them generated", "count"),
+    "best_step": ("chosen step", "count"),
+}
+
+
+def by_class(found: Results) -> Table:
+    """The score of every class under every arm, judged classes first."""
+    metric = results.BY_CLASS.get(found.metric, "f1")
+    arms = [found.baseline] + [arm for group in found.groups() for arm in group]
+    rows = []
+    for kind in found.judged + found.unjudged:
+        facts = found.facts.get("classes", {}).get(kind, {})
+        row = {"class": kind, "judged": "yes" if kind in found.judged else "not judged"}
+        row |= {"positive_groups": facts.get("positive_groups"), "positives": facts.get("positives")}
+        row |= {"chance": found.score(found.baseline, "prevalence", kind=kind)}
+        rows.append(row | {f"arm_{n}": found.score(arm, metric, kind=kind) for n, arm in enumerate(arms)})
+    name = results.SHORT_NAMES.get(metric, metric)
+    columns = [
+        Column("class", "class", "name"),
+        Column("judged", "judged"),
+        Column("positive_groups", "test groups", "count"),
+        Column("positives", "test images", "count"),
+        Column("chance", "share of images", "percent"),
+    ]
+    columns += [Column(f"arm_{n}", arm, "number", 2) for n, arm in enumerate(arms)]
+    return Table(
+        "classes",
+        f"{name} on the test part, class by class",
+        columns,
+        rows,
+        mark=lambda row: "control" if row["judged"] != "yes" else "",
+    )
+
+
+def fidelity(assessed: list[tuple[str, Path]]) -> list[Table]:
+    """One table a plan: an independent judge's average precision on real and on generated images, by class."""
+    plans: dict[str, list[pd.DataFrame]] = {}
+    for plan, path in assessed:
+        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values={})
+        plans.setdefault(plan, []).append(table)
+    out = []
+    for index, (plan, tables) in enumerate(plans.items()):
+        whole = pd.concat(tables, ignore_index=True)
+        numbers = [name for name in JUDGE if name != "class" and name in whole]
+        for name in numbers:
+            whole[name] = pd.to_numeric(whole[name], errors="coerce")
+        mean = whole.groupby("class", sort=False)[numbers].mean().reset_index()
+        last = {"class": "mean of the classes", "is_mean": True}
+        last |= {name: mean[name].mean() for name in numbers if name.startswith("ap_")}
+        rows = [*mean.to_dict("records"), last] if mean["ap_generated"].notna().any() else mean.to_dict("records")
+        columns = [Column(name, *JUDGE[name]) for name in ("class", *numbers)]
+        caption = f"Plan {plan}: real and generated images before the same judge"
+        out.append(
+            Table(f"fidelity_{index}", caption, columns, rows, mark=lambda row: "total" if row.get("is_mean") else "")
+        )
+    return out
+
+
+JUDGE = {
+    "class": ("class", "name"),
+    "images_real": ("real images", "count"),
+    "images_generated": ("generated", "count"),
+    "prevalence_real": ("share, real", "percent"),
+    "prevalence_generated": ("share, generated", "percent"),
+    "ap_real": ("AP on real", "number", 2),
+    "ap_generated": ("AP on generated", "number", 2),
+}
+
+
+def data_classes(labels: np.ndarray, groups: np.ndarray, classes: list[str], roles: dict[str, np.ndarray]) -> Table:
+    """Images and groups of every class, and its groups in each role of the first fold."""
+    used = [role for role in folds.ROLES if any((own == role).any() for own in roles.values())]
+    first = next(iter(roles.values()))
+    rows = []
+    for k, name in enumerate(classes):
+        has = labels[:, k] > 0
+        row = {"class": name, "images": int(has.sum()), "share": float(has.mean()) if len(has) else None}
+        row |= {"groups": len(set(groups[has]))}
+        rows.append(row | {role: len(set(groups[has & (first == role)])) for role in used})
+    columns = [
+        Column("class", "class", "name"),
+        Column("images", "images", "count"),
+        Column("share", "share", "percent"),
+        Column("groups", "groups", "count"),
+    ]
+    columns += [Column(role, f"{role} groups", "count") for role in used]
+    return Table("data_classes", f"Classes; roles are those of {next(iter(roles))}", columns, rows)
+
+
+def data_roles(groups: np.ndarray, roles: dict[str, np.ndarray]) -> Table:
+    """Images and groups of every role in every fold; `roles`: name of the fold -> role of each image."""
+    used = [role for role in folds.ROLES if any((own == role).any() for own in roles.values())]
+    rows = []
+    for name, own in roles.items():
+        row: dict[str, Any] = {"fold": name}
+        for role in used:
+            row |= {f"{role}_images": int((own == role).sum()), f"{role}_groups": len(set(groups[own == role]))}
+        rows.append(row)
+    columns = [Column("fold", "fold", "name")]
+    for role in used:
+        columns += [Column(f"{role}_images", role, "count"), Column(f"{role}_groups", "groups", "count")]
+    return Table("data_roles", "Images and groups by role; a group never plays two roles in a fold", columns, rows)
+
+
+def leaks(path: Path) -> tuple[Table, dict[str, int]]:
+    """The leak certificate, and how many checks ended how."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    counts = table["status"].value_counts().sort_index().to_dict() if "status" in table else {}
+    columns = [
+        Column(name, name.replace("_", " "), "count" if name in LEAK_COUNTS else "text") for name in table.columns
+    ]
+    rows = table.to_dict("records")
+    marked = Table("leaks", "Every check of the certificate", columns, rows, mark=lambda row: _leak_mark(row))
+    return marked, {str(status): int(count) for status, count in counts.items()}
+
+
+LEAK_COUNTS = ("images", "overlap_images", "overlap_groups")
+
+
+def _leak_mark(row: dict[str, Any]) -> str:
+    return "" if row.get("status") in ("clean", None) else "alarm"
+
+
+def run_times(folder: Path) -> Table:
+    """Jobs, seconds and memory of every stage, from Snakemake's benchmark files."""
+    rows = []
+    for stage in sorted(
+        {path.relative_to(folder).parts[0] for path in folder.rglob("*.tsv")} if folder.is_dir() else ()
+    ):
+        files = sorted((folder / stage).rglob("*.tsv")) or [folder / stage]
+        jobs = pd.concat([pd.read_csv(path, sep="\t") for path in files], ignore_index=True)
+        seconds = pd.to_numeric(jobs.get("s"), errors="coerce")
+        memory = pd.to_numeric(jobs.get("max_rss"), errors="coerce")
+        rows.append(
+            {"stage": stage.removesuffix(".tsv"), "jobs": len(jobs), "seconds": seconds.sum(), "longest": seconds.max()}
+            | {"memory": float(memory.max()) if memory.notna().any() else None}
+        )
+    columns = [
+        Column("stage", "stage", "name"),
+        Column("jobs", "jobs", "count"),
+        Column("seconds", "seconds, all jobs", "seconds"),
+        Column("longest", "longest job", "seconds"),
+        Column("memory", "peak memory (MB)", "count"),
+    ]
+    return Table("run_times", "Run time of the stages that this page rests upon", columns, rows)
+
+
+def versions(root: Path) -> Table:
+    """Versions of MixLoc, Python and the packages that numbers depend on, and the machine that wrote the page."""
+    rows = [{"what": "MixLoc", "version": _own_version(root)}, {"what": "Python", "version": platform.python_version()}]
+    for name in PACKAGES:
+        try:
+            rows.append({"what": name, "version": metadata.version(name)})
+        except metadata.PackageNotFoundError:
+            continue
+    rows.append({"what": "operating system", "version": f"{platform.system()} {platform.release()}"})
+    rows.append({"what": "processor", "version": f"{_processor()}, {os.cpu_count()} threads"})
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        rows.append({"what": "GPU", "version": _after(path.read_text(errors="replace"), "Model:")})
+    columns = [Column("what", "what", "name"), Column("version", "version")]
+    return Table("versions", "Versions, and the machine that wrote this page", columns, rows)
+
+
+def _own_version(root: Path) -> str:
+    try:
+        return _after((root / "pyproject.toml").read_text(encoding="utf-8"), "version =").strip('" ')
+    except OSError:
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        name = _after(Path("/proc/cpuinfo").read_text(errors="replace"), "model name")
+    except OSError:
+        name = ""
+    return name.lstrip(": \t") or platform.processor() or platform.machine()
+
+
+def _after(text: str, key: str) -> str:
+    return next((line.partition(key)[2].strip() for line in text.splitlines() if line.startswith(key)), "")

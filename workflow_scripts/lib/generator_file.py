@@ -1,0 +1,90 @@
+"""The file of a trained generator: weights and all that is needed to make images with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.generator_training import Pixels
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.unet import Minimal, UNet, make_network
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Generator:
+    """A trained generator as it lies on disk."""
+
+    repeat: int
+    fold: int
+    settings: dict[str, Any]
+    channels: list[str]
+    classes: list[str]
+    size: int
+    pixels: Pixels
+    provenance: Provenance
+    digest: str  # of everything the weights depend on
+    seconds: float
+    weights: dict[str, torch.Tensor]
+
+    def network(self, device: torch.device, dtype: torch.dtype) -> UNet | Minimal:
+        """The network with its weights, ready to make images."""
+        network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
+        network.load_state_dict(self.weights)
+        return network.to(device).eval().requires_grad_(False)
+
+
+def write(path: Path, generator: Generator) -> None:
+    """Write a generator whole."""
+    described = {
+        "format_version": FORMAT_VERSION,
+        "repeat": generator.repeat,
+        "fold": generator.fold,
+        "settings": generator.settings,
+        "channels": generator.channels,
+        "classes": generator.classes,
+        "size": generator.size,
+        "provenance": json.loads(generator.provenance.to_json()),
+        "digest": generator.digest,
+        "seconds": round(generator.seconds, 1),
+    }
+    tensors = {f"network.{name}": value.contiguous() for name, value in generator.weights.items()}
+    tensors |= {"pixels.shift": generator.pixels.shift, "pixels.scale": generator.pixels.scale}
+    metadata = {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
+    with atomic(path) as part:
+        save_file(tensors, part, metadata)
+
+
+def read(path: Path) -> Generator:
+    """Read what `write` wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            described = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is not a generator that can be read: {error}") from None
+    if described.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{path} was written by another version of MixLoc: delete it and run again")
+    weights = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+    return Generator(
+        repeat=described["repeat"],
+        fold=described["fold"],
+        settings=described["settings"],
+        channels=described["channels"],
+        classes=described["classes"],
+        size=described["size"],
+        pixels=Pixels(tensors["pixels.shift"], tensors["pixels.scale"]),
+        provenance=Provenance.from_json(json.dumps(described["provenance"])),
+        digest=described["digest"],
+        seconds=described["seconds"],
+        weights=weights,
+    )

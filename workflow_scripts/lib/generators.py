@@ -1,0 +1,68 @@
+"""Which networks, objectives and samplers there are, and which of them go together.
+
+Read when the config is checked, before any job starts, so it must stay light: no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NETWORKS = ("unet", "minimal")
+OBJECTIVES = ("epsilon_linear", "epsilon_cosine", "velocity_linear", "velocity_cosine", "edm")
+SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m")
+
+# Calls of the denoiser below which a sampler's result is not worth having.
+FEWEST = {"ancestral": 50, "ddim": 5, "heun": 5, "dpmpp_2m": 4}
+CHAIN = 1000  # steps of the discrete schedules
+
+
+def generator_problem(generator: dict[str, Any]) -> str | None:
+    """What is wrong with a generator's combination of settings, in one line; None where nothing is."""
+    if generator["network"] == "minimal":
+        if not generator["objective"].startswith("epsilon"):
+            return (
+                f"network minimal and objective {generator['objective']} do not go together: "
+                "a network that cannot see the noise level can only tell noise from image (take epsilon_linear)"
+            )
+        if generator["labels"] != "single":
+            return "network minimal and labels multi_hot do not go together: it embeds exactly one label (take single)"
+        if generator["label_dropout"] > 0:
+            return "network minimal and label_dropout do not go together: it has no word for a missing label (take 0)"
+    elif not generator.get("widths") or not generator.get("blocks"):
+        return "network unet needs widths and blocks"
+    elif len(generator["widths"]) != len(generator["blocks"]):
+        return (
+            f"widths has {len(generator['widths'])} entries, blocks {len(generator['blocks'])}: one each a resolution"
+        )
+    return None
+
+
+def plan_problem(plan: dict[str, Any], generator: dict[str, Any]) -> str | None:
+    """What is wrong with a plan beside its generator's settings, in one line; None where nothing is."""
+    sampler, evaluations, objective = plan["sampler"], plan["evaluations"], generator["objective"]
+    guidance = plan["guidance"]
+    if generator["network"] == "minimal" and sampler in ("heun", "dpmpp_2m"):
+        return (
+            f"sampler {sampler} and network minimal do not go together: second-order steps compare estimates at two "
+            "noise levels, which it cannot tell apart (take ancestral or ddim)"
+        )
+    if evaluations < FEWEST[sampler]:
+        return f"sampler {sampler} needs at least {FEWEST[sampler]} evaluations, not {evaluations}"
+    if sampler == "ancestral" and objective != "edm" and evaluations > CHAIN:
+        return f"sampler ancestral and objective {objective}: the chain has {CHAIN} steps, not {evaluations}"
+    if guidance["scale"] != 1 and generator["label_dropout"] == 0:
+        return (
+            f"guidance.scale {guidance['scale']:g} and label_dropout 0 do not go together: guidance needs a generator "
+            "trained with label_dropout above 0"
+        )
+    low, high = guidance["interval"]
+    if low >= high:
+        return f"guidance.interval {low:g} to {high:g} is empty"
+    if plan["labels"] != "single" and generator["labels"] == "single":
+        return f"labels {plan['labels']} and a generator trained on single labels do not go together (take single)"
+    needed = {"single": ("per_class",), "tail_fill": ("count", "target")}.get(plan["labels"], ("count",))
+    for key in ("count", "target", "per_class"):
+        if key in needed and plan.get(key) is None:
+            return f"labels {plan['labels']} needs {key}"
+        if key not in needed and plan.get(key) is not None:
+            return f"labels {plan['labels']} has no use for {key}"
+    return None

@@ -1,0 +1,194 @@
+"""The config of a run: checked against the schema, references between its lists resolved, before any job starts.
+
+Imported by the Snakefile at every start, so it must stay light: no torch, no pandas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, relevance
+
+from workflow_scripts.lib import arms, generators
+
+Config = dict[str, Any]
+
+
+class ConfigError(Exception):
+    """What is wrong with the config, in one line that names the key."""
+
+
+def check(config: Config, schema: Path) -> Config:
+    """The config with references resolved; the first thing wrong with it ends in a ConfigError."""
+    validator = Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+    errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+    if errors:
+        raise ConfigError(_say(errors[0]) + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
+    for section in ("generators", "plans", "strategies"):
+        _check_names(config[section], section)
+    _check_data(config)
+    _check_folds(config["make_folds"])
+    _check_plans(config)
+    config = config | {"strategies": [_check_strategy(entry, config) for entry in config["strategies"]]}
+    _check_controls(config)
+    return config
+
+
+def by_name(config: Config, section: str) -> dict[str, Config]:
+    """The entries of one of the lists, by name."""
+    return {entry["name"]: entry for entry in config[section]}
+
+
+def batches(config: Config) -> list[list[Config]]:
+    """The arms in jobs of `compute.arms_per_job`, in the order of the list."""
+    size = config["compute"]["arms_per_job"]
+    entries = config["strategies"]
+    return [entries[start : start + size] for start in range(0, len(entries), size)]
+
+
+def used_plans(config: Config) -> list[str]:
+    """Plans that some arm trains with; only these are sampled."""
+    used = {entry["plan"] for entry in config["strategies"] if "plan" in entry}
+    return [plan["name"] for plan in config["plans"] if plan["name"] in used]
+
+
+def described_data(config: Config) -> Config:
+    """What preprocess_images must know of the data beyond its files."""
+    data = config["data"]
+    simulated = data["source"] == "simulated"
+    return {
+        "source": "simulated cells (MixLoc)" if simulated else data["origin"],
+        "group_by": ["gene", "antibody"] if simulated else data["group_by"],
+        "class_names": data["class_names"],
+        "licence": "none needed: made by the run itself" if simulated else data["licence"],
+        "credit": "" if simulated else data["credit"],
+    }
+
+
+def _say(error: ValidationError) -> str:
+    # Of alternatives (anyOf), the one that came closest tells what is wrong.
+    while error.context:
+        error = max(error.context, key=relevance)
+    where = _path(list(error.absolute_path))
+    kind, limit, value = error.validator, error.validator_value, error.instance
+    if kind == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = next(name for name in value if name not in known)
+        return f"{_path([*error.absolute_path, unknown])} is not a known key; known here: {', '.join(sorted(known))}"
+    if kind == "required":
+        absent = next(name for name in limit if name not in value)
+        return f"{_path([*error.absolute_path, absent])} is missing"
+    rules = {
+        "type": lambda: f"must be of type {' or '.join(limit) if isinstance(limit, list) else limit}",
+        "enum": lambda: f"must be one of {', '.join(map(str, limit))}",
+        "minimum": lambda: f"must be at least {limit}",
+        "maximum": lambda: f"must be at most {limit}",
+        "exclusiveMinimum": lambda: f"must be more than {limit}",
+        "exclusiveMaximum": lambda: f"must be less than {limit}",
+        "minItems": lambda: f"needs at least {limit} entries",
+        "maxItems": lambda: f"may have at most {limit} entries",
+        "multipleOf": lambda: f"must be a multiple of {limit}",
+        "uniqueItems": lambda: "must not name anything twice",
+        "pattern": lambda: error.schema.get("description", f"must match {limit}"),
+    }
+    rule = rules.get(kind, lambda: error.message)()
+    return f"{where} = {_short(value)}: {rule}"
+
+
+def _path(parts: list[str | int]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return _one_line(text.removeprefix(".")) or "the config"
+
+
+def _short(value: Any) -> str:
+    text = _one_line(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _check_names(entries: list[Config], section: str) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        # Case-blind, because some file systems are.
+        if entry["name"].lower() in seen:
+            raise ConfigError(f"{section}: the name {entry['name']!r} is given twice")
+        seen.add(entry["name"].lower())
+
+
+def _check_data(config: Config) -> None:
+    data = config["data"]
+    if data["source"] == "simulated":
+        return
+    for key in ("images", "table"):
+        if not data[key]:
+            raise ConfigError(f"data.{key} is missing: data.source 'folder' needs the path")
+    for key in ("images", "table", "groups", "classes"):
+        if data[key] and not Path(data[key]).exists():
+            raise ConfigError(f"data.{key} = {_short(data[key])}: there is no such file or folder")
+    if not data["classes"] and not data["class_names"]:
+        raise ConfigError("data.class_names is empty and data.classes names no table: the classes need names")
+    if data["group_by"] and not data["groups"]:
+        raise ConfigError("data.group_by names columns, but data.groups names no table that has them")
+
+
+def _check_folds(section: Config) -> None:
+    shares = section["shares"]
+    tested = section["folds"] * shares["test"] + shares["lockbox"]
+    if tested > 1 + 1e-9:
+        raise ConfigError(
+            f"make_folds.shares.test = {shares['test']}: {section['folds']} folds with test parts that do not overlap "
+            f"and the lockbox need {tested:g} of the images"
+        )
+    if sum(shares.values()) >= 1 - 1e-9:
+        raise ConfigError(f"make_folds.shares add up to {sum(shares.values()):g}: nothing is left to train on")
+
+
+def _check_plans(config: Config) -> None:
+    known = by_name(config, "generators")
+    for name, generator in known.items():
+        problem = generators.generator_problem(generator)
+        if problem:
+            raise ConfigError(f"generators ({name}): {problem}")
+    for plan in config["plans"]:
+        if plan["generator"] not in known:
+            raise ConfigError(
+                f"plans ({plan['name']}).generator = {plan['generator']!r} is not defined; "
+                f"known: {', '.join(known) or 'none'}"
+            )
+        problem = generators.plan_problem(plan, known[plan["generator"]])
+        if problem:
+            raise ConfigError(f"plans ({plan['name']}): {problem}")
+
+
+def _check_strategy(entry: Config, config: Config) -> Config:
+    where = f"strategies ({entry['name']})"
+    method = arms.METHODS.get(entry["method"])
+    if method is None:
+        raise ConfigError(f"{where}.method = {entry['method']!r} is not known; known: {', '.join(arms.METHODS)}")
+    plans = by_name(config, "plans")
+    if method.needs_plan and "plan" not in entry:
+        raise ConfigError(f"{where}.plan is missing: the method {entry['method']!r} needs one of {', '.join(plans)}")
+    if "plan" in entry and not method.needs_plan:
+        raise ConfigError(f"{where}.plan is given, but the method {entry['method']!r} uses no synthetic images")
+    if "plan" in entry and entry["plan"] not in plans:
+        raise ConfigError(f"{where}.plan = {entry['plan']!r} is not defined; known: {', '.join(plans) or 'none'}")
+    problem = arms.problem(entry, config["train_classifier"])
+    if problem:
+        raise ConfigError(f"{where}: {problem}")
+    return entry
+
+
+def _check_controls(config: Config) -> None:
+    strategies = by_name(config, "strategies")
+    for entry in config["strategies"]:
+        for key in ("control", "baseline"):
+            other = entry.get(key)
+            if other is not None and (other not in strategies or other == entry["name"]):
+                raise ConfigError(
+                    f"strategies ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(strategies)}"
+                )

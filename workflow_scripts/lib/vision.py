@@ -1,0 +1,47 @@
+"""The one place that imports torchvision.
+
+The registry's torchvision wheel is built for CUDA. Beside a torch without CUDA its compiled operators do not load, and
+its import fails because it describes operators that nobody declared. Declaring those two is enough for models and
+transforms (not for `ops` and `io`); it must happen before the import, and only then, because a torchvision that fits
+its torch declares them itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+# Kept for the life of the process: the declarations vanish with the object.
+_declared: torch.library.Library | None = None
+
+
+def _declare_operators() -> torch.library.Library | None:
+    if torch.version.cuda or torch.version.hip or not _built_for_gpu():
+        return None
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def _built_for_gpu() -> bool:
+    # Looked up in the file, because importing it is what fails.
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return False
+    text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    return re.search(r"__version__ = '[^']*\+(cu|rocm)", text) is not None
+
+
+_declared = _declare_operators()
+
+from torchvision.models import resnet18, resnet34, resnet50  # noqa: E402
+
+RESNETS: dict[str, Callable[..., torch.nn.Module]] = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+}

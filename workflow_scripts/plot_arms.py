@@ -1,0 +1,243 @@
+"""plot_arms: the arms as figures, from the tables that aggregate_metrics made.
+
+forest: every arm and its control against the baseline, with intervals, the zero line and the smallest effect of
+interest. classes: the change of each judged class under each arm. gap: validation beside test scores. Each is written
+as svg, pdf and png under the stem of its path.
+
+Example:
+    python -m workflow_scripts.plot_arms --metrics metrics.csv --comparisons comparisons.csv --analysis analysis.json \\
+        --forest figures/arms_forest.svg --classes figures/arms_classes.svg --gap figures/arms_gap.svg --settings '{}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from workflow_scripts.lib import figures, results, stage
+from workflow_scripts.lib.figures import BAND, GAIN, GRID, INK, LOSS, MUTED, PAPER
+from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, Results
+
+ROW = 0.21  # inches a row of a forest plot
+CLASS_ROW = 0.165
+FACETS = 4  # columns of small multiples
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    p = stage.parser(__doc__)
+    p.add_argument("--metrics", type=Path, required=True, help="scores of all arms")
+    p.add_argument("--comparisons", type=Path, required=True, help="arms beside their baseline and controls")
+    p.add_argument("--analysis", type=Path, required=True, help="what was declared, and which classes are judged")
+    p.add_argument("--forest", type=Path, required=True, help="figure to write: arms with intervals")
+    p.add_argument("--classes", type=Path, required=True, help="figure to write: change of each class")
+    p.add_argument("--gap", type=Path, required=True, help="figure to write: validation beside test")
+    return p.parse_args(argv)
+
+
+def plot_arms(metrics: Path, comparisons: Path, analysis: Path, forest: Path, classes: Path, gap: Path) -> None:
+    """Draw and save the three figures."""
+    found = results.read(metrics, comparisons, analysis)
+    with figures.style():
+        for path, draw in ((forest, draw_forest), (classes, draw_classes), (gap, draw_gap)):
+            figures.save(draw(found), path)
+            stage.log.info("%s", path)
+
+
+def shade(verdict: str) -> str:
+    """Colour of a verdict: what helps and what hurts stand out, all else is ink."""
+    if verdict.startswith("helps") and "no more" not in verdict:
+        return GAIN
+    return LOSS if verdict.startswith("hurts") else INK
+
+
+def draw_forest(found: Results) -> Figure:
+    """Differences to the baseline in the primary metric: an arm is a disc, its control a ring beneath it."""
+    groups = [[arm for arm in group if found.difference(arm)] for group in found.groups()]
+    groups = [group for group in groups if group]
+    serving = set(found.controls.values())
+    rows = sum(map(len, groups))
+    # Rows of a group stand together; a third of a row parts the groups.
+    height = (rows + 0.35 * max(0, len(groups) - 1) + 0.6) * ROW
+    fig = figures.figure(height + 1.0)
+    axes = figures.inches(fig, 1.72, 0.28, 2.2, height)
+    place, ticks = 0.0, []
+    for group in groups:
+        for arm in group:
+            difference = found.difference(arm)
+            draw_interval(axes, place, difference, arm in serving)
+            ticks.append((place, arm, arm in serving, difference))
+            place += 1
+        place += 0.35
+    # Width of the band that nobody would care about.
+    small = found.smallest_effect
+    axes.axvspan(-small, small, color=BAND, lw=0, zorder=0)
+    axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
+    axes.set_ylim(max(place - 0.35, 1) - 0.2, -0.8)
+    for position, arm, control, difference in ticks:
+        name = f"{arm}{'' if arm != found.primary else '  (primary)'}"
+        colour = MUTED if control else INK
+        axes.text(-0.03, position, name, transform=axes.get_yaxis_transform(), ha="right", va="center", color=colour)
+        text = f"{figures.signed(difference.value)}  ({figures.span(difference.low, difference.high)})"
+        axes.text(
+            1.03, position, text, transform=axes.get_yaxis_transform(), ha="left", va="center", fontsize=7, color=colour
+        )
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=False))
+    what = METRIC_NAMES.get(found.metric, found.metric)
+    axes.set_xlabel(f"difference in {what} to {found.baseline}")
+    _forest_legend(fig, found, bool(serving))
+    return fig
+
+
+def draw_interval(axes: Axes, place: float, difference: Difference, control: bool) -> None:
+    """One row: the interval as a line (dashed where it is not simultaneous) and the estimate upon it."""
+    colour = MUTED if control else shade(difference.verdict)
+    line = "-" if difference.simultaneous else (0, (2, 1.5))
+    axes.plot([difference.low, difference.high], [place, place], color=colour, ls=line, solid_capstyle="butt")
+    face = PAPER if control else colour
+    axes.plot(difference.value, place, "o", mfc=face, mec=colour, mew=1.2, ms=4.5, zorder=3)
+
+
+def _forest_legend(fig: Figure, found: Results, controls: bool) -> None:
+    percent = f"{100 * found.confidence:g} % interval"
+    handles = [Line2D([], [], color=INK, marker="o", label=f"arm, {percent}")]
+    if controls:
+        handles.append(Line2D([], [], color=MUTED, marker="o", mfc=PAPER, label="its control"))
+    if found.smallest_effect:
+        handles.append(Patch(color=BAND, label=f"below the smallest effect of interest ({found.smallest_effect:g})"))
+    fig.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6, columnspacing=1.4
+    )
+
+
+def draw_classes(found: Results) -> Figure:
+    """Small multiples: one arm each, one row a judged class, the change against the baseline with its interval."""
+    metric = results.BY_CLASS.get(found.metric, "f1")
+    arms = [arm for group in found.groups() for arm in group if found.difference(arm)]
+    kinds = found.judged
+    lines = -(-max(1, len(arms)) // FACETS)
+    panel = (len(kinds) + 0.6) * CLASS_ROW
+    label, gap = 1.25, 0.1
+    wide = (figures.WIDTH - label - 0.08 - gap * (FACETS - 1)) / FACETS
+    fig = figures.figure(0.1 + lines * (panel + 0.62) + 0.3)
+    changes = {(arm, kind): found.difference(arm, metric=metric, kind=kind) for arm in arms for kind in kinds}
+    limit = _limit([change for change in changes.values() if change])
+    for index, arm in enumerate(arms):
+        line, column = divmod(index, FACETS)
+        axes = figures.inches(fig, label + column * (wide + gap), 0.3 + line * (panel + 0.62), wide, panel)
+        axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
+        axes.axvspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
+        for row, kind in enumerate(kinds):
+            _class_row(axes, row, changes[arm, kind], limit)
+        axes.set_xlim(-limit, limit)
+        axes.set_ylim(len(kinds) - 0.3, -0.7)
+        axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
+        axes.set_title(_fit(arm, 21), fontsize=7, fontweight="normal", pad=3)
+        axes.set_yticks(range(len(kinds)), [_fit(kind, 22) for kind in kinds] if column == 0 else [])
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labelsize=6.5)
+        axes.spines["left"].set_visible(False)
+    name = SHORT_NAMES.get(metric, metric)
+    fig.text(
+        label / figures.WIDTH, 0.06 / fig.get_figheight(), f"change in {name} of the class against {found.baseline}"
+    )
+    return fig
+
+
+def _class_row(axes: Axes, row: int, change: Difference | None, limit: float) -> None:
+    axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
+    if change is None or np.isnan(change.value):
+        return
+    colour = GAIN if change.value > 0 else LOSS
+    # Intervals that hold zero are drawn thin: nothing is claimed about these classes.
+    clear = change.low > 0 or change.high < 0
+    ends = np.clip([change.low, change.high], -limit, limit)
+    axes.plot(ends, [row, row], color=colour, lw=1.6 if clear else 0.8, solid_capstyle="butt")
+    axes.plot(
+        np.clip(change.value, -limit, limit),
+        row,
+        "o",
+        ms=3.6,
+        mfc=colour if clear else PAPER,
+        mec=colour,
+        mew=0.9,
+        zorder=3,
+    )
+
+
+def _limit(changes: list[Difference]) -> float:
+    # Wide enough for 95 % of the ends: one wild interval must not flatten all the others.
+    ends = np.abs([end for change in changes for end in (change.low, change.high, change.value) if np.isfinite(end)])
+    return float(np.quantile(ends, 0.95) * 1.1) if len(ends) and ends.max() > 0 else 0.1
+
+
+def _fit(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def draw_gap(found: Results) -> Figure:
+    """Validation score (ring) and test score (disc) of each arm; the line between them is the gap."""
+    arms = [found.baseline] + [arm for group in found.groups() for arm in group]
+    arms = [arm for arm in arms if np.isfinite(found.score(arm, found.metric))]
+    shown = list(dict.fromkeys([found.metric, "macro_f1", "map"]))[:2]
+    height = (len(arms) + 0.4) * ROW
+    fig = figures.figure(height + 1.0)
+    wide, left = 1.72, 1.72
+    for index, metric in enumerate(shown):
+        axes = figures.inches(fig, left + index * (wide + 0.14), 0.28, wide, height)
+        for row, arm in enumerate(arms):
+            held, seen = found.score(arm, metric), found.score(arm, metric, "validation")
+            axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
+            axes.plot([held, seen], [row, row], color=MUTED, lw=1.2, zorder=2)
+            axes.plot(seen, row, "o", mfc=PAPER, mec=MUTED, mew=1.2, zorder=3)
+            axes.plot(held, row, "o", color=GAIN, zorder=4)
+        # The chance level of average precision is the share of positives.
+        chance = found.score(found.baseline, "prevalence") if metric == "map" else np.nan
+        if np.isfinite(chance):
+            axes.axvline(chance, color=MUTED, lw=0.8, ls=(0, (1, 2)))
+            axes.annotate(
+                "chance",
+                (chance, -0.62),
+                xytext=(2, 0),
+                textcoords="offset points",
+                fontsize=6.5,
+                color=MUTED,
+                va="center",
+            )
+        axes.set_ylim(len(arms) - 0.4, -0.9)
+        axes.set_yticks(range(len(arms)), arms if index == 0 else [])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_title(SHORT_NAMES.get(metric, metric))
+    handles = [
+        Line2D([], [], ls="", marker="o", mfc=PAPER, mec=MUTED, mew=1.2, label="validation part"),
+        Line2D([], [], ls="", marker="o", color=GAIN, label="test part (unseen proteins)"),
+    ]
+    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=2, handlelength=1.2)
+    return fig
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run(
+        "plot_arms",
+        args,
+        lambda: plot_arms(args.metrics, args.comparisons, args.analysis, args.forest, args.classes, args.gap),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

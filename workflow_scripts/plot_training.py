@@ -1,0 +1,206 @@
+"""plot_training: how the generators and the classifiers learned, from the histories that they left.
+
+generators: training loss of every generator of every fold. classifiers: training loss and validation scores of every
+arm by step. Each is written as svg, pdf and png under the stem of its path; the table holds every number drawn.
+
+Example:
+    python -m workflow_scripts.plot_training --histories 'unet/repeat0/fold0=unet.history.csv' --arms batch0.json \\
+        --generators figures/training_generators.svg --classifiers figures/training_classifiers.svg \\
+        --table training.csv --settings '{"controls": {"mix_loss": "mix_loss_real"}}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from workflow_scripts.lib import figures, predictions, stage
+from workflow_scripts.lib.figures import CYCLE, GRID, INK, MUTED
+from workflow_scripts.lib.files import atomic
+
+# The quantities of a classifier's history that are drawn, in this order, where they are there.
+SHOWN = {
+    "loss": "training loss",
+    "validation_map": "validation mAP",
+    "validation_macro_f1": "validation macro-F1",
+}
+COLUMNS = ["kind", "name", "repeat", "fold", "step", "quantity", "value"]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    p = stage.parser(__doc__)
+    p.add_argument(
+        "--histories", nargs="*", default=[], metavar="NAME/REPEAT/FOLD=CSV", help="course of each generator's training"
+    )
+    p.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of trained arms (batch*.json)")
+    p.add_argument("--generators", type=Path, required=True, help="figure to write: generators")
+    p.add_argument("--classifiers", type=Path, required=True, help="figure to write: classifiers")
+    p.add_argument("--table", type=Path, required=True, help="table to write: every number drawn (CSV)")
+    return p.parse_args(argv)
+
+
+def plot_training(
+    histories: list[str], arms: list[Path], generators: Path, classifiers: Path, table: Path, settings: dict[str, Any]
+) -> None:
+    """Collect the histories into one table, and draw it. `settings["controls"]`: arm -> its control."""
+    parts = [_generator_history(text) for text in histories] + [_arm_history(path) for path in _predictions(arms)]
+    courses = pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+    with atomic(table) as part:
+        courses.to_csv(part, index=False)
+    controls = settings["controls"]
+    with figures.style():
+        figures.save(draw_generators(courses[courses["kind"] == "generator"]), generators)
+        figures.save(draw_classifiers(courses[courses["kind"] == "classifier"], controls), classifiers)
+
+
+def _generator_history(text: str) -> pd.DataFrame:
+    where, _, path = text.partition("=")
+    try:
+        name, repeat, fold = where.rsplit("/", 2)
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise stage.UserError(f"--histories {text!r} is not name/repeat/fold=table: {error}") from None
+    if "step" not in table or "loss" not in table:
+        raise stage.UserError(f"{path} has no columns step and loss: delete it and run again")
+    numbers = {"step": table["step"], "quantity": "loss", "value": table["loss"]}
+    return pd.DataFrame({"kind": "generator", "name": name, "repeat": int(repeat), "fold": int(fold)} | numbers)
+
+
+def _predictions(manifests: list[Path]) -> list[Path]:
+    out = []
+    for manifest in manifests:
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["arms"]
+        out += [manifest.parent / entry["predictions"] for entry in listed]
+    return out
+
+
+def _arm_history(path: Path) -> pd.DataFrame:
+    found = predictions.read_predictions(path, parts=())
+    history = {name: np.ravel(np.asarray(values)) for name, values in found.history.items()}
+    frames = []
+    for quantity in SHOWN:
+        if quantity not in history:
+            continue
+        values = history[quantity]
+        # Losses are kept by step, validation scores by checkpoint: the axis of the same length belongs to them.
+        steps = next(
+            (
+                history[name]
+                for name in ("step", "checkpoint", "loss_step")
+                if len(history.get(name, ())) == len(values)
+            ),
+            np.arange(1, len(values) + 1),
+        )
+        where = {"kind": "classifier", "name": found.strategy, "repeat": found.repeat, "fold": found.fold}
+        frames.append(pd.DataFrame(where | {"step": steps, "quantity": quantity, "value": values}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def draw_generators(courses: pd.DataFrame) -> Figure:
+    """Loss by step on logarithmic axes: one thin line a fold, one colour a generator."""
+    fig = figures.figure(2.5)
+    axes = figures.inches(fig, 0.62, 0.12, figures.WIDTH - 0.75, 1.7)
+    if not len(courses):
+        return _nothing(fig, axes, "No generator was trained.")
+    handles = []
+    for index, (name, own) in enumerate(courses.groupby("name", sort=True)):
+        colour = CYCLE[index % len(CYCLE)]
+        for _, course in own.groupby(["repeat", "fold"]):
+            axes.plot(course["step"], figures.smooth(course["value"], 0.05), color=colour, lw=1.0, alpha=0.85)
+        folds = own[["repeat", "fold"]].drop_duplicates().shape[0]
+        handles.append(Line2D([], [], color=colour, label=f"{name} ({folds} fold{'s' if folds > 1 else ''})"))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(True, which="major", color=GRID)
+    axes.tick_params(which="minor", length=0)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if courses["value"].max() < 20 * courses["value"].min() else "")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("training loss")
+    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=4, handlelength=1.6)
+    return fig
+
+
+def draw_classifiers(courses: pd.DataFrame, controls: dict[str, str]) -> Figure:
+    """One panel a quantity: the mean over folds of each arm; a control has the colour of its arm, dashed."""
+    quantities = [name for name in SHOWN if (courses["quantity"] == name).any()]
+    names = list(dict.fromkeys(courses["name"]))
+    rows = -(-len(names) // 3)
+    panel = 1.5
+    fig = figures.figure(max(1, len(quantities)) * (panel + 0.42) + 0.42 + 0.16 * rows)
+    looks = line_looks(names, controls)
+    if not quantities:
+        return _nothing(fig, figures.inches(fig, 0.6, 0.2, 4.6, panel), "No classifier left a history.")
+    for index, quantity in enumerate(quantities):
+        axes = figures.inches(fig, 0.62, 0.24 + index * (panel + 0.42), figures.WIDTH - 0.75, panel)
+        shown = courses[courses["quantity"] == quantity]
+        for name in names:
+            mean = shown[shown["name"] == name].groupby("step", as_index=False)["value"].mean()
+            values = figures.smooth(mean["value"].to_numpy(), 0.05 if quantity == "loss" else 0.0)
+            marker = "." if len(values) <= 30 and quantity != "loss" else ""
+            axes.plot(mean["step"], values, marker=marker, ms=4, **looks[name])
+        axes.grid(True, axis="y", color=GRID)
+        axes.set_title(SHOWN[quantity])
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        if index == len(quantities) - 1:
+            axes.set_xlabel("optimiser step")
+    handles = [Line2D([], [], label=name, **looks[name]) for name in names]
+    fig.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=2.0, columnspacing=1.2
+    )
+    return fig
+
+
+def line_looks(names: list[str], controls: dict[str, str]) -> dict[str, dict]:
+    """Colour and dashes by name: arms with one control share its colour; arms without are ink or grey."""
+    looks: dict[str, dict] = {}
+    families: dict[str, str] = {}
+    for name in names:
+        control = controls.get(name)
+        if control in names:
+            families.setdefault(control, CYCLE[len(families) % len(CYCLE)])
+    seen: dict[str, int] = {}
+    for name in names:
+        control = controls.get(name)
+        if name in families:
+            looks[name] = {"color": families[name], "ls": (0, (2, 1.2)), "lw": 1.1}
+        elif control in families:
+            # A second arm with the same control: same colour, long dashes.
+            turn = seen[control] = seen.get(control, -1) + 1
+            looks[name] = {"color": families[control], "ls": "-" if not turn else (0, (6, 1.2)), "lw": 1.4}
+        else:
+            first = not any(look["color"] == INK for look in looks.values())
+            looks[name] = {"color": INK if first else MUTED, "ls": "-", "lw": 1.7 if first else 1.3}
+    return looks
+
+
+def _nothing(fig: Figure, axes: Axes, text: str) -> Figure:
+    axes.axis("off")
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, transform=axes.transAxes)
+    return fig
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run(
+        "plot_training",
+        args,
+        lambda: plot_training(args.histories, args.arms, args.generators, args.classifiers, args.table, args.settings),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""report: the whole run on one self-contained page, and its tables as CSV.
+
+The page opens with the answer in a sentence and one figure; then the evidence, the data, the leak certificate, the
+settings, versions and run times. It asks nothing of the network, follows light and dark, and fits a phone.
+
+Example:
+    python -m workflow_scripts.report --images images.h5 --folds 0=repeat0/folds.csv --metrics metrics.csv \\
+        --comparisons comparisons.csv --analysis analysis.json --leaks leaks.csv \\
+        --assess as_train=as_train.assess.csv --figures forest=figures/arms_forest.svg --panels as_train/0/0=figures/images_as_train.svg \\
+        --benchmarks benchmarks --template workflow_scripts/lib/report.html --out report.html --tables tables \\
+        --settings '{"report": {"title": "Demo", ...}, "config": {...}}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib import evidence, fold_table, page, results, stage, verdicts
+from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.files import write_text
+from workflow_scripts.lib.page import Table
+from workflow_scripts.lib.results import METRIC_NAMES, Results
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ("forest", "classes", "gap", "generators", "classifiers")
+# What makes a group a protein: the columns that images may be grouped by.
+PROTEIN_COLUMNS = {"gene", "protein", "antibody"}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    p = stage.parser(__doc__)
+    p.add_argument("--images", type=Path, required=True, help="the image set")
+    p.add_argument("--folds", nargs="+", required=True, metavar="REPEAT=CSV", help="each repeat's table of roles")
+    p.add_argument("--metrics", type=Path, required=True, help="scores of all arms")
+    p.add_argument("--comparisons", type=Path, required=True, help="arms beside their baseline and controls")
+    p.add_argument("--analysis", type=Path, required=True, help="declaration, verdicts and answer")
+    p.add_argument("--leaks", type=Path, required=True, help="the leak certificate")
+    p.add_argument("--assess", nargs="*", default=[], metavar="PLAN=CSV", help="the judge's scores of synthetic sets")
+    p.add_argument("--figures", nargs="+", required=True, metavar="NAME=SVG", help=f"figures: {', '.join(FIGURES)}")
+    p.add_argument("--panels", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="real beside generated")
+    p.add_argument("--benchmarks", type=Path, required=True, help="folder of the run times that Snakemake measured")
+    p.add_argument("--template", type=Path, required=True, help="the page to fill in")
+    p.add_argument("--out", type=Path, required=True, help="page to write")
+    p.add_argument("--tables", type=Path, required=True, help="folder of CSV tables to write")
+    return p.parse_args(argv)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Gather everything, write the tables, fill in the page."""
+    settings, config = args.settings["report"], args.settings["config"]
+    found = results.read(args.metrics, args.comparisons, args.analysis)
+    data = describe_data(args.images, _pairs(args.folds, "--folds"), config)
+    certificate, statuses = evidence.leaks(args.leaks)
+    tables = {
+        "verdicts": evidence.verdicts(found),
+        "scores": evidence.scores(found),
+        "classes": evidence.by_class(found),
+        "data_classes": data["classes"],
+        "data_roles": data["roles"],
+        "leaks": certificate,
+        "run_times": evidence.run_times(args.benchmarks),
+        "versions": evidence.versions(ROOT),
+    }
+    judged_by = evidence.fidelity([(plan, path) for plan, path in _pairs(args.assess, "--assess")])
+    every: list[Table] = [*tables.values(), *judged_by]
+    page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
+    context = {
+        "settings": settings,
+        "run": config.get("run", ""),
+        "opening": opening(found, data["unit"]),
+        "verdict": verdicts.kind_of(found.difference(found.primary).verdict) if found.difference(found.primary) else "",
+        "facts": key_facts(found, data, statuses),
+        "figures": drawn(_pairs(args.figures, "--figures"), found, args.out),
+        "panels": panels(_pairs(args.panels, "--panels"), args.out),
+        "tables": tables,
+        "fidelity": judged_by,
+        "found": found,
+        "metric": METRIC_NAMES.get(found.metric, found.metric),
+        "notes": found.facts.get("notes", []),
+        "not_judged": found.facts.get("not_judged", []),
+        "cross_check": found.facts.get("cross_check", []),
+        "data": data,
+        "statuses": statuses,
+        "config": page.pretty_json(config),
+        "theme": page.theme_css(),
+        "sources": {
+            name: os.path.relpath(getattr(args, name), args.out.parent)
+            for name in ("metrics", "comparisons", "analysis", "leaks")
+        },
+        "svg": page.inline_svg,
+    }
+    write_text(args.out, page.render(args.template.read_text(encoding="utf-8"), context))
+    stage.log.info("%s, %.1f MB", args.out, args.out.stat().st_size / 2**20)
+
+
+def _pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
+    out = []
+    for text in texts:
+        name, sign, path = text.partition("=")
+        if not sign or not path:
+            raise stage.UserError(f"{flag} {text!r} must be a name and a path, such as name=path")
+        out.append((name, Path(path)))
+    return out
+
+
+def opening(found: Results, unit: str) -> verdicts.Opening:
+    """The first paragraph, from the answer that the judge wrote down."""
+    if "answer" not in found.facts or "sizes" not in found.facts:
+        raise stage.UserError("analysis.json holds no answer: delete it and run again")
+    return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit)
+
+
+def describe_data(images: Path, tables: list[tuple[str, Path]], config: dict[str, Any]) -> dict[str, Any]:
+    """What the images are, and which part each plays in each fold."""
+    with ImageSet(images) as source:
+        labels, attrs = source.labels(None, "inspect"), source.attrs
+        ids, groups, classes, channels, size = source.ids, source.groups, source.classes, source.channels, source.size
+        columns = {name: len(set(source.column(name))) for name in source.columns()}
+    roles: dict[str, np.ndarray] = {}
+    for repeat, path in tables:
+        with path.open(encoding="utf-8") as handle:
+            count = sum(name.startswith("fold") for name in handle.readline().strip().split(","))
+        for fold in range(count):
+            roles[f"repeat {repeat}, fold {fold}"] = fold_table.read(path, fold, ids)
+    section = config.get("data", {})
+    simulated = section.get("source") == "simulated"
+    grouped_by = ["gene", "antibody"] if simulated else list(section.get("group_by", []))
+    per_image = labels.sum(axis=1) if len(labels) else np.zeros(1)
+    return {
+        "unit": "protein" if PROTEIN_COLUMNS & {name.lower() for name in grouped_by} else "group",
+        "grouped_by": grouped_by,
+        "simulated": simulated,
+        "images": len(ids),
+        "groups": len(set(groups)),
+        "channels": channels,
+        "size": size,
+        "labels_per_image": float(per_image.mean()),
+        "columns": columns,
+        "source": attrs.get("source", ""),
+        "licence": attrs.get("licence", ""),
+        "credit": attrs.get("credit", ""),
+        "digest": attrs.get("digest", ""),
+        "classes": evidence.data_classes(labels, groups, classes, roles),
+        "roles": evidence.data_roles(groups, roles),
+    }
+
+
+def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int]) -> list[tuple[str, str]]:
+    """The numbers that a reader wants before believing anything."""
+    sizes, clean = found.facts.get("sizes", {}), sum(n for status, n in statuses.items() if status == "clean")
+    total = sum(statuses.values())
+    declared = str(found.facts.get("hash", ""))[:12]
+    return [
+        (f"unseen {data['unit']}s", f"{sizes.get('test_groups', 0):,}"),
+        ("test images", f"{sizes.get('test_images', 0):,}"),
+        ("folds × repeats", f"{sizes.get('folds', 0)} × {sizes.get('repeats', 0)}"),
+        ("classes judged", f"{len(found.judged)} of {len(found.classes)}"),
+        ("comparisons in the family", f"{found.facts.get('comparisons_in_family', 0)}"),
+        ("leak checks clean", f"{clean} of {total}"),
+        ("analysis declared as", declared or "–"),
+    ]
+
+
+ALTS = {
+    "forest": "Forest plot: the difference of every arm and of its control to the baseline, with intervals; "
+    "the same numbers stand in the table of verdicts.",
+    "classes": "Small multiples: the change of each judged class under each arm, with intervals; "
+    "the scores stand in the table of classes.",
+    "gap": "Validation and test score of each arm; the same numbers stand in the table of scores.",
+    "generators": "Training loss of the generators by optimiser step.",
+    "classifiers": "Training loss and validation scores of the classifiers by optimiser step.",
+}
+
+
+def drawn(paths: list[tuple[str, Path]], found: Results, out: Path) -> dict[str, dict[str, Any]]:
+    """The figures ready for the page, with links to their files."""
+    shown = {}
+    for name, path in paths:
+        if name not in FIGURES:
+            raise stage.UserError(f"--figures {name!r} is unknown: one of {', '.join(FIGURES)}")
+        shown[name] = _figure(path, name, ALTS[name], out)
+    missing = [name for name in FIGURES if name not in shown]
+    if missing:
+        raise stage.UserError(f"--figures lacks {missing[0]!r}")
+    best = found.difference(found.primary)
+    if best is not None:
+        words = f" {found.primary}: {verdicts.movement(best.value, found.metric, f'against {found.baseline}')}."
+        shown["forest"] = _figure(dict(paths)["forest"], "forest", ALTS["forest"] + words, out)
+    return shown
+
+
+def _figure(path: Path, name: str, alt: str, out: Path) -> dict[str, Any]:
+    files = {kind: os.path.relpath(path.with_suffix(f".{kind}"), out.parent) for kind in ("svg", "pdf", "png")}
+    return {"svg": page.inline_svg(path.read_text(encoding="utf-8"), name, alt), "files": files}
+
+
+def panels(paths: list[tuple[str, Path]], out: Path) -> list[dict[str, Any]]:
+    """Per plan the panel of its first fold, to be shown, and links to those of the other folds."""
+    plans: dict[str, dict[str, Any]] = {}
+    for index, (where, path) in enumerate(paths):
+        try:
+            plan, repeat, fold = where.rsplit("/", 2)
+        except ValueError:
+            raise stage.UserError(f"--panels {where!r} must read plan/repeat/fold") from None
+        title = f"repeat {repeat}, fold {fold}"
+        if plan not in plans:
+            alt = f"Held-out real images beside images that plan {plan} generated, class by class ({title})."
+            plans[plan] = {"plan": plan, "title": title, "others": []} | _figure(path, f"panel{index}", alt, out)
+        else:
+            plans[plan]["others"].append({"title": title, "path": os.path.relpath(path, out.parent)})
+    return list(plans.values())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run("report", args, lambda: report(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""sample_ddpm: one synthetic set for one fold, as a plan says, from a trained generator.
+
+    python -m workflow_scripts.sample_ddpm --generator generators/unet.safetensors --images images.h5 \\
+        --folds folds.csv --repeat 0 --fold 0 --seed 1 --out synthetic/as_train.h5 --settings '{...}'
+
+Writes an image set (HDF5) in the layout of a real one, with ids syn-000000, syn-000001, ... and group `synthetic`.
+Its provenance is that of the generator, together with the training rows whose labels the plan was made from.
+A batch's images depend on the seed and on the batch's number alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from workflow_scripts.lib import (
+    code,
+    diffusion,
+    files,
+    fold_table,
+    folds,
+    generator_file,
+    generators,
+    hardware,
+    label_plans,
+    stage,
+)
+from workflow_scripts.lib.dataset import ImageSet, write_images
+from workflow_scripts.lib.diffusion import Condition, Guidance
+from workflow_scripts.lib.generator_file import Generator
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.resume import Resume
+from workflow_scripts.lib.seeds import derive
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT_SECONDS = 30.0
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see --help."""
+    p = stage.parser(__doc__)
+    p.add_argument("--generator", type=Path, required=True, help="trained generator (safetensors)")
+    p.add_argument("--images", type=Path, required=True, help="image set that the generator was trained on (HDF5)")
+    p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
+    p.add_argument("--repeat", type=int, required=True, help="number of the repeat")
+    p.add_argument("--fold", type=int, required=True, help="number of the fold")
+    p.add_argument("--seed", type=int, required=True, help="seed of the run")
+    p.add_argument("--out", type=Path, required=True, help="synthetic set to write (HDF5)")
+    return p.parse_args(argv)
+
+
+def sample_ddpm(
+    generator: Path,
+    images: Path,
+    table: Path,
+    repeat: int,
+    fold: int,
+    seed: int,
+    out: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Make one synthetic set; goes on from a checkpoint beside `out` where a killed run left one."""
+    settings = dict(settings)
+    seed = derive(seed, repeat, fold, "plan", settings["name"])
+    hardware.use_threads(settings.pop("threads"))
+    with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
+        made = generator_file.read(generator)
+        problem = generators.plan_problem(settings, made.settings)
+        if problem:
+            raise stage.UserError(f"plan {settings['name']}: {problem}")
+        labels, provenance = _labels(made, images, table, fold, seed, settings)
+        where = hardware.device()
+        digest = files.digest([settings, seed, made.digest, provenance.to_json(), hardware.describe(where), _code()])
+        resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
+        stage.log.info(
+            "plan %s: %d images, %s, %d evaluations, guidance %g, %s",
+            settings["name"],
+            len(labels),
+            settings["sampler"],
+            settings["evaluations"],
+            settings["guidance"]["scale"],
+            hardware.describe(where),
+        )
+        attrs: dict[str, Any] = {
+            "source": f"generator {made.settings['name']}, plan {settings['name']}",
+            "provenance": provenance.to_json(),
+            "generator": json.dumps(made.settings, sort_keys=True),
+            "generator_digest": made.digest,
+            "plan": json.dumps(settings, sort_keys=True),
+            "repeat": repeat,
+            "fold": fold,
+            "task_digest": digest,
+        }
+        started = time.monotonic()
+        made_images = make_images(made, labels, settings, seed, where, resume)
+        spent = time.monotonic() - started
+        with write_images(out, made.channels, made.classes, made.size, attrs) as writer:
+            ids = [f"syn-{number:06d}" for number in range(len(labels))]
+            writer.append(made_images, labels, ids, ["synthetic"] * len(labels))
+        resume.clear()
+    stage.log.info(
+        "%d images in %s (%.1f a second)", len(labels), stage.duration(spent), len(labels) / max(spent, 1e-9)
+    )
+
+
+def _labels(
+    made: Generator, images: Path, table: Path, fold: int, seed: int, settings: dict[str, Any]
+) -> tuple[np.ndarray, Provenance]:
+    # The plan learns from the training labels, so their rows count as fitted on, like those of the generator.
+    with ImageSet(images) as source:
+        if made.classes != source.classes or made.channels != source.channels:
+            raise stage.UserError(f"the generator was trained on other classes or channels than those of {images}")
+        rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
+        labels = label_plans.planned(
+            settings, source.labels(rows, "fit"), np.random.default_rng(derive(seed, "labels"))
+        )
+        try:
+            return labels, made.provenance.merged(source.provenance())
+        except ValueError as error:
+            raise stage.UserError(f"the generator was not trained on {images}: {error}") from None
+
+
+def make_images(
+    made: Generator,
+    labels: np.ndarray,
+    settings: dict[str, Any],
+    seed: int,
+    where: torch.device,
+    resume: Resume,
+) -> np.ndarray:
+    """Images uint8 (n, C, s, s) for label rows (n, K), batch by batch; finished batches survive a kill."""
+    network = made.network(where, hardware.fast_dtype(where))
+    objective = diffusion.make_objective(made.settings["objective"])
+    low, high = settings["guidance"]["interval"]
+    guidance = Guidance(settings["guidance"]["scale"], low, high)
+    limits = made.pixels.limits(where) if settings["clip"] else None
+    batches = range(0, len(labels), settings["batch"])
+    saved = resume.load()
+    done: list[torch.Tensor] = saved["batches"] if saved else []
+    calls = len(diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"])) * (
+        2 if settings["sampler"] == "heun" else 1
+    )
+    last_save = time.monotonic()
+    with stage.Progress("sample", total=len(batches) * calls) as bar, torch.inference_mode():
+        for number, start in enumerate(batches):
+            if number < len(done):
+                continue
+            hot = torch.from_numpy(labels[start : start + settings["batch"]]).float().to(where)
+            condition = Condition(hot, torch.zeros(len(hot), dtype=torch.bool, device=where))
+            denoise = diffusion.conditional(objective, network, condition, guidance, limits=limits)
+            x = diffusion.sample(
+                objective,
+                _counted(denoise, bar, number * calls),
+                (len(hot), len(made.channels), made.size, made.size),
+                settings["sampler"],
+                settings["evaluations"],
+                torch.Generator().manual_seed(derive(seed, "batch", number)),
+                where,
+            )
+            done.append(_checked(made.pixels.to_bytes(x), x, number).cpu())
+            bar.update((number + 1) * calls)
+            if time.monotonic() - last_save >= CHECKPOINT_SECONDS:
+                resume.save({"batches": done})
+                last_save = time.monotonic()
+    return torch.cat(done).numpy()
+
+
+def _counted(denoise: diffusion.Denoise, bar: stage.Progress, before: int) -> diffusion.Denoise:
+    # Batches are long where the chain has a thousand steps, so the bar moves with every call.
+    count = before
+
+    def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        bar.update(count)
+        return denoise(x, sigma)
+
+    return counting
+
+
+def _checked(images: torch.Tensor, x: torch.Tensor, number: int) -> torch.Tensor:
+    if not bool(torch.isfinite(x).all()):
+        raise stage.UserError(f"batch {number} holds pixels that are no numbers: lower guidance.scale or train again")
+    return images
+
+
+def _code() -> str:
+    return files.code_digest(code.sources("sample_ddpm", ROOT))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = parse_args(argv)
+    return stage.run(
+        "sample_ddpm",
+        args,
+        lambda: sample_ddpm(args.generator, args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.settings),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

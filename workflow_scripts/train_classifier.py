@@ -1,0 +1,306 @@
+"""train_classifier: the arms of one fold, each trained and then asked about validation, calibration and test images.
+
+Writes, for every arm (strategy) in the settings, under --arms-dir:
+    {strategy}/classifier.safetensors   the weights that were best on validation, and how to use them
+    {strategy}/predictions.h5           logits with ids of the validation, calibration and test images
+and, as the declared output, a manifest of the arms. An arm whose settings, inputs and code are unchanged is kept as it
+is, so changing one re-trains that one, however arms are put together into jobs. Test images are read only when no arm
+of the job is left to train.
+
+Example:
+    python -m workflow_scripts.train_classifier --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
+        --synthetic as_train=synthetic/as_train.h5 --arms-dir arms --manifest arms/batch0.json \\
+        --settings '{"strategies": [{"name": "real_only", "method": "real_only"}], "train_classifier": {...},
+                     "threads": 1}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib import arms, classifier_file, code, files, fold_table, folds, hardware, predictions, stage
+from workflow_scripts.lib.classifier_file import Classifier
+from workflow_scripts.lib.dataset import ImageSet, Part
+from workflow_scripts.lib.predictions import Predictions, Scored
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.resampling import matching_rows
+from workflow_scripts.lib.resume import Resume
+from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.training import Images, train
+
+ROOT = Path(__file__).resolve().parent.parent
+# What each part of a fold is read for.
+PURPOSES = {folds.VALIDATION: "select", folds.CALIBRATION: "threshold", folds.TEST: "score"}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    out = stage.parser(__doc__)
+    out.add_argument("--images", type=Path, required=True, help="the image set")
+    out.add_argument("--folds", type=Path, required=True, help="the table of roles of this repeat")
+    out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
+    out.add_argument("--fold", type=int, required=True, help="number of the fold")
+    out.add_argument("--synthetic", nargs="*", default=[], metavar="PLAN=PATH", help="the synthetic set of each plan")
+    out.add_argument("--arms-dir", type=Path, required=True, help="folder of the arms")
+    out.add_argument("--manifest", type=Path, required=True, help="list of the arms to write (JSON)")
+    out.add_argument("--seed", type=int, required=True, help="seed of the run")
+    return out.parse_args(argv)
+
+
+@dataclass
+class Arm:
+    """One arm: how it is trained, what it needs, and where it lies."""
+
+    settings: dict[str, Any]  # arms.effective
+    digest: str
+    folder: Path
+    synthetic: Path | None
+
+    @property
+    def name(self) -> str:
+        """Its name in the config."""
+        return self.settings["name"]
+
+    @property
+    def classifier(self) -> Path:
+        """Where its weights lie."""
+        return self.folder / "classifier.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """Where its predictions lie."""
+        return self.folder / "predictions.h5"
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are there and are those of this very task."""
+        return classifier_file.read_digest(self.classifier) == self.digest
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.trained and predictions.read_digest(self.predictions) == self.digest
+
+
+class Fold:
+    """The images of one fold, read when they are asked for."""
+
+    def __init__(self, images: Path, table: Path, repeat: int, fold: int) -> None:
+        self.source = ImageSet(images)
+        self.table, self.repeat, self.fold = table, repeat, fold
+        self._parts: dict[str, Part] = {}
+
+    def rows(self, role: str) -> np.ndarray:
+        """Row numbers of a role."""
+        rows = fold_table.rows(self.table, self.fold, self.source.ids, role)
+        if not len(rows):
+            raise stage.UserError(f"{self.table}: fold {self.fold} has no image with role {role}")
+        return rows
+
+    def part(self, role: str) -> Part:
+        """The images of a role, read once, for the one purpose that this role has here."""
+        if role not in self._parts:
+            self._parts[role] = self.source.read(self.rows(role), PURPOSES.get(role, "fit"))
+        return self._parts[role]
+
+    def digest(self) -> str:
+        """Of the image set and of who plays which role in this fold."""
+        roles = fold_table.read(self.table, self.fold, self.source.ids)
+        return files.digest([self.source.digest, self.repeat, self.fold, list(roles)])
+
+
+def train_classifier(
+    images: Path,
+    table: Path,
+    repeat: int,
+    fold: int,
+    synthetic: dict[str, Path],
+    arms_dir: Path,
+    manifest: Path,
+    seed: int,
+    settings: dict[str, Any],
+) -> None:
+    """Train and predict all arms of the settings that are not finished; write the manifest."""
+    hardware.use_threads(settings["threads"])
+    data = Fold(images, table, repeat, fold)
+    with data.source:
+        todo = plan(data, synthetic, arms_dir, seed, settings)
+        kept = {arm.name for arm in todo if arm.finished}
+        for number, arm in enumerate(todo, start=1):
+            if arm.name in kept:
+                stage.log.info("arm %s (%d of %d): unchanged, kept", arm.name, number, len(todo))
+                continue
+            stage.log.info("arm %s (%d of %d): %s", arm.name, number, len(todo), hardware.describe(hardware.device()))
+            with _lock(arm):
+                if not arm.trained:
+                    train_arm(arm, data, derive(seed, repeat, fold))
+        for arm in todo:
+            with _lock(arm):
+                if not arm.finished:
+                    predict_arm(arm, data)
+    entries = []
+    for arm in todo:
+        # Relative to the manifest's folder, so that results can be moved.
+        paths = {key: os.path.relpath(getattr(arm, key), manifest.parent) for key in ("predictions", "classifier")}
+        seconds = predictions.read_predictions(arm.predictions, parts=()).numbers["seconds"]
+        found = {"strategy": arm.name, "digest": arm.digest, "reused": arm.name in kept, "seconds": seconds}
+        entries.append(found | paths)
+    files.write_json(manifest, {"arms": entries})
+
+
+def plan(data: Fold, synthetic: dict[str, Path], arms_dir: Path, seed: int, settings: dict[str, Any]) -> list[Arm]:
+    """The arms with their digests; complains about what does not fit before anything is trained."""
+    code_digest = files.code_digest(code.sources("train_classifier", ROOT))
+    fold_digest, out, sets = data.digest(), [], {}
+    for entry in settings["strategies"]:
+        if entry["method"] not in arms.METHODS:
+            raise stage.UserError(f"strategies ({entry['name']}).method = {entry['method']!r} is not known")
+        found = arms.problem(entry, settings["train_classifier"], data.source.size)
+        if found:
+            raise stage.UserError(f"strategies ({entry['name']}): {found}")
+        path, set_digest = None, ""
+        if arms.METHODS[entry["method"]].needs_plan:
+            path = synthetic.get(entry.get("plan", ""))
+            if path is None:
+                raise stage.UserError(
+                    f"strategies ({entry['name']}) needs the synthetic set of plan {entry.get('plan')!r}: "
+                    f"--synthetic {entry.get('plan')}=PATH"
+                )
+            if path not in sets:
+                sets[path] = _check_synthetic(path, data.source)
+            set_digest = sets[path]
+        effective = arms.effective(entry, settings["train_classifier"])
+        digest = files.digest([effective, settings["threads"], seed, fold_digest, set_digest, code_digest])
+        out.append(Arm(effective, digest, arms_dir / entry["name"], path))
+    return out
+
+
+def _check_synthetic(path: Path, real: ImageSet) -> str:
+    with ImageSet(path) as made:
+        for what in ("classes", "channels", "size"):
+            if getattr(made, what) != getattr(real, what):
+                raise stage.UserError(
+                    f"{path} has {what} {getattr(made, what)}, the real images {getattr(real, what)}: "
+                    "delete it and run again"
+                )
+        if not len(made):
+            raise stage.UserError(f"{path} holds no image: raise the number of samples of its plan")
+        record = made.inherited()
+        if record is not None and record.images != real.digest:
+            raise stage.UserError(f"{path} was made from another image set: delete it and run again")
+        return files.digest([made.digest, record.to_json() if record else ""])
+
+
+def _lock(arm: Arm) -> Any:
+    def waiting(holder: str) -> None:
+        stage.log.info("waiting for process %s, which works on arm %s", holder, arm.name)
+
+    return files.lock(arm.folder, waiting)
+
+
+def partners_of(arm: Arm, real: Part, seed: int) -> tuple[Images | None, Provenance | None]:
+    """The arm's second source of images, and what its generator was fitted on."""
+    kind = arms.METHODS[arm.settings["method"]].partners
+    if kind is None:
+        return None, None
+    if kind == arms.REAL:
+        return Images(real.images, real.labels), None
+    with ImageSet(arm.synthetic) as made:
+        inherited = made.inherited()
+        if kind == arms.SYNTHETIC:
+            part = made.read(None, "fit")
+            return Images(part.images, part.labels, synthetic=True), inherited
+        wanted = made.labels(None, "fit")
+    rows = matching_rows(real.labels, wanted, np.random.default_rng(derive(seed, "resample")))
+    return Images(real.images, real.labels, rows=rows), inherited
+
+
+def train_arm(arm: Arm, data: Fold, seed: int) -> None:
+    """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
+    real, validation = data.part(folds.TRAIN), data.part(folds.VALIDATION)
+    partners, inherited = partners_of(arm, real, seed)
+    # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
+    task = files.digest([arm.digest, hardware.describe(hardware.device())])
+    resume = Resume(arm.folder / "resume.pt", task)
+    with stage.Progress(arm.name, total=arm.settings["steps"]) as bar:
+        result = train(
+            arm.settings,
+            Images(real.images, real.labels),
+            partners,
+            Images(validation.images, validation.labels),
+            seed,
+            resume,
+            lambda step, numbers: bar.update(step, **numbers),
+        )
+    source = data.source
+    record = source.provenance().only("fit", "select").merged(*([inherited] if inherited else []))
+    classifier = Classifier(
+        arm.name, data.repeat, data.fold, source.classes, source.channels, source.size, arm.settings, result.mean,
+        result.std, result.weights, record.to_json(), arm.digest, result.history, result.numbers,
+    )  # fmt: skip
+    classifier_file.write(arm.classifier, classifier)
+    resume.clear()
+    stage.log.info(
+        "arm %s: validation mAP %.3f at step %d of %d, %s", arm.name, result.numbers["best_validation_map"],
+        result.numbers["best_step"], arm.settings["steps"], stage.duration(result.numbers["seconds"]),
+    )  # fmt: skip
+
+
+def predict_arm(arm: Arm, data: Fold) -> None:
+    """Ask a trained arm about the parts it was not fitted on, and write what it says."""
+    trained = classifier_file.read(arm.classifier)
+    network = trained.network(hardware.device())
+    parts = {}
+    for role in PURPOSES:
+        part = data.part(role)
+        logits = classifier_file.predict(network, part.images, trained.mean, trained.std)
+        parts[role] = Scored(part.ids, part.groups, part.labels, logits)
+    record = Provenance.from_json(trained.provenance).merged(data.source.provenance())
+    predictions.write_predictions(
+        arm.predictions,
+        Predictions(
+            classes=trained.classes,
+            strategy=arm.name,
+            repeat=data.repeat,
+            fold=data.fold,
+            parts=parts,
+            history={name: np.asarray(values) for name, values in trained.history.items()},
+            settings=arm.settings,
+            images=data.source.digest,
+            provenance=record.to_json(),
+            digest=arm.digest,
+            numbers=trained.numbers,
+        ),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    synthetic = {name: Path(path) for name, _, path in (text.partition("=") for text in args.synthetic)}
+    return stage.run(
+        "train_classifier",
+        args,
+        lambda: train_classifier(
+            args.images,
+            args.folds,
+            args.repeat,
+            args.fold,
+            synthetic,
+            args.arms_dir,
+            args.manifest,
+            args.seed,
+            args.settings,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""train_ddpm: one class-conditional generator for one fold, from the images of the fold's train part alone.
+
+    python -m workflow_scripts.train_ddpm --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
+        --out generators/unet.safetensors --history generators/unet.history.csv --settings '{...}'
+
+Writes the averaged weights with settings, channels, classes, pixel scaling, seconds and the record of the rows read
+(safetensors with metadata), and the course of the training: step, images, loss, learning_rate, seconds."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.lib import code, files, fold_table, folds, generator_file, generators, hardware, stage, unet
+from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
+from workflow_scripts.lib.resume import Resume
+from workflow_scripts.lib.seeds import derive
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see --help."""
+    p = stage.parser(__doc__)
+    p.add_argument("--images", type=Path, required=True, help="image set (HDF5)")
+    p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
+    p.add_argument("--repeat", type=int, required=True, help="number of the repeat")
+    p.add_argument("--fold", type=int, required=True, help="number of the fold")
+    p.add_argument("--seed", type=int, required=True, help="seed of the run")
+    p.add_argument("--out", type=Path, required=True, help="generator to write (safetensors)")
+    p.add_argument("--history", type=Path, required=True, help="course of the training to write (CSV)")
+    return p.parse_args(argv)
+
+
+def train_ddpm(
+    images: Path,
+    table: Path,
+    repeat: int,
+    fold: int,
+    seed: int,
+    out: Path,
+    history: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Train one generator; goes on from a checkpoint beside `out` where a killed run left one."""
+    settings = dict(settings)
+    seed = derive(seed, repeat, fold, "generator", settings["name"])
+    hardware.use_threads(settings.pop("threads"))
+    problem = generators.generator_problem(settings)
+    if problem:
+        raise stage.UserError(f"generator {settings['name']}: {problem}")
+    with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
+        with ImageSet(images) as source:
+            rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
+            if settings["network"] == "unet":
+                problem = unet.size_problem(source.size, len(settings["widths"]))
+                if problem:
+                    raise stage.UserError(f"generator {settings['name']}: {problem}")
+            if not len(rows):
+                raise stage.UserError(f"{table}: fold {fold} has no image with role train")
+            part = source.read(rows, "fit")
+            where = hardware.device()
+            dtype = hardware.fast_dtype(where)
+            # The provenance tells which rows were read; threads and number format change the last bits.
+            digest = files.digest(
+                [settings, seed, source.provenance().to_json(), hardware.describe(where), _code_digest()]
+            )
+            resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
+            pixels = Pixels.fitted(settings["pixels"], part.images)
+            stage.log.info(
+                "generator %s: %d images of %d px, %s",
+                settings["name"],
+                len(part),
+                source.size,
+                hardware.describe(where),
+            )
+            steps = settings["steps"]
+            with stage.Progress("train", total=steps) as bar:
+                trained = train(
+                    part.images,
+                    part.labels,
+                    settings,
+                    pixels,
+                    seed,
+                    where,
+                    dtype,
+                    resume,
+                    lambda step, loss: bar.update(step, loss=loss),
+                )
+            result = generator_file.Generator(
+                repeat,
+                fold,
+                settings,
+                source.channels,
+                source.classes,
+                source.size,
+                pixels,
+                source.provenance(),
+                digest,
+                trained.seconds,
+                trained.weights,
+            )
+        _write_history(history, trained)
+        generator_file.write(out, result)
+        resume.clear()
+    rate = steps * settings["batch"] / max(trained.seconds, 1e-9)
+    stage.log.info(
+        "%d images seen in %s (%.0f a second)", steps * settings["batch"], stage.duration(trained.seconds), rate
+    )
+
+
+def _code_digest() -> str:
+    return files.code_digest(code.sources("train_ddpm", ROOT))
+
+
+def _write_history(path: Path, trained: Trained) -> None:
+    with files.atomic(path) as part, part.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(HISTORY_COLUMNS)
+        for step, seen, loss, rate, seconds in trained.history:
+            writer.writerow([int(step), int(seen), f"{loss:.6g}", f"{rate:.6g}", f"{seconds:.2f}"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = parse_args(argv)
+    return stage.run(
+        "train_ddpm",
+        args,
+        lambda: train_ddpm(args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.history, args.settings),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""train_judge: an independent judge of generated cells, where the data are simulated.
+
+A classifier of freshly simulated cells: the same laboratory, other proteins, labels without errors. It has seen no
+image of the run, so it can say whether generated cells show the compartments that they were asked to show.
+
+Example:
+    python -m workflow_scripts.train_judge --out judge.safetensors --seed 1 \\
+        --settings '{"simulate_cells": {...}, "train_classifier": {...}, "threads": 1}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib import arms, classifier_file, code, files, hardware, simulator, stage
+from workflow_scripts.lib.classifier_file import Classifier
+from workflow_scripts.lib.resume import Resume
+from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.training import Images, train
+
+ROOT = Path(__file__).resolve().parent.parent
+FIT, SELECT = 1, 2  # cohorts of proteins; the run's own is 0
+SELECT_SHARE = 0.2  # images to select the checkpoint on, relative to those to fit on
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    out = stage.parser(__doc__)
+    out.add_argument("--out", type=Path, required=True, help="the classifier to write")
+    out.add_argument("--seed", type=int, required=True, help="seed of the run")
+    return out.parse_args(argv)
+
+
+def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
+    """Simulate fresh cells and train a classifier on them."""
+    hardware.use_threads(settings["threads"])
+    cells = settings["simulate_cells"]
+    with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
+        fit = _simulate(cells, seed, FIT, cells["images"])
+        select = _simulate(cells, seed, SELECT, max(1, round(SELECT_SHARE * cells["images"])))
+        entry = arms.effective({"name": "judge", "method": "real_only"}, settings["train_classifier"])
+        digest = files.digest([settings, seed, files.code_digest(code.sources("train_judge", ROOT))])
+        resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
+        with stage.Progress("train", total=entry["steps"]) as bar:
+            trained = train(
+                entry, fit, None, select, derive(seed, "judge"), resume, lambda step, numbers: bar.update(step, **numbers)
+            )
+        classifier_file.write(
+            out,
+            Classifier(
+                strategy="judge", repeat=-1, fold=-1, classes=list(simulator.COMPARTMENTS),
+                channels=list(simulator.CHANNELS), size=cells["size"], settings=entry, mean=trained.mean,
+                std=trained.std, weights=trained.weights, digest=digest, history=trained.history,
+                numbers=trained.numbers,
+            ),
+        )  # fmt: skip
+        resume.clear()
+    stage.log.info("mean average precision on other fresh cells: %.3f", trained.numbers["best_validation_map"])
+
+
+def _simulate(settings: dict[str, Any], seed: int, cohort: int, images: int) -> Images:
+    pixels, labels = [], []
+    with stage.Progress(f"simulate cohort {cohort}", total=images) as bar:
+        for batch in simulator.simulate(settings | {"images": images}, seed, cohort):
+            pixels.append(batch.images)
+            labels.append(batch.true)
+            bar.update(sum(map(len, labels)))
+    return Images(np.concatenate(pixels), np.concatenate(labels).astype(np.uint8))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run("train_judge", args, lambda: train_judge(args.out, args.seed, args.settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
