@@ -46,13 +46,16 @@ clean:
 	rm -rf .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -path ./results -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-# The first interpreter that is new enough and can make environments; says which were looked at when there is none.
+# The first interpreter that is new enough and can make environments. At first those below 3.14 are looked at, for which
+# every requirement has a built wheel or needs no compiler.
 .venv/bin/python:
-	@for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14 python); do \
-	    "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
-	    if ! "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then without="$$without $$candidate"; continue; fi; \
-	    echo "Making .venv with $$("$$candidate" --version) ($$candidate)"; \
-	    rm -rf .venv; "$$candidate" -m venv .venv && exit 0; \
+	@for below in 14 99; do without=; \
+	    for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14 python); do \
+	        "$$candidate" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, $$below))" >/dev/null 2>&1 || continue; \
+	        if ! "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then without="$$without $$candidate"; continue; fi; \
+	        echo "Making .venv with $$("$$candidate" --version) ($$candidate)"; \
+	        rm -rf .venv; "$$candidate" -m venv .venv && exit 0; \
+	    done; \
 	done; \
 	if [ -n "$$without" ]; then \
 	    echo "MixLoc: no venv module in$$without. On Debian and Ubuntu: apt install python3-venv" >&2; \

@@ -1,18 +1,16 @@
 # What all rules share: the checked config, the names that paths are made of, and input functions. No rules.
 import json
-import os
 import re
 import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-# Stages run with the Python that runs Snakemake, activated or not; with --sdm conda the environment's comes before it.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 from workflow_scripts.lib import code as source_code
 from workflow_scripts.lib import settings as run_settings
 
+source_code.use_this_python()
 try:
     CONFIG = run_settings.check(config, Path(workflow.basedir) / "schemas" / "config.schema.json")
 except run_settings.ConfigError as error:
@@ -60,9 +58,56 @@ def as_json(section, **more):
 
 def every_fold(pattern, **more):
     """A path in every fold of every repeat."""
-    return expand("results/{run}/repeat{repeat}/fold{fold}/" + pattern, run=CONFIG["run"], repeat=REPEATS, fold=FOLDS, **more)
+    return expand(in_run(f"repeat{{repeat}}/fold{{fold}}/{pattern}"), repeat=REPEATS, fold=FOLDS, **more)
 
 
 def plans_of(batch):
     """The plans whose synthetic sets the arms of a batch need."""
     return sorted({entry["plan"] for entry in BATCHES[int(batch)] if entry.get("plan")})
+
+
+def raw_images(wildcards):
+    """Where the raw images and their tables are, by data.source."""
+    data = CONFIG["data"]
+    if data["source"] == "simulated":
+        return {
+            "images": in_run("simulated/train"),
+            "table": in_run("simulated/train.csv"),
+            "groups": in_run("simulated/metadata.csv"),
+            "classes": in_run("simulated/classes.csv"),
+        }
+    return {name: data[name] for name in ("images", "table", "groups", "classes") if data[name]}
+
+
+def generator_of(wildcards):
+    """The generator that a plan samples from."""
+    name = PLANS[wildcards.plan]["generator"]
+    return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/generators/{name}.safetensors")
+
+
+def judge(wildcards):
+    """Who judges generated images: where cells are simulated an independent judge, elsewhere the fold's baseline."""
+    if CONFIG["data"]["source"] == "simulated":
+        return in_run("judge.safetensors")
+    batch = next(index for index, arms in enumerate(BATCHES) if any(arm["name"] == JUDGE for arm in arms))
+    return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/arms/batch{batch}.json")
+
+
+def all_arms(wildcards):
+    """The lists of arms of the whole run."""
+    return every_fold("arms/batch{batch}.json", batch=range(len(BATCHES)))
+
+
+def beside(*figures):
+    """The other formats of figures, whose svg is the one declared by name."""
+    return [f"results/{{run}}/figures/{figure}.{kind}" for figure in figures for kind in ("pdf", "png")]
+
+
+def of_each(names, pattern):
+    """The values of a flag that takes something of every fold: name/repeat/fold=path."""
+    return [
+        f"{name}/{repeat}/{fold}={in_run(pattern.format(name=name, repeat=repeat, fold=fold))}"
+        for name in names
+        for repeat in REPEATS
+        for fold in FOLDS
+    ]

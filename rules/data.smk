@@ -4,19 +4,6 @@
 # Makes:  results/{run}/images.h5, results/{run}/repeat{repeat}/folds.csv
 
 
-def raw_images(wildcards):
-    """Where the raw images and their tables are, by data.source."""
-    data = CONFIG["data"]
-    if data["source"] == "simulated":
-        return {
-            "images": in_run("simulated/train"),
-            "table": in_run("simulated/train.csv"),
-            "groups": in_run("simulated/metadata.csv"),
-            "classes": in_run("simulated/classes.csv"),
-        }
-    return {name: data[name] for name in ("images", "table", "groups", "classes") if data[name]}
-
-
 rule simulate_cells:
     """Procedural four-channel fluorescence cells with known truth, as a folder in the Kaggle layout."""
     input:
@@ -59,7 +46,9 @@ rule preprocess_images:
     params:
         groups=lambda wildcards, input: f"--groups {shlex.quote(input.groups)}" if input.get("groups") else "",
         classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
-        settings=lambda wildcards: as_json(CONFIG["preprocess_images"], **run_settings.described_data(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(
+            CONFIG["preprocess_images"], **run_settings.described_data(CONFIG), threads=THREADS
+        ),
     log:
         "results/{run}/logs/preprocess_images/preprocess_images.log",
     benchmark:

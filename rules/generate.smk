@@ -4,14 +4,6 @@
 # Makes:  .../fold{fold}/generators/{generator}.safetensors, .../fold{fold}/synthetic/{plan}.h5 and {plan}.assess.csv
 
 
-def judge(wildcards):
-    """Who judges generated images: where cells are simulated an independent judge, elsewhere the fold's baseline."""
-    if CONFIG["data"]["source"] == "simulated":
-        return in_run("judge.safetensors")
-    batch = next(index for index, arms in enumerate(BATCHES) if any(arm["name"] == JUDGE for arm in arms))
-    return f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/arms/batch{batch}.json"
-
-
 rule train_ddpm:
     """A class-conditional diffusion model, fitted on the fold's train part alone."""
     input:
@@ -50,9 +42,7 @@ rule train_ddpm:
 rule sample_ddpm:
     """One synthetic set: a plan says which generator, labels, sampler and guidance."""
     input:
-        generator=lambda wildcards: (
-            "results/{run}/repeat{repeat}/fold{fold}/generators/" + PLANS[wildcards.plan]["generator"] + ".safetensors"
-        ),
+        generator=generator_of,
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
         code=code("sample_ddpm"),

@@ -4,11 +4,6 @@
 # Makes:  results/{run}/metrics.csv, comparisons.csv, thresholds.csv, analysis.json, leaks.csv
 
 
-def all_arms(wildcards):
-    """The lists of arms of the whole run."""
-    return every_fold("arms/batch{batch}.json", batch=range(len(BATCHES)))
-
-
 rule aggregate_metrics:
     """Scores of every arm, and every arm beside its baseline and its control with intervals."""
     input:

@@ -1,0 +1,208 @@
+# Figures and the page.
+#
+# Needs:  image sets, histories of training, metrics.csv, comparisons.csv, analysis.json, leaks.csv
+# Makes:  results/{run}/figures/*.{svg,pdf,png}, results/{run}/training.csv, results/{run}/report.html and tables/
+
+
+rule plot_images:
+    """Real images that nothing was fitted on beside generated ones, class by class, as they come."""
+    input:
+        images="results/{run}/images.h5",
+        folds="results/{run}/repeat{repeat}/folds.csv",
+        synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
+        code=code("plot_images"),
+    output:
+        beside("images_repeat{repeat}_fold{fold}_{plan}"),
+        figure=report(
+            "results/{run}/figures/images_repeat{repeat}_fold{fold}_{plan}.svg",
+            caption="../captions/images.rst",
+            category="Generated images",
+            labels={"plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
+        ),
+    params:
+        settings=lambda wildcards: as_json(CONFIG["report"]["panels"]),
+    log:
+        "results/{run}/logs/plot_images/repeat{repeat}_fold{fold}_{plan}.log",
+    benchmark:
+        "results/{run}/benchmarks/plot_images/repeat{repeat}_fold{fold}_{plan}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.plot_images"
+        " --images {input.images:q}"
+        " --folds {input.folds:q}"
+        " --fold {wildcards.fold}"
+        " --synthetic {input.synthetic:q}"
+        " --out {output.figure:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule plot_training:
+    """How the generators and the classifiers learned."""
+    input:
+        histories=every_fold("generators/{generator}.history.csv", generator=USED_GENERATORS),
+        arms=all_arms,
+        code=code("plot_training"),
+    output:
+        beside("training_generators", "training_classifiers"),
+        generators=report(
+            "results/{run}/figures/training_generators.svg",
+            caption="../captions/training_generators.rst",
+            category="Training",
+            labels={"figure": "generators"},
+        ),
+        classifiers=report(
+            "results/{run}/figures/training_classifiers.svg",
+            caption="../captions/training_classifiers.rst",
+            category="Training",
+            labels={"figure": "classifiers"},
+        ),
+        table="results/{run}/training.csv",
+    params:
+        histories=of_each(USED_GENERATORS, "repeat{repeat}/fold{fold}/generators/{name}.history.csv"),
+        settings=lambda wildcards: as_json(
+            {"controls": {name: entry["control"] for name, entry in STRATEGIES.items() if entry.get("control")}}
+        ),
+    log:
+        "results/{run}/logs/plot_training/plot_training.log",
+    benchmark:
+        "results/{run}/benchmarks/plot_training/plot_training.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.plot_training"
+        " --histories {params.histories:q}"
+        " --arms {input.arms:q}"
+        " --generators {output.generators:q}"
+        " --classifiers {output.classifiers:q}"
+        " --table {output.table:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule plot_arms:
+    """The arms beside their controls, class by class, and validation beside test."""
+    input:
+        metrics="results/{run}/metrics.csv",
+        comparisons="results/{run}/comparisons.csv",
+        analysis="results/{run}/analysis.json",
+        code=code("plot_arms"),
+    output:
+        beside("arms_forest", "arms_classes", "arms_gap"),
+        forest=report(
+            "results/{run}/figures/arms_forest.svg",
+            caption="../captions/arms_forest.rst",
+            category="Arms",
+            labels={"figure": "arms beside their controls"},
+        ),
+        classes=report(
+            "results/{run}/figures/arms_classes.svg",
+            caption="../captions/arms_classes.rst",
+            category="Arms",
+            labels={"figure": "class by class"},
+        ),
+        gap=report(
+            "results/{run}/figures/arms_gap.svg",
+            caption="../captions/arms_gap.rst",
+            category="Arms",
+            labels={"figure": "validation beside test"},
+        ),
+    params:
+        settings=lambda wildcards: as_json({}),
+    log:
+        "results/{run}/logs/plot_arms/plot_arms.log",
+    benchmark:
+        "results/{run}/benchmarks/plot_arms/plot_arms.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.plot_arms"
+        " --metrics {input.metrics:q}"
+        " --comparisons {input.comparisons:q}"
+        " --analysis {input.analysis:q}"
+        " --forest {output.forest:q}"
+        " --classes {output.classes:q}"
+        " --gap {output.gap:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule report:
+    """The page: the answer in a sentence, the evidence, the data, the certificate, settings, versions and run times."""
+    input:
+        images="results/{run}/images.h5",
+        folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
+        arms=all_arms,
+        metrics="results/{run}/metrics.csv",
+        comparisons="results/{run}/comparisons.csv",
+        analysis="results/{run}/analysis.json",
+        leaks="results/{run}/leaks.csv",
+        assess=every_fold("synthetic/{plan}.assess.csv", plan=USED_PLANS),
+        forest="results/{run}/figures/arms_forest.svg",
+        classes="results/{run}/figures/arms_classes.svg",
+        gap="results/{run}/figures/arms_gap.svg",
+        generators="results/{run}/figures/training_generators.svg",
+        classifiers="results/{run}/figures/training_classifiers.svg",
+        panels=expand(
+            "results/{{run}}/figures/images_repeat{repeat}_fold{fold}_{plan}.svg",
+            repeat=REPEATS,
+            fold=FOLDS,
+            plan=USED_PLANS,
+        ),
+        template="workflow_scripts/lib/report.html",
+        code=code("report"),
+    output:
+        page=report(
+            "results/{run}/report.html",
+            caption="../captions/report.rst",
+            category="The page",
+            labels={"page": "the whole run on one page"},
+        ),
+        tables=directory("results/{run}/tables"),
+    params:
+        folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
+        assess=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
+        panels=of_each(USED_PLANS, "figures/images_repeat{repeat}_fold{fold}_{name}.svg"),
+        benchmarks="results/{run}/benchmarks",
+        settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": CONFIG}),
+    log:
+        "results/{run}/logs/report/report.log",
+    benchmark:
+        "results/{run}/benchmarks/report/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.report"
+        " --images {input.images:q}"
+        " --folds {params.folds:q}"
+        " --metrics {input.metrics:q}"
+        " --comparisons {input.comparisons:q}"
+        " --analysis {input.analysis:q}"
+        " --leaks {input.leaks:q}"
+        " --assess {params.assess:q}"
+        " --figures forest={input.forest:q} classes={input.classes:q} gap={input.gap:q}"
+        " generators={input.generators:q} classifiers={input.classifiers:q}"
+        " --panels {params.panels:q}"
+        " --benchmarks {params.benchmarks:q}"
+        " --template {input.template:q}"
+        " --out {output.page:q}"
+        " --tables {output.tables:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"

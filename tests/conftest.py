@@ -74,11 +74,12 @@ class World:
         manifest.write_text(json.dumps({"arms": [{"strategy": name, "predictions": f"{name}/predictions.h5"}]}))
         return manifest
 
-    def thresholds(self, rows: np.ndarray | None = None) -> Path:
+    def thresholds(self, rows: np.ndarray | None = None, digest: str = "") -> Path:
         """An analysis.json that says on which images thresholds were fitted."""
         path = self.folder / "analysis.json"
         ids = list(self.ids[self.rows(folds.CALIBRATION) if rows is None else rows])
-        path.write_text(json.dumps({"thresholds_fitted_on": [{"repeat": 0, "fold": 0, "ids": ids}]}))
+        entry = {"repeat": 0, "fold": 0, "images": digest or self.digest, "ids": ids}
+        path.write_text(json.dumps({"thresholds_fitted_on": [entry]}))
         return path
 
 

@@ -75,7 +75,9 @@ class FakeRun:
         shape = (len(CHANNELS), self.size, self.size)
         noise = rng.integers(0, 255, (len(self.ids), *shape), dtype=np.uint8)
         with write_images(self.path("images.h5"), CHANNELS, CLASSES, self.size, attrs) as writer:
-            writer.append(noise, self.labels, self.ids, self.groups, {"cell_line": ["A", "B", "C"] * (len(self.ids) // 3)})
+            writer.append(
+                noise, self.labels, self.ids, self.groups, {"cell_line": ["A", "B", "C"] * (len(self.ids) // 3)}
+            )
         for fold in range(2):
             for plan in PLANS:
                 target = self.path(f"repeat0/fold{fold}/synthetic/{plan}.h5")
@@ -100,7 +102,7 @@ class FakeRun:
         for fold in range(2):
             folder, entries = self.path(f"repeat0/fold{fold}/arms"), []
             for name, _, gain in ARMS:
-                logits = (2 * self.labels - 1) * (1.0 + gain) + hard + rng.normal(0, 0.4, hard.shape) - 0.5
+                logits = (2.0 * self.labels - 1) * (1.0 + gain) + hard + rng.normal(0, 0.4, hard.shape) - 0.5
                 parts = {}
                 for part in ("test", "validation", "calibration"):
                     rows = np.flatnonzero(self.roles[:, fold] == part)
@@ -131,7 +133,17 @@ class FakeRun:
         words = [word for name, path in zip(names, paths, strict=True) for word in (f"--{name}", str(path))]
         settings = json.dumps(ANALYSIS | {"strategies": strategies})
         status = aggregate_metrics.main(
-            ["--arms", *map(str, self.arms), *words, "--seed", "1", "--settings", settings, "--log", str(self.path("log"))]
+            [
+                "--arms",
+                *map(str, self.arms),
+                *words,
+                "--seed",
+                "1",
+                "--settings",
+                settings,
+                "--log",
+                str(self.path("log")),
+            ]
         )
         assert status == 0
 
@@ -184,10 +196,16 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
     words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
     for name in ("metrics.csv", "comparisons.csv", "analysis.json", "leaks.csv"):
         words += [f"--{name.split('.')[0]}", str(run.path(name))]
-    words += ["--assess", *(f"{plan}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.assess.csv')}" for plan, fold in places)]
+    words += [
+        "--assess",
+        *(f"{plan}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.assess.csv')}" for plan, fold in places),
+    ]
     names = ("forest", "classes", "gap", "generators", "classifiers")
     words += ["--figures", *(f"{name}={run.path(f'figures/{name}.svg')}" for name in names)]
-    words += ["--panels", *(f"{plan}/0/{fold}={run.path(f'figures/images_{plan}_{fold}.svg')}" for plan, fold in places)]
+    words += [
+        "--panels",
+        *(f"{plan}/0/{fold}={run.path(f'figures/images_{plan}_{fold}.svg')}" for plan, fold in places),
+    ]
     words += ["--benchmarks", str(run.path("benchmarks")), "--template", str(TEMPLATE)]
     words += ["--out", str(run.path("report.html")), "--tables", str(run.path("tables"))]
     given = {"report": settings or SETTINGS, "config": CONFIG}

@@ -122,7 +122,7 @@ def test_lists_of_arms_repeats_and_no_calibration_part(tmp_path):
     assert run(tmp_path, [listed]) == 0
     found = tables(tmp_path)
     assert found["comparisons"].training_luck.all() and set(found["comparisons"].repeats) == {2}
-    assert set(found["metrics"].repeat) == {"0", "1", "mean"}
+    assert set(found["metrics"].repeat.astype(str)) == {"0", "1", "mean"}
     entry = found["analysis"]["thresholds_fitted_on"][0]
     cell = read_predictions(tmp_path / f"mix-{entry['repeat']}-{entry['fold']}.h5")
     assert set(entry["ids"]) == set(cell.parts["validation"].ids)

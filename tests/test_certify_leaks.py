@@ -167,7 +167,9 @@ def test_nothing_to_certify_and_bad_arguments(world, capsys):
     assert "no table of roles is given for repeat 3" in capsys.readouterr().err
 
 
-def test_thresholds_on_unknown_images_are_refused(world, capsys):
+def test_thresholds_of_another_image_set_are_refused(world, capsys):
+    assert run(world, thresholds=world.thresholds(digest="another"))[0] == 1
+    assert "thresholds was made from another image set" in capsys.readouterr().err
     path = world.thresholds()
     path.write_text(path.read_text().replace("cell-02", "cell-99"))
     assert run(world, thresholds=path)[0] == 1

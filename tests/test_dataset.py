@@ -111,6 +111,7 @@ def test_columns_must_fit_the_images(tmp_path):
     blank = np.zeros((2, 1, 4, 4))
     bad = [
         (blank, [[1], [1]], ["only one"], ["g", "g"], {}),
+        (blank, [[1], [1]], ["only one"], ["g"], {}),
         (blank, [[1], [1]], ["a", "b"], ["g", "g"], {"gene": ["x"]}),
         (np.zeros((2, 1, 4, 1)), [[1], [1]], ["a", "b"], ["g", "g"], {}),
     ]

@@ -53,7 +53,9 @@ def test_the_lockbox_is_the_same_in_all_folds_and_repeats(many):
     assert locked.any()
     assert (locked == locked[:, :1]).all()
     assert (locked == (second == "lockbox")).all()
-    assert (first != second).any(1).mean() > 0.3
+    # Everything else is drawn anew.
+    for role in ("test", "validation", "calibration"):
+        assert ((first == role) != (second == role)).any(1).mean() > 0.1
     other = folds.roles(many[0], 4, SHARES, seed=2, repeat=0) == "lockbox"
     assert (other != locked).any()
 
@@ -141,9 +143,9 @@ def test_real_label_tables(name):
     _, member = np.unique(names, return_inverse=True)
     counts = np.zeros((member.max() + 1, 28), dtype=int)
     np.add.at(counts, member, labels)
-    roles = folds.roles(counts, 4, SHARES, seed=1, repeat=0)
+    roles = folds.roles(counts, 2, SHARES, seed=1, repeat=0)
     images = np.bincount(member)
-    for fold in range(4):
+    for fold in range(2):
         assert folds.missing(counts, roles[:, fold], [str(kind) for kind in range(28)]) == []
         for role, share in SHARES.items():
             assert images[roles[:, fold] == role].sum() / len(rows) == pytest.approx(share, abs=0.01)

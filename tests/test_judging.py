@@ -165,7 +165,7 @@ def test_intervals_cover_the_true_difference():
     skills = {"real_only": 2.0, "mix": 2.6}
     large = summaries(1, skills, draws=2, groups=6000)
     truth = {m: large["mix"].macro[m][0] - large["real_only"].macro[m][0] for m in ("macro_f1", "map")}
-    hits = {name: 0 for name in truth}
+    hits = dict.fromkeys(truth, 0)
     for seed in range(40):
         found = summaries(400 + seed, skills, groups=160)
         for name in truth:

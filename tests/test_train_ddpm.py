@@ -80,7 +80,7 @@ def make_data(folder, n=40, channels=4, size=16):
 
 def train_line(folder, settings, out="g.safetensors", seed=5):
     return [
-        *("--images", str(folder / "images.h5"), "--folds", str(folder / "folds.csv"), "--fold", "0"),
+        *("--images", str(folder / "images.h5"), "--folds", str(folder / "folds.csv"), "--repeat", "0", "--fold", "0"),
         *("--seed", str(seed), "--out", str(folder / out), "--history", str(folder / f"{out}.csv")),
         *("--settings", json.dumps({"threads": 1} | settings), "--log", str(folder / "log.txt")),
     ]
@@ -89,7 +89,8 @@ def train_line(folder, settings, out="g.safetensors", seed=5):
 def sample_line(folder, settings, generator="g.safetensors", out="s.h5", seed=6):
     return [
         *("--generator", str(folder / generator), "--images", str(folder / "images.h5")),
-        *("--folds", str(folder / "folds.csv"), "--fold", "0", "--seed", str(seed), "--out", str(folder / out)),
+        *("--folds", str(folder / "folds.csv"), "--repeat", "0", "--fold", "0", "--seed", str(seed)),
+        *("--out", str(folder / out)),
         *("--settings", json.dumps({"threads": 1} | settings), "--log", str(folder / "log.txt")),
     ]
 

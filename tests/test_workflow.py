@@ -18,11 +18,12 @@ from workflow_scripts.lib import code
 pytestmark = pytest.mark.workflow
 
 GENERATOR = "repeat0/fold0/generators/unet.safetensors"
+# What follows from a stage, by the files that its outputs feed.
+USES_IMAGES = {"train_classifier", "assess_synthetic", "certify_leaks", "plot_images", "report"}
 RULES_AFTER = {
-    # What follows from a stage, by the files that its outputs feed.
     "simulate_cells": {"preprocess_images"},
-    "preprocess_images": {"make_folds", "train_ddpm", "sample_ddpm", "train_classifier", "assess_synthetic", "certify_leaks", "plot_images", "report"},
-    "make_folds": {"train_ddpm", "sample_ddpm", "train_classifier", "assess_synthetic", "certify_leaks", "plot_images", "report"},
+    "preprocess_images": {"make_folds", "train_ddpm", "sample_ddpm"} | USES_IMAGES,
+    "make_folds": {"train_ddpm", "sample_ddpm"} | USES_IMAGES,
     "train_ddpm": {"sample_ddpm", "plot_training", "certify_leaks"},
     "sample_ddpm": {"train_classifier", "assess_synthetic", "plot_images", "certify_leaks"},
     "train_judge": {"assess_synthetic"},
@@ -34,7 +35,8 @@ RULES_AFTER = {
     "plot_training": {"report"},
     "plot_arms": {"report"},
     "report": set(),
-}  # fmt: skip
+}
+EDITED = ["lib/diffusion.py", "lib/judging.py", "lib/metrics.py", "lib/figures.py", "report.py"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def test_second_run_has_nothing_to_do(finished: Checkout) -> None:
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.parametrize("module", ["lib/diffusion.py", "lib/judging.py", "lib/metrics.py", "lib/figures.py", "report.py"])
+@pytest.mark.parametrize("module", EDITED)
 def test_editing_a_module_reruns_the_stages_that_import_it_and_what_follows(clone: Checkout, module: str) -> None:
     importers = {stage for stage in RULES_AFTER if ROOT / "workflow_scripts" / module in code.sources(stage, ROOT)}
     assert importers
@@ -111,14 +113,15 @@ def test_killed_stage_goes_on_from_its_checkpoint(finished: Checkout, tmp_path: 
     resume = output.with_name("unet.resume.pt")
     command = stage_command(checkout, "train_ddpm", str(output.relative_to(checkout.folder)))
     output.unlink()
+    where = {"cwd": checkout.folder, "env": checkout.environment(), "shell": True}
     for _ in range(2):
-        process = subprocess.Popen(command, cwd=checkout.folder, env=checkout.environment(), shell=True, start_new_session=True)
+        process = subprocess.Popen(command, start_new_session=True, **where)
         stamp = resume.stat().st_mtime_ns if resume.exists() else 0
         wait_for(lambda stamp=stamp: resume.exists() and resume.stat().st_mtime_ns > stamp)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert not output.exists()
-    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), shell=True, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, **where)
     assert done.returncode == 0, done.stderr
     assert "going on from" in done.stderr
     assert weights(output) == weights_of(expected)
@@ -133,7 +136,7 @@ def test_killed_snakemake_and_its_orphan(finished: Checkout, tmp_path: Path) -> 
     marker = str(tmp_path / "orphan")
     resume = output.with_name("unet.resume.pt")
     wait_for(resume.exists)
-    orphans = [pid for pid in processes("train_ddpm") if os.readlink(f"/proc/{pid}/cwd").startswith(marker)]
+    orphans = [pid for pid in processes("train_ddpm") if str(Path(f"/proc/{pid}/cwd").readlink()).startswith(marker)]
     kill(process.pid)
     process.wait()
     assert orphans, "the stage outlives Snakemake"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,7 +13,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("Snakefile", "config.yaml", "rules", "workflow_scripts", "schemas", "presets", "profiles/default", "envs", "captions")
+PARTS = (
+    "Snakefile", "config.yaml", "rules", "workflow_scripts", "schemas", "presets", "profiles/default", "envs",
+    "captions",
+)  # fmt: skip
 PRESET = "presets/ci.yaml"
 JOB = re.compile(r"^(?:local)?rule (\w+):", re.MULTILINE)
 
@@ -108,7 +112,5 @@ def processes(text: str) -> list[int]:
 
 def kill(pid: int) -> None:
     """SIGKILL, if it still runs."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

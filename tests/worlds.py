@@ -1,4 +1,4 @@
-"""Worlds with known truth for the tests of the judge: arms that predict with a given skill on grouped, labelled rows."""
+"""Worlds with known truth for the tests of the judge: arms of given skill on grouped, labelled rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class World:
     def arm(
         self, name: str, skill: float = 2.0, luck: float = 0.5, repeat: int = 0, by_fold: float = 0.0
     ) -> list[Predictions]:
-        """Predictions of an arm in all folds; `luck` is what differs between two arms of equal skill, group by group."""
+        """Predictions of an arm in all folds; `luck` is what two arms of equal skill differ by."""
         out = []
         for fold in range(self.folds):
             own = self.rng.normal(0, luck, self.of_group.shape)[self.owner] + self.rng.normal(

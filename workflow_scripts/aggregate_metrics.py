@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib import answer, comparisons, experiment, judging, scoring, stage
+from workflow_scripts.lib import arms as arm_table
 from workflow_scripts.lib.files import atomic, digest, write_json
 from workflow_scripts.lib.scoring import Cell, Rule
 
@@ -59,7 +60,9 @@ def aggregate_metrics(
     """Judge the arms; `settings` is the analysis block with the list of strategies."""
     analysis = {key: value for key, value in settings.items() if key != "strategies"}
     strategies: list[dict[str, Any]] = settings["strategies"]
-    _check_settings(analysis, strategies)
+    problem = arm_table.analysis_problem(analysis, strategies)
+    if problem:
+        raise stage.UserError(problem)
     found = experiment.read_experiment(arms, [arm["name"] for arm in strategies])
     judged, counts = count_positives(found, analysis["minimum_positive_groups"])
     if not judged.any():
@@ -126,22 +129,6 @@ def fitted_on(found: experiment.Experiment) -> list[dict[str, Any]]:
             | {"ids_digest": digest(ids), "groups_digest": digest(groups), "arms": sorted(found.arms)}
         )
     return out
-
-
-def _check_settings(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> None:
-    names = [arm["name"] for arm in strategies]
-    listed = [] if analysis["family"] == "all" else list(analysis["family"])
-    wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
-    for key, name in wanted + [("family", name) for name in listed]:
-        if name not in names:
-            raise stage.UserError(f"analysis: {key}: no strategy is called {name!r}; there are: {', '.join(names)}")
-    if analysis["baseline"] in (analysis["primary_arm"], *listed):
-        raise stage.UserError("analysis: the baseline is what arms are compared with: it cannot be one of them")
-    if analysis["primary_arm"] not in judging.family(analysis, strategies):
-        raise stage.UserError(f"analysis: family must hold the primary arm {analysis['primary_arm']!r}")
-    for arm in strategies:
-        if arm.get("control") and (arm["control"] not in names or arm["control"] == arm["name"]):
-            raise stage.UserError(f"strategies: {arm['name']}: its control {arm['control']!r} is not another strategy")
 
 
 def _threshold_rows(name: str, cells: list[Cell], rule: Rule, level: str, classes: list[str]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--folds", type=Path, required=True, help="the table of roles")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     out.add_argument("--fold", type=int, required=True, help="number of the fold")
-    out.add_argument("--judge", type=Path, required=True, help="a classifier, or a list of arms that has settings.judge")
+    out.add_argument("--judge", type=Path, required=True, help="a classifier, or a list of arms with settings.judge")
     out.add_argument("--out", type=Path, required=True, help="the table to write")
     return out.parse_args(argv)
 

@@ -110,7 +110,7 @@ def certify_leaks(
         return roles[repeat, fold]
 
     checks: list[Check] = []
-    for artefact in _artefacts(artefacts, thresholds, ids, digest):
+    for artefact in _artefacts(artefacts, thresholds, ids):
         if (artefact.provenance.images, artefact.provenance.count) != (digest, len(ids)):
             raise stage.UserError(
                 f"{artefact.name} was made from another image set than {images}: delete it, run again"
@@ -197,7 +197,7 @@ def _arm_files(paths: list[Path]) -> Iterator[Path]:
                 yield path.parent / arm["predictions"]
 
 
-def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray, digest: str) -> Iterator[Artefact]:
+def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) -> Iterator[Artefact]:
     for path in paths:
         if path.suffix == ".safetensors":
             with safe_open(path, "np") as file:
@@ -212,7 +212,7 @@ def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray, dige
     if thresholds:
         at = {name: row for row, name in enumerate(ids)}
         for entry in json.loads(thresholds.read_text(encoding="utf-8"))["thresholds_fitted_on"]:
-            record = Provenance(digest, len(ids))
+            record = Provenance(str(entry["images"]), len(ids))
             unknown = [name for name in entry["ids"] if name not in at]
             if unknown:
                 raise stage.UserError(f"{thresholds} speaks of image {unknown[0]!r}, which the image set has not")

@@ -29,6 +29,7 @@ from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, 
 ROW = 0.21  # inches a row of a forest plot
 CLASS_ROW = 0.165
 FACETS = 4  # columns of small multiples
+UNCHANGED = 0.0005  # a smaller change is none
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -129,20 +130,22 @@ def draw_classes(found: Results) -> Figure:
     panel = (len(kinds) + 0.6) * CLASS_ROW
     label, gap = 1.25, 0.1
     wide = (figures.WIDTH - label - 0.08 - gap * (FACETS - 1)) / FACETS
-    fig = figures.figure(0.1 + lines * (panel + 0.62) + 0.3)
+    pitch = panel + 0.58
+    fig = figures.figure(0.04 + lines * pitch + 0.22)
     changes = {(arm, kind): found.difference(arm, metric=metric, kind=kind) for arm in arms for kind in kinds}
-    limit = _limit([change for change in changes.values() if change])
+    limit = max(_limit([change for change in changes.values() if change]), 1.5 * found.smallest_effect)
+    step = _round_step(limit)
     for index, arm in enumerate(arms):
         line, column = divmod(index, FACETS)
-        axes = figures.inches(fig, label + column * (wide + gap), 0.3 + line * (panel + 0.62), wide, panel)
+        axes = figures.inches(fig, label + column * (wide + gap), 0.34 + line * pitch, wide, panel)
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
         axes.axvspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
         for row, kind in enumerate(kinds):
             _class_row(axes, row, changes[arm, kind], limit)
         axes.set_xlim(-limit, limit)
         axes.set_ylim(len(kinds) - 0.3, -0.7)
-        axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
-        axes.set_title(_fit(arm, 21), fontsize=7, fontweight="normal", pad=3)
+        axes.set_xticks([-step, 0, step], [f"{value:g}".replace("-", "−") for value in (-step, 0, step)])
+        axes.set_title(_two_lines(arm, 19), fontsize=6.6, fontweight="normal", pad=3, linespacing=1.1)
         axes.set_yticks(range(len(kinds)), [_fit(kind, 22) for kind in kinds] if column == 0 else [])
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=6.5)
@@ -158,7 +161,7 @@ def _class_row(axes: Axes, row: int, change: Difference | None, limit: float) ->
     axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
     if change is None or np.isnan(change.value):
         return
-    colour = GAIN if change.value > 0 else LOSS
+    colour = MUTED if abs(change.value) < UNCHANGED else GAIN if change.value > 0 else LOSS
     # Intervals that hold zero are drawn thin: nothing is claimed about these classes.
     clear = change.low > 0 or change.high < 0
     ends = np.clip([change.low, change.high], -limit, limit)
@@ -177,8 +180,25 @@ def _class_row(axes: Axes, row: int, change: Difference | None, limit: float) ->
 
 def _limit(changes: list[Difference]) -> float:
     # Wide enough for 95 % of the ends: one wild interval must not flatten all the others.
-    ends = np.abs([end for change in changes for end in (change.low, change.high, change.value) if np.isfinite(end)])
-    return float(np.quantile(ends, 0.95) * 1.1) if len(ends) and ends.max() > 0 else 0.1
+    ends = np.abs([end for change in changes for end in (change.low, change.high) if np.isfinite(end)])
+    values = np.abs([change.value for change in changes if np.isfinite(change.value)])
+    widest = max(float(np.quantile(ends, 0.95)) if len(ends) else 0.0, float(values.max(initial=0.0)))
+    return 1.08 * widest or 0.1
+
+
+def _round_step(limit: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten within three quarters of the axis."""
+    power = 10.0 ** np.floor(np.log10(0.75 * limit))
+    return float(max(factor * power for factor in (1, 2, 5) if factor * power <= 0.75 * limit))
+
+
+def _two_lines(name: str, length: int) -> str:
+    """A long arm's name broken after an underscore, as near to its middle as can be."""
+    cuts = [index + 1 for index, letter in enumerate(name[:-1]) if letter == "_"]
+    if len(name) <= length or not cuts:
+        return _fit(name, length)
+    cut = min(cuts, key=lambda place: (max(place, len(name) - place), -place))
+    return f"{_fit(name[:cut], length)}\n{_fit(name[cut:], length)}"
 
 
 def _fit(text: str, length: int) -> str:
@@ -195,6 +215,7 @@ def draw_gap(found: Results) -> Figure:
     wide, left = 1.72, 1.72
     for index, metric in enumerate(shown):
         axes = figures.inches(fig, left + index * (wide + 0.14), 0.28, wide, height)
+        axes.margins(x=0.08)
         for row, arm in enumerate(arms):
             held, seen = found.score(arm, metric), found.score(arm, metric, "validation")
             axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
@@ -205,20 +226,15 @@ def draw_gap(found: Results) -> Figure:
         chance = found.score(found.baseline, "prevalence") if metric == "map" else np.nan
         if np.isfinite(chance):
             axes.axvline(chance, color=MUTED, lw=0.8, ls=(0, (1, 2)))
-            axes.annotate(
-                "chance",
-                (chance, -0.62),
-                xytext=(2, 0),
-                textcoords="offset points",
-                fontsize=6.5,
-                color=MUTED,
-                va="center",
+            # The word stands on the side with more room.
+            right = chance < np.mean(axes.get_xlim())
+            axes.text(
+                chance, -0.62, " chance ", fontsize=6.5, color=MUTED, va="center", ha="left" if right else "right"
             )
         axes.set_ylim(len(arms) - 0.4, -0.9)
         axes.set_yticks(range(len(arms)), arms if index == 0 else [])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.margins(x=0.08)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_title(SHORT_NAMES.get(metric, metric))
     handles = [

@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from workflow_scripts.lib import figures, predictions, stage
 from workflow_scripts.lib.figures import CYCLE, GRID, INK, MUTED
@@ -123,10 +123,10 @@ def draw_generators(courses: pd.DataFrame) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(True, which="major", color=GRID)
-    axes.tick_params(which="minor", length=0)
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}" if courses["value"].max() < 20 * courses["value"].min() else "")
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.minorticks_off()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("training loss")
     fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=4, handlelength=1.6)
@@ -156,6 +156,8 @@ def draw_classifiers(courses: pd.DataFrame, controls: dict[str, str]) -> Figure:
         axes.yaxis.set_major_locator(MaxNLocator(4))
         if index == len(quantities) - 1:
             axes.set_xlabel("optimiser step")
+        else:
+            axes.tick_params(axis="x", labelbottom=False)
     handles = [Line2D([], [], label=name, **looks[name]) for name in names]
     fig.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=2.0, columnspacing=1.2

@@ -6,7 +6,8 @@ settings, versions and run times. It asks nothing of the network, follows light 
 Example:
     python -m workflow_scripts.report --images images.h5 --folds 0=repeat0/folds.csv --metrics metrics.csv \\
         --comparisons comparisons.csv --analysis analysis.json --leaks leaks.csv \\
-        --assess as_train=as_train.assess.csv --figures forest=figures/arms_forest.svg --panels as_train/0/0=figures/images_as_train.svg \\
+        --assess as_train/0/0=as_train.assess.csv --panels as_train/0/0=figures/images_as_train.svg \\
+        --figures forest=arms_forest.svg classes=arms_classes.svg gap=arms_gap.svg generators=... classifiers=... \\
         --benchmarks benchmarks --template workflow_scripts/lib/report.html --out report.html --tables tables \\
         --settings '{"report": {"title": "Demo", ...}, "config": {...}}'
 """
@@ -42,7 +43,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--comparisons", type=Path, required=True, help="arms beside their baseline and controls")
     p.add_argument("--analysis", type=Path, required=True, help="declaration, verdicts and answer")
     p.add_argument("--leaks", type=Path, required=True, help="the leak certificate")
-    p.add_argument("--assess", nargs="*", default=[], metavar="PLAN=CSV", help="the judge's scores of synthetic sets")
+    p.add_argument(
+        "--assess", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="the judge's scores of synthetic sets"
+    )
     p.add_argument("--figures", nargs="+", required=True, metavar="NAME=SVG", help=f"figures: {', '.join(FIGURES)}")
     p.add_argument("--panels", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="real beside generated")
     p.add_argument("--benchmarks", type=Path, required=True, help="folder of the run times that Snakemake measured")
@@ -61,6 +64,7 @@ def report(args: argparse.Namespace) -> None:
     tables = {
         "verdicts": evidence.verdicts(found),
         "scores": evidence.scores(found),
+        "costs": evidence.costs(found),
         "classes": evidence.by_class(found),
         "data_classes": data["classes"],
         "data_roles": data["roles"],
@@ -68,7 +72,7 @@ def report(args: argparse.Namespace) -> None:
         "run_times": evidence.run_times(args.benchmarks),
         "versions": evidence.versions(ROOT),
     }
-    judged_by = evidence.fidelity([(plan, path) for plan, path in _pairs(args.assess, "--assess")])
+    judged_by = evidence.fidelity([(_place(where)[0], path) for where, path in _pairs(args.assess, "--assess")])
     every: list[Table] = [*tables.values(), *judged_by]
     page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
     context = {
@@ -108,6 +112,13 @@ def _pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
             raise stage.UserError(f"{flag} {text!r} must be a name and a path, such as name=path")
         out.append((name, Path(path)))
     return out
+
+
+def _place(where: str) -> list[str]:
+    parts = where.rsplit("/", 2)
+    if len(parts) != 3:
+        raise stage.UserError(f"{where!r} must read plan/repeat/fold")
+    return parts
 
 
 def opening(found: Results, unit: str) -> verdicts.Opening:
@@ -156,15 +167,13 @@ def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int]) ->
     """The numbers that a reader wants before believing anything."""
     sizes, clean = found.facts.get("sizes", {}), sum(n for status, n in statuses.items() if status == "clean")
     total = sum(statuses.values())
-    declared = str(found.facts.get("hash", ""))[:12]
     return [
         (f"unseen {data['unit']}s", f"{sizes.get('test_groups', 0):,}"),
         ("test images", f"{sizes.get('test_images', 0):,}"),
         ("folds × repeats", f"{sizes.get('folds', 0)} × {sizes.get('repeats', 0)}"),
         ("classes judged", f"{len(found.judged)} of {len(found.classes)}"),
-        ("comparisons in the family", f"{found.facts.get('comparisons_in_family', 0)}"),
+        ("comparisons judged", f"{found.facts.get('comparisons_in_family', 0)}"),
         ("leak checks clean", f"{clean} of {total}"),
-        ("analysis declared as", declared or "–"),
     ]
 
 
@@ -205,10 +214,7 @@ def panels(paths: list[tuple[str, Path]], out: Path) -> list[dict[str, Any]]:
     """Per plan the panel of its first fold, to be shown, and links to those of the other folds."""
     plans: dict[str, dict[str, Any]] = {}
     for index, (where, path) in enumerate(paths):
-        try:
-            plan, repeat, fold = where.rsplit("/", 2)
-        except ValueError:
-            raise stage.UserError(f"--panels {where!r} must read plan/repeat/fold") from None
+        plan, repeat, fold = _place(where)
         title = f"repeat {repeat}, fold {fold}"
         if plan not in plans:
             alt = f"Held-out real images beside images that plan {plan} generated, class by class ({title})."

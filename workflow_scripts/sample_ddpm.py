@@ -200,7 +200,9 @@ def main(argv: list[str] | None = None) -> int:
     return stage.run(
         "sample_ddpm",
         args,
-        lambda: sample_ddpm(args.generator, args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.settings),
+        lambda: sample_ddpm(
+            args.generator, args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.settings
+        ),
     )
 
 

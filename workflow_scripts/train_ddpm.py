@@ -131,7 +131,9 @@ def main(argv: list[str] | None = None) -> int:
     return stage.run(
         "train_ddpm",
         args,
-        lambda: train_ddpm(args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.history, args.settings),
+        lambda: train_ddpm(
+            args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.history, args.settings
+        ),
     )
 
 

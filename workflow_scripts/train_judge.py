@@ -47,9 +47,11 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
         digest = files.digest([settings, seed, files.code_digest(code.sources("train_judge", ROOT))])
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
         with stage.Progress("train", total=entry["steps"]) as bar:
-            trained = train(
-                entry, fit, None, select, derive(seed, "judge"), resume, lambda step, numbers: bar.update(step, **numbers)
-            )
+
+            def report(step: int, numbers: dict[str, float]) -> None:
+                bar.update(step, **numbers)
+
+            trained = train(entry, fit, None, select, derive(seed, "judge"), resume, report)
         classifier_file.write(
             out,
             Classifier(

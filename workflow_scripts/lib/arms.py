@@ -114,3 +114,23 @@ def problem(entry: dict[str, Any], section: dict[str, Any], size: int | None = N
     if settings["checkpoints"] > settings["steps"]:
         return f"train_classifier.checkpoints = {settings['checkpoints']} is more than its {settings['steps']} steps"
     return None
+
+
+def analysis_problem(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> str | None:
+    """What is wrong with the declared analysis beside the list of arms, in one line; None where nothing is."""
+    names = [entry["name"] for entry in strategies]
+    listed = [] if analysis["family"] == "all" else list(analysis["family"])
+    wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
+    for key, name in wanted + [("family", name) for name in listed]:
+        if name not in names:
+            return f"analysis.{key} = {name!r} is not among the strategies: {', '.join(names)}"
+    if analysis["baseline"] in (analysis["primary_arm"], *listed):
+        return f"analysis.baseline = {analysis['baseline']!r} is what arms are compared with: it cannot be one of them"
+    if listed and analysis["primary_arm"] not in listed:
+        return f"analysis.family must hold the primary arm {analysis['primary_arm']!r}"
+    for entry in strategies:
+        for key in ("control", "baseline"):
+            other = entry.get(key)
+            if other is not None and (other not in names or other == entry["name"]):
+                return f"strategies ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
+    return None

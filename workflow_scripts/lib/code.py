@@ -1,8 +1,10 @@
-"""Which source files a stage consists of: its script and the local modules it imports, found without running them."""
+"""The code of the stages: the source files of each, found without running them, and the Python that runs it."""
 
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from pathlib import Path
 
 PACKAGE = "workflow_scripts"
@@ -41,3 +43,11 @@ def _file(root: Path, module: str) -> Path | None:
             # Empty package files say nothing and would tie every stage to each other.
             return candidate if candidate.stat().st_size else None
     return None
+
+
+def use_this_python() -> None:
+    """Let jobs that call `python` get the one that runs Snakemake, whether or not its environment is activated.
+
+    An environment that Snakemake activates for a job (--sdm conda) still comes before it."""
+    here = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])

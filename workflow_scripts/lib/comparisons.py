@@ -91,9 +91,10 @@ class Pair:
 
 
 def pairs(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> list[Pair]:
-    """Every arm against the baseline, and against its own control where it has one."""
-    baseline = analysis["baseline"]
-    out = [Pair(arm["name"], baseline, "baseline") for arm in strategies if arm["name"] != baseline]
+    """Every arm against the baseline (the analysis's, or one of its own), and against its control where it has one."""
+    common = analysis["baseline"]
+    against = {arm["name"]: arm.get("baseline", common) for arm in strategies if arm["name"] != common}
+    out = [Pair(name, baseline, "baseline") for name, baseline in against.items()]
     return out + [Pair(arm["name"], arm["control"], "control") for arm in strategies if arm.get("control")]
 
 
@@ -243,7 +244,7 @@ def metric_rows(
         shown = counts if k is not None and part == "test" else {}
         rows.append(
             {"strategy": name, "repeat": repeat, "fold": fold, "part": part, "level": level, "metric": metric}
-            | {"class": "" if k is None else classes[k], "value": value, "low": ends[0], "high": ends[1]}
+            | {"class": "" if k is None else classes[k], "value": float(value), "low": ends[0], "high": ends[1]}
             | {field: int(shown[field][k]) if shown else None for field in ("positives", "positive_groups")}
             | {"judged": "" if k is None else bool(judged[k])}
         )

@@ -37,7 +37,7 @@ def verdicts(found: Results) -> Table:
         [
             Column("arm", "arm", "name"),
             Column("against_baseline", f"against {found.baseline}", "difference"),
-            Column("control", "its control", "name"),
+            Column("control", "its control"),
             Column("against_control", "against its control", "difference"),
             Column("verdict", "verdict"),
         ],
@@ -58,19 +58,17 @@ def scores(found: Results) -> Table:
         for metric in ("macro_f1", "map", "micro_f1"):
             test, seen = found.score(arm, metric), found.score(arm, metric, "validation")
             row |= {f"{metric}_test": test, f"{metric}_validation": seen, f"{metric}_gap": seen - test}
-        numbers = found.facts.get("arms", {}).get(arm, {}).get("numbers", {})
-        rows.append(row | {name: numbers.get(name) for name in COSTS})
+        rows.append(row)
     columns = [Column("arm", "arm", "name")]
     for metric in ("macro_f1", "map", "micro_f1"):
         name = results.SHORT_NAMES[metric]
         columns.append(Column(f"{metric}_test", f"{name}, test", "number"))
         columns.append(Column(f"{metric}_validation", "validation", "number"))
         columns.append(Column(f"{metric}_gap", "gap", "signed"))
-    columns += [Column(name, title, kind) for name, (title, kind) in COSTS.items()]
     per = "" if found.level == "image" else f" per {found.level}"
     return Table(
         "scores",
-        f"Scores{per}: means over repeats; costs: means over repeats and folds",
+        f"Scores{per}, mean over repeats",
         columns,
         rows,
         note="The gap is validation minus test. Thresholds come from the calibration part, never from the test part.",
@@ -78,10 +76,23 @@ def scores(found: Results) -> Table:
     )
 
 
+def costs(found: Results) -> Table:
+    """What every arm cost, as far as it wrote that down."""
+    rows = []
+    for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
+        facts = found.facts.get("arms", {}).get(arm, {})
+        rows.append({"arm": arm, "method": facts.get("method")} | {k: facts.get("numbers", {}).get(k) for k in COSTS})
+    known = [name for name in COSTS if any(row[name] is not None for row in rows)]
+    columns = [Column("arm", "arm", "name"), Column("method", "method")]
+    columns += [Column(name, *COSTS[name]) for name in known]
+    return Table("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
+
+
 COSTS = {
     "seconds": ("seconds", "seconds"),
     "images_seen": ("images seen", "count"),
     "synthetic_seen": ("of them generated", "count"),
+    "steps": ("steps", "count"),
     "best_step": ("chosen step", "count"),
 }
 

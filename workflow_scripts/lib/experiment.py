@@ -107,7 +107,7 @@ def _in_order(arm: Predictions, path: Path) -> Predictions:
             rows = np.flatnonzero(~np.isfinite(part.logits).all(axis=1))
             raise UserError(
                 f"arm {arm.strategy!r} (repeat {arm.repeat}, fold {arm.fold}) has logits that are no numbers for "
-                f"{len(rows)} {name} images, such as {part.ids[rows[0]]}: its training diverged; lower its learning rate"
+                f"{len(rows)} {name} images, such as {part.ids[rows[0]]}: its training diverged: lower its rate"
             )
         arm.parts[name] = Scored(part.ids[order], part.groups[order], part.labels[order], part.logits[order])
     # A small set may have no calibration part: thresholds then come from the validation part.

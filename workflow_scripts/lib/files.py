@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+# The only way to learn it is to set it.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 _HOST = re.sub(r"\W", "_", socket.gethostname())
 
 
@@ -37,6 +40,8 @@ def atomic(path: Path) -> Iterator[Path]:
         else:
             with part.open("rb+") as handle:
                 os.fsync(handle.fileno())
+            # Some writers leave files that only their owner may read.
+            part.chmod(0o666 & ~_UMASK)
             part.replace(path)
     finally:
         _remove(part)

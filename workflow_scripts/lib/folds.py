@@ -18,15 +18,14 @@ def split(counts: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndar
     """Assign groups to named parts: counts int (G, K), images per group and class, -> part index (G,).
 
     Greedy, rarest class first: each group with that class goes to the part that lacks most of it, relative to its
-    share. While a class has no more groups left than parts that still lack it, only those parts are served."""
-    groups, classes = counts.shape
+    share. A part without any lacks all of it, so each part is served once before any is served twice."""
+    groups = len(counts)
     share = np.array(list(shares.values()), dtype=float)
     share = share / share.sum()
     # A group counts by its labels; one without any still takes room.
     sizes = np.maximum(counts.sum(1), 1)
     wanted = np.outer(share, counts.sum(0))  # (P, K) images
     room = share * sizes.sum()  # (P,)
-    has = np.zeros((len(share), classes), dtype=bool)
     out = np.full(groups, -1, dtype=np.int64)
     rng = np.random.default_rng(seed)
     tie = rng.permutation(groups)
@@ -37,17 +36,14 @@ def split(counts: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndar
         out[group] = part
         wanted[part] -= counts[group]
         room[part] -= sizes[group]
-        has[part] |= positive[group]
         left[positive[group]] -= 1
 
     while (left > 0).any():
         kind = int(np.argmin(np.where(left > 0, left, groups + 1)))
         members = np.flatnonzero(positive[:, kind] & (out < 0))
         for group in members[np.lexsort((tie[members], -counts[members, kind]))]:
-            lacking = ~has[:, kind]
-            allowed = lacking if lacking.sum() > 0 and left[kind] <= lacking.sum() else np.ones(len(share), dtype=bool)
             # Relative to the share, so that small parts are not starved; the room decides between equals.
-            need = np.where(allowed, wanted[:, kind] / share, -np.inf)
+            need = wanted[:, kind] / share
             best = np.flatnonzero(need >= need.max() - 1e-9)
             assign(int(group), int(best[np.argmax(room[best] / share[best])]))
     for group in np.flatnonzero(out < 0)[np.argsort(tie[out < 0])]:

@@ -2,9 +2,9 @@
 
 Uncertainty has two parts. The luck of which proteins were tested: a Bayesian bootstrap gives each group a random weight
 (exponential, so that no class ever vanishes), the same for all arms, folds and repeats, in the test and the calibration
-part. The luck of training: what repeats differ by beyond that, where there are at least two; with one repeat an interval does
-not contain it, and says so. Intervals are simultaneous over the declared family (max-t): the chance that any of them
-misses is at most 5 %."""
+part. The luck of training: what repeats differ by beyond that, where there are at least two; with one repeat an
+interval does not contain it, and says so. Intervals are simultaneous over the declared family (max-t): the chance that
+any of them misses is at most 5 %."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ NO_DIFFERENCE, INCONCLUSIVE = "no difference larger than", "inconclusive"
 def declaration(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> dict[str, Any]:
     """What is fixed before the first test prediction: the analysis block, the arms it speaks of and their controls."""
     controls = {arm["name"]: arm.get("control") for arm in strategies}
-    return {"analysis": analysis, "controls": controls, "family": family(analysis, strategies)}
+    baselines = {arm["name"]: arm["baseline"] for arm in strategies if "baseline" in arm}
+    return {"analysis": analysis, "controls": controls, "baselines": baselines, "family": family(analysis, strategies)}
 
 
 def declaration_hash(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 # A threshold is chosen among at most this many cuts; more positives than that are taken several at a time.
 MAX_CUTS = 256
-# Multiply-adds of a matrix product that take as long as one gathered addition (measured, 1 thread, float32).
+# About how many multiply-adds of a matrix product take as long as one gathered addition (1 thread, float32).
 PRODUCT_PER_SUM = 60
 
 

@@ -45,9 +45,12 @@ class Table:
     csv: str = ""  # where its CSV lies, seen from the page
     mark: Callable[[dict[str, Any]], str] = field(default=lambda row: "")  # CSS class of a row
 
-    def cells(self, row: dict[str, Any]) -> list[tuple[Column, str]]:
-        """The row as text."""
-        return [(column, written(row.get(column.key), column)) for column in self.columns]
+    def cells(self, row: dict[str, Any]) -> list[tuple[Column, str, str]]:
+        """The row as text: each value, and what stands small beneath it."""
+        return [
+            (column, written(row.get(column.key), column), below(row.get(column.key), column))
+            for column in self.columns
+        ]
 
 
 def written(value: Any, column: Column) -> str:
@@ -55,9 +58,7 @@ def written(value: Any, column: Column) -> str:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return EMPTY
     if column.kind == "difference":
-        text = figures.signed(value[0], column.digits)
-        ends = figures.span(value[1], value[2], column.digits)
-        return f"{text} ({ends})" if ends else text
+        return figures.signed(value[0], column.digits)
     if column.kind == "signed":
         return figures.signed(float(value), column.digits)
     if column.kind == "number":
@@ -69,6 +70,11 @@ def written(value: Any, column: Column) -> str:
     if column.kind == "seconds":
         return f"{float(value):,.1f}" if float(value) < 100 else f"{float(value):,.0f}"
     return str(value)
+
+
+def below(value: Any, column: Column) -> str:
+    """The interval of a difference, as text."""
+    return figures.span(value[1], value[2], column.digits) if column.kind == "difference" and value else ""
 
 
 def write_tables(folder: Path, tables: list[Table], seen_from: str) -> None:

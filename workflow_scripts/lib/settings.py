@@ -32,7 +32,9 @@ def check(config: Config, schema: Path) -> Config:
     _check_folds(config["make_folds"])
     _check_plans(config)
     config = config | {"strategies": [_check_strategy(entry, config) for entry in config["strategies"]]}
-    _check_controls(config)
+    problem = arms.analysis_problem(config["analysis"], config["strategies"])
+    if problem:
+        raise ConfigError(problem)
     return config
 
 
@@ -181,14 +183,3 @@ def _check_strategy(entry: Config, config: Config) -> Config:
     if problem:
         raise ConfigError(f"{where}: {problem}")
     return entry
-
-
-def _check_controls(config: Config) -> None:
-    strategies = by_name(config, "strategies")
-    for entry in config["strategies"]:
-        for key in ("control", "baseline"):
-            other = entry.get(key)
-            if other is not None and (other not in strategies or other == entry["name"]):
-                raise ConfigError(
-                    f"strategies ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(strategies)}"
-                )

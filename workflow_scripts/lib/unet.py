@@ -19,6 +19,7 @@ from torch.nn import functional
 from workflow_scripts.lib.diffusion import Condition
 
 SILU_GAIN = 1 / 0.596  # makes silu(x) of standard normal x have a mean square of one
+PACE = 0.25  # of scalar gains: nothing bounds them, so they move with smaller steps than unit filters
 SHARE = 0.3  # of the branch in a residual sum
 NORM = 1 / math.hypot(1 - SHARE, SHARE)  # a weighted sum of two unit magnitudes has unit magnitude again
 GROUP = 16  # channels a group in normalisation: fewer than 16 bfloat16 values defeat the CPU's vector units
@@ -77,7 +78,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x (n, inputs, h, w), embedding (n, e) -> (n, outputs, h, w)."""
         y = self.first(functional.silu(x), SILU_GAIN)
-        scale = 1 + self.modulation(embedding, self.gain)
+        scale = 1 + self.modulation(embedding, PACE * self.gain)
         y = functional.silu(y * scale.to(y.dtype)[:, :, None, None])
         # Constant factors are folded into filters, so that the sum is a single pass over memory.
         y = self.second(y, SILU_GAIN * SHARE * NORM)
@@ -167,7 +168,7 @@ class UNet(nn.Module):
                 x = _joined(below, beside)
             for block in blocks:
                 x = block(x, embedding)
-        x = self.head(x, self.head_gain).float()
+        x = self.head(x, PACE * self.head_gain).float()
         return functional.pixel_shuffle(x, self.fold)
 
     def renormalise(self) -> None:

@@ -36,7 +36,7 @@ def headline(verdict: str) -> str:
     kind = kind_of(verdict)
     return {
         judging.HELPS: "Generated training images helped",
-        judging.NO_MORE: "Generated training images helped no more than their control",
+        judging.NO_MORE: "Generated training images helped, but not provably more than their control",
         judging.HURTS: "Generated training images hurt",
         judging.NO_DIFFERENCE: "Generated training images made no difference worth having",
         judging.INCONCLUSIVE: "Undecided: the data allow a gain as well as a loss",
@@ -56,7 +56,7 @@ def meaning(verdict: str, arm: str, control: str | None) -> str:
         return f"no difference larger than {verdict.removeprefix(judging.NO_DIFFERENCE).strip()}"
     return {
         judging.HELPS: "it helps, and more than its control" if control else "it helps; no control was declared for it",
-        judging.NO_MORE: f"it helps, but no more than its control {control}, which adds nothing new",
+        judging.NO_MORE: f"a gain, but not shown to exceed that of its control {control}, which adds nothing new",
         judging.HURTS: "it hurts",
         judging.INCONCLUSIVE: "inconclusive",
     }[kind]
@@ -101,7 +101,14 @@ def not_excluded(answer: dict[str, Any], metric: str) -> str:
     gain, loss, small = answer["gain_not_excluded"], answer["loss_not_excluded"], answer["smallest_effect"]
     if gain is None or loss is None:
         return "Nothing is excluded: there is no interval."
-    open_ends = [f"a gain of up to {gain:.3f}"] * (gain > 0) + [f"a loss of up to {loss:.3f}"] * (loss > 0)
+    least = answer.get("low") or 0.0
+    most = answer.get("high") or 0.0
+    if least > 0 or most < 0:
+        # The interval leaves only one direction open: both its ends are worth knowing.
+        kind, ends = ("gain", (least, most)) if least > 0 else ("loss", (-most, -least))
+        open_ends = [f"any {kind} from {ends[0]:.3f} to {ends[1]:.3f}"]
+    else:
+        open_ends = [f"a gain of up to {gain:.3f}"] * (gain > 0) + [f"a loss of up to {loss:.3f}"] * (loss > 0)
     text = f"Not excluded for {metric}: {' or '.join(open_ends) or 'no difference at all'}"
     if small:
         text += f" (smallest difference of interest, declared beforehand: {small:g})"

@@ -1,0 +1,49 @@
+"""A tiny fold on disk that a classifier can learn, and the settings to train on it in about a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from workflow_scripts.lib import fold_table
+from workflow_scripts.lib.dataset import ImageSet, write_images
+from workflow_scripts.lib.provenance import Provenance
+
+CLASSES, CHANNELS, SIZE = ["left", "right", "top"], ["red", "green"], 16
+ROLES = ("train", "train", "validation", "calibration", "test")
+
+SECTION = {
+    "backbone": "small", "loss": "bce", "steps": 12, "batch": 8, "learning_rate": 0.01, "weight_decay": 0.01,
+    "warmup": 0.2, "checkpoints": 3, "ratio": 1.0, "alpha": 0.3,
+    "augment": {"turn": False, "flip": False, "scale": [0.8, 1.0], "aspect": [0.9, 1.1], "intensity": 0.1},
+}  # fmt: skip
+
+
+def cells(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n, 2, 16, 16) in which each label is a bright side."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((count, 3)) < 0.4).astype(np.uint8)
+    images = rng.integers(0, 60, (count, 2, SIZE, SIZE))
+    images[:, 1, :, :6] += 120 * labels[:, 0, None, None]
+    images[:, 1, :, -6:] += 120 * labels[:, 1, None, None]
+    images[:, 0, :6, :] += 120 * labels[:, 2, None, None]
+    return images.clip(0, 255).astype(np.uint8), labels
+
+
+def write_fold(folder: Path, count: int = 100) -> dict[str, Path]:
+    """images.h5, folds.csv (fold 0) and syn.h5, whose generator was fitted on the train part."""
+    paths = {"images": folder / "images.h5", "folds": folder / "folds.csv", "synthetic": folder / "syn.h5"}
+    images, labels = cells(count, 1)
+    groups = [f"g{index // 5}" for index in range(count)]
+    roles = np.array([[ROLES[index // 5 % 5]] for index in range(count)], dtype=object)
+    with write_images(paths["images"], CHANNELS, CLASSES, SIZE, {"source": "test"}) as writer:
+        writer.append(images, labels, [f"i{index:03d}" for index in range(count)], groups)
+    with ImageSet(paths["images"]) as source:
+        fold_table.write(paths["folds"], source.ids, source.groups, roles)
+        record = Provenance(source.digest, count)
+    record.record("fit", np.flatnonzero(roles[:, 0] == "train")[:7])
+    images, labels = cells(30, 2)
+    with write_images(paths["synthetic"], CHANNELS, CLASSES, SIZE, {"provenance": record.to_json()}) as writer:
+        writer.append(images, labels, [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
+    return paths

@@ -1,0 +1,57 @@
+"""Networks: any shape of data, a pooled representation and a linear head, weights that depend on the seed alone."""
+
+import sys
+
+import pytest
+import torch
+
+from workflow_scripts.lib import arms, backbones
+
+
+def test_registry_equals_the_description():
+    assert set(backbones.BACKBONES) == set(arms.BACKBONES)
+
+
+@pytest.mark.parametrize("name", ["small", "resnet18", "resnet50"])
+@pytest.mark.parametrize(("channels", "classes", "size"), [(4, 28, 32), (1, 2, 40)])
+def test_any_channels_classes_and_size(name, channels, classes, size):
+    network = backbones.build(name, channels, classes, size, seed=1).eval()
+    images = torch.randn(2, channels, size, size)
+    features = network.features(images)
+    assert features.shape == (2, network.head.in_features)
+    assert network(images).shape == (2, classes)
+    assert torch.allclose(network(images), features @ network.head.weight.T + network.head.bias, atol=1e-5)
+    has_batchnorm = any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    assert has_batchnorm == arms.BACKBONES[name].has_batchnorm
+
+
+@pytest.mark.parametrize("size", [16, 31, 33, 63, 64, 90])
+def test_small_takes_odd_sizes(size):
+    network = backbones.build("small", 3, 5, size, seed=1).eval()
+    assert network(torch.randn(1, 3, size, size)).shape == (1, 5)
+
+
+def test_small_sees_every_pixel():
+    network = backbones.build("small", 1, 1, 32, seed=1).eval()
+    images = torch.randn(1, 1, 32, 32, requires_grad=True)
+    network(images).sum().backward()
+    assert (images.grad != 0).float().mean() > 0.99
+
+
+def test_weights_depend_on_the_seed_alone():
+    first = backbones.build("small", 4, 8, 32, seed=5).state_dict()
+    before = torch.get_rng_state()
+    torch.rand(3)
+    torch.set_rng_state(before)
+    second = backbones.build("small", 4, 8, 32, seed=5).state_dict()
+    assert torch.equal(before, torch.get_rng_state()), "building must not disturb other draws"
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = backbones.build("small", 4, 8, 32, seed=6).state_dict()
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_torchvision_is_imported_only_where_needed_and_works():
+    from workflow_scripts.lib import vision
+
+    assert set(vision.RESNETS) == {name for name in arms.BACKBONES if name.startswith("resnet")}
+    assert "torchvision" in sys.modules

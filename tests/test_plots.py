@@ -1,0 +1,208 @@
+"""The figures: what is drawn, which images are shown, and that equal inputs give equal files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests import fake_run
+from tests.fake_run import FakeRun
+from workflow_scripts import plot_arms, plot_images, plot_training
+from workflow_scripts.lib import figures, page, results
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
+    made = FakeRun(tmp_path_factory.mktemp("run"))
+    assert set(fake_run.draw_figures(made).values()) == {0}
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(run: FakeRun) -> results.Results:
+    return results.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
+
+
+def texts(path: Path) -> str:
+    """The words of an SVG file, whitespace as one blank."""
+    words = re.findall(r"<text[^>]*>(.*?)</text>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", "", word).strip() for word in words)
+
+
+def test_every_figure_in_three_formats(run: FakeRun) -> None:
+    names = {path.stem for path in run.path("figures").iterdir()}
+    assert names >= {"forest", "classes", "gap", "generators", "classifiers", "images_as_train_0", "images_balanced_1"}
+    starts = {".svg": b"<?xml", ".pdf": b"%PDF", ".png": b"\x89PNG"}
+    for name in names:
+        for suffix, start in starts.items():
+            assert run.path(f"figures/{name}{suffix}").read_bytes().startswith(start)
+
+
+def test_equal_inputs_give_equal_files(run: FakeRun, tmp_path: Path) -> None:
+    words = []
+    for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
+        words += [f"--{name.split('.')[0]}", str(run.path(name))]
+    for name in ("forest", "classes", "gap"):
+        words += [f"--{name}", str(tmp_path / f"{name}.svg")]
+    assert plot_arms.main([*words, "--settings", "{}"]) == 0
+    for name in ("forest", "classes", "gap"):
+        for kind in figures.FORMATS:
+            again = (tmp_path / f"{name}.{kind}").read_bytes()
+            assert again == run.path(f"figures/{name}.{kind}").read_bytes(), f"{name}.{kind}"
+
+
+def test_forest_shows_every_comparison(run: FakeRun, found: results.Results) -> None:
+    shown = texts(run.path("figures/forest.svg"))
+    for name, _, _ in fake_run.ARMS[1:]:
+        assert name in shown
+        difference = found.difference(name)
+        assert f"{figures.signed(difference.value)} ({figures.span(difference.low, difference.high)})" in " ".join(
+            shown.split()
+        )
+    assert shown.index("pool") < shown.index("resample_real") < shown.index("mix_loss")
+    assert "smallest effect of interest (0.02)" in shown
+
+
+def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: results.Results) -> None:
+    shown = texts(run.path("figures/classes.svg"))
+    assert found.unjudged == ["Rare"]
+    assert "Rare" not in shown
+    assert "$x_1$" in shown
+    assert "<script>" not in run.path("figures/classes.svg").read_text()
+
+
+def test_groups_put_the_primary_arm_first_and_controls_last(found: results.Results) -> None:
+    assert found.groups() == [["pool", "resample_real"], ["mix_loss", "mix_loss_real"], ["synthetic_only"]]
+    assert found.primary == "pool"
+    assert "real_only" not in sum(found.groups(), [])
+
+
+def test_a_class_called_na_is_a_class(tmp_path: Path, run: FakeRun) -> None:
+    table = run.path("metrics.csv").read_text().replace("Nucleoplasm", "NA")
+    (tmp_path / "metrics.csv").write_text(table)
+    again = results.read(tmp_path / "metrics.csv", run.path("comparisons.csv"), run.path("analysis.json"))
+    assert again.classes[0] == "NA"
+    assert np.isfinite(again.score("pool", "f1", kind="NA"))
+
+
+def test_training_table_holds_what_is_drawn(run: FakeRun) -> None:
+    table = pd.read_csv(run.path("training.csv"))
+    assert set(table["name"]) == {"unet"} | {name for name, _, _ in fake_run.ARMS}
+    pool = table[(table["name"] == "pool") & (table["fold"] == 1) & (table["quantity"] == "validation_map")]
+    assert pool["step"].tolist() == list(range(10, 110, 10))
+    assert pool["value"].to_numpy() == pytest.approx(0.6 - 0.4 * np.exp(-np.arange(10, 110, 10) / 30) + 0.045)
+    shown = texts(run.path("figures/classifiers.svg"))
+    assert all(word in shown for word in ("training loss", "validation mAP", "validation macro-F1", "mix_loss_real"))
+    assert "unet (2 folds)" in texts(run.path("figures/generators.svg"))
+
+
+def test_control_has_the_colour_of_its_arm() -> None:
+    looks = plot_training.line_looks(["real_only", "a", "b", "ctrl", "c"], {"a": "ctrl", "b": "ctrl", "c": "elsewhere"})
+    assert looks["a"]["color"] == looks["b"]["color"] == looks["ctrl"]["color"] != looks["real_only"]["color"]
+    assert len({str(looks[name]["ls"]) for name in ("a", "b", "ctrl")}) == 3
+    assert looks["c"]["color"] not in (looks["a"]["color"], looks["real_only"]["color"])
+
+
+def test_no_generator_is_no_failure(run: FakeRun, tmp_path: Path) -> None:
+    words = ["--histories", "--arms", str(run.arms[0]), "--table", str(tmp_path / "t.csv")]
+    words += ["--generators", str(tmp_path / "g.svg"), "--classifiers", str(tmp_path / "c.svg")]
+    assert plot_training.main([*words, "--settings", '{"controls": {}}']) == 0
+    assert "No generator was trained." in texts(tmp_path / "g.svg")
+
+
+def test_smoothing_keeps_constants_and_length() -> None:
+    assert figures.smooth(np.full(50, 3.0), 0.2) == pytest.approx(np.full(50, 3.0))
+    bumpy = np.tile([0.0, 1.0], 100)
+    assert np.abs(figures.smooth(bumpy, 0.2) - 0.5).max() < 0.1
+    assert figures.smooth(bumpy, 0.0).tolist() == bumpy.tolist()
+
+
+def test_images_are_the_first_of_each_protein_by_id() -> None:
+    ids = np.array(["d", "a", "c", "b", "e", "f"])
+    groups = np.array(["g1", "g1", "g2", "g1", "g3", "g3"])
+    labels = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [1, 1], [0, 1]])
+    chosen = plot_images.choose(labels, np.array([1, 0]), ids, groups, 3)
+    # a is the first of g1, c of g2; then b, a second of g1; e has a further label and comes last.
+    assert ids[chosen].tolist() == ["a", "c", "b"]
+    assert ids[plot_images.choose(labels, np.array([1, 0]), ids, groups, 9)].tolist() == ["a", "c", "b", "d", "e"]
+    assert ids[plot_images.choose(labels, np.array([1, 1]), ids, groups, 9)].tolist() == ["e"]
+
+
+def test_panel_shows_test_images_only(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[np.ndarray] = []
+    original = plot_images._read
+    monkeypatch.setattr(
+        plot_images, "_read", lambda source, rows: (read.append((len(source), rows)), original(source, rows))[1]
+    )
+    words = ["--images", str(run.path("images.h5")), "--folds", str(run.path("repeat0/folds.csv")), "--fold", "1"]
+    words += [
+        "--synthetic",
+        str(run.path("repeat0/fold1/synthetic/as_train.h5")),
+        "--out",
+        str(run.path("again/p.svg")),
+    ]
+    settings = '{"per_class": 4, "combinations": 1, "protein_channel": "green"}'
+    assert plot_images.main([*words, "--settings", settings]) == 0
+    real = np.concatenate([rows for count, rows in read if count == len(run.ids)])
+    assert len(real) > 10
+    assert set(run.roles[real, 1]) == {"test"}
+
+
+def test_colours_and_scale() -> None:
+    images = np.zeros((1, 2, 2, 2), dtype=np.uint8)
+    images[0, 0, 0, 0], images[0, 1, 1, 1] = 100, 50
+    shown = plot_images.compose(images, ["green", "blue"], np.array([100.0, 100.0]))
+    assert shown[0, 0, 0].tolist() == [0, 1, 0]
+    assert shown[0, 1, 1] == pytest.approx(0.5 * np.array(plot_images.COLOURS["blue"]))
+    assert shown[0, 0, 1].tolist() == [0, 0, 0]
+    grey = plot_images.compose(images[:, :1], ["dapi"], np.array([100.0]))
+    assert grey[0, 0, 0].tolist() == [1, 1, 1]
+
+
+def test_strip_shrinks_large_images_and_leaves_gaps() -> None:
+    wide = plot_images.strip(np.ones((2, 128, 128, 3)), 3)
+    assert wide.shape == (64, 3 * 65 - 1, 4)
+    assert (wide[:, :64] == 255).all() and not wide[:, 64].any() and not wide[:, 130:].any()
+
+
+def test_figures_change_their_colours_with_the_page(run: FakeRun) -> None:
+    shown = page.inline_svg(run.path("figures/forest.svg").read_text(), "forest", "a <b> figure")
+    assert "var(--ink)" in shown and "var(--paper)" in shown
+    # Every colour has its counterpart: none is left that a dark page would swallow.
+    assert set(re.findall(r"#[0-9a-f]{6}\b", shown)) == set()
+    assert "a &lt;b&gt; figure" in shown and "<metadata" not in shown and "<!--" not in shown
+    assert all(name.startswith("forest-") for name in re.findall(r'\bid="([^"]+)"', shown))
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours as the web's accessibility rules define it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_colours_stand_out_on_their_paper(side: int) -> None:
+    for name, pair in figures.THEME.items():
+        wanted = {"paper": 1, "grid": 1.1, "band": 1.05, "sky": 3}.get(name, 4.5)
+        assert contrast(pair[side], figures.THEME["paper"][side]) >= wanted, name
+
+
+def test_signed_numbers_and_intervals() -> None:
+    assert [figures.signed(value) for value in (0.0314, -0.004, 0.0001, float("nan"))] == [
+        "+0.031",
+        "−0.004",
+        "0.000",
+        "–",
+    ]
+    assert figures.span(-0.01, 0.02) == "−0.010 to +0.020"
+    assert figures.span(float("nan"), 0.02) == ""

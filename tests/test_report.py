@@ -1,0 +1,327 @@
+"""The page: complete, escaped, self-contained, honest; and, where a browser is at hand, without errors in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import struct
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import fake_run
+from tests.fake_run import FakeRun
+from workflow_scripts.lib import judging, page, results, verdicts
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--disable-sync", "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", "--v=0"]
+VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "image", "rect", "circle", "line", "stop"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
+    made = FakeRun(tmp_path_factory.mktemp("run"))
+    assert set(fake_run.draw_figures(made).values()) == {0}
+    assert fake_run.write_report(made) == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def text(run: FakeRun) -> str:
+    return run.path("report.html").read_text(encoding="utf-8")
+
+
+class Reader(HTMLParser):
+    """All tags with their attributes, all text, and whether tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+
+def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
+    words = " ".join(" ".join(Reader(text).words).split())
+    answer = json.loads(run.path("analysis.json").read_text())["answer"]
+    where = words.index("unseen proteins")
+    assert words.index("A demonstration at small scale.") < where < words.index("The arms")
+    assert f"{abs(answer['difference']):.3f}" in words[where : where + 400]
+    assert verdicts.headline(answer["verdict"]) in words
+    assert "Not excluded" in words
+    assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
+
+
+def test_no_demonstration_where_none_is_declared(run: FakeRun, text: str) -> None:
+    page_before = run.path("report.html").read_text()
+    assert fake_run.write_report(run, fake_run.SETTINGS | {"demonstration": False}) == 0
+    assert "A demonstration" not in run.path("report.html").read_text()
+    assert fake_run.write_report(run) == 0
+    assert run.path("report.html").read_text() == page_before, "same files, same page"
+
+
+def test_text_of_users_is_escaped(text: str) -> None:
+    reader = Reader(text)
+    assert not [tag for tag, _ in reader.tags if tag == "script"]
+    assert not [name for _, attrs in reader.tags for name in attrs if name.startswith("on")]
+    for raw in ("<script", "<img src=x", "<b>made"):
+        assert raw not in text
+    # Where it is shown, it is shown as it is: in tables, in the title, in figures and in the settings.
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
+    assert "&lt;script&gt;alert(3)" in text
+    assert "&lt;img src=x onerror=alert(2)&gt;" in text
+    assert "&lt;b&gt;made&lt;/b&gt; by a test" in text
+
+
+def test_nothing_is_asked_of_the_network(text: str) -> None:
+    for tag, attrs in Reader(text).tags:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            value = (attrs.get(name) or "").strip().lower()
+            assert not re.match(r"(?:[a-z]+:)?//", value), f"{tag} {name}={value[:80]}"
+            assert value.startswith(("data:", "#")) or ":" not in value, f"{tag} {name}={value[:80]}"
+    assert "default-src 'none'" in text
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_pictures_have_words_and_names_are_unique(text: str) -> None:
+    reader = Reader(text)
+    svgs = [attrs for tag, attrs in reader.tags if tag == "svg"]
+    assert len(svgs) == 5 + len(fake_run.PLANS)
+    assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 30 for attrs in svgs)
+    assert all(attrs.get("alt") for tag, attrs in reader.tags if tag == "img")
+    ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
+    assert len(ids) == len(set(ids)), sorted(name for name in ids if ids.count(name) > 1)[:5]
+    links = [value or "" for _, attrs in reader.tags for name, value in attrs.items() if name.endswith("href")]
+    targets = [link[1:] for link in links if link.startswith("#")]
+    assert targets and set(targets) <= set(ids), "a link leads nowhere"
+    assert not reader.open, f"never closed: {reader.open}"
+    assert text.startswith("<!DOCTYPE html>")
+
+
+def test_linked_files_are_there_and_tables_are_csv(run: FakeRun, text: str) -> None:
+    links = [attrs["href"] for tag, attrs in Reader(text).tags if tag == "a" and attrs.get("class") == "file"]
+    assert all(run.path(link or "").is_file() for link in links)
+    tables = {link for link in links if link and link.startswith("tables/")}
+    assert len(tables) == len(list(run.path("tables").iterdir())) >= 9
+    with run.path("tables/verdicts.csv").open() as handle:
+        rows = {row["arm"]: row for row in csv.DictReader(handle)}
+    found = results.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
+    against = found.difference("pool")
+    assert float(rows["pool"]["against_baseline"]) == pytest.approx(against.value)
+    assert float(rows["pool"]["against_baseline_low"]) == pytest.approx(against.low)
+    assert rows["mix_loss"]["control"] == "mix_loss_real"
+    with run.path("tables/scores.csv").open() as handle:
+        scores = {row["arm"]: row for row in csv.DictReader(handle)}
+    assert next(iter(scores)) == "real_only" and len(scores) == len(fake_run.ARMS)
+    assert float(scores["pool"]["map_gap"]) == pytest.approx(
+        float(scores["pool"]["map_validation"]) - float(scores["pool"]["map_test"])
+    )
+
+
+def test_data_certificate_and_run_times(run: FakeRun, text: str) -> None:
+    words = " ".join(" ".join(Reader(text).words).split())
+    assert "360 images of 16 × 16 pixels with 4 channels (red, green, blue, yellow), 120 groups" in words
+    assert "12 checks clean" in words
+    assert "Not judged, for want of positive test proteins: Rare" in words
+    with run.path("tables/run_times.csv").open() as handle:
+        times = {row["stage"]: row for row in csv.DictReader(handle)}
+    assert float(times["train_ddpm"]["seconds"]) == 101.5
+    assert float(times["train_ddpm"]["memory"]) == 812.5
+    with run.path("tables/data_roles.csv").open() as handle:
+        roles = list(csv.DictReader(handle))
+    assert [row["fold"] for row in roles] == ["repeat 0, fold 0", "repeat 0, fold 1"]
+    assert sum(int(roles[0][f"{role}_images"]) for role in ("train", "validation", "calibration", "test")) == 360
+
+
+def test_a_leak_is_not_called_clean(run: FakeRun) -> None:
+    clean = run.path("leaks.csv").read_text()
+    run.path("leaks.csv").write_text(clean + "generator unet,0,0,fit,180,train,3,1,LEAK\n")
+    try:
+        assert fake_run.write_report(run) == 0
+        leaky = run.path("report.html").read_text()
+    finally:
+        run.path("leaks.csv").write_text(clean)
+        fake_run.write_report(run)
+    assert '<p class="note bad">1 check LEAK, 12 checks clean.' in " ".join(leaky.split())
+    assert 'class="alarm"' in leaky
+
+
+def test_missing_answer_is_the_users_to_mend(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = run.path("analysis.json").read_text()
+    run.path("analysis.json").write_text("{}")
+    try:
+        assert fake_run.write_report(run) == 1
+    finally:
+        run.path("analysis.json").write_text(whole)
+    assert "analysis.json holds no answer" in capsys.readouterr().err
+
+
+def answer(verdict: str, difference: float, low: float, high: float, **more: object) -> dict:
+    """An answer as the judge writes it down."""
+    ends = {"difference": difference, "low": low, "high": high, "low_single": low, "high_single": high}
+    beside = {"difference": 0.01, "low": -0.01, "high": 0.03, "low_single": 0.0, "high_single": 0.02, "verdict": ""}
+    return {
+        "arm": "pool", "baseline": "real_only", "control": "resample_real", "metric": "macro_f1", "level": "image",
+        "confidence": 0.95, **ends, "verdict": verdict, "beyond_control": beside, "control_against_baseline": beside,
+        "smallest_effect": 0.02, "gain_not_excluded": max(0.0, high), "loss_not_excluded": max(0.0, -low),
+        "training_luck": True,
+    } | more  # fmt: skip
+
+
+SIZES = {"test_groups": 1048, "test_images": 2401}
+
+
+BOTH = "a gain of up to 0.012 or a loss of up to 0.008"
+VERDICTS = [
+    (judging.HELPS, (0.031, 0.01, 0.052), "helped", "raised macro-F1 by 0.031", "any gain from 0.010 to 0.052"),
+    (judging.NO_MORE, (0.031, 0.01, 0.052), "not provably more", "not shown to exceed that of its control", "any gain"),
+    (judging.HURTS, (-0.031, -0.052, -0.01), "hurt", "lowered macro-F1 by 0.031", "any loss from 0.010 to 0.052"),
+    (f"{judging.NO_DIFFERENCE} 0.012", (0.002, -0.008, 0.012), "no difference", "difference larger than 0.012", BOTH),
+    (judging.INCONCLUSIVE, (0.01, -0.008, 0.012), "Undecided", "inconclusive", BOTH),
+]
+
+
+@pytest.mark.parametrize(("verdict", "ends", "headline", "meaning", "limits"), VERDICTS)
+def test_sentence_of_every_verdict(
+    verdict: str, ends: tuple[float, float, float], headline: str, meaning: str, limits: str
+) -> None:
+    said = verdicts.opening(answer(verdict, *ends), SIZES, judged=9)
+    assert headline in said.headline
+    assert said.sentence.startswith("On 1,048 unseen proteins (2,401 images; 9 classes judged), pool ")
+    assert meaning in said.sentence
+    assert "simultaneous 95 % interval" in said.sentence
+    assert limits in said.limits
+    assert "0.02" in said.limits
+    assert "Its control, resample_real, raised macro-F1 by 0.010 against real_only" in said.control
+    assert "pool minus resample_real is +0.010 (simultaneous 95 % interval −0.010 to +0.030)" in said.control
+
+
+def test_sentences_of_the_judge_and_of_the_page_agree_on_kinds() -> None:
+    """Whatever verdict the judge can reach has a headline of its own."""
+    reached = {
+        judging.verdict(0.01, 0.05, 0.02, (0.001, 0.02)): "helped",
+        judging.verdict(0.01, 0.05, 0.02, (-0.001, 0.02)): "control",
+        judging.verdict(-0.05, -0.01, 0.02): "hurt",
+        judging.verdict(-0.01, 0.01, 0.02): "no difference",
+        judging.verdict(-0.01, 0.05, 0.02): "Undecided",
+    }
+    assert len({verdicts.headline(said) for said in reached}) == len(reached)
+    assert all(word in verdicts.headline(said) for said, word in reached.items())
+
+
+def test_sentence_without_control_interval_or_repeats() -> None:
+    bare = answer(judging.HELPS, 0.03, 0.01, 0.05, control=None, beyond_control=None, control_against_baseline=None)
+    assert "No control was declared" in verdicts.opening(bare, SIZES, 1).control
+    assert "no control was declared for it" in verdicts.opening(bare, SIZES, 1).sentence
+    assert "1 class judged" in verdicts.opening(bare, SIZES, 1).sentence
+    alone = answer(judging.INCONCLUSIVE, 0.0, -0.02, 0.02, training_luck=False)
+    assert "left macro-F1 unchanged" in verdicts.opening(alone, SIZES, 9).sentence
+    assert "luck of training is not in these intervals" in verdicts.opening(alone, SIZES, 9).limits
+    outside = answer("", 0.01, 0.0, 0.0) | {"low": None, "high": None}
+    assert "(95 % interval" in verdicts.opening(outside, SIZES, 9).sentence
+    assert "unseen groups" in verdicts.opening(alone, SIZES, 9, unit="group").sentence
+
+
+def test_cells_and_formulas_in_csv(tmp_path: Path) -> None:
+    columns = [
+        page.Column("name", "name", "name"),
+        page.Column("d", "d", "difference"),
+        page.Column("x", "x", "number"),
+    ]
+    table = page.Table("t", "caption", columns, [{"name": "=1+1", "d": (0.0001, -0.5, np.nan), "x": np.nan}])
+    assert [cell[1:] for cell in table.cells(table.rows[0])] == [("=1+1", ""), ("0.000", ""), ("–", "")]
+    page.write_tables(tmp_path / "tables", [table], "tables")
+    with (tmp_path / "tables" / "t.csv").open() as handle:
+        rows = list(csv.reader(handle))
+    assert rows == [["name", "d", "d_low", "d_high", "x"], ["'=1+1", "0.0001", "-0.5", "", ""]]
+    assert table.csv == "tables/t.csv"
+
+
+def browser(page_path: Path, out: Path, *more: str) -> str:
+    """Open the page in a browser without a window, take a picture, return what the browser logged."""
+    command = [
+        BROWSER,
+        *FLAGS,
+        f"--user-data-dir={out.parent / 'profile'}",
+        *more,
+        f"--screenshot={out}",
+        page_path.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser here")
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("light", ["--window-size=1100,1400", "--blink-settings=preferredColorScheme=1"]),
+        ("dark", ["--window-size=1100,1400", "--blink-settings=preferredColorScheme=0"]),
+        ("phone", ["--window-size=500,844"]),
+    ],
+)
+def test_in_a_browser(run: FakeRun, tmp_path: Path, name: str, more: list[str]) -> None:
+    from matplotlib.image import imread
+
+    log = browser(run.path("report.html"), tmp_path / f"{name}.png", *more)
+    assert "CONSOLE" not in log, log
+    picture = imread(tmp_path / f"{name}.png")[..., :3]
+    # The page is there: paper at the edge, and ink upon it.
+    paper = picture[2, 2]
+    assert (paper.mean() < 0.2) == (name == "dark")
+    assert 0.02 < (np.abs(picture - paper).max(axis=-1) > 0.3).mean() < 0.5
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser here")
+def test_page_never_scrolls_sideways_on_a_phone(run: FakeRun, tmp_path: Path) -> None:
+    """The page inside a frame as wide as a phone reports its own width; a script in the outer page reads it."""
+    probe = tmp_path / "probe.html"
+    shutil.copy(run.path("report.html"), tmp_path / "report.html")
+    probe.write_text(
+        "<title>?</title><iframe src='report.html' style='width:390px;height:844px;border:0'></iframe><script>"
+        "onload=()=>{const d=frames[0].document.documentElement;"
+        "document.body.dataset.width=d.scrollWidth+' of '+d.clientWidth}</script>"
+    )
+    flags = [
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--allow-file-access-from-files",
+        "--disable-web-security",
+    ]
+    command = [BROWSER, *flags, "--virtual-time-budget=4000", "--dump-dom", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'data-width="(\d+) of (\d+)"', done.stdout)
+    assert found, done.stdout[-500:] + done.stderr[-1000:]
+    assert int(found[1]) <= int(found[2]) == 390
+
+
+def test_png_size(run: FakeRun) -> None:
+    """Figures for print are as wide as declared."""
+    head = run.path("figures/forest.png").read_bytes()[16:24]
+    assert struct.unpack(">II", head)[0] == pytest.approx(5.4 * 200, abs=2)

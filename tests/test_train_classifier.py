@@ -1,0 +1,349 @@
+"""The stage: pairing of arms, equal shares, resuming, re-use, and what the files say about themselves."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from arms_data import SECTION, cells, write_fold
+
+from workflow_scripts import train_classifier as stage_program
+from workflow_scripts.lib import arms, backbones, classifier_file, fold_table, metrics, training
+from workflow_scripts.lib.dataset import ImageSet, write_images
+from workflow_scripts.lib.predictions import read_predictions
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.resume import Resume
+
+ALL = [
+    {"name": name, "method": name} | ({"plan": "p"} if method.needs_plan else {})
+    for name, method in arms.METHODS.items()
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def command(paths, folder, strategies_list, section=SECTION, seed=1):
+    settings = {"strategies": strategies_list, "train_classifier": section, "threads": 1}
+    return [
+        "--images", str(paths["images"]), "--folds", str(paths["folds"]), "--repeat", "0", "--fold", "0",
+        "--synthetic", f"p={paths['synthetic']}", "--arms-dir", str(folder), "--manifest", str(folder / "batch0.json"),
+        "--seed", str(seed), "--settings", json.dumps(settings), "--log", str(folder / "log.txt"),
+    ]  # fmt: skip
+
+
+def run(*args, **more):
+    assert stage_program.main(command(*args, **more)) == 0
+    folder = args[1]
+    return {entry["strategy"]: entry for entry in json.loads((folder / "batch0.json").read_text())["arms"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arms")
+    torch.set_num_threads(1)
+    paths = write_fold(folder)
+    return paths, folder / "arms", run(paths, folder / "arms", ALL)
+
+
+def test_every_arm_is_written_with_ids_and_equal_effort(finished):
+    paths, folder, entries = finished
+    with ImageSet(paths["images"]) as source:
+        ids, labels = source.ids, source.labels(None, "inspect")
+    for name in arms.METHODS:
+        found = read_predictions(folder / entries[name]["predictions"])
+        for role, part in found.parts.items():
+            rows = fold_table.rows(paths["folds"], 0, ids, role)
+            assert np.array_equal(part.ids, ids[rows])
+            assert np.array_equal(part.labels, labels[rows])
+        numbers = found.numbers
+        assert numbers["images_seen"] == numbers["real_seen"] + numbers["synthetic_seen"] == 12 * 8
+        uses_synthetic = arms.METHODS[name].partners == arms.SYNTHETIC
+        assert (numbers["synthetic_seen"] > 0) == uses_synthetic
+        assert list(found.history["step"]) == [4, 8, 12]
+        best = found.history["validation_map"].max()
+        assert numbers["best_step"] == max(found.history["step"][found.history["validation_map"] == best])
+        assert found.digest == entries[name]["digest"]
+        assert not (folder / name / "resume.pt").exists()
+
+
+def test_provenance_says_what_was_read_and_inherits_the_generators(finished):
+    paths, folder, entries = finished
+    with ImageSet(paths["images"]) as source:
+        ids = source.ids
+    role = {name: set(fold_table.rows(paths["folds"], 0, ids, name)) for name in ("train", "validation", "test")}
+    record = Provenance.from_json(read_predictions(folder / entries["pool"]["predictions"]).provenance)
+    assert set(record.of("fit")) == role["train"]
+    assert set(record.of("select")) == role["validation"]
+    assert set(record.of("score")) == role["test"]
+    fitted = Provenance.from_json(classifier_file.read(folder / "pool" / "classifier.safetensors").provenance)
+    assert not len(fitted.of("score")), "test images are read when training is over"
+
+
+def test_a_generator_fitted_on_test_rows_is_not_forgotten(finished, tmp_path):
+    paths = dict(finished[0])
+    with ImageSet(paths["images"]) as source:
+        record, test = Provenance(source.digest, len(source)), fold_table.rows(paths["folds"], 0, source.ids, "test")
+        classes, channels = source.classes, source.channels
+    record.record("fit", test[:2])
+    paths["synthetic"] = tmp_path / "leaky.h5"
+    images, labels = cells(10, 5)
+    with write_images(paths["synthetic"], channels, classes, 16, {"provenance": record.to_json()}) as writer:
+        writer.append(images, labels, [f"syn-{index}" for index in range(10)], ["synthetic"] * 10)
+    run(paths, tmp_path / "arms", [ALL[1]], SECTION | {"steps": 3})
+    found = read_predictions(tmp_path / "arms" / "synthetic_only" / "predictions.h5")
+    assert set(test[:2]) <= set(Provenance.from_json(found.provenance).of("fit"))
+
+
+def test_saved_classifier_gives_the_saved_logits(finished):
+    paths, folder, entries = finished
+    saved = classifier_file.read(folder / entries["mix_loss"]["classifier"])
+    part = read_predictions(folder / entries["mix_loss"]["predictions"]).parts["test"]
+    with ImageSet(paths["images"]) as source:
+        images = source.read(fold_table.rows(paths["folds"], 0, source.ids, "test"), "score").images
+    network = saved.network(torch.device("cpu"))
+    assert np.array_equal(classifier_file.predict(network, images, saved.mean, saved.std), part.logits)
+    # Evaluation mode: an image by itself gets what it got among others.
+    alone = np.concatenate([classifier_file.predict(network, image[None], saved.mean, saved.std) for image in images])
+    assert np.abs(alone - part.logits).max() < 0.05 * np.abs(part.logits).max()
+
+
+def test_prediction_is_in_evaluation_mode_and_leaves_training_as_it_was():
+    network = backbones.build("small", 2, 3, 16, seed=1).train()
+    images = cells(12, 1)[0]
+    mean, std = training.statistics(images)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    together = classifier_file.predict(network, images, mean, std, batch=12)
+    apart = classifier_file.predict(network, images, mean, std, batch=1)
+    assert np.abs(together - apart).max() < 0.05 * np.abs(together).max()
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def observe(monkeypatch, settings, real, partners, seed=5):
+    """Initial weights, and the real images that each step is given."""
+    seen, initial = [], {}
+    original = training.Source.batch
+
+    def spy(self, step, count):
+        batch = original(self, step, count)
+        if self.name == "real":
+            seen.append(batch.images.clone())
+        return batch
+
+    def start(self, *args, **more):
+        made(self, *args, **more)
+        initial.update({name: value.clone() for name, value in self.network.state_dict().items()})
+
+    made = training.Trainer.__init__
+    monkeypatch.setattr(training.Source, "batch", spy)
+    monkeypatch.setattr(training.Trainer, "__init__", start)
+    training.train(settings, real, partners, real, seed, Resume(Path(os.devnull), "none"))
+    monkeypatch.undo()
+    return initial, seen
+
+
+def test_arms_are_paired(monkeypatch):
+    monkeypatch.setattr(Resume, "load", lambda self: None)
+    real = training.Images(*cells(24, 1))
+    made = training.Images(*cells(10, 2), synthetic=True)
+    short = SECTION | {"steps": 4, "checkpoints": 1}
+    runs = {}
+    for entry in ALL:
+        if entry["method"] != "synthetic_only":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Resume, "load", lambda self: None)
+                patch.setattr(Resume, "save", lambda self, state: None)
+                runs[entry["name"]] = observe(patch, arms.effective(entry, short), real, made)
+    weights, batches = runs["real_only"]
+    assert len(batches) == 4
+    assert not torch.equal(batches[0], batches[1])
+    for other_weights, others in runs.values():
+        assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+        for full, first in zip(batches, others, strict=True):
+            assert torch.allclose(full[: len(first)], first, atol=1e-6)
+
+
+def test_partners_are_drawn_independently_of_the_real_images():
+    images, labels = cells(40, 1)
+    mean, std = training.statistics(images)
+    made = [
+        training.Source(training.Images(images, labels), name, SECTION, 3, mean, std) for name in ("real", "partners")
+    ]
+    real, partners = (np.concatenate([source.order.batch(step, 8) for step in range(500)]) for source in made)
+    assert 0.01 < (real == partners).mean() < 0.05, "by chance alone: 1 in 40"
+    assert set(np.bincount(real, minlength=40)) == {100}, "every image as often as every other"
+
+
+def test_order_is_the_same_from_any_step():
+    forward, later = training.Order(10, 3), training.Order(10, 3)
+    steps = [forward.batch(step, 7) for step in range(9)]
+    assert all(np.array_equal(later.batch(step, 7), steps[step]) for step in (8, 0, 5, 4))
+    assert sorted(np.concatenate(steps)[:10]) == list(range(10))
+
+
+def test_lambdas_are_beta_and_shared():
+    settings = arms.effective(ALL[4], SECTION | {"batch": 512})
+    real = training.Images(*cells(8, 1))
+    step = training.Trainer(settings, real, real, 5, torch.device("cpu")).step
+    values = []
+    for number in range(20):
+        step.number = number
+        values.append(step.lambdas(512))
+    values = torch.cat(values)
+    assert float(values.mean()) == pytest.approx(0.5, abs=0.02)
+    # Variance of Beta(a, a) is 1 / (4 (2a + 1)).
+    assert float(values.var()) == pytest.approx(1 / (4 * 1.6), rel=0.05)
+
+
+@pytest.mark.parametrize(("kind", "save_every"), [("mix_representation", 60.0), ("pool", 60.0), ("mix_loss", 0.0)])
+def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, kind, save_every):
+    monkeypatch.setattr(training, "SAVE_EVERY", save_every)
+    entry = next(entry for entry in ALL if entry["name"] == kind)
+    settings = arms.effective(entry, SECTION | {"steps": 9, "checkpoints": 3})
+    real, made = training.Images(*cells(40, 1)), training.Images(*cells(20, 2), synthetic=True)
+    check = training.Images(*cells(20, 3))
+    whole = training.train(settings, real, made, check, 5, Resume(tmp_path / "a.pt", "d"))
+
+    def killed(step, numbers):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, real, made, check, 5, Resume(tmp_path / "b.pt", "d"), killed)
+    steps = []
+    again = training.train(settings, real, made, check, 5, Resume(tmp_path / "b.pt", "d"), lambda n, _: steps.append(n))
+    # From the checkpoint after step 3, or, saved after every step, from the middle between two checkpoints.
+    assert steps[0] == (4 if save_every else 6)
+    assert all(torch.equal(whole.weights[name], again.weights[name]) for name in whole.weights)
+    for name in training.HISTORY:
+        if name != "seconds":
+            assert whole.history[name] == again.history[name], name
+    assert {k: v for k, v in whole.numbers.items() if k != "seconds"} == {
+        k: v for k, v in again.numbers.items() if k != "seconds"
+    }
+
+
+def test_sigkill_then_the_same_command(tmp_path):
+    paths = write_fold(tmp_path)
+    section = SECTION | {"steps": 160, "checkpoints": 40}
+    arguments = command(paths, tmp_path / "killed", ALL[:1], section)
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workflow_scripts.train_classifier", *arguments], cwd=root,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    resume = tmp_path / "killed" / "real_only" / "resume.pt"
+    end = time.monotonic() + 60
+    while not resume.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert resume.exists(), "killed while it trained"
+    assert not (tmp_path / "killed" / "real_only" / "classifier.safetensors").exists()
+    run(paths, tmp_path / "killed", ALL[:1], section)
+    run(paths, tmp_path / "whole", ALL[:1], section)
+    assert "going on from" in (tmp_path / "killed" / "log.txt").read_text()
+    first, second = (
+        classifier_file.read(tmp_path / name / "real_only" / "classifier.safetensors") for name in ("killed", "whole")
+    )
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    one, two = (read_predictions(tmp_path / name / "real_only" / "predictions.h5") for name in ("killed", "whole"))
+    assert np.array_equal(one.parts["test"].logits, two.parts["test"].logits)
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in (".h5", ".safetensors")}
+
+
+def test_only_what_changed_is_trained_again(tmp_path):
+    paths, folder = write_fold(tmp_path), tmp_path / "arms"
+    chosen = [ALL[0], ALL[2] | {"control": "resample_real"}, ALL[4]]
+    run(paths, folder, chosen, SECTION | {"steps": 3})
+    before = stamps(folder)
+    # Another order, other batches of arms, another control: nothing to do.
+    entries = run(paths, folder, [ALL[4], ALL[2]], SECTION | {"steps": 3})
+    assert [entry["reused"] for entry in entries.values()] == [True, True]
+    assert stamps(folder) == before
+    # alpha acts in mix_loss alone.
+    entries = run(paths, folder, chosen, SECTION | {"steps": 3, "alpha": 1.0})
+    assert {name: entry["reused"] for name, entry in entries.items()} == {
+        "real_only": True, "pool": True, "mix_loss": False,
+    }  # fmt: skip
+    # A damaged file is not taken for whole, and weights that are there are not trained again.
+    (folder / "pool" / "predictions.h5").write_bytes(b"half")
+    weights = (folder / "pool" / "classifier.safetensors").stat().st_mtime_ns
+    entries = run(paths, folder, chosen, SECTION | {"steps": 3, "alpha": 1.0})
+    assert not entries["pool"]["reused"]
+    assert (folder / "pool" / "classifier.safetensors").stat().st_mtime_ns == weights
+    damaged = folder / "real_only" / "classifier.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert not run(paths, folder, chosen, SECTION | {"steps": 3, "alpha": 1.0})["real_only"]["reused"]
+
+
+def test_the_classifier_learns(tmp_path):
+    paths = write_fold(tmp_path, count=300)
+    section = SECTION | {"steps": 60, "batch": 32, "checkpoints": 2, "learning_rate": 0.005}
+    run(paths, tmp_path / "arms", [ALL[0], ALL[6]], section)
+    for name in ("real_only", "mix_representation"):
+        part = read_predictions(tmp_path / "arms" / name / "predictions.h5").parts["test"]
+        assert training.mean_average_precision(part.logits, part.labels) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda paths: paths.update(synthetic=Path("no.h5")), "no.h5"),
+        (lambda paths: paths.update(folds=paths["images"].with_name("none.csv")), "none.csv"),
+    ],
+)
+def test_missing_inputs_are_named(tmp_path, capsys, change, words):
+    paths = write_fold(tmp_path)
+    change(paths)
+    assert stage_program.main(command(paths, tmp_path / "arms", [ALL[1]])) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_plan_without_a_set_is_named(tmp_path, capsys):
+    paths = write_fold(tmp_path)
+    assert stage_program.main(command(paths, tmp_path / "arms", [ALL[1] | {"plan": "other"}])) == 1
+    assert "other" in capsys.readouterr().err
+
+
+def test_selection_score_equals_the_judges_average_precision():
+    rng = np.random.default_rng(1)
+    scores, labels = np.round(rng.normal(size=(200, 4)), 1), (rng.random((200, 4)) < 0.2).astype(np.uint8)
+    labels[:, 3] = 0
+    expected = [metrics.average_precision(scores[:, k], labels[:, k], *metrics.unweighted(200))[0] for k in range(3)]
+    assert training.mean_average_precision(scores, labels) == pytest.approx(np.mean(expected))
+
+
+def test_statistics_are_those_of_the_pixels():
+    images = np.random.default_rng(1).integers(0, 256, (30, 3, 8, 8)).astype(np.uint8)
+    images[:, 2] = 0
+    mean, std = training.statistics(images)
+    assert np.allclose(mean, images.mean(axis=(0, 2, 3)) / 255)
+    assert np.allclose(std[:2], images.std(axis=(0, 2, 3))[:2] / 255)
+    assert std[2] > 0
+
+
+def test_learning_rate_rises_and_falls():
+    settings = {"steps": 100, "warmup": 0.2, "learning_rate": 0.1}
+    rates = [training.learning_rate(step, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1 / 20)
+    assert max(rates) == pytest.approx(0.1)
+    assert rates.index(max(rates)) == 19
+    assert all(before > after for before, after in itertools.pairwise(rates[19:]))
+    assert 0 < rates[-1] < 0.001
