@@ -20,6 +20,7 @@ from workflow_scripts.lib.dataset import ImageSet, write_images
 from workflow_scripts.lib.predictions import read_predictions
 from workflow_scripts.lib.provenance import Provenance
 from workflow_scripts.lib.resume import Resume
+from workflow_scripts.lib.stage import UserError
 
 ALL = [
     {"name": name, "method": name} | ({"plan": "p"} if method.needs_plan else {})
@@ -282,6 +283,11 @@ def test_only_what_changed_is_trained_again(tmp_path):
     assert {name: entry["reused"] for name, entry in entries.items()} == {
         "real_only": True, "pool": True, "mix_loss": False,
     }  # fmt: skip
+    # Killed between its two files: the weights are kept, and what the training left behind goes.
+    (folder / "pool" / "predictions.h5").unlink()
+    (folder / "pool" / "resume.pt").write_bytes(b"left")
+    assert not run(paths, folder, chosen, SECTION | {"steps": 3, "alpha": 1.0})["pool"]["reused"]
+    assert not (folder / "pool" / "resume.pt").exists()
     # A damaged file is not taken for whole, and weights that are there are not trained again.
     (folder / "pool" / "predictions.h5").write_bytes(b"half")
     weights = (folder / "pool" / "classifier.safetensors").stat().st_mtime_ns
@@ -291,6 +297,32 @@ def test_only_what_changed_is_trained_again(tmp_path):
     damaged = folder / "real_only" / "classifier.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-9])
     assert not run(paths, folder, chosen, SECTION | {"steps": 3, "alpha": 1.0})["real_only"]["reused"]
+
+
+def test_other_code_data_roles_or_seed_are_another_task(tmp_path, monkeypatch):
+    paths, folder, short = write_fold(tmp_path), tmp_path / "arms", SECTION | {"steps": 3}
+
+    def reused(seed=1):
+        return run(paths, folder, ALL[1:2], short, seed=seed)["synthetic_only"]["reused"]
+
+    assert [reused(), reused(), reused(seed=2), reused(seed=2)] == [False, True, False, True]
+    paths["folds"].write_text(paths["folds"].read_text().replace(",validation", ",calibration", 1))
+    assert [reused(2), reused(2)] == [False, True]
+    images, labels = cells(30, 9)
+    with write_images(paths["synthetic"], ["red", "green"], ["left", "right", "top"], 16) as writer:
+        writer.append(images, labels, [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
+    assert [reused(2), reused(2)] == [False, True]
+    monkeypatch.setattr(stage_program.files, "code_digest", lambda sources: "edited")
+    assert not reused(2)
+
+
+def test_weights_of_another_task_are_not_asked(tmp_path):
+    paths, folder = write_fold(tmp_path), tmp_path / "arms"
+    run(paths, folder, ALL[:1], SECTION | {"steps": 3})
+    fold = stage_program.Fold(paths["images"], paths["folds"], 0, 0)
+    arm = stage_program.Arm(arms.effective(ALL[0], SECTION), "other", folder / "real_only", None)
+    with pytest.raises(UserError, match="another run"):
+        stage_program.predict_arm(arm, fold)
 
 
 def test_the_classifier_learns(tmp_path):

@@ -26,7 +26,9 @@ from workflow_scripts.lib import figures, results, stage
 from workflow_scripts.lib.figures import BAND, GAIN, GRID, INK, LOSS, MUTED, PAPER
 from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, Results
 
-ROW = 0.21  # inches a row of a forest plot
+ROW = 0.22  # inches a row of a forest plot
+INTERVAL = 1.66  # inches for an estimate and its interval in words
+NAME = 27  # letters of an arm's name that are shown
 CLASS_ROW = 0.165
 FACETS = 4  # columns of small multiples
 UNCHANGED = 0.0005  # a smaller change is none
@@ -68,8 +70,9 @@ def draw_forest(found: Results) -> Figure:
     rows = sum(map(len, groups))
     # Rows of a group stand together; a third of a row parts the groups.
     height = (rows + 0.35 * max(0, len(groups) - 1) + 0.6) * ROW
-    fig = figures.figure(height + 1.0)
-    axes = figures.inches(fig, 1.72, 0.28, 2.2, height)
+    fig = figures.figure(height + 0.84)
+    left = figures.label_column([arm for group in groups for arm in group])
+    axes = figures.inches(fig, left, 0.12, figures.WIDTH - left - INTERVAL, height)
     place, ticks = 0.0, []
     for group in groups:
         for arm in group:
@@ -84,13 +87,12 @@ def draw_forest(found: Results) -> Figure:
     axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
     axes.set_ylim(max(place - 0.35, 1) - 0.2, -0.8)
     for position, arm, control, difference in ticks:
-        name = f"{arm}{'' if arm != found.primary else '  (primary)'}"
         colour = MUTED if control else INK
-        axes.text(-0.03, position, name, transform=axes.get_yaxis_transform(), ha="right", va="center", color=colour)
-        text = f"{figures.signed(difference.value)}  ({figures.span(difference.low, difference.high)})"
-        axes.text(
-            1.03, position, text, transform=axes.get_yaxis_transform(), ha="left", va="center", fontsize=7, color=colour
-        )
+        look = {"transform": axes.get_yaxis_transform(), "va": "center", "color": colour}
+        weight = "bold" if arm == found.primary else "normal"
+        axes.text(-0.03, position, figures.fit(arm, NAME), ha="right", weight=weight, **look)
+        text = f"{figures.signed(difference.value)} ({figures.span(difference.low, difference.high)})"
+        axes.text(1.04, position, text, ha="left", fontsize=7.4, **look)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=False))
@@ -115,9 +117,9 @@ def _forest_legend(fig: Figure, found: Results, controls: bool) -> None:
     if controls:
         handles.append(Line2D([], [], color=MUTED, marker="o", mfc=PAPER, label="its control"))
     if found.smallest_effect:
-        handles.append(Patch(color=BAND, label=f"below the smallest effect of interest ({found.smallest_effect:g})"))
+        handles.append(Patch(color=BAND, label=f"below the smallest effect of interest, {found.smallest_effect:g}"))
     fig.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6, columnspacing=1.4
+        handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6, columnspacing=1.2
     )
 
 
@@ -131,7 +133,7 @@ def draw_classes(found: Results) -> Figure:
     label, gap = 1.25, 0.1
     wide = (figures.WIDTH - label - 0.08 - gap * (FACETS - 1)) / FACETS
     pitch = panel + 0.58
-    fig = figures.figure(0.04 + lines * pitch + 0.22)
+    fig = figures.figure(0.04 + lines * pitch + 0.38)
     changes = {(arm, kind): found.difference(arm, metric=metric, kind=kind) for arm in arms for kind in kinds}
     limit = max(_limit([change for change in changes.values() if change]), 1.5 * found.smallest_effect)
     step = _round_step(limit)
@@ -145,15 +147,18 @@ def draw_classes(found: Results) -> Figure:
         axes.set_xlim(-limit, limit)
         axes.set_ylim(len(kinds) - 0.3, -0.7)
         axes.set_xticks([-step, 0, step], [f"{value:g}".replace("-", "−") for value in (-step, 0, step)])
-        axes.set_title(_two_lines(arm, 19), fontsize=6.6, fontweight="normal", pad=3, linespacing=1.1)
-        axes.set_yticks(range(len(kinds)), [_fit(kind, 22) for kind in kinds] if column == 0 else [])
-        axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labelsize=6.5)
+        axes.set_title(_two_lines(arm, 19), fontsize=6.8, fontweight="normal", pad=3, linespacing=1.1)
+        axes.set_yticks(range(len(kinds)), [figures.fit(kind, 20) for kind in kinds] if column == 0 else [])
+        axes.tick_params(axis="y", length=0, labelsize=7.6)
+        axes.tick_params(axis="x", labelsize=7.2)
         axes.spines["left"].set_visible(False)
     name = SHORT_NAMES.get(metric, metric)
-    fig.text(
-        label / figures.WIDTH, 0.06 / fig.get_figheight(), f"change in {name} of the class against {found.baseline}"
-    )
+    high, left = fig.get_figheight(), label / figures.WIDTH
+    fig.text(left, 0.22 / high, f"change in {name} of the class against {found.baseline}")
+    if found.unjudged:
+        fig.text(
+            left, 0.05 / high, figures.fit(f"not judged: {', '.join(found.unjudged)}", 76), fontsize=7, color=MUTED
+        )
     return fig
 
 
@@ -196,13 +201,9 @@ def _two_lines(name: str, length: int) -> str:
     """A long arm's name broken after an underscore, as near to its middle as can be."""
     cuts = [index + 1 for index, letter in enumerate(name[:-1]) if letter == "_"]
     if len(name) <= length or not cuts:
-        return _fit(name, length)
+        return figures.fit(name, length)
     cut = min(cuts, key=lambda place: (max(place, len(name) - place), -place))
-    return f"{_fit(name[:cut], length)}\n{_fit(name[cut:], length)}"
-
-
-def _fit(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return f"{figures.fit(name[:cut], length)}\n{figures.fit(name[cut:], length)}"
 
 
 def draw_gap(found: Results) -> Figure:
@@ -212,9 +213,10 @@ def draw_gap(found: Results) -> Figure:
     shown = list(dict.fromkeys([found.metric, "macro_f1", "map"]))[:2]
     height = (len(arms) + 0.4) * ROW
     fig = figures.figure(height + 1.0)
-    wide, left = 1.72, 1.72
+    left = figures.label_column(arms, 8.0)
+    wide = (figures.WIDTH - left - 0.22) / len(shown)
     for index, metric in enumerate(shown):
-        axes = figures.inches(fig, left + index * (wide + 0.14), 0.28, wide, height)
+        axes = figures.inches(fig, left + index * (wide + 0.1), 0.28, wide, height)
         axes.margins(x=0.08)
         for row, arm in enumerate(arms):
             held, seen = found.score(arm, metric), found.score(arm, metric, "validation")
@@ -232,7 +234,7 @@ def draw_gap(found: Results) -> Figure:
                 chance, -0.62, " chance ", fontsize=6.5, color=MUTED, va="center", ha="left" if right else "right"
             )
         axes.set_ylim(len(arms) - 0.4, -0.9)
-        axes.set_yticks(range(len(arms)), arms if index == 0 else [])
+        axes.set_yticks(range(len(arms)), [figures.fit(arm, NAME) for arm in arms] if index == 0 else [])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -2,7 +2,8 @@
 
 Reads `{Id}_{channel}.png` for every row of the table (`Id,Target`), scales each channel down by area averaging and
 writes uint8 images (N, C, H, W) block by block, so that memory does not grow with their number. Groups are the
-connected components of the columns named in the settings (such as gene and antibody), taken from a second table.
+connected components of the columns named in the settings (such as gene and antibody), taken from a second table, and
+of near-duplicates: images that show the same pixels again, found by a perceptual hash over all channels.
 
 Example:
     python -m workflow_scripts.preprocess_images --images-dir raw/train --table raw/train.csv \\
@@ -12,6 +13,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from workflow_scripts.lib import duplicates, stage, tables
 from workflow_scripts.lib import groups as grouping
-from workflow_scripts.lib import stage, tables
 from workflow_scripts.lib.dataset import write_images
 
 BLOCK = 256  # images in memory at a time
@@ -52,7 +54,8 @@ def preprocess_images(
     if by and not groups:
         raise stage.UserError(f"data.group_by names {', '.join(by)}, but no table of groups is given (data.groups)")
     columns = tables.read_columns(groups, listed.ids, by) if groups else {}
-    group_names = grouping.connected([columns[name] for name in by], len(listed.ids)) if by else listed.ids
+    shared = [columns[name] for name in by]
+    group_names = grouping.connected(shared, len(listed.ids))
     attrs = {
         "source": settings["source"],
         "licence": settings["licence"],
@@ -62,6 +65,7 @@ def preprocess_images(
     }
     channels, size = list(settings["channels"]), int(settings["size"])
     problems: list[str] = []
+    grids: list[np.ndarray] = []
     with write_images(out, channels, names, size, attrs) as writer, stage.Progress("images", len(listed.ids)) as bar:
         for start, block in _blocks(images_dir, listed.ids, settings, problems):
             stop = start + len(block)
@@ -72,10 +76,25 @@ def preprocess_images(
                 group_names[start:stop],
                 {name: values[start:stop] for name, values in columns.items()},
             )
+            grids.append(duplicates.grid_means(block))
             bar.update(stop)
         if problems:
             raise stage.UserError(_summary(problems, images_dir))
+        pairs = _duplicates(np.concatenate(grids), settings["duplicates"], listed.ids, attrs)
+        group_names = grouping.connected(shared, len(listed.ids), pairs)
+        writer.regroup(group_names)
     stage.log.info("%d images, %d groups, %d classes", len(listed.ids), len(set(group_names)), len(names))
+
+
+def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str, Any]) -> list[tuple[int, int]]:
+    """Pairs of near-duplicates, told in the log and in the attributes of the set."""
+    if not least:
+        return []
+    found = duplicates.near_duplicates(grids, least)
+    examples = [[ids[one], ids[other], round(likeness, 4)] for one, other, likeness in found[:SHOWN]]
+    attrs["duplicates"] = json.dumps({"least": least, "pairs": len(found), "examples": examples})
+    stage.log.info("%d pairs of near-duplicates, joined into common groups", len(found))
+    return [(one, other) for one, other, _ in found]
 
 
 def _blocks(

@@ -79,6 +79,11 @@ class Arm:
         return self.folder / "predictions.h5"
 
     @property
+    def resume(self) -> Path:
+        """Where a training in progress lies."""
+        return self.folder / "resume.pt"
+
+    @property
     def trained(self) -> bool:
         """Whether its weights are there and are those of this very task."""
         return classifier_file.read_digest(self.classifier) == self.digest
@@ -228,7 +233,7 @@ def train_arm(arm: Arm, data: Fold, seed: int) -> None:
     partners, inherited = partners_of(arm, real, seed)
     # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
     task = files.digest([arm.digest, hardware.describe(hardware.device())])
-    resume = Resume(arm.folder / "resume.pt", task)
+    resume = Resume(arm.resume, task)
     with stage.Progress(arm.name, total=arm.settings["steps"]) as bar:
         result = train(
             arm.settings,
@@ -256,12 +261,16 @@ def train_arm(arm: Arm, data: Fold, seed: int) -> None:
 def predict_arm(arm: Arm, data: Fold) -> None:
     """Ask a trained arm about the parts it was not fitted on, and write what it says."""
     trained = classifier_file.read(arm.classifier)
+    if trained.digest != arm.digest:
+        raise stage.UserError(f"{arm.classifier} was replaced by another run meanwhile: run again when that has ended")
     network = trained.network(hardware.device())
     parts = {}
     for role in PURPOSES:
         part = data.part(role)
         logits = classifier_file.predict(network, part.images, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
+    # A kill just after the weights were written leaves this behind.
+    arm.resume.unlink(missing_ok=True)
     record = Provenance.from_json(trained.provenance).merged(data.source.provenance())
     predictions.write_predictions(
         arm.predictions,

@@ -171,6 +171,10 @@ class ImageWriter:
         # Labels follow in `finish`: the digest must not depend on how the images were cut into blocks.
         self._hash.update(images.tobytes())
 
+    def regroup(self, groups: Sequence[str]) -> None:
+        """Replace the groups of all images, where they are known only once every image has been seen."""
+        self._text["groups"] = list(map(str, groups))
+
     def finish(self, attrs: dict[str, Any]) -> None:
         """Write what is known only at the end: labels, text columns, attributes and the content digest."""
         count = len(self._images)

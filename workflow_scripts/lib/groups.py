@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
-def connected(columns: Sequence[Sequence[str]], count: int) -> list[str]:
-    """Group names of `count` images: images that share a value in any column are connected, through any chain.
+def connected(columns: Sequence[Sequence[str]], count: int, pairs: Iterable[tuple[int, int]] = ()) -> list[str]:
+    """Group names of `count` images: images that share a value in any column, and the pairs given, are connected,
+    through any chain.
 
     Empty values connect nothing. A group is named after its first image's values, so names stay readable."""
     parent = list(range(count))
@@ -24,6 +25,9 @@ def connected(columns: Sequence[Sequence[str]], count: int) -> list[str]:
                 # The smaller root wins, so that a group's root is its first image.
                 one, other = sorted((root(index), root(first.setdefault(value, index))))
                 parent[other] = one
+    for pair in pairs:
+        one, other = sorted(map(root, pair))
+        parent[other] = one
     return [_name(columns, root(index)) for index in range(count)]
 
 

@@ -1,0 +1,57 @@
+"""Near-duplicates: images that show the same pixels again, perhaps turned, mirrored, rescaled or compressed anew.
+
+Each image gets a perceptual hash: its channels averaged over an 8 × 8 grid, less what all images have in common, as
+whole numbers. Two images are near-duplicates if their hashes, in any of the eight orientations, correlate almost
+perfectly. Averaging over a grid commutes with turning, so that only the hash has to be turned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+GRID = 8
+BLOCK = 1024  # images compared at a time
+
+
+def grid_means(images: np.ndarray) -> np.ndarray:
+    """Mean brightness on the grid: uint8 (n, C, H, W) -> uint8 (n, C, 8, 8). The sides are multiples of 8."""
+    n, channels, height, width = images.shape
+    cells = images.reshape(n, channels, GRID, height // GRID, GRID, width // GRID)
+    return np.rint(cells.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8)
+
+
+def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
+    """The eight orientations of grids (..., 8, 8)."""
+    for mirrored in (grids, grids[..., ::-1]):
+        for quarters in range(4):
+            yield np.rot90(mirrored, quarters, axes=(-2, -1))
+
+
+def hashes(grids: np.ndarray) -> np.ndarray:
+    """Unit vectors float32 (n, C, 8, 8) of what sets each image apart; zero for an image that nothing sets apart."""
+    # The common picture must look the same from all sides, or turning an image would change its hash.
+    common = np.mean([view for view in turned(grids.mean(axis=0, dtype=np.float64))], axis=0)
+    apart = grids - common.astype(np.float32)
+    # Each channel weighs alike, however bright it is stained.
+    apart /= np.maximum(np.sqrt((apart**2).mean(axis=(0, 2, 3), keepdims=True)), 1e-6)
+    length = np.sqrt((apart**2).sum(axis=(1, 2, 3), keepdims=True))
+    flat = grids.max(axis=(1, 2, 3), keepdims=True) == grids.min(axis=(1, 2, 3), keepdims=True)
+    return np.where(flat, 0, apart / np.maximum(length, 1e-6)).astype(np.float32)
+
+
+def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, float]]:
+    """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation."""
+    units = hashes(grids)
+    flat = units.reshape(len(units), -1)
+    found: dict[tuple[int, int], float] = {}
+    for view in turned(units):
+        other = np.ascontiguousarray(view).reshape(len(units), -1)
+        for start in range(0, len(flat), BLOCK):
+            # Pairs below the diagonal come up in the inverse orientation.
+            likeness = flat[start : start + BLOCK] @ other[start:].T
+            for row, column in zip(*np.nonzero(likeness >= least), strict=True):
+                if row < column:
+                    pair = (start + int(row), start + int(column))
+                    found[pair] = max(found.get(pair, -1.0), float(likeness[row, column]))
+    return [(*pair, likeness) for pair, likeness in sorted(found.items())]
