@@ -64,7 +64,7 @@ def test_forest_shows_every_comparison(run: FakeRun, found: results.Results) -> 
             shown.split()
         )
     assert shown.index("pool") < shown.index("resample_real") < shown.index("mix_loss")
-    assert "smallest effect of interest (0.02)" in shown
+    assert "smallest effect of interest, 0.02" in shown
 
 
 def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: results.Results) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests import fake_run
 from tests.fake_run import FakeRun
+from workflow_scripts import report
 from workflow_scripts.lib import judging, page, results, verdicts
 
 BROWSER = next(
@@ -152,6 +153,7 @@ def test_data_certificate_and_run_times(run: FakeRun, text: str) -> None:
         times = {row["stage"]: row for row in csv.DictReader(handle)}
     assert float(times["train_ddpm"]["seconds"]) == 101.5
     assert float(times["train_ddpm"]["memory"]) == 812.5
+    assert float(times["all stages"]["seconds"]) == pytest.approx(101.5 + 80.25 + 9.0)
     with run.path("tables/data_roles.csv").open() as handle:
         roles = list(csv.DictReader(handle))
     assert [row["fold"] for row in roles] == ["repeat 0, fold 0", "repeat 0, fold 1"]
@@ -169,6 +171,15 @@ def test_a_leak_is_not_called_clean(run: FakeRun) -> None:
         fake_run.write_report(run)
     assert '<p class="note bad">1 check LEAK, 12 checks clean.' in " ".join(leaky.split())
     assert 'class="alarm"' in leaky
+
+
+def test_heavy_panels_become_links(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "PANEL_BYTES", 10)
+    names = [(f"{plan}/0/0", run.path(f"figures/images_{plan}_0.svg")) for plan in fake_run.PLANS]
+    shown = report.panels(names, run.path("report.html"))
+    # The first plan is shown whatever it weighs.
+    assert [bool(panel["svg"]) for panel in shown] == [True, False]
+    assert shown[1]["files"]["svg"] == "figures/images_balanced_0.svg"
 
 
 def test_missing_answer_is_the_users_to_mend(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +210,13 @@ SIZES = {"test_groups": 1048, "test_images": 2401}
 BOTH = "a gain of up to 0.012 or a loss of up to 0.008"
 VERDICTS = [
     (judging.HELPS, (0.031, 0.01, 0.052), "helped", "raised macro-F1 by 0.031", "any gain from 0.010 to 0.052"),
-    (judging.NO_MORE, (0.031, 0.01, 0.052), "not provably more", "not shown to exceed that of its control", "any gain"),
+    (
+        judging.NO_MORE,
+        (0.031, 0.01, 0.052),
+        "not provably more than the control",
+        "not shown to exceed that of its control",
+        "any gain",
+    ),
     (judging.HURTS, (-0.031, -0.052, -0.01), "hurt", "lowered macro-F1 by 0.031", "any loss from 0.010 to 0.052"),
     (f"{judging.NO_DIFFERENCE} 0.012", (0.002, -0.008, 0.012), "no difference", "difference larger than 0.012", BOTH),
     (judging.INCONCLUSIVE, (0.01, -0.008, 0.012), "Undecided", "inconclusive", BOTH),
@@ -232,6 +249,11 @@ def test_sentences_of_the_judge_and_of_the_page_agree_on_kinds() -> None:
     }
     assert len({verdicts.headline(said) for said in reached}) == len(reached)
     assert all(word in verdicts.headline(said) for said, word in reached.items())
+
+
+def test_an_arm_of_real_images_is_not_called_generated() -> None:
+    said = verdicts.opening(answer(judging.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject="The arm resample_real")
+    assert said.headline == "The arm resample_real helped"
 
 
 def test_sentence_without_control_interval_or_repeats() -> None:

@@ -241,7 +241,7 @@ def draw_gap(found: Results) -> Figure:
         axes.set_title(SHORT_NAMES.get(metric, metric))
     handles = [
         Line2D([], [], ls="", marker="o", mfc=PAPER, mec=MUTED, mew=1.2, label="validation part"),
-        Line2D([], [], ls="", marker="o", color=GAIN, label="test part (unseen proteins)"),
+        Line2D([], [], ls="", marker="o", color=GAIN, label="test part (unseen groups)"),
     ]
     fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=2, handlelength=1.2)
     return fig

@@ -123,7 +123,8 @@ def draw_generators(courses: pd.DataFrame) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(True, which="major", color=GRID)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    narrow = courses["value"].max() < 8 * courses["value"].min()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8) if narrow else (1, 2, 5)))
     axes.minorticks_off()
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
@@ -154,6 +155,7 @@ def draw_classifiers(courses: pd.DataFrame, controls: dict[str, str]) -> Figure:
         axes.grid(True, axis="y", color=GRID)
         axes.set_title(SHOWN[quantity])
         axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         if index == len(quantities) - 1:
             axes.set_xlabel("optimiser step")
         else:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import evidence, fold_table, page, results, stage, verdicts
+from workflow_scripts.lib import arms, evidence, fold_table, page, results, stage, verdicts
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.files import write_text
 from workflow_scripts.lib.page import Table
@@ -30,6 +30,7 @@ from workflow_scripts.lib.results import METRIC_NAMES, Results
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("forest", "classes", "gap", "generators", "classifiers")
+PANEL_BYTES = 8 * 2**20
 # What makes a group a protein: the columns that images may be grouped by.
 PROTEIN_COLUMNS = {"gene", "protein", "antibody"}
 
@@ -125,7 +126,11 @@ def opening(found: Results, unit: str) -> verdicts.Opening:
     """The first paragraph, from the answer that the judge wrote down."""
     if "answer" not in found.facts or "sizes" not in found.facts:
         raise stage.UserError("analysis.json holds no answer: delete it and run again")
-    return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit)
+    arm = found.facts["answer"]["arm"]
+    method = arms.METHODS.get(found.facts.get("arms", {}).get(arm, {}).get("method"))
+    # An arm of real images alone must not be praised or blamed for generated ones.
+    subject = f"The arm {arm}" if method and not method.needs_plan else verdicts.GENERATED
+    return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit, subject)
 
 
 def describe_data(images: Path, tables: list[tuple[str, Path]], config: dict[str, Any]) -> dict[str, Any]:
@@ -211,14 +216,20 @@ def _figure(path: Path, name: str, alt: str, out: Path) -> dict[str, Any]:
 
 
 def panels(paths: list[tuple[str, Path]], out: Path) -> list[dict[str, Any]]:
-    """Per plan the panel of its first fold, to be shown, and links to those of the other folds."""
+    """Per plan the panel of its first fold, to be shown, and links to those of the other folds.
+
+    Panels of many classes and large images are heavy: once the page holds PANEL_BYTES of them, the rest are links."""
     plans: dict[str, dict[str, Any]] = {}
+    used = 0
     for index, (where, path) in enumerate(paths):
         plan, repeat, fold = _place(where)
         title = f"repeat {repeat}, fold {fold}"
         if plan not in plans:
             alt = f"Held-out real images beside images that plan {plan} generated, class by class ({title})."
             plans[plan] = {"plan": plan, "title": title, "others": []} | _figure(path, f"panel{index}", alt, out)
+            used += len(plans[plan]["svg"])
+            if used > PANEL_BYTES and len(plans) > 1:
+                plans[plan]["svg"] = ""
         else:
             plans[plan]["others"].append({"title": title, "path": os.path.relpath(path, out.parent)})
     return list(plans.values())

@@ -31,7 +31,7 @@ def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
 def hashes(grids: np.ndarray) -> np.ndarray:
     """Unit vectors float32 (n, C, 8, 8) of what sets each image apart; zero for an image that nothing sets apart."""
     # The common picture must look the same from all sides, or turning an image would change its hash.
-    common = np.mean([view for view in turned(grids.mean(axis=0, dtype=np.float64))], axis=0)
+    common = np.mean(list(turned(grids.mean(axis=0, dtype=np.float64))), axis=0)
     apart = grids - common.astype(np.float32)
     # Each channel weighs alike, however bright it is stained.
     apart /= np.maximum(np.sqrt((apart**2).mean(axis=(0, 2, 3), keepdims=True)), 1e-6)

@@ -107,7 +107,7 @@ def by_class(found: Results) -> Table:
         row = {"class": kind, "judged": "yes" if kind in found.judged else "not judged"}
         row |= {"positive_groups": facts.get("positive_groups"), "positives": facts.get("positives")}
         row |= {"chance": found.score(found.baseline, "prevalence", kind=kind)}
-        rows.append(row | {f"arm_{n}": found.score(arm, metric, kind=kind) for n, arm in enumerate(arms)})
+        rows.append(row | {f"{metric}_{arm}": found.score(arm, metric, kind=kind) for arm in arms})
     name = results.SHORT_NAMES.get(metric, metric)
     columns = [
         Column("class", "class", "name"),
@@ -116,7 +116,7 @@ def by_class(found: Results) -> Table:
         Column("positives", "test images", "count"),
         Column("chance", "share of images", "percent"),
     ]
-    columns += [Column(f"arm_{n}", arm, "number", 2) for n, arm in enumerate(arms)]
+    columns += [Column(f"{metric}_{arm}", arm, "number", 2) for arm in arms]
     return Table(
         "classes",
         f"{name} on the test part, class by class",
@@ -229,6 +229,10 @@ def run_times(folder: Path) -> Table:
             {"stage": stage.removesuffix(".tsv"), "jobs": len(jobs), "seconds": seconds.sum(), "longest": seconds.max()}
             | {"memory": float(memory.max()) if memory.notna().any() else None}
         )
+    if rows:
+        whole = {name: sum(row[name] for row in rows) for name in ("jobs", "seconds")}
+        largest = {name: max((row[name] for row in rows if row[name]), default=None) for name in ("longest", "memory")}
+        rows.append({"stage": "all stages", "is_total": True} | whole | largest)
     columns = [
         Column("stage", "stage", "name"),
         Column("jobs", "jobs", "count"),
@@ -236,7 +240,8 @@ def run_times(folder: Path) -> Table:
         Column("longest", "longest job", "seconds"),
         Column("memory", "peak memory (MB)", "count"),
     ]
-    return Table("run_times", "Run time of the stages that this page rests upon", columns, rows)
+    caption = "Run time of the stages that this page rests upon, one after the other"
+    return Table("run_times", caption, columns, rows, mark=lambda row: "total" if row.get("is_total") else "")
 
 
 def versions(root: Path) -> Table:

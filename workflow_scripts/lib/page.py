@@ -98,7 +98,10 @@ def _csv_cells(row: dict[str, Any], column: Column) -> list[Any]:
     value = row.get(column.key)
     values = list(value) if column.kind == "difference" and value is not None else [value]
     values += [None] * (len(_csv_names(column)) - len(values))
-    clean = [None if isinstance(item, float) and math.isnan(item) else item for item in values]
+    # Nine digits: more than anything here is known to, fewer than the last bits of a sum.
+    clean = [
+        item if not isinstance(item, float) else "" if math.isnan(item) else float(f"{item:.9g}") for item in values
+    ]
     # Spreadsheets run text that starts like a formula.
     return [f"'{item}" if isinstance(item, str) and item[:1] in ("=", "+", "-", "@") else item for item in clean]
 

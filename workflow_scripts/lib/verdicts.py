@@ -7,6 +7,7 @@ from typing import Any
 
 from workflow_scripts.lib import judging
 
+GENERATED = "Generated training images"
 METRICS = {"macro_f1": "macro-F1", "map": "mean average precision", "micro_f1": "micro-F1"}
 
 
@@ -20,25 +21,30 @@ class Opening:
     limits: str  # which differences the data do not exclude
 
 
-def opening(answer: dict[str, Any], sizes: dict[str, int], judged: int, unit: str = "protein") -> Opening:
-    """The opening for the `answer` and `sizes` of analysis.json; `unit` is what a group is, in the singular."""
+def opening(
+    answer: dict[str, Any], sizes: dict[str, int], judged: int, unit: str = "protein", subject: str = GENERATED
+) -> Opening:
+    """The opening for the `answer` and `sizes` of analysis.json; `unit` is what a group is, in the singular, and
+    `subject` what the arm adds."""
     arm, baseline = answer["arm"], answer["baseline"]
     metric = METRICS.get(answer["metric"], answer["metric"]) + (f" per {unit}" if answer["level"] == "protein" else "")
     groups = "".join((f"{sizes['test_groups']:,} unseen {unit}", "" if sizes["test_groups"] == 1 else "s"))
     where = f"On {groups} ({sizes['test_images']:,} images; {judged} class{'' if judged == 1 else 'es'} judged)"
     change = movement(answer["difference"], metric, f"against {baseline}")
     sentence = f"{where}, {arm} {change} ({interval(answer)}): {meaning(answer['verdict'], arm, answer['control'])}."
-    return Opening(headline(answer["verdict"]), sentence, of_control(answer, metric), not_excluded(answer, metric))
+    return Opening(
+        headline(answer["verdict"], subject), sentence, of_control(answer, metric), not_excluded(answer, metric)
+    )
 
 
-def headline(verdict: str) -> str:
+def headline(verdict: str, subject: str = GENERATED) -> str:
     """The verdict as the title of the answer."""
     kind = kind_of(verdict)
     return {
-        judging.HELPS: "Generated training images helped",
-        judging.NO_MORE: "Generated training images helped, but not provably more than their control",
-        judging.HURTS: "Generated training images hurt",
-        judging.NO_DIFFERENCE: "Generated training images made no difference worth having",
+        judging.HELPS: f"{subject} helped",
+        judging.NO_MORE: f"{subject} helped, but not provably more than the control",
+        judging.HURTS: f"{subject} hurt",
+        judging.NO_DIFFERENCE: f"{subject} made no difference worth having",
         judging.INCONCLUSIVE: "Undecided: the data allow a gain as well as a loss",
     }[kind]
 
