@@ -46,7 +46,6 @@ def test_merging_unites_purposes_and_changes_neither():
     }  # fmt: skip
     assert list(one.of("fit")) == [1]
     assert list(other.of("fit")) == [2]
-    assert list(both.only("threshold", "score").rows) == ["threshold"]
 
 
 @pytest.mark.parametrize("other", [Provenance("another", 13), Provenance("digest", 14)], ids=["digest", "count"])

@@ -245,7 +245,8 @@ def train_arm(arm: Arm, data: Fold, seed: int) -> None:
             lambda step, numbers: bar.update(step, **numbers),
         )
     source = data.source
-    record = source.provenance().only("fit", "select").merged(*([inherited] if inherited else []))
+    # What this arm used, whatever else this process has read for other arms.
+    record = real.provenance.merged(validation.provenance, *([inherited] if inherited else []))
     classifier = Classifier(
         arm.name, data.repeat, data.fold, source.classes, source.channels, source.size, arm.settings, result.mean,
         result.std, result.weights, record.to_json(), arm.digest, result.history, result.numbers,
@@ -271,7 +272,7 @@ def predict_arm(arm: Arm, data: Fold) -> None:
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
     # A kill just after the weights were written leaves this behind.
     arm.resume.unlink(missing_ok=True)
-    record = Provenance.from_json(trained.provenance).merged(data.source.provenance())
+    record = Provenance.from_json(trained.provenance).merged(*(data.part(role).provenance for role in PURPOSES))
     predictions.write_predictions(
         arm.predictions,
         Predictions(

@@ -36,6 +36,7 @@ class Part:
     ids: np.ndarray  # str (n,)
     groups: np.ndarray  # str (n,)
     rows: np.ndarray  # int64 (n,), where they stand in the set
+    provenance: Provenance  # that they were read, and for what
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,7 +119,9 @@ class ImageSet:
             else:
                 unique, back = np.unique(wanted, return_inverse=True)
                 images[block] = self._file["images"][unique][back]
-        return Part(images, labels, self.ids[chosen], self.groups[chosen], chosen)
+        record = Provenance(self.digest, len(self))
+        record.record(purpose, chosen)
+        return Part(images, labels, self.ids[chosen], self.groups[chosen], chosen, record)
 
     def provenance(self) -> Provenance:
         """What was read so far, and for what."""

@@ -46,10 +46,6 @@ class Provenance:
                 out.record(purpose, other.of(purpose))
         return out
 
-    def only(self, *purposes: str) -> Provenance:
-        """The part of the record that speaks of these purposes."""
-        return Provenance(self.images, self.count, {name: self.rows[name] for name in purposes if name in self.rows})
-
     def to_json(self) -> str:
         """One line of text: a compressed bit per image and purpose."""
         packed = {
