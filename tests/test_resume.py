@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from workflow_scripts.lib.resume import Resume
+from workflow_scripts.lib.stage import UserError
 
 
 @pytest.fixture
@@ -90,3 +91,13 @@ def test_a_failed_save_keeps_the_last_checkpoint(tmp_path):
         resume.save({"step": lambda: 2})
     assert resume.load() == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["unet.resume.pt"]
+
+
+def test_a_checkpoint_is_due_after_the_time_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
+    assert Resume(tmp_path / "unet.resume.pt", "task").due()
+    monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "3600")
+    assert not Resume(tmp_path / "unet.resume.pt", "task").due()
+    monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "often")
+    with pytest.raises(UserError, match="MIXLOC_CHECKPOINT_SECONDS"):
+        Resume(tmp_path / "unet.resume.pt", "task")

@@ -211,7 +211,7 @@ def test_lambdas_are_beta_and_shared():
 
 @pytest.mark.parametrize(("kind", "save_every"), [("mix_representation", 60.0), ("pool", 60.0), ("mix_loss", 0.0)])
 def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, kind, save_every):
-    monkeypatch.setattr(training, "SAVE_EVERY", save_every)
+    monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", str(save_every))
     entry = next(entry for entry in ALL if entry["name"] == kind)
     settings = arms.effective(entry, SECTION | {"steps": 9, "checkpoints": 3})
     real, made = training.Images(*cells(40, 1)), training.Images(*cells(20, 2), synthetic=True)

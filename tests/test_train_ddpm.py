@@ -160,7 +160,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("settings", [UNET, MINIMAL | {"label_sampling": "balanced"}])
-def test_killed_and_resumed_equals_undisturbed(tmp_path, settings):
+def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, settings):
+    monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     images, labels = make_data(tmp_path)
     pixels = Pixels.fitted(settings["pixels"], images)
 
@@ -171,7 +172,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, settings):
 
         # A checkpoint after every step; the kill comes between a step and its checkpoint.
         resume = Resume(path, "task")
-        arguments = (images, labels, settings, pixels, 3, torch.device("cpu"), torch.float32, resume, progress, 0.0)
+        arguments = (images, labels, settings, pixels, 3, torch.device("cpu"), torch.float32, resume, progress)
         return generator_training.train(*arguments)
 
     whole = go(tmp_path / "a.resume.pt")
@@ -191,7 +192,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, settings):
 def test_sampling_goes_on_where_it_was_killed(folder, monkeypatch):
     assert train_ddpm.main(train_line(folder, UNET)) == 0
     assert sample_ddpm.main(sample_line(folder, PLAN)) == 0
-    monkeypatch.setattr(sample_ddpm, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     real_sample, calls = sample_ddpm.diffusion.sample, []
 
     def dies_in_the_third_batch(*arguments):

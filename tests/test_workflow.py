@@ -192,7 +192,8 @@ def test_bad_config_is_one_line_before_any_job(finished: Checkout, tmp_path: Pat
 def stage_command(checkout: Checkout, rule: str, target: str) -> str:
     """The stage's command line as `snakemake -np` prints it for a target."""
     lines = checkout.snakemake("--dry-run", "--printshellcmds", "--forcerun", rule, "--", target).stdout.splitlines()
-    return next(line.strip() for line in lines if line.strip().startswith(f"python -m workflow_scripts.{rule} "))
+    marker = f"python -m workflow_scripts.{rule} "
+    return next(line[line.index(marker) :] for line in lines if marker in line)
 
 
 def weights(path: Path) -> dict[str, bytes]:

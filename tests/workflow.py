@@ -74,7 +74,9 @@ class Checkout:
 
     def environment(self) -> dict[str, str]:
         """The test's own Python comes first, as in an activated environment."""
-        return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # Training keeps a checkpoint after every step, so that there is always one to kill behind.
+        return os.environ | {"PATH": path, "MIXLOC_CHECKPOINT_SECONDS": "0"}
 
     def planned(self, *options: str) -> set[str]:
         """Rules that a run would execute now."""

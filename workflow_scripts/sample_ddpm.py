@@ -39,7 +39,6 @@ from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKPOINT_SECONDS = 30.0
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -146,7 +145,6 @@ def make_images(
     calls = len(diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"])) * (
         2 if settings["sampler"] == "heun" else 1
     )
-    last_save = time.monotonic()
     with stage.Progress("sample", total=len(batches) * calls) as bar, torch.inference_mode():
         for number, start in enumerate(batches):
             if number < len(done):
@@ -165,9 +163,8 @@ def make_images(
             )
             done.append(_checked(made.pixels.to_bytes(x), x, number).cpu())
             bar.update((number + 1) * calls)
-            if time.monotonic() - last_save >= CHECKPOINT_SECONDS:
+            if resume.due():
                 resume.save({"batches": done})
-                last_save = time.monotonic()
     return torch.cat(done).numpy()
 
 

@@ -22,7 +22,6 @@ from workflow_scripts.lib.seeds import derive
 from workflow_scripts.lib.stage import UserError
 from workflow_scripts.lib.unet import make_network
 
-CHECKPOINT_SECONDS = 20.0
 HISTORY_ROWS = 200  # about so many rows of history, however long the training
 CHECK_EVERY = 20  # steps between looks at the loss, which on a GPU wait for it
 
@@ -187,7 +186,6 @@ def train(
     dtype: torch.dtype,
     resume: Resume,
     progress: Callable[[int, float], None] = lambda step, loss: None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Trained:
     """Train a generator on images uint8 (n, C, s, s) and labels (n, K); `progress(step, loss)` hears how it goes."""
     objective = diffusion.make_objective(settings["objective"])
@@ -206,8 +204,7 @@ def train(
         state.restore(saved)
     exponent = ema_exponent(settings["ema_width"]) if settings["ema_width"] > 0 else None
     steps, every = int(settings["steps"]), max(1, int(settings["steps"]) // HISTORY_ROWS)
-    before, last_save = state.seconds, time.monotonic()
-    started = last_save
+    before, started = state.seconds, time.monotonic()
     while state.step < steps:
         loss = _one_step(state, objective, examples, pixels, settings, derive(seed, "step", state.step), device)
         state.step += 1
@@ -222,10 +219,9 @@ def train(
             rate = learning_rate(settings, state.step - 1)
             state.history.append([state.step, state.step * examples.batch, mean, rate, state.seconds])
             state.losses = []
-        if time.monotonic() - last_save >= checkpoint_seconds and state.step < steps:
+        if resume.due() and state.step < steps:
             _check(loss, state.step)
             resume.save(state.saved())
-            last_save = time.monotonic()
     return Trained({name: value.cpu() for name, value in state.average.items()}, state.history, state.seconds)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from workflow_scripts.lib.files import atomic
-from workflow_scripts.lib.stage import log
+from workflow_scripts.lib.stage import UserError, log
+
+# Seconds between checkpoints. Not a setting of the run: how often is a matter of the machine, and changes no result.
+VARIABLE, DEFAULT_SECONDS = "MIXLOC_CHECKPOINT_SECONDS", 20.0
 
 
 class Resume:
@@ -18,6 +23,11 @@ class Resume:
 
     def __init__(self, path: Path, digest: str) -> None:
         self.path, self.digest = Path(path), digest
+        self._every, self._saved_at = _interval(), time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint (or the start) is long enough ago for another one."""
+        return time.monotonic() - self._saved_at >= self._every
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, or None where there is none for this very task; says which."""
@@ -39,7 +49,17 @@ class Resume:
         """Replace the checkpoint; a kill at any moment leaves the old one or the new one."""
         with atomic(self.path) as part:
             torch.save({"digest": self.digest, "state": state}, part)
+        self._saved_at = time.monotonic()
 
     def clear(self) -> None:
         """Remove the checkpoint: the task is done."""
         self.path.unlink(missing_ok=True)
+
+
+def _interval() -> float:
+    text = os.environ.get(VARIABLE, "")
+    try:
+        seconds = float(text) if text else DEFAULT_SECONDS
+    except ValueError:
+        raise UserError(f"{VARIABLE} = {text!r} is no number of seconds") from None
+    return seconds

@@ -21,8 +21,6 @@ from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 from workflow_scripts.lib.strategies import Batch
 
-# Seconds between resume points where checkpoints are further apart.
-SAVE_EVERY = 60.0
 # One value of each at every checkpoint; `loss` is the mean since the one before.
 HISTORY = (
     "step", "images", "loss", "learning_rate", "validation_loss", "validation_map", "validation_macro_f1", "seconds",
@@ -323,7 +321,7 @@ def train(
     saved = resume.load()
     first = trainer.restore(saved) if saved else 0
     checkpoints = checkpoint_steps(settings)
-    since = last_save = time.monotonic()
+    since = time.monotonic()
     before = trainer.seconds
     for number in range(first, settings["steps"]):
         trainer.advance(number)
@@ -332,9 +330,8 @@ def train(
         if due:
             trainer.check(validation)
             trainer.seconds = before + time.monotonic() - since
-        if due or time.monotonic() - last_save > SAVE_EVERY:
+        if due or resume.due():
             resume.save(trainer.state())
-            last_save = time.monotonic()
         report(number + 1, {name: values[-1] for name, values in trainer.history.items() if values and name in SHOWN})
     numbers = {
         "seconds": trainer.seconds,
