@@ -1,13 +1,43 @@
 # Scores, comparisons and the proof that no test image was learned from.
 #
 # Needs:  the lists of arms of every fold (arms/batch{batch}.json)
-# Makes:  results/{run}/metrics.csv, comparisons.csv, thresholds.csv, analysis.json, leaks.csv
+# Makes:  results/{run}/declaration.json before arms are trained; metrics.csv, comparisons.csv, thresholds.csv, analysis.json, leaks.csv
+
+
+rule declare_analysis:
+    """What will be judged, hashed and written to a ledger before the first test prediction."""
+    input:
+        code=code("declare_analysis"),
+    output:
+        "results/{run}/declaration.json",
+    params:
+        folder="results/{run}",
+        ledger="results/{run}/declarations.jsonl",
+        settings=lambda wildcards: as_json(CONFIG["analysis"], strategies=CONFIG["strategies"]),
+    log:
+        "results/{run}/logs/declare_analysis/declare_analysis.log",
+    benchmark:
+        "results/{run}/benchmarks/declare_analysis/declare_analysis.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.declare_analysis"
+        " --run-folder {params.folder:q}"
+        " --ledger {params.ledger:q}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
 
 
 rule aggregate_metrics:
     """Scores of every arm, and every arm beside its baseline and its control with intervals."""
     input:
         arms=all_arms,
+        declaration="results/{run}/declaration.json",
         code=code("aggregate_metrics"),
     output:
         metrics=report(
@@ -38,6 +68,7 @@ rule aggregate_metrics:
     shell:
         "python -m workflow_scripts.aggregate_metrics"
         " --arms {input.arms:q}"
+        " --declaration {input.declaration:q}"
         " --metrics {output.metrics:q}"
         " --comparisons {output.comparisons:q}"
         " --thresholds {output.thresholds:q}"

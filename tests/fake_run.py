@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts import aggregate_metrics, plot_arms, plot_images, plot_training, report
+from workflow_scripts import aggregate_metrics, declare_analysis, plot_arms, plot_images, plot_training, report
 from workflow_scripts.lib import fold_table
 from workflow_scripts.lib.dataset import write_images
 from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
@@ -46,6 +46,7 @@ CONFIG = {
     "data": {"source": "simulated"},
     "note": "<img src=x onerror=alert(2)>",
     "make_folds": {"folds": 2, "repeats": 1},
+    "analysis": {"minimum_positive_groups": 5},
 }
 
 
@@ -71,7 +72,9 @@ class FakeRun:
         return self.folder / name
 
     def _images(self, rng: np.random.Generator) -> None:
+        pairs = {"least": 0.95, "pairs": 1, "examples": [["cell0001", "<u>cell0005</u>", 0.97]]}
         attrs = {"source": "<b>made</b> by a test", "licence": "none", "credit": "nobody"}
+        attrs |= {"duplicates": json.dumps(pairs)}
         shape = (len(CHANNELS), self.size, self.size)
         noise = rng.integers(0, 255, (len(self.ids), *shape), dtype=np.uint8)
         with write_images(self.path("images.h5"), CHANNELS, CLASSES, self.size, attrs) as writer:
@@ -132,8 +135,13 @@ class FakeRun:
         paths = [self.path(f"{name}.{'json' if name == 'analysis' else 'csv'}") for name in names]
         words = [word for name, path in zip(names, paths, strict=True) for word in (f"--{name}", str(path))]
         settings = json.dumps(ANALYSIS | {"strategies": strategies})
+        declaration = self.path("declaration.json")
+        declared = ["--run-folder", str(self.path(".")), "--ledger", str(self.path("declarations.jsonl"))]
+        assert declare_analysis.main([*declared, "--out", str(declaration), "--settings", settings]) == 0
         status = aggregate_metrics.main(
             [
+                "--declaration",
+                str(declaration),
                 "--arms",
                 *map(str, self.arms),
                 *words,
@@ -151,6 +159,8 @@ class FakeRun:
         lines = ["artefact,repeat,fold,purpose,images,allowed_roles,overlap_images,overlap_groups,status"]
         lines += [f"arm {name},0,{fold},fit,180,train,0,0,clean" for name, _, _ in ARMS for fold in range(2)]
         self.path("leaks.csv").write_text("\n".join(lines) + "\n")
+        rows = ["Id,file,kind,reason", "x1,x1_red.png,missing,is missing", "x2,<i>x2.png</i>,truncated,ends early"]
+        self.path("left_out.csv").write_text("\n".join(rows) + "\n")
         for stage, seconds in (("train_ddpm", 101.5), ("train_classifier", 80.25), ("simulate_cells", 9.0)):
             file = self.path(f"benchmarks/{stage}/repeat0_fold0.tsv")
             file.parent.mkdir(parents=True)
@@ -165,13 +175,25 @@ SETTINGS = {
 }
 
 
+DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
+
+
+def draw_data(run: FakeRun) -> int:
+    """Run plot_data; its exit status."""
+    words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
+    words += [word for name in DATA_FIGURES for word in (f"--{name}", str(run.path(f"figures/data_{name}.svg")))]
+    settings = {"per_class": 6, "protein_channel": "green", "minimum_positive_groups": 5}
+    words += ["--table", str(run.path("intensity.csv")), "--settings", json.dumps(settings)]
+    return plot_data.main([*words, "--log", str(run.path("log"))])
+
+
 def draw_figures(run: FakeRun) -> dict[str, int]:
-    """Run the three plotting programs; their exit statuses."""
+    """Run the plotting programs; their exit statuses."""
     log, tables = ["--log", str(run.path("log"))], []
     for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
         tables += [f"--{name.split('.')[0]}", str(run.path(name))]
     figure = {name: str(run.path(f"figures/{name}.svg")) for name in ("forest", "classes", "gap")}
-    status = {}
+    status = {"plot_data": draw_data(run)}
     words = [word for name, path in figure.items() for word in (f"--{name}", path)]
     status["plot_arms"] = plot_arms.main([*tables, *words, "--settings", "{}", *log])
     histories = [f"unet/0/{fold}={run.path(f'repeat0/fold{fold}/generators/unet.history.csv')}" for fold in range(2)]
@@ -200,7 +222,8 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
         "--assess",
         *(f"{plan}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.assess.csv')}" for plan, fold in places),
     ]
-    names = ("forest", "classes", "gap", "generators", "classifiers")
+    names = ("forest", "classes", "gap", "generators", "classifiers", *(f"data_{name}" for name in DATA_FIGURES))
+    words += ["--intensity", str(run.path("intensity.csv")), "--left-out", str(run.path("left_out.csv"))]
     words += ["--figures", *(f"{name}={run.path(f'figures/{name}.svg')}" for name in names)]
     words += [
         "--panels",

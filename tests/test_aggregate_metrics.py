@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from tests.worlds import ANALYSIS, CLASSES, STRATEGIES, World
-from workflow_scripts import aggregate_metrics
+from workflow_scripts import aggregate_metrics, declare_analysis
+from workflow_scripts.lib import answer
 from workflow_scripts.lib.predictions import Scored, read_predictions, write_predictions
 
 OUTPUTS = ("metrics", "comparisons", "thresholds", "analysis")
@@ -29,8 +30,16 @@ def run(folder, paths=None, seed=1, out="out", **changes):
     settings = ANALYSIS | {"draws": 100, "strategies": STRATEGIES} | changes
     paths = paths or sorted(folder.glob("*.h5"))
     flags = [text for name in OUTPUTS for text in (f"--{name}", str(folder / out / name))]
-    argv = ["--arms", *map(str, paths), *flags, "--seed", str(seed), "--settings", json.dumps(settings)]
-    return aggregate_metrics.main(argv)
+    declare(folder / f"{out}-declared", settings)
+    argv = ["--arms", *map(str, paths), "--declaration", str(folder / f"{out}-declared" / "declaration.json"), *flags]
+    return aggregate_metrics.main([*argv, "--seed", str(seed), "--settings", json.dumps(settings)])
+
+
+def declare(folder, settings):
+    words = ["--run-folder", str(folder), "--ledger", str(folder / "declarations.jsonl")]
+    words += ["--out", str(folder / "declaration.json"), "--settings", json.dumps(settings)]
+    assert declare_analysis.main(words) == 0
+    return json.loads((folder / "declaration.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +225,31 @@ def test_predictions_round_trip(tmp_path):
     assert (back.numbers, back.settings, back.provenance) == (arm.numbers, arm.settings, arm.provenance)
     extreme = Scored(["a"], ["g"], np.zeros((1, 2)), np.array([[-700.0, 700.0]]))
     assert 0 < extreme.probabilities[0, 0] < 1e-300 and extreme.probabilities[0, 1] == 1
+
+
+def test_a_later_change_of_the_analysis_is_written_down_with_the_predictions_it_has_seen(tmp_path):
+    settings = ANALYSIS | {"strategies": STRATEGIES}
+    first = declare(tmp_path, settings)
+    assert (first["predictions"], first["earlier"]) == (0, [])
+    # The same analysis again adds nothing; another one is kept beside it.
+    arm = tmp_path / "repeat0" / "fold0" / "arms" / "pool"
+    arm.mkdir(parents=True)
+    (arm / "predictions.h5").touch()
+    assert declare(tmp_path, settings) == first
+    later = declare(tmp_path, settings | {"smallest_effect": 0.5})
+    assert later["predictions"] == 1
+    assert later["earlier"] == [first["hash"]]
+    assert len((tmp_path / "declarations.jsonl").read_text().splitlines()) == 2
+    assert "before the first test prediction" in answer.registered(first)
+    assert first["hash"] in answer.registered(later)
+
+
+def test_another_analysis_than_the_declared_one_is_refused(tmp_path, capsys):
+    write_world(tmp_path)
+    assert run(tmp_path) == 0
+    flags = [text for name in OUTPUTS for text in (f"--{name}", str(tmp_path / "out" / name))]
+    settings = ANALYSIS | {"draws": 100, "strategies": STRATEGIES, "smallest_effect": 0.3}
+    argv = ["--arms", *map(str, sorted(tmp_path.glob("*.h5"))), *flags, "--seed", "1"]
+    argv += ["--declaration", str(tmp_path / "out-declared" / "declaration.json"), "--settings", json.dumps(settings)]
+    assert aggregate_metrics.main(argv) == 1
+    assert "another analysis" in capsys.readouterr().err

@@ -8,13 +8,15 @@ Reads the predictions of all arms in all folds and repeats. Makes
                    and the ids of the images that thresholds were fitted on
 
     python -m workflow_scripts.aggregate_metrics --arms results/demo/repeat0/fold*/arms/batch*.json \\
-        --metrics metrics.csv --comparisons comparisons.csv --thresholds thresholds.csv --analysis analysis.json \\
-        --seed 1 --settings '{"primary_arm": "pool", "metric": "macro_f1", ..., "strategies": [...]}'
+        --declaration declaration.json --metrics metrics.csv --comparisons comparisons.csv \\
+        --thresholds thresholds.csv --analysis analysis.json --seed 1 \\
+        --settings '{"primary_arm": "pool", "metric": "macro_f1", ..., "strategies": [...]}'
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     out = stage.parser(__doc__)
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (.json), or predictions (.h5)")
+    out.add_argument("--declaration", type=Path, required=True, help="what was declared beforehand (JSON)")
     out.add_argument("--metrics", type=Path, required=True, help="table of scores to write")
     out.add_argument("--comparisons", type=Path, required=True, help="table of paired differences to write")
     out.add_argument("--thresholds", type=Path, required=True, help="table of thresholds to write")
@@ -49,6 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def aggregate_metrics(
     arms: list[Path],
+    declaration: Path,
     metrics: Path,
     comparisons_out: Path,
     thresholds: Path,
@@ -89,7 +93,10 @@ def aggregate_metrics(
     repeats = len({repeat for repeat, _ in found.places})
     extra = {"repeats": repeats, "training_luck": repeats > 1}
     comparison_rows = [row | extra for row in comparison_rows]
-    report = answer.report(found, analysis, strategies, judged, counts, comparison_rows)
+    declared = json.loads(declaration.read_text(encoding="utf-8"))
+    if declared["hash"] != judging.declaration_hash(analysis, strategies):
+        raise stage.UserError(f"{declaration} declares another analysis: make it again, the ledger keeps both")
+    report = answer.report(found, analysis, strategies, judged, counts, comparison_rows, declared)
     report |= {"seed": seed, "cross_check": checked, "thresholds_fitted_on": fitted_on(found)}
     _write(metrics, metric_rows, METRIC_COLUMNS)
     _write(comparisons_out, comparison_rows, COMPARISON_COLUMNS)
@@ -175,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
         args,
         lambda: aggregate_metrics(
             args.arms,
+            args.declaration,
             args.metrics,
             args.comparisons,
             args.thresholds,

@@ -21,8 +21,9 @@ def report(
     judged: np.ndarray,
     counts: dict[str, dict[str, np.ndarray]],
     rows: list[Row],
+    declared: dict[str, Any],
 ) -> dict[str, Any]:
-    """The content of analysis.json, but for what thresholds were fitted on."""
+    """The content of analysis.json, but for what thresholds were fitted on; `declared` is declaration.json."""
     primary = {
         (row["strategy"], row["relation"]): row
         for row in rows
@@ -39,6 +40,7 @@ def report(
     return {
         "hash": judging.declaration_hash(analysis, strategies),
         "declaration": judging.declaration(analysis, strategies),
+        "declared": declared,
         "analysis": analysis,
         "classes": by_class,
         "judged": [name for name, row in by_class.items() if row["judged"]],
@@ -56,7 +58,7 @@ def report(
         "arms": arms,
         "verdicts": {name: arm["verdict"] for name, arm in arms.items() if arm["verdict"]},
         "answer": answer(analysis, strategies, primary, size, int(judged.sum())),
-        "notes": notes(analysis, strategies, size, judged),
+        "notes": [registered(declared), *notes(analysis, strategies, size, judged)],
     }
 
 
@@ -142,6 +144,15 @@ def sentence(found: dict[str, Any], size: dict[str, int], judged: int) -> str:
     return f"{text}. Verdict: {found['verdict']}."
 
 
+def registered(declared: dict[str, Any]) -> str:
+    """Whether the analysis was chosen before anything was known of its outcome."""
+    text = f"The analysis (hash {declared['hash']}) was declared {declared['declared_at']}, "
+    if not declared["predictions"]:
+        return f"{text}before the first test prediction."
+    earlier = ", ".join(declared["earlier"]) or "none"
+    return f"{text}when {declared['predictions']} test predictions had been made already; declared before: {earlier}."
+
+
 def notes(
     analysis: dict[str, Any], strategies: list[dict[str, Any]], size: dict[str, int], judged: np.ndarray
 ) -> list[str]:
@@ -158,7 +169,9 @@ def notes(
     if not judged.all():
         out.append(f"Not judged, too few positive test groups: {int((~judged).sum())} of {len(judged)} classes.")
     family = judging.family(analysis, strategies)
-    lone = [arm["name"] for arm in strategies if arm["name"] in family and not arm.get("control")]
+    # A control needs none of its own.
+    controls = {arm.get("control") for arm in strategies}
+    lone = [arm["name"] for arm in strategies if arm["name"] in set(family) - controls and not arm.get("control")]
     if lone:
         out.append(f"No control is declared for: {', '.join(lone)}.")
     return out

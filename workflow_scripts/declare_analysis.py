@@ -1,0 +1,81 @@
+"""declare_analysis: what will be judged, written down and hashed before the first test prediction.
+
+The declaration is the `analysis` section with every arm's control and baseline. Each one that a run ever had stands in
+the ledger, a line each, with the number of test predictions that existed at that time; nothing is taken out of it. So a
+reader of the report can tell an analysis that was chosen beforehand from one that was changed after a look at results.
+
+Example:
+    python -m workflow_scripts.declare_analysis --run-folder results/demo --ledger results/demo/declarations.jsonl \\
+        --out results/demo/declaration.json --settings '{"primary_arm": "pool", ..., "strategies": [...]}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.lib import judging, stage
+from workflow_scripts.lib.files import write_json, write_text
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    out = stage.parser(__doc__)
+    out.add_argument("--run-folder", type=Path, required=True, help="folder of the run, where predictions would lie")
+    out.add_argument(
+        "--ledger", type=Path, required=True, help="all declarations so far, a line each"
+    )
+    out.add_argument("--out", type=Path, required=True, help="the declaration to write")
+    return out.parse_args(argv)
+
+
+def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[str, Any]) -> None:
+    """Write the declaration, and add it to the ledger if it differs from the last one."""
+    analysis = {key: value for key, value in settings.items() if key != "strategies"}
+    hashed = judging.declaration_hash(analysis, settings["strategies"])
+    entries = _read(ledger)
+    if not entries or entries[-1]["hash"] != hashed:
+        entries.append(
+            {
+                "hash": hashed,
+                "declared_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "predictions": len(list(run_folder.glob("repeat*/fold*/arms/*/predictions.h5"))),
+                "declaration": judging.declaration(analysis, settings["strategies"]),
+            }
+        )
+        write_text(ledger, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
+    last = entries[-1]
+    summary = {name: last[name] for name in ("hash", "declared_at", "predictions")}
+    write_json(out, summary | {"earlier": [entry["hash"] for entry in entries[:-1]]})
+    when = f"after {last['predictions']} test predictions" if last["predictions"] else "before any test prediction"
+    stage.log.info("analysis %s, declared %s %s", hashed, last["declared_at"], when)
+
+
+def _read(ledger: Path) -> list[dict[str, Any]]:
+    if not ledger.exists():
+        return []
+    try:
+        return [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise stage.UserError(
+            f"{ledger} cannot be read ({error}): it says which analyses were declared when, so mend it or choose "
+            "another name for the run"
+        ) from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run(
+        "declare_analysis",
+        args,
+        lambda: declare_analysis(args.run_folder, args.ledger, args.out, args.settings),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
