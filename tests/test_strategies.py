@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from arms_data import SECTION
+from arms_data import CHANNELS, SECTION
 
 from workflow_scripts.lib import arms, losses, strategies
 from workflow_scripts.lib.resampling import matching_rows
@@ -123,11 +123,12 @@ def test_loss_is_one_value_an_image():
         ({"method": "real_only", "backbone": "vgg"}, {}, "'vgg' is not known"),
         ({"method": "real_only", "loss": "hinge"}, {}, "'hinge' is not known"),
         ({"method": "real_only", "backbone": "resnet18"}, {}, "32 px"),
+        ({"method": "real_only", "channels": ["red", "gold"]}, {}, "'gold'"),
         ({"method": "real_only"}, {"checkpoints": 99}, "more than its 12 steps"),
     ],
 )
 def test_impossible_arms_are_named(entry, change, words):
-    problem = arms.problem({"name": "a"} | entry, SECTION | change, size=16)
+    problem = arms.problem({"name": "a"} | entry, SECTION | change, CHANNELS, size=16)
     assert problem is not None
     assert words in problem
     assert "\n" not in problem
@@ -136,8 +137,8 @@ def test_impossible_arms_are_named(entry, change, words):
 def test_networks_without_batchnorm_are_refused_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(arms.METHODS, "split", arms.Method("real_only", needs_batchnorm=True))
     monkeypatch.setitem(arms.BACKBONES, "plain", arms.Backbone(has_batchnorm=False, smallest=8))
-    assert arms.problem({"name": "a", "method": "split"}, SECTION) is None
-    assert "no BatchNorm" in arms.problem({"name": "a", "method": "split", "backbone": "plain"}, SECTION)
+    assert arms.problem({"name": "a", "method": "split"}, SECTION, CHANNELS) is None
+    assert "no BatchNorm" in arms.problem({"name": "a", "method": "split", "backbone": "plain"}, SECTION, CHANNELS)
 
 
 def test_only_what_acts_in_an_arm_is_part_of_it():

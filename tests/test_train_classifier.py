@@ -93,6 +93,28 @@ def test_provenance_says_what_was_read_and_inherits_the_generators(finished):
     assert not len(fitted.of("score")), "test images are read when training is over"
 
 
+def test_an_arm_that_looks_at_some_channels_does_not_know_the_others(finished, tmp_path):
+    paths = finished[0]
+    entries = [
+        {"name": "green_only", "method": "real_only", "channels": ["green"]},
+        {"name": "pool_green", "method": "pool", "plan": "p", "channels": ["green"]},
+    ]
+    run(paths, tmp_path / "arms", entries, SECTION | {"steps": 3})
+    dark = dict(paths, images=tmp_path / "dark.h5")
+    with ImageSet(paths["images"]) as source:
+        part = source.read(None, "inspect")
+        part.images[:, source.channels.index("red")] = 0
+        with write_images(dark["images"], source.channels, source.classes, source.size) as writer:
+            writer.append(part.images, part.labels, list(part.ids), list(part.groups))
+    run(dark, tmp_path / "again", entries[:1], SECTION | {"steps": 3})
+    found, again = (
+        read_predictions(tmp_path / folder / "green_only" / "predictions.h5").parts["test"].logits
+        for folder in ("arms", "again")
+    )
+    assert np.array_equal(found, again)
+    assert classifier_file.read(tmp_path / "arms" / "pool_green" / "classifier.safetensors").channels == ["green"]
+
+
 def test_a_generator_fitted_on_test_rows_is_not_forgotten(finished, tmp_path):
     paths = dict(finished[0])
     with ImageSet(paths["images"]) as source:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib import classifier_file, fold_table, folds, hardware, metrics, stage
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.dataset import ImageSet, select_channels
 from workflow_scripts.lib.files import atomic
 
 UNSEEN = (folds.VALIDATION, folds.CALIBRATION, folds.TEST)
@@ -53,14 +53,16 @@ def assess_synthetic(
         classes, channels = source.classes, source.channels
     with ImageSet(synthetic) as source:
         made = source.read(None, "inspect")
-    if (classifier.classes, classifier.channels) != (classes, channels):
+    if classifier.classes != classes or not set(classifier.channels) <= set(channels):
         raise stage.UserError(
             f"{judge} judges classes {', '.join(classifier.classes)} of channels {', '.join(classifier.channels)}; "
             f"{images} has classes {', '.join(classes)} of channels {', '.join(channels)}"
         )
     network = classifier.network(hardware.device())
     scores = {
-        name: classifier_file.predict(network, part.images, classifier.mean, classifier.std)
+        name: classifier_file.predict(
+            network, select_channels(part.images, channels, classifier.channels), classifier.mean, classifier.std
+        )
         for name, part in (("real", real), ("generated", made))
     }
     rows = []

@@ -27,7 +27,7 @@ import numpy as np
 
 from workflow_scripts.lib import arms, classifier_file, code, files, fold_table, folds, hardware, predictions, stage
 from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.dataset import ImageSet, Part
+from workflow_scripts.lib.dataset import ImageSet, Part, select_channels
 from workflow_scripts.lib.predictions import Predictions, Scored
 from workflow_scripts.lib.provenance import Provenance
 from workflow_scripts.lib.resampling import matching_rows
@@ -67,6 +67,10 @@ class Arm:
     def name(self) -> str:
         """Its name in the config."""
         return self.settings["name"]
+
+    def seen(self, channels: list[str]) -> list[str]:
+        """The channels that it looks at, of those that there are."""
+        return self.settings["channels"] or channels
 
     @property
     def classifier(self) -> Path:
@@ -167,7 +171,7 @@ def plan(data: Fold, synthetic: dict[str, Path], arms_dir: Path, seed: int, sett
     for entry in settings["strategies"]:
         if entry["method"] not in arms.METHODS:
             raise stage.UserError(f"strategies ({entry['name']}).method = {entry['method']!r} is not known")
-        found = arms.problem(entry, settings["train_classifier"], data.source.size)
+        found = arms.problem(entry, settings["train_classifier"], data.source.channels, data.source.size)
         if found:
             raise stage.UserError(f"strategies ({entry['name']}): {found}")
         path, set_digest = None, ""
@@ -210,45 +214,47 @@ def _lock(arm: Arm) -> Any:
     return files.lock(arm.folder, waiting)
 
 
-def partners_of(arm: Arm, real: Part, seed: int) -> tuple[Images | None, Provenance | None]:
+def partners_of(arm: Arm, real: Part, channels: list[str], seed: int) -> tuple[Images | None, Provenance | None]:
     """The arm's second source of images, and what its generator was fitted on."""
+    own = arm.seen(channels)
     kind = arms.METHODS[arm.settings["method"]].partners
     if kind is None:
         return None, None
     if kind == arms.REAL:
-        return Images(real.images, real.labels), None
+        return Images(select_channels(real.images, channels, own), real.labels), None
     with ImageSet(arm.synthetic) as made:
         inherited = made.inherited()
         if kind == arms.SYNTHETIC:
             part = made.read(None, "fit")
-            return Images(part.images, part.labels, synthetic=True), inherited
+            return Images(select_channels(part.images, channels, own), part.labels, synthetic=True), inherited
         wanted = made.labels(None, "fit")
     rows = matching_rows(real.labels, wanted, np.random.default_rng(derive(seed, "resample")))
-    return Images(real.images, real.labels, rows=rows), inherited
+    return Images(select_channels(real.images, channels, own), real.labels, rows=rows), inherited
 
 
 def train_arm(arm: Arm, data: Fold, seed: int) -> None:
     """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
     real, validation = data.part(folds.TRAIN), data.part(folds.VALIDATION)
-    partners, inherited = partners_of(arm, real, seed)
+    source = data.source
+    own = arm.seen(source.channels)
+    partners, inherited = partners_of(arm, real, source.channels, seed)
     # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
     task = files.digest([arm.digest, hardware.describe(hardware.device())])
     resume = Resume(arm.resume, task)
     with stage.Progress(arm.name, total=arm.settings["steps"]) as bar:
         result = train(
             arm.settings,
-            Images(real.images, real.labels),
+            Images(select_channels(real.images, source.channels, own), real.labels),
             partners,
-            Images(validation.images, validation.labels),
+            Images(select_channels(validation.images, source.channels, own), validation.labels),
             seed,
             resume,
             lambda step, numbers: bar.update(step, **numbers),
         )
-    source = data.source
     # What this arm used, whatever else this process has read for other arms.
     record = real.provenance.merged(validation.provenance, *([inherited] if inherited else []))
     classifier = Classifier(
-        arm.name, data.repeat, data.fold, source.classes, source.channels, source.size, arm.settings, result.mean,
+        arm.name, data.repeat, data.fold, source.classes, own, source.size, arm.settings, result.mean,
         result.std, result.weights, record.to_json(), arm.digest, result.history, result.numbers,
     )  # fmt: skip
     classifier_file.write(arm.classifier, classifier)
@@ -268,7 +274,8 @@ def predict_arm(arm: Arm, data: Fold) -> None:
     parts = {}
     for role in PURPOSES:
         part = data.part(role)
-        logits = classifier_file.predict(network, part.images, trained.mean, trained.std)
+        pixels = select_channels(part.images, data.source.channels, trained.channels)
+        logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
     # A kill just after the weights were written leaves this behind.
     arm.resume.unlink(missing_ok=True)

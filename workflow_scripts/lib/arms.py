@@ -62,7 +62,7 @@ BACKBONES = {
 LOSSES = ("bce",)
 
 # Settings of train_classifier that every arm may replace by its own.
-COMMON_OPTIONS = ("backbone", "loss")
+COMMON_OPTIONS = ("backbone", "loss", "channels")
 # Settings of train_classifier that only some methods read.
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
 # What names an arm and its relations; the rest of an entry are options.
@@ -84,10 +84,10 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     return common | options | {key: entry[key] for key in ("name", "method", "plan") if key in entry}
 
 
-def problem(entry: dict[str, Any], section: dict[str, Any], size: int | None = None) -> str | None:
+def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str], size: int | None = None) -> str | None:
     """What is wrong with an arm beside the settings `train_classifier`, in one line; None where nothing is.
 
-    `size` is that of the images, where it is known."""
+    `channels` and `size` are those of the images; `size` where it is known."""
     method = METHODS[entry["method"]]
     allowed = (*COMMON_OPTIONS, *method.options)
     for key in entry:
@@ -97,6 +97,9 @@ def problem(entry: dict[str, Any], section: dict[str, Any], size: int | None = N
     for key, known in (("backbone", BACKBONES), ("loss", LOSSES)):
         if settings[key] not in known:
             return f"{key} = {settings[key]!r} is not known; known: {', '.join(known)}"
+    for name in settings["channels"] or ():
+        if name not in channels:
+            return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
     backbone, batch = BACKBONES[settings["backbone"]], settings["batch"]
     if method.needs_batchnorm and not backbone.has_batchnorm:
         return (

@@ -42,6 +42,11 @@ class Part:
         return len(self.rows)
 
 
+def select_channels(images: np.ndarray, channels: list[str], wanted: list[str]) -> np.ndarray:
+    """Some channels of images (n, C, H, W), in the order wanted; the array itself where these are all."""
+    return images if wanted == channels else images[:, [channels.index(name) for name in wanted]]
+
+
 class ImageSet:
     """A set opened for reading; remembers which rows were read for which purpose."""
 
