@@ -16,6 +16,7 @@ include: "rules/common.smk"  # validation of the config, names, input functions;
 localrules:
     all,
     paper,
+    submission,
 
 
 rule all:
@@ -25,9 +26,11 @@ rule all:
     default_target: True
 
 
+include: "rules/fetch.smk"  # fetch_images
 include: "rules/data.smk"  # simulate_cells, preprocess_images, make_folds
 include: "rules/generate.smk"  # train_ddpm, sample_ddpm, assess_synthetic
 include: "rules/classify.smk"  # train_classifier
 include: "rules/judge.smk"  # aggregate_metrics, certify_leaks
 include: "rules/show.smk"  # plot_*, report
 include: "rules/paper.smk"  # the figures of the reference study
+include: "rules/submit.smk"  # write_submission

@@ -27,6 +27,7 @@ USED_GENERATORS = sorted({PLANS[plan]["generator"] for plan in USED_PLANS})
 JUDGE = "independent" if CONFIG["data"]["source"] == "simulated" else CONFIG["analysis"]["baseline"]
 BATCHES = run_settings.batches(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
+SUBMITTED = CONFIG["write_submission"]["arm"] or CONFIG["analysis"]["primary_arm"]
 
 
 wildcard_constraints:
@@ -66,6 +67,22 @@ def plans_of(batch):
     return sorted({entry["plan"] for entry in BATCHES[int(batch)] if entry.get("plan")})
 
 
+def fetched():
+    """Whether the images lie elsewhere and fetch_images brings them."""
+    return CONFIG["data"]["source"] in ("public", "kaggle2018", "kaggle2021") and not CONFIG["data"]["images"]
+
+
+def fetched_folder(part="train"):
+    """Where fetch_images puts the images. It outlives runs, so it is nobody's declared output; what it held
+    when a run began stands in fetched/checksums.csv."""
+    return f"{CONFIG['fetch_images']['folder']}/{CONFIG['data']['source']}/{part}"
+
+
+def manifest(wildcards):
+    """What fetch_images is to fetch; the Kaggle sets bring their own table."""
+    return {"manifest": CONFIG["data"]["table"]} if CONFIG["data"]["source"] == "public" else {}
+
+
 def raw_images(wildcards):
     """Where the raw images and their tables are, by data.source."""
     data = CONFIG["data"]
@@ -76,7 +93,31 @@ def raw_images(wildcards):
             "groups": in_run("simulated/metadata.csv"),
             "classes": in_run("simulated/classes.csv"),
         }
-    return {name: data[name] for name in ("images", "table", "groups", "classes") if data[name]}
+    given = {name: data[name] for name in ("images", "table", "groups", "classes") if data[name]}
+    if fetched():
+        given |= {"table": in_run("fetched/table.csv"), "checksums": in_run("fetched/checksums.csv")}
+    return given
+
+
+def test_images(wildcards):
+    """The competition's test images and sample table where the config names them; otherwise what fetches them."""
+    section = CONFIG["write_submission"]
+    given = {name: section[name] for name in ("images", "sample") if section[name]}
+    if CONFIG["data"]["classes"]:
+        given["classes"] = CONFIG["data"]["classes"]
+    if "images" in given and "sample" in given:
+        return given
+    if not fetched():
+        raise ValueError("the target submission needs write_submission.images and write_submission.sample")
+    return given | {"checksums": in_run("fetched/checksums.csv")}
+
+
+def submitted_arm(wildcards):
+    """The lists of arms with the one that is handed in."""
+    found = [index for index, arms in enumerate(BATCHES) if any(arm["name"] == SUBMITTED for arm in arms)]
+    if not found:
+        raise ValueError(f"write_submission.arm = {SUBMITTED!r} is not among the strategies: {', '.join(STRATEGIES)}")
+    return every_fold("arms/batch{batch}.json", batch=found)
 
 
 def generator_of(wildcards):

@@ -1,7 +1,7 @@
 # From images to an image set and its folds.
 #
-# Needs:  nothing (data.source: simulated), or a folder of channel files and a label table (data.source: folder)
-# Makes:  results/{run}/images.h5, results/{run}/repeat{repeat}/folds.csv
+# Needs:  nothing (data.source: simulated), or a folder of images and a label table
+# Makes:  results/{run}/images.h5 and left_out.csv, results/{run}/repeat{repeat}/folds.csv
 
 
 rule simulate_cells:
@@ -42,12 +42,14 @@ rule preprocess_images:
         unpack(raw_images),
         code=code("preprocess_images"),
     output:
-        "results/{run}/images.h5",
+        images="results/{run}/images.h5",
+        left_out="results/{run}/left_out.csv",
     params:
+        images=lambda wildcards, input: input.get("images") or fetched_folder(),
         groups=lambda wildcards, input: f"--groups {shlex.quote(input.groups)}" if input.get("groups") else "",
         classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
         settings=lambda wildcards: as_json(
-            CONFIG["preprocess_images"], **run_settings.described_data(CONFIG), threads=THREADS
+            CONFIG["preprocess_images"], data=run_settings.described_data(CONFIG), threads=THREADS
         ),
     log:
         "results/{run}/logs/preprocess_images/preprocess_images.log",
@@ -61,10 +63,11 @@ rule preprocess_images:
         "../envs/mixloc.yaml"
     shell:
         "python -m workflow_scripts.preprocess_images"
-        " --images-dir {input.images:q}"
+        " --images-dir {params.images:q}"
         " --table {input.table:q}"
         " {params.groups} {params.classes}"
-        " --out {output:q}"
+        " --out {output.images:q}"
+        " --left-out {output.left_out:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 

@@ -82,7 +82,8 @@ rule train_judge:
         "results/{run}/judge.safetensors",
     params:
         settings=lambda wildcards: as_json(
-            {"simulate_cells": CONFIG["simulate_cells"], "train_classifier": CONFIG["train_classifier"]},
+            {"simulate_cells": CONFIG["simulate_cells"], "train_classifier": CONFIG["train_classifier"]}
+            | {"data": {name: CONFIG["data"][name] for name in ("label_map", "unmapped", "emptied")}},
             threads=THREADS,
         ),
         seed=CONFIG["seed"],

@@ -1,7 +1,81 @@
 # Figures and the page.
 #
 # Needs:  image sets, histories of training, metrics.csv, comparisons.csv, analysis.json, leaks.csv
-# Makes:  results/{run}/figures/*.{svg,pdf,png}, results/{run}/training.csv, results/{run}/report.html and tables/
+# Makes:  results/{run}/figures/*.{svg,pdf,png}, results/{run}/intensity.csv, results/{run}/training.csv,
+#         results/{run}/report.html and tables/
+
+
+rule plot_data:
+    """What the images are: classes, co-occurrence, groups, intensities, and a contact sheet that nobody chose."""
+    input:
+        images="results/{run}/images.h5",
+        folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
+        code=code("plot_data"),
+    output:
+        beside("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples"),
+        classes=report(
+            "results/{run}/figures/data_classes.svg",
+            caption="../captions/data_classes.rst",
+            category="Data",
+            labels={"figure": "classes"},
+        ),
+        cooccurrence=report(
+            "results/{run}/figures/data_cooccurrence.svg",
+            caption="../captions/data_cooccurrence.rst",
+            category="Data",
+            labels={"figure": "co-occurrence"},
+        ),
+        groups=report(
+            "results/{run}/figures/data_groups.svg",
+            caption="../captions/data_groups.rst",
+            category="Data",
+            labels={"figure": "groups"},
+        ),
+        intensity=report(
+            "results/{run}/figures/data_intensity.svg",
+            caption="../captions/data_intensity.rst",
+            category="Data",
+            labels={"figure": "intensity"},
+        ),
+        samples=report(
+            "results/{run}/figures/data_samples.svg",
+            caption="../captions/data_samples.rst",
+            category="Data",
+            labels={"figure": "contact sheet"},
+        ),
+        table="results/{run}/intensity.csv",
+    params:
+        folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
+        settings=lambda wildcards: as_json(
+            {
+                # One side of a panel of real beside generated images has half the room.
+                "per_class": 2 * CONFIG["report"]["panels"]["per_class"],
+                "protein_channel": CONFIG["report"]["panels"]["protein_channel"],
+                "minimum_positive_groups": CONFIG["analysis"]["minimum_positive_groups"],
+            }
+        ),
+    log:
+        "results/{run}/logs/plot_data/plot_data.log",
+    benchmark:
+        "results/{run}/benchmarks/plot_data/plot_data.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.plot_data"
+        " --images {input.images:q}"
+        " --folds {params.folds:q}"
+        " --classes {output.classes:q}"
+        " --cooccurrence {output.cooccurrence:q}"
+        " --groups {output.groups:q}"
+        " --intensity {output.intensity:q}"
+        " --samples {output.samples:q}"
+        " --table {output.table:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
 
 
 rule plot_images:
@@ -162,6 +236,12 @@ rule report:
             fold=FOLDS,
             plan=USED_PLANS,
         ),
+        data_figures=[
+            f"results/{{run}}/figures/data_{name}.svg"
+            for name in ("classes", "cooccurrence", "groups", "intensity", "samples")
+        ],
+        intensity="results/{run}/intensity.csv",
+        left_out="results/{run}/left_out.csv",
         template="workflow_scripts/lib/report.html",
         code=code("report"),
     output:
@@ -176,6 +256,7 @@ rule report:
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         assess=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
         panels=of_each(USED_PLANS, "figures/images_repeat{repeat}_fold{fold}_{name}.svg"),
+        data_figures=lambda wildcards, input: [f"{Path(path).stem}={path}" for path in input.data_figures],
         benchmarks="results/{run}/benchmarks",
         settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": CONFIG}),
     log:
@@ -198,8 +279,10 @@ rule report:
         " --leaks {input.leaks:q}"
         " --assess {params.assess:q}"
         " --figures forest={input.forest:q} classes={input.classes:q} gap={input.gap:q}"
-        " generators={input.generators:q} classifiers={input.classifiers:q}"
+        " generators={input.generators:q} classifiers={input.classifiers:q} {params.data_figures:q}"
         " --panels {params.panels:q}"
+        " --intensity {input.intensity:q}"
+        " --left-out {input.left_out:q}"
         " --benchmarks {params.benchmarks:q}"
         " --template {input.template:q}"
         " --out {output.page:q}"

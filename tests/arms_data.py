@@ -14,8 +14,8 @@ CLASSES, CHANNELS, SIZE = ["left", "right", "top"], ["red", "green"], 16
 ROLES = ("train", "train", "validation", "calibration", "test")
 
 SECTION = {
-    "backbone": "small", "loss": "bce", "channels": None, "steps": 12, "batch": 8, "learning_rate": 0.01, "weight_decay": 0.01,
-    "warmup": 0.2, "checkpoints": 3, "ratio": 1.0, "alpha": 0.3,
+    "backbone": "small", "loss": "bce", "channels": None, "steps": 12, "batch": 8, "learning_rate": 0.01,
+    "weight_decay": 0.01, "warmup": 0.2, "checkpoints": 3, "ratio": 1.0, "alpha": 0.3,
     "augment": {"turn": False, "flip": False, "scale": [0.8, 1.0], "aspect": [0.9, 1.1], "intensity": 0.1},
 }  # fmt: skip
 

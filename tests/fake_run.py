@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts import aggregate_metrics, declare_analysis, plot_arms, plot_images, plot_training, report
+from workflow_scripts import (
+    aggregate_metrics,
+    declare_analysis,
+    plot_arms,
+    plot_data,
+    plot_images,
+    plot_training,
+    report,
+)
 from workflow_scripts.lib import fold_table
 from workflow_scripts.lib.dataset import write_images
 from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
@@ -74,7 +82,11 @@ class FakeRun:
     def _images(self, rng: np.random.Generator) -> None:
         pairs = {"least": 0.95, "pairs": 1, "examples": [["cell0001", "<u>cell0005</u>", 0.97]]}
         attrs = {"source": "<b>made</b> by a test", "licence": "none", "credit": "nobody"}
-        attrs |= {"duplicates": json.dumps(pairs)}
+        attrs |= {"duplicates": json.dumps(pairs), "grouped_by": "gene, antibody"}
+        attrs |= {
+            "label_map": json.dumps({"Rare": ["Rods & <rings>"]}),
+            "notes": json.dumps(["two rows were <merged>"]),
+        }
         shape = (len(CHANNELS), self.size, self.size)
         noise = rng.integers(0, 255, (len(self.ids), *shape), dtype=np.uint8)
         with write_images(self.path("images.h5"), CHANNELS, CLASSES, self.size, attrs) as writer:

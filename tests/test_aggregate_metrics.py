@@ -75,6 +75,17 @@ def test_scores_are_those_of_scikit_learn(judged):
     assert (rows.loc["macro_f1", "low"] < expected) and (expected < rows.loc["macro_f1", "high"])
 
 
+def test_only_arms_that_are_no_controls_can_lack_one():
+    size, judged = {"repeats": 2}, np.ones(3, dtype=bool)
+
+    def told(strategies):
+        return [note for note in answer.notes(ANALYSIS, strategies, size, judged) if "No control" in note]
+
+    assert told(STRATEGIES) == []
+    alone = {"name": "alone", "method": "synthetic_only"}
+    assert told([*STRATEGIES, alone]) == ["No control is declared for: alone."]
+
+
 def test_gap_is_validation_minus_test(judged):
     rows = tables(judged)["metrics"].query(
         "strategy == 'mix' and level == 'image' and repeat == 'mean' and metric == 'map'"

@@ -94,6 +94,24 @@ def test_relatives_of_test_images_are_leaks_even_where_folds_tear_the_group(worl
     assert leaks(table) == [("generator unet", "fit", 0, 1), ("folds.csv", "one role a group", 2, 1)]
 
 
+def test_unused_images_may_be_relatives_but_must_not_be_read(world):
+    # Row 24 is a relative of row 0, a test image; it stands aside in this fold, and so does a train image, row 1.
+    roles = world.roles.copy()
+    roles[[24, 1], 0] = "unused"
+    fold_table.write(world.folds, world.ids, world.groups, roles)
+    train = np.flatnonzero(roles[:, 0] == "train")
+    clean = {"arm": world.arm(world.record(fit=train), scored=np.flatnonzero(roles[:, 0] == "test"))}
+    kept = world.record(fit=train)
+    status, table = run(world, generator=world.generator(kept), synthetic=world.synthetic(kept), **clean)
+    assert status == 0
+    assert set(table["status"]) == {"clean"}
+    for row, groups in ((24, 1), (1, 0)):
+        record = world.record(fit=np.append(train, row))
+        status, table = run(world, generator=world.generator(record), synthetic=world.synthetic(kept), **clean)
+        assert status == 1
+        assert leaks(table) == [("generator unet", "fit", 1, groups)]
+
+
 def test_a_declared_violation_passes_and_a_declaration_without_one_does_not(world, capsys):
     record = with_one_more(world, "select", world.rows("test")[0])
     status, table = run(world, ("arm real_only:select",), arm=world.arm(record))

@@ -11,6 +11,7 @@ from workflow_scripts.lib import fold_table
 from workflow_scripts.lib.dataset import write_images
 from workflow_scripts.lib.stage import UserError
 
+LINES = ["A-431", "U-2 OS", "HeLa", "U-2 OS"]
 SHARES = {"test": 0.25, "calibration": 0.15, "validation": 0.15, "reserve": 0.0, "lockbox": 0.0}
 
 
@@ -22,14 +23,18 @@ def images(tmp_path):
     path = tmp_path / "images.h5"
     with write_images(path, ["green"], ["a", "b", "rare"], 4) as writer:
         ids, groups = [f"{row:03d}" for row in range(120)], [f"g{number}" for number in member]
-        writer.append(np.zeros((120, 1, 4, 4)), labels, ids, groups)
+        columns = {"cell_line": [LINES[number % 4] for number in member], "empty": [""] * 120}
+        writer.append(np.zeros((120, 1, 4, 4)), labels, ids, groups, columns)
     return path
 
 
-def run(images, repeat: int = 0, folds: int = 3, **shares: float) -> int:
+def run(
+    images, repeat: int = 0, folds: int = 3, stratify_by: str | None = None, leave_out: str | None = None, **shares
+) -> int:
+    settings = {"folds": folds, "shares": SHARES | shares, "stratify_by": stratify_by, "leave_out": leave_out}
     return stage_program.main(
         ["--images", str(images), "--out", str(images.with_name("folds.csv")), "--repeat", str(repeat), "--seed", "1"]
-        + ["--settings", json.dumps({"folds": folds, "shares": SHARES | shares})]
+        + ["--settings", json.dumps(settings)]
         + ["--log", str(images.with_name("log.txt"))]
     )
 
@@ -45,7 +50,9 @@ def test_roles_go_by_group_and_keep_the_order_of_the_images(images, capsys):
         assert (table[fold] == "test").sum() == pytest.approx(30, abs=3)
     assert ((table.filter(like="fold") == "test").sum(axis=1) <= 1).all()
     # A class that no split can put everywhere is told.
-    assert "class 'rare' has no image in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "fewer groups than the 4 that every role of every fold takes: rare (1)" in said
+    assert "class 'rare' has no image in" in said
 
 
 def test_repeats_differ_and_runs_do_not(images):
@@ -65,6 +72,41 @@ def test_reserve_and_lockbox_on_request(images):
         assert found[-1] == set(table["id"][table["fold1"] == "lockbox"])
         assert (table["fold0"] == "reserve").any()
     assert found[0] == found[1] != set()
+
+
+def test_values_of_a_column_are_balanced_like_classes(images, capsys):
+    assert run(images, folds=2, stratify_by="cell_line") == 0
+    table = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+    with stage_program.ImageSet(images) as source:
+        lines = source.column("cell_line")
+    for fold in ("fold0", "fold1"):
+        own = lines[table[fold] == "test"]
+        assert [(own == line).sum() for line in ("A-431", "HeLa", "U-2 OS")] == pytest.approx([7.5, 7.5, 15], abs=2)
+    assert "cell_line" not in capsys.readouterr().err
+
+
+def test_one_cell_line_is_left_out(images, capsys):
+    assert run(images, folds=3, leave_out="cell_line") == 0
+    table = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+    with stage_program.ImageSet(images) as source:
+        lines = source.column("cell_line")
+    assert [set(lines[table[f"fold{fold}"] == "test"]) for fold in range(3)] == [{"U-2 OS"}, {"A-431"}, {"HeLa"}]
+    assert (lines[table["fold0"] != "test"] != "U-2 OS").all()
+    assert "fold 0: tests cell_line 'U-2 OS'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stratify_by": "gene"}, "make_folds.stratify_by = 'gene'"),
+        ({"leave_out": "gene"}, "has no such column; it has: cell_line, empty"),
+        ({"leave_out": "empty"}, "make_folds.leave_out = 'empty': the column is empty"),
+        ({"leave_out": "cell_line", "folds": 4}, "the column has 3 values, too few for 4 folds"),
+    ],
+)
+def test_columns_that_cannot_serve(images, capsys, options, said):
+    assert run(images, **options) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_too_few_groups(images, capsys):

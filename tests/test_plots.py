@@ -12,7 +12,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib import figures, page, results
+from workflow_scripts.lib import figures, page, results, tiles
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +126,11 @@ def test_images_are_the_first_of_each_protein_by_id() -> None:
     ids = np.array(["d", "a", "c", "b", "e", "f"])
     groups = np.array(["g1", "g1", "g2", "g1", "g3", "g3"])
     labels = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [1, 1], [0, 1]])
-    chosen = plot_images.choose(labels, np.array([1, 0]), ids, groups, 3)
+    chosen = tiles.choose(labels, np.array([1, 0]), ids, groups, 3)
     # a is the first of g1, c of g2; then b, a second of g1; e has a further label and comes last.
     assert ids[chosen].tolist() == ["a", "c", "b"]
-    assert ids[plot_images.choose(labels, np.array([1, 0]), ids, groups, 9)].tolist() == ["a", "c", "b", "d", "e"]
-    assert ids[plot_images.choose(labels, np.array([1, 1]), ids, groups, 9)].tolist() == ["e"]
+    assert ids[tiles.choose(labels, np.array([1, 0]), ids, groups, 9)].tolist() == ["a", "c", "b", "d", "e"]
+    assert ids[tiles.choose(labels, np.array([1, 1]), ids, groups, 9)].tolist() == ["e"]
 
 
 def test_panel_shows_test_images_only(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,16 +156,16 @@ def test_panel_shows_test_images_only(run: FakeRun, monkeypatch: pytest.MonkeyPa
 def test_colours_and_scale() -> None:
     images = np.zeros((1, 2, 2, 2), dtype=np.uint8)
     images[0, 0, 0, 0], images[0, 1, 1, 1] = 100, 50
-    shown = plot_images.compose(images, ["green", "blue"], np.array([100.0, 100.0]))
+    shown = tiles.compose(images, ["green", "blue"], np.array([100.0, 100.0]))
     assert shown[0, 0, 0].tolist() == [0, 1, 0]
-    assert shown[0, 1, 1] == pytest.approx(0.5 * np.array(plot_images.COLOURS["blue"]))
+    assert shown[0, 1, 1] == pytest.approx(0.5 * np.array(tiles.COLOURS["blue"]))
     assert shown[0, 0, 1].tolist() == [0, 0, 0]
-    grey = plot_images.compose(images[:, :1], ["dapi"], np.array([100.0]))
+    grey = tiles.compose(images[:, :1], ["dapi"], np.array([100.0]))
     assert grey[0, 0, 0].tolist() == [1, 1, 1]
 
 
 def test_strip_shrinks_large_images_and_leaves_gaps() -> None:
-    wide = plot_images.strip(np.ones((2, 128, 128, 3)), 3)
+    wide = tiles.strip(np.ones((2, 128, 128, 3)), 3)
     assert wide.shape == (64, 3 * 65 - 1, 4)
     assert (wide[:, :64] == 255).all() and not wide[:, 64].any() and not wide[:, 130:].any()
 

@@ -1,192 +1,310 @@
-"""preprocess_images: from a folder of channel files to an image set, and every way in which a file can be unusable."""
+"""preprocess_images: from every kind of source to an image set, and going on after an interruption."""
 
 import json
-from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from workflow_scripts import preprocess_images as stage_program
+from tests.image_folders import noise, run, save, settings
+from workflow_scripts.lib import pieces, reading
 from workflow_scripts.lib.dataset import ImageSet
 
-SETTINGS = {
-    "channels": ["red", "green"], "size": 8, "intensity": "fixed", "duplicates": 0, "group_by": ["gene", "antibody"],
-    "class_names": ["Nucleus", "Cytosol"], "source": "test", "licence": "CC0", "credit": "us", "threads": 2,
-}  # fmt: skip
 IDS = ["a", "b", "c", "d"]
+NAMES = {"class_names": ["Nucleus", "Cytosol"], "unlabelled": "keep"}
 
 
 @pytest.fixture
 def raw(tmp_path):
     """Four images of 16 × 16 in the Kaggle layout: a and b share a gene, b and c an antibody, d stands alone."""
     (tmp_path / "train").mkdir()
-    rng = np.random.default_rng(0)
-    for name in IDS:
-        for channel in SETTINGS["channels"]:
-            save(tmp_path / "train" / f"{name}_{channel}.png", rng.integers(0, 256, (16, 16), dtype=np.uint8))
+    for number, name in enumerate(IDS):
+        for place, channel in enumerate(["red", "green"]):
+            save(tmp_path / "train" / f"{name}_{channel}.png", noise(10 * number + place))
     (tmp_path / "train.csv").write_text("Id,Target\na,0\nb,1\nc,0 1\nd,\n")
     (tmp_path / "groups.csv").write_text("Id,gene,antibody,plate\nd,G4,9,p2\na,G1,1,p1\nb,G1,2,p1\nc,G3,2,p1\n")
     return tmp_path
 
 
-def save(path: Path, pixels: np.ndarray) -> None:
-    Image.fromarray(pixels).save(path)
+def with_groups(raw):
+    return ("--groups", str(raw / "groups.csv"))
 
 
-def run(raw: Path, *more: str, groups: bool = True, **settings: object) -> int:
-    return stage_program.main(
-        ["--images-dir", str(raw / "train"), "--table", str(raw / "train.csv"), "--out", str(raw / "out" / "images.h5")]
-        + (["--groups", str(raw / "groups.csv")] if groups else [])
-        + ["--settings", json.dumps(SETTINGS | settings), "--log", str(raw / "log.txt"), *more]
-    )
-
-
-def fails(raw: Path, capsys: pytest.CaptureFixture, *messages: str, **settings: object) -> None:
-    """The stage fails with these words on standard error, without a traceback and without an output."""
-    assert run(raw, **settings) == 1
-    shown = capsys.readouterr().err
-    sentence = next(line for line in shown.splitlines() if line.startswith("preprocess_images failed: "))
-    for message in messages:
-        assert message in sentence
-    assert "Traceback" not in shown + (raw / "log.txt").read_text()
-    assert not (raw / "out").exists() or list((raw / "out").iterdir()) == []
+def read(raw):
+    with ImageSet(raw / "out" / "images.h5") as made:
+        return made, made.read(None, "inspect"), made.attrs
 
 
 def test_a_folder_becomes_an_image_set(raw):
-    assert run(raw) == 0
+    about = {"origin": "test", "licence": "CC0", "credit": "us", "release": "v1"}
+    assert run(raw, settings(data=NAMES | about), *with_groups(raw)) == 0
     with ImageSet(raw / "out" / "images.h5") as made:
         part = made.read(None, "inspect")
         assert list(part.ids) == IDS
         assert list(part.groups) == ["G1|0", "G1|0", "G1|0", "G4|3"]
         assert (made.channels, made.classes) == (["red", "green"], ["Nucleus", "Cytosol"])
         assert list(made.column("plate")) == ["p1", "p1", "p1", "p2"]
-        told = {name: made.attrs[name] for name in ("source", "licence", "credit", "grouped_by", "intensity")}
+        told = {name: made.attrs[name] for name in ("source", "release", "licence", "credit", "grouped_by")}
+        assert json.loads(made.attrs["white_level"]) == {"uint16": 65535, "float": 1.0}
     np.testing.assert_array_equal(part.labels, [[1, 0], [0, 1], [1, 1], [0, 0]])
     assert told == {
-        "source": "test", "licence": "CC0", "credit": "us", "grouped_by": "gene, antibody", "intensity": "fixed",
+        "source": "test", "release": "v1", "licence": "CC0", "credit": "us", "grouped_by": "gene, antibody",
     }  # fmt: skip
+    assert (raw / "out" / "left_out.csv").read_text() == "Id,file,kind,reason\n"
+    assert sorted(path.name for path in (raw / "out").iterdir()) == ["images.h5", "left_out.csv"]
     # Every pixel is the mean of 2 × 2 pixels of the file, rounded, channel by channel.
     for row, name in enumerate(IDS):
-        for index, channel in enumerate(SETTINGS["channels"]):
+        for index, channel in enumerate(["red", "green"]):
             pixels = np.asarray(Image.open(raw / "train" / f"{name}_{channel}.png"), dtype=float)
             means = pixels.reshape(8, 2, 8, 2).mean((1, 3))
             assert np.abs(part.images[row, index] - means).max() <= 0.5001
 
 
-def test_area_averaging_is_exact_where_the_means_are_whole(raw):
-    wanted = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3 + 20
-    # Blocks of 3 × 3 around each wanted value, which cancel out; a sharp resampling would see the pattern.
-    pattern = np.array([[20, -20, 5], [-5, 0, 7], [-7, 13, -13]])
-    large = np.kron(wanted, np.ones((3, 3), dtype=int)) + np.tile(pattern, (8, 8))
-    save(raw / "train" / "a_red.png", large.astype(np.uint8))
-    save(raw / "train" / "a_green.png", wanted)
-    assert run(raw) == 0
-    with ImageSet(raw / "out" / "images.h5") as made:
-        np.testing.assert_array_equal(made.read(np.array([0]), "inspect").images[0], [wanted, wanted])
+@pytest.mark.parametrize("side", [24, 20])
+def test_area_averaging_where_blocks_are_whole_and_where_they_are_not(raw, side):
+    pixels = noise(5, side)
+    for channel in ("red", "green"):
+        save(raw / "train" / f"a_{channel}.png", pixels)
+    assert run(raw, settings(data=NAMES)) == 0
+    _, part, _ = read(raw)
+    # Each pixel divided so finely that both grids fit.
+    fine = np.kron(pixels.astype(float), np.ones((8, 8)))
+    wanted = fine.reshape(8, side, 8, side).mean((1, 3))
+    assert np.abs(part.images[0] - wanted).max() <= 0.51
 
 
 def test_percentile_intensity_spreads_each_channel(raw):
     ramp = np.linspace(100, 131, 64).round().astype(np.uint8).reshape(8, 8)
     save(raw / "train" / "a_red.png", ramp)
     save(raw / "train" / "a_green.png", np.full((8, 8), 77, dtype=np.uint8))
-    assert run(raw, intensity="percentile") == 0
-    with ImageSet(raw / "out" / "images.h5") as made:
-        red, green = made.read(np.array([0]), "inspect").images[0].astype(int)
+    assert run(raw, settings(data=NAMES, intensity="percentile")) == 0
+    red, green = read(raw)[1].images[0].astype(int)
     assert (red.min(), red.max()) == (0, 255)
     np.testing.assert_allclose(red, (ramp - 100.0) * 255 / 31, atol=2)
     assert (green == 0).all()
 
 
-def test_more_images_than_a_block_and_class_names_from_a_table(raw, monkeypatch):
-    assert run(raw) == 0
-    with ImageSet(raw / "out" / "images.h5") as made:
-        digest, images = made.digest, made.read(None, "inspect").images
-    monkeypatch.setattr(stage_program, "BLOCK", 3)
+def test_class_names_from_a_table_pieces_and_processes_change_nothing(raw, monkeypatch):
+    assert run(raw, settings(data=NAMES)) == 0
+    digest = read(raw)[0].digest
     (raw / "classes.csv").write_text("number,name\n0,Nucleus\n1,Cytosol\n")
-    assert run(raw, "--classes", str(raw / "classes.csv"), class_names=[]) == 0
-    with ImageSet(raw / "out" / "images.h5") as made:
-        assert made.digest == digest
-        np.testing.assert_array_equal(made.read(None, "inspect").images, images)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 3 * 2 * 8 * 8)
+    for threads in (1, 2):
+        given = settings(data={"unlabelled": "keep"}, threads=threads)
+        assert run(raw, given, "--classes", str(raw / "classes.csv")) == 0
+        assert read(raw)[0].digest == digest
 
 
 def test_without_known_proteins_each_image_is_its_own_group(raw):
-    assert run(raw, groups=False, group_by=[]) == 0
-    with ImageSet(raw / "out" / "images.h5") as made:
-        assert len(set(made.groups)) == len(IDS)
-        assert made.attrs["grouped_by"] == ""
+    assert run(raw, settings(data=NAMES)) == 0
+    _, part, attrs = read(raw)
+    assert len(set(part.groups)) == len(IDS)
+    assert attrs["grouped_by"] == ""
 
 
 def test_a_turned_copy_joins_the_group_of_its_source(raw):
-    for channel in SETTINGS["channels"]:
+    for channel in ("red", "green"):
         with Image.open(raw / "train" / f"a_{channel}.png") as picture:
             picture.rotate(90).save(raw / "train" / f"d_{channel}.png")
-    assert run(raw, duplicates=0.95) == 0
-    with ImageSet(raw / "out" / "images.h5") as made:
-        assert list(made.groups) == ["G1|0"] * 4
-        told = json.loads(made.attrs["duplicates"])
+    assert run(raw, settings(data=NAMES, duplicates=0.95), *with_groups(raw)) == 0
+    _, part, attrs = read(raw)
+    assert list(part.groups) == ["G1|0"] * 4
+    told = json.loads(attrs["duplicates"])
     assert told["pairs"] == 1
     assert told["examples"][0][:2] == ["a", "d"]
 
 
-def test_unusable_files_are_all_reported_by_name(raw, capsys):
-    folder = raw / "train"
-    noise = np.random.default_rng(1).integers(0, 256, (16, 16), dtype=np.uint8)
-    (folder / "a_red.png").unlink()
-    whole = (folder / "a_green.png").read_bytes()
-    (folder / "a_green.png").write_bytes(whole[: len(whole) // 2])
-    Image.fromarray(np.stack([noise] * 3, axis=2)).save(folder / "b_red.png")
-    save(folder / "b_green.png", noise.astype(np.uint16) * 200)
-    save(folder / "c_red.png", noise[:, :12])
-    save(folder / "c_green.png", noise[:7, :7])
-    Image.fromarray(noise).save(folder / "d_red.png", format="BMP")
-    (folder / "d_green.png").write_text("no picture")
-    fails(
-        raw, capsys, "8 files in", "a_red.png: is missing", "a_green.png: ", "b_red.png: is PNG with mode RGB",
-        "b_green.png: is PNG with mode I;16", "c_red.png: is 12 × 16 pixels", "c_green.png: is 7 pixels wide",
-        "d_red.png: is BMP", "d_green.png: ",
-    )  # fmt: skip
+def test_labels_are_mapped(raw):
+    (raw / "train.csv").write_text("Id,Target\na,0\nb,1\nc,0 1\nd,2\n")
+    names = {"class_names": ["Nucleoplasm", "Nucleoli", "Cytosol"], "label_map": {"in": ["nucleoplasm", "Nucleoli"]}}
+    assert run(raw, settings(data=names | {"unmapped": "drop", "emptied": "drop"})) == 0
+    made, part, attrs = read(raw)
+    assert (made.classes, list(part.ids)) == (["in"], ["a", "b", "c"])
+    np.testing.assert_array_equal(part.labels, [[1], [1], [1]])
+    assert "d,,no class left," in (raw / "out" / "left_out.csv").read_text()
+    assert attrs["left_out"] == 1
 
 
-def test_one_missing_channel_is_enough_to_fail_and_keeps_the_old_set(raw, capsys):
-    assert run(raw) == 0
-    before = (raw / "out" / "images.h5").read_bytes()
-    (raw / "train" / "c_green.png").unlink()
-    assert run(raw) == 1
-    assert "1 files in" in capsys.readouterr().err
-    assert [path.name for path in (raw / "out").iterdir()] == ["images.h5"]
-    assert (raw / "out" / "images.h5").read_bytes() == before
+def test_kaggle_2018_is_known_by_name(raw):
+    for name in IDS:
+        for channel in ("blue", "yellow"):
+            save(raw / "train" / f"{name}_{channel}.png", noise(99))
+    (raw / "train.csv").write_text("Id,Target\na,0 25\nb,27\nc,2\nd,23\n")
+    channels = ["red", "green", "blue", "yellow"]
+    assert run(raw, settings("kaggle2018", channels=channels)) == 0
+    made, part, attrs = read(raw)
+    assert len(made.classes) == 28
+    assert [made.classes[k] for k in np.flatnonzero(part.labels[0])] == ["Nucleoplasm", "Cytosol"]
+    assert "Kaggle 2018" in attrs["source"]
+    assert attrs["grouped_by"] == ""
+    # A joined table of antibodies makes groups.
+    (raw / "groups.csv").write_text("Id,antibody\na,1\nb,1\nc,2\nd,3\n")
+    assert run(raw, settings("kaggle2018", channels=channels), *with_groups(raw)) == 0
+    assert list(read(raw)[1].groups) == ["1|0", "1|0", "2|2", "3|3"]
 
 
-def test_files_cut_anywhere_never_come_through_changed(tmp_path):
-    path = tmp_path / "a_red.png"
-    save(path, np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8))
-    whole, values = path.read_bytes(), stage_program.read_channel(path, 8, "fixed")
-    refused = 0
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        try:
-            found = stage_program.read_channel(path, 8, "fixed")
-        except stage_program.UNUSABLE:
-            refused += 1
-        else:
-            # Only the end marker is missing: all pixels are there.
-            np.testing.assert_array_equal(found, values)
-    assert refused >= len(whole) - 20
+def test_kaggle_2021_of_mixed_sizes_and_depths(raw):
+    (raw / "train.csv").write_text("ID,Label\na,0|16\nb,18\nc,14\n")
+    for channel in ("red", "green"):
+        save(raw / "train" / f"b_{channel}.png", noise(1, 24))
+        save(raw / "train" / f"c_{channel}.png", noise(2, 16).astype(np.uint16) * 257)
+    assert run(raw, settings("kaggle2021")) == 0
+    made, part, attrs = read(raw)
+    assert len(made.classes) == 19
+    assert [made.classes[k] for k in np.flatnonzero(part.labels[0])] == ["Nucleoplasm", "Cytosol"]
+    means = noise(2, 16).reshape(8, 2, 8, 2).mean((1, 3))
+    assert np.abs(part.images[2, 0] - means).max() <= 0.51
+    assert "files of 1 Ids have no row" in attrs["notes"]
+
+
+def test_the_public_atlas_with_its_ids_and_coloured_files(tmp_path):
+    (tmp_path / "train").mkdir()
+    ids = ["ENSG1_10_2_A1_1", "ENSG1_11_2_A1_2_cr5", "ENSG2_11_3_B2_1", "ENSG3_12_3_B2_1"]
+    (tmp_path / "train.csv").write_text("Id,Target\n" + "".join(f"{name},{k}\n" for k, name in enumerate(ids)))
+    picture = np.repeat(np.repeat(noise(0, 8), 8, 0), 8, 1)
+    for name in ids:
+        for channel, planes in {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}.items():
+            colour = np.zeros((64, 64, 3), np.uint8)
+            colour[:, :, planes] = (picture if channel != "red" else picture.T)[:, :, None]
+            Image.fromarray(colour).save(tmp_path / "train" / f"{name}_{channel}.jpg", quality=98, subsampling=0)
+    assert run(tmp_path, settings("public", channels=["yellow", "red", "blue"], size=8)) == 0
+    _, part, attrs = read(tmp_path)
+    assert [name.split("|")[0] for name in part.groups] == ["ENSG1", "ENSG1", "ENSG1", "ENSG3"]
+    assert attrs["grouped_by"] == "gene, antibody"
+    with ImageSet(tmp_path / "out" / "images.h5") as made:
+        assert list(made.column("well")) == ["A1", "A1", "B2", "B2"]
+    assert np.abs(part.images[0].astype(int) - np.stack([noise(0, 8), noise(0, 8).T, noise(0, 8)])).max() <= 6
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "settings", "message"),
-    [
-        ("train.csv", "Id,Target\na,0\na,1\n", {}, "'a' stands in lines 2 and 3"),
-        ("train.csv", "Id,Target\na,2\n", {}, "'2' is no class number"),
-        ("train.csv", "Id,Target\n../a,0\n", {}, "'../a' cannot be part of a file name"),
-        ("train.csv", "Id,Label\na,0\n", {}, "no column 'Target'"),
-        ("groups.csv", "Id,gene,antibody\na,G1,1\n", {}, "no row for 3 of 4 images, the first is 'b'"),
-        ("groups.csv", "Id,gene\na,G1\n", {}, "no column 'antibody'"),
-        ("groups.csv", "", {"groups": False}, "data.group_by names gene, antibody, but no table"),
-    ],
+    "kind", ["npy", "npy, channels last", "tif", "ome.tif", "tif, several pages", "png", "16 bits", "float", "lzw"]
 )
-def test_table_errors(raw, capsys, file, content, settings, message):
-    (raw / file).write_text(content)
-    fails(raw, capsys, message, **settings)
+def test_one_file_with_all_channels(tmp_path, kind):
+    (tmp_path / "train").mkdir()
+    stack = np.stack([noise(seed, 8) for seed in range(3)])
+    names, bits, suffix = ["dic", "gfp", "dapi"], None, kind.split(",")[0]
+    path = tmp_path / "train" / f"x.{suffix}"
+    if suffix == "npy":
+        np.save(path, stack if "last" not in kind else stack.transpose(1, 2, 0))
+    elif kind == "ome.tif":
+        # By name, whatever their order in the file.
+        tifffile.imwrite(
+            path, stack[[2, 0, 1]], photometric="minisblack",
+            metadata={"axes": "CYX", "Channel": {"Name": ["dapi", "dic", "gfp"]}},
+        )  # fmt: skip
+    elif kind == "png":
+        Image.fromarray(stack.transpose(1, 2, 0)).save(path)
+    elif kind == "lzw":
+        suffix, path = "tif", path.with_suffix(".tif")
+        pages = [Image.fromarray(plane) for plane in stack]
+        pages[0].save(path, save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    else:
+        suffix, path = "tif", path.with_suffix(".tif")
+        values = {"16 bits": stack.astype(np.uint16) * 257, "float": stack.astype(np.float32) / 255}.get(kind, stack)
+        with tifffile.TiffWriter(path) as writer:
+            if "pages" in kind:
+                for plane in values:
+                    writer.write(plane, metadata=None, contiguous=False)
+            else:
+                writer.write(values, photometric="minisblack", compression="zlib")
+    (tmp_path / "train.csv").write_text("Id,Target\nx,bud neck\n")
+    described = {"files": "{id}." + suffix, "file_channels": names, "bits": bits}
+    assert run(tmp_path, settings(data=described, channels=["gfp", "dic"])) == 0
+    np.testing.assert_array_equal(read(tmp_path)[1].images[0], stack[[1, 0]])
+
+
+def test_transparency_never_weighs_into_colour(tmp_path):
+    (tmp_path / "train").mkdir()
+    planes = np.stack([noise(seed) for seed in range(4)], axis=2)
+    planes[:8, :, 3] = 0
+    Image.fromarray(planes).save(tmp_path / "train" / "x.png")
+    (tmp_path / "train.csv").write_text("Id,Target\nx,here\n")
+    assert run(tmp_path, settings(data={"files": "{id}.png"}, channels=["a", "b", "c", "d"])) == 0
+    means = planes.reshape(8, 2, 8, 2, 4).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs(read(tmp_path)[1].images[0] - means).max() <= 0.51
+
+
+def test_a_pixel_size_is_reached_around_the_centre(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train.csv").write_text("Id,Target,pixel_size\nx,here,0.1\ny,here,0.05\nz,here,\n")
+    picture = np.repeat(np.repeat(noise(0, 10), 4, 0), 4, 1)  # 40 × 40 px
+    for name, values in {"x": picture[:, 4:36], "y": np.repeat(np.repeat(picture, 2, 0), 2, 1), "z": picture}.items():
+        save(tmp_path / "train" / f"{name}_gfp.png", values)
+    assert run(tmp_path, settings(data={"pixel_size": 0.1}, channels=["gfp"], pixel_size=0.4)) == 0
+    _, part, attrs = read(tmp_path)
+    for image in part.images:
+        np.testing.assert_array_equal(image[0], noise(0, 10)[1:9, 1:9])
+    assert attrs["pixel_size"] == 0.4
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(raw, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    assert run(raw, settings(data=NAMES)) == 0
+    digest = read(raw)[0].digest
+    reads, whole = [], reading.Reader.read
+
+    def dying(self, name, pixel_size=""):
+        reads.append(name)
+        if len(reads) == 3:
+            raise KeyboardInterrupt
+        return whole(self, name, pixel_size)
+
+    (raw / "out" / "images.h5").unlink()
+    monkeypatch.setattr(reading.Reader, "read", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, settings(data=NAMES))
+    assert not (raw / "out" / "images.h5").exists()
+    assert run(raw, settings(data=NAMES)) == 0
+    assert reads == ["a", "b", "c", "c", "d"]
+    assert read(raw)[0].digest == digest
+    assert not (raw / "out" / ".images.pieces").exists()
+
+
+def test_a_mended_file_makes_its_piece_anew_and_no_other(raw, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    good = (raw / "train" / "b_red.png").read_bytes()
+    (raw / "train" / "b_red.png").write_bytes(good[:60])
+    assert run(raw, settings(data=NAMES)) == 1
+    (raw / "train" / "b_red.png").write_bytes(good)
+    # A piece that lost its end on a full disk or at a power cut.
+    spoilt = raw / "out" / ".images.pieces" / "000002.npz"
+    spoilt.write_bytes(spoilt.read_bytes()[:-50])
+    reads, whole = [], reading.Reader.read
+    monkeypatch.setattr(
+        reading.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
+    )
+    assert run(raw, settings(data=NAMES)) == 0
+    assert reads == ["b", "c"]
+    assert not (raw / "log.bad_input.csv").exists()
+
+
+def test_one_fault_is_enough_to_fail_and_keeps_the_old_set(raw, capsys):
+    assert run(raw, settings(data=NAMES)) == 0
+    before = (raw / "out" / "images.h5").read_bytes()
+    (raw / "train" / "c_green.png").unlink()
+    assert run(raw, settings(data=NAMES)) == 1
+    assert "1 of 4 images cannot be used (1 × missing file)" in capsys.readouterr().err
+    assert (raw / "out" / "images.h5").read_bytes() == before
+
+
+def test_what_the_tables_lack_is_told(raw, capsys):
+    def fails(words, *more, **data):
+        assert run(raw, settings(data=NAMES | data), *more) == 1
+        shown = capsys.readouterr().err
+        assert words in shown
+        assert "Traceback" not in shown
+
+    fails("data.group_by names 'gene', which is no column; there are: none", group_by=["gene"])
+    fails("no column 'Label'", columns={"labels": "Label"})
+    fails("nothing gives their names", class_names=None)
+    (raw / "groups.csv").write_text("Id,gene\na,G1\n")
+    fails("3 of 4 images cannot be used (3 × Id without groups)", *with_groups(raw))
+
+
+def test_a_column_name_cannot_break_the_set(raw):
+    (raw / "train.csv").write_text("Id,Target,a/b,..\na,0,x,y\n")
+    assert run(raw, settings(data=NAMES)) == 0
+    with h5py.File(raw / "out" / "images.h5") as file:
+        assert sorted(file["columns"]) == ["__", "a_b"]

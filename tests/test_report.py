@@ -112,7 +112,7 @@ def test_nothing_is_asked_of_the_network(text: str) -> None:
 def test_pictures_have_words_and_names_are_unique(text: str) -> None:
     reader = Reader(text)
     svgs = [attrs for tag, attrs in reader.tags if tag == "svg"]
-    assert len(svgs) == 5 + len(fake_run.PLANS)
+    assert len(svgs) == 10 + len(fake_run.PLANS)
     assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 30 for attrs in svgs)
     assert all(attrs.get("alt") for tag, attrs in reader.tags if tag == "img")
     ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
@@ -158,6 +158,33 @@ def test_data_certificate_and_run_times(run: FakeRun, text: str) -> None:
         roles = list(csv.DictReader(handle))
     assert [row["fold"] for row in roles] == ["repeat 0, fold 0", "repeat 0, fold 1"]
     assert sum(int(roles[0][f"{role}_images"]) for role in ("train", "validation", "calibration", "test")) == 360
+
+
+def test_data_page_tells_duplicates_map_notes_and_what_was_left_out(run: FakeRun, text: str) -> None:
+    words = " ".join(" ".join(Reader(text).words).split())
+    assert "Classes are those of the label map Rare from Rods & <rings>." in words
+    assert "two rows were <merged>" in words
+    assert "correlate by 0.95 or more count as near-duplicates and share a group: 1 pair." in words
+    assert "<u>cell0005</u>" in words and "<i>x2.png</i>" in words
+    assert "Not used: missing (1), truncated (1)." in words
+    with run.path("tables/data_classes.csv").open() as handle:
+        rows = {row["class"]: row for row in csv.DictReader(handle)}
+    assert [rows[name]["judged"] for name in fake_run.CLASSES] == ["yes", "yes", "yes", "no, 5 needed"]
+    assert int(rows["Rare"]["images"]) == run.labels[:, 3].sum()
+    with run.path("tables/data_column_0.csv").open() as handle:
+        assert [(row["value"], row["images"]) for row in csv.DictReader(handle)] == [(k, "120") for k in "ABC"]
+
+
+def test_a_run_without_any_of_that_says_so(run: FakeRun) -> None:
+    kept = run.path("left_out.csv").read_text()
+    run.path("left_out.csv").write_text("Id,file,kind,reason\n")
+    try:
+        assert fake_run.write_report(run) == 0
+        assert "Nothing was left out." in run.path("report.html").read_text()
+        assert not run.path("tables/data_left_out.csv").exists()
+    finally:
+        run.path("left_out.csv").write_text(kept)
+        assert fake_run.write_report(run) == 0
 
 
 def test_a_leak_is_not_called_clean(run: FakeRun) -> None:

@@ -51,13 +51,15 @@ def test_default_is_sound() -> None:
 
 
 @pytest.mark.parametrize("preset", sorted(path.name for path in (ROOT / "presets").glob("*.yaml")))
-def test_presets_are_sound(preset: str, tmp_path: Path) -> None:
+def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overlay = yaml.safe_load((ROOT / "presets" / preset).read_text(encoding="utf-8"))
-    # A preset for images of one's own leaves their place open.
+    # A preset for images of one's own takes their place from the environment.
     for key in ("images", "table", "groups"):
-        if overlay.get("data", {}).get("source") == "folder":
-            (tmp_path / key).touch()
-            overlay["data"][key] = str(tmp_path / key)
+        path = overlay.get("data", {}).get(key)
+        if path:
+            assert path.startswith("${MIXLOC_"), path
+            (tmp_path / Path(path).name).touch()
+            monkeypatch.setenv(path[2 : path.index("}")], str(tmp_path))
     checked(overlay)
 
 
@@ -71,10 +73,25 @@ def test_presets_are_sound(preset: str, tmp_path: Path) -> None:
         ({"run": "a$(touch x)"}, ["run"]),
         ({"make_folds": {"shares": {"test": 0.6}}}, ["make_folds.shares.test", "2 folds"]),
         ({"make_folds": {"shares": {"test": 0.5, "calibration": 0.3, "validation": 0.3}}}, ["make_folds.shares"]),
+        ({"make_folds": {"leave_out": 3}}, ["make_folds.leave_out", "string"]),
+        ({"make_folds": {"folds": 8, "stratify_by": "cell_line"}}, ["make_folds.shares.test", "8 folds"]),
+        ({"data": {"label_map": "kaggle_2019"}}, ["data.label_map", "kaggle_2019", "kaggle_2018", "coarse"]),
+        ({"data": {"label_map": {"a": []}}}, ["data.label_map.a"]),
+        ({"data": {"unmapped": "forget"}}, ["data.unmapped", "refuse", "drop"]),
         ({"preprocess_images": {"size": 33}}, ["preprocess_images.size", "multiple of 8"]),
         ({"data": {"source": "web"}}, ["data.source", "simulated"]),
         ({"data": {"source": "folder"}}, ["data.images"]),
         ({"data": {"source": "folder", "images": "/nowhere", "table": "/nowhere"}}, ["data.images", "/nowhere"]),
+        ({"data": {"source": "folder", "images": "${MIXLOC_NOWHERE}/a"}}, ["data.images", "MIXLOC_NOWHERE is not set"]),
+        ({"data": {"source": "public"}}, ["data.table", "public"]),
+        ({"data": {"files": "../{id}.png"}}, ["data.files"]),
+        ({"data": {"files": {"green": "/etc/{id}.png"}}}, ["data.files.green"]),
+        ({"data": {"columns": {"colour": "x"}}}, ["data.columns.colour", "cell_line"]),
+        ({"data": {"planes": {"green": "pink"}}}, ["data.planes.green", "yellow"]),
+        ({"data": {"class_names": "kaggle_1999"}}, ["data.class_names", "kaggle_2018"]),
+        ({"data": {"bad_limit": 2}}, ["data.bad_limit"]),
+        ({"data": {"bits": [12]}}, ["data.bits[0]", "8, 16, 32"]),
+        ({"preprocess_images": {"white_level": {"uint16": 0}}}, ["preprocess_images.white_level.uint16"]),
         (plan(generator="nobody"), ["plans", "nobody", "unet"]),
         (plan(sampler="guess"), ["plans[0].sampler", "guess"]),
         (plan(guidance={"scale": 1.5, "interval": [3, 2]}), ["balanced", "interval"]),
@@ -104,6 +121,15 @@ def test_what_is_wrong_is_named_in_one_line(overlay: dict, named: list[str]) -> 
     assert "\n" not in text
     for word in named:
         assert word in text, text
+
+
+def test_parts_of_left_out_values_need_not_fit_into_the_whole() -> None:
+    assert checked({"make_folds": {"folds": 8, "leave_out": "cell_line"}})["make_folds"]["folds"] == 8
+
+
+def test_a_label_map_is_a_name_or_a_mapping() -> None:
+    for label_map in (None, "coarse", {"nucleus": ["Nucleoplasm", "Nucleoli"]}):
+        assert checked({"data": {"label_map": label_map}})["data"]["label_map"] == label_map
 
 
 def test_control_characters_in_values_stay_on_one_line() -> None:

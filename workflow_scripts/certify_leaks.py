@@ -156,8 +156,9 @@ def _check_artefact(
             allowed = (folds.VALIDATION,)
         good = np.isin(roles, allowed)
         foreign = rows[~good[rows]]
-        # A relative of a test image is as bad as the image: groups that have a role which is not allowed.
-        outside = np.intersect1d(groups[rows], groups[~good])
+        # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
+        # nobody may read in this fold are no part of it: their groups are judged by their other images.
+        outside = np.intersect1d(groups[rows], groups[~good & (roles != folds.UNUSED)])
         check = Check(
             artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed),
             len(foreign), len(outside), CLEAN if known or not len(rows) else NOT_EXCLUDED,
@@ -168,10 +169,12 @@ def _check_artefact(
 
 
 def _check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray) -> Check:
-    table = pd.DataFrame({"group": groups, "role": roles}).groupby("group")["role"].nunique()
+    played = roles != folds.UNUSED
+    table = pd.DataFrame({"group": groups[played], "role": roles[played]}).groupby("group")["role"].nunique()
     torn = table.index[table > 1]
+    images = int(np.isin(groups[played], torn).sum())
     return Check(
-        "folds.csv", repeat, fold, "one role a group", len(groups), "any", int(np.isin(groups, torn).sum()), len(torn),
+        "folds.csv", repeat, fold, "one role a group", len(groups), "any", images, len(torn),
         LEAK if len(torn) else CLEAN,
     )  # fmt: skip
 

@@ -26,9 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     out = stage.parser(__doc__)
     out.add_argument("--run-folder", type=Path, required=True, help="folder of the run, where predictions would lie")
-    out.add_argument(
-        "--ledger", type=Path, required=True, help="all declarations so far, a line each"
-    )
+    out.add_argument("--ledger", type=Path, required=True, help="all declarations so far, a line each")
     out.add_argument("--out", type=Path, required=True, help="the declaration to write")
     return out.parse_args(argv)
 

@@ -1,12 +1,14 @@
-"""make_folds: which role every group plays in every fold of one repeat, folds.csv.
+"""make_folds: which role every image plays in every fold of one repeat, folds.csv.
 
 A group (images that share a protein or an antibody) is never split. Roles: test, calibration (thresholds),
 validation (model selection), train, and, if their shares are above 0, reserve and lockbox. Each role gets its share
-of every class.
+of every class and, with `stratify_by`, of every value of a column such as cell_line. With `leave_out` each fold tests
+one value of a column instead; images of the tested groups that have another value are `unused` in that fold, because
+they are relatives of test images.
 
 Example:
     python -m workflow_scripts.make_folds --images images.h5 --out folds.csv --repeat 0 --seed 1 \\
-        --settings '{"folds": 2, "shares": {"test": 0.25, ...}}'
+        --settings '{"folds": 2, "shares": {"test": 0.25, ...}, "stratify_by": null, "leave_out": null}'
 """
 
 from __future__ import annotations
@@ -35,23 +37,84 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[str, Any]) -> None:
     """Write the roles of all images in all folds of a repeat."""
     with ImageSet(images) as source:
-        ids, groups, classes = source.ids, source.groups, source.classes
+        ids, groups, classes = source.ids, source.groups, list(source.classes)
         labels = source.labels(None, "inspect")
+        strata = _column(source, settings["stratify_by"], "stratify_by")
+        left_out = _column(source, settings["leave_out"], "leave_out")
     names, member = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)), dtype=np.int64)
-    np.add.at(counts, member, labels)
+    if strata is not None:
+        # A value of the column is balanced just as a class is.
+        values = sorted({str(value) for value in strata if value})
+        labels = np.concatenate([labels, np.stack([strata == value for value in values], axis=1)], axis=1)
+        classes += [f"{settings['stratify_by']} {value}" for value in values]
+    if left_out is None:
+        assigned = _by_group(images, labels, member, repeat, seed, settings)
+    else:
+        assigned = _leaving_out(left_out, labels, member, repeat, seed, settings)
+    _tell(labels, member, classes, assigned, settings)
+    fold_table.write(out, ids, groups, assigned)
+    stage.log.info("%d images of %d groups", len(ids), len(names))
+
+
+def _column(source: ImageSet, name: str | None, option: str) -> np.ndarray | None:
+    if not name:
+        return None
+    if name not in source.columns():
+        known = ", ".join(source.columns()) or "none"
+        raise stage.UserError(f"make_folds.{option} = {name!r}: {source.path} has no such column; it has: {known}")
+    values = source.column(name)
+    if not (values != "").any():
+        raise stage.UserError(f"make_folds.{option} = {name!r}: the column is empty in {source.path}")
+    return values
+
+
+def _by_group(
+    images: Path, labels: np.ndarray, member: np.ndarray, repeat: int, seed: int, settings: dict[str, Any]
+) -> np.ndarray:
+    counts, count = folds.group_counts(labels, member), settings["folds"]
     parts = 1 + sum(share > 0 for share in settings["shares"].values())
-    if len(names) < parts + settings["folds"] - 1:
+    if len(counts) < parts + count - 1:
+        raise stage.UserError(f"{images} has {len(counts)} groups, too few for {count} folds of {parts} parts")
+    return folds.roles(counts, np.bincount(member), count, settings["shares"], seed, repeat)[member]
+
+
+def _leaving_out(
+    values: np.ndarray, labels: np.ndarray, member: np.ndarray, repeat: int, seed: int, settings: dict[str, Any]
+) -> np.ndarray:
+    column, count = settings["leave_out"], settings["folds"]
+    held = folds.held_out_values(values, count, repeat)
+    if not held:
         raise stage.UserError(
-            f"{images} has {len(names)} groups, too few for {settings['folds']} folds of {parts} parts"
+            f"make_folds.leave_out = {column!r}: the column has {len(set(values) - {''})} values, too few for {count} "
+            "folds that leave out one each"
         )
-    assigned = folds.roles(counts, settings["folds"], settings["shares"], seed, repeat)
+    unknown = int((values == "").sum())
+    if unknown:
+        stage.log.warning("%d images without a value of %r are unused in every fold", unknown, column)
+    try:
+        assigned = folds.roles_leaving_out(labels, member, values, held, settings["shares"], seed, repeat)
+    except ValueError as error:
+        raise stage.UserError(f"make_folds.leave_out = {column!r}: {error}") from None
+    for fold, value in enumerate(held):
+        stage.log.info("fold %d: tests %s %r", fold, column, value)
+    return assigned
+
+
+def _tell(
+    labels: np.ndarray, member: np.ndarray, classes: list[str], assigned: np.ndarray, settings: dict[str, Any]
+) -> None:
+    """How large the parts are, and which classes do not reach every one of them."""
+    groups = (folds.group_counts(labels, member) > 0).sum(0)
+    enough = folds.fewest_groups(settings["folds"], settings["shares"])
+    rare = {name for name, count in zip(classes, groups, strict=True) if count < enough}
+    if rare and not settings["leave_out"]:
+        listed = ", ".join(f"{name} ({count})" for name, count in zip(classes, groups, strict=True) if count < enough)
+        stage.log.warning("fewer groups than the %d that every role of every fold takes: %s", enough, listed)
     for fold in range(settings["folds"]):
-        for kind, role in folds.missing(counts, assigned[:, fold], classes):
+        for kind, role in folds.missing(labels, assigned[:, fold], classes):
             stage.log.warning("fold %d: class %r has no image in %s", fold, kind, role)
-        sizes = {role: int((assigned[member, fold] == role).sum()) for role in folds.ROLES}
+        sizes = {role: int((assigned[:, fold] == role).sum()) for role in folds.ROLES}
         stage.log.info("fold %d: %s", fold, ", ".join(f"{role} {n}" for role, n in sizes.items() if n))
-    fold_table.write(out, ids, groups, assigned[member])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,25 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workflow_scripts.lib import figures, fold_table, folds, stage
+from workflow_scripts.lib import figures, fold_table, folds, stage, tiles
 from workflow_scripts.lib.dataset import ImageSet, Part
 from workflow_scripts.lib.figures import MUTED
-
-# How channels are shown, by the names that microscopists give them; the first four follow the Human Protein Atlas.
-COLOURS = {
-    "green": (0.0, 1.0, 0.0),
-    "blue": (0.15, 0.35, 1.0),
-    "red": (1.0, 0.1, 0.1),
-    "yellow": (0.5, 0.45, 0.0),
-    "magenta": (1.0, 0.0, 1.0),
-    "cyan": (0.0, 1.0, 1.0),
-    "grey": (1.0, 1.0, 1.0),
-}
-LARGEST_TILE = 64  # pixels a side; larger images are averaged down, or a page of them would weigh tens of megabytes
-EDGE = 1  # empty pixels between tiles
 
 
 @dataclass
@@ -87,8 +73,8 @@ def collect(real: ImageSet, held: np.ndarray, generated: ImageSet, settings: dic
     count, out = settings["per_class"], []
     everything = np.arange(len(generated))
     for title, target in wanted:
-        shown = held[choose(labels, target, real.ids[held], real.groups[held], count)]
-        made = everything[choose(asked, target, generated.ids, generated.ids, count)]
+        shown = held[tiles.choose(labels, target, real.ids[held], real.groups[held], count)]
+        made = everything[tiles.choose(asked, target, generated.ids, generated.ids, count)]
         if len(shown) or len(made):
             out.append(Row(title, _read(real, shown).images, _read(generated, made).images))
     return out
@@ -98,59 +84,9 @@ def _read(source: ImageSet, rows: np.ndarray) -> Part:
     return source.read(rows, "inspect")
 
 
-def choose(labels: np.ndarray, target: np.ndarray, ids: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` rows by id whose labels are exactly `target`, one of each group before any second one; then,
-    where a class is never alone, rows that have the target among their labels."""
-    exact = (labels == target).all(axis=1)
-    holds = (labels[:, target > 0] > 0).all(axis=1)
-    found: list[int] = []
-    for candidates in (np.flatnonzero(exact), np.flatnonzero(holds & ~exact)):
-        ordered = candidates[np.argsort(ids[candidates].astype(str), kind="stable")]
-        _, first = np.unique(groups[ordered].astype(str), return_index=True)
-        later = np.setdiff1d(np.arange(len(ordered)), first)
-        found += [*ordered[np.sort(first)].tolist(), *ordered[later].tolist()]
-    return np.array(found[:count], dtype=np.int64)
-
-
-def compose(images: np.ndarray, channels: list[str], scale: np.ndarray) -> np.ndarray:
-    """Colour pictures (n, H, W, 3) in [0, 1] from images (n, C, H, W): each channel in its colour, added up."""
-    spare = [name for name in COLOURS if name not in channels]
-    out = np.zeros((len(images), *images.shape[2:], 3))
-    for index, name in enumerate(channels):
-        colour = (
-            COLOURS["grey"] if len(channels) == 1 else COLOURS.get(name.lower(), COLOURS[spare[index % len(spare)]])
-        )
-        out += np.clip(images[:, index, :, :, None] / scale[index], 0, 1) * np.array(colour)
-    return np.clip(out, 0, 1)
-
-
-def brightest(rows: list[Row], channels: int) -> np.ndarray:
-    """The value of each channel that is shown as full brightness (C,): the 99.8th percentile of the real images."""
-    shown = [row.real for row in rows if len(row.real)] or [row.generated for row in rows]
-    values = [np.concatenate([images[:, c].ravel() for images in shown]) for c in range(channels)]
-    return np.array([max(1.0, float(np.percentile(value, 99.8))) for value in values])
-
-
-def strip(pictures: np.ndarray, count: int) -> np.ndarray:
-    """Tiles side by side with a transparent edge, RGBA (H, W, 4) in 8 bits; missing tiles stay transparent."""
-    size = pictures.shape[1]
-    shrink = -(-size // LARGEST_TILE)
-    if shrink > 1:
-        kept = size // shrink * shrink
-        blocks = pictures[:, :kept, :kept].reshape(len(pictures), kept // shrink, shrink, kept // shrink, shrink, 3)
-        pictures = blocks.mean(axis=(2, 4))
-        size = kept // shrink
-    out = np.zeros((size, count * (size + EDGE) - EDGE, 4), dtype=np.uint8)
-    for index, picture in enumerate(pictures[:count]):
-        start = index * (size + EDGE)
-        out[:, start : start + size, :3] = np.rint(picture * 255)
-        out[:, start : start + size, 3] = 255
-    return out
-
-
 def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -> Figure:
     """All rows: a colour strip and a protein strip, real on the left, generated on the right."""
-    count, protein = settings["per_class"], protein_index(channels, settings["protein_channel"])
+    count, protein = settings["per_class"], tiles.protein_index(channels, settings["protein_channel"])
     left, gap = 1.08, 0.14
     half = (figures.WIDTH - left - gap - 0.04) / 2
     tile = half / count
@@ -165,10 +101,13 @@ def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -
             fontweight="bold",
             va="baseline",
         )
-    scale = brightest(rows, len(channels)) if rows else np.ones(len(channels))
+    shown = [row.real for row in rows if len(row.real)] or [row.generated for row in rows]
+    scale = tiles.brightest(shown, len(channels)) if rows else np.ones(len(channels))
     for line, row in enumerate(rows):
         top = 0.3 + line * pitch
-        fig.text(0, 1 - (top + 0.04) / fig.get_figheight(), _wrap(row.title), va="top", fontsize=7.5, linespacing=1.15)
+        fig.text(
+            0, 1 - (top + 0.04) / fig.get_figheight(), tiles.wrap(row.title), va="top", fontsize=7.5, linespacing=1.15
+        )
         for side, images in enumerate((row.real, row.generated)):
             start = left + side * (half + gap)
             if not len(images):
@@ -180,35 +119,13 @@ def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -
                     color=MUTED,
                 )
                 continue
-            _show(figures.inches(fig, start, top, half, tile), strip(compose(images, channels, scale), count))
+            tiles.show(
+                figures.inches(fig, start, top, half, tile), tiles.strip(tiles.compose(images, channels, scale), count)
+            )
             if double:
-                grey = np.clip(images[:, protein] / scale[protein], 0, 1)[..., None].repeat(3, axis=-1)
-                _show(figures.inches(fig, start, top + tile, half, tile), strip(grey, count))
+                alone = tiles.grey(images, protein, scale)
+                tiles.show(figures.inches(fig, start, top + tile, half, tile), tiles.strip(alone, count))
     return fig
-
-
-def protein_index(channels: list[str], name: str) -> int:
-    """Which channel is shown alone: the one named in the settings, or the second (the Human Protein Atlas's order)."""
-    if name in channels:
-        return channels.index(name)
-    stage.log.warning("report.panels.protein_channel %r is no channel of the images (%s)", name, ", ".join(channels))
-    return min(1, len(channels) - 1)
-
-
-def _show(axes: Axes, picture: np.ndarray) -> None:
-    axes.imshow(picture, interpolation="none", aspect="auto")
-    axes.axis("off")
-
-
-def _wrap(title: str) -> str:
-    lines: list[str] = []
-    for word in title.replace(" + ", " +\x00").split("\x00"):
-        for piece in word.split(" "):
-            if lines and len(lines[-1]) + len(piece) < 18 and not lines[-1].endswith("+"):
-                lines[-1] += f" {piece}"
-            else:
-                lines.append(piece if len(piece) <= 19 else piece[:18] + "…")
-    return "\n".join(lines[:6])
 
 
 def main(argv: list[str] | None = None) -> int:

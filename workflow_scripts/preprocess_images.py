@@ -1,89 +1,195 @@
-"""preprocess_images: from a folder of channel files and a label table to one image set, images.h5.
+"""preprocess_images: from a folder of images and a label table to one image set, images.h5.
 
-Reads `{Id}_{channel}.png` for every row of the table (`Id,Target`), scales each channel down by area averaging and
-writes uint8 images (N, C, H, W) block by block, so that memory does not grow with their number. Groups are the
-connected components of the columns named in the settings (such as gene and antibody), taken from a second table, and
-of near-duplicates: images that show the same pixels again, found by a perceptual hash over all channels.
+What the files and tables look like is a description that comes with the settings (`lib.sources`). Every image is scaled
+down by area averaging and written as uint8 (N, C, H, W), piece by piece, so that memory does not grow with their
+number and an interrupted run goes on where it stopped. Groups are the connected components of the columns named in the
+settings (such as gene and antibody), and of near-duplicates: images that show the same pixels again, found by a
+perceptual hash over all channels. What cannot be used is told by file and reason, and either stops the run or is left
+out (left_out.csv).
 
 Example:
     python -m workflow_scripts.preprocess_images --images-dir raw/train --table raw/train.csv \\
-        --groups raw/metadata.csv --classes raw/classes.csv --out images.h5 --settings '{"size": 32, ...}'
+        --groups raw/metadata.csv --classes raw/classes.csv --out images.h5 --left-out left_out.csv \\
+        --settings '{"size": 32, ...}'
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
+import re
+import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from workflow_scripts.lib import duplicates, stage, tables
+from workflow_scripts.lib import bad_input, duplicates, files, listing, pieces, reading, stage, tables
 from workflow_scripts.lib import groups as grouping
-from workflow_scripts.lib.dataset import write_images
+from workflow_scripts.lib.bad_input import Bad
+from workflow_scripts.lib.dataset import ImageWriter, write_images
+from workflow_scripts.lib.listing import Listed
+from workflow_scripts.lib.sources import GROUP_BY
 
-BLOCK = 256  # images in memory at a time
-SHOWN = 20  # problems listed in a message; the log has them all
-# What reading a file that is no such image ends in.
-UNUSABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+SHOWN = 20  # examples in a message or an attribute
+# A full disk, a used-up quota, or a limit on the size of files.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+HELD: list[BaseException] = []
+
+
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """The command line that this stage shares with preprocess_shard."""
+    out = stage.parser(doc)
+    out.add_argument("--images-dir", type=Path, required=True, help="folder with the image files")
+    out.add_argument("--table", type=Path, required=True, help="CSV with the ids and labels of the images")
+    out.add_argument("--groups", type=Path, help="CSV with further columns by Id, such as those to group by")
+    out.add_argument("--classes", type=Path, help="CSV with number and name; without it names come from the settings")
+    return out
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
-    out.add_argument("--images-dir", type=Path, required=True, help="folder with {Id}_{channel}.png")
-    out.add_argument("--table", type=Path, required=True, help="CSV with Id and Target (class numbers)")
-    out.add_argument("--groups", type=Path, help="CSV with Id and the columns to group by, and further columns to keep")
-    out.add_argument("--classes", type=Path, help="CSV with number and name; without it names come from the settings")
+    out = arguments(__doc__)
     out.add_argument("--out", type=Path, required=True, help="the image set to write")
+    out.add_argument("--left-out", type=Path, required=True, help="CSV to write of what was left out, and why")
     return out.parse_args(argv)
 
 
-def preprocess_images(
-    images_dir: Path, table: Path, groups: Path | None, classes: Path | None, out: Path, settings: dict[str, Any]
-) -> None:
-    """Write the image set `out`."""
-    names = tables.read_classes(classes) if classes else list(settings["class_names"])
-    listed = tables.read_labels(table, names)
-    by = list(settings["group_by"])
-    if by and not groups:
-        raise stage.UserError(f"data.group_by names {', '.join(by)}, but no table of groups is given (data.groups)")
-    columns = tables.read_columns(groups, listed.ids, by) if groups else {}
-    shared = [columns[name] for name in by]
-    group_names = grouping.connected(shared, len(listed.ids))
-    attrs = {
-        "source": settings["source"],
-        "licence": settings["licence"],
-        "credit": settings["credit"],
+@dataclass
+class Work:
+    """What there is to do, by the tables alone."""
+
+    listed: Listed
+    by: list[str]  # columns that decide which images belong together
+    reader: reading.Reader
+    folder: Path  # of the pieces
+    todo: list[pieces.Task]
+
+
+def plan(args: argparse.Namespace, out: Path) -> Work:
+    """The images of the set `out` and the pieces in which they are read."""
+    data = args.settings["data"]
+    if not args.images_dir.is_dir():
+        raise stage.UserError(f"{args.images_dir} is no folder of images (data.images)")
+    listed = list_images(args.table, args.groups, args.classes, data)
+    by = group_columns(listed, data["group_by"])
+    reader = reading.Reader(args.images_dir, args.settings)
+    reader.learn_depth(listed.ids)
+    folder = out.with_name(f".{out.stem}.pieces")
+    _check_room(out, len(listed.ids) * len(reader.channels) * reader.size**2, folder)
+    pixel_sizes = listed.columns.get("pixel_size", [""] * len(listed.ids))
+    return Work(listed, by, reader, folder, pieces.tasks(reader, listed.ids, pixel_sizes, folder))
+
+
+def preprocess_images(args: argparse.Namespace) -> None:
+    """Write the image set `args.out` and the table `args.left_out`."""
+    work = plan(args, args.out)
+    listed, reader, data = work.listed, work.reader, args.settings["data"]
+    named = len(listed.ids) + len({entry.id for entry in listed.bad})
+    _note_files_without_row(reader, listed)
+    for note in listed.notes:
+        stage.log.info("%s", note)
+    bad, faults = list(listed.bad), (args.log or args.out).with_suffix(".bad_input.csv")
+    faults.unlink(missing_ok=True)
+    attrs = _attributes(args.settings, work.by)
+    with (
+        files.lock(args.out, lambda holder: stage.log.info("waiting for process %s, which writes the set", holder)),
+        write_images(args.out, reader.channels, listed.classes, reader.size, attrs) as writer,
+    ):
+        grids, rows = _append_all(writer, work, bad)
+        bad_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
+        listed.keep(rows)
+        pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
+        names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
+        writer.regroup(names)
+        bad_input.write_list(args.left_out, bad + listed.dropped)
+        attrs |= {"left_out": len({entry.id for entry in bad + listed.dropped}), "notes": json.dumps(listed.notes)}
+    shutil.rmtree(work.folder, ignore_errors=True)
+    stage.log.info("%d images, %d groups, %d classes", len(rows), len(set(names)), len(listed.classes))
+
+
+def list_images(table: Path, groups: Path | None, classes: Path | None, data: dict[str, Any]) -> Listed:
+    """What the tables say, with labels mapped."""
+    names = tables.read_classes(classes) if classes else list(data["class_names"] or [])
+    listed = listing.read_images(tables.read_table(table), data, names)
+    if groups:
+        listing.join(listed, tables.read_table(groups), data)
+    if data["id_parts"]:
+        listing.add_id_parts(listed, data["id_parts"])
+    listing.map_labels(listed, data)
+    return listed
+
+
+def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
+    """The columns that decide which images belong together: those asked for, or else those that are known."""
+    if wanted is None:
+        return [name for name in GROUP_BY if any(listed.columns.get(name, ()))]
+    absent = [name for name in wanted if name not in listed.columns]
+    if absent:
+        known = ", ".join(sorted(listed.columns)) or "none"
+        raise stage.UserError(f"data.group_by names {absent[0]!r}, which is no column; there are: {known}")
+    return list(wanted)
+
+
+def _append_all(writer: ImageWriter, work: Work, bad: list[Bad]) -> tuple[np.ndarray, list[int]]:
+    """Read all images and append those that can be used; returns their grid means and rows, and adds to `bad`."""
+    listed, reader = work.listed, work.reader
+    grids: list[np.ndarray] = [np.zeros((0, len(reader.channels), duplicates.GRID, duplicates.GRID), np.uint8)]
+    rows: list[int] = []
+    with stage.Progress("images", len(listed.ids)) as bar:
+        for task, piece in zip(work.todo, pieces.made(work.todo, int(reader.settings["threads"])), strict=True):
+            bad += piece.bad
+            bar.update(task.first + len(task.ids), bad=len(bad))
+            if bad and reader.data["on_bad"] == "fail":
+                # The list of what is wrong is still to become whole; the set will not be written.
+                continue
+            chosen = piece.rows.tolist()
+            columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
+            ids = [listed.ids[row] for row in chosen]
+            writer.append(piece.images, listed.labels[piece.rows], ids, ids, columns)
+            grids.append(piece.grids)
+            rows += chosen
+    return np.concatenate(grids), rows
+
+
+def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
+    """What the set says of itself."""
+    data = settings["data"]
+    kept = {name: data[name] or "" for name in ("release", "licence", "credit")}
+    return kept | {
+        "source": data["origin"],
         "grouped_by": ", ".join(by),
         "intensity": settings["intensity"],
+        "white_level": json.dumps(settings["white_level"]),
+        "scaling": "area averaging",
+        "pixel_size": settings["pixel_size"] or "",
+        "label_map": json.dumps(data["label_map"]),
     }
-    channels, size = list(settings["channels"]), int(settings["size"])
-    problems: list[str] = []
-    grids: list[np.ndarray] = []
-    with write_images(out, channels, names, size, attrs) as writer, stage.Progress("images", len(listed.ids)) as bar:
-        for start, block in _blocks(images_dir, listed.ids, settings, problems):
-            stop = start + len(block)
-            writer.append(
-                block,
-                listed.labels[start:stop],
-                listed.ids[start:stop],
-                group_names[start:stop],
-                {name: values[start:stop] for name, values in columns.items()},
-            )
-            grids.append(duplicates.grid_means(block))
-            bar.update(stop)
-        if problems:
-            raise stage.UserError(_summary(problems, images_dir))
-        pairs = _duplicates(np.concatenate(grids), settings["duplicates"], listed.ids, attrs)
-        group_names = grouping.connected(shared, len(listed.ids), pairs)
-        writer.regroup(group_names)
-    stage.log.info("%d images, %d groups, %d classes", len(listed.ids), len(set(group_names)), len(names))
+
+
+def _check_room(out: Path, size: int, folder: Path) -> None:
+    """The set and its pieces are on disk together for a moment; better told before hours of reading than after."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    there = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+    free, needed = shutil.disk_usage(out.parent).free, 2 * size - there
+    if free < needed:
+        raise stage.UserError(
+            f"no room to write {out}: about {needed / 1e9:.2f} GB are needed to make it, {free / 1e9:.2f} GB are free"
+        )
+
+
+def _note_files_without_row(reader: reading.Reader, listed: Listed) -> None:
+    known = {*listed.ids, *(entry.id for entry in [*listed.bad, *listed.dropped])}
+    without = sorted(islice(reading.files_without_row(reader, known), 100_000))
+    if without:
+        shown = ", ".join(map(bad_input.printable, without[:SHOWN])) + (" …" if len(without) > SHOWN else "")
+        listed.notes.append(f"files of {len(without)} Ids have no row in the table and are not used: {shown}")
 
 
 def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str, Any]) -> list[tuple[int, int]]:
@@ -97,68 +203,33 @@ def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str
     return [(one, other) for one, other, _ in found]
 
 
-def _blocks(
-    folder: Path, ids: list[str], settings: dict[str, Any], problems: list[str]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Blocks (first row, images); what is wrong with an image goes to `problems` and its place stays black."""
-    channels, size = list(settings["channels"]), int(settings["size"])
-
-    def load(name: str) -> np.ndarray:
-        image = np.zeros((len(channels), size, size), dtype=np.uint8)
-        for index, channel in enumerate(channels):
-            path = folder / f"{name}_{channel}.png"
-            try:
-                image[index] = read_channel(path, size, settings["intensity"])
-            except UNUSABLE as error:
-                problems.append(f"{path.name}: {'is missing' if isinstance(error, FileNotFoundError) else error}")
-        return image
-
-    with ThreadPoolExecutor(int(settings["threads"])) as pool:
-        for start in range(0, len(ids), BLOCK):
-            yield start, np.stack(list(pool.map(load, ids[start : start + BLOCK])))
-
-
-def read_channel(path: Path, size: int, intensity: str) -> np.ndarray:
-    """One grey 8-bit PNG as uint8 (size, size), scaled down by area averaging."""
-    with Image.open(path) as picture:
-        if picture.format != "PNG" or picture.mode != "L":
-            raise ValueError(f"is {picture.format} with mode {picture.mode}; an 8-bit grey PNG is expected")
-        if picture.width != picture.height:
-            raise ValueError(f"is {picture.width} × {picture.height} pixels; square images are expected")
-        if picture.width < size:
-            raise ValueError(f"is {picture.width} pixels wide, less than preprocess_images.size = {size}")
-        if picture.width == size:
-            values = np.asarray(picture)
-        else:
-            # As floats, because rounding between the two passes of the resampling would brighten the image.
-            means = picture.convert("F").resize((size, size), Image.Resampling.BOX)
-            values = np.rint(np.asarray(means)).astype(np.uint8)
-    return values if intensity == "fixed" else stretch(values)
-
-
-def stretch(values: np.ndarray) -> np.ndarray:
-    """Intensities between the image's own 0.1 and 99.9 percentile, spread over 0 to 255."""
-    low, high = np.percentile(values, [0.1, 99.9])
-    spread = (values.astype(np.float32) - low) * (255.0 / max(high - low, 1.0))
-    return np.clip(np.rint(spread), 0, 255).astype(np.uint8)
-
-
-def _summary(problems: list[str], folder: Path) -> str:
-    for problem in problems:
-        stage.log.warning("%s", problem)
-    more = f" … and {len(problems) - SHOWN} more, all in the log" if len(problems) > SHOWN else ""
-    return f"{len(problems)} files in {folder} cannot be used: " + "; ".join(sorted(problems)[:SHOWN]) + more
+def telling_full_disk(out: Path, work: Callable[[], None]) -> None:
+    """Do `work`, and tell a full disk as such."""
+    try:
+        work()
+    except (OSError, RuntimeError) as error:
+        # HDF5 has the number of the error in its text alone.
+        told = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or (int(told[1]) if told else 0)
+        if number not in FULL:
+            raise
+        # HDF5 crashes when it lets go of a file whose last write failed: it is held until the process ends.
+        HELD.append(error)
+        raise stage.UserError(
+            f"no room to write {out}: {os.strerror(number)}. Make room and run again: what has been read is kept"
+        ) from None
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
-    return stage.run(
-        "preprocess_images",
-        args,
-        lambda: preprocess_images(args.images_dir, args.table, args.groups, args.classes, args.out, args.settings),
-    )
+    return stage.run("preprocess_images", args, lambda: telling_full_disk(args.out, lambda: preprocess_images(args)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    if HELD:
+        # Without the usual farewell, in which HDF5 would crash; by now all is told and closed.
+        os._exit(status)
+    sys.exit(status)

@@ -7,8 +7,9 @@ Example:
     python -m workflow_scripts.report --images images.h5 --folds 0=repeat0/folds.csv --metrics metrics.csv \\
         --comparisons comparisons.csv --analysis analysis.json --leaks leaks.csv \\
         --assess as_train/0/0=as_train.assess.csv --panels as_train/0/0=figures/images_as_train.svg \\
-        --figures forest=arms_forest.svg classes=arms_classes.svg gap=arms_gap.svg generators=... classifiers=... \\
-        --benchmarks benchmarks --template workflow_scripts/lib/report.html --out report.html --tables tables \\
+        --figures forest=arms_forest.svg classes=arms_classes.svg gap=arms_gap.svg generators=... data_classes=... \\
+        --intensity intensity.csv --left-out left_out.csv --benchmarks benchmarks \\
+        --template workflow_scripts/lib/report.html --out report.html --tables tables \\
         --settings '{"report": {"title": "Demo", ...}, "config": {...}}'
 """
 
@@ -20,19 +21,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from workflow_scripts.lib import arms, evidence, fold_table, page, results, stage, verdicts
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib import arms, data_page, evidence, page, results, stage, verdicts
 from workflow_scripts.lib.files import write_text
 from workflow_scripts.lib.page import Table
 from workflow_scripts.lib.results import METRIC_NAMES, Results
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("forest", "classes", "gap", "generators", "classifiers")
+FIGURES += ("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples")
 PANEL_BYTES = 8 * 2**20
-# What makes a group a protein: the columns that images may be grouped by.
-PROTEIN_COLUMNS = {"gene", "protein", "antibody"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +46,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument("--figures", nargs="+", required=True, metavar="NAME=SVG", help=f"figures: {', '.join(FIGURES)}")
     p.add_argument("--panels", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="real beside generated")
+    p.add_argument("--intensity", type=Path, required=True, help="statistics of the pixel values (CSV)")
+    p.add_argument("--left-out", type=Path, help="what was left out of the images, and why (CSV)")
     p.add_argument("--benchmarks", type=Path, required=True, help="folder of the run times that Snakemake measured")
     p.add_argument("--template", type=Path, required=True, help="the page to fill in")
     p.add_argument("--out", type=Path, required=True, help="page to write")
@@ -60,15 +59,15 @@ def report(args: argparse.Namespace) -> None:
     """Gather everything, write the tables, fill in the page."""
     settings, config = args.settings["report"], args.settings["config"]
     found = results.read(args.metrics, args.comparisons, args.analysis)
-    data = describe_data(args.images, _pairs(args.folds, "--folds"), config)
+    shown = data_page.read(args.images, data_page.numbered(args.folds))
+    data, data_tables = data_page.describe(shown, config, args.intensity, args.left_out)
     certificate, statuses = evidence.leaks(args.leaks)
     tables = {
         "verdicts": evidence.verdicts(found),
         "scores": evidence.scores(found),
         "costs": evidence.costs(found),
         "classes": evidence.by_class(found),
-        "data_classes": data["classes"],
-        "data_roles": data["roles"],
+        **data_tables,
         "leaks": certificate,
         "run_times": evidence.run_times(args.benchmarks),
         "versions": evidence.versions(ROOT),
@@ -133,41 +132,6 @@ def opening(found: Results, unit: str) -> verdicts.Opening:
     return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit, subject)
 
 
-def describe_data(images: Path, tables: list[tuple[str, Path]], config: dict[str, Any]) -> dict[str, Any]:
-    """What the images are, and which part each plays in each fold."""
-    with ImageSet(images) as source:
-        labels, attrs = source.labels(None, "inspect"), source.attrs
-        ids, groups, classes, channels, size = source.ids, source.groups, source.classes, source.channels, source.size
-        columns = {name: len(set(source.column(name))) for name in source.columns()}
-    roles: dict[str, np.ndarray] = {}
-    for repeat, path in tables:
-        with path.open(encoding="utf-8") as handle:
-            count = sum(name.startswith("fold") for name in handle.readline().strip().split(","))
-        for fold in range(count):
-            roles[f"repeat {repeat}, fold {fold}"] = fold_table.read(path, fold, ids)
-    section = config.get("data", {})
-    simulated = section.get("source") == "simulated"
-    grouped_by = ["gene", "antibody"] if simulated else list(section.get("group_by", []))
-    per_image = labels.sum(axis=1) if len(labels) else np.zeros(1)
-    return {
-        "unit": "protein" if PROTEIN_COLUMNS & {name.lower() for name in grouped_by} else "group",
-        "grouped_by": grouped_by,
-        "simulated": simulated,
-        "images": len(ids),
-        "groups": len(set(groups)),
-        "channels": channels,
-        "size": size,
-        "labels_per_image": float(per_image.mean()),
-        "columns": columns,
-        "source": attrs.get("source", ""),
-        "licence": attrs.get("licence", ""),
-        "credit": attrs.get("credit", ""),
-        "digest": attrs.get("digest", ""),
-        "classes": evidence.data_classes(labels, groups, classes, roles),
-        "roles": evidence.data_roles(groups, roles),
-    }
-
-
 def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int]) -> list[tuple[str, str]]:
     """The numbers that a reader wants before believing anything."""
     sizes, clean = found.facts.get("sizes", {}), sum(n for status, n in statuses.items() if status == "clean")
@@ -190,6 +154,11 @@ ALTS = {
     "gap": "Validation and test score of each arm; the same numbers stand in the table of scores.",
     "generators": "Training loss of the generators by optimiser step.",
     "classifiers": "Training loss and validation scores of the classifiers by optimiser step.",
+    "data_classes": "Images and groups of every class; the same numbers stand in the table of classes.",
+    "data_cooccurrence": "Heat map of how often one class stands beside another; the counts stand in the table below.",
+    "data_groups": "Number of groups by the number of their images; the same numbers stand in a table.",
+    "data_intensity": "Share of the pixels by value, one line for each channel.",
+    "data_samples": "Contact sheet: the first images of every class by id.",
 }
 
 
@@ -200,6 +169,8 @@ def drawn(paths: list[tuple[str, Path]], found: Results, out: Path) -> dict[str,
         if name not in FIGURES:
             raise stage.UserError(f"--figures {name!r} is unknown: one of {', '.join(FIGURES)}")
         shown[name] = _figure(path, name, ALTS[name], out)
+    if "data_samples" in shown and len(shown["data_samples"]["svg"]) > PANEL_BYTES:
+        shown["data_samples"]["svg"] = ""
     missing = [name for name in FIGURES if name not in shown]
     if missing:
         raise stage.UserError(f"--figures lacks {missing[0]!r}")

@@ -5,7 +5,7 @@ image of the run, so it can say whether generated cells show the compartments th
 
 Example:
     python -m workflow_scripts.train_judge --out judge.safetensors --seed 1 \\
-        --settings '{"simulate_cells": {...}, "train_classifier": {...}, "threads": 1}'
+        --settings '{"simulate_cells": {...}, "data": {"label_map": null, ...}, "train_classifier": {...}, ...}'
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import arms, classifier_file, code, files, hardware, simulator, stage
+from workflow_scripts.lib import arms, classifier_file, code, files, hardware, label_maps, simulator, stage
 from workflow_scripts.lib.classifier_file import Classifier
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
@@ -41,8 +41,8 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
     hardware.use_threads(settings["threads"])
     cells = settings["simulate_cells"]
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
-        fit = _simulate(cells, seed, FIT, cells["images"])
-        select = _simulate(cells, seed, SELECT, max(1, round(SELECT_SHARE * cells["images"])))
+        fit, classes = _simulate(cells, settings["data"], seed, FIT, cells["images"])
+        select, _ = _simulate(cells, settings["data"], seed, SELECT, max(1, round(SELECT_SHARE * cells["images"])))
         entry = arms.effective({"name": "judge", "method": "real_only"}, settings["train_classifier"])
         digest = files.digest([settings, seed, files.code_digest(code.sources("train_judge", ROOT))])
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
@@ -55,7 +55,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
         classifier_file.write(
             out,
             Classifier(
-                strategy="judge", repeat=-1, fold=-1, classes=list(simulator.COMPARTMENTS),
+                strategy="judge", repeat=-1, fold=-1, classes=classes,
                 channels=list(simulator.CHANNELS), size=cells["size"], settings=entry, mean=trained.mean,
                 std=trained.std, weights=trained.weights, digest=digest, history=trained.history,
                 numbers=trained.numbers,
@@ -65,14 +65,21 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
     stage.log.info("mean average precision on other fresh cells: %.3f", trained.numbers["best_validation_map"])
 
 
-def _simulate(settings: dict[str, Any], seed: int, cohort: int, images: int) -> Images:
+def _simulate(
+    settings: dict[str, Any], data: dict[str, Any], seed: int, cohort: int, images: int
+) -> tuple[Images, list[str]]:
+    """Fresh cells with the classes that the images of the run have, and the names of these."""
     pixels, labels = [], []
     with stage.Progress(f"simulate cohort {cohort}", total=images) as bar:
         for batch in simulator.simulate(settings | {"images": images}, seed, cohort):
             pixels.append(batch.images)
             labels.append(batch.true)
             bar.update(sum(map(len, labels)))
-    return Images(np.concatenate(pixels), np.concatenate(labels).astype(np.uint8))
+    mapped = label_maps.apply(
+        np.concatenate(labels).astype(np.uint8), simulator.COMPARTMENTS,
+        data["label_map"], data["unmapped"], data["emptied"],
+    )  # fmt: skip
+    return Images(np.concatenate(pixels)[mapped.kept], mapped.labels), mapped.classes
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,28 +30,43 @@ def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
 
 def hashes(grids: np.ndarray) -> np.ndarray:
     """Unit vectors float32 (n, C, 8, 8) of what sets each image apart; zero for an image that nothing sets apart."""
+    return _units(grids, *_common(grids))
+
+
+def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What all images have in common (C, 8, 8), and how far each channel strays from it (C, 1, 1)."""
     # The common picture must look the same from all sides, or turning an image would change its hash.
-    common = np.mean(list(turned(grids.mean(axis=0, dtype=np.float64))), axis=0)
-    apart = grids - common.astype(np.float32)
+    common = np.mean(list(turned(grids.mean(axis=0, dtype=np.float64))), axis=0).astype(np.float32)
+    squares = np.zeros(grids.shape[1])
+    for start in range(0, len(grids), BLOCK):
+        squares += ((grids[start : start + BLOCK] - common) ** 2).sum(axis=(0, 2, 3), dtype=np.float64)
+    strays = np.sqrt(squares / max(1, len(grids) * GRID**2)).astype(np.float32)
+    return common, np.maximum(strays, 1e-6)[:, None, None]
+
+
+def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndarray:
     # Each channel weighs alike, however bright it is stained.
-    apart /= np.maximum(np.sqrt((apart**2).mean(axis=(0, 2, 3), keepdims=True)), 1e-6)
+    apart = (grids - common) / strays
     length = np.sqrt((apart**2).sum(axis=(1, 2, 3), keepdims=True))
     flat = grids.max(axis=(1, 2, 3), keepdims=True) == grids.min(axis=(1, 2, 3), keepdims=True)
     return np.where(flat, 0, apart / np.maximum(length, 1e-6)).astype(np.float32)
 
 
 def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation."""
-    units = hashes(grids)
-    flat = units.reshape(len(units), -1)
+    """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation.
+
+    Hashes are made block by block, so that beside the grids themselves memory does not grow with their number."""
+    scale = _common(grids)
     found: dict[tuple[int, int], float] = {}
-    for view in turned(units):
-        other = np.ascontiguousarray(view).reshape(len(units), -1)
-        for start in range(0, len(flat), BLOCK):
-            # Pairs below the diagonal come up in the inverse orientation.
-            likeness = flat[start : start + BLOCK] @ other[start:].T
-            for row, column in zip(*np.nonzero(likeness >= least), strict=True):
-                if row < column:
-                    pair = (start + int(row), start + int(column))
-                    found[pair] = max(found.get(pair, -1.0), float(likeness[row, column]))
+    for start in range(0, len(grids), BLOCK):
+        flat = _units(grids[start : start + BLOCK], *scale)
+        flat = flat.reshape(len(flat), -1)
+        # Pairs below the diagonal come up in the inverse orientation.
+        for below in range(start, len(grids), BLOCK):
+            for view in turned(_units(grids[below : below + BLOCK], *scale)):
+                likeness = flat @ np.ascontiguousarray(view).reshape(len(view), -1).T
+                for row, column in zip(*np.nonzero(likeness >= least), strict=True):
+                    pair = (start + int(row), below + int(column))
+                    if pair[0] < pair[1]:
+                        found[pair] = max(found.get(pair, -1.0), float(likeness[row, column]))
     return [(*pair, likeness) for pair, likeness in sorted(found.items())]

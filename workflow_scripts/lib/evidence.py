@@ -8,10 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import folds, results
+from workflow_scripts.lib import results
 from workflow_scripts.lib.page import Column, Table
 from workflow_scripts.lib.results import Results
 
@@ -159,41 +158,6 @@ JUDGE = {
     "ap_real": ("AP on real", "number", 2),
     "ap_generated": ("AP on generated", "number", 2),
 }
-
-
-def data_classes(labels: np.ndarray, groups: np.ndarray, classes: list[str], roles: dict[str, np.ndarray]) -> Table:
-    """Images and groups of every class, and its groups in each role of the first fold."""
-    used = [role for role in folds.ROLES if any((own == role).any() for own in roles.values())]
-    first = next(iter(roles.values()))
-    rows = []
-    for k, name in enumerate(classes):
-        has = labels[:, k] > 0
-        row = {"class": name, "images": int(has.sum()), "share": float(has.mean()) if len(has) else None}
-        row |= {"groups": len(set(groups[has]))}
-        rows.append(row | {role: len(set(groups[has & (first == role)])) for role in used})
-    columns = [
-        Column("class", "class", "name"),
-        Column("images", "images", "count"),
-        Column("share", "share", "percent"),
-        Column("groups", "groups", "count"),
-    ]
-    columns += [Column(role, f"{role} groups", "count") for role in used]
-    return Table("data_classes", f"Classes; roles are those of {next(iter(roles))}", columns, rows)
-
-
-def data_roles(groups: np.ndarray, roles: dict[str, np.ndarray]) -> Table:
-    """Images and groups of every role in every fold; `roles`: name of the fold -> role of each image."""
-    used = [role for role in folds.ROLES if any((own == role).any() for own in roles.values())]
-    rows = []
-    for name, own in roles.items():
-        row: dict[str, Any] = {"fold": name}
-        for role in used:
-            row |= {f"{role}_images": int((own == role).sum()), f"{role}_groups": len(set(groups[own == role]))}
-        rows.append(row)
-    columns = [Column("fold", "fold", "name")]
-    for role in used:
-        columns += [Column(f"{role}_images", role, "count"), Column(f"{role}_groups", "groups", "count")]
-    return Table("data_roles", "Images and groups by role; a group never plays two roles in a fold", columns, rows)
 
 
 def leaks(path: Path) -> tuple[Table, dict[str, int]]:

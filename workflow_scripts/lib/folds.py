@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from workflow_scripts.lib.repair import refine, repair
 from workflow_scripts.lib.seeds import derive
 
 TRAIN, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX = (
     "train", "validation", "calibration", "test", "reserve", "lockbox",
 )  # fmt: skip
-ROLES = (TRAIN, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX)
+ATTEMPTS = 6  # draws of a repeat, if classes with enough groups are missing somewhere
+# Nobody may read these images in this fold: relatives of test images where a value of a column is left out.
+UNUSED = "unused"
+ROLES = (TRAIN, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX, UNUSED)
 
 
-def split(counts: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndarray:
-    """Assign groups to named parts: counts int (G, K), images per group and class, -> part index (G,).
+def split(
+    counts: np.ndarray,
+    sizes: np.ndarray,
+    shares: Mapping[str, float],
+    seed: int,
+    least: np.ndarray | None = None,
+    most: np.ndarray | None = None,
+) -> np.ndarray:
+    """Assign groups to named parts: counts int (G, K), images per group and class, and sizes (G,), images per group
+    -> part index (G,).
 
     Greedy, rarest class first: each group with that class goes to the part that lacks most of it, relative to its
-    share. A part without any lacks all of it, so each part is served once before any is served twice."""
+    share. A part without any lacks all of it, so each part is served once before any is served twice. Where a part
+    still has fewer than `least` or more than `most` groups of a class, both (P, K), groups are moved afterwards."""
     groups = len(counts)
     share = np.array(list(shares.values()), dtype=float)
     share = share / share.sum()
-    # A group counts by its labels; one without any still takes room.
-    sizes = np.maximum(counts.sum(1), 1)
     wanted = np.outer(share, counts.sum(0))  # (P, K) images
     room = share * sizes.sum()  # (P,)
     out = np.full(groups, -1, dtype=np.int64)
@@ -48,36 +59,156 @@ def split(counts: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndar
             assign(int(group), int(best[np.argmax(room[best] / share[best])]))
     for group in np.flatnonzero(out < 0)[np.argsort(tie[out < 0])]:
         assign(int(group), int(np.argmax(room / share)))
-    return out
+    least = np.zeros((len(share), counts.shape[1]), dtype=np.int64) if least is None else least
+    most = np.full_like(least, groups) if most is None else most
+    out = repair(positive, sizes, out, least, most, seed)
+    return refine(counts, sizes, out, share, least, most, seed)
 
 
-def roles(counts: np.ndarray, folds: int, shares: Mapping[str, float], seed: int, repeat: int) -> np.ndarray:
-    """Roles of all groups in all folds: (G, folds) of text. `shares` gives the part of the groups' images that each
-    role but train gets; the rest is train. Test parts of different folds are disjoint. The lockbox is the same in
-    every repeat and fold: it is opened once."""
-    groups = len(counts)
-    out = np.full((groups, folds), TRAIN, dtype=object)
-    locked = np.zeros(groups, dtype=bool)
-    if shares[LOCKBOX] > 0:
-        locked = split(counts, {LOCKBOX: shares[LOCKBOX], "rest": 1 - shares[LOCKBOX]}, derive(seed, LOCKBOX)) == 0
-        out[locked] = LOCKBOX
+def _inner(shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares of the roles that are not the same for all: everything but test and lockbox."""
+    inner = {role: shares[role] for role in (CALIBRATION, VALIDATION, RESERVE) if shares[role] > 0}
+    return inner | {TRAIN: 1 - shares[LOCKBOX] - shares[TEST] - sum(inner.values())}
+
+
+def fewest_groups(folds: int, shares: Mapping[str, float]) -> int:
+    """How many groups a class needs to have one in every role of every fold."""
+    inner, locked = len(_inner(shares)), int(shares[LOCKBOX] > 0)
+    rest = 1 - shares[LOCKBOX] - folds * shares[TEST] > 1e-9
+    count = max(folds, inner + 1)
+    # Where every group is tested once, the largest test part has its share of them at least.
+    while not rest and count - -(-count // folds) < inner:
+        count += 1
+    return count + locked
+
+
+def _bounds(groups: np.ndarray, enough: int, least: Sequence[int]) -> np.ndarray:
+    """Fewest groups of each class (P, K) that each part must have: nothing is asked of classes that are too rare."""
+    return np.outer(least, groups >= enough).astype(np.int64)
+
+
+def _locked(counts: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float], seed: int, enough: int) -> np.ndarray:
+    """The lockbox is the same in every repeat and fold: it is opened once."""
+    if not shares[LOCKBOX] > 0:
+        return np.zeros(len(counts), dtype=bool)
+    parts = {LOCKBOX: shares[LOCKBOX], "rest": 1 - shares[LOCKBOX]}
+    least = _bounds((counts > 0).sum(0), enough, (1, enough - 1))
+    return split(counts, sizes, parts, derive(seed, LOCKBOX), least) == 0
+
+
+def _inner_roles(
+    counts: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float], seed: int, asked: np.ndarray
+) -> np.ndarray:
+    """Roles of groups that are neither tested nor locked; `asked` (K,): classes that each role must have."""
+    inner = _inner(shares)
+    names = np.array(list(inner), dtype=object)
+    return names[split(counts, sizes, inner, seed, np.outer(np.ones(len(inner)), asked).astype(np.int64))]
+
+
+def roles(
+    counts: np.ndarray, sizes: np.ndarray, folds: int, shares: Mapping[str, float], seed: int, repeat: int
+) -> np.ndarray:
+    """Roles of all groups in all folds: (G, folds) of text, from images per group and class (G, K) and per group (G,).
+
+    `shares` gives the part of the images that each role but train gets; the rest is train. Test parts of different
+    folds are disjoint. A class with `fewest_groups` or more has a group in every role of every fold, unless classes
+    stand in each other's way."""
+    enough = fewest_groups(folds, shares)
+    asked = (counts > 0).sum(0) >= enough
+    locked = _locked(counts, sizes, shares, seed, enough)
+    drawn: list[tuple[int, np.ndarray]] = []
+    for attempt in range(ATTEMPTS):
+        out = _draw(counts, sizes, locked, asked, folds, shares, derive(seed, repeat, attempt))
+        left = sum(len(missing(counts[:, asked], own, [""] * int(asked.sum()))) for own in out.T)
+        drawn.append((left, out))
+        if not left:
+            break
+    return min(drawn, key=lambda found: found[0])[1]
+
+
+def _draw(
+    counts: np.ndarray,
+    sizes: np.ndarray,
+    locked: np.ndarray,
+    asked: np.ndarray,
+    folds: int,
+    shares: Mapping[str, float],
+    seed: int,
+) -> np.ndarray:
+    out = np.full((len(counts), folds), TRAIN, dtype=object)
+    out[locked] = LOCKBOX
     free = np.flatnonzero(~locked)
     blocks = {str(fold): shares[TEST] for fold in range(folds)}
     rest = 1 - shares[LOCKBOX] - folds * shares[TEST]
     if rest > 1e-9:
         blocks["rest"] = rest
-    block = split(counts[free], blocks, derive(seed, repeat, TEST))
+    tests = [1] * folds + [0] * (len(blocks) - folds)
+    left = (counts[free] > 0).sum(0)
+    # A test part that took all groups of a rare class would leave none for the other roles.
+    most = np.where(np.outer(tests, asked), left - len(_inner(shares)), len(counts))
+    least = np.outer(tests, asked).astype(np.int64)
+    block = split(counts[free], sizes[free], blocks, derive(seed, TEST), least, most)
     for fold in range(folds):
         out[free[block == fold], fold] = TEST
         inner = free[block != fold]
-        inner_shares = {role: shares[role] for role in (CALIBRATION, VALIDATION, RESERVE) if shares[role] > 0}
-        inner_shares[TRAIN] = 1 - shares[LOCKBOX] - shares[TEST] - sum(inner_shares.values())
-        names = np.array(list(inner_shares), dtype=object)
-        out[inner, fold] = names[split(counts[inner], inner_shares, derive(seed, repeat, fold, "parts"))]
+        out[inner, fold] = _inner_roles(counts[inner], sizes[inner], shares, derive(seed, fold, "parts"), asked)
+    return out
+
+
+def held_out_values(values: np.ndarray, folds: int, repeat: int) -> list[str]:
+    """The value of a column that is the test part of each fold: the commonest first, each repeat going on where the
+    one before it ended. Empty values are unknown and never held out."""
+    names, counts = np.unique(values[values != ""].astype(str), return_counts=True)
+    ordered = names[np.lexsort((names, -counts))]
+    if len(ordered) < max(2, folds):
+        return []
+    return [str(ordered[(repeat * folds + fold) % len(ordered)]) for fold in range(folds)]
+
+
+def roles_leaving_out(
+    labels: np.ndarray,
+    member: np.ndarray,
+    values: np.ndarray,
+    held: Sequence[str],
+    shares: Mapping[str, float],
+    seed: int,
+    repeat: int,
+) -> np.ndarray:
+    """Roles of images (n, folds) where each fold tests one value of a column: labels (n, K), group numbers, values.
+
+    A group of which some images are tested stands aside with all its others, and so does an image whose value is
+    unknown: it might show the value that is held out. The remaining groups share the other roles in proportion."""
+    counts = group_counts(labels, member)
+    locked = _locked(counts, np.bincount(member), shares, seed, fewest_groups(1, shares))[member]
+    out = np.full((len(labels), len(held)), UNUSED, dtype=object)
+    out[locked] = LOCKBOX
+    known = values != ""
+    for fold, value in enumerate(held):
+        tested = (values == value) & ~locked
+        out[tested, fold] = TEST
+        relatives = np.isin(member, member[tested])
+        rows = np.flatnonzero(known & ~relatives & ~locked)
+        names, inner = np.unique(member[rows], return_inverse=True)
+        if len(names) < len(_inner(shares)):
+            raise ValueError(f"leaving out {value!r} leaves {len(names)} groups to train on")
+        within = group_counts(labels[rows], inner)
+        asked = (within > 0).sum(0) >= len(_inner(shares))
+        out[rows, fold] = _inner_roles(within, np.bincount(inner), shares, derive(seed, repeat, fold, "parts"), asked)[
+            inner
+        ]
+    return out
+
+
+def group_counts(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Images per group and class (G, K) from labels (n, K) and group numbers (n,)."""
+    out = np.zeros((int(member.max(initial=-1)) + 1, labels.shape[1]), dtype=np.int64)
+    np.add.at(out, member, labels)
     return out
 
 
 def missing(counts: np.ndarray, assigned: np.ndarray, classes: list[str]) -> list[tuple[str, str]]:
-    """Pairs (class, role) where a class has no positive image in a role that exists in this fold."""
-    present = {role: counts[assigned == role].sum(0) for role in ROLES if (assigned == role).any()}
+    """Pairs (class, role) where a class has no positive image in a role that exists in this fold; counts and roles
+    of groups, or labels and roles of images."""
+    used = [role for role in ROLES if role != UNUSED and (assigned == role).any()]
+    present = {role: counts[assigned == role].sum(0) for role in used}
     return [(classes[kind], role) for role, sums in present.items() for kind in np.flatnonzero(sums == 0)]

@@ -5,13 +5,15 @@ Imported by the Snakefile at every start, so it must stay light: no torch, no pa
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, relevance
 
-from workflow_scripts.lib import arms, generators
+from workflow_scripts.lib import arms, generators, label_maps, sources
 
 Config = dict[str, Any]
 
@@ -28,6 +30,7 @@ def check(config: Config, schema: Path) -> Config:
         raise ConfigError(_say(errors[0]) + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
     for section in ("generators", "plans", "strategies"):
         _check_names(config[section], section)
+    config = config | {"data": _with_paths(config["data"])}
     _check_data(config)
     _check_folds(config["make_folds"])
     _check_plans(config)
@@ -57,16 +60,8 @@ def used_plans(config: Config) -> list[str]:
 
 
 def described_data(config: Config) -> Config:
-    """What preprocess_images must know of the data beyond its files."""
-    data = config["data"]
-    simulated = data["source"] == "simulated"
-    return {
-        "source": "simulated cells (MixLoc)" if simulated else data["origin"],
-        "group_by": ["gene", "antibody"] if simulated else data["group_by"],
-        "class_names": data["class_names"],
-        "licence": "none needed: made by the run itself" if simulated else data["licence"],
-        "credit": "" if simulated else data["credit"],
-    }
+    """What preprocess_images must know of the data beyond its files: the config, and what its source is known to be."""
+    return sources.described(config["data"])
 
 
 def _say(error: ValidationError) -> str:
@@ -122,26 +117,56 @@ def _check_names(entries: list[Config], section: str) -> None:
         seen.add(entry["name"].lower())
 
 
+def _with_paths(data: Config) -> Config:
+    """Paths with the environment's variables filled in, so that a preset need not know where data lies."""
+    out = dict(data)
+    for key in ("images", "table", "groups", "classes"):
+        if data[key]:
+            out[key] = os.path.expandvars(data[key])
+            unset = re.search(r"\$\{?(\w+)", out[key])
+            if unset and data["source"] != "simulated":
+                raise ConfigError(
+                    f"data.{key} = {_short(data[key])}: the environment variable {unset[1]} is not set; "
+                    "export it, or give the path by --config"
+                )
+    return out
+
+
 def _check_data(config: Config) -> None:
     data = config["data"]
+    if isinstance(data["label_map"], str) and data["label_map"] not in label_maps.BUILT_IN:
+        raise ConfigError(
+            f"data.label_map = {_short(data['label_map'])} is not known; built in: {', '.join(label_maps.BUILT_IN)}"
+        )
+    if isinstance(data["class_names"], str) and data["class_names"] not in label_maps.NUMBERINGS:
+        raise ConfigError(
+            f"data.class_names = {_short(data['class_names'])} is not known; known: {', '.join(label_maps.NUMBERINGS)}"
+        )
     if data["source"] == "simulated":
         return
-    for key in ("images", "table"):
+    needed = {"folder": ("images", "table"), "public": ("table",)}.get(data["source"], ())
+    for key in (*needed, *(("table",) if data["images"] else ())):
         if not data[key]:
-            raise ConfigError(f"data.{key} is missing: data.source 'folder' needs the path")
+            raise ConfigError(f"data.{key} is missing: data.source {data['source']!r} needs the path")
     for key in ("images", "table", "groups", "classes"):
         if data[key] and not Path(data[key]).exists():
             raise ConfigError(f"data.{key} = {_short(data[key])}: there is no such file or folder")
-    if not data["classes"] and not data["class_names"]:
+    described = sources.described(data)
+    if described["labels"] == "numbers" and not data["classes"] and not described["class_names"]:
         raise ConfigError("data.class_names is empty and data.classes names no table: the classes need names")
-    if data["group_by"] and not data["groups"]:
-        raise ConfigError("data.group_by names columns, but data.groups names no table that has them")
+    channels = config["preprocess_images"]["channels"]
+    listed = described["files"] if isinstance(described["files"], dict) else data["file_channels"]
+    absent = [channel for channel in channels if listed is not None and channel not in listed]
+    if absent:
+        key = "files" if isinstance(described["files"], dict) else "file_channels"
+        raise ConfigError(f"data.{key} has no channel {absent[0]!r}, which preprocess_images.channels names")
 
 
 def _check_folds(section: Config) -> None:
     shares = section["shares"]
     tested = section["folds"] * shares["test"] + shares["lockbox"]
-    if tested > 1 + 1e-9:
+    # Where a value of a column is left out, the images that have it are the test part, however many they are.
+    if tested > 1 + 1e-9 and not section["leave_out"]:
         raise ConfigError(
             f"make_folds.shares.test = {shares['test']}: {section['folds']} folds with test parts that do not overlap "
             f"and the lockbox need {tested:g} of the images"
@@ -179,7 +204,7 @@ def _check_strategy(entry: Config, config: Config) -> Config:
         raise ConfigError(f"{where}.plan is given, but the method {entry['method']!r} uses no synthetic images")
     if "plan" in entry and entry["plan"] not in plans:
         raise ConfigError(f"{where}.plan = {entry['plan']!r} is not defined; known: {', '.join(plans) or 'none'}")
-    problem = arms.problem(entry, config["train_classifier"])
+    problem = arms.problem(entry, config["train_classifier"], config["preprocess_images"]["channels"])
     if problem:
         raise ConfigError(f"{where}: {problem}")
     return entry

@@ -1,92 +1,110 @@
-"""Tables that users bring: the label table (`Id,Target`) and tables of groups. Everything is text until checked."""
+"""Tables that users bring: read as people really write them, and everything is text until it has been checked."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import gzip
+import io
+import re
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from workflow_scripts.lib.stage import UserError
 
+LARGEST = 2**30  # bytes of a table, unpacked
+DELIMITERS = ",;\t"
+
 
 @dataclass
-class LabelTable:
-    """Ids in the order of the table, and their labels uint8 (n, K)."""
+class Table:
+    """A table by columns, so that a large one stays small in memory."""
 
-    ids: list[str]
-    labels: np.ndarray
+    path: Path
+    columns: dict[str, list[str]]
+    lines: list[int]  # where each row begins in the file
+    faults: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with its form
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def find(self, name: str) -> str | None:
+        """The column of this name; upper and lower case are the same unless two columns differ in nothing else."""
+        if name in self.columns:
+            return name
+        alike = [found for found in self.columns if found.casefold() == name.casefold()]
+        return alike[0] if len(alike) == 1 else None
+
+    def need(self, name: str) -> list[str]:
+        """The values of a column that must be there."""
+        found = self.find(name)
+        if found is None:
+            names = ", ".join(self.columns) or "none"
+            raise UserError(f"{self.path} has no column {name!r}; its columns are: {names}")
+        return self.columns[found]
+
+    def where(self, row: int) -> str:
+        """A row as a person finds it."""
+        return f"{self.path.name}, line {self.lines[row]}"
+
+    def alike(self, one: int, other: int) -> bool:
+        """Whether two rows say the same."""
+        return all(values[one] == values[other] for values in self.columns.values())
 
 
-def read_rows(path: Path, required: list[str]) -> list[dict[str, str]]:
-    """Rows of a CSV with a header, values stripped; missing columns are a clear error."""
+def read_table(path: Path) -> Table:
+    """A CSV with a header, perhaps packed by gzip; the header shows whether commas, semicolons or tabs separate it."""
     path = Path(path)
     try:
-        # utf-8-sig drops the byte order mark that spreadsheets write.
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, skipinitialspace=True)
-            names = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = names
-            missing = [name for name in required if name not in names]
-            if missing:
-                raise UserError(f"{path} has no column {missing[0]!r}; its columns are: {', '.join(names) or 'none'}")
-            return [{name: (row.get(name) or "").strip() for name in names} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = _text(path)
+        header = text.partition("\n")[0]
+        delimiter = max(DELIMITERS, key=header.count)
+        # Strict, because a quote that is never closed would swallow the rest of the table without a word.
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+        names = [name.strip() for name in next(reader, [])]
+        twice = next((name for name in names if name and names.count(name) > 1), None)
+        if twice:
+            raise UserError(f"{path} has two columns {twice!r}")
+        table = Table(path, {name: [] for name in names if name}, [])
+        line = reader.line_num
+        for cells in reader:
+            begin, line = line + 1, reader.line_num
+            cells = [cell.strip() for cell in cells]
+            if any(cells):
+                _add(table, names, cells, begin)
+    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from None
+    return table
 
 
-def check_id(name: str, path: Path) -> str:
-    """The id, if it can name files inside a folder and nothing outside of it."""
-    if not name or name.startswith(".") or any(char in name for char in "/\\\0\n\r") or len(name) > 200:
-        raise UserError(f"{path}: Id {name!r} cannot be part of a file name (empty, hidden, or with a path in it)")
-    return name
+def _text(path: Path) -> str:
+    with path.open("rb") as handle:
+        packed = handle.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else path.open("rb") as handle:
+        content = handle.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{path} is larger than {LARGEST // 2**30} GiB unpacked; that is no table of images")
+    # utf-8-sig drops the byte order mark that spreadsheets write; some write their text in two bytes a letter.
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = content.decode("utf-16" if wide else "utf-8-sig")
+    return re.sub("\r\n?", "\n", text)
 
 
-def read_labels(path: Path, classes: list[str]) -> LabelTable:
-    """A label table in the Kaggle form: `Id,Target`, class numbers separated by spaces."""
-    ids: list[str] = []
-    labels: list[np.ndarray] = []
-    seen: dict[str, int] = {}
-    for number, row in enumerate(read_rows(path, ["Id", "Target"]), start=2):
-        name = check_id(row["Id"], path)
-        if name in seen:
-            raise UserError(f"{path}: Id {name!r} stands in lines {seen[name]} and {number}; keep one of them")
-        seen[name] = number
-        hot = np.zeros(len(classes), dtype=np.uint8)
-        for text in row["Target"].split():
-            if not (text.isascii() and text.isdigit()) or int(text) >= len(classes):
-                raise UserError(
-                    f"{path}, line {number}: {text!r} is no class number; "
-                    f"there are {len(classes)} classes, numbered 0 to {len(classes) - 1}"
-                )
-            hot[int(text)] = 1
-        ids.append(name)
-        labels.append(hot)
-    if not ids:
-        raise UserError(f"{path} has no rows")
-    return LabelTable(ids, np.stack(labels))
-
-
-def read_columns(path: Path, ids: list[str], needed: list[str]) -> dict[str, list[str]]:
-    """The columns of a second table, in the order of `ids`; each id must have its row."""
-    rows: dict[str, dict[str, str]] = {}
-    for row in read_rows(path, ["Id", *needed]):
-        # Two rows that disagree would put an image into the wrong group without a word.
-        if rows.setdefault(row["Id"], row) != row:
-            raise UserError(f"{path} has two rows for Id {row['Id']!r} that differ; keep one of them")
-    missing = [name for name in ids if name not in rows]
-    if missing:
-        raise UserError(f"{path} has no row for {len(missing)} of {len(ids)} images, the first is {missing[0]!r}")
-    names = [name for name in next(iter(rows.values())) if name not in ("", "Id", "Target")]
-    return {name: [rows[key][name] for key in ids] for name in names}
+def _add(table: Table, names: list[str], cells: list[str], line: int) -> None:
+    if any(cells[len(names) :]):
+        table.faults[len(table)] = f"has {len(cells)} cells, the header {len(names)}"
+    cells += [""] * (len(names) - len(cells))
+    for name, cell in zip(names, cells, strict=False):
+        if name:
+            table.columns[name].append(cell)
+    table.lines.append(line)
 
 
 def read_classes(path: Path) -> list[str]:
     """Class names by number from a table `number,name`."""
-    rows = read_rows(path, ["number", "name"])
-    names = [row["name"] for row in rows]
-    if [row["number"] for row in rows] != [str(index) for index in range(len(rows))]:
+    table = read_table(path)
+    numbers, names = table.need("number"), table.need("name")
+    if numbers != [str(index) for index in range(len(table))]:
         raise UserError(f"{path}: the numbers must run 0, 1, 2 … in order")
     if not names or "" in names or len(set(names)) != len(names):
         raise UserError(f"{path}: every class needs a name of its own")

@@ -1,0 +1,49 @@
+# Images that lie elsewhere.
+#
+# Needs:  data.source: public with a manifest (data.table), or kaggle2018 or kaggle2021 without data.images
+# Makes:  the images under fetch_images.folder, which is kept between runs and so declared by no rule, and
+#         results/{run}/fetched/table.csv, checksums.csv
+
+
+localrules:
+    fetch_images,  # where Snakemake itself runs: the nodes of many clusters reach no server
+
+
+rule fetch_images:
+    """The images of a public source and the table of those that are complete."""
+    input:
+        unpack(manifest),
+        code=code("fetch_images"),
+    output:
+        table="results/{run}/fetched/table.csv",
+        checksums="results/{run}/fetched/checksums.csv",
+    params:
+        source=CONFIG["data"]["source"],
+        folder=CONFIG["fetch_images"]["folder"],
+        manifest=lambda wildcards, input: ["--manifest", input.manifest] if input.get("manifest") else [],
+        settings=lambda wildcards: as_json(
+            {name: value for name, value in CONFIG["fetch_images"].items() if name != "folder"},
+            channels=CONFIG["preprocess_images"]["channels"],
+            columns=run_settings.described_data(CONFIG)["columns"],
+            on_bad=CONFIG["data"]["on_bad"],
+            bad_limit=CONFIG["data"]["bad_limit"],
+        ),
+    log:
+        "results/{run}/logs/fetch_images/fetch_images.log",
+    benchmark:
+        "results/{run}/benchmarks/fetch_images/fetch_images.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=2880,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.fetch_images"
+        " --source {params.source:q}"
+        " {params.manifest:q}"
+        " --folder {params.folder:q}"
+        " --table {output.table:q}"
+        " --checksums {output.checksums:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"

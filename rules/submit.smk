@@ -1,0 +1,55 @@
+# The table of an arm's predictions that the Kaggle 2018 competition takes:
+#
+#   snakemake --configfile presets/hpa.yaml --cores 8 submission
+#
+# Needs:  the arms of the run, thresholds.csv, and the competition's test images with its sample_submission.csv
+# Makes:  results/{run}/submission.csv
+
+
+rule write_submission:
+    """Predictions of an arm for the unlabelled test images, averaged over its folds and repeats."""
+    input:
+        unpack(test_images),
+        arms=submitted_arm,
+        thresholds="results/{run}/thresholds.csv",
+        code=code("write_submission"),
+    output:
+        "results/{run}/submission.csv",
+    params:
+        images=lambda wildcards, input: input.get("images") or fetched_folder("test"),
+        sample=lambda wildcards, input: input.get("sample") or fetched_folder("sample_submission.csv"),
+        classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
+        settings=lambda wildcards: as_json(
+            {
+                "arm": SUBMITTED,
+                "batch": CONFIG["write_submission"]["batch"],
+                "preprocess_images": CONFIG["preprocess_images"] | {"data": run_settings.described_data(CONFIG)},
+            },
+            threads=THREADS,
+        ),
+    log:
+        "results/{run}/logs/write_submission/write_submission.log",
+    benchmark:
+        "results/{run}/benchmarks/write_submission/write_submission.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.write_submission"
+        " --arms {input.arms:q}"
+        " --thresholds {input.thresholds:q}"
+        " --images-dir {params.images:q}"
+        " --sample {params.sample:q}"
+        " {params.classes}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule submission:
+    """A table that can be handed in."""
+    input:
+        in_run("submission.csv"),

@@ -1,0 +1,94 @@
+"""Which addresses may be asked for a file, and how to get there: TLS outside this machine, and no way back to http."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email.utils
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from urllib.parse import SplitResult, unquote, urlsplit
+
+
+class Refused(Exception):
+    """Why a file cannot be had; asking again would not help."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address == ipaddress.ip_address("::1") or address in ipaddress.ip_network("127.0.0.0/8")
+
+
+def check_url(url: str, before: SplitResult | None = None) -> SplitResult:
+    """The parts of an address that may be asked; `before` is the one that redirected to it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise Refused("the address cannot be understood") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise Refused(f"the address must begin with https:// and a host, not with {parts.scheme or 'nothing'}://{host}")
+    if parts.username is not None or parts.password is not None:
+        raise Refused(f"the address of {host} holds a user name or password")
+    if any(char <= " " or char >= "\x7f" for char in url):
+        raise Refused(f"the address at {host} holds blanks or letters outside ASCII")
+    if before is not None and before.scheme == "https" and parts.scheme == "http":
+        raise Refused(f"redirects from https to http ({host})")
+    if before is not None and is_loopback(host) and not is_loopback(before.hostname or ""):
+        raise Refused(f"redirects to this machine ({host})")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise Refused(f"{'redirects to' if before else 'is at'} http://{host}: outside this machine https is required")
+    return parts
+
+
+def connect(parts: SplitResult, timeout: float, tls: ssl.SSLContext) -> http.client.HTTPConnection:
+    """A connection, through the environment's proxy where there is one."""
+    host = parts.hostname or ""
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(host, parts.port or 80, timeout=timeout)
+    proxy = urllib.request.getproxies().get("https", "")
+    if not proxy or is_loopback(host) or urllib.request.proxy_bypass(host):
+        return http.client.HTTPSConnection(host, parts.port or 443, timeout=timeout, context=tls)
+    through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    connection = http.client.HTTPSConnection(through.hostname or "", through.port or 8080, timeout=timeout, context=tls)
+    headers = {}
+    if through.username is not None:
+        name = f"{unquote(through.username)}:{unquote(through.password or '')}"
+        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(name.encode()).decode()
+    connection.set_tunnel(host, parts.port or 443, headers)
+    return connection
+
+
+def hang_up(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+    """End a connection while another thread waits for it, and let that thread know why."""
+    late.set()
+    with contextlib.suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def retry_after(text: str | None) -> float:
+    """Seconds that a server wants to be left alone, from a number or a date; 0 where it does not say."""
+    if not text:
+        return 0.0
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def origin(parts: SplitResult) -> tuple[str, str, int]:
+    """Scheme, host and port: what a secret may be sent to."""
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]

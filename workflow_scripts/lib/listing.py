@@ -1,0 +1,215 @@
+"""Which images there are, by the tables alone: ids, labels and further columns, and what is wrong with a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib import label_maps
+from workflow_scripts.lib.bad_input import Bad, printable
+from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.tables import Table
+
+
+@dataclass
+class Listed:
+    """The images that the tables name, in their order, and what is wrong with the others."""
+
+    ids: list[str]
+    labels: np.ndarray  # uint8 (n, K)
+    classes: list[str]
+    columns: dict[str, list[str]]
+    bad: list[Bad] = field(default_factory=list)
+    dropped: list[Bad] = field(default_factory=list)  # left out because the config says so, not for a fault
+    notes: list[str] = field(default_factory=list)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the images."""
+        self.ids = [self.ids[row] for row in rows]
+        self.columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        self.labels = self.labels[np.asarray(rows, dtype=np.int64)]
+
+
+class Labels:
+    """How the label column is to be read: numbers or names, cut apart where, and the classes by number."""
+
+    def __init__(self, targets: Sequence[str], data: dict[str, Any], classes: Sequence[str]) -> None:
+        self.separator = data["label_separator"]
+        self.numbers = data["labels"] == "numbers"
+        if data["labels"] is None:
+            # One word among numbers, or one number among names, is a slip and not another way of writing labels.
+            cut = [text for target in targets for text in re.split(r"[\s|;,]+", target) if text]
+            self.numbers = 2 * sum(map(_is_number, cut)) > len(cut)
+        self.classes = list(classes)
+        if not self.classes and self.numbers:
+            raise UserError("labels are numbers, and nothing gives their names: set data.class_names or data.classes")
+        if not self.classes:
+            self.classes = sorted({text for target in targets for text in self.split(target)})
+        self._number = {name.casefold(): number for number, name in enumerate(self.classes)}
+
+    def split(self, target: str) -> list[str]:
+        """The labels of an image as the table has them."""
+        if self.separator and self.separator.strip():
+            parts = target.split(self.separator)
+        else:
+            # Names have blanks in them.
+            parts = re.split(r"[\s|;,]+" if self.numbers else r"[|;\n]+", target)
+        return [" ".join(part.split()) for part in parts if part.strip()]
+
+    def number(self, text: str) -> int | None:
+        """The number of a class; None if there is no such class."""
+        if self.numbers:
+            return int(text) if _is_number(text) and int(text) < len(self.classes) else None
+        return self._number.get(text.casefold())
+
+    def known(self) -> str:
+        """What a label may be, for a message."""
+        if self.numbers:
+            return f"there are {len(self.classes)} classes, numbered 0 to {len(self.classes) - 1}"
+        shown = ", ".join(self.classes[:40])
+        return f"the classes are {shown}" + (" …" if len(self.classes) > 40 else "")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 7
+
+
+def id_problem(name: str) -> str | None:
+    """Why an id cannot name files inside a folder and nothing outside of it; None if it can."""
+    if not name:
+        return "has no Id"
+    if name.startswith(".") or any(char in "/\\" or not char.isprintable() for char in name) or len(name) > 200:
+        return f"has the Id {printable(name)[:80]!r}, which cannot be part of a file name"
+    return None
+
+
+def read_images(table: Table, data: dict[str, Any], classes: Sequence[str]) -> Listed:
+    """The images of a label table as the description of their source (`sources.described`) reads it.
+
+    Rows that say the same twice are merged; an image whose rows disagree cannot be used."""
+    ids, targets = table.need(data["columns"]["id"]), table.need(data["columns"]["labels"])
+    if not ids:
+        raise UserError(f"{table.path} has no rows")
+    labels = Labels(targets, data, classes)
+    rows, merged = _rows_of(ids)
+    hot = np.zeros((len(ids), len(labels.classes)), dtype=np.uint8)
+    kept, bad, again = [], [], 0
+    for row, others in zip(rows, merged, strict=True):
+        fault = _fault(table, row, others, ids[row], labels, data)
+        if fault:
+            bad.append(Bad(ids[row] or f"(line {table.lines[row]})", table.where(row), *fault))
+            continue
+        again += len(others)
+        hot[row, [labels.number(text) for text in labels.split(targets[row])]] = 1
+        kept.append(row)
+    columns = _columns(table, data, [table.find(data["columns"][kind]) for kind in ("id", "labels")])
+    out = Listed(ids, hot, labels.classes, columns, bad)
+    out.keep(kept)
+    if again:
+        out.notes.append(f"{again} rows of {table.path.name} repeat another one and count once")
+    return out
+
+
+def _rows_of(ids: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """The first row of each id, and its further rows. Rows without an id stay apart."""
+    found: dict[str, list[int]] = {}
+    for row, name in enumerate(ids):
+        found.setdefault(name or f"\0{row}", []).append(row)
+    return [rows[0] for rows in found.values()], [rows[1:] for rows in found.values()]
+
+
+def _fault(
+    table: Table, row: int, others: list[int], name: str, labels: Labels, data: dict[str, Any]
+) -> tuple[str, str] | None:
+    """Kind and reason of what is wrong with a row of the label table."""
+    problem = id_problem(name)
+    if problem:
+        return "Id that is no file name", problem
+    for each in (row, *others):
+        if each in table.faults:
+            return "broken row", table.faults[each]
+    texts = labels.split(table.need(data["columns"]["labels"])[row])
+    if any(not table.alike(row, other) for other in others):
+        lines = ", ".join(str(table.lines[each]) for each in (row, *others))
+        return "conflicting rows", f"Id {name!r} stands in lines {lines}, and they disagree"
+    if not texts and data["unlabelled"] == "bad":
+        return "no label", "has no label (data.unlabelled: keep takes such images as of no class)"
+    unknown = next((text for text in texts if labels.number(text) is None), None)
+    if unknown is not None:
+        return "unknown label", (
+            f"{printable(unknown)[:80]!r} is no class {'number' if labels.numbers else 'name'}; {labels.known()}"
+        )
+    return None
+
+
+def _columns(table: Table, data: dict[str, Any], without: Sequence[str | None]) -> dict[str, list[str]]:
+    """The columns of a table under the names that MixLoc has for them."""
+    own = {table.find(name): kind for kind, name in data["columns"].items()}
+    # A value may span lines in the table; in an image set it is one line.
+    return {
+        own.get(name) or re.sub(r"[/\\.]", "_", name): [" ".join(value.split()) for value in values]
+        for name, values in table.columns.items()
+        if name not in without
+    }
+
+
+def join(listed: Listed, table: Table, data: dict[str, Any]) -> None:
+    """Add the columns of a second table by Id; an image without a row, or with rows that disagree, cannot be used."""
+    ids = table.need(data["columns"]["id"])
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(ids):
+        rows.setdefault(name, []).append(row)
+    where, kept = [], []
+    for index, name in enumerate(listed.ids):
+        first, *others = rows.get(name, [-1])
+        if first < 0:
+            listed.bad.append(Bad(name, table.path.name, "Id without groups", f"has no row for Id {name!r}"))
+        elif any(not table.alike(first, other) for other in others):
+            # They would put the image into one group or another without a word.
+            lines = ", ".join(str(table.lines[each]) for each in rows[name])
+            reason = f"Id {name!r} stands in lines {lines}, and they disagree"
+            listed.bad.append(Bad(name, table.where(first), "conflicting rows", reason))
+        else:
+            where.append(first)
+            kept.append(index)
+    listed.keep(kept)
+    without = [table.find(data["columns"][kind]) for kind in ("id", "labels")]
+    for name, values in _columns(table, data, without).items():
+        listed.columns[name] = [values[row] for row in where]
+
+
+def add_id_parts(listed: Listed, form: str) -> None:
+    """Columns that stand in the Ids themselves, such as {gene}_{antibody}_{plate}; what follows the last is ignored."""
+    shape = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^_]+)", re.escape(form)) + r"(?:[^A-Za-z0-9].*)?")
+    kept, found = [], []
+    for index, name in enumerate(listed.ids):
+        match = shape.fullmatch(name)
+        if match:
+            kept.append(index)
+            found.append(match.groupdict())
+        else:
+            listed.bad.append(Bad(name, "Id", "Id of another form", f"{name!r} is not of the form {form}"))
+    listed.keep(kept)
+    for name in shape.groupindex:
+        # A table of the user's knows better than an Id.
+        listed.columns.setdefault(name, [parts[name] for parts in found])
+
+
+def map_labels(listed: Listed, data: dict[str, Any]) -> None:
+    """Merge, rename or select classes as `data.label_map` says."""
+    mapped = label_maps.apply(listed.labels, listed.classes, data["label_map"], data["unmapped"], data["emptied"])
+    if mapped.unmapped:
+        lost = ", ".join(f"{name} ({count} images)" for name, count in mapped.unmapped.items())
+        listed.notes.append(f"data.label_map forgets {lost}")
+    if len(mapped.emptied):
+        what = "left out" if data["emptied"] == "drop" else "kept as images of no class"
+        listed.notes.append(f"{len(mapped.emptied)} images have no label left after data.label_map; they are {what}")
+    if data["emptied"] == "drop":
+        reason = "has no label left after data.label_map"
+        listed.dropped += [Bad(listed.ids[row], "", "no class left", reason) for row in mapped.emptied]
+    listed.keep(mapped.kept.tolist())
+    listed.labels, listed.classes = mapped.labels, mapped.classes

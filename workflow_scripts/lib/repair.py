@@ -1,0 +1,153 @@
+"""Moving single groups between parts: until every part has enough groups of every class and none too many, and then
+as long as exchanges bring the parts nearer to their shares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+STEPS = 400  # moves that mend a class
+REST = 5  # moves during which a group that was moved stays where it is
+EXCHANGES = 60  # tried between each pair of parts, but no fewer than 400 in all
+IN_VAIN = 6  # exchanges of each pair without a gain after which it is enough, but no fewer than 40 in all
+SIZE_WEIGHT = 0.5  # of an image that a part is too large or too small, where one of a class weighs 1
+CANDIDATES = 96  # groups of either part among which the best exchange is looked for
+
+
+def repair(
+    positive: np.ndarray, sizes: np.ndarray, parts: np.ndarray, least: np.ndarray, most: np.ndarray, seed: int
+) -> np.ndarray:
+    """Parts (G,) changed so that each has between `least` and `most` (P, K) groups of every class, as far as possible.
+
+    positive bool (G, K): which classes a group has. Each step mends one class in one part by the move that leaves the
+    least to mend; a group that was moved rests for a while, so that classes do not undo each other's moves for ever."""
+    rng, parts = np.random.default_rng(seed), parts.copy()
+    have = np.stack([positive[parts == part].sum(0) for part in range(len(least))]).astype(np.int64)
+    resting = np.zeros(len(parts), dtype=np.int64)
+    best, fewest = parts.copy(), _wrong(have, least, most).sum()
+    for step in range(STEPS):
+        wrong = np.argwhere(_wrong(have, least, most))
+        if not len(wrong):
+            break
+        part, kind = wrong[rng.integers(len(wrong))]
+        found = _best_move(positive, sizes, parts, have, least, most, (part, kind), resting > step)
+        if found is None:
+            continue
+        group, target = found
+        have[parts[group]] -= positive[group]
+        have[target] += positive[group]
+        parts[group] = target
+        resting[group] = step + rng.integers(REST, 2 * REST)
+        left = _wrong(have, least, most).sum()
+        if left < fewest:
+            best, fewest = parts.copy(), left
+    return best
+
+
+def _wrong(have: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """How many groups of a class (..., K) a part has too few or too many."""
+    return np.maximum(least - have, 0) + np.maximum(have - most, 0)
+
+
+def _best_move(
+    positive: np.ndarray,
+    sizes: np.ndarray,
+    parts: np.ndarray,
+    have: np.ndarray,
+    least: np.ndarray,
+    most: np.ndarray,
+    place: tuple[int, int],
+    resting: np.ndarray,
+) -> tuple[int, int] | None:
+    """The group to move and where to: into the part that has too few of a class, out of it where it has too many."""
+    part, kind = place
+    few = have[part, kind] < least[part, kind]
+    best: tuple[float, float, int, int] | None = None
+    for other in range(len(have)):
+        source, target = (other, part) if few else (part, other)
+        members = np.flatnonzero(positive[:, kind] & (parts == source) & ~resting)
+        if other == part or not len(members):
+            continue
+        own = positive[members].astype(np.int64)
+        cost = _wrong(have[source] - own, least[source], most[source]).sum(1)
+        cost = cost + _wrong(have[target] + own, least[target], most[target]).sum(1)
+        cost = cost - _wrong(have[[source, target]], least[[source, target]], most[[source, target]]).sum()
+        # Of equally good moves that of the smallest group disturbs the shares least.
+        first = np.lexsort((members, sizes[members], cost))[0]
+        found = (float(cost[first]), float(sizes[members[first]]), int(members[first]), int(target))
+        best = found if best is None else min(best, found)
+    return None if best is None else best[2:]
+
+
+def refine(
+    counts: np.ndarray,
+    sizes: np.ndarray,
+    parts: np.ndarray,
+    share: np.ndarray,
+    least: np.ndarray,
+    most: np.ndarray,
+    seed: int,
+) -> np.ndarray:
+    """Parts (G,) changed by exchanges that bring the share of every class in every part nearer to its share of all.
+
+    counts (G, K) and sizes (G,) are images. Two parts at a time give each other a group, or one gives and takes none:
+    the best exchange among some groups of either. What is brought down is the sum over parts and classes of the images
+    that a part of its size has too many or too few, and, far less weighty, of the part's own size; relative to the
+    share. No exchange makes a part have fewer than `least` or more than `most` (P, K) groups of a class."""
+    rng, parts, total = np.random.default_rng(seed), parts.copy(), counts.sum(0)
+    # An image more or less means more to a rare class.
+    weight = np.append(1 + 10 / np.sqrt(np.maximum(total, 1)), SIZE_WEIGHT).astype(np.float32)
+    # What a group brings beyond what an average one of its size would, so that parts in balance add up to nothing.
+    beyond = np.column_stack([counts - np.outer(sizes, total / sizes.sum()), sizes]).astype(np.float32)
+    off = np.stack([beyond[parts == part].sum(0, dtype=np.float64) for part in range(len(share))])
+    off[:, -1] -= share * sizes.sum()
+    have = np.stack([(counts[parts == part] > 0).sum(0) for part in range(len(share))])
+    pairs = [(one, other) for one in range(len(share)) for other in range(one)]
+    since = 0
+    for turn in range(max(400, EXCHANGES * len(pairs)) if pairs else 0):
+        one, other = pairs[turn % len(pairs)]
+        rows = [_some(np.flatnonzero(parts == part), rng) for part in (one, other)]
+        # The last candidate of each side is nothing.
+        gives, takes = (np.vstack([beyond[own], np.zeros_like(beyond[:1])]) for own in rows)
+        has, gets = (np.vstack([counts[own] > 0, np.zeros_like(counts[:1], dtype=bool)]) for own in rows)
+        change = takes[None] - gives[:, None]
+        gain = np.float32(1 / share[one]) * _nearer(off[one], change, weight)
+        gain += np.float32(1 / share[other]) * _nearer(off[other], -change, weight)
+        found = _first_allowed(gain, has, gets, have[[one, other]], least[[one, other]], most[[one, other]])
+        since = 0 if found else since + 1
+        if since > max(40, IN_VAIN * len(pairs)):
+            break
+        if not found:
+            continue
+        given, taken = found
+        for part, sign in ((one, 1), (other, -1)):
+            off[part] += sign * (takes[taken] - gives[given])
+            have[part] += sign * (gets[taken].astype(np.int64) - has[given])
+        parts[rows[0][given : given + 1]] = other
+        parts[rows[1][taken : taken + 1]] = one
+    return parts
+
+
+def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rows if len(rows) <= CANDIDATES else rng.choice(rows, CANDIDATES, replace=False)
+
+
+def _nearer(off: np.ndarray, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """How much nearer each change (A, B, K) brings a part that is `off` (K,) its share."""
+    off = off.astype(np.float32)
+    return np.abs(off) @ weight - np.abs(off + change) @ weight
+
+
+def _first_allowed(
+    gain: np.ndarray, has: np.ndarray, gets: np.ndarray, have: np.ndarray, least: np.ndarray, most: np.ndarray
+) -> tuple[int, int] | None:
+    """The exchange of highest gain that leaves both parts within their bounds; None where none gains."""
+    for place in np.argsort(gain, axis=None)[::-1][:20]:
+        given, taken = divmod(int(place), gain.shape[1])
+        if gain[given, taken] < 1e-3:
+            return None
+        step = gets[taken].astype(np.int64) - has[given]
+        after = have + np.stack([step, -step])
+        # A bound that was broken before may stay broken, but not more so.
+        if ((after >= least) | (after >= have)).all() and ((after <= most) | (after <= have)).all():
+            return given, taken
+    return None

@@ -1,0 +1,52 @@
+"""preprocess_shard: one of several jobs that read the images of a set; preprocess_images joins what they made.
+
+It reads its share of the set's pieces and leaves them beside the set to be; where preprocess_images finds a piece it
+appends it as it is, so every image is decoded once and its pixels are copied once. --out says what was done.
+
+Example:
+    python -m workflow_scripts.preprocess_shard --images-dir raw/train --table raw/train.csv --set images.h5 \\
+        --shard 0 --shards 8 --out shards/0.json --settings '{"size": 32, ...}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from workflow_scripts.lib import pieces, stage
+from workflow_scripts.lib.files import write_json
+from workflow_scripts.preprocess_images import arguments, plan, telling_full_disk
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    out = arguments(__doc__)
+    out.add_argument("--set", type=Path, required=True, help="the image set that preprocess_images will write")
+    out.add_argument("--shard", type=int, required=True, help="number of this job, from 0")
+    out.add_argument("--shards", type=int, required=True, help="number of jobs")
+    out.add_argument("--out", type=Path, required=True, help="JSON to write of what was done")
+    return out.parse_args(argv)
+
+
+def preprocess_shard(args: argparse.Namespace) -> None:
+    """Make every piece whose turn it is; what is wrong with images stays in the pieces until they are joined."""
+    work = plan(args, args.set)
+    own = work.todo[args.shard :: args.shards]
+    count, bad = sum(len(task.ids) for task in own), 0
+    with stage.Progress("images", count) as bar:
+        done = 0
+        for task, piece in zip(own, pieces.made(own, int(args.settings["threads"])), strict=True):
+            done, bad = done + len(task.ids), bad + len(piece.bad)
+            bar.update(done, bad=bad)
+    write_json(args.out, {"pieces": [task.path.name for task in own], "images": count, "bad": bad})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run("preprocess_shard", args, lambda: telling_full_disk(args.set, lambda: preprocess_shard(args)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
