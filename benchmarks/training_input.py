@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_input --images 200 --seconds 5
 
-Makes four-channel PNGs of 512 px and, from them, a set of 128 px. Then it prints the seconds of one epoch of batches
+Makes four-channel PNGs of 512 px and, from them, a set of --size px. Then it prints the seconds of one epoch of batches
 before augmentation, from the set as training holds it and in the reference study's way (open four PNGs, stack, resize,
-for each image in each epoch), and their ratio; and batches a second of the loader with augmentation, beside those that
-an optimiser step of the small network can take."""
+for each image in each epoch), and their ratio; and batches a second of the loader with augmentation, beside the steps
+a second that the default network can take."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ from benchmarks.preprocess_images import CHANNELS, ROOT, make_folder, stage
 from workflow_scripts.lib import backbones, losses, training
 from workflow_scripts.lib.dataset import ImageSet
 
-SIZE = 128
 
-
-def study_epoch(folder: Path, names: list[str], batch: int) -> int:
+def study_epoch(folder: Path, names: list[str], batch: int, size: int) -> int:
     """The study's way: every image from its four files, at full size and then resized."""
     seen = 0
     for start in range(0, len(names), batch):
@@ -35,7 +33,7 @@ def study_epoch(folder: Path, names: list[str], batch: int) -> int:
         for name in names[start : start + batch]:
             planes = [np.asarray(Image.open(folder / f"{name}_{channel}.png")) for channel in CHANNELS]
             stacked = Image.fromarray(np.stack(planes, axis=2))
-            images.append(np.asarray(stacked.resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+            images.append(np.asarray(stacked.resize((size, size), Image.Resampling.BILINEAR)))
         seen += len(torch.as_tensor(np.stack(images)))
     return seen
 
@@ -59,6 +57,7 @@ def main() -> None:
     """Print both ratios."""
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument("--images", type=int, default=200)
+    out.add_argument("--size", type=int, default=128)
     out.add_argument("--seconds", type=float, default=5.0)
     args = out.parse_args()
     torch.set_num_threads(1)
@@ -67,26 +66,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         make_folder(folder, args.images, 512)
-        stage(folder, 1, SIZE)
+        stage(folder, 1, args.size)
         with ImageSet(folder / "out" / "images.h5") as source:
             part = source.read(None, "fit")
         start = time.perf_counter()
-        study_epoch(folder / "train", list(part.ids), batch)
+        study_epoch(folder / "train", list(part.ids), batch, args.size)
         study = time.perf_counter() - start
     pixels, order = torch.as_tensor(part.images), training.Order(len(part), 0)
     ours = 1 / rate(lambda _: set_epoch(pixels, order, batch), args.seconds)
-    print(f"one epoch of {len(part)} images at {SIZE} px, before augmentation, one thread")
+    print(f"one epoch of {len(part)} images at {args.size} px, before augmentation, one thread")
     print(f"  four PNGs an image  {study:9.4f} s\n  from images.h5      {ours:9.4f} s\n  ratio {study / ours:14.0f}")
     mean, std = training.statistics(part.images)
     loader = training.Source(training.Images(part.images, part.labels), "real", settings, 0, mean, std)
-    network = backbones.build(settings["backbone"], len(CHANNELS), part.labels.shape[1], SIZE, 0)
+    network = backbones.build(settings["backbone"], len(CHANNELS), part.labels.shape[1], args.size, 0)
     loss = losses.LOSSES[settings["loss"]](torch.as_tensor(part.labels.sum(axis=0)), len(part))
     optimiser = torch.optim.AdamW(network.parameters())
     held = loader.batch(0, batch)
 
     def step(_: int) -> None:
         optimiser.zero_grad(set_to_none=True)
-        loss(network(held.images), held.labels).mean().backward()
+        loss(network(held.images), held.targets).mean().backward()
         optimiser.step()
 
     loaded, trained = rate(lambda number: loader.batch(number, batch), args.seconds), rate(step, args.seconds)

@@ -120,6 +120,19 @@ def submitted_arm(wildcards):
     return every_fold("arms/batch{batch}.json", batch=found)
 
 
+def raw_flags(wildcards, input):
+    """The flags by which a stage gets the raw images and their tables."""
+    given = {"images-dir": input.get("images") or fetched_folder(), "table": input.table}
+    given |= {name: input[name] for name in ("groups", "classes") if input.get(name)}
+    return " ".join(f"--{name} {shlex.quote(path)}" for name, path in given.items())
+
+
+def shards(wildcards):
+    """What the jobs that read a share of the images leave, where there are several."""
+    count = CONFIG["preprocess_images"]["shards"]
+    return [in_run(f"shards/{shard}of{count}.json") for shard in range(count)] if count > 1 else []
+
+
 def generator_of(wildcards):
     """The generator that a plan samples from."""
     name = PLANS[wildcards.plan]["generator"]

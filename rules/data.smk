@@ -36,21 +36,53 @@ rule simulate_cells:
         " --log {log:q}"
 
 
-rule preprocess_images:
-    """One image set from a folder of channel files, a label table and a table of groups."""
+rule preprocess_shard:
+    """A share of the images, read by one of several jobs (preprocess_images.shards); preprocess_images joins them."""
     input:
         unpack(raw_images),
+        code=code("preprocess_shard"),
+    output:
+        "results/{run}/shards/{shard}of{shards}.json",
+    params:
+        raw=raw_flags,
+        set="results/{run}/images.h5",
+        settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
+    log:
+        "results/{run}/logs/preprocess_shard/{shard}of{shards}.log",
+    benchmark:
+        "results/{run}/benchmarks/preprocess_shard/{shard}of{shards}.tsv"
+    wildcard_constraints:
+        shard=r"\d+",
+        shards=r"\d+",
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    conda:
+        "../envs/mixloc.yaml"
+    shell:
+        "python -m workflow_scripts.preprocess_shard"
+        " {params.raw}"
+        " --set {params.set:q}"
+        " --shard {wildcards.shard}"
+        " --shards {wildcards.shards}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule preprocess_images:
+    """One image set from a folder of images, a label table and a table of groups."""
+    input:
+        unpack(raw_images),
+        shards=shards,
         code=code("preprocess_images"),
     output:
         images="results/{run}/images.h5",
         left_out="results/{run}/left_out.csv",
     params:
-        images=lambda wildcards, input: input.get("images") or fetched_folder(),
-        groups=lambda wildcards, input: f"--groups {shlex.quote(input.groups)}" if input.get("groups") else "",
-        classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
-        settings=lambda wildcards: as_json(
-            CONFIG["preprocess_images"], data=run_settings.described_data(CONFIG), threads=THREADS
-        ),
+        raw=raw_flags,
+        settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/preprocess_images/preprocess_images.log",
     benchmark:
@@ -63,9 +95,7 @@ rule preprocess_images:
         "../envs/mixloc.yaml"
     shell:
         "python -m workflow_scripts.preprocess_images"
-        " --images-dir {params.images:q}"
-        " --table {input.table:q}"
-        " {params.groups} {params.classes}"
+        " {params.raw}"
         " --out {output.images:q}"
         " --left-out {output.left_out:q}"
         " --settings {params.settings:q}"
@@ -80,7 +110,7 @@ rule make_folds:
     output:
         "results/{run}/repeat{repeat}/folds.csv",
     params:
-        settings=lambda wildcards: as_json(CONFIG["make_folds"]),
+        settings=lambda wildcards: as_json({key: value for key, value in CONFIG["make_folds"].items() if key != "repeats"}),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/make_folds/repeat{repeat}.log",

@@ -81,11 +81,7 @@ rule train_judge:
     output:
         "results/{run}/judge.safetensors",
     params:
-        settings=lambda wildcards: as_json(
-            {"simulate_cells": CONFIG["simulate_cells"], "train_classifier": CONFIG["train_classifier"]}
-            | {"data": {name: CONFIG["data"][name] for name in ("label_map", "unmapped", "emptied")}},
-            threads=THREADS,
-        ),
+        settings=lambda wildcards: as_json(run_settings.judge_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/train_judge/train_judge.log",

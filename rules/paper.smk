@@ -10,6 +10,7 @@ rule tabulate_study:
     """The study's table, validation against test for each model, beside the published numbers."""
     input:
         arms=all_arms,
+        leaks="results/{run}/leaks.csv",
         code=code("tabulate_study"),
     output:
         report(

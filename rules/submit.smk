@@ -12,6 +12,7 @@ rule write_submission:
         unpack(test_images),
         arms=submitted_arm,
         thresholds="results/{run}/thresholds.csv",
+        leaks="results/{run}/leaks.csv",
         code=code("write_submission"),
     output:
         "results/{run}/submission.csv",

@@ -253,6 +253,11 @@ def test_a_later_change_of_the_analysis_is_written_down_with_the_predictions_it_
     assert len((tmp_path / "declarations.jsonl").read_text().splitlines()) == 2
     assert "before the first test prediction" in answer.registered(first)
     assert first["hash"] in answer.registered(later)
+    # Whoever deletes the predictions does not delete what was declared before them.
+    (arm / "predictions.h5").unlink()
+    again = declare(tmp_path, settings)
+    assert again["predictions"] == 0
+    assert answer.registered(again).endswith(f"Declared before it: {first['hash']}, {later['hash']}.")
 
 
 def test_another_analysis_than_the_declared_one_is_refused(tmp_path, capsys):

@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from tests.image_folders import noise, run, save, settings
+from workflow_scripts import preprocess_shard
 from workflow_scripts.lib import pieces, reading
 from workflow_scripts.lib.dataset import ImageSet
 
@@ -308,3 +309,23 @@ def test_a_column_name_cannot_break_the_set(raw):
     assert run(raw, settings(data=NAMES)) == 0
     with h5py.File(raw / "out" / "images.h5") as file:
         assert sorted(file["columns"]) == ["__", "a_b"]
+
+
+def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    assert run(raw, settings(data=NAMES)) == 0
+    digest = read(raw)[0].digest
+    (raw / "out" / "images.h5").unlink()
+    common = ["--images-dir", str(raw / "train"), "--table", str(raw / "train.csv")]
+    for shard in range(3):
+        done = raw / "shards" / f"{shard}.json"
+        flags = ["--set", str(raw / "out" / "images.h5"), "--shard", str(shard), "--shards", "3", "--out", str(done)]
+        assert preprocess_shard.main([*common, *flags, "--settings", json.dumps(settings(data=NAMES))]) == 0
+        assert json.loads(done.read_text())["images"] == (2 if shard == 0 else 1)
+    reads, whole = [], reading.Reader.read
+    monkeypatch.setattr(
+        reading.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
+    )
+    assert run(raw, settings(data=NAMES)) == 0
+    assert reads == []
+    assert read(raw)[0].digest == digest

@@ -105,6 +105,12 @@ def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.Monk
         (strategy("pool", method="stir"), ["pool", "stir"]),
         (strategy("pool", control="nobody"), ["pool", "control", "nobody"]),
         (strategy("pool", control="pool"), ["pool", "control"]),
+        (strategy("pool", control="synthetic_only"), ["pool", "control", "'resample_real'"]),
+        (strategy("synthetic_only", control="real_only"), ["synthetic_only", "has no control"]),
+        (strategy("pool", ratio=2.0), ["pool", "resample_real", "another ratio"]),
+        ({"preprocess_images": {"size": 48}}, ["preprocess_images.size = 48", "simulate_cells.size = 32"]),
+        ({"preprocess_images": {"channels": ["red", "purple"]}}, ["preprocess_images.channels", "purple"]),
+        (generator(pixels="signed"), ["unet", "edm", "signed"]),
         (strategy("pool", alpha=0.3), ["pool", "alpha"]),
         (strategy("pool", ratio=1e-4), ["strategies[2].ratio", "at least"]),
         (strategy("pool", backbone="vgg"), ["backbone", "vgg"]),
@@ -130,6 +136,12 @@ def test_parts_of_left_out_values_need_not_fit_into_the_whole() -> None:
 def test_a_label_map_is_a_name_or_a_mapping() -> None:
     for label_map in (None, "coarse", {"nucleus": ["Nucleoplasm", "Nucleoli"]}):
         assert checked({"data": {"label_map": label_map}})["data"]["label_map"] == label_map
+
+
+def test_simulated_channels_are_those_of_the_simulator() -> None:
+    from workflow_scripts.lib import simulator
+
+    assert tuple(simulator.CHANNELS) == settings.SIMULATED_CHANNELS
 
 
 def test_control_characters_in_values_stay_on_one_line() -> None:

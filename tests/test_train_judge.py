@@ -11,10 +11,10 @@ DATA = {"label_map": None, "unmapped": "refuse", "emptied": "keep"}
 
 
 def test_fresh_cells_have_the_classes_of_the_label_map():
-    cells = CELLS | {"genes": 30}
-    plain, classes = train_judge._simulate(cells, DATA, 1, train_judge.FIT, 24)
+    settings = {"simulate_cells": CELLS | {"genes": 30}, "data": DATA, "channels": list(simulator.CHANNELS)}
+    plain, classes = train_judge._simulate(settings, 1, train_judge.FIT, 24)
     assert classes == list(simulator.COMPARTMENTS)
-    merged, coarse = train_judge._simulate(cells, DATA | {"label_map": "coarse"}, 1, train_judge.FIT, 24)
+    merged, coarse = train_judge._simulate(settings | {"data": DATA | {"label_map": "coarse"}}, 1, train_judge.FIT, 24)
     assert coarse == list(label_maps.COARSE)
     assert (merged.pixels == plain.pixels).all()
     nuclear = [classes.index(name) for name in ("Nucleoplasm", "Nuclear membrane", "Nucleoli", "Nuclear bodies")]

@@ -25,7 +25,9 @@ from workflow_scripts.lib import classifier_file, fold_table, folds, hardware, m
 from workflow_scripts.lib.dataset import ImageSet, select_channels
 from workflow_scripts.lib.files import atomic
 
-UNSEEN = (folds.VALIDATION, folds.CALIBRATION, folds.TEST)
+# Images that neither the generator nor the judge was fitted to. An arm of the fold has chosen its checkpoint on
+# the validation part; an independent judge has not.
+UNSEEN = {"independent": (folds.VALIDATION, folds.CALIBRATION, folds.TEST), "arm": (folds.CALIBRATION, folds.TEST)}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,7 +51,8 @@ def assess_synthetic(
     classifier = classifier_file.read(_judge_file(judge, settings["judge"]))
     with ImageSet(images) as source:
         roles = fold_table.read(table, fold, source.ids)
-        real = source.read(np.flatnonzero(np.isin(roles, UNSEEN)), "inspect")
+        unseen = UNSEEN["arm" if judge.suffix == ".json" else "independent"]
+        real = source.read(np.flatnonzero(np.isin(roles, unseen)), "inspect")
         classes, channels = source.classes, source.channels
     with ImageSet(synthetic) as source:
         made = source.read(None, "inspect")

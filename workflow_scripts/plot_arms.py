@@ -97,7 +97,7 @@ def draw_forest(found: Results) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=False))
     what = METRIC_NAMES.get(found.metric, found.metric)
-    axes.set_xlabel(f"difference in {what} to {found.baseline}")
+    axes.set_xlabel(f"difference in {what} to {found.compared_with}")
     _forest_legend(fig, found, bool(serving))
     return fig
 
@@ -154,7 +154,7 @@ def draw_classes(found: Results) -> Figure:
         axes.spines["left"].set_visible(False)
     name = SHORT_NAMES.get(metric, metric)
     high, left = fig.get_figheight(), label / figures.WIDTH
-    fig.text(left, 0.22 / high, f"change in {name} of the class against {found.baseline}")
+    fig.text(left, 0.22 / high, f"change in {name} of the class against {found.compared_with}")
     if found.unjudged:
         fig.text(
             left, 0.05 / high, figures.fit(f"not judged: {', '.join(found.unjudged)}", 76), fontsize=7, color=MUTED

@@ -176,7 +176,7 @@ def drawn(paths: list[tuple[str, Path]], found: Results, out: Path) -> dict[str,
         raise stage.UserError(f"--figures lacks {missing[0]!r}")
     best = found.difference(found.primary)
     if best is not None:
-        words = f" {found.primary}: {verdicts.movement(best.value, found.metric, f'against {found.baseline}')}."
+        words = f" {found.primary}: {verdicts.movement(best.value, found.metric, f'against {best.against}')}."
         shown["forest"] = _figure(dict(paths)["forest"], "forest", ALTS["forest"] + words, out)
     return shown
 

@@ -75,7 +75,10 @@ def sample_ddpm(
             raise stage.UserError(f"plan {settings['name']}: {problem}")
         labels, provenance = _labels(made, images, table, fold, seed, settings)
         where = hardware.device()
-        digest = files.digest([settings, seed, made.digest, provenance.to_json(), hardware.describe(where), _code()])
+        digest = files.digest([settings, seed, made.digest, provenance.to_json(), hardware.rounding(where), _code()])
+        if _finished(out, digest):
+            stage.log.info("%s was finished meanwhile by another process: kept", out)
+            return
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
         stage.log.info(
             "plan %s: %d images, %s, %d evaluations, guidance %g, %s",
@@ -106,6 +109,13 @@ def sample_ddpm(
     stage.log.info(
         "%d images in %s (%.1f a second)", len(labels), stage.duration(spent), len(labels) / max(spent, 1e-9)
     )
+
+
+def _finished(out: Path, digest: str) -> bool:
+    if not out.exists():
+        return False
+    with ImageSet(out) as source:
+        return source.attrs.get("task_digest") == digest
 
 
 def _labels(

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from workflow_scripts.lib import arms, classifier_file, code, files, fold_table, folds, hardware, predictions, stage
 from workflow_scripts.lib.classifier_file import Classifier
@@ -140,7 +141,7 @@ def train_classifier(
     hardware.use_threads(settings["threads"])
     data = Fold(images, table, repeat, fold)
     with data.source:
-        todo = plan(data, synthetic, arms_dir, seed, settings)
+        todo = arms_of(data, synthetic, arms_dir, seed, settings)
         kept = {arm.name for arm in todo if arm.finished}
         for number, arm in enumerate(todo, start=1):
             if arm.name in kept:
@@ -156,6 +157,8 @@ def train_classifier(
                     predict_arm(arm, data)
     entries = []
     for arm in todo:
+        if not arm.finished:
+            raise stage.UserError(f"{arm.folder} was changed by another run meanwhile: run again when that has ended")
         # Relative to the manifest's folder, so that results can be moved.
         paths = {key: os.path.relpath(getattr(arm, key), manifest.parent) for key in ("predictions", "classifier")}
         seconds = predictions.read_predictions(arm.predictions, parts=()).numbers["seconds"]
@@ -164,7 +167,7 @@ def train_classifier(
     files.write_json(manifest, {"arms": entries})
 
 
-def plan(data: Fold, synthetic: dict[str, Path], arms_dir: Path, seed: int, settings: dict[str, Any]) -> list[Arm]:
+def arms_of(data: Fold, synthetic: dict[str, Path], arms_dir: Path, seed: int, settings: dict[str, Any]) -> list[Arm]:
     """The arms with their digests; complains about what does not fit before anything is trained."""
     code_digest = files.code_digest(code.sources("train_classifier", ROOT))
     fold_digest, out, sets = data.digest(), [], {}
@@ -186,7 +189,8 @@ def plan(data: Fold, synthetic: dict[str, Path], arms_dir: Path, seed: int, sett
                 sets[path] = _check_synthetic(path, data.source)
             set_digest = sets[path]
         effective = arms.effective(entry, settings["train_classifier"])
-        digest = files.digest([effective, settings["threads"], seed, fold_digest, set_digest, code_digest])
+        inputs = [fold_digest, set_digest, code_digest, torch.__version__]
+        digest = files.digest([effective, settings["threads"], seed, *inputs])
         out.append(Arm(effective, digest, arms_dir / entry["name"], path))
     return out
 
@@ -239,7 +243,7 @@ def train_arm(arm: Arm, data: Fold, seed: int) -> None:
     own = arm.seen(source.channels)
     partners, inherited = partners_of(arm, real, source.channels, seed)
     # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
-    task = files.digest([arm.digest, hardware.describe(hardware.device())])
+    task = files.digest([arm.digest, hardware.rounding(hardware.device())])
     resume = Resume(arm.resume, task)
     with stage.Progress(arm.name, total=arm.settings["steps"]) as bar:
         result = train(

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import code, files, fold_table, folds, generator_file, generators, hardware, stage, unet
+from workflow_scripts.lib import code, files, fold_table, folds, generator_file, generators, hardware, stage
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
 from workflow_scripts.lib.resume import Resume
@@ -50,16 +50,12 @@ def train_ddpm(
     settings = dict(settings)
     seed = derive(seed, repeat, fold, "generator", settings["name"])
     hardware.use_threads(settings.pop("threads"))
-    problem = generators.generator_problem(settings)
-    if problem:
-        raise stage.UserError(f"generator {settings['name']}: {problem}")
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
         with ImageSet(images) as source:
             rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
-            if settings["network"] == "unet":
-                problem = unet.size_problem(source.size, len(settings["widths"]))
-                if problem:
-                    raise stage.UserError(f"generator {settings['name']}: {problem}")
+            problem = generators.generator_problem(settings, source.size)
+            if problem:
+                raise stage.UserError(f"generator {settings['name']}: {problem}")
             if not len(rows):
                 raise stage.UserError(f"{table}: fold {fold} has no image with role train")
             part = source.read(rows, "fit")
@@ -67,8 +63,11 @@ def train_ddpm(
             dtype = hardware.fast_dtype(where)
             # The provenance tells which rows were read; threads and number format change the last bits.
             digest = files.digest(
-                [settings, seed, source.provenance().to_json(), hardware.describe(where), _code_digest()]
+                [settings, seed, source.provenance().to_json(), hardware.rounding(where), _code_digest()]
             )
+            if history.exists() and generator_file.read_digest(out) == digest:
+                stage.log.info("%s was finished meanwhile by another process: kept", out)
+                return
             resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
             pixels = Pixels.fitted(settings["pixels"], part.images)
             stage.log.info(

@@ -5,7 +5,7 @@ image of the run, so it can say whether generated cells show the compartments th
 
 Example:
     python -m workflow_scripts.train_judge --out judge.safetensors --seed 1 \\
-        --settings '{"simulate_cells": {...}, "data": {"label_map": null, ...}, "train_classifier": {...}, ...}'
+        --settings '{"simulate_cells": {...}, "data": {...}, "channels": [...], "training": {...}, "threads": 1}'
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import arms, classifier_file, code, files, hardware, label_maps, simulator, stage
+from workflow_scripts.lib import classifier_file, code, files, hardware, label_maps, simulator, stage
 from workflow_scripts.lib.classifier_file import Classifier
+from workflow_scripts.lib.dataset import select_channels
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 from workflow_scripts.lib.training import Images, train
@@ -41,10 +42,13 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
     hardware.use_threads(settings["threads"])
     cells = settings["simulate_cells"]
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
-        fit, classes = _simulate(cells, settings["data"], seed, FIT, cells["images"])
-        select, _ = _simulate(cells, settings["data"], seed, SELECT, max(1, round(SELECT_SHARE * cells["images"])))
-        entry = arms.effective({"name": "judge", "method": "real_only"}, settings["train_classifier"])
         digest = files.digest([settings, seed, files.code_digest(code.sources("train_judge", ROOT))])
+        if classifier_file.read_digest(out) == digest:
+            stage.log.info("%s was finished meanwhile by another process: kept", out)
+            return
+        fit, classes = _simulate(settings, seed, FIT, cells["images"])
+        select, _ = _simulate(settings, seed, SELECT, max(1, round(SELECT_SHARE * cells["images"])))
+        entry = settings["training"]
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
         with stage.Progress("train", total=entry["steps"]) as bar:
 
@@ -56,7 +60,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
             out,
             Classifier(
                 strategy="judge", repeat=-1, fold=-1, classes=classes,
-                channels=list(simulator.CHANNELS), size=cells["size"], settings=entry, mean=trained.mean,
+                channels=settings["channels"], size=cells["size"], settings=entry, mean=trained.mean,
                 std=trained.std, weights=trained.weights, digest=digest, history=trained.history,
                 numbers=trained.numbers,
             ),
@@ -65,14 +69,12 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
     stage.log.info("mean average precision on other fresh cells: %.3f", trained.numbers["best_validation_map"])
 
 
-def _simulate(
-    settings: dict[str, Any], data: dict[str, Any], seed: int, cohort: int, images: int
-) -> tuple[Images, list[str]]:
-    """Fresh cells with the classes that the images of the run have, and the names of these."""
-    pixels, labels = [], []
+def _simulate(settings: dict[str, Any], seed: int, cohort: int, images: int) -> tuple[Images, list[str]]:
+    """Fresh cells with the channels and classes that the images of the run have, and the names of these classes."""
+    pixels, labels, data = [], [], settings["data"]
     with stage.Progress(f"simulate cohort {cohort}", total=images) as bar:
-        for batch in simulator.simulate(settings | {"images": images}, seed, cohort):
-            pixels.append(batch.images)
+        for batch in simulator.simulate(settings["simulate_cells"] | {"images": images}, seed, cohort):
+            pixels.append(select_channels(batch.images, list(simulator.CHANNELS), settings["channels"]))
             labels.append(batch.true)
             bar.update(sum(map(len, labels)))
     mapped = label_maps.apply(

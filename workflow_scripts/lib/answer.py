@@ -114,7 +114,7 @@ def answer(
     of_control = primary.get((control, "baseline")) if control else None
     out: dict[str, Any] = {
         "arm": name,
-        "baseline": analysis["baseline"],
+        "baseline": row["against"],
         "control": control,
         "metric": analysis["metric"],
         "level": analysis["level"],
@@ -146,11 +146,11 @@ def sentence(found: dict[str, Any], size: dict[str, int], judged: int) -> str:
 
 def registered(declared: dict[str, Any]) -> str:
     """Whether the analysis was chosen before anything was known of its outcome."""
-    text = f"The analysis (hash {declared['hash']}) was declared {declared['declared_at']}, "
-    if not declared["predictions"]:
-        return f"{text}before the first test prediction."
-    earlier = ", ".join(declared["earlier"]) or "none"
-    return f"{text}when {declared['predictions']} test predictions had been made already; declared before: {earlier}."
+    seen = declared["predictions"]
+    when = f"when {seen} test predictions had been made already" if seen else "before the first test prediction"
+    text = f"The analysis (hash {declared['hash']}) was declared {declared['declared_at']}, {when}."
+    # Predictions can be deleted; what was declared before stays in the ledger.
+    return f"{text} Declared before it: {', '.join(declared['earlier'])}." if declared["earlier"] else text
 
 
 def notes(

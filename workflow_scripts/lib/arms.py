@@ -131,9 +131,30 @@ def analysis_problem(analysis: dict[str, Any], strategies: list[dict[str, Any]])
         return f"analysis.baseline = {analysis['baseline']!r} is what arms are compared with: it cannot be one of them"
     if listed and analysis["primary_arm"] not in listed:
         return f"analysis.family must hold the primary arm {analysis['primary_arm']!r}"
+    known = {entry["name"]: entry for entry in strategies}
     for entry in strategies:
         for key in ("control", "baseline"):
             other = entry.get(key)
             if other is not None and (other not in names or other == entry["name"]):
                 return f"strategies ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
+        problem = control_problem(entry, known)
+        if problem:
+            return f"strategies ({entry['name']}).{problem}"
+    return None
+
+
+def control_problem(entry: dict[str, Any], known: dict[str, dict[str, Any]]) -> str | None:
+    """Why an arm's control does not add the same amount of nothing new, in one line; None where it does."""
+    control = known.get(entry.get("control", ""))
+    if control is None:
+        return None
+    wanted = METHODS[entry["method"]].control if entry["method"] in METHODS else None
+    if control["method"] != wanted:
+        takes = f"{entry['method']!r} is controlled by {wanted!r}" if wanted else f"{entry['method']!r} has no control"
+        return f"control = {control['name']!r} has the method {control['method']!r}; {takes}"
+    for key in ("plan", *COMMON_OPTIONS, *METHOD_OPTIONS):
+        # A control that draws from real images alone names no plan.
+        if (key != "plan" or "plan" in control) and entry.get(key) != control.get(key):
+            values = f"{control.get(key)!r} instead of {entry.get(key)!r}"
+            return f"control = {control['name']!r} has another {key}: {values}"
     return None

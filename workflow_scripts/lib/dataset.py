@@ -42,6 +42,19 @@ class Part:
         return len(self.rows)
 
 
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of images uint8 (n, C, H, W), float64 (C,); exact, in blocks.
+
+    A channel that is black throughout gets a deviation of one grey level, so that dividing by it is sound."""
+    sums, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
+    for start in range(0, len(images), 1024):
+        block = images[start : start + 1024].astype(np.float64)
+        sums, squares = sums + block.sum(axis=(0, 2, 3)), squares + (block**2).sum(axis=(0, 2, 3))
+    count = images.size / images.shape[1]
+    mean = sums / count
+    return mean, np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), 1.0)
+
+
 def select_channels(images: np.ndarray, channels: list[str], wanted: list[str]) -> np.ndarray:
     """Some channels of images (n, C, H, W), in the order wanted; the array itself where these are all."""
     return images if wanted == channels else images[:, [channels.index(name) for name in wanted]]

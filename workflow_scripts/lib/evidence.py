@@ -35,7 +35,7 @@ def verdicts(found: Results) -> Table:
         f"Change in {name}, with simultaneous {100 * found.confidence:g} % intervals over the declared family",
         [
             Column("arm", "arm", "name"),
-            Column("against_baseline", f"against {found.baseline}", "difference"),
+            Column("against_baseline", f"against {found.compared_with}", "difference"),
             Column("control", "its control"),
             Column("against_control", "against its control", "difference"),
             Column("verdict", "verdict"),

@@ -88,3 +88,13 @@ def read(path: Path) -> Generator:
         seconds=described["seconds"],
         weights=weights,
     )
+
+
+def read_digest(path: Path) -> str:
+    """The digest a finished generator was written with; empty where there is no whole file of this format."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        return json.loads(about["digest"]) if json.loads(about["format_version"]) == FORMAT_VERSION else ""
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return ""

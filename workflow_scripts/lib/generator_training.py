@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.lib import diffusion
+from workflow_scripts.lib.dataset import channel_statistics
 from workflow_scripts.lib.diffusion import Condition, Objective
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
@@ -38,9 +39,7 @@ class Pixels:
         """`standardised`: mean 0 and deviation 1 over the training images; `signed`: -1 to 1; `unit`: 0 to 1."""
         channels = images.shape[1]
         if kind == "standardised":
-            mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
-            # A channel that is black everywhere has no deviation; one grey level keeps the division sound.
-            deviation = np.maximum(images.std(axis=(0, 2, 3), dtype=np.float64), 1.0)
+            mean, deviation = channel_statistics(images)
             return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
         shift, scale = {"signed": (127.5, 127.5), "unit": (0.0, 255.0)}[kind]
         return cls(torch.full((channels,), shift), torch.full((channels,), scale))
@@ -173,7 +172,9 @@ class _State:
             value.copy_(saved["average"][name])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.step, self.seconds = saved["step"], saved["seconds"]
-        self.losses, self.history = saved["losses"], saved["history"]
+        # Loaded to the CPU; later losses lie where the network is.
+        where = next(self.network.parameters()).device
+        self.losses, self.history = [loss.to(where) for loss in saved["losses"]], saved["history"]
 
 
 def train(

@@ -15,8 +15,25 @@ FEWEST = {"ancestral": 50, "ddim": 5, "heun": 5, "dpmpp_2m": 4}
 CHAIN = 1000  # steps of the discrete schedules
 
 
-def generator_problem(generator: dict[str, Any]) -> str | None:
-    """What is wrong with a generator's combination of settings, in one line; None where nothing is."""
+def folding(size: int) -> int:
+    """Side of the square of pixels that is folded into channels: small images keep their pixels."""
+    return 1 if size < 32 else 2 if size < 128 else 4
+
+
+def size_problem(size: int, levels: int) -> str | None:
+    """Why images of this size do not suit a U-Net with so many resolutions, in one line; None where they do."""
+    if not 16 <= size <= 256:
+        return f"images of {size} px: the U-Net takes 16 to 256 px"
+    step = folding(size) * 2 ** (levels - 1)
+    if size % step:
+        return f"images of {size} px: with {levels} resolutions the U-Net takes multiples of {step} px at this size"
+    return None
+
+
+def generator_problem(generator: dict[str, Any], size: int) -> str | None:
+    """What is wrong with a generator's settings for images of this size, in one line; None where nothing is."""
+    if generator["objective"] == "edm" and generator["pixels"] != "standardised":
+        return f"objective edm and pixels {generator['pixels']} do not go together: it counts on pixels of deviation 1"
     if generator["network"] == "minimal":
         if not generator["objective"].startswith("epsilon"):
             return (

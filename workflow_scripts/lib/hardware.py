@@ -28,3 +28,11 @@ def describe(where: torch.device) -> str:
     """One phrase for the log, such as `cpu, 2 threads, bfloat16`."""
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"cpu, {torch.get_num_threads()} thread(s)"
     return f"{name}, {str(fast_dtype(where)).removeprefix('torch.')}"
+
+
+def rounding(where: torch.device) -> str:
+    """What the last bits of a training depend on beside its settings: another kind cannot go on from its checkpoint.
+
+    Bits are promised on a CPU alone, so a training may move from one model of GPU to another."""
+    kind = describe(where) if where.type == "cpu" else f"{where.type}, {str(fast_dtype(where)).removeprefix('torch.')}"
+    return f"torch {torch.__version__}, {kind}"

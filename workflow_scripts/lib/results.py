@@ -28,6 +28,7 @@ BY_CLASS = {"macro_f1": "f1", "map": "ap", "micro_f1": "f1"}
 class Difference:
     """An arm minus another, with the interval that may be quoted."""
 
+    against: str
     value: float
     low: float
     high: float
@@ -58,6 +59,12 @@ class Results:
     def baseline(self) -> str:
         """The arm that the others are compared with."""
         return self.analysis.get("baseline", "real_only")
+
+    @property
+    def compared_with(self) -> str:
+        """The baseline by name, where all arms have the same; an arm may have one of its own."""
+        rows = self.comparisons[self.comparisons["relation"] == "baseline"]
+        return self.baseline if set(rows["against"]) <= {self.baseline} else "its baseline"
 
     @property
     def smallest_effect(self) -> float:
@@ -142,7 +149,8 @@ class Results:
         row = rows.iloc[0]
         simultaneous = bool(np.isfinite(row["low"]) and np.isfinite(row["high"]))
         low, high = (row["low"], row["high"]) if simultaneous else (row["low_single"], row["high_single"])
-        return Difference(float(row["difference"]), float(low), float(high), simultaneous, str(row["verdict"]))
+        difference, verdict = float(row["difference"]), str(row["verdict"])
+        return Difference(str(row["against"]), difference, float(low), float(high), simultaneous, verdict)
 
     def groups(self) -> list[list[str]]:
         """Arms with their control at the end of each list; the primary arm's first, the baseline left out."""

@@ -16,6 +16,7 @@ from jsonschema.exceptions import ValidationError, relevance
 from workflow_scripts.lib import arms, generators, label_maps, sources
 
 Config = dict[str, Any]
+SIMULATED_CHANNELS = ("red", "green", "blue", "yellow")
 
 
 class ConfigError(Exception):
@@ -53,6 +54,17 @@ def batches(config: Config) -> list[list[Config]]:
     return [entries[start : start + size] for start in range(0, len(entries), size)]
 
 
+def judge_settings(config: Config) -> Config:
+    """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
+    entry = arms.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
+    return {
+        "simulate_cells": {key: value for key, value in config["simulate_cells"].items() if key != "processes"},
+        "data": {name: config["data"][name] for name in ("label_map", "unmapped", "emptied")},
+        "channels": config["preprocess_images"]["channels"],
+        "training": entry | {"channels": None},
+    }
+
+
 def used_plans(config: Config) -> list[str]:
     """Plans that some arm trains with; only these are sampled."""
     used = {entry["plan"] for entry in config["strategies"] if "plan" in entry}
@@ -62,6 +74,12 @@ def used_plans(config: Config) -> list[str]:
 def described_data(config: Config) -> Config:
     """What preprocess_images must know of the data beyond its files: the config, and what its source is known to be."""
     return sources.described(config["data"])
+
+
+def reading(config: Config) -> Config:
+    """The settings by which images are read; not by how many jobs, as the set is the same for any number."""
+    section = {name: value for name, value in config["preprocess_images"].items() if name != "shards"}
+    return section | {"data": described_data(config)}
 
 
 def _say(error: ValidationError) -> str:
@@ -143,6 +161,7 @@ def _check_data(config: Config) -> None:
             f"data.class_names = {_short(data['class_names'])} is not known; known: {', '.join(label_maps.NUMBERINGS)}"
         )
     if data["source"] == "simulated":
+        _check_simulated(config["simulate_cells"], config["preprocess_images"])
         return
     needed = {"folder": ("images", "table"), "public": ("table",)}.get(data["source"], ())
     for key in (*needed, *(("table",) if data["images"] else ())):
@@ -162,6 +181,22 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"data.{key} has no channel {absent[0]!r}, which preprocess_images.channels names")
 
 
+def _check_simulated(cells: Config, images: Config) -> None:
+    # The judge of generated cells is trained on cells as they are simulated, which must be as the run sees them.
+    if images["size"] != cells["size"]:
+        raise ConfigError(
+            f"preprocess_images.size = {images['size']} must equal simulate_cells.size = {cells['size']}: "
+            "simulated cells are drawn at the size asked for"
+        )
+    if images["intensity"] != "fixed":
+        raise ConfigError("preprocess_images.intensity must be fixed where cells are simulated")
+    for name in images["channels"]:
+        if name not in SIMULATED_CHANNELS:
+            raise ConfigError(
+                f"preprocess_images.channels names {name!r}; simulated cells have {', '.join(SIMULATED_CHANNELS)}"
+            )
+
+
 def _check_folds(section: Config) -> None:
     shares = section["shares"]
     tested = section["folds"] * shares["test"] + shares["lockbox"]
@@ -178,7 +213,7 @@ def _check_folds(section: Config) -> None:
 def _check_plans(config: Config) -> None:
     known = by_name(config, "generators")
     for name, generator in known.items():
-        problem = generators.generator_problem(generator)
+        problem = generators.generator_problem(generator, config["preprocess_images"]["size"])
         if problem:
             raise ConfigError(f"generators ({name}): {problem}")
     for plan in config["plans"]:
@@ -204,7 +239,8 @@ def _check_strategy(entry: Config, config: Config) -> Config:
         raise ConfigError(f"{where}.plan is given, but the method {entry['method']!r} uses no synthetic images")
     if "plan" in entry and entry["plan"] not in plans:
         raise ConfigError(f"{where}.plan = {entry['plan']!r} is not defined; known: {', '.join(plans) or 'none'}")
-    problem = arms.problem(entry, config["train_classifier"], config["preprocess_images"]["channels"])
+    images = config["preprocess_images"]
+    problem = arms.problem(entry, config["train_classifier"], images["channels"], images["size"])
     if problem:
         raise ConfigError(f"{where}: {problem}")
     return entry

@@ -17,8 +17,10 @@ import torch
 from workflow_scripts.lib import augment, backbones, hardware, losses, strategies
 from workflow_scripts.lib.backbones import Backbone
 from workflow_scripts.lib.classifier_file import predict, standardise
+from workflow_scripts.lib.dataset import channel_statistics
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.stage import UserError
 from workflow_scripts.lib.strategies import Batch
 
 # One value of each at every checkpoint; `loss` is the mean since the one before.
@@ -172,16 +174,9 @@ def checkpoint_steps(settings: dict[str, Any]) -> set[int]:
 
 
 def statistics(pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation per channel of pixels scaled to [0, 1]; exact, in blocks."""
-    sums, squares = 0, 0
-    for start in range(0, len(pixels), 1024):
-        block = pixels[start : start + 1024].astype(np.float64) / 255
-        sums, squares = sums + block.sum(axis=(0, 2, 3)), squares + (block**2).sum(axis=(0, 2, 3))
-    count = pixels.size / pixels.shape[1]
-    mean = sums / count
-    # A channel that is black throughout keeps a spread of one grey level.
-    std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), 1 / 255)
-    return torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(std, dtype=torch.float32)
+    """Mean and standard deviation per channel of pixels scaled to [0, 1]."""
+    mean, std = channel_statistics(pixels)
+    return torch.as_tensor(mean / 255, dtype=torch.float32), torch.as_tensor(std / 255, dtype=torch.float32)
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -279,7 +274,10 @@ class Trainer:
             self.history[name].append(value)
         self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
         if not np.isfinite(logits).all():
-            raise FloatingPointError(f"the network no longer gives finite numbers at step {number}")
+            raise UserError(
+                f"arm {self.settings['name']}: the network no longer gives finite numbers at step {number}; "
+                "lower its learning_rate"
+            )
         if score >= self.best_map:
             self.best_map, self.best_step = score, number
             self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}

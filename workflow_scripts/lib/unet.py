@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.lib import generators
 from workflow_scripts.lib.diffusion import Condition
 
 SILU_GAIN = 1 / 0.596  # makes silu(x) of standard normal x have a mean square of one
@@ -23,21 +24,6 @@ PACE = 0.25  # of scalar gains: nothing bounds them, so they move with smaller s
 SHARE = 0.3  # of the branch in a residual sum
 NORM = 1 / math.hypot(1 - SHARE, SHARE)  # a weighted sum of two unit magnitudes has unit magnitude again
 GROUP = 16  # channels a group in normalisation: fewer than 16 bfloat16 values defeat the CPU's vector units
-
-
-def folding(size: int) -> int:
-    """Side of the square of pixels that is folded into channels: small images keep their pixels."""
-    return 1 if size < 32 else 2 if size < 128 else 4
-
-
-def size_problem(size: int, levels: int) -> str | None:
-    """Why images of this size do not suit a U-Net with so many resolutions, in one line; None where they do."""
-    if not 16 <= size <= 256:
-        return f"images of {size} px: the U-Net takes 16 to 256 px"
-    step = folding(size) * 2 ** (levels - 1)
-    if size % step:
-        return f"images of {size} px: with {levels} resolutions the U-Net takes multiples of {step} px at this size"
-    return None
 
 
 class UnitLinear(nn.Module):
@@ -125,10 +111,10 @@ class UNet(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        problem = size_problem(size, len(widths))
+        problem = generators.size_problem(size, len(widths))
         if problem:
             raise ValueError(problem)
-        self.dtype, self.fold = dtype, folding(size)
+        self.dtype, self.fold = dtype, generators.folding(size)
         embedding = 4 * widths[0]
         self.embedding = Embedding(classes, embedding)
         # The further input is a constant one, which stands in for the biases that unit filters lack.
