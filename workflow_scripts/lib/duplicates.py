@@ -55,18 +55,42 @@ def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndar
 def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, float]]:
     """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation.
 
-    Hashes are made block by block, so that beside the grids themselves memory does not grow with their number."""
+    Unit vectors that correlate by c are sqrt(2 (1 - c)) apart, and so are at most their parts that no turning changes.
+    These are short and compared first; few pairs are left to be turned. Beside the short parts, memory does not grow
+    with the number of images."""
     scale = _common(grids)
-    found: dict[tuple[int, int], float] = {}
-    for start in range(0, len(grids), BLOCK):
-        flat = _units(grids[start : start + BLOCK], *scale)
-        flat = flat.reshape(len(flat), -1)
-        # Pairs below the diagonal come up in the inverse orientation.
+    blocks = range(0, len(grids), BLOCK)
+    parts = np.concatenate([_unturned(_units(grids[start : start + BLOCK], *scale)) for start in blocks] or [[]])
+    reach = 2 * (1 - least) + 1e-4  # squared, and a margin for rounding
+    found: list[tuple[int, int, float]] = []
+    for start in blocks:
+        one = parts[start : start + BLOCK]
         for below in range(start, len(grids), BLOCK):
-            for view in turned(_units(grids[below : below + BLOCK], *scale)):
-                likeness = flat @ np.ascontiguousarray(view).reshape(len(view), -1).T
-                for row, column in zip(*np.nonzero(likeness >= least), strict=True):
-                    pair = (start + int(row), below + int(column))
-                    if pair[0] < pair[1]:
-                        found[pair] = max(found.get(pair, -1.0), float(likeness[row, column]))
-    return [(*pair, likeness) for pair, likeness in sorted(found.items())]
+            other = parts[below : below + BLOCK]
+            distance = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
+            rows, columns = np.nonzero(distance <= reach)
+            rows, columns = start + rows, below + columns
+            near = rows < columns
+            found += _correlated(grids, scale, rows[near], columns[near], least)
+    return sorted(found)
+
+
+def _unturned(units: np.ndarray) -> np.ndarray:
+    """What turning leaves as it is, (n, C * 10): sums over cells that change places, weighted so that lengths hold."""
+    places = np.arange(GRID**2).reshape(GRID, GRID)
+    _, orbit, count = np.unique(np.min(list(turned(places)), axis=0), return_inverse=True, return_counts=True)
+    onto = np.eye(len(count))[orbit.ravel()] / np.sqrt(count)
+    return (units.reshape(*units.shape[:2], -1) @ onto.astype(np.float32)).reshape(len(units), -1)
+
+
+def _correlated(
+    grids: np.ndarray, scale: tuple[np.ndarray, np.ndarray], rows: np.ndarray, columns: np.ndarray, least: float
+) -> list[tuple[int, int, float]]:
+    """Those of the pairs (rows[k], columns[k]) that correlate in some orientation."""
+    out: list[tuple[int, int, float]] = []
+    for start in range(0, len(rows), BLOCK):
+        one, other = rows[start : start + BLOCK], columns[start : start + BLOCK]
+        left = _units(grids[one], *scale)
+        likeness = np.max([(left * view).sum(axis=(1, 2, 3)) for view in turned(_units(grids[other], *scale))], axis=0)
+        out += [(int(one[k]), int(other[k]), float(likeness[k])) for k in np.flatnonzero(likeness >= least)]
+    return out

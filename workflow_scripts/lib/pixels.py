@@ -24,6 +24,8 @@ _GREY = {"L": 8, "I;16": 16, "I;16B": 16, "I;16L": 16, "F": 32}
 # Its warnings about odd files would drown our own; what matters is checked here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# Pillow keeps the memory of a few images for the next ones; fresh pages for each cost a few per cent of the time.
+Image.core.set_blocks_max(8)
 
 
 class Unusable(Exception):
