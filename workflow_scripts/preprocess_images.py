@@ -69,7 +69,7 @@ class Work:
     by: list[str]  # columns that decide which images belong together
     reader: reading.Reader
     folder: Path  # of the pieces
-    todo: list[pieces.Task]
+    tasks: list[pieces.Task]
 
 
 def plan(args: argparse.Namespace, out: Path) -> Work:
@@ -143,7 +143,7 @@ def _append_all(writer: ImageWriter, work: Work, bad: list[Bad]) -> tuple[np.nda
     grids: list[np.ndarray] = [np.zeros((0, len(reader.channels), duplicates.GRID, duplicates.GRID), np.uint8)]
     rows: list[int] = []
     with stage.Progress("images", len(listed.ids)) as bar:
-        for task, piece in zip(work.todo, pieces.made(work.todo, int(reader.settings["threads"])), strict=True):
+        for task, piece in zip(work.tasks, pieces.made(work.tasks, int(reader.settings["threads"])), strict=True):
             bad += piece.bad
             bar.update(task.first + len(task.ids), bad=len(bad))
             if bad and reader.data["on_bad"] == "fail":

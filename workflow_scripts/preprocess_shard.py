@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def preprocess_shard(args: argparse.Namespace) -> None:
     """Make every piece whose turn it is; what is wrong with images stays in the pieces until they are joined."""
     work = plan(args, args.set)
-    own = work.todo[args.shard :: args.shards]
+    own = work.tasks[args.shard :: args.shards]
     count, bad = sum(len(task.ids) for task in own), 0
     with stage.Progress("images", count) as bar:
         done = 0

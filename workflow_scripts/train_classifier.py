@@ -141,22 +141,22 @@ def train_classifier(
     hardware.use_threads(settings["threads"])
     data = Fold(images, table, repeat, fold)
     with data.source:
-        todo = arms_of(data, synthetic, arms_dir, seed, settings)
-        kept = {arm.name for arm in todo if arm.finished}
-        for number, arm in enumerate(todo, start=1):
+        listed = arms_of(data, synthetic, arms_dir, seed, settings)
+        kept = {arm.name for arm in listed if arm.finished}
+        for number, arm in enumerate(listed, start=1):
             if arm.name in kept:
-                stage.log.info("arm %s (%d of %d): unchanged, kept", arm.name, number, len(todo))
+                stage.log.info("arm %s (%d of %d): unchanged, kept", arm.name, number, len(listed))
                 continue
-            stage.log.info("arm %s (%d of %d): %s", arm.name, number, len(todo), hardware.describe(hardware.device()))
+            stage.log.info("arm %s (%d of %d): %s", arm.name, number, len(listed), hardware.describe(hardware.device()))
             with _lock(arm):
                 if not arm.trained:
                     train_arm(arm, data, derive(seed, repeat, fold))
-        for arm in todo:
+        for arm in listed:
             with _lock(arm):
                 if not arm.finished:
                     predict_arm(arm, data)
     entries = []
-    for arm in todo:
+    for arm in listed:
         if not arm.finished:
             raise stage.UserError(f"{arm.folder} was changed by another run meanwhile: run again when that has ended")
         # Relative to the manifest's folder, so that results can be moved.

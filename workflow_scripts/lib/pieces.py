@@ -58,14 +58,14 @@ def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder
     ]
 
 
-def made(todo: Sequence[Task], processes: int) -> Iterator[Piece]:
+def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
     """The pieces in order, made by so many processes or taken from disk."""
-    if processes == 1 or len(todo) == 1:
-        yield from map(make, todo)
+    if processes == 1 or len(wanted) == 1:
+        yield from map(make, wanted)
         return
-    with ProcessPoolExecutor(min(processes, len(todo)), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(processes, len(wanted)), mp_context=get_context("spawn")) as pool:
         try:
-            for task, digest in zip(todo, pool.map(make_file, todo), strict=True):
+            for task, digest in zip(wanted, pool.map(make_file, wanted), strict=True):
                 piece = load(task, digest)
                 yield piece if piece is not None else make(task)
         except BaseException:
