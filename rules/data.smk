@@ -110,7 +110,9 @@ rule make_folds:
     output:
         "results/{run}/repeat{repeat}/folds.csv",
     params:
-        settings=lambda wildcards: as_json({key: value for key, value in CONFIG["make_folds"].items() if key != "repeats"}),
+        settings=lambda wildcards: as_json(
+            {key: value for key, value in CONFIG["make_folds"].items() if key != "repeats"}
+        ),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/make_folds/repeat{repeat}.log",

@@ -3,9 +3,11 @@
 import copy
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -16,30 +18,7 @@ from workflow_scripts import simulate_cells
 from workflow_scripts.lib import sim_labels, simulator
 
 K = len(simulator.COMPARTMENTS)
-DEFAULT = {
-    "images": 3000, "genes": 560, "size": 32, "processes": 1,
-    "labels": {"genes_per_class": 11, "co_occurrence": 1.0},
-    "two_antibodies": 0.25, "shared_antibodies": 0.02,
-    "plates": 24, "cell_lines": 8, "cell_lines_per_gene": 3, "fields": 3,
-    "variance": {"gene": 1.0, "antibody": 1.0, "plate": 1.0, "cell_line": 1.0, "field": 1.0, "cell": 1.0},
-    "noise": {"omission": 0.03, "confusion": 0.02, "level": "gene"},
-    "reliability": {
-        "Enhanced": {"share": 0.2, "noise": 0.2}, "Supported": {"share": 0.3, "noise": 0.6},
-        "Approved": {"share": 0.35, "noise": 1.2}, "Uncertain": {"share": 0.15, "noise": 2.4},
-    },
-    "staining": {
-        "weak": 0.06, "weak_strength": 0.45, "saturation": 0.04, "off_target": 0.08, "off_target_strength": 0.35,
-        "faint": 0.015, "bleed_through": 0.02,
-    },
-    "optics": {
-        "defocus": 0.06, "photons": 150, "read_noise": 0.012, "vignetting": 0.15, "neighbours": 0.35, "debris": 0.08,
-    },
-    "shift": {"share": 0.0, "intensity": 1.6},
-    "plants": {
-        "duplicates": 0.0, "duplicates_turned": True, "reference_class": "", "reference_strength": 0.0,
-        "effect_class": "", "effect_diversity": 1.0, "effect_noise": 1.0,
-    },
-}  # fmt: skip
+DEFAULT = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text(encoding="utf-8"))["simulate_cells"]
 
 
 def world(seed=1, cohort=0, **changes):
@@ -111,7 +90,7 @@ def test_labels_occur_together_as_in_the_real_table():
 
 
 def test_hierarchy_of_names():
-    made_world = world()
+    made_world = world(genes=560)
     made = [made_world.specimen(index) for index in range(2000)]
     antibodies, plates, genes_of = {}, {}, {}
     for s in made:
@@ -123,7 +102,9 @@ def test_hierarchy_of_names():
     assert all(len(names) == 1 for names in plates.values())
     shared = [genes for genes in genes_of.values() if len(genes) > 1]
     assert shared and all(len({tuple(made_world.true[gene]) for gene in genes}) == 1 for genes in shared)
-    assert np.mean(np.unique([s.gene for s in made], return_counts=True)[1]) == pytest.approx(2000 / 560, abs=0.1)
+    assert np.mean(np.unique([s.gene for s in made], return_counts=True)[1]) == pytest.approx(
+        2000 / DEFAULT["genes"], abs=0.1
+    )
 
 
 @pytest.mark.parametrize("level", ["gene", "antibody", "plate", "cell_line", "field", "cell"])

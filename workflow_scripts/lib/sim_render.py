@@ -285,11 +285,11 @@ def cytosol(cell: Cell) -> np.ndarray:
 
 
 def vesicles(cell: Cell) -> np.ndarray:
-    """Round dots all over the cytoplasm."""
-    count = int(np.clip(24 * _many(cell), 14, 44))
-    x, y, _ = cell.between(count, _spread(cell, 1.0))
-    weight = cell.rng.uniform(0.6, 1.0, count) * cell.canvas.look_up(cell.cytoplasm, x, y)
-    return np.minimum(cell.canvas.splat(x, y, weight, 0.037 * _large(cell)), 1.2)
+    """Large round dots all over the cytoplasm, out to its edge."""
+    count = int(np.clip(20 * _many(cell), 12, 36))
+    x, y, _ = cell.between(count, _spread(cell, 0.75))
+    weight = cell.rng.uniform(0.7, 1.0, count) * cell.canvas.look_up(cell.cytoplasm, x, y)
+    return np.minimum(cell.canvas.splat(x, y, weight, 0.048 * _large(cell)), 1.2)
 
 
 # In the order of COMPARTMENTS, with the brightness that makes the compartments comparable to the eye.
