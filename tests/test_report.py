@@ -283,6 +283,14 @@ def test_an_arm_of_real_images_is_not_called_generated() -> None:
     assert said.headline == "The arm resample_real helped"
 
 
+def test_a_loss_that_the_control_shares_is_not_laid_on_the_generated_images() -> None:
+    lost = answer(judging.HURTS, -0.045, -0.078, -0.011)
+    shared = lost | {"beyond_control": {"difference": 0.001, "low": -0.036, "high": 0.038}}
+    own = lost | {"beyond_control": {"difference": -0.04, "low": -0.07, "high": -0.01}}
+    assert verdicts.opening(shared, SIZES, 9).headline == "pool hurt, but not provably more than its control"
+    assert verdicts.opening(own, SIZES, 9).headline == "Generated training images hurt"
+
+
 def test_sentence_without_control_interval_or_repeats() -> None:
     bare = answer(judging.HELPS, 0.03, 0.01, 0.05, control=None, beyond_control=None, control_against_baseline=None)
     assert "No control was declared" in verdicts.opening(bare, SIZES, 1).control

@@ -32,9 +32,17 @@ def opening(
     where = f"On {groups} ({sizes['test_images']:,} images; {judged} class{'' if judged == 1 else 'es'} judged)"
     change = movement(answer["difference"], metric, f"against {baseline}")
     sentence = f"{where}, {arm} {change} ({interval(answer)}): {meaning(answer['verdict'], arm, answer['control'])}."
-    return Opening(
-        headline(answer["verdict"], subject), sentence, of_control(answer, metric), not_excluded(answer, metric)
-    )
+    # A loss that the control shares is the doing of the arm, not of what it adds.
+    if kind_of(answer["verdict"]) == judging.HURTS and _shared(answer["beyond_control"]):
+        title = f"{arm} hurt, but not provably more than its control"
+    else:
+        title = headline(answer["verdict"], subject)
+    return Opening(title, sentence, of_control(answer, metric), not_excluded(answer, metric))
+
+
+def _shared(beyond: dict[str, Any] | None) -> bool:
+    """Whether a loss beyond the control is not shown."""
+    return bool(beyond) and beyond.get("high") is not None and beyond["high"] >= 0
 
 
 def headline(verdict: str, subject: str = GENERATED) -> str:
