@@ -178,10 +178,10 @@ PLAIN = {"scale": 1, "interval": [0, 99]}
 def test_pairs_that_make_sense_are_accepted():
     for objective in generators.OBJECTIVES:
         generator = GENERATOR | {"objective": objective}
-        assert generators.generator_problem(generator) is None
+        assert generators.generator_problem(generator, 32) is None
         for sampler in generators.SAMPLERS:
             assert generators.plan_problem(PLAN | {"sampler": sampler, "evaluations": 99}, generator) is None
-    assert generators.generator_problem(MINIMAL) is None
+    assert generators.generator_problem(MINIMAL, 32) is None
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_pairs_that_make_sense_are_accepted():
     ],
 )
 def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words):
-    problem = generators.generator_problem(generator)
+    problem = generators.generator_problem(generator, 32)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
 
 

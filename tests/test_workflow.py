@@ -97,10 +97,10 @@ def test_editing_a_module_reruns_the_stages_that_import_it_and_what_follows(clon
 def test_changing_one_strategy_retrains_that_one_only(clone: Checkout) -> None:
     arms = clone.run / "repeat0/fold0/arms"
     before = {path.parent.name: path.stat().st_mtime_ns for path in arms.glob("*/predictions.h5")}
-    clone.edit("presets/ci.yaml", "ratio: 0.5", "ratio: 0.6")
+    clone.edit("presets/ci.yaml", "method: mix_loss, plan: minimal}", "method: mix_loss, plan: minimal, alpha: 0.5}")
     clone.snakemake()
     after = {path.parent.name: path.stat().st_mtime_ns for path in arms.glob("*/predictions.h5")}
-    assert {name for name in before if before[name] != after[name]} == {"pool"}
+    assert {name for name in before if before[name] != after[name]} == {"mix_loss"}
 
 
 def test_same_config_gives_the_same_metrics_with_any_number_of_cores(finished: Checkout, tmp_path: Path) -> None:
