@@ -16,8 +16,6 @@ rule train_classifier:
             f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{plan}.h5"
             for plan in plans_of(wildcards.batch)
         ],
-        # Declared first; a later change is told in the report, and trains nothing again.
-        declaration=ancient("results/{run}/declaration.json"),
         code=code("train_classifier"),
     output:
         "results/{run}/repeat{repeat}/fold{fold}/arms/batch{batch}.json",

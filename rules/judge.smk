@@ -18,6 +18,7 @@ rule declare_analysis:
         "results/{run}/logs/declare_analysis/declare_analysis.log",
     benchmark:
         "results/{run}/benchmarks/declare_analysis/declare_analysis.tsv"
+    priority: 100  # before any arm, which needs nothing of it: a change of the analysis trains nothing again
     threads: 1
     resources:
         mem_mb=500,

@@ -168,8 +168,14 @@ def test_guidance_pushes_in_its_interval_with_one_call():
 
 
 GENERATOR = {"network": "unet", "objective": "edm", "labels": "multi_hot", "label_dropout": 0.1, "widths": [16]}
-GENERATOR |= {"blocks": [1]}
-MINIMAL = {"network": "minimal", "objective": "epsilon_linear", "labels": "single", "label_dropout": 0}
+GENERATOR |= {"blocks": [1], "pixels": "standardised"}
+MINIMAL = {
+    "network": "minimal",
+    "objective": "epsilon_linear",
+    "labels": "single",
+    "label_dropout": 0,
+    "pixels": "unit",
+}
 PLAN = {"sampler": "dpmpp_2m", "evaluations": 20, "labels": "as_train", "guidance": {"scale": 2, "interval": [0, 99]}}
 PLAN["count"] = 10
 PLAIN = {"scale": 1, "interval": [0, 99]}

@@ -32,8 +32,6 @@ def size_problem(size: int, levels: int) -> str | None:
 
 def generator_problem(generator: dict[str, Any], size: int) -> str | None:
     """What is wrong with a generator's settings for images of this size, in one line; None where nothing is."""
-    if generator["objective"] == "edm" and generator["pixels"] != "standardised":
-        return f"objective edm and pixels {generator['pixels']} do not go together: it counts on pixels of deviation 1"
     if generator["network"] == "minimal":
         if not generator["objective"].startswith("epsilon"):
             return (
@@ -50,6 +48,10 @@ def generator_problem(generator: dict[str, Any], size: int) -> str | None:
         return (
             f"widths has {len(generator['widths'])} entries, blocks {len(generator['blocks'])}: one each a resolution"
         )
+    elif generator["objective"] == "edm" and generator["pixels"] != "standardised":
+        return f"objective edm and pixels {generator['pixels']} do not go together: it counts on pixels of deviation 1"
+    else:
+        return size_problem(size, len(generator["widths"]))
     return None
 
 
