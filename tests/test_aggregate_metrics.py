@@ -26,8 +26,8 @@ def write_world(folder, repeats=1, skills=(1.0, 3.5, 1.0), **more):
     return world
 
 
-def run(folder, paths=None, seed=1, out="out", declared=None, **changes):
-    """Judge the arms in `folder`; the analysis is declared anew unless the folder of an earlier declaration is named."""
+def run(folder, paths=None, seed=1, out="out", declared=None, threads=1, **changes):
+    """Judge the arms in `folder`, under an analysis declared now or in the folder `declared`."""
     settings = ANALYSIS | {"draws": 100, "strategies": STRATEGIES} | changes
     paths = paths or sorted(folder.glob("*.h5"))
     flags = [text for name in OUTPUTS for text in (f"--{name}", str(folder / out / name))]
@@ -35,7 +35,8 @@ def run(folder, paths=None, seed=1, out="out", declared=None, **changes):
         declared = folder / f"{out}-declared"
         declare(declared, settings)
     argv = ["--arms", *map(str, paths), "--declaration", str(declared / "declaration.json"), *flags]
-    return aggregate_metrics.main([*argv, "--seed", str(seed), "--settings", json.dumps(settings)])
+    argv += ["--seed", str(seed), "--threads", str(threads)]
+    return aggregate_metrics.main([*argv, "--settings", json.dumps(settings)])
 
 
 def declare(folder, settings):
@@ -128,7 +129,7 @@ def test_what_thresholds_were_fitted_on_is_recorded_from_the_rows_read(judged):
 
 def test_same_seed_same_bytes_whatever_the_order_of_files_and_threads(judged):
     first = {name: (judged / "out" / name).read_bytes() for name in OUTPUTS}
-    assert run(judged, sorted(judged.glob("*.h5"))[::-1], out="again", declared=judged / "out-declared") == 0
+    assert run(judged, sorted(judged.glob("*.h5"))[::-1], out="again", declared=judged / "out-declared", threads=3) == 0
     assert {name: (judged / "again" / name).read_bytes() for name in OUTPUTS} == first
     assert run(judged, seed=2, out="other") == 0
     assert (judged / "other" / "comparisons").read_bytes() != first["comparisons"]
