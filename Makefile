@@ -3,6 +3,7 @@
 #   make demo     the default experiment, ends with the path of its report       make lint     formatting and style checks
 #   make test     the tests                                                      make format   apply the formatting
 #   make clean    remove caches (results and .venv stay)                         make help     this list
+#   make test-slurm   the tests on a SLURM cluster of one node (root; Debian: slurmctld slurmd slurm-client munge)
 #
 # All paths are relative, so that the folder may have any name. To choose the interpreter: make PYTHON=/path/to/python3.12
 
@@ -19,10 +20,10 @@ unexport PYTHONHOME PYTHONPATH
 SNAKEFILES = Snakefile rules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-slurm lint format clean
 
 help:
-	@sed -n '3,5s/^# *//p' Makefile
+	@sed -n '3,6s/^# *//p' Makefile
 
 demo: .venv/installed
 	.venv/bin/snakemake --cores $(CORES)
@@ -30,6 +31,9 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-slurm: .venv/installed-dev
+	.venv/bin/python -m pytest tests/slurm/test_slurm.py $(PYTEST_ARGS)
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -2,6 +2,7 @@
 #
 # The rules stand in the order of the data. Each has the name of its script under workflow_scripts/, of its folder of
 # logs and of its folder of benchmarks. Settings: config.yaml, then a preset (--configfile), then --config.
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -17,6 +18,15 @@ localrules:
     all,
     paper,
     submission,
+
+
+cluster.share_devices(workflow)  # one machine with several GPUs
+
+
+onstart:
+    problem = cluster.submission_problem(workflow)
+    if problem:
+        raise WorkflowError(f"MixLoc: {problem}")
 
 
 rule all:

@@ -4,12 +4,14 @@
 
 Makes four-channel PNGs of 512 px and, from them, a set of --size px. Then it prints the seconds of one epoch of batches
 before augmentation, from the set as training holds it and in the reference study's way (open four PNGs, stack, resize,
-for each image in each epoch), and their ratio; and batches a second of the loader with augmentation, beside the steps
-a second that the default network can take."""
+for each image in each epoch), and their ratio; batches a second of the loader with augmentation, beside the steps a
+second that the default network can take; and the memory that a batch needs while it is made."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.preprocess_images import CHANNELS, ROOT, make_folder, stage
-from workflow_scripts.lib import backbones, losses, training
+from workflow_scripts.lib import backbones, hardware, losses, training
 from workflow_scripts.lib.dataset import ImageSet
 
 
@@ -44,13 +46,26 @@ def set_epoch(pixels: torch.Tensor, order: training.Order, batch: int) -> int:
 
 
 def rate(work: Callable[[int], object], seconds: float) -> float:
-    """Calls a second, the first one not counted."""
+    """Calls a second of the process's own time, which a busy machine stretches little; the first one not counted."""
     work(0)
-    start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    start, calls = time.process_time(), 0
+    while time.process_time() - start < seconds:
         calls += 1
         work(calls)
-    return calls / (time.perf_counter() - start)
+    return calls / (time.process_time() - start)
+
+
+def largest(work: Callable[[int], object]) -> int:
+    """Bytes that one call holds at its fullest, what it returns included."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell that it begins and ends
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        work(0)
+    held = most = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
 
 
 def main() -> None:
@@ -79,18 +94,28 @@ def main() -> None:
     mean, std = training.statistics(part.images)
     loader = training.Source(training.Images(part.images, part.labels), "real", settings, 0, mean, std)
     network = backbones.build(settings["backbone"], len(CHANNELS), part.labels.shape[1], args.size, 0)
+    network = network.to(memory_format=torch.channels_last)
     loss = losses.LOSSES[settings["loss"]](torch.as_tensor(part.labels.sum(axis=0)), len(part))
-    optimiser = torch.optim.AdamW(network.parameters())
-    held = loader.batch(0, batch)
+    optimiser = torch.optim.AdamW(network.parameters(), fused=True)
+    held, dtype = loader.batch(0, batch), hardware.fast_dtype(torch.device("cpu"))
+
+    def load(number: int) -> None:
+        loader.batch(number, batch)
 
     def step(_: int) -> None:
+        # As `training` does it: the trunk in the fast type, the head in float32.
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            features = network.features(held.images)
         optimiser.zero_grad(set_to_none=True)
-        loss(network(held.images), held.targets).mean().backward()
+        loss(network.head(features.float()), held.targets).mean().backward()
         optimiser.step()
 
-    loaded, trained = rate(lambda number: loader.batch(number, batch), args.seconds), rate(step, args.seconds)
+    # In turn, so that whatever else the machine does slows both.
+    both = [(rate(load, args.seconds / 5), rate(step, args.seconds / 5)) for _ in range(5)]
+    loaded, trained = (statistics.median(column) for column in zip(*both, strict=True))
     print(f"batches of {batch} a second: loader with augmentation {loaded:.2f}, training step {trained:.2f}")
-    print(f"  ratio {loaded / trained:14.1f}")
+    print(f"  ratio {statistics.median(one / other for one, other in both):14.1f}")
+    print(f"  a batch takes {held.images.nbytes / 1e6:.1f} MB, making it {largest(load) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 # arms; the arms themselves stay where they are when the job runs again, and those whose settings, inputs and code are
 # unchanged are kept.
 #
+# The first job of a fold holds the baseline; arms whose method or plan asks the trained baseline are in later jobs.
+#
 # Needs:  images.h5, folds.csv, the synthetic sets that the arms name
 # Makes:  .../fold{fold}/arms/batch{batch}.json, and beside it {strategy}/classifier.safetensors, {strategy}/predictions.h5
 
@@ -10,12 +12,15 @@
 rule train_classifier:
     """Train and predict a batch of arms of one fold."""
     input:
+        unpack(asked_by_arms),
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic=lambda wildcards: [
             f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{plan}.h5"
             for plan in plans_of(wildcards.batch)
         ],
+        # Published weights that arms start from, where the config names some.
+        weights=lambda wildcards: weights_of(wildcards.batch),
         code=code("train_classifier"),
     output:
         "results/{run}/repeat{repeat}/fold{fold}/arms/batch{batch}.json",
@@ -24,6 +29,7 @@ rule train_classifier:
         synthetic=lambda wildcards, input: [
             f"{plan}={path}" for plan, path in zip(plans_of(wildcards.batch), input.synthetic, strict=True)
         ],
+        baseline=baseline_flag,
         settings=lambda wildcards: as_json(
             {"strategies": BATCHES[int(wildcards.batch)], "train_classifier": CONFIG["train_classifier"]},
             threads=THREADS,
@@ -35,7 +41,7 @@ rule train_classifier:
         "results/{run}/benchmarks/train_classifier/repeat{repeat}_fold{fold}_batch{batch}.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=720,
     conda:
         "../envs/mixloc.yaml"
@@ -46,6 +52,7 @@ rule train_classifier:
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --synthetic {params.synthetic:q}"
+        " {params.baseline}"
         " --arms-dir {params.arms:q}"
         " --manifest {output:q}"
         " --seed {params.seed}"

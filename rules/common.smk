@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from workflow_scripts.lib import cluster
 from workflow_scripts.lib import code as source_code
 from workflow_scripts.lib import settings as run_settings
 
@@ -55,6 +56,11 @@ def as_json(section, **more):
     """A stage's settings as one line of JSON. Called by a function in `params`, because Snakemake would read the braces
     of a plain text as wildcards."""
     return json.dumps(section | more, sort_keys=True, ensure_ascii=False)
+
+
+def growing(megabytes):
+    """Memory that grows with each attempt: a job that was killed for want of it gets more (see `retries` of a profile)."""
+    return lambda wildcards, attempt: megabytes * attempt
 
 
 def every_fold(pattern, **more):
@@ -139,12 +145,38 @@ def generator_of(wildcards):
     return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/generators/{name}.safetensors")
 
 
+def baseline(wildcards):
+    """The list of arms with the fold's own baseline; it is in the first job of the fold."""
+    return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/arms/batch0.json")
+
+
+def asked_by_plan(wildcards):
+    """The baseline, as an input of plans that ask it."""
+    return {"baseline": baseline(wildcards)} if run_settings.generators.asks_baseline(PLANS[wildcards.plan]) else {}
+
+
+def asked_by_arms(wildcards):
+    """The baseline, as an input of jobs with arms whose method asks it."""
+    methods = run_settings.arms.METHODS
+    asked = any(methods[entry["method"]].needs_baseline for entry in BATCHES[int(wildcards.batch)])
+    return {"baseline": baseline(wildcards)} if asked else {}
+
+
+def baseline_flag(wildcards, input):
+    """The flag by which a stage gets the baseline, if it needs one."""
+    return f"--baseline {shlex.quote(input.baseline)}" if input.get("baseline") else ""
+
+
 def judge(wildcards):
     """Who judges generated images: where cells are simulated an independent judge, elsewhere the fold's baseline."""
-    if CONFIG["data"]["source"] == "simulated":
-        return in_run("judge.safetensors")
-    batch = next(index for index, arms in enumerate(BATCHES) if any(arm["name"] == JUDGE for arm in arms))
-    return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/arms/batch{batch}.json")
+    return in_run("judge.safetensors") if CONFIG["data"]["source"] == "simulated" else baseline(wildcards)
+
+
+def weights_of(batch):
+    """The files of published weights that the arms of a batch start from."""
+    methods, section = run_settings.arms, CONFIG["train_classifier"]
+    named = {methods.effective(entry, section)["weights"] for entry in BATCHES[int(batch)]} - {None}
+    return [str(methods.weights_path(name)) for name in sorted(named)]
 
 
 def all_arms(wildcards):
@@ -157,11 +189,18 @@ def beside(*figures):
     return [f"results/{{run}}/figures/{figure}.{kind}" for figure in figures for kind in ("pdf", "png")]
 
 
+# Repeats and folds, as stages take them (--places): {repeat} and {fold} in an argument then stand for each of them.
+PLACES = f"{len(REPEATS)}x{len(FOLDS)}"
+
+
+def at_places(pattern, **more):
+    """The files of every fold as few arguments: a list of all would be longer than a command line may be. A function,
+    because Snakemake would read the braces of a plain text as wildcards."""
+    paths = expand(in_run(f"repeat{{{{repeat}}}}/fold{{{{fold}}}}/{pattern}"), **more)
+    return lambda wildcards: paths
+
+
 def of_each(names, pattern):
-    """The values of a flag that takes something of every fold: name/repeat/fold=path."""
-    return [
-        f"{name}/{repeat}/{fold}={in_run(pattern.format(name=name, repeat=repeat, fold=fold))}"
-        for name in names
-        for repeat in REPEATS
-        for fold in FOLDS
-    ]
+    """The values of a flag that takes something of every fold, name/repeat/fold=path, as few arguments likewise."""
+    values = [f"{name}/{{repeat}}/{{fold}}={in_run(pattern.replace('{name}', name))}" for name in names]
+    return lambda wildcards: values

@@ -16,15 +16,18 @@ rule simulate_cells:
         classes="results/{run}/simulated/classes.csv",
     params:
         folder="results/{run}/simulated",
-        settings=lambda wildcards: as_json(CONFIG["simulate_cells"], threads=THREADS),
+        # The number of processes changes no image, so it is no setting that would make them again.
+        settings=lambda wildcards: as_json(
+            {name: value for name, value in CONFIG["simulate_cells"].items() if name != "processes"}
+        ),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/simulate_cells/simulate_cells.log",
     benchmark:
         "results/{run}/benchmarks/simulate_cells/simulate_cells.tsv"
-    threads: THREADS
+    threads: CONFIG["simulate_cells"]["processes"]
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     conda:
         "../envs/mixloc.yaml"
@@ -32,6 +35,7 @@ rule simulate_cells:
         "python -m workflow_scripts.simulate_cells"
         " --out {params.folder:q}"
         " --seed {params.seed}"
+        " --processes {threads:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 
@@ -56,7 +60,7 @@ rule preprocess_shard:
         shards=r"\d+",
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=240,
     conda:
         "../envs/mixloc.yaml"
@@ -89,7 +93,7 @@ rule preprocess_images:
         "results/{run}/benchmarks/preprocess_images/preprocess_images.tsv"
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=240,
     conda:
         "../envs/mixloc.yaml"
@@ -120,7 +124,7 @@ rule make_folds:
         "results/{run}/benchmarks/make_folds/repeat{repeat}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/mixloc.yaml"

@@ -34,7 +34,7 @@ rule fetch_images:
         "results/{run}/benchmarks/fetch_images/fetch_images.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=2880,
     conda:
         "../envs/mixloc.yaml"

@@ -1,7 +1,8 @@
 # Generators and the synthetic sets made from them, fold by fold.
 #
 # Needs:  results/{run}/images.h5, results/{run}/repeat{repeat}/folds.csv
-# Makes:  .../fold{fold}/generators/{generator}.safetensors, .../fold{fold}/synthetic/{plan}.h5 and {plan}.assess.csv
+# Makes:  .../fold{fold}/generators/{generator}.safetensors, .../fold{fold}/synthetic/{plan}.h5, and beside it
+#         {plan}.assess.csv, {plan}.fidelity.csv, {plan}.closest.csv, {plan}.assess.json
 
 
 rule train_ddpm:
@@ -22,7 +23,7 @@ rule train_ddpm:
         "results/{run}/benchmarks/train_ddpm/repeat{repeat}_fold{fold}_{generator}.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=720,
     conda:
         "../envs/mixloc.yaml"
@@ -42,6 +43,7 @@ rule train_ddpm:
 rule sample_ddpm:
     """One synthetic set: a plan says which generator, labels, sampler and guidance."""
     input:
+        unpack(asked_by_plan),
         generator=generator_of,
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
@@ -49,6 +51,7 @@ rule sample_ddpm:
     output:
         "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
     params:
+        baseline=baseline_flag,
         settings=lambda wildcards: as_json(PLANS[wildcards.plan], threads=THREADS),
         seed=CONFIG["seed"],
     log:
@@ -57,7 +60,7 @@ rule sample_ddpm:
         "results/{run}/benchmarks/sample_ddpm/repeat{repeat}_fold{fold}_{plan}.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=360,
     conda:
         "../envs/mixloc.yaml"
@@ -66,6 +69,7 @@ rule sample_ddpm:
         " --generator {input.generator:q}"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
+        " {params.baseline}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --seed {params.seed}"
@@ -89,7 +93,7 @@ rule train_judge:
         "results/{run}/benchmarks/train_judge/train_judge.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
     conda:
         "../envs/mixloc.yaml"
@@ -102,28 +106,48 @@ rule train_judge:
 
 
 rule assess_synthetic:
-    """Do generated cells show what they were asked to show? A judge's scores on them, beside real held-out ones."""
+    """How good is a synthetic set? Beside real images of groups that neither its generator nor those asked have seen."""
     input:
         synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
         judge=judge,
+        baseline=baseline,
+        # Weights of the user's own encoder, where the config names some.
+        encoder=[entry["weights"] for entry in [CONFIG["assess_synthetic"]["encoder"]] if isinstance(entry, dict)],
         code=code("assess_synthetic"),
     output:
-        report(
+        scores=report(
             "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.assess.csv",
             caption="../captions/assess.rst",
             category="Tables",
+            labels={
+                "table": "what a judge sees in generated images",
+                "plan": "{plan}",
+                "repeat": "{repeat}",
+                "fold": "{fold}",
+            },
         ),
+        fidelity=report(
+            "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.fidelity.csv",
+            caption="../captions/fidelity.rst",
+            category="Tables",
+            labels={"table": "fidelity", "plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
+        ),
+        closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.closest.csv",
+        about="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.assess.json",
     params:
-        settings=lambda wildcards: as_json({"judge": JUDGE}, threads=THREADS),
+        settings=lambda wildcards: as_json(
+            CONFIG["assess_synthetic"] | {"judge": JUDGE, "baseline": CONFIG["analysis"]["baseline"]}, threads=THREADS
+        ),
+        seed=CONFIG["seed"],
     log:
         "results/{run}/logs/assess_synthetic/repeat{repeat}_fold{fold}_{plan}.log",
     benchmark:
         "results/{run}/benchmarks/assess_synthetic/repeat{repeat}_fold{fold}_{plan}.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     conda:
         "../envs/mixloc.yaml"
@@ -134,7 +158,12 @@ rule assess_synthetic:
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
+        " --seed {params.seed}"
         " --judge {input.judge:q}"
-        " --out {output:q}"
+        " --baseline {input.baseline:q}"
+        " --scores {output.scores:q}"
+        " --fidelity {output.fidelity:q}"
+        " --closest {output.closest:q}"
+        " --about {output.about:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"

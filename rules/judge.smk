@@ -4,6 +4,10 @@
 # Makes:  results/{run}/declaration.json before arms are trained; metrics.csv, comparisons.csv, thresholds.csv, analysis.json, leaks.csv
 
 
+localrules:
+    declare_analysis,  # shorter than any queue
+
+
 rule declare_analysis:
     """What will be judged, hashed and written to a ledger before the first test prediction."""
     input:
@@ -21,7 +25,7 @@ rule declare_analysis:
     priority: 100  # before any arm, which needs nothing of it: a change of the analysis trains nothing again
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=growing(500),
         runtime=10,
     conda:
         "../envs/mixloc.yaml"
@@ -54,27 +58,31 @@ rule aggregate_metrics:
         thresholds="results/{run}/thresholds.csv",
         analysis="results/{run}/analysis.json",
     params:
+        arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
+        places=PLACES,
         settings=lambda wildcards: as_json(CONFIG["analysis"], strategies=CONFIG["strategies"]),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/aggregate_metrics/aggregate_metrics.log",
     benchmark:
         "results/{run}/benchmarks/aggregate_metrics/aggregate_metrics.tsv"
-    threads: 1
+    threads: 4  # their number changes nothing but the time
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000 + 3 * len(STRATEGIES) * len(REPEATS) * len(FOLDS)),  # the logits of every arm in every fold
+        runtime=240,
     conda:
         "../envs/mixloc.yaml"
     shell:
         "python -m workflow_scripts.aggregate_metrics"
-        " --arms {input.arms:q}"
+        " --arms {params.arms:q}"
+        " --places {params.places:q}"
         " --declaration {input.declaration:q}"
         " --metrics {output.metrics:q}"
         " --comparisons {output.comparisons:q}"
         " --thresholds {output.thresholds:q}"
         " --analysis {output.analysis:q}"
         " --seed {params.seed}"
+        " --threads {threads:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 
@@ -97,14 +105,22 @@ rule certify_leaks:
         ),
     params:
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
-        settings=lambda wildcards: as_json({"violations": CONFIG["violations"]}),
+        artefacts=lambda wildcards: [
+            *at_places("generators/{generator}.safetensors", generator=USED_GENERATORS)(wildcards),
+            *at_places("synthetic/{plan}.h5", plan=USED_PLANS)(wildcards),
+            *at_places("arms/batch{batch}.json", batch=range(len(BATCHES)))(wildcards),
+        ],
+        places=PLACES,
+        settings=lambda wildcards: as_json(
+            {"violations": CONFIG["violations"], "encoder": CONFIG["assess_synthetic"]["encoder"]}
+        ),
     log:
         "results/{run}/logs/certify_leaks/certify_leaks.log",
     benchmark:
         "results/{run}/benchmarks/certify_leaks/certify_leaks.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     conda:
         "../envs/mixloc.yaml"
@@ -112,7 +128,8 @@ rule certify_leaks:
         "python -m workflow_scripts.certify_leaks"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
-        " --artefacts {input.generators:q} {input.synthetic:q} {input.arms:q}"
+        " --artefacts {params.artefacts:q}"
+        " --places {params.places:q}"
         " --thresholds {input.analysis:q}"
         " --out {output:q}"
         " --settings {params.settings:q}"

@@ -19,6 +19,8 @@ rule tabulate_study:
             category="Reference study",
         ),
     params:
+        arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
+        places=PLACES,
         settings=lambda wildcards: as_json({}),
     log:
         "results/{run}/logs/tabulate_study/tabulate_study.log",
@@ -26,13 +28,14 @@ rule tabulate_study:
         "results/{run}/benchmarks/tabulate_study/tabulate_study.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/mixloc.yaml"
     shell:
         "python -m workflow_scripts.tabulate_study"
-        " --arms {input.arms:q}"
+        " --arms {params.arms:q}"
+        " --places {params.places:q}"
         " --out {output:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"

@@ -60,7 +60,7 @@ rule plot_data:
         "results/{run}/benchmarks/plot_data/plot_data.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/mixloc.yaml"
@@ -79,29 +79,37 @@ rule plot_data:
 
 
 rule plot_images:
-    """Real images that nothing was fitted on beside generated ones, class by class, as they come."""
+    """Real images that nothing was fitted on beside generated ones, as they come; and what looks most like a copy."""
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
+        closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.closest.csv",
         code=code("plot_images"),
     output:
-        beside("images_repeat{repeat}_fold{fold}_{plan}"),
+        beside("images_repeat{repeat}_fold{fold}_{plan}", "closest_repeat{repeat}_fold{fold}_{plan}"),
         figure=report(
             "results/{run}/figures/images_repeat{repeat}_fold{fold}_{plan}.svg",
             caption="../captions/images.rst",
             category="Generated images",
-            labels={"plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
+            labels={"figure": "real and generated", "plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
+        ),
+        pairs=report(
+            "results/{run}/figures/closest_repeat{repeat}_fold{fold}_{plan}.svg",
+            caption="../captions/closest.rst",
+            category="Generated images",
+            labels={"figure": "closest to training images", "plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
         ),
     params:
         settings=lambda wildcards: as_json(CONFIG["report"]["panels"]),
+        seed=CONFIG["seed"],
     log:
         "results/{run}/logs/plot_images/repeat{repeat}_fold{fold}_{plan}.log",
     benchmark:
         "results/{run}/benchmarks/plot_images/repeat{repeat}_fold{fold}_{plan}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/mixloc.yaml"
@@ -110,8 +118,11 @@ rule plot_images:
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --fold {wildcards.fold}"
+        " --seed {params.seed}"
         " --synthetic {input.synthetic:q}"
+        " --closest {input.closest:q}"
         " --out {output.figure:q}"
+        " --pairs {output.pairs:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 
@@ -138,6 +149,8 @@ rule plot_training:
         ),
         table="results/{run}/training.csv",
     params:
+        arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
+        places=PLACES,
         histories=of_each(USED_GENERATORS, "repeat{repeat}/fold{fold}/generators/{name}.history.csv"),
         settings=lambda wildcards: as_json(
             {"controls": {name: entry["control"] for name, entry in STRATEGIES.items() if entry.get("control")}}
@@ -148,14 +161,15 @@ rule plot_training:
         "results/{run}/benchmarks/plot_training/plot_training.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/mixloc.yaml"
     shell:
         "python -m workflow_scripts.plot_training"
         " --histories {params.histories:q}"
-        " --arms {input.arms:q}"
+        " --arms {params.arms:q}"
+        " --places {params.places:q}"
         " --generators {output.generators:q}"
         " --classifiers {output.classifiers:q}"
         " --table {output.table:q}"
@@ -198,7 +212,7 @@ rule plot_arms:
         "results/{run}/benchmarks/plot_arms/plot_arms.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/mixloc.yaml"
@@ -224,14 +238,17 @@ rule report:
         comparisons="results/{run}/comparisons.csv",
         analysis="results/{run}/analysis.json",
         leaks="results/{run}/leaks.csv",
-        assess=every_fold("synthetic/{plan}.assess.csv", plan=USED_PLANS),
+        assess=every_fold(
+            "synthetic/{plan}.{table}", plan=USED_PLANS, table=["assess.csv", "fidelity.csv", "assess.json"]
+        ),
         forest="results/{run}/figures/arms_forest.svg",
         classes="results/{run}/figures/arms_classes.svg",
         gap="results/{run}/figures/arms_gap.svg",
         generators="results/{run}/figures/training_generators.svg",
         classifiers="results/{run}/figures/training_classifiers.svg",
         panels=expand(
-            "results/{{run}}/figures/images_repeat{repeat}_fold{fold}_{plan}.svg",
+            "results/{{run}}/figures/{figure}_repeat{repeat}_fold{fold}_{plan}.svg",
+            figure=["images", "closest"],
             repeat=REPEATS,
             fold=FOLDS,
             plan=USED_PLANS,
@@ -254,8 +271,12 @@ rule report:
         tables=directory("results/{run}/tables"),
     params:
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
+        places=PLACES,
         assess=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
+        fidelity=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
+        assessed=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.json"),
         panels=of_each(USED_PLANS, "figures/images_repeat{repeat}_fold{fold}_{name}.svg"),
+        closest=of_each(USED_PLANS, "figures/closest_repeat{repeat}_fold{fold}_{name}.svg"),
         data_figures=lambda wildcards, input: [f"{Path(path).stem}={path}" for path in input.data_figures],
         benchmarks="results/{run}/benchmarks",
         settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": CONFIG}),
@@ -265,7 +286,7 @@ rule report:
         "results/{run}/benchmarks/report/report.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     conda:
         "../envs/mixloc.yaml"
@@ -278,9 +299,13 @@ rule report:
         " --analysis {input.analysis:q}"
         " --leaks {input.leaks:q}"
         " --assess {params.assess:q}"
+        " --fidelity {params.fidelity:q}"
+        " --assessed {params.assessed:q}"
         " --figures forest={input.forest:q} classes={input.classes:q} gap={input.gap:q}"
         " generators={input.generators:q} classifiers={input.classifiers:q} {params.data_figures:q}"
         " --panels {params.panels:q}"
+        " --places {params.places:q}"
+        " --closest {params.closest:q}"
         " --intensity {input.intensity:q}"
         " --left-out {input.left_out:q}"
         " --benchmarks {params.benchmarks:q}"

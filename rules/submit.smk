@@ -34,7 +34,7 @@ rule write_submission:
         "results/{run}/benchmarks/write_submission/write_submission.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
     conda:
         "../envs/mixloc.yaml"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts.lib import fold_table
+from workflow_scripts.lib import arms, fold_table
 from workflow_scripts.lib.dataset import ImageSet, write_images
 from workflow_scripts.lib.provenance import Provenance
 
@@ -14,10 +14,22 @@ CLASSES, CHANNELS, SIZE = ["left", "right", "top"], ["red", "green"], 16
 ROLES = ("train", "train", "validation", "calibration", "test")
 
 SECTION = {
-    "backbone": "small", "loss": "bce", "channels": None, "steps": 12, "batch": 8, "learning_rate": 0.01,
-    "weight_decay": 0.01, "warmup": 0.2, "checkpoints": 3, "ratio": 1.0, "alpha": 0.3,
+    "backbone": "small", "weights": None, "frozen": False, "loss": "bce", "channels": None, "sampling": "each_once",
+    "steps": 12, "batch": 8, "learning_rate": 0.01, "weight_decay": 0.01, "warmup": 0.2, "checkpoints": 3,
+    "ratio": 1.0, "alpha": 0.3, "pretrain": 0.3, "keep": 0.5, "trust": 0.5, "robustness": 0.7, "blend": "union",
+    "losses": {
+        "focal": {"gamma": 2.0}, "asymmetric": {"gamma_positive": 0.0, "gamma_negative": 4.0, "clip": 0.05},
+        "class_balanced": {"beta": 0.99}, "reweighted": {"limit": 5.0}, "arcface": {"scale": 30.0, "margin": 0.5},
+    },
     "augment": {"turn": False, "flip": False, "scale": [0.8, 1.0], "aspect": [0.9, 1.1], "intensity": 0.1},
+    "strong": {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4, "erase": 0.5},
 }  # fmt: skip
+
+# An arm of every method, by its name; those that need a synthetic set name the plan "p".
+ENTRIES = {
+    name: {"name": name, "method": name} | ({"plan": "p"} if method.needs_plan else {})
+    for name, method in arms.METHODS.items()
+}
 
 
 def cells(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

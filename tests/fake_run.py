@@ -16,7 +16,7 @@ from workflow_scripts import (
     plot_training,
     report,
 )
-from workflow_scripts.lib import fold_table
+from workflow_scripts.lib import fidelity, fidelity_page, fold_table
 from workflow_scripts.lib.dataset import write_images
 from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
 
@@ -99,9 +99,41 @@ class FakeRun:
                 names = [f"syn-{index:05d}" for index in range(60)]
                 with write_images(target, CHANNELS, CLASSES, self.size, attrs) as writer:
                     writer.append(noise[:60], self.labels[:60], names, ["synthetic"] * 60)
-                table = "class,images_real,images_generated,prevalence_real,prevalence_generated,ap_real,ap_generated\n"
-                table += "\n".join(f'"{name.replace(chr(34), chr(34) * 2)}",40,15,0.3,0.25,0.8,0.6' for name in CLASSES)
-                self.path(f"repeat0/fold{fold}/synthetic/{plan}.assess.csv").write_text(table + "\n")
+                self._assessed(fold, plan)
+
+    def _assessed(self, fold: int, plan: str) -> None:
+        beside = self.path(f"repeat0/fold{fold}/synthetic")
+        names = [f'"{name.replace(chr(34), chr(34) * 2)}"' for name in CLASSES]
+        table = "class,images_real,images_generated,prevalence_real,prevalence_generated,ap_real,ap_generated\n"
+        table += "\n".join(f"{name},40,15,0.3,0.25,0.8,0.6" for name in names)
+        (beside / f"{plan}.assess.csv").write_text(table + "\n")
+        lines = [
+            "encoder,scope,name,images_real,groups_real,images,asked,too_small,dimensions,of_dimensions,measure,"
+            "contender,value,low,high"
+        ]
+        scopes = [("all", "all images", False), *(("class", name, name == names[-1]) for name in names)]
+        for scope, name, small in scopes:
+            for measure in (*fidelity.MEASURES, *fidelity_page.SHARES):
+                for place, contender in enumerate(fidelity_page.CONTENDERS):
+                    # The last class has too few images to compute anything.
+                    figures = ",," if small else f"{fold + place},{fold + place - 0.5},{fold + place + 0.5}"
+                    lines.append(
+                        f"x,{scope},{name},90,40,{15 * fold + 15},15,{small},8,128,{measure},{contender},{figures}"
+                    )
+        (beside / f"{plan}.fidelity.csv").write_text("\n".join(lines) + "\n")
+        about = {
+            "encoder": {"name": "the <i>baseline</i>", "kind": "baseline", "overlap": "none with held-out images"},
+            "judge": "independent", "knows_train": True, "given": [], "shares_labels": plan == "as_train",
+            "settings": {"images": 1000, "draws": 40, "confidence": 0.95, "smallest": {"images": 50, "groups": 10}},
+        }  # fmt: skip
+        (beside / f"{plan}.assess.json").write_text(json.dumps(about))
+        pairs = ["space,rank,generated,train,turn,distance,between_train,ratio,authentic"]
+        pairs += [
+            f"{space},{rank + 1},syn-{rank:05d},cell{rank:04d},{rank % 8},0,0.1,{rank},{rank > 1}"
+            for space in ("pixels", "features")
+            for rank in range(7)
+        ]
+        (beside / f"{plan}.closest.csv").write_text("\n".join(pairs) + "\n")
 
     def _folds(self, groups: int) -> None:
         part = (np.arange(groups) * 7 % 10).repeat(3)
@@ -218,7 +250,9 @@ def draw_figures(run: FakeRun) -> dict[str, int]:
         for plan in PLANS:
             words = ["--images", str(run.path("images.h5")), "--folds", str(run.path("repeat0/folds.csv"))]
             words += ["--fold", str(fold), "--synthetic", str(run.path(f"repeat0/fold{fold}/synthetic/{plan}.h5"))]
+            words += ["--closest", str(run.path(f"repeat0/fold{fold}/synthetic/{plan}.closest.csv")), "--seed", "1"]
             words += ["--out", str(run.path(f"figures/images_{plan}_{fold}.svg"))]
+            words += ["--pairs", str(run.path(f"figures/closest_{plan}_{fold}.svg"))]
             words += ["--settings", json.dumps(SETTINGS["panels"]), *log]
             status[f"plot_images {plan} {fold}"] = plot_images.main(words)
     return status
@@ -230,17 +264,17 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
     words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
     for name in ("metrics.csv", "comparisons.csv", "analysis.json", "leaks.csv"):
         words += [f"--{name.split('.')[0]}", str(run.path(name))]
-    words += [
-        "--assess",
-        *(f"{plan}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.assess.csv')}" for plan, fold in places),
-    ]
+    for flag, name in (("assess", "assess.csv"), ("fidelity", "fidelity.csv"), ("assessed", "assess.json")):
+        words += [f"--{flag}"]
+        words += [f"{plan}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.{name}')}" for plan, fold in places]
     names = ("forest", "classes", "gap", "generators", "classifiers", *(f"data_{name}" for name in DATA_FIGURES))
     words += ["--intensity", str(run.path("intensity.csv")), "--left-out", str(run.path("left_out.csv"))]
     words += ["--figures", *(f"{name}={run.path(f'figures/{name}.svg')}" for name in names)]
-    words += [
-        "--panels",
-        *(f"{plan}/0/{fold}={run.path(f'figures/images_{plan}_{fold}.svg')}" for plan, fold in places),
-    ]
+    for flag, name in (("panels", "images"), ("closest", "closest")):
+        words += [
+            f"--{flag}",
+            *(f"{plan}/0/{fold}={run.path(f'figures/{name}_{plan}_{fold}.svg')}" for plan, fold in places),
+        ]
     words += ["--benchmarks", str(run.path("benchmarks")), "--template", str(TEMPLATE)]
     words += ["--out", str(run.path("report.html")), "--tables", str(run.path("tables"))]
     given = {"report": settings or SETTINGS, "config": CONFIG}

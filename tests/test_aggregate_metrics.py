@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from tests.worlds import ANALYSIS, CLASSES, STRATEGIES, World
 from workflow_scripts import aggregate_metrics, declare_analysis
-from workflow_scripts.lib import answer
+from workflow_scripts.lib import answer, experiment
 from workflow_scripts.lib.predictions import Scored, read_predictions, write_predictions
 
 OUTPUTS = ("metrics", "comparisons", "thresholds", "analysis")
@@ -150,6 +150,18 @@ def test_lists_of_arms_repeats_and_no_calibration_part(tmp_path):
     entry = found["analysis"]["thresholds_fitted_on"][0]
     cell = read_predictions(tmp_path / f"mix-{entry['repeat']}-{entry['fold']}.h5")
     assert set(entry["ids"]) == set(cell.parts["validation"].ids)
+
+
+def test_what_arms_of_a_fold_have_in_common_is_held_once(tmp_path):
+    write_world(tmp_path, repeats=2)
+    found = experiment.read_experiment(sorted(tmp_path.glob("*.h5")), [arm["name"] for arm in STRATEGIES])
+    first, *others = found.arms.values()
+    for arm in others:
+        for cell, same in zip(arm, first, strict=True):
+            for name, part in cell.parts.items():
+                for column in ("ids", "groups", "labels"):
+                    assert getattr(part, column) is getattr(same.parts[name], column)
+                assert not np.array_equal(part.logits, same.parts[name].logits)
 
 
 def spoil(folder, change):

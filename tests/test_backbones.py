@@ -12,8 +12,11 @@ def test_registry_equals_the_description():
     assert set(backbones.BACKBONES) == set(arms.BACKBONES)
 
 
-@pytest.mark.parametrize("name", ["small", "resnet18", "resnet50"])
-@pytest.mark.parametrize(("channels", "classes", "size"), [(4, 28, 32), (1, 2, 40)])
+@pytest.mark.parametrize(
+    ("name", "channels", "classes", "size"),
+    [(name, *shape) for name in ("small", "resnet18", "resnet50") for shape in ((4, 28, 32), (1, 2, 40))]
+    + [("swin_t", 4, 28, 36), ("vit_b_16", 1, 2, 48)],
+)
 def test_any_channels_classes_and_size(name, channels, classes, size):
     network = backbones.build(name, channels, classes, size, seed=1).eval()
     images = torch.randn(2, channels, size, size)
@@ -50,8 +53,21 @@ def test_weights_depend_on_the_seed_alone():
     assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
+@pytest.mark.parametrize("name", ["small", "resnet18"])
+def test_a_head_of_cosines_sits_on_the_same_trunk(name):
+    plain = backbones.build(name, 4, 8, 32, seed=5)
+    cosine = backbones.build(name, 4, 8, 32, seed=5, cosine_scale=30.0).eval()
+    trunk = cosine.trunk.state_dict()
+    assert all(torch.equal(trunk[key], value) for key, value in plain.trunk.state_dict().items())
+    features = torch.randn(6, cosine.head.in_features)
+    logits = cosine.head(features)
+    assert torch.allclose(cosine.head(7 * features), logits, atol=1e-4), "length does not count"
+    expected = 30 * torch.nn.functional.cosine_similarity(features[:1], cosine.head.weight)
+    assert torch.allclose(logits[0], expected, atol=1e-4)
+
+
 def test_torchvision_is_imported_only_where_needed_and_works():
     from workflow_scripts.lib import vision
 
-    assert set(vision.RESNETS) == {name for name in arms.BACKBONES if name.startswith("resnet")}
+    assert {*vision.RESNETS, *vision.SWINS, *vision.VITS} == set(arms.BACKBONES) - {"small"}
     assert "torchvision" in sys.modules

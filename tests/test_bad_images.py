@@ -262,7 +262,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_remains(raw, monkeypatch, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pieces.np, "savez", full)
+        patched.setattr(pieces, "_write", full)
         assert run(raw, given) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert not (raw / "out" / "images.h5").exists()

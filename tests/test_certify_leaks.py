@@ -14,7 +14,7 @@ KINDS = ["generator", "synthetic", "arm"]
 NAMES = {"generator": "generator unet", "synthetic": "synthetic as_train", "arm": "arm real_only"}
 
 
-def run(world, violations: tuple[str, ...] = (), **made) -> tuple[int, pd.DataFrame | None]:
+def run(world, violations: tuple[str, ...] = (), encoder="baseline", **made) -> tuple[int, pd.DataFrame | None]:
     """The exit status and the certificate for a world with all kinds of artefacts, some of them given."""
     artefacts = [made.get(kind) or getattr(world, kind)() for kind in KINDS]
     out = world.folder / "leaks.csv"
@@ -22,7 +22,8 @@ def run(world, violations: tuple[str, ...] = (), **made) -> tuple[int, pd.DataFr
     status = stage_program.main(
         ["--images", str(world.images), "--folds", f"0={world.folds}", "--artefacts", *map(str, artefacts)]
         + ["--thresholds", str(made.get("thresholds") or world.thresholds()), "--out", str(out)]
-        + ["--settings", json.dumps({"violations": violations}), "--log", str(world.folder / "log.txt")]
+        + ["--settings", json.dumps({"violations": violations, "encoder": encoder})]
+        + ["--log", str(world.folder / "log.txt")]
     )
     return status, pd.read_csv(out) if out.exists() else None
 
@@ -192,3 +193,10 @@ def test_thresholds_of_another_image_set_are_refused(world, capsys):
     path.write_text(path.read_text().replace("cell-02", "cell-99"))
     assert run(world, thresholds=path)[0] == 1
     assert "speaks of image 'cell-99'" in capsys.readouterr().err
+
+
+def test_an_encoder_of_the_users_own_is_not_called_clean(world):
+    status, table = run(world, encoder={"architecture": "resnet50", "weights": "/some/where/mine.safetensors"})
+    assert status == 0
+    row = table[table["purpose"] == "pre-training"].iloc[0]
+    assert (row["artefact"], row["status"]) == ("encoder resnet50 (mine.safetensors)", "pre-training overlap: unknown")

@@ -1,12 +1,15 @@
 """Objectives and samplers against closed forms: for Gaussian data the best denoiser, and so every sample, is known."""
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
 from workflow_scripts.lib import diffusion, generators
 from workflow_scripts.lib.diffusion import Condition, Guidance, make_objective
+from workflow_scripts.lib.unet import Minimal
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -16,20 +19,20 @@ COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 0.5]])
 EVALUATIONS = {"ancestral": 1000, "ddim": 200, "heun": 59, "dpmpp_2m": 50}
 
 
-def posterior_mean(x, sigma):
+def posterior_mean(x, sigma, mean=MEAN):
     """E[x0 | x] for Gaussian data: mean + C (C + sigma^2)^-1 (x - mean); x (n, 2, 1, 1)."""
     gain = COVARIANCE.double() @ torch.linalg.inv(COVARIANCE.double() + sigma**2 * torch.eye(2).double())
-    return (MEAN + (x[:, :, 0, 0].double() - MEAN) @ gain.T).float()[:, :, None, None]
+    return (mean + (x[:, :, 0, 0].double() - mean) @ gain.T).float()[:, :, None, None]
 
 
-def perfect(objective):
+def perfect(objective, estimate=lambda x, sigma, condition: posterior_mean(x, sigma)):
     """The network that makes no error: the raw output which the objective turns into the posterior mean."""
 
     def network(scaled, log_sigma, condition):
         sigma = float(log_sigma[0].double().exp())
         skip, out, scale = (float(c) for c in objective.coefficients(torch.tensor([sigma], dtype=torch.float64)))
         x = scaled.double() / scale
-        return (posterior_mean(x, sigma).double() - skip * x) / out
+        return (estimate(x, sigma, condition).double() - skip * x) / out
 
     return network
 
@@ -38,17 +41,108 @@ def anything(n, classes=3):
     return Condition(torch.zeros(n, classes), torch.zeros(n, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("sampler", generators.SAMPLERS)
-@pytest.mark.parametrize("name", generators.OBJECTIVES)
-def test_samples_of_a_gaussian_have_its_mean_and_covariance(name, sampler):
-    n = 3000
+PAIRS = [(objective, sampler) for objective in generators.OBJECTIVES for sampler in generators.SAMPLERS]
+
+
+def drawn(name, sampler, n, estimate, condition, guidance=None, against=None):
+    """Samples (n, 2) of a network that is perfect for `estimate`."""
     objective = make_objective(name)
-    denoise = diffusion.conditional(objective, perfect(objective), anything(n))
+    denoise = diffusion.conditional(objective, perfect(objective, estimate), condition, guidance, against)
     generator = torch.Generator().manual_seed(7)
-    x = diffusion.sample(objective, denoise, (n, 2, 1, 1), sampler, EVALUATIONS[sampler], generator)[:, :, 0, 0]
+    return diffusion.sample(objective, denoise, (n, 2, 1, 1), sampler, EVALUATIONS[sampler], generator)[:, :, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "sampler"), PAIRS)
+def test_samples_of_a_gaussian_have_its_mean_and_covariance(name, sampler):
+    x = drawn(name, sampler, 3000, lambda x, sigma, condition: posterior_mean(x, sigma), anything(3000))
     # Three to four standard errors at this n.
     assert torch.allclose(x.mean(0), MEAN, atol=0.07)
     assert torch.allclose(torch.cov(x.T), COVARIANCE, atol=0.1)
+
+
+@pytest.mark.parametrize("against", [False, True])
+@pytest.mark.parametrize(("name", "sampler"), PAIRS)
+def test_guidance_between_gaussians_moves_the_mean_and_nothing_else(name, sampler, against):
+    # Two Gaussians that differ in their mean: the guided estimate is that of a third one of the same covariance,
+    #   D_2 + s (D_1 - D_2) = (1 - G) (m_2 + s (m_1 - m_2)) + G x,   with D_i = m_i + G (x - m_i).
+    n, scale, means = 3000, 2.5, torch.stack([MEAN, torch.tensor([0.1, 0.2]), torch.tensor([0.8, -0.1])])
+
+    def estimate(x, sigma, condition):
+        which = torch.where(condition.dropped, 1, condition.labels.argmax(dim=1))
+        return posterior_mean(x, sigma, means[which])
+
+    wanted = Condition(torch.eye(3)[[0] * n], torch.zeros(n, dtype=torch.bool))
+    other = replace(wanted, labels=torch.eye(3)[[2] * n]) if against else None
+    x = drawn(name, sampler, n, estimate, wanted, Guidance(scale), other)
+    away = means[2] if against else means[1]
+    assert torch.allclose(x.mean(0), away + scale * (MEAN - away), atol=0.07)
+    assert torch.allclose(torch.cov(x.T), COVARIANCE, atol=0.1)
+
+
+@pytest.mark.parametrize(("name", "sampler"), PAIRS)
+def test_a_given_channel_stays_and_the_other_follows_the_conditional_gaussian(name, sampler):
+    # x2 | x1 is Gaussian: mean m2 + c12 / c11 (x1 - m1), variance c22 - c12^2 / c11.
+    n = 3000
+    slope = float(COVARIANCE[0, 1] / COVARIANCE[0, 0])
+    variance = float(COVARIANCE[1, 1] - COVARIANCE[0, 1] ** 2 / COVARIANCE[0, 0])
+    first = torch.linspace(-2, 2.5, n)
+    given = torch.stack([first, torch.zeros(n)], dim=1).view(n, 2, 1, 1)
+    shown = torch.tensor([True, False]).expand(n, 2)
+    condition = replace(anything(n), given=given, shown=shown)
+
+    def estimate(x, sigma, condition):
+        # The clean channel says all there is to know; of the noisy ones only the one asked for adds to it. What is
+        # estimated for the given channel must not matter.
+        expected = MEAN[1] + slope * (condition.given[:, 0] - MEAN[0])
+        other = expected + variance / (variance + sigma**2) * (x[:, 1] - expected)
+        return torch.stack([torch.full_like(other, 99.0), other], dim=1)
+
+    x = drawn(name, sampler, n, estimate, condition)
+    assert torch.allclose(x[:, 0], first, atol=1e-5)
+    rest = x[:, 1] - (MEAN[1] + slope * (first - MEAN[0]))
+    assert float(rest.mean()) == pytest.approx(0, abs=0.03)
+    assert float(rest.var()) == pytest.approx(variance, abs=0.015)
+    # Independent of the given channel once that is accounted for.
+    assert abs(float(torch.corrcoef(torch.stack([rest, first]))[0, 1])) < 0.06
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+@pytest.mark.parametrize("name", ["epsilon_linear", "epsilon_cosine"])
+def test_the_minimal_network_is_sampled_exactly_where_it_is_linear(name, sampler):
+    # A network that does not see the noise level cannot be perfect even for Gaussian data, so its samples have no
+    # closed form in the data. Made linear, F(x) = k x, each step of the chain is linear: its variance is known exactly.
+    k, n, objective = 0.5, 4000, make_objective(name)
+    network = linear_minimal(k)
+    condition = Condition(torch.ones(n, 1), torch.zeros(n, dtype=torch.bool))
+    denoise = diffusion.conditional(objective, network, condition)
+    evaluations = 60
+    generator = torch.Generator().manual_seed(3)
+    with torch.inference_mode():
+        x = diffusion.sample(objective, denoise, (n, 1, 1, 1), sampler, evaluations, generator)
+    levels = diffusion.noise_levels(objective, sampler, evaluations)
+    variance = levels[0] ** 2
+    for sigma, after in pairwise(levels):
+        kept = 1 - k * sigma / math.sqrt(1 + sigma**2)  # x0 = kept * x
+        keep = (after / sigma) ** 2 if sampler == "ancestral" else after / sigma
+        variance *= (kept + keep * (1 - kept)) ** 2
+        if sampler == "ancestral":
+            variance += after**2 * (1 - keep)
+    assert float(x.mean()) == pytest.approx(0, abs=4 * math.sqrt(variance / n))
+    assert float(x.var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / n))
+
+
+def linear_minimal(k):
+    """The three-layer network with weights that make F(x) = k x: relu(x) - relu(-x) = x, layer by layer."""
+    network = Minimal(1, 1)
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.weight.zero_()
+            layer.bias.zero_()
+        first, second, third = (layer.weight[:, :, 1, 1] for layer in network.layers)
+        first[0, 0], first[1, 0] = 1, -1
+        second[0, 0] = second[1, 1] = 1
+        third[0, 0], third[0, 1] = k, -k
+    return network
 
 
 def test_more_steps_bring_deterministic_samplers_nearer_to_the_exact_flow():
@@ -83,8 +177,7 @@ def test_the_target_is_what_turns_into_the_image(name):
         skip, out, scale = (c.view(-1, 1, 1, 1) for c in objective.coefficients(log_sigma.double().exp()))
         return (x0 - skip * scaled.double() / scale) / out
 
-    generator = torch.Generator().manual_seed(1)
-    loss = diffusion.training_loss(objective, oracle, x0, anything(64), generator)
+    loss = loss_of(objective, oracle, x0, anything(64))
     assert loss.shape == (64,)
     assert float(loss.max()) < 1e-3
     sigma = 2.0
@@ -95,11 +188,33 @@ def test_the_target_is_what_turns_into_the_image(name):
 def test_a_network_that_says_nothing_loses_the_variance_of_the_target():
     # Noise prediction: the target is standard normal, so a constant zero loses 1.
     x0 = torch.zeros(512, 1, 8, 8)
-    generator = torch.Generator().manual_seed(3)
-    loss = diffusion.training_loss(
-        make_objective("epsilon_linear"), lambda x, s, c: torch.zeros_like(x), x0, anything(512), generator
-    )
+    loss = loss_of(make_objective("epsilon_linear"), lambda x, s, c: torch.zeros_like(x), x0, anything(512))
     assert float(loss.mean()) == pytest.approx(1, abs=0.03)
+
+
+def loss_of(objective, network, x0, condition):
+    generator = torch.Generator().manual_seed(3)
+    sigma = diffusion.training_levels(objective, len(x0), generator)
+    return diffusion.training_loss(objective, network, x0, condition, sigma, torch.randn(x0.shape, generator=generator))
+
+
+def test_given_channels_make_no_loss():
+    objective = make_objective("velocity_cosine")
+    x0 = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    shown = torch.tensor([[True, False, False], [False, False, False]] * 4)
+    condition = replace(anything(8), given=x0 * shown[:, :, None, None], shown=shown)
+
+    def silent(x, log_sigma, condition):
+        return torch.zeros_like(x)
+
+    def wrong_where_given(x, log_sigma, condition):
+        return 1e3 * condition.shown[:, :, None, None] * torch.ones_like(x)
+
+    plain, wrong = (loss_of(objective, network, x0, condition) for network in (silent, wrong_where_given))
+    assert torch.equal(plain, wrong)
+    # Images of which nothing is given lose the same as where nothing can be given.
+    nothing = loss_of(objective, silent, x0, anything(8))
+    assert torch.allclose(plain[1::2], nothing[1::2]) and not torch.allclose(plain[::2], nothing[::2])
 
 
 def test_schedules_agree_with_their_papers():
@@ -178,16 +293,20 @@ MINIMAL = {
 }
 PLAN = {"sampler": "dpmpp_2m", "evaluations": 20, "labels": "as_train", "guidance": {"scale": 2, "interval": [0, 99]}}
 PLAN["count"] = 10
+CHANNELS = ["a", "b", "c", "d"]
 PLAIN = {"scale": 1, "interval": [0, 99]}
 
 
 def test_pairs_that_make_sense_are_accepted():
     for objective in generators.OBJECTIVES:
         generator = GENERATOR | {"objective": objective}
-        assert generators.generator_problem(generator, 32) is None
+        assert generators.generator_problem(generator, 32, 4) is None
         for sampler in generators.SAMPLERS:
-            assert generators.plan_problem(PLAN | {"sampler": sampler, "evaluations": 99}, generator) is None
-    assert generators.generator_problem(MINIMAL, 32) is None
+            plan = PLAN | {"sampler": sampler, "evaluations": 99}
+            assert generators.plan_problem(plan, generator, CHANNELS) is None
+    assert generators.generator_problem(MINIMAL, 32, 4) is None
+    giving = GENERATOR | {"given_share": 0.5}
+    assert generators.plan_problem(PLAN | {"given": ["a", "c"], "labels": "unseen"}, giving, CHANNELS) is None
 
 
 @pytest.mark.parametrize(
@@ -196,11 +315,12 @@ def test_pairs_that_make_sense_are_accepted():
         (MINIMAL | {"objective": "edm"}, ("minimal", "edm")),
         (MINIMAL | {"labels": "multi_hot"}, ("minimal", "multi_hot")),
         (MINIMAL | {"label_dropout": 0.1}, ("minimal", "label_dropout")),
+        (MINIMAL | {"given_share": 0.1}, ("minimal", "given_share")),
         (GENERATOR | {"blocks": [1, 2]}, ("widths", "blocks")),
     ],
 )
 def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words):
-    problem = generators.generator_problem(generator, 32)
+    problem = generators.generator_problem(generator, 32, 4)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
 
 
@@ -215,11 +335,21 @@ def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words)
         ({"labels": "tail_fill"}, GENERATOR, ("tail_fill", "target")),
         ({"labels": "balanced", "target": 5}, GENERATOR, ("balanced", "target")),
         ({"sampler": "ddim", "guidance": PLAIN}, MINIMAL, ("as_train", "single")),
+        ({"labels": "unseen", "count": None}, GENERATOR, ("unseen", "count")),
+        ({"given": ["a"]}, GENERATOR, ("given", "given_share")),
+        ({"given": ["e"]}, GENERATOR | {"given_share": 0.5}, ("given", "e", "a, b, c, d")),
+        ({"given": CHANNELS}, GENERATOR | {"given_share": 0.5}, ("given", "nothing")),
+        ({"guidance": PLAIN | {"against": "confused"}}, GENERATOR, ("against", "scale")),
     ],
 )
 def test_plans_that_make_no_sense_are_refused_in_one_line(plan, generator, words):
-    problem = generators.plan_problem(PLAN | plan, generator)
+    problem = generators.plan_problem(PLAN | plan, generator, CHANNELS)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
+
+
+def test_one_channel_leaves_nothing_to_generate_beside_given_ones():
+    problem = generators.generator_problem(GENERATOR | {"given_share": 0.5}, 32, 1)
+    assert problem is not None and "given_share" in problem and "one channel" in problem
 
 
 def test_the_listed_samplers_are_those_there_are():

@@ -144,10 +144,10 @@ def test_slurm_profile_asks_for_gpus_where_networks_train(tmp_path: Path) -> Non
     jobs = re.findall(r"^rule (\w+):\n(.*?)\n(?=\S|$)", plan, re.MULTILINE | re.DOTALL)
     asked = {rule: dict(re.findall(r"(\w+)=([^,\n]+)", text.partition("resources:")[2])) for rule, text in jobs}
     profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
-    for rule in ("train_ddpm", "sample_ddpm", "train_classifier"):
+    for rule in ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge"):
         assert asked[rule]["gpu"] == "1", asked[rule]
         assert asked[rule]["slurm_partition"] == profile["set-resources"][rule]["slurm_partition"], asked[rule]
-    for rule in ("preprocess_images", "make_folds", "aggregate_metrics"):
+    for rule in ("simulate_cells", "aggregate_metrics"):
         assert "gpu" not in asked[rule], asked[rule]
         assert asked[rule]["slurm_partition"] == profile["default-resources"]["slurm_partition"], asked[rule]
 

@@ -124,8 +124,9 @@ def summaries(seed, skills, draws=200, repeats=1, **more):
     found = Experiment(world.classes, groups, arms)
     weights = judging.group_weights(seed, len(groups), draws)
     judged = np.ones(len(world.classes), dtype=bool)
-    cells = {name: found.cells(name, "image") for name in arms}
-    return comparisons.summarise_all(cells, scoring.Rule("calibrated", 10), weights, judged, 1)
+    return comparisons.summarise_all(
+        arms, lambda name: found.cells(name, "image"), scoring.Rule("calibrated", 10), weights, judged, 1
+    )
 
 
 def verdicts(seed, skills, metric="macro_f1", **more):

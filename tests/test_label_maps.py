@@ -1,5 +1,7 @@
 """lib.label_maps: merging, renaming and selecting classes, and the built-in lists of locations."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,16 @@ def test_own_map_merges_renames_and_selects():
 def test_an_old_class_may_serve_several_new_ones():
     found = label_maps.apply(LABELS[:2], CLASSES, {"Nucleoli": ["Nucleoli"], "Nucleus": CLASSES[:2]})
     assert found.labels.tolist() == [[0, 1], [1, 1]]
+
+
+def test_classes_stand_in_the_order_of_the_map_even_where_settings_travel_with_sorted_keys():
+    own = {"Nucleus": CLASSES[:2], "Cytosol": CLASSES[2:3], "Centre": CLASSES[3:]}
+    travelled = json.loads(json.dumps({"label_map": label_maps.ordered(own)}, sort_keys=True))["label_map"]
+    found, direct = label_maps.apply(LABELS, CLASSES, travelled), label_maps.apply(LABELS, CLASSES, own)
+    assert found.classes == direct.classes == list(own)
+    np.testing.assert_array_equal(found.labels, direct.labels)
+    assert label_maps.ordered("coarse") == "coarse"
+    assert label_maps.ordered(None) is None
 
 
 def test_no_map_changes_nothing():

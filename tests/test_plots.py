@@ -12,7 +12,9 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib import figures, page, results, tiles
+from workflow_scripts.lib import figures, memorisation, page, results, tiles
+from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.stage import UserError
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def test_smoothing_keeps_constants_and_length() -> None:
     assert figures.smooth(bumpy, 0.0).tolist() == bumpy.tolist()
 
 
-def test_images_are_the_first_of_each_protein_by_id() -> None:
+def test_images_are_the_first_of_each_protein_in_their_order() -> None:
     ids = np.array(["d", "a", "c", "b", "e", "f"])
     groups = np.array(["g1", "g1", "g2", "g1", "g3", "g3"])
     labels = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [1, 1], [0, 1]])
@@ -146,11 +148,39 @@ def test_panel_shows_test_images_only(run: FakeRun, monkeypatch: pytest.MonkeyPa
         "--out",
         str(run.path("again/p.svg")),
     ]
+    words += ["--closest", str(run.path("repeat0/fold1/synthetic/as_train.closest.csv")), "--seed", "1"]
+    words += ["--pairs", str(run.path("again/q.svg"))]
+    monkeypatch.setattr(plot_images, "closest", lambda *given: [])
     settings = '{"per_class": 4, "combinations": 1, "protein_channel": "green"}'
     assert plot_images.main([*words, "--settings", settings]) == 0
     real = np.concatenate([rows for count, rows in read if count == len(run.ids)])
     assert len(real) > 10
     assert set(run.roles[real, 1]) == {"test"}
+
+
+def test_closest_pairs_are_drawn_with_their_distances(run: FakeRun, tmp_path: Path) -> None:
+    shown = texts(run.path("figures/closest_as_train_0.svg"))
+    assert "closest in pixels" in shown and "closest in features of the encoder" in shown
+    assert shown.count(", closer") == 4 and shown.count("6.00") == 2
+    assert (run.path("figures/closest_as_train_0.svg").read_text().count("<image")) == 14
+    table = tmp_path / "closest.csv"
+    table.write_text(run.path("repeat0/fold0/synthetic/as_train.closest.csv").read_text())
+    with ImageSet(run.path("images.h5")) as real, ImageSet(run.path("repeat0/fold0/synthetic/as_train.h5")) as made:
+        first = plot_images.closest(table, real, made)[1]
+        whole = made.read(np.array([1]), "inspect").images
+        assert np.array_equal(first.generated, memorisation.turned(whole, 1)[0]), "turned as the table says"
+        table.write_text(table.read_text().replace("cell0003", "cell9999"))
+        with pytest.raises(UserError, match="run again"):
+            plot_images.closest(table, real, made)
+
+
+def test_the_order_of_panels_is_drawn_by_the_seed(run: FakeRun) -> None:
+    settings = {"per_class": 3, "combinations": 1}
+    with ImageSet(run.path("images.h5")) as real, ImageSet(run.path("repeat0/fold0/synthetic/as_train.h5")) as made:
+        held = np.flatnonzero(run.roles[:, 0] == "test")
+        panels = [plot_images.collect(real, held, made, np.random.default_rng(seed), settings) for seed in (1, 1, 2)]
+    assert np.array_equal(panels[0][0].real, panels[1][0].real)
+    assert not np.array_equal(panels[0][0].real, panels[2][0].real)
 
 
 def test_colours_and_scale() -> None:

@@ -270,7 +270,7 @@ def test_a_mended_file_makes_its_piece_anew_and_no_other(raw, monkeypatch):
     assert run(raw, settings(data=NAMES)) == 1
     (raw / "train" / "b_red.png").write_bytes(good)
     # A piece that lost its end on a full disk or at a power cut.
-    spoilt = raw / "out" / ".images.pieces" / "000002.npz"
+    spoilt = raw / "out" / ".images.pieces" / "000002.piece"
     spoilt.write_bytes(spoilt.read_bytes()[:-50])
     reads, whole = [], reading.Reader.read
     monkeypatch.setattr(
@@ -329,3 +329,30 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
     assert run(raw, settings(data=NAMES)) == 0
     assert reads == []
     assert read(raw)[0].digest == digest
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
+    reader = reading.Reader(raw / "train", settings(data=NAMES))
+    (task,) = pieces.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, len(reader.channels), reader.size, reader.size), dtype=np.uint8)
+    fault = pieces.Bad("b", "b_red.png", "missing file", "is missing\nor was")
+    whole = pieces.Piece(images, pieces.duplicates.grid_means(images), np.arange(count), [fault])
+    task.path.parent.mkdir()
+    with task.path.open("wb") as handle:
+        pieces._write(handle, whole, "digest")
+    found = pieces.load(task, "digest")
+    for name in ("images", "grids", "rows"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert found.bad == [fault]
+    assert pieces.load(task, "another") is None
+    content = bytearray(task.path.read_bytes())
+    for place in (1, len(content) // 2, len(content) - 1):
+        if count or place == 1:
+            content[place] ^= 1
+            task.path.write_bytes(content)
+            assert pieces.load(task, "digest") is None, place
+            content[place] ^= 1
+    task.path.write_bytes(content[:20])
+    assert pieces.load(task, "digest") is None

@@ -112,7 +112,7 @@ def test_nothing_is_asked_of_the_network(text: str) -> None:
 def test_pictures_have_words_and_names_are_unique(text: str) -> None:
     reader = Reader(text)
     svgs = [attrs for tag, attrs in reader.tags if tag == "svg"]
-    assert len(svgs) == 10 + len(fake_run.PLANS)
+    assert len(svgs) == 10 + 2 * len(fake_run.PLANS)
     assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 30 for attrs in svgs)
     assert all(attrs.get("alt") for tag, attrs in reader.tags if tag == "img")
     ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
@@ -203,7 +203,7 @@ def test_a_leak_is_not_called_clean(run: FakeRun) -> None:
 def test_heavy_panels_become_links(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "PANEL_BYTES", 10)
     names = [(f"{plan}/0/0", run.path(f"figures/images_{plan}_0.svg")) for plan in fake_run.PLANS]
-    shown = report.panels(names, run.path("report.html"))
+    shown = report.panels(names, run.path("report.html"), report.PANEL_ALT)
     # The first plan is shown whatever it weighs.
     assert [bool(panel["svg"]) for panel in shown] == [True, False]
     assert shown[1]["files"]["svg"] == "figures/images_balanced_0.svg"

@@ -6,6 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.workflow import Checkout
+from workflow_scripts.lib import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
@@ -16,7 +20,7 @@ RULES = {
     for name, body in BLOCK.findall(path.read_text(encoding="utf-8"))
     if name not in TARGETS
 }
-QUOTED = {"params.raw", "params.manifest", "params.classes"}  # by shlex.quote
+QUOTED = {"params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
 STAGES = {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")} - {"__init__"}
 
 
@@ -45,3 +49,81 @@ def test_nothing_reaches_the_shell_unquoted(name: str) -> None:
         # Numbers of the workflow itself, and flags that are quoted where they are put together, stand as they are.
         bare = field.startswith("wildcards.") or field == "params.seed" or field in QUOTED
         assert field.endswith(":q") or bare, field
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout without results, for dry runs."""
+    return Checkout.fresh(tmp_path_factory.mktemp("rules") / "checkout")
+
+
+def dry_run(checkout: Checkout, *changed: dict) -> dict[str, dict]:
+    """Jobs of a dry run of the tiny preset by their output, with its plans and arms and those given beside them."""
+    preset = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
+    plan = next(plan for plan in preset["plans"] if plan["name"] == "as_train")
+    overlay = {"plans": list(preset["plans"]), "strategies": list(preset["strategies"])}
+    for change in changed:
+        overlay["plans"].append(plan | change)
+        overlay["strategies"].append({"name": f"pool_{change['name']}", "method": "pool", "plan": change["name"]})
+    # The baseline is found wherever it stands in the list.
+    overlay["strategies"] = overlay["strategies"][1:] + overlay["strategies"][:1]
+    (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    jobs = {}
+    for block in done.stdout.split("\n\n"):
+        lines = dict(re.findall(r"^\s+(input|output|jobid): (.*)$", block, re.MULTILINE))
+        if "output" in lines:
+            jobs[lines["output"].split(", ")[0]] = lines | {"inputs": lines.get("input", "").split(", "), "text": block}
+    return jobs
+
+
+def arms_of(job: dict) -> list[str]:
+    return re.findall(r'"method": "\w+", "name": "(\w+)"', job["text"])
+
+
+def test_what_asks_the_baseline_comes_after_it(checkout: Checkout) -> None:
+    against = {"guidance": {"scale": 2.0, "interval": [0.2, 20], "against": "confused"}}
+    jobs = dry_run(checkout, {"name": "apart"} | against, {"name": "feedback", "labels": "feedback"})
+    fold = "results/ci/repeat0/fold1"
+    first = f"{fold}/arms/batch0.json"
+    # The baseline waits for nothing, and nothing but it is waited for.
+    assert arms_of(jobs[first]) == ["real_only"] and "--baseline" not in jobs[first]["text"]
+    assert not any("synthetic" in path or "batch" in path for path in jobs[first]["inputs"])
+    for plan in ("apart", "feedback"):
+        job = jobs[f"{fold}/synthetic/{plan}.h5"]
+        assert first in job["inputs"] and f"--baseline {first}" in job["text"]
+    assert first not in jobs[f"{fold}/synthetic/as_train.h5"]["inputs"]
+    batches = {path: arms_of(job) for path, job in jobs.items() if path.startswith(f"{fold}/arms/")}
+    assert sorted(batches) == [f"{fold}/arms/batch{number}.json" for number in range(3)]
+    assert batches[f"{fold}/arms/batch1.json"] == ["pool", "resample_real", "mix_loss"]
+    assert batches[f"{fold}/arms/batch2.json"] == ["pool_apart", "pool_feedback"]
+    # These have what they need of the baseline in their synthetic sets.
+    assert "--baseline" not in jobs[f"{fold}/arms/batch2.json"]["text"]
+
+
+def test_where_nothing_asks_the_baseline_it_shares_its_job(checkout: Checkout) -> None:
+    jobs = dry_run(checkout)
+    assert arms_of(jobs["results/ci/repeat0/fold0/arms/batch0.json"]) == ["real_only", "pool", "resample_real"]
+    own = [job for job in jobs.values() if re.search(r"workflow_scripts\.(train_classifier|sample_ddpm)", job["text"])]
+    assert own and not any("--baseline" in job["text"] for job in own)
+
+
+def test_a_method_that_asks_the_baseline_gets_it(checkout: Checkout, tmp_path: Path) -> None:
+    asking = checkout.clone(tmp_path / "clone")
+    method = 'METHODS["mix_loss"]'
+    line = f"\n{method} = __import__('dataclasses').replace({method}, needs_baseline=True)\n"
+    asking.edit("workflow_scripts/lib/arms.py", None, line)
+    jobs = dry_run(asking)
+    fold = "results/ci/repeat0/fold0"
+    job = jobs[f"{fold}/arms/batch2.json"]
+    assert arms_of(job) == ["mix_loss"] and f"{fold}/arms/batch0.json" in job["inputs"]
+    assert f"--baseline {fold}/arms/batch0.json" in job["text"]
+
+
+def test_a_baseline_that_needs_a_baseline_is_refused() -> None:
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    config["plans"].append(config["plans"][0] | {"name": "errs", "labels": "feedback"})
+    config["strategies"].append({"name": "circular", "method": "pool", "plan": "errs"})
+    config["analysis"]["baseline"] = "circular"
+    with pytest.raises(settings.ConfigError, match=r"analysis\.baseline = 'circular'.*real_only"):
+        settings.check(config, ROOT / "schemas" / "config.schema.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from pathlib import Path
 
@@ -127,6 +128,35 @@ def test_what_is_wrong_is_named_in_one_line(overlay: dict, named: list[str]) -> 
     assert "\n" not in text
     for word in named:
         assert word in text, text
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"url": "https://example.org/{antibody}_{field}_{colour}.jpg"}, ["fetch_images.url", "{colour}", "{channel}"]),
+        ({"url": "https://example.org/{antibody}_{channel}.jpg"}, ["fetch_images.url", "{field}"]),
+        ({"url": "https://example.org/{field}_{channel.jpg"}, ["fetch_images.url"]),
+        ({"url": "https://example.org/{field}_{channel}.gif"}, ["fetch_images.url", ".png"]),
+        ({"colours": {"yellow": "red"}}, ["fetch_images.colours", "'red'", "'yellow'"]),
+    ],
+)
+def test_addresses_are_checked_before_anything_is_fetched(section: dict, named: list[str], tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("Id,Target\n")
+    overlay = {"data": {"source": "public", "table": str(tmp_path / "list.csv")}}
+    assert checked(overlay)["data"]["source"] == "public"
+    with pytest.raises(settings.ConfigError) as caught:
+        checked(overlay | {"fetch_images": section})
+    for word in named:
+        assert word in str(caught.value)
+    # Images that lie here already are not fetched.
+    checked({"data": overlay["data"] | {"images": str(tmp_path)}, "fetch_images": section})
+
+
+def test_the_classes_of_a_label_map_keep_their_order_on_the_way_to_the_stages() -> None:
+    config = checked({"data": {"label_map": {"z": ["Nucleoplasm"], "a": ["Cytosol"]}}})
+    for given in (settings.reading(config), settings.judge_settings(config)):
+        travelled = json.loads(json.dumps(given, sort_keys=True))["data"]["label_map"]
+        assert [name for name, _ in travelled] == ["z", "a"]
 
 
 def test_parts_of_left_out_values_need_not_fit_into_the_whole() -> None:

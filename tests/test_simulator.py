@@ -262,9 +262,10 @@ def test_planted_class_effect_changes_that_class_alone():
         assert after.optics["photons"] == pytest.approx(before.optics["photons"] / (9 if inside else 1))
 
 
-def run_stage(folder, **changes):
+def run_stage(folder, processes=1, **changes):
     settings = world(genes=30, images=60, **changes).settings
     argv = ["--out", str(folder), "--seed", "5", "--settings", json.dumps(settings), "--log", f"{folder}.log"]
+    argv += ["--processes", str(processes)]
     return simulate_cells.main(argv), settings
 
 

@@ -4,6 +4,9 @@ import argparse
 import os
 import pty
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +132,61 @@ def test_progress_in_a_terminal_is_a_bar():
 )
 def test_durations_read_well(seconds, text):
     assert stage.duration(seconds) == text
+
+
+def test_one_argument_stands_for_the_files_of_all_folds() -> None:
+    made = stage.parser(__doc__)
+    made.add_argument("--arms", nargs="*", type=Path)
+    made.add_argument("--pairs", nargs="*")
+    made.add_argument("--tables", nargs="*")
+    argv = ["--arms", "r{repeat}/f{fold}/a.json", "one.json", "--pairs", "a/{repeat}/{fold}=r{repeat}f{fold}"]
+    argv += ["--tables", "{repeat}.csv", "--places", "2x2", "--settings", '{"title": "{fold}"}']
+    args = made.parse_args(argv)
+    places = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert args.arms == [*(Path(f"r{repeat}/f{fold}/a.json") for repeat, fold in places), Path("one.json")]
+    assert args.pairs == [f"a/{repeat}/{fold}=r{repeat}f{fold}" for repeat, fold in places]
+    assert args.tables == ["0.csv", "1.csv"], "a file of a repeat comes once"
+    assert args.settings == {"title": "{fold}"}, "settings are left as they are"
+
+
+def test_places_that_are_none_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ([], ["5"], ["2xb"]):
+        with pytest.raises(SystemExit):
+            stage.parser(__doc__).parse_args(["--settings", "{}", "--places", *wrong])
+        assert "repeats x folds" in capsys.readouterr().err
+
+
+# Writes something larger than a file may grow, as a disk that is nearly full would have it.
+WRITE = """
+import argparse, resource, signal, sys
+from pathlib import Path
+import numpy, h5py, torch
+from safetensors.numpy import save_file
+from workflow_scripts.lib import stage
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+many, path = numpy.random.default_rng(0).random(10**6), Path(sys.argv[2])
+def hdf5():
+    with h5py.File(path, "w") as file:
+        file["a"] = many
+        file.flush()
+work = {
+    "bytes": lambda: path.write_bytes(many.tobytes()),
+    "safetensors": lambda: save_file({"a": many}, path),
+    "torch": lambda: torch.save(torch.as_tensor(many), path),
+    "hdf5": hdf5,
+}[sys.argv[1]]
+status = stage.run("writes", argparse.Namespace(log=None), work)
+sys.stderr.flush()
+import os
+os._exit(status)
+"""
+
+
+@pytest.mark.parametrize("kind", ["bytes", "safetensors", "torch", "hdf5"])
+def test_a_full_disk_is_told_as_such(tmp_path: Path, kind: str) -> None:
+    command = [sys.executable, "-c", WRITE, kind, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 1
+    assert "no room to write" in done.stderr, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr

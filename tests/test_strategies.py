@@ -1,12 +1,14 @@
 """The methods against values worked out by hand, and the rules for which arms may exist."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from arms_data import CHANNELS, SECTION
+from arms_data import CHANNELS, ENTRIES, SECTION
 
 from workflow_scripts.lib import arms, losses, strategies
 from workflow_scripts.lib.resampling import matching_rows
@@ -19,7 +21,7 @@ class HandStep:
     number, steps, batch = 0, 10, 4
 
     def __init__(self, **settings):
-        self.settings = settings
+        self.settings = {"steps": self.steps} | settings
         self.asked = {"real": 0, "partners": 0}
 
     def _batch(self, values, targets, count):
@@ -37,8 +39,17 @@ class HandStep:
     def lambdas(self, count):
         return torch.tensor([0.9, 0.2, 0.5, 0.5])[:count]
 
+    def weights(self, count):
+        return torch.tensor([0.5, 1.5, 1.0, 1.0])[:count]
+
+    def random(self, purpose):
+        return np.random.default_rng(len(purpose))
+
     def features(self, images):
         return images.mean(dim=(2, 3))
+
+    def features_apart(self, images):
+        return 3 * self.features(images)
 
     def head(self, features):
         return 2 * features
@@ -84,33 +95,156 @@ def test_pool_and_single_sources():
     assert run("synthetic_only")[1] == {"real": 0, "partners": 4}
 
 
-@pytest.mark.parametrize("name", arms.METHODS)
-def test_every_method_uses_equally_many_images(name):
-    asked = run(name, ratio=1.0)[1]
-    assert sum(asked.values()) == HandStep.batch
-    assert (asked["partners"] > 0) == (arms.METHODS[name].partners is not None)
+def test_methods_that_pool_with_a_difference():
+    real = [bce(0.5, 1), bce(-1.0, 0)]
+    found, asked = run("weighted", ratio=1.0)
+    assert found == pytest.approx(np.mean([*real, 0.5 * bce(-0.5, 0), 1.5 * bce(3.0, 1)]), rel=1e-5)
+    assert asked == {"real": 2, "partners": 2}
+    right = [1 - 1 / (1 + np.exp(-2 * -0.5)), 1 / (1 + np.exp(-2 * 3.0))]
+    found, _ = run("robust", ratio=1.0, robustness=0.7)
+    assert found == pytest.approx(np.mean([*real, *((1 - p**0.7) / 0.7 for p in right)]), rel=1e-5)
+    found, _ = run("split_batchnorm", ratio=1.0)
+    assert found == pytest.approx(np.mean([*real, bce(-1.5, 0), bce(9.0, 1)]), rel=1e-5)
+
+
+def test_mixup_mixes_each_image_with_the_one_before():
+    found, asked = run("mixup")
+    images, targets, weights = [0.5, -1.0, 2.0, 0.0], [1, 0, 1, 0], [0.9, 0.2, 0.5, 0.5]
+    mixed = [(w * images[i] + (1 - w) * images[i - 1], w * targets[i] + (1 - w) * targets[i - 1])
+             for i, w in enumerate(weights)]  # fmt: skip
+    assert found == pytest.approx(np.mean([bce(*pair) for pair in mixed]), rel=1e-5)
+    assert asked == {"real": 4, "partners": 0}
+
+
+def test_boxes_cover_the_area_that_is_asked_for():
+    areas = torch.tensor([0.0, 0.25, 1.0, 0.1])
+    boxes = strategies._boxes(torch.zeros(4, 3, 20, 20), areas, np.random.default_rng(1))
+    assert boxes.shape == (4, 1, 20, 20)
+    assert boxes.float().mean(dim=(1, 2, 3)).tolist() == pytest.approx([0, 0.25, 1, 0.09], abs=1e-6)
+    inside = boxes[1, 0].nonzero()
+    assert (inside.max(dim=0).values - inside.min(dim=0).values == 9).all(), "one square"
+    places = {tuple(strategies._boxes(torch.zeros(1, 1, 20, 20), areas[1:2], np.random.default_rng(seed))
+                    .nonzero()[0].tolist()) for seed in range(20)}  # fmt: skip
+    assert len(places) > 10
+
+
+def test_cutmix_weighs_targets_by_the_area_that_is_left():
+    found, _ = run("cutmix")
+    # Images of 2×2 pixels: 0.9 and 0.5 of an image are left as a whole one and three quarters, 0.2 as nothing.
+    sides = [round(np.sqrt(1 - w) * 2) for w in (0.9, 0.2, 0.5, 0.5)]
+    left = [1 - side**2 / 4 for side in sides]
+    images, targets = [0.5, -1.0, 2.0, 0.0], [1, 0, 1, 0]
+    mixed = [(w * images[i] + (1 - w) * images[i - 1], w * targets[i] + (1 - w) * targets[i - 1])
+             for i, w in enumerate(left)]  # fmt: skip
+    assert found == pytest.approx(np.mean([bce(*pair) for pair in mixed]), rel=1e-5)
+
+
+class ElsewhereStep(HandStep):
+    """Everything lies on another device, which holds no values: whatever assumes the processor's memory fails."""
+
+    def _batch(self, values, targets, count):
+        return Batch(torch.empty(count, 3, 8, 8, device="meta"), torch.empty(count, 5, device="meta"))
+
+    def lambdas(self, count):
+        return torch.empty(count, device="meta")
+
+    weights = lambdas
+
+    def head(self, features):
+        return features @ torch.empty(3, 5, device="meta", requires_grad=True)
+
+    def loss(self, logits, targets):
+        made = losses.LOSSES[self.settings["loss"]]
+        positives = torch.empty(5, device="meta")
+        return made(positives, 9, **SECTION["losses"].get(self.settings["loss"], {}))(logits, targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"), [*((name, "bce") for name in ENTRIES), *(("pool", loss) for loss in arms.LOSSES)]
+)
+def test_no_method_and_no_loss_needs_the_memory_of_the_processor(name, loss):
+    step = ElsewhereStep(**arms.effective(ENTRIES[name] | {"loss": loss}, SECTION))
+    for number in (0, 9):
+        step.number = number
+        found = strategies.of(name)(step)
+        assert found.shape == ()
+        assert found.device.type == "meta"
+        found.backward()
+
+
+def test_one_class_at_a_time_leaves_the_others_alone():
+    class Several(HandStep):
+        def head(self, features):
+            self.logits = (features * torch.tensor([[1.0, 2.0, 3.0]])).requires_grad_()
+            return self.logits
+
+        def real(self, count):
+            batch = super().real(count)
+            return Batch(batch.images, batch.targets.expand(-1, 3))
+
+    for number in range(4):
+        step = Several()
+        step.number = number
+        strategies.of("one_class")(step).backward()
+        moved = (step.logits.grad != 0).any(dim=0).tolist()
+        assert moved == [column == number % 3 for column in range(3)]
 
 
 def test_controls_do_the_same_with_other_images():
     for method in arms.METHODS.values():
         if method.control:
             control = arms.METHODS[method.control]
-            assert (control.step, control.options) == (method.step, method.options)
-            assert method.partners == arms.SYNTHETIC
-            assert control.partners in (arms.REAL, arms.RESAMPLED)
+            assert control.step == method.step
+            assert set(control.options) <= set(method.options)
+            assert method.partners not in (*arms.PHOTOGRAPHS, *arms.NOTHING_NEW)
+            assert control.partners in arms.PHOTOGRAPHS
+            assert control.control is None
+
+
+def test_whoever_adds_synthetic_images_has_a_control():
+    made = {name for name, method in arms.METHODS.items() if method.partners == arms.SYNTHETIC}
+    assert {name for name in made if not arms.METHODS[name].control} == {"synthetic_only"}
+    assert set(arms.controls("pool")) == {
+        "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise",
+    }  # fmt: skip
+    assert arms.controls("mix_loss") == ["mix_loss_real"]
+    assert arms.controls("relabel") == ["relabel_real"]
+
+
+def arm(method, **more):
+    return ENTRIES[method] | more
+
+
+def test_controls_are_compared_by_what_acts():
+    known = {"resample_real": arm("resample_real", ratio=1.0), "other": arm("resample_real", name="other", ratio=2.0)}
+
+    def problem(entry, control):
+        return arms.control_problem(entry | {"control": control}, known, SECTION)
+
+    # SECTION says ratio 1: said or not, it is the same.
+    assert problem(arm("pool"), "resample_real") is None
+    assert problem(arm("pool", ratio=1.0), "resample_real") is None
+    assert problem(arm("pool", ratio=2.0), "other") is None
+    assert "another ratio: 2.0 instead of 1.0" in problem(arm("pool"), "other")
+    assert "another loss" in problem(arm("pool", loss="focal"), "resample_real")
+    assert "another sampling" in problem(arm("pool", sampling="balanced"), "resample_real")
+    assert "another plan" in problem(arm("pool", plan="q"), "resample_real")
+    # keep acts in the arm alone, where the control has nothing to choose from.
+    assert problem(arm("filtered", keep=0.2), "resample_real") is None
+    assert "controlled by 'relabel_real'" in problem(arm("relabel"), "resample_real")
 
 
 def test_registries_agree():
-    assert {method.step for method in arms.METHODS.values()} <= set(strategies.STEPS)
-    assert set(losses.LOSSES) == set(arms.LOSSES)
-
-
-def test_loss_is_one_value_an_image():
-    logits, targets = torch.randn(5, 3), torch.rand(5, 3)
-    found = losses.LOSSES["bce"](torch.ones(3), 5)(logits, targets)
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-    assert found.shape == (5,)
-    assert float(found.mean()) == pytest.approx(float(expected), rel=1e-6)
+    assert {method.step for method in arms.METHODS.values()} == set(strategies.STEPS)
+    schema = json.loads((Path(__file__).resolve().parents[1] / "schemas" / "config.schema.json").read_text())["$defs"]
+    entry, section = schema["strategy"]["properties"], schema["train_classifier"]["properties"]
+    assert entry["method"]["enum"] == list(arms.METHODS)
+    for properties in (entry, section):
+        assert properties["backbone"]["enum"] == list(arms.BACKBONES)
+        assert properties["loss"]["enum"] == list(arms.LOSSES)
+        assert properties["sampling"]["enum"] == list(arms.SAMPLINGS)
+    assert set(entry) == {*arms.NAMING, *arms.COMMON_OPTIONS, *arms.METHOD_OPTIONS}
+    assert all(entry[key] == section[key] for key in (*arms.COMMON_OPTIONS, *arms.METHOD_OPTIONS))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +259,14 @@ def test_loss_is_one_value_an_image():
         ({"method": "real_only", "backbone": "resnet18"}, {}, "32 px"),
         ({"method": "real_only", "channels": ["red", "gold"]}, {}, "'gold'"),
         ({"method": "real_only"}, {"checkpoints": 99}, "more than its 12 steps"),
+        ({"method": "real_only", "backbone": "vit_b_16"}, {}, "32 px"),
+        ({"method": "balanced_real", "sampling": "each_once"}, {}, "contradicts the method 'balanced_real'"),
+        ({"method": "real_only", "weights": "x.pth"}, {}, "nobody has published any"),
+        ({"method": "real_only", "frozen": True}, {}, "needs weights"),
+        ({"method": "mix_representation_real", "loss": "arcface"}, {}, "its margin has no meaning"),
+        ({"method": "blend_real", "blend": "weighted", "loss": "arcface"}, {}, "its margin has no meaning"),
+        ({"method": "pretrain_finetune", "pretrain": 0.01}, {}, "leaves one of its two parts"),
+        ({"method": "split_batchnorm", "ratio": 0.15}, {}, "fewer than 2 real images or others"),
     ],
 )
 def test_impossible_arms_are_named(entry, change, words):
@@ -134,11 +276,23 @@ def test_impossible_arms_are_named(entry, change, words):
     assert "\n" not in problem
 
 
-def test_networks_without_batchnorm_are_refused_where_it_is_needed(monkeypatch):
-    monkeypatch.setitem(arms.METHODS, "split", arms.Method("real_only", needs_batchnorm=True))
-    monkeypatch.setitem(arms.BACKBONES, "plain", arms.Backbone(has_batchnorm=False, smallest=8))
-    assert arms.problem({"name": "a", "method": "split"}, SECTION, CHANNELS) is None
-    assert "no BatchNorm" in arms.problem({"name": "a", "method": "split", "backbone": "plain"}, SECTION, CHANNELS)
+@pytest.mark.parametrize(
+    ("entry", "size", "words"),
+    [
+        ({"method": "split_batchnorm", "backbone": "swin_t"}, 32, "it has no BatchNorm"),
+        ({"method": "pool", "backbone": "swin_t"}, 32, None),
+        ({"method": "pool", "backbone": "swin_t"}, 34, "multiple of 4 px"),
+        ({"method": "pool", "backbone": "vit_b_16"}, 40, "multiple of 16 px, not 40"),
+        ({"method": "pool", "backbone": "vit_b_16"}, 48, None),
+        ({"method": "pool", "loss": "arcface"}, 16, None),
+        ({"method": "real_only", "backbone": "resnet18", "weights": "nowhere.pth"}, 32, "there is no such file"),
+        ({"method": "real_only", "backbone": "resnet18", "weights": __file__, "frozen": True}, 32, None),
+        ({"method": "split_batchnorm", "backbone": "resnet18", "weights": __file__, "frozen": True}, 32, "frozen"),
+    ],
+)
+def test_which_networks_go_with_what(entry, size, words):
+    problem = arms.problem({"name": "a"} | entry, SECTION, CHANNELS, size)
+    assert problem is None if words is None else words in problem
 
 
 def test_only_what_acts_in_an_arm_is_part_of_it():
@@ -147,6 +301,13 @@ def test_only_what_acts_in_an_arm_is_part_of_it():
     assert "alpha" not in pool
     assert "control" not in pool
     assert arms.effective({"name": "p", "method": "mix_loss"}, SECTION)["alpha"] == SECTION["alpha"]
+    assert pool["losses"] == {}
+    arcface = arms.effective({"name": "p", "method": "real_only", "loss": "arcface"}, SECTION)
+    assert arcface["losses"] == {"arcface": SECTION["losses"]["arcface"]}
+    assert (arms.cosine_scale(arcface), arms.cosine_scale(pool)) == (30.0, None)
+    strong = arms.effective({"name": "p", "method": "strong_augment"}, SECTION)
+    assert strong["augment"] == SECTION["augment"] | {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4}
+    assert "strong" not in pool
 
 
 def test_description_of_arms_needs_no_torch():

@@ -12,20 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arms_data import SECTION, cells, write_fold
+from arms_data import ENTRIES, SECTION, cells, write_fold
 
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib import arms, backbones, classifier_file, fold_table, metrics, training
 from workflow_scripts.lib.dataset import ImageSet, write_images
 from workflow_scripts.lib.predictions import read_predictions
 from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.stage import UserError
 
-ALL = [
-    {"name": name, "method": name} | ({"plan": "p"} if method.needs_plan else {})
-    for name, method in arms.METHODS.items()
-]
+# Every kind of partner images that needs something of the stage, and each study's own methods.
+FINISHED = ("real_only", "synthetic_only", "pool", "resample_real", "mix_loss", "mix_representation_real", "filtered")
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +33,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def command(paths, folder, strategies_list, section=SECTION, seed=1):
+def command(paths, folder, strategies_list, section=SECTION, seed=1, baseline=None):
     settings = {"strategies": strategies_list, "train_classifier": section, "threads": 1}
     return [
         "--images", str(paths["images"]), "--folds", str(paths["folds"]), "--repeat", "0", "--fold", "0",
         "--synthetic", f"p={paths['synthetic']}", "--arms-dir", str(folder), "--manifest", str(folder / "batch0.json"),
         "--seed", str(seed), "--settings", json.dumps(settings), "--log", str(folder / "log.txt"),
+        *(["--baseline", str(baseline)] if baseline else []),
     ]  # fmt: skip
 
 
@@ -56,14 +54,16 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arms")
     torch.set_num_threads(1)
     paths = write_fold(folder)
-    return paths, folder / "arms", run(paths, folder / "arms", ALL)
+    run(paths, folder / "first", [ENTRIES["real_only"]])
+    chosen = [ENTRIES[name] for name in FINISHED]
+    return paths, folder / "arms", run(paths, folder / "arms", chosen, baseline=folder / "first" / "batch0.json")
 
 
 def test_every_arm_is_written_with_ids_and_equal_effort(finished):
     paths, folder, entries = finished
     with ImageSet(paths["images"]) as source:
         ids, labels = source.ids, source.labels(None, "inspect")
-    for name in arms.METHODS:
+    for name in FINISHED:
         found = read_predictions(folder / entries[name]["predictions"])
         for role, part in found.parts.items():
             rows = fold_table.rows(paths["folds"], 0, ids, role)
@@ -71,7 +71,7 @@ def test_every_arm_is_written_with_ids_and_equal_effort(finished):
             assert np.array_equal(part.labels, labels[rows])
         numbers = found.numbers
         assert numbers["images_seen"] == numbers["real_seen"] + numbers["synthetic_seen"] == 12 * 8
-        uses_synthetic = arms.METHODS[name].partners == arms.SYNTHETIC
+        uses_synthetic = arms.METHODS[name].partners in (arms.SYNTHETIC, arms.FILTERED)
         assert (numbers["synthetic_seen"] > 0) == uses_synthetic
         assert list(found.history["step"]) == [4, 8, 12]
         best = found.history["validation_map"].max()
@@ -85,10 +85,11 @@ def test_provenance_says_what_was_read_and_inherits_the_generators(finished):
     with ImageSet(paths["images"]) as source:
         ids = source.ids
     role = {name: set(fold_table.rows(paths["folds"], 0, ids, name)) for name in ("train", "validation", "test")}
-    record = Provenance.from_json(read_predictions(folder / entries["pool"]["predictions"]).provenance)
-    assert set(record.of("fit")) == role["train"]
-    assert set(record.of("select")) == role["validation"]
-    assert set(record.of("score")) == role["test"]
+    for name in ("pool", "filtered"):
+        record = Provenance.from_json(read_predictions(folder / entries[name]["predictions"]).provenance)
+        assert set(record.of("fit")) == role["train"]
+        assert set(record.of("select")) == role["validation"]
+        assert set(record.of("score")) == role["test"]
     fitted = Provenance.from_json(classifier_file.read(folder / "pool" / "classifier.safetensors").provenance)
     assert not len(fitted.of("score")), "test images are read when training is over"
 
@@ -125,7 +126,7 @@ def test_a_generator_fitted_on_test_rows_is_not_forgotten(finished, tmp_path):
     images, labels = cells(10, 5)
     with write_images(paths["synthetic"], channels, classes, 16, {"provenance": record.to_json()}) as writer:
         writer.append(images, labels, [f"syn-{index}" for index in range(10)], ["synthetic"] * 10)
-    run(paths, tmp_path / "arms", [ALL[1]], SECTION | {"steps": 3})
+    run(paths, tmp_path / "arms", [ENTRIES["synthetic_only"]], SECTION | {"steps": 3})
     found = read_predictions(tmp_path / "arms" / "synthetic_only" / "predictions.h5")
     assert set(test[:2]) <= set(Provenance.from_json(found.provenance).of("fit"))
 
@@ -155,50 +156,6 @@ def test_prediction_is_in_evaluation_mode_and_leaves_training_as_it_was():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def observe(monkeypatch, settings, real, partners, seed=5):
-    """Initial weights, and the real images that each step is given."""
-    seen, initial = [], {}
-    original = training.Source.batch
-
-    def spy(self, step, count):
-        batch = original(self, step, count)
-        if self.name == "real":
-            seen.append(batch.images.clone())
-        return batch
-
-    def start(self, *args, **more):
-        made(self, *args, **more)
-        initial.update({name: value.clone() for name, value in self.network.state_dict().items()})
-
-    made = training.Trainer.__init__
-    monkeypatch.setattr(training.Source, "batch", spy)
-    monkeypatch.setattr(training.Trainer, "__init__", start)
-    training.train(settings, real, partners, real, seed, Resume(Path(os.devnull), "none"))
-    monkeypatch.undo()
-    return initial, seen
-
-
-def test_arms_are_paired(monkeypatch):
-    monkeypatch.setattr(Resume, "load", lambda self: None)
-    real = training.Images(*cells(24, 1))
-    made = training.Images(*cells(10, 2), synthetic=True)
-    short = SECTION | {"steps": 4, "checkpoints": 1}
-    runs = {}
-    for entry in ALL:
-        if entry["method"] != "synthetic_only":
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Resume, "load", lambda self: None)
-                patch.setattr(Resume, "save", lambda self, state: None)
-                runs[entry["name"]] = observe(patch, arms.effective(entry, short), real, made)
-    weights, batches = runs["real_only"]
-    assert len(batches) == 4
-    assert not torch.equal(batches[0], batches[1])
-    for other_weights, others in runs.values():
-        assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
-        for full, first in zip(batches, others, strict=True):
-            assert torch.allclose(full[: len(first)], first, atol=1e-6)
-
-
 def test_partners_are_drawn_independently_of_the_real_images():
     images, labels = cells(40, 1)
     mean, std = training.statistics(images)
@@ -218,7 +175,7 @@ def test_order_is_the_same_from_any_step():
 
 
 def test_lambdas_are_beta_and_shared():
-    settings = arms.effective(ALL[4], SECTION | {"batch": 512})
+    settings = arms.effective(ENTRIES["mix_loss"], SECTION | {"batch": 512})
     real = training.Images(*cells(8, 1))
     step = training.Trainer(settings, real, real, 5, torch.device("cpu")).step
     values = []
@@ -231,38 +188,10 @@ def test_lambdas_are_beta_and_shared():
     assert float(values.var()) == pytest.approx(1 / (4 * 1.6), rel=0.05)
 
 
-@pytest.mark.parametrize(("kind", "save_every"), [("mix_representation", 60.0), ("pool", 60.0), ("mix_loss", 0.0)])
-def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, kind, save_every):
-    monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", str(save_every))
-    entry = next(entry for entry in ALL if entry["name"] == kind)
-    settings = arms.effective(entry, SECTION | {"steps": 9, "checkpoints": 3})
-    real, made = training.Images(*cells(40, 1)), training.Images(*cells(20, 2), synthetic=True)
-    check = training.Images(*cells(20, 3))
-    whole = training.train(settings, real, made, check, 5, Resume(tmp_path / "a.pt", "d"))
-
-    def killed(step, numbers):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        training.train(settings, real, made, check, 5, Resume(tmp_path / "b.pt", "d"), killed)
-    steps = []
-    again = training.train(settings, real, made, check, 5, Resume(tmp_path / "b.pt", "d"), lambda n, _: steps.append(n))
-    # From the checkpoint after step 3, or, saved after every step, from the middle between two checkpoints.
-    assert steps[0] == (4 if save_every else 6)
-    assert all(torch.equal(whole.weights[name], again.weights[name]) for name in whole.weights)
-    for name in training.HISTORY:
-        if name != "seconds":
-            assert whole.history[name] == again.history[name], name
-    assert {k: v for k, v in whole.numbers.items() if k != "seconds"} == {
-        k: v for k, v in again.numbers.items() if k != "seconds"
-    }
-
-
 def test_sigkill_then_the_same_command(tmp_path):
     paths = write_fold(tmp_path)
     section = SECTION | {"steps": 160, "checkpoints": 40}
-    arguments = command(paths, tmp_path / "killed", ALL[:1], section)
+    arguments = command(paths, tmp_path / "killed", [ENTRIES["real_only"]], section)
     root = Path(__file__).resolve().parents[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "workflow_scripts.train_classifier", *arguments], cwd=root,
@@ -276,8 +205,8 @@ def test_sigkill_then_the_same_command(tmp_path):
     process.wait()
     assert resume.exists(), "killed while it trained"
     assert not (tmp_path / "killed" / "real_only" / "classifier.safetensors").exists()
-    run(paths, tmp_path / "killed", ALL[:1], section)
-    run(paths, tmp_path / "whole", ALL[:1], section)
+    run(paths, tmp_path / "killed", [ENTRIES["real_only"]], section)
+    run(paths, tmp_path / "whole", [ENTRIES["real_only"]], section)
     assert "going on from" in (tmp_path / "killed" / "log.txt").read_text()
     first, second = (
         classifier_file.read(tmp_path / name / "real_only" / "classifier.safetensors") for name in ("killed", "whole")
@@ -293,11 +222,11 @@ def stamps(folder):
 
 def test_only_what_changed_is_trained_again(tmp_path):
     paths, folder = write_fold(tmp_path), tmp_path / "arms"
-    chosen = [ALL[0], ALL[2] | {"control": "resample_real"}, ALL[4]]
+    chosen = [ENTRIES["real_only"], ENTRIES["pool"] | {"control": "resample_real"}, ENTRIES["mix_loss"]]
     run(paths, folder, chosen, SECTION | {"steps": 3})
     before = stamps(folder)
     # Another order, other batches of arms, another control: nothing to do.
-    entries = run(paths, folder, [ALL[4], ALL[2]], SECTION | {"steps": 3})
+    entries = run(paths, folder, [ENTRIES["mix_loss"], ENTRIES["pool"]], SECTION | {"steps": 3})
     assert [entry["reused"] for entry in entries.values()] == [True, True]
     assert stamps(folder) == before
     # alpha acts in mix_loss alone.
@@ -325,7 +254,7 @@ def test_other_code_data_roles_or_seed_are_another_task(tmp_path, monkeypatch):
     paths, folder, short = write_fold(tmp_path), tmp_path / "arms", SECTION | {"steps": 3}
 
     def reused(seed=1):
-        return run(paths, folder, ALL[1:2], short, seed=seed)["synthetic_only"]["reused"]
+        return run(paths, folder, [ENTRIES["synthetic_only"]], short, seed=seed)["synthetic_only"]["reused"]
 
     assert [reused(), reused(), reused(seed=2), reused(seed=2)] == [False, True, False, True]
     paths["folds"].write_text(paths["folds"].read_text().replace(",validation", ",calibration", 1))
@@ -340,9 +269,9 @@ def test_other_code_data_roles_or_seed_are_another_task(tmp_path, monkeypatch):
 
 def test_weights_of_another_task_are_not_asked(tmp_path):
     paths, folder = write_fold(tmp_path), tmp_path / "arms"
-    run(paths, folder, ALL[:1], SECTION | {"steps": 3})
+    run(paths, folder, [ENTRIES["real_only"]], SECTION | {"steps": 3})
     fold = stage_program.Fold(paths["images"], paths["folds"], 0, 0)
-    arm = stage_program.Arm(arms.effective(ALL[0], SECTION), "other", folder / "real_only", None)
+    arm = stage_program.Arm(arms.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
     with pytest.raises(UserError, match="another run"):
         stage_program.predict_arm(arm, fold)
 
@@ -350,7 +279,7 @@ def test_weights_of_another_task_are_not_asked(tmp_path):
 def test_the_classifier_learns(tmp_path):
     paths = write_fold(tmp_path, count=300)
     section = SECTION | {"steps": 60, "batch": 32, "checkpoints": 2, "learning_rate": 0.005}
-    run(paths, tmp_path / "arms", [ALL[0], ALL[6]], section)
+    run(paths, tmp_path / "arms", [ENTRIES["real_only"], ENTRIES["mix_representation"]], section)
     for name in ("real_only", "mix_representation"):
         part = read_predictions(tmp_path / "arms" / name / "predictions.h5").parts["test"]
         assert training.mean_average_precision(part.logits, part.labels) > 0.9
@@ -366,13 +295,13 @@ def test_the_classifier_learns(tmp_path):
 def test_missing_inputs_are_named(tmp_path, capsys, change, words):
     paths = write_fold(tmp_path)
     change(paths)
-    assert stage_program.main(command(paths, tmp_path / "arms", [ALL[1]])) == 1
+    assert stage_program.main(command(paths, tmp_path / "arms", [ENTRIES["synthetic_only"]])) == 1
     assert words in capsys.readouterr().err
 
 
 def test_a_plan_without_a_set_is_named(tmp_path, capsys):
     paths = write_fold(tmp_path)
-    assert stage_program.main(command(paths, tmp_path / "arms", [ALL[1] | {"plan": "other"}])) == 1
+    assert stage_program.main(command(paths, tmp_path / "arms", [ENTRIES["synthetic_only"] | {"plan": "other"}])) == 1
     assert "other" in capsys.readouterr().err
 
 
@@ -401,3 +330,35 @@ def test_learning_rate_rises_and_falls():
     assert rates.index(max(rates)) == 19
     assert all(before > after for before, after in itertools.pairwise(rates[19:]))
     assert 0 < rates[-1] < 0.001
+
+
+def test_what_asks_the_baseline_is_trained_again_with_another_one(finished, tmp_path, capsys):
+    paths, short = finished[0], SECTION | {"steps": 3}
+    asking, asked = [ENTRIES["filtered"]], [tmp_path / name / "batch0.json" for name in ("one", "other")]
+    for seed, manifest in enumerate(asked):
+        run(paths, manifest.parent, [ENTRIES["real_only"]], short, seed=seed)
+    found = [
+        run(paths, tmp_path / "arms", asking, short, baseline=manifest)["filtered"]["reused"]
+        for manifest in (asked[0], asked[0], asked[1])
+    ]
+    assert found == [False, True, False]
+    # An arm that asks nothing does not mind.
+    kept = [run(paths, tmp_path / "arms", [ENTRIES["pool"]], short, baseline=m)["pool"]["reused"] for m in asked]
+    assert kept == [False, True]
+    assert stage_program.main(command(paths, tmp_path / "arms", asking, short)) == 1
+    assert "--baseline" in capsys.readouterr().err
+    asked[0].write_text("{}")
+    assert stage_program.main(command(paths, tmp_path / "arms", asking, short, baseline=asked[0])) == 1
+    assert "is not a list of arms" in capsys.readouterr().err
+
+
+def test_the_baseline_of_another_fold_is_refused(finished, tmp_path, capsys):
+    run(finished[0], tmp_path / "one", [ENTRIES["real_only"]], SECTION | {"steps": 3})
+    saved = tmp_path / "one" / "real_only" / "classifier.safetensors"
+    found = classifier_file.read(saved)
+    found.fold = 1
+    classifier_file.write(saved, found)
+    manifest = tmp_path / "one" / "batch0.json"
+    arguments = command(finished[0], tmp_path / "arms", [ENTRIES["weighted"]], baseline=manifest)
+    assert stage_program.main(arguments) == 1
+    assert "repeat 0, fold 0" in capsys.readouterr().err

@@ -8,91 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.generating import CLASSES, MINIMAL, PLAN, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
-from workflow_scripts.lib import fold_table, generator_file, generator_training, label_plans
-from workflow_scripts.lib.dataset import ImageSet, write_images
+from workflow_scripts.lib import generator_file, generator_training, label_plans
+from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.generator_training import Examples, Pixels
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.stage import UserError
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
-
-UNET = {
-    "name": "unet",
-    "network": "unet",
-    "widths": [16, 16],
-    "blocks": [1, 1],
-    "objective": "edm",
-    "pixels": "standardised",
-    "labels": "multi_hot",
-    "label_sampling": "as_train",
-    "label_dropout": 0.2,
-    "turn_images": True,
-    "steps": 12,
-    "batch": 8,
-    "learning_rate": 0.02,
-    "warmup": 0.1,
-    "decay": True,
-    "beta1": 0.9,
-    "beta2": 0.99,
-    "gradient_limit": 1.0,
-    "ema_width": 0.1,
-}
-MINIMAL = UNET | {
-    "name": "minimal",
-    "network": "minimal",
-    "objective": "epsilon_linear",
-    "pixels": "unit",
-    "labels": "single",
-    "label_dropout": 0,
-    "decay": False,
-    "ema_width": 0,
-}
-PLAN = {
-    "name": "plan",
-    "generator": "unet",
-    "labels": "as_train",
-    "count": 10,
-    "sampler": "dpmpp_2m",
-    "evaluations": 4,
-    "guidance": {"scale": 2.0, "interval": [0.1, 10.0]},
-    "clip": True,
-    "batch": 4,
-}
-CLASSES = ["a", "b", "c"]
-
-
-def make_data(folder, n=40, channels=4, size=16):
-    rng = np.random.default_rng(0)
-    labels = (rng.random((n, 3)) < 0.4).astype(np.uint8)
-    labels[np.arange(n), rng.integers(3, size=n)] = 1
-    images = rng.integers(0, 60, (n, channels, size, size)).astype(np.uint8)
-    images[labels[:, 0] == 1] += 100
-    ids = np.array([f"im{i}" for i in range(n)])
-    names = [f"ch{c}" for c in range(channels)]
-    with write_images(folder / "images.h5", names, CLASSES, size) as writer:
-        writer.append(images, labels, ids, ids)
-    roles = np.array([["train"] if i % 4 else ["test"] for i in range(n)], dtype=object)
-    fold_table.write(folder / "folds.csv", ids, ids, roles)
-    return images, labels
-
-
-def train_line(folder, settings, out="g.safetensors", seed=5):
-    return [
-        *("--images", str(folder / "images.h5"), "--folds", str(folder / "folds.csv"), "--repeat", "0", "--fold", "0"),
-        *("--seed", str(seed), "--out", str(folder / out), "--history", str(folder / f"{out}.csv")),
-        *("--settings", json.dumps({"threads": 1} | settings), "--log", str(folder / "log.txt")),
-    ]
-
-
-def sample_line(folder, settings, generator="g.safetensors", out="s.h5", seed=6):
-    return [
-        *("--generator", str(folder / generator), "--images", str(folder / "images.h5")),
-        *("--folds", str(folder / "folds.csv"), "--repeat", "0", "--fold", "0", "--seed", str(seed)),
-        *("--out", str(folder / out)),
-        *("--settings", json.dumps({"threads": 1} | settings), "--log", str(folder / "log.txt")),
-    ]
 
 
 @pytest.fixture
@@ -159,7 +84,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("settings", [UNET, MINIMAL | {"label_sampling": "balanced"}])
+@pytest.mark.parametrize("settings", [UNET, UNET | {"given_share": 0.5}, MINIMAL | {"label_sampling": "balanced"}])
 def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, settings):
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     images, labels = make_data(tmp_path)
@@ -335,9 +260,11 @@ def test_label_plans():
 def test_plans_that_plan_nothing_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match="target"):
-        label_plans.planned({"name": "p", "labels": "tail_fill", "count": 5, "target": 1}, np.eye(3, dtype="u1"), rng)
+        label_plans.planned(
+            {"name": "p", "labels": "tail_fill", "count": 5, "target": 1}, np.eye(3, dtype="u1"), rng, None
+        )
     with pytest.raises(UserError, match="no training image"):
-        label_plans.planned({"name": "p", "labels": "as_train", "count": 5}, np.zeros((3, 3), "u1"), rng)
+        label_plans.planned({"name": "p", "labels": "as_train", "count": 5}, np.zeros((3, 3), "u1"), rng, None)
 
 
 def test_a_black_channel_does_not_break_training(tmp_path):

@@ -27,10 +27,10 @@ RULES_AFTER = {
     "train_ddpm": {"sample_ddpm", "plot_training", "certify_leaks"},
     "sample_ddpm": {"train_classifier", "assess_synthetic", "plot_images", "certify_leaks"},
     "train_judge": {"assess_synthetic"},
-    "assess_synthetic": {"report"},
+    "assess_synthetic": {"plot_images", "report"},
     # Arms do not need what was declared: a change of the analysis trains nothing again.
     "declare_analysis": {"aggregate_metrics"},
-    "train_classifier": {"aggregate_metrics", "certify_leaks", "plot_training", "report"},
+    "train_classifier": {"aggregate_metrics", "assess_synthetic", "certify_leaks", "plot_training", "report"},
     "aggregate_metrics": {"certify_leaks", "plot_arms", "report"},
     "certify_leaks": {"report"},
     "plot_data": {"report"},

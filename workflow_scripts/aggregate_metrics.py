@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,14 @@ def aggregate_metrics(
     rule = Rule(analysis["threshold_rule"], analysis["minimum_calibration_groups"], analysis["refit_thresholds"])
     metric_rows, comparison_rows, threshold_rows, checked = [], [], [], []
     for level in scoring.LEVELS:
-        cells = {name: found.cells(name, level) for name in found.arms}
-        stage.log.info("%d arms per %s: %d draws", len(cells), level, analysis["draws"])
-        summaries = comparisons.summarise_all(cells, rule, weights, judged, threads)
+        stage.log.info("%d arms per %s: %d draws", len(found.arms), level, analysis["draws"])
+        cells = partial(found.cells, level=level)
+        summaries = comparisons.summarise_all(found.arms, cells, rule, weights, judged, threads)
         for name, summary in summaries.items():
             metric_rows += comparisons.metric_rows(
                 name, summary, level, found.classes, judged, counts[level], analysis, seed
             )
-            threshold_rows += _threshold_rows(name, cells[name], rule, level, found.classes)
+            threshold_rows += _threshold_rows(name, cells(name), rule, level, found.classes)
         comparison_rows += comparisons.macro_rows(summaries, analysis, strategies, level, seed)
         comparison_rows += comparisons.class_rows(summaries, analysis, strategies, level, found.classes, judged, seed)
         if level == analysis["level"]:

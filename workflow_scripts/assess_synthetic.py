@@ -1,13 +1,21 @@
-"""assess_synthetic: do generated images show what they were asked to show?
+"""assess_synthetic: how good is a synthetic set, beside real images of groups that its generator never saw?
 
-A judge (a classifier) scores the synthetic set of one plan against the labels asked for, and beside it the fold's real
-images that the generator never saw, class by class: average precision (whose chance level is the prevalence) and area
-under the ROC curve (whose chance level is 0.5).
+Held-out real images are those that neither the generator nor a network asked here was fitted or selected on, by what
+their files recorded. Four files are written for a plan:
+
+    {plan}.assess.csv     a judge's average precision (chance: the prevalence) and area under the ROC curve (chance:
+                          0.5) on real and on generated images, class by class
+    {plan}.fidelity.csv   distances in an encoder's features and in plain pixels, label agreement by the baseline, and
+                          the share of authentic images: each figure with its floor, its ceilings and intervals; for
+                          all images, each class and each combination (lib/assessment.py)
+    {plan}.closest.csv    the generated images that lie closest to a training image
+    {plan}.assess.json    which networks were asked, what is known of them, and what to be wary of
 
 Example:
     python -m workflow_scripts.assess_synthetic --synthetic synthetic/as_train.h5 --images images.h5 \\
-        --folds folds.csv --repeat 0 --fold 0 --judge judge.safetensors --out as_train.assess.csv \\
-        --settings '{"judge": "independent", "threads": 1}'
+        --folds folds.csv --repeat 0 --fold 0 --seed 1 --judge judge.safetensors --baseline arms/batch0.json \\
+        --scores as_train.assess.csv --fidelity as_train.fidelity.csv --closest as_train.closest.csv \\
+        --about as_train.assess.json --settings '{"judge": "independent", "baseline": "real_only", "threads": 1, ...}'
 """
 
 from __future__ import annotations
@@ -15,19 +23,51 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import classifier_file, fold_table, folds, hardware, metrics, stage
-from workflow_scripts.lib.dataset import ImageSet, select_channels
-from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib import (
+    assessment,
+    classifier_file,
+    encoders,
+    fold_table,
+    folds,
+    hardware,
+    memorisation,
+    metrics,
+    spectra,
+    stage,
+)
+from workflow_scripts.lib.assessment import Answered, Described
+from workflow_scripts.lib.dataset import ImageSet, Part
+from workflow_scripts.lib.encoders import Encoder
+from workflow_scripts.lib.files import atomic, write_json
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.seeds import derive
 
-# Images that neither the generator nor the judge was fitted to. An arm of the fold has chosen its checkpoint on
-# the validation part; an independent judge has not.
-UNSEEN = {"independent": (folds.VALIDATION, folds.CALIBRATION, folds.TEST), "arm": (folds.CALIBRATION, folds.TEST)}
+HELD_OUT = (folds.VALIDATION, folds.CALIBRATION, folds.TEST)
+
+
+@dataclass
+class World:
+    """The images that are compared."""
+
+    held_out: Part
+    train: Part  # what the generator was fitted on
+    made: Part
+    given: list[int]  # channels that the plan took from training images
+    references: np.ndarray | None  # ids (n,) of these training images
+    classes: list[str]
+    channels: list[str]
+
+    @property
+    def own(self) -> np.ndarray:
+        """Groups of the generated images: they are independent of each other, but for common reference channels."""
+        return np.arange(len(self.made)) if self.references is None else self.references
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,52 +78,183 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--folds", type=Path, required=True, help="the table of roles")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     out.add_argument("--fold", type=int, required=True, help="number of the fold")
+    out.add_argument("--seed", type=int, required=True, help="seed of the run")
     out.add_argument("--judge", type=Path, required=True, help="a classifier, or a list of arms with settings.judge")
-    out.add_argument("--out", type=Path, required=True, help="the table to write")
+    out.add_argument("--baseline", type=Path, required=True, help="a list of arms with settings.baseline")
+    out.add_argument("--scores", type=Path, required=True, help="table of the judge's scores to write")
+    out.add_argument("--fidelity", type=Path, required=True, help="table of distances to write")
+    out.add_argument("--closest", type=Path, required=True, help="table of the closest pairs to write")
+    out.add_argument("--about", type=Path, required=True, help="what is known of the networks asked (JSON), to write")
     return out.parse_args(argv)
 
 
-def assess_synthetic(
-    synthetic: Path, images: Path, table: Path, repeat: int, fold: int, judge: Path, out: Path, settings: dict[str, Any]
-) -> None:
-    """Write the judge's scores on generated and on real images, a row a class."""
+def assess_synthetic(args: argparse.Namespace) -> None:
+    """Write the four files of one plan."""
+    settings = args.settings
     hardware.use_threads(settings["threads"])
-    classifier = classifier_file.read(_judge_file(judge, settings["judge"]))
-    with ImageSet(images) as source:
-        roles = fold_table.read(table, fold, source.ids)
-        unseen = UNSEEN["arm" if judge.suffix == ".json" else "independent"]
-        real = source.read(np.flatnonzero(np.isin(roles, unseen)), "inspect")
+    with ImageSet(args.images) as source:
         classes, channels = source.classes, source.channels
-    with ImageSet(synthetic) as source:
-        made = source.read(None, "inspect")
-    if classifier.classes != classes or not set(classifier.channels) <= set(channels):
-        raise stage.UserError(
-            f"{judge} judges classes {', '.join(classifier.classes)} of channels {', '.join(classifier.channels)}; "
-            f"{images} has classes {', '.join(classes)} of channels {', '.join(channels)}"
-        )
-    network = classifier.network(hardware.device())
-    scores = {
-        name: classifier_file.predict(
-            network, select_channels(part.images, channels, classifier.channels), classifier.mean, classifier.std
-        )
-        for name, part in (("real", real), ("generated", made))
-    }
+    baseline = _classifier(args.baseline, settings["baseline"], "baseline", classes, channels)
+    # The same file is the same network, and is asked once.
+    independent = settings["judge"] != settings["baseline"]
+    judge = _classifier(args.judge, settings["judge"], "judge", classes, channels) if independent else baseline
+    fixed = {"baseline": baseline, "judge": judge}.get(str(settings["encoder"]))
+    world = _world(args, [network for network in (baseline, judge, fixed) if network is not None])
+    encoder = fixed or encoders.own(settings["encoder"], channels, world.train.images)
+    seed = derive(args.seed, args.repeat, args.fold, "assess", args.synthetic.stem)
+    place = {"repeat": args.repeat, "fold": args.fold, "plan": args.synthetic.stem}
+    _write(args.scores, judged(world, judge, place | {"judge": settings["judge"]}))
+    rows = fidelity_rows(world, encoder, baseline, settings, seed)
+    found, shares = assessment.copies(
+        world.made.images, world.own, world.held_out.images, world.held_out.groups, world.train.images, world.given,
+        encoder.encode, settings, seed,
+    )  # fmt: skip
+    about = next({key: row[key] for key in row if key not in ("measure", "contender", "value", "low", "high")}
+                 for row in rows)  # fmt: skip
+    rows += [
+        assessment.row(about | {"images": len(world.made)}, measure, contender, estimate)
+        for measure, by in shares.items()
+        for contender, estimate in by.items()
+    ]
+    _write(args.fidelity, [place | {"encoder": encoder.name} | row for row in rows])
+    _write(args.closest, [place | row for row in closest(world, found, settings["pairs"])])
+    write_json(args.about, place | described(world, encoder, judge, baseline, settings))
+    told = {(row["measure"], row["contender"]): row["value"] for row in rows if row["scope"] == "all"}
+    stage.log.info(
+        "Fréchet distance %.4f (floor %.4f, noise %.4f), authentic in pixels %.1f %% (held-out real: %.1f %%)",
+        *(told["frechet", name] for name in ("generated", "floor", "noise")),
+        *(100 * told["authentic_pixels", name] for name in ("generated", "floor")),
+    )
+
+
+def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
+    """The three sets of images; held out is what no network and no plan has seen, nor a relative of it."""
+    with ImageSet(args.synthetic) as source:
+        made, inherited = source.read(None, "inspect"), source.inherited()
+        plan = json.loads(source.attrs.get("plan", "{}"))
+        references = source.column("reference") if "reference" in source.columns() else None
+        theirs = (source.channels, source.classes)
+    with ImageSet(args.images) as source:
+        if theirs != (source.channels, source.classes):
+            raise stage.UserError(
+                f"{args.synthetic} has other channels or classes than {args.images}: delete it and run again"
+            )
+        roles = fold_table.read(args.folds, args.fold, source.ids)
+        records = [record for record in (inherited, *(network.fitted for network in networks)) if record is not None]
+        seen = _rows_seen(records, source, args.images)
+        held = np.isin(roles, HELD_OUT) & ~np.isin(source.groups, source.groups[seen])
+        fitted = np.zeros(len(source), dtype=bool)
+        fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == folds.TRAIN)] = True
+        if not held.any() or not fitted.any():
+            raise stage.UserError(f"{args.folds} leaves no held-out or no train image in fold {args.fold} to compare")
+        given = [source.channels.index(name) for name in plan.get("given") or [] if name in source.channels]
+        return World(
+            source.read(np.flatnonzero(held), "inspect"), source.read(np.flatnonzero(fitted), "inspect"), made,
+            given, references, source.classes, source.channels,
+        )  # fmt: skip
+
+
+def _rows_seen(records: list[Provenance], source: ImageSet, path: Path) -> np.ndarray:
+    seen = np.zeros(len(source), dtype=bool)
+    for record in records:
+        if (record.images, record.count) != (source.digest, len(source)):
+            raise stage.UserError(
+                f"a network or a synthetic set was made from another image set than {path}: run again"
+            )
+        for purpose in ("fit", "select"):
+            seen[record.of(purpose)] = True
+    return np.flatnonzero(seen)
+
+
+def judged(world: World, judge: Encoder, place: dict[str, Any]) -> list[dict[str, Any]]:
+    """The judge's scores on generated and on real images, a row a class."""
+    parts = (("real", world.held_out), ("generated", world.made))
+    scores = {name: judge.decide(judge.encode(part.images)) for name, part in parts}
     rows = []
-    for kind, name in enumerate(classes):
-        row: dict[str, Any] = {
-            "repeat": repeat, "fold": fold, "plan": synthetic.stem, "judge": settings["judge"], "class": name,
-        }  # fmt: skip
-        for which, part in (("real", real), ("generated", made)):
+    for kind, name in enumerate(world.classes):
+        row: dict[str, Any] = place | {"class": name}
+        for which, part in parts:
             truth = part.labels[:, kind].astype(bool)
             row[f"images_{which}"] = int(truth.sum())
             row[f"prevalence_{which}"] = float(truth.mean())
             row[f"ap_{which}"] = average_precision(scores[which][:, kind], truth)
             row[f"auc_{which}"] = roc_area(scores[which][:, kind], truth)
         rows.append(row)
-    with atomic(out) as part:
-        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.6g")
-    means = pd.DataFrame(rows)[["ap_real", "ap_generated"]].mean()
-    stage.log.info("mean AP of the judge: %.3f on real, %.3f on generated images", *means)
+    return rows
+
+
+def fidelity_rows(
+    world: World, encoder: Encoder, baseline: Encoder, settings: dict[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """The bracketed table."""
+    rng = np.random.default_rng(derive(seed, "spoiled"))
+    # Encoding more than is compared would be a waste; classes and combinations draw from these.
+    held, train = (_some(part, 4 * settings["images"], rng) for part in (world.held_out, world.train))
+    made = world.made
+    reference = assessment.describe(held.images, held.labels, held.groups, encoder)
+    others = {
+        assessment.GENERATED: assessment.describe(made.images, made.labels, world.own, encoder),
+        assessment.FLOOR: assessment.describe(train.images, train.labels, train.groups, encoder),
+    }
+
+    def answered(images: np.ndarray, of: Described) -> Answered:
+        features = of.features if encoder is baseline else baseline.encode(images)
+        return Answered(of.labels, of.groups, baseline.decide(features))
+
+    answers = {
+        assessment.GENERATED: answered(made.images, others[assessment.GENERATED]),
+        assessment.FLOOR: answered(held.images, reference),
+    }
+    for name, spoil in spectra.CEILINGS.items():
+        others[name] = assessment.describe(spoil(train.images, rng), train.labels, train.groups, encoder)
+        logits = baseline.decide(baseline.encode(spoil(held.images, rng)))
+        answers[name] = Answered(held.labels, reference.groups, logits)
+    return assessment.bracketed(reference, others, answers, world.classes, settings, seed)
+
+
+def _some(part: Part, most: int, rng: np.random.Generator) -> Part:
+    if len(part) <= most:
+        return part
+    chosen = np.sort(rng.choice(len(part), most, replace=False))
+    columns = (part.images, part.labels, part.ids, part.groups, part.rows)
+    return Part(*(values[chosen] for values in columns), part.provenance)
+
+
+def closest(world: World, found: dict[str, memorisation.Nearest], count: int) -> list[dict[str, Any]]:
+    """The pairs that lie closest for the distances between training images, in pixels and in features."""
+    rows = []
+    for measure, nearest in found.items():
+        # Equal ratios, such as those of exact copies, in the order of the set.
+        order = np.argsort(nearest.ratio, kind="stable")[:count]
+        for rank, index in enumerate(order.tolist()):
+            row = {"space": measure.removeprefix("authentic_"), "rank": rank + 1}
+            row |= {"generated": world.made.ids[index], "train": world.train.ids[nearest.train[index]]}
+            row |= {"turn": int(nearest.turn[index]), "distance": float(nearest.distance[index])}
+            row |= {"between_train": float(nearest.own[index]), "ratio": float(nearest.ratio[index])}
+            row |= {"authentic": bool(nearest.authentic[index])}
+            if world.references is not None:
+                row["reference"] = world.references[index]
+            rows.append(row)
+    return rows
+
+
+def described(
+    world: World, encoder: Encoder, judge: Encoder, baseline: Encoder, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What a reader of the tables must know."""
+    return {
+        "encoder": {"name": encoder.name, "kind": "baseline" if encoder is baseline else encoder.kind,
+                    "overlap": encoder.overlap},
+        "judge": "baseline" if judge is baseline else "independent",
+        "knows_train": encoder.fitted is not None,
+        "images": {"held_out": len(world.held_out), "train": len(world.train), "generated": len(world.made)},
+        "groups": {"held_out": len(np.unique(world.held_out.groups)), "train": len(np.unique(world.train.groups))},
+        "given": [world.channels[index] for index in world.given],
+        "shares_labels": bool(
+            np.abs(world.made.labels.mean(axis=0) - world.held_out.labels.mean(axis=0)).max(initial=0) < 0.1
+        ),
+        "settings": {key: settings[key] for key in ("images", "draws", "confidence", "smallest")},
+    }  # fmt: skip
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -103,25 +274,29 @@ def roc_area(scores: np.ndarray, truth: np.ndarray) -> float:
     return float(1 - (below + upto).mean() / 2 / len(positives))
 
 
-def _judge_file(path: Path, name: str) -> Path:
-    if path.suffix != ".json":
-        return path
-    listed = {arm["strategy"]: arm for arm in json.loads(path.read_text(encoding="utf-8"))["arms"]}
-    if name not in listed:
-        raise stage.UserError(f"{path} has no arm {name!r} to judge by")
-    return path.parent / listed[name]["classifier"]
+def _classifier(path: Path, name: str, kind: str, classes: list[str], channels: list[str]) -> Encoder:
+    if path.suffix == ".json":
+        listed = {arm["strategy"]: arm for arm in json.loads(path.read_text(encoding="utf-8"))["arms"]}
+        if name not in listed:
+            raise stage.UserError(f"{path} has no arm {name!r} to ask")
+        path = path.parent / listed[name]["classifier"]
+    read = classifier_file.read(path)
+    if read.classes != classes:
+        raise stage.UserError(
+            f"{path} knows the classes {', '.join(read.classes)}; the images have {', '.join(classes)}"
+        )
+    return encoders.of_classifier(read, kind, channels)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic(path) as part:
+        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.6g")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
-    return stage.run(
-        "assess_synthetic",
-        args,
-        lambda: assess_synthetic(
-            args.synthetic, args.images, args.folds, args.repeat, args.fold, args.judge, args.out, args.settings
-        ),
-    )
+    return stage.run("assess_synthetic", args, lambda: assess_synthetic(args))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ something not declared under `violations` fails the run.
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\
         --artefacts generators/unet.safetensors synthetic/as_train.h5 arms/batch0.json --thresholds analysis.json \\
-        --out leaks.csv --settings '{"violations": []}'
+        --out leaks.csv --settings '{"violations": [], "encoder": "baseline"}'
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ ALLOWED = {
 }
 # "not excluded": no overlap was found, but the proteins are unknown, so relatives of test images may be in other parts.
 CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
+# Of a network that the user brought along nobody here knows which images it has learned from.
+UNKNOWN = "pre-training overlap: unknown"
 
 
 @dataclass
@@ -119,6 +121,8 @@ def certify_leaks(
     checks += _check_scored(artefacts, ids, roles_of)
     for (repeat, fold), found in sorted(roles.items()):
         checks.append(_check_groups(repeat, fold, found, groups))
+        if isinstance(encoder := settings.get("encoder"), dict):
+            checks.append(_check_encoder(repeat, fold, encoder))
     if not checks:
         raise stage.UserError("there is nothing to certify: no artefact was given")
     with atomic(out) as part:
@@ -177,6 +181,12 @@ def _check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray)
         "folds.csv", repeat, fold, "one role a group", len(groups), "any", images, len(torn),
         LEAK if len(torn) else CLEAN,
     )  # fmt: skip
+
+
+def _check_encoder(repeat: int, fold: int, encoder: dict[str, Any]) -> Check:
+    # It fits and selects nothing: it only assesses synthetic sets. Its figures may still flatter what it knows.
+    name = f"encoder {encoder['architecture']} ({Path(encoder['weights']).name})"
+    return Check(name, repeat, fold, "pre-training", 0, "unknown", 0, 0, UNKNOWN)
 
 
 def _check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[Check]:

@@ -132,8 +132,6 @@ def _public(session: Session, listed: Path | None) -> tuple[str, list[str]]:
     if listed is None:
         raise stage.UserError("no manifest is given: data.table must name a CSV with Id and Target")
     kind = settings["url"].rpartition(".")[2].lower().replace("jpeg", "jpg")
-    if kind not in ("jpg", "png"):
-        raise stage.UserError(f"fetch_images.url = {settings['url']!r}: the address must end in .jpg or .png")
     try:
         check_url(Entry("x", "", 0, *"xxxxx").address(settings["url"], "x"))
     except Refused as error:

@@ -1,18 +1,22 @@
-"""plot_images: real images beside generated ones, class by class, as they come.
+"""plot_images: real images beside generated ones, class by class, as they come; and what looks most like a copy.
 
 For every class, and for the commonest combinations of classes, a strip of real images that nothing was fitted on (the
 fold's test part) and a strip of one plan's generated images: in colour, and below it the protein channel alone. No one
-chooses: images are sorted by id, and the first of each protein is taken until the strip is full. Written as svg, pdf
-and png under the stem of --out.
+chooses: images are put in an order drawn by the run's seed, and the first of each protein is taken until the strip is
+full. --pairs shows the generated images that lie closest to a training image, as assess_synthetic found them. Both are
+written as svg, pdf and png under the stems given.
 
 Example:
-    python -m workflow_scripts.plot_images --images images.h5 --folds folds.csv --fold 0 --synthetic as_train.h5 \\
-        --out figures/images_as_train.svg --settings '{"per_class": 5, "combinations": 3, "protein_channel": "green"}'
+    python -m workflow_scripts.plot_images --images images.h5 --folds folds.csv --fold 0 --seed 1 \\
+        --synthetic as_train.h5 --closest as_train.closest.csv --out figures/images_as_train.svg \\
+        --pairs figures/closest_as_train.svg \\
+        --settings '{"per_class": 5, "combinations": 3, "protein_channel": "green"}'
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -20,11 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from workflow_scripts.lib import figures, fold_table, folds, stage, tiles
-from workflow_scripts.lib.dataset import ImageSet, Part
-from workflow_scripts.lib.figures import MUTED
+from workflow_scripts.lib import figures, fold_table, folds, memorisation, stage, tiles
+from workflow_scripts.lib.dataset import ImageSet, Part, select_channels
+from workflow_scripts.lib.figures import LOSS, MUTED
+from workflow_scripts.lib.seeds import derive
+
+SPACES = {"pixels": "closest in pixels", "features": "closest in features of the encoder"}
+PAIRS_A_LINE = 5
 
 
 @dataclass
@@ -42,41 +51,83 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--images", type=Path, required=True, help="the real image set")
     p.add_argument("--folds", type=Path, required=True, help="roles of its images")
     p.add_argument("--fold", type=int, required=True, help="number of the fold")
+    p.add_argument("--seed", type=int, required=True, help="seed of the run")
     p.add_argument("--synthetic", type=Path, required=True, help="the generated image set")
+    p.add_argument("--closest", type=Path, required=True, help="table of the closest pairs")
     p.add_argument("--out", type=Path, required=True, help="figure to write")
+    p.add_argument("--pairs", type=Path, required=True, help="figure of the closest pairs to write")
     return p.parse_args(argv)
 
 
-def plot_images(images: Path, table: Path, fold: int, synthetic: Path, out: Path, settings: dict[str, Any]) -> None:
-    """Draw and save the panel of one fold and plan."""
-    with ImageSet(images) as real, ImageSet(synthetic) as generated:
+def plot_images(args: argparse.Namespace) -> None:
+    """Draw and save the figures of one fold and plan."""
+    settings = args.settings
+    with ImageSet(args.images) as real, ImageSet(args.synthetic) as generated:
         if (real.channels, real.classes) != (generated.channels, generated.classes):
-            raise stage.UserError(f"{synthetic} has other channels or classes than {images}: delete it and run again")
-        held = fold_table.rows(table, fold, real.ids, folds.TEST)
-        rows = collect(real, held, generated, settings)
+            raise stage.UserError(
+                f"{args.synthetic} has other channels or classes than {args.images}: delete it and run again"
+            )
+        held = fold_table.rows(args.folds, args.fold, real.ids, folds.TEST)
+        rng = np.random.default_rng(derive(args.seed, args.fold, "panel", args.synthetic.stem))
+        rows = collect(real, held, generated, rng, settings)
+        pairs = closest(args.closest, real, generated)
         channels = real.channels
     with figures.style():
-        figures.save(draw_panel(rows, channels, settings), out)
-    stage.log.info("%d rows of %d + %d images: %s", len(rows), settings["per_class"], settings["per_class"], out)
+        figures.save(draw_panel(rows, channels, settings), args.out)
+        figures.save(draw_pairs(pairs), args.pairs)
+    stage.log.info("%d rows of %d + %d images: %s", len(rows), settings["per_class"], settings["per_class"], args.out)
 
 
-def collect(real: ImageSet, held: np.ndarray, generated: ImageSet, settings: dict[str, Any]) -> list[Row]:
-    """The rows of the panel: each class by itself, then the commonest combinations among the held-out images."""
+def collect(
+    real: ImageSet, held: np.ndarray, generated: ImageSet, rng: np.random.Generator, settings: dict[str, Any]
+) -> list[Row]:
+    """The rows of the panel: each class by itself, then the combinations that both sides have most of."""
     labels, asked = real.labels(held, "inspect"), generated.labels(None, "inspect")
     wanted = [(name, np.eye(len(real.classes), dtype=np.uint8)[k]) for k, name in enumerate(real.classes)]
-    several = Counter(tuple(row) for row in labels.tolist() if sum(row) > 1)
+    seen, made = (Counter(tuple(row) for row in part.tolist() if sum(row) > 1) for part in (labels, asked))
     # Of equally common combinations the first in the order of classes.
-    common = sorted(several, key=lambda row: (-several[row], [-value for value in row]))[: settings["combinations"]]
-    for row in common:
+    common = sorted(seen | made, key=lambda row: (-min(seen[row], made[row]), -made[row], [-value for value in row]))
+    for row in common[: settings["combinations"]]:
         names = [name for name, on in zip(real.classes, row, strict=True) if on]
         wanted.append((" + ".join(names), np.array(row, dtype=np.uint8)))
     count, out = settings["per_class"], []
-    everything = np.arange(len(generated))
+    drawn, drawn_made, everything = rng.permutation(len(held)), rng.permutation(len(asked)), np.arange(len(asked))
     for title, target in wanted:
-        shown = held[tiles.choose(labels, target, real.ids[held], real.groups[held], count)]
-        made = everything[tiles.choose(asked, target, generated.ids, generated.ids, count)]
-        if len(shown) or len(made):
-            out.append(Row(title, _read(real, shown).images, _read(generated, made).images))
+        shown = held[tiles.choose(labels, target, drawn, real.groups[held], count)]
+        other = tiles.choose(asked, target, drawn_made, everything, count)
+        if len(shown) or len(other):
+            out.append(Row(title, _read(real, shown).images, _read(generated, other).images))
+    return out
+
+
+@dataclass
+class Pair:
+    """A generated image and the training image closest to it, both (C, H, W) of the channels that were compared."""
+
+    space: str
+    generated: np.ndarray
+    train: np.ndarray
+    ratio: float  # their distance by that of the training image to the nearest other one
+    authentic: bool
+    channels: list[str]
+
+
+def closest(table: Path, real: ImageSet, generated: ImageSet) -> list[Pair]:
+    """The pairs of the table, the generated image turned as it lies best on the other."""
+    rows = pd.read_csv(table, dtype={"generated": str, "train": str}, keep_default_na=False)
+    given = json.loads(generated.attrs.get("plan", "{}")).get("given") or []
+    channels = [name for name in real.channels if name not in given]
+    at = [{name: place for place, name in enumerate(source.ids)} for source in (generated, real)]
+    out = []
+    for row in rows.to_dict("records"):
+        if row["generated"] not in at[0] or row["train"] not in at[1]:
+            raise stage.UserError(f"{table} names images that the sets do not hold: delete it and run again")
+        made, train = (
+            select_channels(_read(source, np.array([place[row[key]]])).images, real.channels, channels)
+            for source, place, key in ((generated, at[0], "generated"), (real, at[1], "train"))
+        )
+        made = memorisation.turned(made, int(row["turn"]))[0]
+        out.append(Pair(row["space"], made, train[0], float(row["ratio"]), str(row["authentic"]) == "True", channels))
     return out
 
 
@@ -128,14 +179,42 @@ def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -
     return fig
 
 
+def draw_pairs(pairs: list[Pair]) -> Figure:
+    """The closest pairs, generated on the left of each; below one, what their distance is of that between real ones."""
+    gap, words, head = 0.14, 0.24, 0.3
+    width = (figures.WIDTH - (PAIRS_A_LINE - 1) * gap) / PAIRS_A_LINE
+    tile = width / 2
+    spaces = {name: [pair for pair in pairs if pair.space == name] for name in SPACES}
+    lines = {name: -(-len(found) // PAIRS_A_LINE) for name, found in spaces.items()}
+    fig = figures.figure(max(0.4, sum(head + count * (tile + words) for count in lines.values() if count)))
+    top = 0.0
+    for name, found in spaces.items():
+        if not found:
+            continue
+        fig.text(0, 1 - (top + 0.18) / fig.get_figheight(), SPACES[name], fontweight="bold", va="baseline")
+        top += head
+        scale = tiles.brightest([np.stack([pair.train for pair in found])], len(found[0].channels))
+        for index, pair in enumerate(found):
+            left = index % PAIRS_A_LINE * (width + gap)
+            high = top + index // PAIRS_A_LINE * (tile + words)
+            both = tiles.compose(np.stack([pair.generated, pair.train]), pair.channels, scale)
+            tiles.show(figures.inches(fig, left, high, width, tile), tiles.strip(both, 2))
+            fig.text(
+                left / figures.WIDTH,
+                1 - (high + tile + 0.14) / fig.get_figheight(),
+                f"{pair.ratio:.2f}" + ("" if pair.authentic else ", closer"),
+                color=MUTED if pair.authentic else LOSS,
+                fontsize=7.5,
+                va="baseline",
+            )
+        top += lines[name] * (tile + words)
+    return fig
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
-    return stage.run(
-        "plot_images",
-        args,
-        lambda: plot_images(args.images, args.folds, args.fold, args.synthetic, args.out, args.settings),
-    )
+    return stage.run("plot_images", args, lambda: plot_images(args))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,12 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -102,7 +103,10 @@ def preprocess_images(args: argparse.Namespace) -> None:
         files.lock(args.out, lambda holder: stage.log.info("waiting for process %s, which writes the set", holder)),
         write_images(args.out, reader.channels, listed.classes, reader.size, attrs) as writer,
     ):
-        grids, rows = _append_all(writer, work, bad)
+        with tempfile.TemporaryFile(dir=args.out.parent) as waiting:
+            rows = _append_all(writer, work, bad, waiting)
+            waiting.seek(0)
+            grids = np.fromfile(waiting, np.uint8).reshape(-1, len(reader.channels), duplicates.GRID, duplicates.GRID)
         bad_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
         listed.keep(rows)
         pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
@@ -137,13 +141,18 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
     return list(wanted)
 
 
-def _append_all(writer: ImageWriter, work: Work, bad: list[Bad]) -> tuple[np.ndarray, list[int]]:
-    """Read all images and append those that can be used; returns their grid means and rows, and adds to `bad`."""
+def _append_all(writer: ImageWriter, work: Work, bad: list[Bad], waiting: BinaryIO) -> np.ndarray:
+    """Read all images and append those that can be used; returns their rows, and adds to `bad`.
+
+    Grid means go to the file `waiting`: there is room for them in memory once the images are out of it."""
     listed, reader = work.listed, work.reader
-    grids: list[np.ndarray] = [np.zeros((0, len(reader.channels), duplicates.GRID, duplicates.GRID), np.uint8)]
-    rows: list[int] = []
+    rows = [np.zeros(0, dtype=np.int64)]
     with stage.Progress("images", len(listed.ids)) as bar:
-        for task, piece in zip(work.tasks, pieces.made(work.tasks, int(reader.settings["threads"])), strict=True):
+        made = pieces.made(work.tasks, int(reader.settings["threads"]))
+        for task in work.tasks:
+            # Of the pieces only one is in memory: not even the one before is held while the next is made.
+            piece = None
+            piece = next(made)
             bad += piece.bad
             bar.update(task.first + len(task.ids), bad=len(bad))
             if bad and reader.data["on_bad"] == "fail":
@@ -153,14 +162,15 @@ def _append_all(writer: ImageWriter, work: Work, bad: list[Bad]) -> tuple[np.nda
             columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
             ids = [listed.ids[row] for row in chosen]
             writer.append(piece.images, listed.labels[piece.rows], ids, ids, columns)
-            grids.append(piece.grids)
-            rows += chosen
-    return np.concatenate(grids), rows
+            waiting.write(piece.grids)
+            rows.append(piece.rows)
+    return np.concatenate(rows)
 
 
 def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
     """What the set says of itself."""
     data = settings["data"]
+    own = data["label_map"]  # in pairs where it is a map of the user's own
     kept = {name: data[name] or "" for name in ("release", "licence", "credit")}
     return kept | {
         "source": data["origin"],
@@ -169,7 +179,7 @@ def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
         "white_level": json.dumps(settings["white_level"]),
         "scaling": "area averaging",
         "pixel_size": settings["pixel_size"] or "",
-        "label_map": json.dumps(data["label_map"]),
+        "label_map": json.dumps(dict(own) if isinstance(own, list) else own),
     }
 
 

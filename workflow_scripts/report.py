@@ -6,7 +6,9 @@ settings, versions and run times. It asks nothing of the network, follows light 
 Example:
     python -m workflow_scripts.report --images images.h5 --folds 0=repeat0/folds.csv --metrics metrics.csv \\
         --comparisons comparisons.csv --analysis analysis.json --leaks leaks.csv \\
-        --assess as_train/0/0=as_train.assess.csv --panels as_train/0/0=figures/images_as_train.svg \\
+        --assess as_train/0/0=as_train.assess.csv --fidelity as_train/0/0=as_train.fidelity.csv \\
+        --assessed as_train/0/0=as_train.assess.json --panels as_train/0/0=figures/images_as_train.svg \\
+        --closest as_train/0/0=figures/closest_as_train.svg \\
         --figures forest=arms_forest.svg classes=arms_classes.svg gap=arms_gap.svg generators=... data_classes=... \\
         --intensity intensity.csv --left-out left_out.csv --benchmarks benchmarks \\
         --template workflow_scripts/lib/report.html --out report.html --tables tables \\
@@ -21,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import arms, data_page, evidence, page, results, stage, verdicts
+from workflow_scripts.lib import arms, data_page, evidence, fidelity_page, page, results, stage, verdicts
 from workflow_scripts.lib.files import write_text
 from workflow_scripts.lib.page import Table
 from workflow_scripts.lib.results import METRIC_NAMES, Results
@@ -44,8 +46,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--assess", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="the judge's scores of synthetic sets"
     )
+    p.add_argument("--fidelity", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="distances, bracketed")
+    p.add_argument("--assessed", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=JSON", help="who was asked")
     p.add_argument("--figures", nargs="+", required=True, metavar="NAME=SVG", help=f"figures: {', '.join(FIGURES)}")
     p.add_argument("--panels", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="real beside generated")
+    p.add_argument("--closest", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="what looks like a copy")
     p.add_argument("--intensity", type=Path, required=True, help="statistics of the pixel values (CSV)")
     p.add_argument("--left-out", type=Path, help="what was left out of the images, and why (CSV)")
     p.add_argument("--benchmarks", type=Path, required=True, help="folder of the run times that Snakemake measured")
@@ -72,8 +77,8 @@ def report(args: argparse.Namespace) -> None:
         "run_times": evidence.run_times(args.benchmarks),
         "versions": evidence.versions(ROOT),
     }
-    judged_by = evidence.fidelity([(_place(where)[0], path) for where, path in _pairs(args.assess, "--assess")])
-    every: list[Table] = [*tables.values(), *judged_by]
+    assessed = fidelity_page.plans(*(of_plans(args, name) for name in ("assess", "fidelity", "assessed")), config)
+    every: list[Table] = [*tables.values(), *(table for plan in assessed for table in plan["tables"].values())]
     page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
     context = {
         "settings": settings,
@@ -82,9 +87,10 @@ def report(args: argparse.Namespace) -> None:
         "verdict": verdicts.kind_of(found.difference(found.primary).verdict) if found.difference(found.primary) else "",
         "facts": key_facts(found, data, statuses),
         "figures": drawn(_pairs(args.figures, "--figures"), found, args.out),
-        "panels": panels(_pairs(args.panels, "--panels"), args.out),
+        "panels": panels(_pairs(args.panels, "--panels"), args.out, PANEL_ALT),
+        "closest": {shown["plan"]: shown for shown in panels(_pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)},
         "tables": tables,
-        "fidelity": judged_by,
+        "fidelity": assessed,
         "found": found,
         "metric": METRIC_NAMES.get(found.metric, found.metric),
         "notes": found.facts.get("notes", []),
@@ -114,6 +120,11 @@ def _pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
     return out
 
 
+def of_plans(args: argparse.Namespace, flag: str) -> list[tuple[str, Path]]:
+    """The files of a flag that takes one of every fold, with their plans."""
+    return [(_place(where)[0], path) for where, path in _pairs(getattr(args, flag), f"--{flag}")]
+
+
 def _place(where: str) -> list[str]:
     parts = where.rsplit("/", 2)
     if len(parts) != 3:
@@ -127,8 +138,8 @@ def opening(found: Results, unit: str) -> verdicts.Opening:
         raise stage.UserError("analysis.json holds no answer: delete it and run again")
     arm = found.facts["answer"]["arm"]
     method = arms.METHODS.get(found.facts.get("arms", {}).get(arm, {}).get("method"))
-    # An arm of real images alone must not be praised or blamed for generated ones.
-    subject = f"The arm {arm}" if method and not method.needs_plan else verdicts.GENERATED
+    # An arm without generated images must not be praised or blamed for them.
+    subject = f"The arm {arm}" if method and not method.learns_from_generated else verdicts.GENERATED
     return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit, subject)
 
 
@@ -186,7 +197,14 @@ def _figure(path: Path, name: str, alt: str, out: Path) -> dict[str, Any]:
     return {"svg": page.inline_svg(path.read_text(encoding="utf-8"), name, alt), "files": files}
 
 
-def panels(paths: list[tuple[str, Path]], out: Path) -> list[dict[str, Any]]:
+PANEL_ALT = "Held-out real images beside images that plan {plan} generated, class by class ({title})."
+CLOSEST_ALT = (
+    "Pairs of an image that plan {plan} generated and the training image closest to it, in pixels and in features "
+    "({title}); ids and distances stand in the linked table."
+)
+
+
+def panels(paths: list[tuple[str, Path]], out: Path, words: str) -> list[dict[str, Any]]:
     """Per plan the panel of its first fold, to be shown, and links to those of the other folds.
 
     Panels of many classes and large images are heavy: once the page holds PANEL_BYTES of them, the rest are links."""
@@ -196,8 +214,9 @@ def panels(paths: list[tuple[str, Path]], out: Path) -> list[dict[str, Any]]:
         plan, repeat, fold = _place(where)
         title = f"repeat {repeat}, fold {fold}"
         if plan not in plans:
-            alt = f"Held-out real images beside images that plan {plan} generated, class by class ({title})."
-            plans[plan] = {"plan": plan, "title": title, "others": []} | _figure(path, f"panel{index}", alt, out)
+            alt = words.format(plan=plan, title=title)
+            name = f"{path.stem.split('_')[0]}{index}"
+            plans[plan] = {"plan": plan, "title": title, "others": []} | _figure(path, name, alt, out)
             used += len(plans[plan]["svg"])
             if used > PANEL_BYTES and len(plans) > 1:
                 plans[plan]["svg"] = ""

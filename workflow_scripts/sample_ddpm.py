@@ -4,7 +4,10 @@
         --folds folds.csv --repeat 0 --fold 0 --seed 1 --out synthetic/as_train.h5 --settings '{...}'
 
 Writes an image set (HDF5) in the layout of a real one, with ids syn-000000, syn-000001, ... and group `synthetic`.
-Its provenance is that of the generator, together with the training rows whose labels the plan was made from.
+Column `reference` names the train image whose channels an image was given, column `against` the class that guidance
+pushed away from, where the plan has such. Its provenance is that of the generator, together with the training rows that
+the plan was made from and, where the plan asks the fold's baseline (--baseline, a list of arms whose first it is), the
+validation rows that this looked at, and what the baseline was fitted on.
 A batch's images depend on the seed and on the batch's number alone."""
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 
 from workflow_scripts.lib import (
     code,
+    confusion,
     diffusion,
     files,
     fold_table,
@@ -28,13 +32,14 @@ from workflow_scripts.lib import (
     generator_file,
     generators,
     hardware,
-    label_plans,
+    memory,
     stage,
 )
+from workflow_scripts.lib.confusion import Opinion
 from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.diffusion import Condition, Guidance
+from workflow_scripts.lib.diffusion import Guidance
 from workflow_scripts.lib.generator_file import Generator
-from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.orders import Orders, plan_orders
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 
@@ -49,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
     p.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     p.add_argument("--fold", type=int, required=True, help="number of the fold")
+    p.add_argument("--baseline", type=Path, help="list of arms (JSON) that begins with the fold's baseline, if asked")
     p.add_argument("--seed", type=int, required=True, help="seed of the run")
     p.add_argument("--out", type=Path, required=True, help="synthetic set to write (HDF5)")
     return p.parse_args(argv)
@@ -60,6 +66,7 @@ def sample_ddpm(
     table: Path,
     repeat: int,
     fold: int,
+    baseline: Path | None,
     seed: int,
     out: Path,
     settings: dict[str, Any],
@@ -70,12 +77,21 @@ def sample_ddpm(
     hardware.use_threads(settings.pop("threads"))
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
         made = generator_file.read(generator)
-        problem = generators.plan_problem(settings, made.settings)
+        problem = generators.plan_problem(settings, made.settings, made.channels)
         if problem:
             raise stage.UserError(f"plan {settings['name']}: {problem}")
-        labels, provenance = _labels(made, images, table, fold, seed, settings)
+        with ImageSet(images) as source:
+            if made.classes != source.classes or made.channels != source.channels or made.size != source.size:
+                raise stage.UserError(
+                    f"the generator was trained on other classes, channels or sizes than those of {images}"
+                )
+            opinion = _opinion(baseline, source, table, repeat, fold, settings)
+            rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
+            orders = plan_orders(settings, made, source, rows, opinion, seed)
         where = hardware.device()
-        digest = files.digest([settings, seed, made.digest, provenance.to_json(), hardware.rounding(where), _code()])
+        provenance = orders.provenance
+        task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), hardware.rounding(where), _code()]
+        digest = files.digest(task)
         if _finished(out, digest):
             stage.log.info("%s was finished meanwhile by another process: kept", out)
             return
@@ -83,7 +99,7 @@ def sample_ddpm(
         stage.log.info(
             "plan %s: %d images, %s, %d evaluations, guidance %g, %s",
             settings["name"],
-            len(labels),
+            len(orders.labels),
             settings["sampler"],
             settings["evaluations"],
             settings["guidance"]["scale"],
@@ -100,15 +116,24 @@ def sample_ddpm(
             "task_digest": digest,
         }
         started = time.monotonic()
-        made_images = make_images(made, labels, settings, seed, where, resume)
+        images_made = make_images(made, orders, settings, seed, where, resume)
         spent = time.monotonic() - started
-        with write_images(out, made.channels, made.classes, made.size, attrs) as writer:
-            ids = [f"syn-{number:06d}" for number in range(len(labels))]
-            writer.append(made_images, labels, ids, ["synthetic"] * len(labels))
+        with write_images(out, made.channels, made.classes, made.size, attrs | orders.attrs) as writer:
+            count = len(images_made)
+            ids = [f"syn-{number:06d}" for number in range(count)]
+            writer.append(images_made, orders.labels, ids, ["synthetic"] * count, orders.columns(made.classes))
         resume.clear()
-    stage.log.info(
-        "%d images in %s (%.1f a second)", len(labels), stage.duration(spent), len(labels) / max(spent, 1e-9)
-    )
+    stage.log.info("%d images in %s (%.1f a second)", count, stage.duration(spent), count / max(spent, 1e-9))
+
+
+def _opinion(
+    baseline: Path | None, source: ImageSet, table: Path, repeat: int, fold: int, settings: dict[str, Any]
+) -> Opinion | None:
+    if not generators.asks_baseline(settings):
+        return None
+    if baseline is None:
+        raise stage.UserError(f"plan {settings['name']} asks the fold's trained baseline: --baseline arms/batch0.json")
+    return confusion.ask(baseline, source, table, repeat, fold)
 
 
 def _finished(out: Path, digest: str) -> bool:
@@ -118,38 +143,22 @@ def _finished(out: Path, digest: str) -> bool:
         return source.attrs.get("task_digest") == digest
 
 
-def _labels(
-    made: Generator, images: Path, table: Path, fold: int, seed: int, settings: dict[str, Any]
-) -> tuple[np.ndarray, Provenance]:
-    # The plan learns from the training labels, so their rows count as fitted on, like those of the generator.
-    with ImageSet(images) as source:
-        if made.classes != source.classes or made.channels != source.channels:
-            raise stage.UserError(f"the generator was trained on other classes or channels than those of {images}")
-        rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
-        labels = label_plans.planned(
-            settings, source.labels(rows, "fit"), np.random.default_rng(derive(seed, "labels"))
-        )
-        try:
-            return labels, made.provenance.merged(source.provenance())
-        except ValueError as error:
-            raise stage.UserError(f"the generator was not trained on {images}: {error}") from None
-
-
 def make_images(
     made: Generator,
-    labels: np.ndarray,
+    orders: Orders,
     settings: dict[str, Any],
     seed: int,
     where: torch.device,
     resume: Resume,
 ) -> np.ndarray:
-    """Images uint8 (n, C, s, s) for label rows (n, K), batch by batch; finished batches survive a kill."""
-    network = made.network(where, hardware.fast_dtype(where))
+    """Images uint8 (n, C, s, s) as ordered, batch by batch; finished batches survive a kill."""
+    network = memory.Divided(made.network(where, hardware.fast_dtype(where)))
     objective = diffusion.make_objective(made.settings["objective"])
     low, high = settings["guidance"]["interval"]
     guidance = Guidance(settings["guidance"]["scale"], low, high)
-    limits = made.pixels.limits(where) if settings["clip"] else None
-    batches = range(0, len(labels), settings["batch"])
+    pixels = made.pixels.on(where)
+    limits = pixels.limits(where) if settings["clip"] else None
+    batches = range(0, len(orders.labels), settings["batch"])
     saved = resume.load()
     done: list[torch.Tensor] = saved["batches"] if saved else []
     calls = len(diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"])) * (
@@ -159,19 +168,19 @@ def make_images(
         for number, start in enumerate(batches):
             if number < len(done):
                 continue
-            hot = torch.from_numpy(labels[start : start + settings["batch"]]).float().to(where)
-            condition = Condition(hot, torch.zeros(len(hot), dtype=torch.bool, device=where))
-            denoise = diffusion.conditional(objective, network, condition, guidance, limits=limits)
+            part = slice(start, start + settings["batch"])
+            condition, against = orders.conditions(part, pixels, where)
+            denoise = diffusion.conditional(objective, network, condition, guidance, against, limits)
             x = diffusion.sample(
                 objective,
                 _counted(denoise, bar, number * calls),
-                (len(hot), len(made.channels), made.size, made.size),
+                (len(condition.labels), len(made.channels), made.size, made.size),
                 settings["sampler"],
                 settings["evaluations"],
                 torch.Generator().manual_seed(derive(seed, "batch", number)),
                 where,
             )
-            done.append(_checked(made.pixels.to_bytes(x), x, number).cpu())
+            done.append(orders.with_given(_checked(pixels.to_bytes(x), x, number).cpu(), part))
             bar.update((number + 1) * calls)
             if resume.due():
                 resume.save({"batches": done})
@@ -208,7 +217,15 @@ def main(argv: list[str] | None = None) -> int:
         "sample_ddpm",
         args,
         lambda: sample_ddpm(
-            args.generator, args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.settings
+            args.generator,
+            args.images,
+            args.folds,
+            args.repeat,
+            args.fold,
+            args.baseline,
+            args.seed,
+            args.out,
+            args.settings,
         ),
     )
 

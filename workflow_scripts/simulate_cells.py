@@ -1,6 +1,7 @@
 """simulate_cells: simulated fluorescence cells as an image folder in the Kaggle layout, with their truth.
 
-    python -m workflow_scripts.simulate_cells --out results/demo/cells --seed 1 --settings '{"images": 3000, …}'
+    python -m workflow_scripts.simulate_cells --out results/demo/cells --seed 1 --processes 2 \\
+        --settings '{"images": 3000, …}'
 
 The folder holds
   train/{Id}_{red,green,blue,yellow}.png   8-bit grey: microtubules, protein, nucleus, endoplasmic reticulum
@@ -36,6 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p = stage.parser(__doc__)
     p.add_argument("--out", type=Path, required=True, help="the folder to write")
     p.add_argument("--seed", type=int, required=True, help="seed of the simulated world")
+    p.add_argument("--processes", type=int, required=True, help="worker processes; they change nothing but the time")
     return p.parse_args(argv)
 
 
@@ -60,15 +62,15 @@ def _world(settings: dict[str, Any], seed: int) -> simulator.World:
     return _worlds[key]
 
 
-def _parts(settings: dict[str, Any], seed: int, folder: Path) -> Iterator[list[dict[str, Any]]]:
+def _parts(settings: dict[str, Any], seed: int, folder: Path, processes: int) -> Iterator[list[dict[str, Any]]]:
     """Rows of all parts in order, drawn here or by worker processes."""
     total = settings["images"]
     spans = [(start, min(start + AT_ONCE, total)) for start in range(0, total, AT_ONCE)]
-    if settings["processes"] == 1:
+    if processes == 1:
         for start, stop in spans:
             yield write_part(settings, seed, start, stop, folder)
         return
-    with ProcessPoolExecutor(settings["processes"], mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(write_part, settings, seed, start, stop, folder) for start, stop in spans]
         for job in jobs:
             yield job.result()
@@ -93,7 +95,7 @@ def _summary(settings: dict[str, Any], seed: int, rows: list[dict[str, Any]]) ->
     return {"seed": seed, "settings": settings, "classes": counts}
 
 
-def simulate_cells(out: Path, seed: int, settings: dict[str, Any]) -> None:
+def simulate_cells(out: Path, seed: int, settings: dict[str, Any], processes: int) -> None:
     """Write the whole folder `out`."""
     try:
         simulator.check(settings)
@@ -103,7 +105,7 @@ def simulate_cells(out: Path, seed: int, settings: dict[str, Any]) -> None:
         (folder / "train").mkdir(parents=True)
         rows: list[dict[str, Any]] = []
         with stage.Progress("simulate", total=settings["images"]) as bar:
-            for part in _parts(settings, seed, folder / "train"):
+            for part in _parts(settings, seed, folder / "train", processes):
                 rows += part
                 bar.update(len(rows))
         _table(folder / "train.csv", [{"Id": r["truth"]["Id"], "Target": r["truth"]["given"]} for r in rows])
@@ -122,7 +124,7 @@ def simulate_cells(out: Path, seed: int, settings: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the stage; return the exit status."""
     args = parse_args(argv)
-    return stage.run("simulate_cells", args, lambda: simulate_cells(args.out, args.seed, args.settings))
+    return stage.run("simulate_cells", args, lambda: simulate_cells(args.out, args.seed, args.settings, args.processes))
 
 
 if __name__ == "__main__":

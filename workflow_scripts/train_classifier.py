@@ -5,7 +5,8 @@ Writes, for every arm (strategy) in the settings, under --arms-dir:
     {strategy}/predictions.h5           logits with ids of the validation, calibration and test images
 and, as the declared output, a manifest of the arms. An arm whose settings, inputs and code are unchanged is kept as it
 is, so changing one re-trains that one, however arms are put together into jobs. Test images are read only when no arm
-of the job is left to train.
+of the job is left to train. Arms that ask the fold's trained baseline (filtered, relabel, weighted) need --baseline:
+the manifest of the job whose first arm it is.
 
 Example:
     python -m workflow_scripts.train_classifier --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
@@ -17,6 +18,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -26,12 +28,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib import arms, classifier_file, code, files, fold_table, folds, hardware, predictions, stage
+from workflow_scripts.lib import (
+    arms,
+    classifier_file,
+    code,
+    files,
+    fold_table,
+    folds,
+    hardware,
+    partners,
+    predictions,
+    stage,
+)
 from workflow_scripts.lib.classifier_file import Classifier
 from workflow_scripts.lib.dataset import ImageSet, Part, select_channels
 from workflow_scripts.lib.predictions import Predictions, Scored
 from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.resampling import matching_rows
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 from workflow_scripts.lib.training import Images, train
@@ -49,6 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     out.add_argument("--fold", type=int, required=True, help="number of the fold")
     out.add_argument("--synthetic", nargs="*", default=[], metavar="PLAN=PATH", help="the synthetic set of each plan")
+    out.add_argument("--baseline", type=Path, help="the manifest of the job whose first arm is the fold's baseline")
     out.add_argument("--arms-dir", type=Path, required=True, help="folder of the arms")
     out.add_argument("--manifest", type=Path, required=True, help="list of the arms to write (JSON)")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
@@ -62,7 +75,8 @@ class Arm:
     settings: dict[str, Any]  # arms.effective
     digest: str
     folder: Path
-    synthetic: Path | None
+    synthetic: Path | None = None
+    baseline: Path | None = None  # the classifier that it asks
 
     @property
     def name(self) -> str:
@@ -132,6 +146,7 @@ def train_classifier(
     repeat: int,
     fold: int,
     synthetic: dict[str, Path],
+    baseline: Path | None,
     arms_dir: Path,
     manifest: Path,
     seed: int,
@@ -141,7 +156,7 @@ def train_classifier(
     hardware.use_threads(settings["threads"])
     data = Fold(images, table, repeat, fold)
     with data.source:
-        listed = arms_of(data, synthetic, arms_dir, seed, settings)
+        listed = arms_of(data, synthetic, baseline, arms_dir, seed, settings)
         kept = {arm.name for arm in listed if arm.finished}
         for number, arm in enumerate(listed, start=1):
             if arm.name in kept:
@@ -167,7 +182,9 @@ def train_classifier(
     files.write_json(manifest, {"arms": entries})
 
 
-def arms_of(data: Fold, synthetic: dict[str, Path], arms_dir: Path, seed: int, settings: dict[str, Any]) -> list[Arm]:
+def arms_of(
+    data: Fold, synthetic: dict[str, Path], baseline: Path | None, arms_dir: Path, seed: int, settings: dict[str, Any]
+) -> list[Arm]:
     """The arms with their digests; complains about what does not fit before anything is trained."""
     code_digest = files.code_digest(code.sources("train_classifier", ROOT))
     fold_digest, out, sets = data.digest(), [], {}
@@ -190,9 +207,34 @@ def arms_of(data: Fold, synthetic: dict[str, Path], arms_dir: Path, seed: int, s
             set_digest = sets[path]
         effective = arms.effective(entry, settings["train_classifier"])
         inputs = [fold_digest, set_digest, code_digest, torch.__version__]
+        if effective["weights"]:
+            # By content, and written down with the arm: a name says little about a file.
+            effective["weights_digest"] = files.file_digest(arms.weights_path(effective["weights"]))
+        asked = None
+        if arms.METHODS[entry["method"]].needs_baseline:
+            asked = _baseline_file(baseline, data, entry["name"])
+            inputs.append(classifier_file.read_digest(asked))
         digest = files.digest([effective, settings["threads"], seed, *inputs])
-        out.append(Arm(effective, digest, arms_dir / entry["name"], path))
+        out.append(Arm(effective, digest, arms_dir / entry["name"], path, asked))
     return out
+
+
+def _baseline_file(manifest: Path | None, data: Fold, name: str) -> Path:
+    """The classifier of the first arm of a manifest, checked to be of this very fold."""
+    if manifest is None:
+        raise stage.UserError(f"strategies ({name}) asks the fold's trained baseline: --baseline MANIFEST")
+    try:
+        path = manifest.parent / json.loads(manifest.read_text(encoding="utf-8"))["arms"][0]["classifier"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise stage.UserError(f"{manifest} is not a list of arms ({error}): delete it and run again") from None
+    found = classifier_file.read(path)
+    record = Provenance.from_json(found.provenance)
+    if (found.repeat, found.fold, record.images) != (data.repeat, data.fold, data.source.digest):
+        raise stage.UserError(
+            f"{path} is of repeat {found.repeat}, fold {found.fold}, or of another image set: "
+            f"give the baseline of repeat {data.repeat}, fold {data.fold}"
+        )
+    return path
 
 
 def _check_synthetic(path: Path, real: ImageSet) -> str:
@@ -218,22 +260,17 @@ def _lock(arm: Arm) -> Any:
     return files.lock(arm.folder, waiting)
 
 
-def partners_of(arm: Arm, real: Part, channels: list[str], seed: int) -> tuple[Images | None, Provenance | None]:
-    """The arm's second source of images, and what its generator was fitted on."""
-    own = arm.seen(channels)
-    kind = arms.METHODS[arm.settings["method"]].partners
-    if kind is None:
-        return None, None
-    if kind == arms.REAL:
-        return Images(select_channels(real.images, channels, own), real.labels), None
-    with ImageSet(arm.synthetic) as made:
-        inherited = made.inherited()
-        if kind == arms.SYNTHETIC:
-            part = made.read(None, "fit")
-            return Images(select_channels(part.images, channels, own), part.labels, synthetic=True), inherited
-        wanted = made.labels(None, "fit")
-    rows = matching_rows(real.labels, wanted, np.random.default_rng(derive(seed, "resample")))
-    return Images(select_channels(real.images, channels, own), real.labels, rows=rows), inherited
+def partners_of(arm: Arm, real: Part, channels: list[str], seed: int) -> tuple[Images | None, list[Provenance]]:
+    """The arm's second source of images, and what its generator and the baseline that it asks were fitted on."""
+    inherited = []
+    if arm.synthetic is not None:
+        with ImageSet(arm.synthetic) as made:
+            inherited += [record for record in [made.inherited()] if record is not None]
+    asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
+    if asked is not None:
+        inherited.append(Provenance.from_json(asked.provenance))
+    material = partners.Material(arm.settings, real, channels, seed, arm.synthetic, asked)
+    return partners.of(material, arm.seen(channels)), inherited
 
 
 def train_arm(arm: Arm, data: Fold, seed: int) -> None:
@@ -241,7 +278,11 @@ def train_arm(arm: Arm, data: Fold, seed: int) -> None:
     real, validation = data.part(folds.TRAIN), data.part(folds.VALIDATION)
     source = data.source
     own = arm.seen(source.channels)
-    partners, inherited = partners_of(arm, real, source.channels, seed)
+    if arm.settings["weights"]:
+        stage.log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
+    else:
+        stage.log.info("arm %s starts from scratch", arm.name)
+    second, inherited = partners_of(arm, real, source.channels, seed)
     # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
     task = files.digest([arm.digest, hardware.rounding(hardware.device())])
     resume = Resume(arm.resume, task)
@@ -249,14 +290,14 @@ def train_arm(arm: Arm, data: Fold, seed: int) -> None:
         result = train(
             arm.settings,
             Images(select_channels(real.images, source.channels, own), real.labels),
-            partners,
+            second,
             Images(select_channels(validation.images, source.channels, own), validation.labels),
             seed,
             resume,
             lambda step, numbers: bar.update(step, **numbers),
         )
     # What this arm used, whatever else this process has read for other arms.
-    record = real.provenance.merged(validation.provenance, *([inherited] if inherited else []))
+    record = real.provenance.merged(validation.provenance, *inherited)
     classifier = Classifier(
         arm.name, data.repeat, data.fold, source.classes, own, source.size, arm.settings, result.mean,
         result.std, result.weights, record.to_json(), arm.digest, result.history, result.numbers,
@@ -315,6 +356,7 @@ def main(argv: list[str] | None = None) -> int:
             args.repeat,
             args.fold,
             synthetic,
+            args.baseline,
             args.arms_dir,
             args.manifest,
             args.seed,

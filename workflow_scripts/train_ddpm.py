@@ -53,12 +53,18 @@ def train_ddpm(
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
         with ImageSet(images) as source:
             rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
-            problem = generators.generator_problem(settings, source.size)
+            problem = generators.generator_problem(settings, source.size, len(source.channels))
             if problem:
                 raise stage.UserError(f"generator {settings['name']}: {problem}")
             if not len(rows):
                 raise stage.UserError(f"{table}: fold {fold} has no image with role train")
             part = source.read(rows, "fit")
+            height, width = part.images.shape[2:]
+            if height != width:
+                raise stage.UserError(
+                    f"{images} has images of {width} x {height} px: generators take square ones; "
+                    "let preprocess_images make them (preprocess_images.size)"
+                )
             where = hardware.device()
             dtype = hardware.fast_dtype(where)
             # The provenance tells which rows were read; threads and number format change the last bits.

@@ -1,18 +1,39 @@
 """Which methods, backbones and losses an arm of the experiment may have, and which of them go together.
 
 Read when the config is checked, before any job starts, so it must stay light: no torch. A new method is a function in
-`strategies.py` and a line in METHODS here; a new backbone one in `backbones.py` and BACKBONES; a new loss one in
-`losses.py` and LOSSES."""
+`strategies.py` and a line in METHODS here; a new source of partner images one in `partners.py` and a name here; a new
+backbone one in `backbones.py` and BACKBONES; a new loss one in `losses.py` and LOSSES."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-# Where the second source of images of a method comes from.
-SYNTHETIC = "synthetic"  # the synthetic set of the arm's plan
-RESAMPLED = "resampled"  # real train images drawn to the label combinations of that set
+# Where the second source of images of a method, its partners, comes from (`partners.SOURCES`).
 REAL = "real"  # all real train images
+BALANCED = "balanced"  # real train images, every class equally often
+SYNTHETIC = "synthetic"  # the synthetic set of the arm's plan
+# Each of the following has the label combinations of that set, and holds
+RESAMPLED = "resampled"  # real train images
+BLENDED = "blended"  # two real train images, one over the other
+SHUFFLED = "shuffled"  # the synthetic images, each with the labels of another one
+NOISE = "noise"  # noise with the mean and spread of real pixels
+PHASE = "phase_randomised"  # real train images with their spectrum and nothing else left of them
+NEAREST = "nearest"  # the real train image nearest to each synthetic one, with its own labels
+# Of the synthetic images those that are not copies of train images.
+AUTHENTIC = "authentic"
+# What the fold's trained baseline thinks of images, used in three ways.
+FILTERED = "filtered"  # the synthetic images that look most like what was asked for
+RELABELLED, RELABELLED_REAL = "relabelled", "relabelled_real"  # labels moved towards the baseline's answers
+WEIGHED, WEIGHED_REAL = "weighed", "weighed_real"  # images weighed by how much the baseline agrees
+
+# Sources for which no synthetic set is needed, and those that hold photographs and nothing else.
+WITHOUT_PLAN = (None, REAL, BALANCED)
+PHOTOGRAPHS = (REAL, BALANCED, RESAMPLED, NEAREST, RELABELLED_REAL, WEIGHED_REAL)
+# Sources with the labels of a synthetic set that add nothing which a generator has learned.
+NOTHING_NEW = (RESAMPLED, BLENDED, SHUFFLED, NOISE, PHASE, NEAREST)
 
 
 @dataclass(frozen=True)
@@ -25,22 +46,60 @@ class Method:
     options: tuple[str, ...] = ()  # settings of train_classifier that act in this method; an arm may give its own
     pairs: bool = False  # half of each batch is real, each image with a partner
     needs_batchnorm: bool = False
+    soft_targets: bool = False  # labels between 0 and 1
+    balanced: bool = False  # the real images are sampled so that every class comes equally often
+    needs_baseline: bool = False  # the fold's own trained baseline must be there first
 
     @property
     def needs_plan(self) -> bool:
         """Whether an arm must name the plan of a synthetic set."""
-        return self.partners in (SYNTHETIC, RESAMPLED)
+        return self.partners not in WITHOUT_PLAN
+
+    @property
+    def learns_from_generated(self) -> bool:
+        """Whether it is generated images, rather than a control or a placebo in their place, that it learns from."""
+        return self.partners not in (*WITHOUT_PLAN, *PHOTOGRAPHS, *NOTHING_NEW)
 
 
 METHODS = {
+    # Real images alone: the baseline and its rivals.
     "real_only": Method("real_only"),
+    "strong_augment": Method("strong_augment", options=("strong",)),
+    "mixup": Method("mixup", options=("alpha",), soft_targets=True),
+    "cutmix": Method("cutmix", options=("alpha",), soft_targets=True),
+    "one_class": Method("one_class"),
+    "balanced_real": Method("real_only", balanced=True),
+    "pool_balanced_real": Method("pool", BALANCED, None, ("ratio",)),
+    # Synthetic images, each method followed by its control.
     "synthetic_only": Method("partners_only", SYNTHETIC),
     "pool": Method("pool", SYNTHETIC, "resample_real", ("ratio",)),
     "resample_real": Method("pool", RESAMPLED, None, ("ratio",)),
+    "split_batchnorm": Method("split_batchnorm", SYNTHETIC, "split_batchnorm_real", ("ratio",), needs_batchnorm=True),
+    "split_batchnorm_real": Method("split_batchnorm", RESAMPLED, None, ("ratio",), needs_batchnorm=True),
+    "anneal": Method("anneal", SYNTHETIC, "anneal_real", ("ratio",)),
+    "anneal_real": Method("anneal", RESAMPLED, None, ("ratio",)),
+    "pretrain_finetune": Method("pretrain_finetune", SYNTHETIC, "pretrain_finetune_real", ("pretrain",)),
+    "pretrain_finetune_real": Method("pretrain_finetune", RESAMPLED, None, ("pretrain",)),
+    "robust": Method("robust", SYNTHETIC, "robust_real", ("ratio", "robustness")),
+    "robust_real": Method("robust", RESAMPLED, None, ("ratio", "robustness")),
     "mix_loss": Method("mix_loss", SYNTHETIC, "mix_loss_real", ("alpha",), pairs=True),
     "mix_loss_real": Method("mix_loss", REAL, None, ("alpha",), pairs=True),
-    "mix_representation": Method("mix_representation", SYNTHETIC, "mix_representation_real", ("alpha",), pairs=True),
-    "mix_representation_real": Method("mix_representation", REAL, None, ("alpha",), pairs=True),
+    "mix_representation": Method(
+        "mix_representation", SYNTHETIC, "mix_representation_real", ("alpha",), pairs=True, soft_targets=True
+    ),
+    "mix_representation_real": Method("mix_representation", REAL, None, ("alpha",), pairs=True, soft_targets=True),
+    "authentic": Method("pool", AUTHENTIC, "resample_real", ("ratio",)),
+    "filtered": Method("pool", FILTERED, "resample_real", ("ratio", "keep"), needs_baseline=True),
+    "relabel": Method("pool", RELABELLED, "relabel_real", ("ratio", "trust"), needs_baseline=True, soft_targets=True),
+    "relabel_real": Method("pool", RELABELLED_REAL, None, ("ratio", "trust"), needs_baseline=True, soft_targets=True),
+    "weighted": Method("weighted", WEIGHED, "weighted_real", ("ratio",), needs_baseline=True),
+    "weighted_real": Method("weighted", WEIGHED_REAL, None, ("ratio",), needs_baseline=True),
+    # Placebos of what is pooled.
+    "blend_real": Method("pool", BLENDED, None, ("ratio", "blend")),
+    "nearest_real": Method("pool", NEAREST, None, ("ratio",)),
+    "shuffled_labels": Method("pool", SHUFFLED, None, ("ratio",)),
+    "phase_real": Method("pool", PHASE, None, ("ratio",)),
+    "noise": Method("pool", NOISE, None, ("ratio",)),
 }
 
 
@@ -50,19 +109,28 @@ class Backbone:
 
     has_batchnorm: bool
     smallest: int  # image size in pixels
+    multiple: int = 1  # what the image size must be a multiple of
+    published: bool = True  # whether there are weights of others to start from
 
 
 BACKBONES = {
-    "small": Backbone(True, 16),
+    "small": Backbone(True, 16, published=False),
     "resnet18": Backbone(True, 32),
     "resnet34": Backbone(True, 32),
     "resnet50": Backbone(True, 32),
+    # Patches of 16 px: two by two of them is the least that attention can tell apart.
+    "vit_b_16": Backbone(False, 32, 16),
+    "swin_t": Backbone(False, 32, 4),
+    "swin_b": Backbone(False, 32, 4),
 }
 
-LOSSES = ("bce",)
+LOSSES = ("bce", "focal", "asymmetric", "class_balanced", "reweighted", "arcface")
+# Losses that are defined for labels 0 and 1 alone.
+HARD_LOSSES = ("arcface",)
 
 # Settings of train_classifier that every arm may replace by its own.
-COMMON_OPTIONS = ("backbone", "loss", "channels")
+COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling")
+SAMPLINGS = ("each_once", "balanced")
 # Settings of train_classifier that only some methods read.
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
 # What names an arm and its relations; the rest of an entry are options.
@@ -81,7 +149,19 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     method = METHODS[entry["method"]]
     options = {key: value for key, value in entry.items() if key not in NAMING}
     common = {key: value for key, value in section.items() if key not in METHOD_OPTIONS or key in method.options}
-    return common | options | {key: entry[key] for key in ("name", "method", "plan") if key in entry}
+    out = common | options | {key: entry[key] for key in ("name", "method", "plan") if key in entry}
+    # Of the parameters of losses, those of its own.
+    out["losses"] = {name: values for name, values in section.get("losses", {}).items() if name == out["loss"]}
+    if method.balanced:
+        out["sampling"] = "balanced"
+    if "strong" in out:
+        out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
+    return out
+
+
+def cosine_scale(settings: dict[str, Any]) -> float | None:
+    """What the cosines of the head are multiplied by, in an arm that has such a head (`effective` settings)."""
+    return settings.get("losses", {}).get("arcface", {}).get("scale")
 
 
 def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str], size: int | None = None) -> str | None:
@@ -93,6 +173,8 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
     for key in entry:
         if key not in NAMING and key not in allowed:
             return f"{key} is given, but the method {entry['method']!r} does not use it (it uses {', '.join(allowed)})"
+    if method.balanced and entry.get("sampling", "balanced") != "balanced":
+        return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
     settings = effective(entry, section)
     for key, known in (("backbone", BACKBONES), ("loss", LOSSES)):
         if settings[key] not in known:
@@ -100,27 +182,75 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
     for name in settings["channels"] or ():
         if name not in channels:
             return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
-    backbone, batch = BACKBONES[settings["backbone"]], settings["batch"]
-    if method.needs_batchnorm and not backbone.has_batchnorm:
-        return (
-            f"method {entry['method']!r} and backbone {settings['backbone']!r} do not go together: it has no BatchNorm"
-        )
+    return _network_problem(settings, size) or _combination_problem(settings) or _steps_problem(settings)
+
+
+def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
+    """Whether the backbone takes images of this size, and can have the weights that it is to start from."""
+    name, weights = settings["backbone"], settings.get("weights")
+    backbone = BACKBONES[name]
     if size is not None and size < backbone.smallest:
-        return f"backbone {settings['backbone']!r} needs images of {backbone.smallest} px or more, not {size}"
-    if method.pairs and batch % 2:
-        return f"train_classifier.batch = {batch} must be even: half of it is real, half its partners"
-    if "ratio" in method.options and not 0 < synthetic_share(batch, settings["ratio"]) < batch:
-        return (
-            f"ratio = {settings['ratio']:g} leaves a batch of {batch} without real images or without others: "
-            "take a ratio nearer to 1 or a larger train_classifier.batch"
-        )
-    if settings["checkpoints"] > settings["steps"]:
-        return f"train_classifier.checkpoints = {settings['checkpoints']} is more than its {settings['steps']} steps"
+        return f"backbone {name!r} needs images of {backbone.smallest} px or more, not {size}"
+    if size is not None and size % backbone.multiple:
+        return f"backbone {name!r} needs images whose size is a multiple of {backbone.multiple} px, not {size}"
+    if weights and not backbone.published:
+        return f"weights are given, but nobody has published any of the backbone {name!r}; take a resnet, vit or swin"
+    if weights and not weights_path(weights).is_file():
+        return f"weights = {weights!r}: there is no such file"
+    if settings.get("frozen") and not weights:
+        return "frozen: a network that is not trained needs weights to start from; give the file in weights"
     return None
 
 
-def analysis_problem(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> str | None:
-    """What is wrong with the declared analysis beside the list of arms, in one line; None where nothing is."""
+def _combination_problem(settings: dict[str, Any]) -> str | None:
+    """Whether method, backbone and loss go together."""
+    name, method = settings["method"], METHODS[settings["method"]]
+    together = f"method {name!r} and {{}} do not go together: "
+    if method.needs_batchnorm and not BACKBONES[settings["backbone"]].has_batchnorm:
+        return together.format(f"backbone {settings['backbone']!r}") + "it has no BatchNorm"
+    if method.needs_batchnorm and settings.get("frozen"):
+        return together.format("frozen") + "the BatchNorm of a frozen network takes no statistics"
+    soft = method.soft_targets or settings.get("blend") == "weighted"
+    if soft and settings["loss"] in HARD_LOSSES:
+        return together.format(f"loss {settings['loss']!r}") + "its margin has no meaning for labels between 0 and 1"
+    return None
+
+
+def _steps_problem(settings: dict[str, Any]) -> str | None:
+    """Whether batch and steps can be divided as the method wants it."""
+    method, batch, steps = METHODS[settings["method"]], settings["batch"], settings["steps"]
+    if method.pairs and batch % 2:
+        return f"train_classifier.batch = {batch} must be even: half of it is real, half its partners"
+    # Images that are normalised by themselves must be two or more.
+    least = 2 if method.needs_batchnorm else 1
+    if "ratio" in method.options and not least <= synthetic_share(batch, settings["ratio"]) <= batch - least:
+        return (
+            f"ratio = {settings['ratio']:g} leaves a batch of {batch} with fewer than {least} real images or others: "
+            "take a ratio nearer to 1 or a larger train_classifier.batch"
+        )
+    if "pretrain" in method.options and not 0 < pretraining_steps(settings) < steps:
+        return f"pretrain = {settings['pretrain']:g} leaves one of its two parts without any of the {steps} steps"
+    if settings["checkpoints"] > steps:
+        return f"train_classifier.checkpoints = {settings['checkpoints']} is more than its {steps} steps"
+    return None
+
+
+def pretraining_steps(settings: dict[str, Any]) -> int:
+    """Steps that `pretrain_finetune` spends on the second source before it turns to real images."""
+    return round(settings["pretrain"] * settings["steps"])
+
+
+def weights_path(weights: str) -> Path:
+    """The file that `weights` names; the environment's variables may stand in it."""
+    return Path(os.path.expandvars(weights)).expanduser()
+
+
+def analysis_problem(
+    analysis: dict[str, Any], strategies: list[dict[str, Any]], section: dict[str, Any] | None = None
+) -> str | None:
+    """What is wrong with the declared analysis beside the list of arms, in one line; None where nothing is.
+
+    With `section`, the settings `train_classifier`, the settings of arms and of their controls are compared too."""
     names = [entry["name"] for entry in strategies]
     listed = [] if analysis["family"] == "all" else list(analysis["family"])
     wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
@@ -137,24 +267,43 @@ def analysis_problem(analysis: dict[str, Any], strategies: list[dict[str, Any]])
             other = entry.get(key)
             if other is not None and (other not in names or other == entry["name"]):
                 return f"strategies ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
-        problem = control_problem(entry, known)
+        problem = control_problem(entry, known, section)
         if problem:
             return f"strategies ({entry['name']}).{problem}"
     return None
 
 
-def control_problem(entry: dict[str, Any], known: dict[str, dict[str, Any]]) -> str | None:
+def controls(name: str) -> list[str]:
+    """The methods that add the same amount of nothing new as this one: its own control, and beside one that resamples
+    real images the placebos, which do the same at every step with still less to learn from."""
+    control = METHODS[name].control
+    if control is None or METHODS[control].partners not in NOTHING_NEW:
+        return [control] if control else []
+    alike = (
+        other
+        for other, method in METHODS.items()
+        if method.step == METHODS[name].step and method.partners in NOTHING_NEW
+    )
+    return [control, *(other for other in alike if other != control)]
+
+
+def control_problem(
+    entry: dict[str, Any], known: dict[str, dict[str, Any]], section: dict[str, Any] | None
+) -> str | None:
     """Why an arm's control does not add the same amount of nothing new, in one line; None where it does."""
     control = known.get(entry.get("control", ""))
     if control is None:
         return None
-    wanted = METHODS[entry["method"]].control if entry["method"] in METHODS else None
-    if control["method"] != wanted:
-        takes = f"{entry['method']!r} is controlled by {wanted!r}" if wanted else f"{entry['method']!r} has no control"
+    wanted = controls(entry["method"]) if entry["method"] in METHODS else []
+    if control["method"] not in wanted:
+        names = " or ".join(map(repr, wanted))
+        takes = f"{entry['method']!r} is controlled by {names}" if wanted else f"{entry['method']!r} has no control"
         return f"control = {control['name']!r} has the method {control['method']!r}; {takes}"
-    for key in ("plan", *COMMON_OPTIONS, *METHOD_OPTIONS):
-        # A control that draws from real images alone names no plan.
-        if (key != "plan" or "plan" in control) and entry.get(key) != control.get(key):
-            values = f"{control.get(key)!r} instead of {entry.get(key)!r}"
-            return f"control = {control['name']!r} has another {key}: {values}"
+    # A control that draws from real images alone names no plan.
+    own, other = ({"plan": arm["plan"]} if "plan" in arm else {} for arm in (entry, control))
+    if section is not None:
+        own, other = effective(entry, section), effective(control, section)
+    for key in sorted((own.keys() & other.keys()) - {"name", "method"}):
+        if own[key] != other[key]:
+            return f"control = {control['name']!r} has another {key}: {other[key]!r} instead of {own[key]!r}"
     return None

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+CACHED = 2**18  # values that are worked on at a time
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -56,9 +58,33 @@ def draw(batch: int, channels: int, settings: dict[str, Any], generator: torch.G
     return Draws(torch.stack(rows, dim=1).float(), gain.float())
 
 
-def apply(images: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Images float (B, C, H, W) in [0, 1], changed as drawn; brighter than 1 is cut off as a camera would."""
-    grid = F.affine_grid(draws.grid.to(images.device), list(images.shape), align_corners=False)
-    # One bilinear look-up does turn, flip and crop; whole quarter turns without a crop only permute pixels.
-    moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return (moved * draws.gain.to(images.device)).clamp_(0.0, 1.0)
+def apply(pixels: torch.Tensor, draws: Draws, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Pixels uint8 (B, C, H, W), changed as drawn, as a network takes them: float, channels last, scaled to [0, 1] and
+    less the mean (C,), over std (C,); what the gain makes brighter than 1 is cut off, as a camera would."""
+    where, shape = pixels.device, pixels.shape
+    out = torch.empty(shape, device=where, memory_format=torch.channels_last)
+    # Scale, gain and standard deviation are one factor, and white and the mean are as many deviations.
+    std = std.view(-1, 1, 1)
+    factor, white, middle = draws.gain.to(where) / (255 * std), 1 / std, mean.view(-1, 1, 1) / std
+    coordinates = draws.grid.to(where)
+    # On a CPU a few images at a time, so that every step of the work finds them in its cache.
+    count = max(1, len(pixels) if where.type != "cpu" else CACHED // math.prod(shape[1:]))
+    for start in range(0, len(pixels), count):
+        some = slice(start, start + count)
+        # One bilinear look-up does turn, flip and crop; whole quarter turns without a crop only permute pixels.
+        grid = _grid(coordinates[some], *shape[2:])
+        moved = F.grid_sample(pixels[some].float(), grid, padding_mode="border", align_corners=False)
+        torch.sub(torch.minimum(moved.mul_(factor[some]), white, out=moved), middle, out=out[some])
+    return out
+
+
+def _grid(coordinates: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Where each pixel of the output lies in the input (B, H, W, 2), by affine coordinates (B, 2, 3)."""
+    where = coordinates.device
+    across = (2 * torch.arange(width, device=where) + 1) / width - 1
+    down = (2 * torch.arange(height, device=where) + 1) / height - 1
+    out = torch.empty(len(coordinates), height, width, 2, device=where)
+    for axis in range(2):
+        along_x, along_y, middle = (value[:, None, None] for value in coordinates[:, axis].unbind(dim=1))
+        torch.add(along_x * across + middle, along_y * down[:, None], out=out[..., axis])
+    return out

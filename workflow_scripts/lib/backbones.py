@@ -4,11 +4,27 @@ Every backbone has `features(images) -> (B, D)`, the pooled representation that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+class CosineHead(nn.Module):
+    """Logits that are the cosine between representation and class, times a scale."""
+
+    def __init__(self, width: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.scale = width, classes, scale
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(classes, width)))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, D) -> (B, K), within ±scale."""
+        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
 
 
 class Backbone(nn.Module):
@@ -17,7 +33,20 @@ class Backbone(nn.Module):
     def __init__(self, trunk: nn.Module, width: int, classes: int) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = nn.Linear(width, classes)
+        self.head: nn.Linear | CosineHead = nn.Linear(width, classes)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Leave the trunk as it is from now on: no gradients, evaluation mode; only the head learns."""
+        self.frozen = True
+        self.trunk.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; a frozen trunk stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.trunk.eval()
+        return self
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled representation (B, D)."""
@@ -53,14 +82,14 @@ class Residual(nn.Module):
 
 
 class SmallTrunk(nn.Module):
-    """Three residual stages behind a pixel-unshuffle stem: made for images of 32 to 64 px on a CPU.
+    """Residual stages behind a pixel-unshuffle stem: made for images of 32 to 128 px on a CPU.
 
-    The stem moves blocks of 2×2 pixels (4×4 from 64 px on) into channels, so that no detail is thrown away while all
-    convolutions work at 16×16 and below, where a CPU is fast."""
+    The stem moves blocks of 2×2 pixels (4×4 from 128 px on) into channels, so that no detail is thrown away while all
+    convolutions work at 32×32 and below, where a CPU is fast."""
 
     def __init__(self, channels: int, size: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.block = 4 if size >= 64 else 2
+        self.block = 4 if size >= 128 else 2
         layers: list[nn.Module] = [
             nn.Conv2d(channels * self.block**2, widths[0], 3, 1, 1, bias=False),
             nn.BatchNorm2d(widths[0]),
@@ -81,12 +110,13 @@ class SmallTrunk(nn.Module):
         return self.layers(F.pixel_unshuffle(images, self.block)).mean(dim=(2, 3))
 
 
-SMALL_WIDTHS = (32, 64, 128)
+SMALL_WIDTHS = (32, 64, 128, 256)
 
 
 def small(channels: int, classes: int, size: int) -> Backbone:
-    """About 0.3 M weights."""
-    return Backbone(SmallTrunk(channels, size, SMALL_WIDTHS), SMALL_WIDTHS[-1], classes)
+    """Three stages below 64 px (0.3 M weights), four from there on (1.2 M): the last one sees 4×4 positions or so."""
+    widths = SMALL_WIDTHS[: 3 if size < 64 else 4]
+    return Backbone(SmallTrunk(channels, size, widths), widths[-1], classes)
 
 
 def _resnet(name: str) -> Callable[[int, int, int], Backbone]:
@@ -107,17 +137,74 @@ def _resnet(name: str) -> Callable[[int, int, int], Backbone]:
     return build
 
 
+def _patches(channels: int, width: int, side: int) -> nn.Conv2d:
+    """What turns squares of pixels into tokens, for any number of channels."""
+    layer = nn.Conv2d(channels, width, side, side)
+    nn.init.trunc_normal_(layer.weight, std=math.sqrt(1 / (channels * side**2)))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _vit(name: str) -> Callable[[int, int, int], Backbone]:
+    def build(channels: int, classes: int, size: int) -> Backbone:
+        from workflow_scripts.lib.vision import VITS
+
+        network = VITS[name](weights=None, image_size=size)
+        width = network.hidden_dim
+        network.conv_proj = _patches(channels, width, network.patch_size)
+        network.heads = nn.Identity()
+        return Backbone(network, width, classes)
+
+    return build
+
+
+def _swin(name: str) -> Callable[[int, int, int], Backbone]:
+    def build(channels: int, classes: int, size: int) -> Backbone:
+        from workflow_scripts.lib.vision import SWINS
+
+        network = SWINS[name](weights=None)
+        first = network.features[0][0]
+        network.features[0][0] = _patches(channels, first.out_channels, first.kernel_size[0])
+        width = network.head.in_features
+        network.head = nn.Identity()
+        return Backbone(network, width, classes)
+
+    return build
+
+
 # name -> maker(channels, classes, size)
 BACKBONES: dict[str, Callable[[int, int, int], Backbone]] = {
     "small": small,
     "resnet18": _resnet("resnet18"),
     "resnet34": _resnet("resnet34"),
     "resnet50": _resnet("resnet50"),
+    "vit_b_16": _vit("vit_b_16"),
+    "swin_t": _swin("swin_t"),
+    "swin_b": _swin("swin_b"),
 }
 
 
-def build(name: str, channels: int, classes: int, size: int, seed: int) -> Backbone:
-    """A network with fresh weights; the same seed gives the same weights, whatever was drawn before."""
+def build(name: str, channels: int, classes: int, size: int, seed: int, cosine_scale: float | None = None) -> Backbone:
+    """A network with fresh weights; the same seed gives the same weights, whatever was drawn before.
+
+    With a `cosine_scale` the head gives cosines times that, on the same trunk."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BACKBONES[name](channels, classes, size)
+        network = BACKBONES[name](channels, classes, size)
+        if cosine_scale is not None:
+            network.head = CosineHead(network.head.in_features, classes, cosine_scale)
+        return network
+
+
+@contextlib.contextmanager
+def statistics_apart(network: nn.Module) -> Iterator[None]:
+    """Within the block, BatchNorm in training mode normalises as ever but learns no running statistics."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

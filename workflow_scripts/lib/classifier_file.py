@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from workflow_scripts.lib import backbones, hardware
+from workflow_scripts.lib import arms, backbones, hardware
 from workflow_scripts.lib.backbones import Backbone
 from workflow_scripts.lib.files import atomic
 from workflow_scripts.lib.stage import UserError
@@ -45,7 +45,7 @@ class Classifier:
     def network(self, where: torch.device) -> Backbone:
         """The trained network, in evaluation mode."""
         name, channels, classes = self.settings["backbone"], len(self.channels), len(self.classes)
-        network = backbones.build(name, channels, classes, self.size, seed=0)
+        network = backbones.build(name, channels, classes, self.size, 0, arms.cosine_scale(self.settings))
         network.load_state_dict(self.weights)
         return network.to(where, memory_format=torch.channels_last).eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -73,12 +74,20 @@ def small_sample(groups: np.ndarray) -> np.ndarray:
 
 
 def summarise_all(
-    arms: dict[str, list[Cell]], rule: Rule, weights: np.ndarray, judged: np.ndarray, threads: int
+    arms: Iterable[str],
+    cells: Callable[[str], list[Cell]],
+    rule: Rule,
+    weights: np.ndarray,
+    judged: np.ndarray,
+    threads: int,
 ) -> dict[str, Summary]:
-    """`summarise` for each arm; arms are independent, so the number of threads changes nothing but the time."""
+    """`summarise` for each arm; arms are independent, so the number of threads changes nothing but the time.
+
+    `cells` makes the tables of an arm when its turn has come: those of all arms at once would fill the memory."""
+    names = list(arms)
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        found = pool.map(lambda cells: summarise(cells, rule, weights, judged), arms.values())
-        return dict(zip(arms, found, strict=True))
+        found = pool.map(lambda name: summarise(cells(name), rule, weights, judged), names)
+        return dict(zip(names, found, strict=True))
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class ImageWriter:
         for name, values in (columns or {}).items():
             self._columns.setdefault(name, []).extend(map(str, values))
         # Labels follow in `finish`: the digest must not depend on how the images were cut into blocks.
-        self._hash.update(images.tobytes())
+        self._hash.update(images.reshape(-1))
 
     def regroup(self, groups: Sequence[str]) -> None:
         """Replace the groups of all images, where they are known only once every image has been seen."""

@@ -29,14 +29,21 @@ class Condition:
 
     labels: Tensor  # (n, K) multi-hot, float
     dropped: Tensor  # (n,) bool: nothing is said about the labels, which differs from "no label applies"
+    given: Tensor | None = None  # (n, C, H, W) clean pixels of the channels that are given, zero in the others
+    shown: Tensor | None = None  # (n, C) bool: which channels are given; both None: none of any image
 
     def nothing(self) -> Condition:
-        """The unconditional counterpart of the same images."""
+        """The same images with nothing said about their labels; given channels remain."""
         return replace(self, dropped=torch.ones_like(self.dropped))
 
     def joined(self, other: Condition) -> Condition:
         """Both conditions one after the other, for a single network call."""
-        return Condition(torch.cat([self.labels, other.labels]), torch.cat([self.dropped, other.dropped]))
+        pairs = [(mine, getattr(other, name)) for name, mine in vars(self).items()]
+        return Condition(*(None if mine is None else torch.cat([mine, theirs]) for mine, theirs in pairs))
+
+    def part(self, which: slice) -> Condition:
+        """The condition of some of the images."""
+        return Condition(*(None if value is None else value[which] for value in vars(self).values()))
 
 
 class Network(Protocol):
@@ -89,28 +96,28 @@ def _velocity(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return scale**2, -sigma * scale, scale
 
 
-def _edm(sigma: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
-    # Karras et al. 2022, table 1; `spread` is the standard deviation of the pixels.
-    total = (sigma**2 + spread**2).sqrt()
-    return (spread / total) ** 2, sigma * spread / total, 1 / total
+def _edm(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # Karras et al. 2022, table 1, for pixels of standard deviation 1.
+    total = (sigma**2 + 1).sqrt()
+    return (1 / total) ** 2, sigma / total, 1 / total
 
 
-# Mean and standard deviation of ln(sigma / spread) in EDM training. Karras et al. use -0.5 and 1.2 for photographs.
+# Mean and standard deviation of ln sigma in EDM training. Karras et al. use -0.5 and 1.2 for photographs.
 EDM_CENTRE, EDM_WIDTH = -0.5, 1.2
 
 # A denoised estimate is hopeless above this level, so samplers start here even where a schedule goes on.
 _HIGHEST = 160.0
 
 
-def make_objective(name: str, spread: float = 1.0) -> Objective:
-    """The objective of this name; `spread` is the standard deviation of the pixels as the network sees them."""
+def make_objective(name: str) -> Objective:
+    """The objective of this name; `edm` counts on pixels of standard deviation 1."""
     if name == "edm":
 
         def draw(uniform: Tensor) -> Tensor:
             normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
-            return (EDM_CENTRE + EDM_WIDTH * normal).exp().float() * spread
+            return (EDM_CENTRE + EDM_WIDTH * normal).exp().float()
 
-        return Objective(name, draw, lambda sigma: _edm(sigma, spread), 0.01 * spread, 80.0 * spread)
+        return Objective(name, draw, _edm, 0.01, 80.0)
     kind, _, schedule = name.partition("_")
     if kind not in ("epsilon", "velocity") or schedule not in ("linear", "cosine"):
         raise ValueError(f"unknown objective {name!r}")
@@ -129,21 +136,28 @@ def _per_image(value: Tensor) -> Tensor:
     return value.view(-1, 1, 1, 1)
 
 
-def training_loss(
-    objective: Objective, network: Network, x0: Tensor, condition: Condition, generator: torch.Generator
-) -> Tensor:
-    """Squared error of the network's output for each image (n,), at one random noise level each."""
-    n = len(x0)
+def training_levels(objective: Objective, n: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (n,) of one step's examples, on the CPU."""
     # One level from each of n equal slices: the same distribution as independent draws, with a steadier mean.
-    uniform = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-    sigma = objective.draw(uniform).to(x0.device)
+    return objective.draw((torch.arange(n) + torch.rand(n, generator=generator)) / n)
+
+
+def training_loss(
+    objective: Objective, network: Network, x0: Tensor, condition: Condition, sigma: Tensor, noise: Tensor
+) -> Tensor:
+    """Squared error of the network's output for each image (n,), at its noise level (n,) and with this noise.
+
+    Only channels that are not given count. All tensors lie on one device, and nothing here looks at their values."""
     skip, out, scale = map(_per_image, objective.coefficients(sigma))
     x = x0 + _per_image(sigma) * noise
     # (x0 - skip x) / out, without the cancellation of large numbers at high noise.
     target = ((1 - skip) * x0 - skip * _per_image(sigma) * noise) / out
     predicted = network(scale * x, sigma.log(), condition)
-    return (predicted.float() - target).square().mean(dim=(1, 2, 3))
+    squared = (predicted.float() - target).square()
+    if condition.shown is None:
+        return squared.mean(dim=(1, 2, 3))
+    hidden = (~condition.shown).to(squared.dtype)
+    return (squared.mean(dim=(2, 3)) * hidden).sum(dim=1) / hidden.sum(dim=1)
 
 
 def denoised(objective: Objective, network: Network, x: Tensor, sigma: float, condition: Condition) -> Tensor:
@@ -180,7 +194,8 @@ def conditional(
     """The denoiser that a sampler walks with.
 
     Guidance pushes away from `against`, which is the dropped condition unless another is given (such as a class
-    that is easily mistaken for the wanted one). `limits` (each broadcast to (n, C, H, W)) keep estimates in range."""
+    that is easily mistaken for the wanted one). `limits` (each broadcast to (n, C, H, W)) keep estimates in range.
+    Channels that are given are known at every noise level: whatever the sampler, they end as they were given."""
     guidance = guidance or Guidance()
     both = condition.joined(against or condition.nothing())
 
@@ -191,7 +206,11 @@ def conditional(
             x0 = away + guidance.scale * (towards - away)
         else:
             x0 = denoised(objective, network, x, sigma, condition)
-        return x0 if limits is None else torch.minimum(torch.maximum(x0, limits[0]), limits[1])
+        if limits is not None:
+            x0 = torch.minimum(torch.maximum(x0, limits[0]), limits[1])
+        if condition.shown is not None:
+            x0 = torch.where(condition.shown[:, :, None, None], condition.given, x0)
+        return x0
 
     return denoise
 

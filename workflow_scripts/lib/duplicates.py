@@ -11,14 +11,17 @@ from collections.abc import Iterator
 import numpy as np
 
 GRID = 8
-BLOCK = 1024  # images compared at a time
+ORBITS = 10  # sets of cells that change places when the grid is turned or mirrored
+BLOCK = 512  # images compared at a time
 
 
 def grid_means(images: np.ndarray) -> np.ndarray:
     """Mean brightness on the grid: uint8 (n, C, H, W) -> uint8 (n, C, 8, 8). The sides are multiples of 8."""
     n, channels, height, width = images.shape
-    cells = images.reshape(n, channels, GRID, height // GRID, GRID, width // GRID)
-    return np.rint(cells.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8)
+    # Whole numbers, rows first: their sums run along memory.
+    rows = images.reshape(n, channels, GRID, height // GRID, width).sum(axis=3, dtype=np.uint32)
+    sums = rows.reshape(n, channels, GRID, GRID, width // GRID).sum(axis=4)
+    return np.rint(sums / (height * width // GRID**2)).astype(np.uint8)
 
 
 def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
@@ -60,7 +63,9 @@ def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, flo
     with the number of images."""
     scale = _common(grids)
     blocks = range(0, len(grids), BLOCK)
-    parts = np.concatenate([_unturned(_units(grids[start : start + BLOCK], *scale)) for start in blocks] or [[]])
+    parts = np.empty((len(grids), grids.shape[1] * ORBITS), dtype=np.float32)
+    for start in blocks:
+        parts[start : start + BLOCK] = _unturned(_units(grids[start : start + BLOCK], *scale))
     reach = 2 * (1 - least) + 1e-4  # squared, and a margin for rounding
     found: list[tuple[int, int, float]] = []
     for start in blocks:
@@ -76,7 +81,7 @@ def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, flo
 
 
 def _unturned(units: np.ndarray) -> np.ndarray:
-    """What turning leaves as it is, (n, C * 10): sums over cells that change places, weighted so that lengths hold."""
+    """What turning leaves as it is, (n, C * ORBITS): sums over cells that change places, of the same length."""
     places = np.arange(GRID**2).reshape(GRID, GRID)
     _, orbit, count = np.unique(np.min(list(turned(places)), axis=0), return_inverse=True, return_counts=True)
     onto = np.eye(len(count))[orbit.ravel()] / np.sqrt(count)

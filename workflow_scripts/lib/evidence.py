@@ -90,7 +90,7 @@ def costs(found: Results) -> Table:
 COSTS = {
     "seconds": ("seconds", "seconds"),
     "images_seen": ("images seen", "count"),
-    "synthetic_seen": ("of them generated", "count"),
+    "synthetic_seen": ("of them made, not photographed", "count"),
     "steps": ("steps", "count"),
     "best_step": ("chosen step", "count"),
 }
@@ -123,41 +123,6 @@ def by_class(found: Results) -> Table:
         rows,
         mark=lambda row: "control" if row["judged"] != "yes" else "",
     )
-
-
-def fidelity(assessed: list[tuple[str, Path]]) -> list[Table]:
-    """One table a plan: an independent judge's average precision on real and on generated images, by class."""
-    plans: dict[str, list[pd.DataFrame]] = {}
-    for plan, path in assessed:
-        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values={})
-        plans.setdefault(plan, []).append(table)
-    out = []
-    for index, (plan, tables) in enumerate(plans.items()):
-        whole = pd.concat(tables, ignore_index=True)
-        numbers = [name for name in JUDGE if name != "class" and name in whole]
-        for name in numbers:
-            whole[name] = pd.to_numeric(whole[name], errors="coerce")
-        mean = whole.groupby("class", sort=False)[numbers].mean().reset_index()
-        last = {"class": "mean of the classes", "is_mean": True}
-        last |= {name: mean[name].mean() for name in numbers if name.startswith("ap_")}
-        rows = [*mean.to_dict("records"), last] if mean["ap_generated"].notna().any() else mean.to_dict("records")
-        columns = [Column(name, *JUDGE[name]) for name in ("class", *numbers)]
-        caption = f"Plan {plan}: real and generated images before the same judge"
-        out.append(
-            Table(f"fidelity_{index}", caption, columns, rows, mark=lambda row: "total" if row.get("is_mean") else "")
-        )
-    return out
-
-
-JUDGE = {
-    "class": ("class", "name"),
-    "images_real": ("real images", "count"),
-    "images_generated": ("generated", "count"),
-    "prevalence_real": ("share, real", "percent"),
-    "prevalence_generated": ("share, generated", "percent"),
-    "ap_real": ("AP on real", "number", 2),
-    "ap_generated": ("AP on generated", "number", 2),
-}
 
 
 def leaks(path: Path) -> tuple[Table, dict[str, int]]:

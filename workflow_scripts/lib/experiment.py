@@ -77,6 +77,12 @@ def read_experiment(paths: list[Path], names: list[str]) -> Experiment:
             raise UserError(f"{path} holds arm {arm.strategy!r}, which strategies does not list: {', '.join(names)}")
         if place in found[arm.strategy]:
             raise UserError(f"arm {arm.strategy!r} has two predictions of repeat {place[0]}, fold {place[1]}: {path}")
+        # Thousands of arms in folds: what they have in common is held once, and what nobody judges not at all.
+        arm.history = {}
+        for other in found.values():
+            if place in other:
+                _share(other[place], arm)
+                break
         found[arm.strategy][place] = arm
     places = sorted({place for arm in found.values() for place in arm})
     if not places:
@@ -121,6 +127,23 @@ def _in_order(arm: Predictions, path: Path) -> Predictions:
     return arm
 
 
+def _share(first: Predictions, other: Predictions) -> None:
+    # Where two arms of a fold agree, the second refers to the rows of the first: all but the logits. Where they do not,
+    # both stay as they are, and the comparison that follows says so.
+    if other.provenance == first.provenance:
+        other.provenance = first.provenance
+    for name, part in other.parts.items():
+        theirs = first.parts[name]
+        for field in ("ids", "groups", "labels"):
+            if _equal(part, theirs, field):
+                setattr(part, field, getattr(theirs, field))
+
+
+def _equal(one: Scored, other: Scored, field: str) -> bool:
+    mine, theirs = getattr(one, field), getattr(other, field)
+    return mine is theirs or np.array_equal(mine, theirs)
+
+
 def _check_pair(first: Predictions, other: Predictions, reference: Predictions) -> None:
     where = f"repeat {other.repeat}, fold {other.fold}"
     for one in (first, reference):
@@ -131,7 +154,7 @@ def _check_pair(first: Predictions, other: Predictions, reference: Predictions) 
     for name in PARTS:
         mine, theirs = other.parts[name], first.parts[name]
         for field in ("ids", "groups", "labels"):
-            if not np.array_equal(getattr(mine, field), getattr(theirs, field)):
+            if not _equal(mine, theirs, field):
                 raise UserError(
                     f"arms {first.strategy!r} and {other.strategy!r} ({where}) differ in the {field} of their {name} "
                     "part, so they cannot be paired: train them on the same folds"

@@ -1,7 +1,10 @@
 """Training of a generator: what it sees, in which order, and what is kept of it.
 
 Everything random at step s derives from (seed, s), and the order of the images from (seed, epoch), so that a training
-that was killed and goes on from its checkpoint ends with the same weights as one that was left alone."""
+that was killed and goes on from its checkpoint ends with the same weights as one that was left alone.
+
+A step has two halves. `prepared` draws all that is random and brings it to the device; what follows (`losses`, the
+gradient, `_update`) is a function of those tensors that never looks at a value, so that a GPU need not wait for it."""
 
 from __future__ import annotations
 
@@ -15,16 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.lib import diffusion
+from workflow_scripts.lib import diffusion, generators, memory
 from workflow_scripts.lib.dataset import channel_statistics
-from workflow_scripts.lib.diffusion import Condition, Objective
+from workflow_scripts.lib.diffusion import Condition, Network, Objective
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.stage import UserError, log
 from workflow_scripts.lib.unet import make_network
 
 HISTORY_ROWS = 200  # about so many rows of history, however long the training
 CHECK_EVERY = 20  # steps between looks at the loss, which on a GPU wait for it
+# Steps in a row whose gradient is no number, and which are therefore skipped, before the training is given up.
+GIVE_UP = 8
 
 
 @dataclass
@@ -43,6 +48,10 @@ class Pixels:
             return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
         shift, scale = {"signed": (127.5, 127.5), "unit": (0.0, 255.0)}[kind]
         return cls(torch.full((channels,), shift), torch.full((channels,), scale))
+
+    def on(self, device: torch.device) -> Pixels:
+        """The same on a device, so that steps need not bring it there."""
+        return Pixels(self.shift.to(device), self.scale.to(device))
 
     def to_network(self, images: Tensor) -> Tensor:
         """uint8 (n, C, H, W) -> float32."""
@@ -104,12 +113,30 @@ class Examples:
 
 def turned(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image in one of its eight orientations, drawn at random: cells know no up and no left."""
-    way = torch.randint(8, (len(images),), generator=generator)
+    if images.shape[2] != images.shape[3]:
+        raise UserError(
+            f"images of {images.shape[3]} x {images.shape[2]} px cannot be turned: generators take square images"
+        )
+    return oriented(images, torch.randint(8, (len(images),), generator=generator))
+
+
+def oriented(images: Tensor, way: Tensor) -> Tensor:
+    """Images (n, C, s, s), each in the orientation (n,) that is asked for: quarter turns, from 4 on also mirrored."""
     out = torch.empty_like(images)
     for number in range(8):
         chosen = torch.rot90(images[way == number], number % 4, dims=(2, 3))
         out[way == number] = chosen.flip(3) if number >= 4 else chosen
     return out
+
+
+def shown_channels(n: int, channels: int, share: float, generator: torch.Generator) -> Tensor:
+    """Which channels each of n examples is given, bool (n, C): some but not all, in a `share` of the examples.
+
+    Every number of channels is as likely as any other, so that "all but one" is not lost among the many halves."""
+    given = torch.rand(n, generator=generator) < share
+    count = torch.randint(1, channels, (n,), generator=generator) * given
+    order = torch.rand(n, channels, generator=generator).argsort(dim=1).argsort(dim=1)
+    return order < count[:, None]
 
 
 def learning_rate(settings: dict[str, Any], step: int) -> float:
@@ -150,8 +177,10 @@ class _State:
     network: nn.Module
     average: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
+    at_once: int  # images whose gradient is computed at a time: the whole batch, unless memory does not suffice
     step: int = 0
     seconds: float = 0.0
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(3))  # steps: in a row, in a row at most, in all
     losses: list[Tensor] = field(default_factory=list)  # since the last row of history
     history: list[list[float]] = field(default_factory=list)
 
@@ -160,8 +189,10 @@ class _State:
             "network": self.network.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
+            "at_once": self.at_once,
             "step": self.step,
             "seconds": self.seconds,
+            "skipped": self.skipped,
             "losses": self.losses,
             "history": self.history,
         }
@@ -171,9 +202,10 @@ class _State:
         for name, value in self.average.items():
             value.copy_(saved["average"][name])
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.at_once, self.step, self.seconds = saved["at_once"], saved["step"], saved["seconds"]
         # Loaded to the CPU; later losses lie where the network is.
         where = next(self.network.parameters()).device
+        self.skipped = saved["skipped"].to(where)
         self.losses, self.history = [loss.to(where) for loss in saved["losses"]], saved["history"]
 
 
@@ -191,15 +223,8 @@ def train(
     """Train a generator on images uint8 (n, C, s, s) and labels (n, K); `progress(step, loss)` hears how it goes."""
     objective = diffusion.make_objective(settings["objective"])
     examples = Examples(images, labels, settings, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
-        network = make_network(settings, images.shape[1], labels.shape[1], images.shape[-1], dtype)
-    network.to(device)
-    average = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.Adam(
-        network.parameters(), lr=0.0, betas=(settings["beta1"], settings["beta2"]), eps=1e-8, fused=True
-    )
-    state = _State(network, average, optimiser)
+    pixels = pixels.on(device)
+    state = _started(images.shape, labels.shape[1], settings, seed, device, dtype)
     saved = resume.load()
     if saved is not None:
         state.restore(saved)
@@ -207,51 +232,126 @@ def train(
     steps, every = int(settings["steps"]), max(1, int(settings["steps"]) // HISTORY_ROWS)
     before, started = state.seconds, time.monotonic()
     while state.step < steps:
-        loss = _one_step(state, objective, examples, pixels, settings, derive(seed, "step", state.step), device)
+        batch = prepared(examples, objective, settings, state.step, seed, device)
+        loss = _one_step(state, objective, pixels, batch, settings)
         state.step += 1
         state.losses.append(loss)
         _follow(state, exponent)
         state.seconds = before + time.monotonic() - started
         if state.step % CHECK_EVERY == 0 or state.step in (1, steps):
-            _check(loss, state.step)
+            _check(state, loss, steps)
             progress(state.step, float(loss))
         if state.step % every == 0 or state.step == steps:
-            mean = float(torch.stack(state.losses).mean())
+            # Without the steps that were skipped because their loss was no number.
+            seen = torch.stack(state.losses)
+            mean = float(seen[seen.isfinite()].mean())
             rate = learning_rate(settings, state.step - 1)
             state.history.append([state.step, state.step * examples.batch, mean, rate, state.seconds])
             state.losses = []
         if resume.due() and state.step < steps:
-            _check(loss, state.step)
+            _check(state, loss, steps)
             resume.save(state.saved())
+    if int(state.skipped[2]):
+        log.warning("%d of %d steps were skipped: their gradient was no number", int(state.skipped[2]), steps)
     return Trained({name: value.cpu() for name, value in state.average.items()}, state.history, state.seconds)
 
 
-def _one_step(
-    state: _State,
-    objective: Objective,
-    examples: Examples,
-    pixels: Pixels,
-    settings: dict[str, Any],
-    seed: int,
-    device: torch.device,
-) -> Tensor:
+def _started(
+    shape: tuple[int, ...], classes: int, settings: dict[str, Any], seed: int, device: torch.device, dtype: torch.dtype
+) -> _State:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        network = make_network(settings, shape[1], classes, shape[-1], dtype)
+    network.to(device)
+    average = {name: value.clone() for name, value in network.state_dict().items()}
+    optimiser = torch.optim.Adam(
+        network.parameters(), lr=0.0, betas=(settings["beta1"], settings["beta2"]), eps=1e-8, fused=True
+    )
+    return _State(network, average, optimiser, int(settings["batch"]), skipped=torch.zeros(3, device=device))
+
+
+@dataclass
+class Batch:
+    """All that one step needs from outside, on the device."""
+
+    images: Tensor  # uint8 (B, C, s, s)
+    labels: Tensor  # (B, K)
+    dropped: Tensor  # (B,) bool: shown without labels
+    sigma: Tensor  # (B,)
+    noise: Tensor  # (B, C, s, s)
+    shown: Tensor | None  # (B, C) bool: channels that are given; None: the network has no inputs for them
+
+    def parts(self, most: int) -> list[Batch]:
+        """The same in parts of at most so many examples."""
+        starts = range(0, len(self.images), most)
+        return [
+            Batch(*(None if value is None else value[start : start + most] for value in vars(self).values()))
+            for start in starts
+        ]
+
+
+def prepared(
+    examples: Examples, objective: Objective, settings: dict[str, Any], step: int, seed: int, device: torch.device
+) -> Batch:
+    """The examples of a step with everything that is random about it."""
+    seed = derive(seed, "step", step)
     generator = torch.Generator().manual_seed(seed)
-    images, labels = examples.take(state.step)
+    images, labels = examples.take(step)
     if settings["turn_images"]:
         images = turned(images, generator)
     dropped = torch.rand(len(labels), generator=generator) < settings["label_dropout"]
-    condition = Condition(labels.to(device), dropped.to(device))
-    x0 = pixels.to_network(images.to(device))
-    loss = diffusion.training_loss(objective, state.network, x0, condition, generator).mean()
+    sigma = diffusion.training_levels(objective, len(labels), generator)
+    if device.type == "cuda":
+        # Drawn where it is needed: bringing it there would cost more than the rest of the batch.
+        generator = torch.Generator(device).manual_seed(derive(seed, "noise"))
+    noise = torch.randn(images.shape, generator=generator, device=device)
+    shown = None
+    if generators.sees_given(settings):
+        own = torch.Generator().manual_seed(derive(seed, "given"))
+        shown = shown_channels(len(labels), images.shape[1], settings["given_share"], own).to(device)
+    return Batch(images.to(device), labels.to(device), dropped.to(device), sigma.to(device), noise, shown)
+
+
+def losses(objective: Objective, network: Network, pixels: Pixels, batch: Batch) -> Tensor:
+    """Loss of each example (B,); a function of tensors alone."""
+    x0 = pixels.to_network(batch.images)
+    given = None if batch.shown is None else x0 * batch.shown[:, :, None, None]
+    condition = Condition(batch.labels, batch.dropped, given, batch.shown)
+    return diffusion.training_loss(objective, network, x0, condition, batch.sigma, batch.noise)
+
+
+def _one_step(state: _State, objective: Objective, pixels: Pixels, batch: Batch, settings: dict[str, Any]) -> Tensor:
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(settings, state.step)
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    if settings["gradient_limit"] > 0:
-        nn.utils.clip_grad_norm_(state.network.parameters(), settings["gradient_limit"])
+
+    def gradient(most: int) -> Tensor:
+        # Parts add up to the gradient of the whole batch, each with its share of the examples.
+        state.optimiser.zero_grad(set_to_none=True)
+        shares = []
+        for part in batch.parts(most):
+            share = losses(objective, state.network, pixels, part).mean() * (len(part.images) / len(batch.images))
+            share.backward()
+            shares.append(share.detach())
+        return torch.stack(shares).sum()
+
+    loss, state.at_once = memory.halving(gradient, state.at_once, "training")
+    _update(state, settings["gradient_limit"])
+    return loss
+
+
+def _update(state: _State, limit: float) -> None:
+    # A gradient that is no number would spoil the weights for good, so the optimiser leaves out such a step: it is
+    # told by a tensor, as a GPU would have to be waited for to ask.
+    parameters = list(state.network.parameters())
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    bad = (~norm.isfinite()).float()
+    if limit > 0:
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    state.optimiser.grad_scale, state.optimiser.found_inf = None, bad
     state.optimiser.step()
     state.network.renormalise()
-    return loss.detach()
+    in_a_row = (state.skipped[0] + 1) * bad
+    state.skipped.copy_(torch.stack([in_a_row, torch.maximum(state.skipped[1], in_a_row), state.skipped[2] + bad]))
 
 
 @torch.no_grad()
@@ -262,8 +362,11 @@ def _follow(state: _State, exponent: float | None) -> None:
     torch._foreach_lerp_([state.average[name] for name in values], list(values.values()), weight)
 
 
-def _check(loss: Tensor, step: int) -> None:
-    if not math.isfinite(float(loss)):
-        raise UserError(
-            f"the generator's loss is no longer a number at step {step}: lower learning_rate, or lower gradient_limit"
-        )
+def _check(state: _State, loss: Tensor, steps: int) -> None:
+    if int(state.skipped[1]) < min(GIVE_UP, steps):
+        return
+    what = "gradient" if math.isfinite(float(loss)) else "loss"
+    raise UserError(
+        f"the generator's {what} is no longer a number: {int(state.skipped[1])} steps in a row up to step "
+        f"{state.step} had to be skipped; lower learning_rate, or set or lower gradient_limit"
+    )

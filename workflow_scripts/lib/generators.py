@@ -30,9 +30,18 @@ def size_problem(size: int, levels: int) -> str | None:
     return None
 
 
-def generator_problem(generator: dict[str, Any], size: int) -> str | None:
-    """What is wrong with a generator's settings for images of this size, in one line; None where nothing is."""
+def sees_given(generator: dict[str, Any]) -> bool:
+    """Whether a generator's network has inputs for given channels."""
+    return generator.get("given_share", 0) > 0
+
+
+def generator_problem(generator: dict[str, Any], size: int, channels: int) -> str | None:
+    """What is wrong with a generator's settings for images of so many pixels and channels, in one line, or None."""
+    if sees_given(generator) and channels < 2:
+        return "given_share is above 0, but the images have one channel: nothing would be left to generate (take 0)"
     if generator["network"] == "minimal":
+        if sees_given(generator):
+            return "network minimal and given_share do not go together: it has no input for given channels (take 0)"
         if not generator["objective"].startswith("epsilon"):
             return (
                 f"network minimal and objective {generator['objective']} do not go together: "
@@ -55,8 +64,13 @@ def generator_problem(generator: dict[str, Any], size: int) -> str | None:
     return None
 
 
-def plan_problem(plan: dict[str, Any], generator: dict[str, Any]) -> str | None:
-    """What is wrong with a plan beside its generator's settings, in one line; None where nothing is."""
+def asks_baseline(plan: dict[str, Any]) -> bool:
+    """Whether a plan asks the fold's trained baseline: where it errs, or what it takes for what."""
+    return plan["labels"] == "feedback" or plan["guidance"].get("against") == "confused"
+
+
+def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
+    """What is wrong with a plan beside its generator's settings and the images' channels, in one line, or None."""
     sampler, evaluations, objective = plan["sampler"], plan["evaluations"], generator["objective"]
     guidance = plan["guidance"]
     if generator["network"] == "minimal" and sampler in ("heun", "dpmpp_2m"):
@@ -73,9 +87,27 @@ def plan_problem(plan: dict[str, Any], generator: dict[str, Any]) -> str | None:
             f"guidance.scale {guidance['scale']:g} and label_dropout 0 do not go together: guidance needs a generator "
             "trained with label_dropout above 0"
         )
+    if guidance.get("against") and guidance["scale"] == 1:
+        return f"guidance.against {guidance['against']} does nothing at guidance.scale 1: raise scale, or take null"
     low, high = guidance["interval"]
     if low >= high:
         return f"guidance.interval {low:g} to {high:g} is empty"
+    return _given_problem(plan, generator, channels) or _labels_problem(plan, generator)
+
+
+def _given_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
+    given = plan.get("given") or []
+    absent = [name for name in given if name not in channels]
+    if absent:
+        return f"given names {absent[0]!r}, which the images do not have; they have {', '.join(channels)}"
+    if given and not sees_given(generator):
+        return "given needs a generator trained with given_share above 0"
+    if len(given) == len(channels):
+        return f"given names all of {', '.join(channels)}: nothing is left to generate"
+    return None
+
+
+def _labels_problem(plan: dict[str, Any], generator: dict[str, Any]) -> str | None:
     if plan["labels"] != "single" and generator["labels"] == "single":
         return f"labels {plan['labels']} and a generator trained on single labels do not go together (take single)"
     needed = {"single": ("per_class",), "tail_fill": ("count", "target")}.get(plan["labels"], ("count",))

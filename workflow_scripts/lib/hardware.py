@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from workflow_scripts.lib import devices
+
 
 def use_threads(count: int) -> None:
     """Compute with this many threads, whatever the machine has: their number changes the last bits of sums."""
@@ -11,7 +13,8 @@ def use_threads(count: int) -> None:
 
 
 def device() -> torch.device:
-    """The GPU where there is one, otherwise the CPU."""
+    """The GPU where there is one, otherwise the CPU; where jobs share several GPUs, one that is free."""
+    devices.take()
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

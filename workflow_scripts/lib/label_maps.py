@@ -113,18 +113,27 @@ class Mapped:
     unmapped: dict[str, int]  # old class that is in no new one -> images that had it
 
 
+# A map of the user's own, as the config has it or as `ordered` makes it.
+Own = Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]]
+
+
+def ordered(label_map: str | Own | None) -> str | Own | None:
+    """A map of the user's own as pairs: its order is that of the classes, and settings travel with sorted keys."""
+    return [(new, list(old)) for new, old in label_map.items()] if isinstance(label_map, Mapping) else label_map
+
+
 def apply(
     labels: np.ndarray,
     classes: Sequence[str],
-    label_map: str | Mapping[str, Sequence[str]] | None,
+    label_map: str | Own | None,
     unmapped: str = "refuse",
     emptied: str = "keep",
 ) -> Mapped:
     """Labels (n, K) of old classes -> labels (n, K') of new ones.
 
-    `label_map`: a name in BUILT_IN, new class -> old classes, or None for no change. `unmapped`: refuse (a class with
-    images that the map does not name is an error) or drop (its labels are forgotten). `emptied`: images that lose
-    all their labels are kept as images of no class, or left out (drop)."""
+    `label_map`: a name in BUILT_IN, new class -> old classes (or pairs of these), or None for no change. `unmapped`:
+    refuse (a class with images that the map does not name is an error) or drop (its labels are forgotten). `emptied`:
+    images that lose all their labels are kept as images of no class, or left out (drop)."""
     labels, everything = np.asarray(labels), np.arange(len(labels))
     if label_map is None:
         return Mapped(labels, list(classes), everything, everything[:0], {})
@@ -144,7 +153,7 @@ def apply(
     return Mapped(out[kept], list(parts), kept, emptied_rows, left_over)
 
 
-def _resolved(label_map: str | Mapping[str, Sequence[str]], classes: Sequence[str]) -> dict[str, list[int]]:
+def _resolved(label_map: str | Own, classes: Sequence[str]) -> dict[str, list[int]]:
     """New class -> numbers of the old classes."""
     number = {name.casefold(): k for k, name in enumerate(classes)}
     if isinstance(label_map, str):
@@ -159,11 +168,12 @@ def _resolved(label_map: str | Mapping[str, Sequence[str]], classes: Sequence[st
                 f"data.label_map = {label_map!r} has none of the classes of the images: {', '.join(classes)}"
             )
         return parts
-    for new, old in label_map.items():
+    own = dict(label_map)
+    for new, old in own.items():
         unknown = [name for name in old if name.casefold() not in number]
         if unknown:
             raise UserError(
                 f"data.label_map ({new}) names {unknown[0]!r}, which is no class of the images: {', '.join(classes)}"
             )
     # A name in the user's own map that fits nothing is a slip; in a built-in one it is a class that the set lacks.
-    return {new: [number[name.casefold()] for name in old] for new, old in label_map.items()}
+    return {new: [number[name.casefold()] for name in old] for new, old in own.items()}

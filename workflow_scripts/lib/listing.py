@@ -95,10 +95,11 @@ def read_images(table: Table, data: dict[str, Any], classes: Sequence[str]) -> L
     if not ids:
         raise UserError(f"{table.path} has no rows")
     labels = Labels(targets, data, classes)
-    rows, merged = _rows_of(ids)
+    first, further = _rows_of(ids)
     hot = np.zeros((len(ids), len(labels.classes)), dtype=np.uint8)
     kept, bad, again = [], [], 0
-    for row, others in zip(rows, merged, strict=True):
+    for row in first:
+        others = further.get(row, [])
         fault = _fault(table, row, others, ids[row], labels, data)
         if fault:
             bad.append(Bad(ids[row] or f"(line {table.lines[row]})", table.where(row), *fault))
@@ -114,12 +115,15 @@ def read_images(table: Table, data: dict[str, Any], classes: Sequence[str]) -> L
     return out
 
 
-def _rows_of(ids: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    """The first row of each id, and its further rows. Rows without an id stay apart."""
-    found: dict[str, list[int]] = {}
+def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
+    """The first row of each id, and by it the further rows of those that have any. Rows without an id stay apart."""
+    found: dict[str, int] = {}
+    further: dict[int, list[int]] = {}
     for row, name in enumerate(ids):
-        found.setdefault(name or f"\0{row}", []).append(row)
-    return [rows[0] for rows in found.values()], [rows[1:] for rows in found.values()]
+        first = found.setdefault(name or f"\0{row}", row)
+        if first != row:
+            further.setdefault(first, []).append(row)
+    return list(found.values()), further
 
 
 def _fault(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Formatter
 
@@ -53,6 +54,18 @@ def template_problem(template: str) -> str | None:
     missing = [name for name in ("field", "channel") if name not in names]
     if missing:
         return f"fetch_images.url lacks {{{missing[0]}}}: all images would have one address"
+    if not template.lower().endswith((".jpg", ".jpeg", ".png")):
+        return f"fetch_images.url = {template!r}: the address must end in .jpg or .png"
+    return None
+
+
+def colours_problem(colours: dict[str, str], channels: Sequence[str]) -> str | None:
+    """What is wrong with the names that the server has for channels, in one line; None where nothing is."""
+    first: dict[str, str] = {}
+    for channel in channels:
+        name = colours.get(channel, channel)
+        if first.setdefault(name, channel) != channel:
+            return f"fetch_images.colours calls both {first[name]!r} and {channel!r} {name!r}: they would be one file"
     return None
 
 

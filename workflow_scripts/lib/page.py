@@ -20,6 +20,7 @@ from workflow_scripts.lib import figures
 from workflow_scripts.lib.files import atomic
 
 EMPTY = "–"
+INTERVALS = ("difference", "estimate")  # kinds whose values are a figure, the low and the high end of its interval
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Column:
 
     key: str
     title: str
-    kind: str = "text"  # text | name | number | signed | count | percent | seconds | difference
+    kind: str = "text"  # text | name | number | signed | count | percent | seconds | difference | estimate
     digits: int = 3
     hint: str = ""
 
@@ -59,6 +60,8 @@ def written(value: Any, column: Column) -> str:
         return EMPTY
     if column.kind == "difference":
         return figures.signed(value[0], column.digits)
+    if column.kind == "estimate":
+        return estimated(value[0])
     if column.kind == "signed":
         return figures.signed(float(value), column.digits)
     if column.kind == "number":
@@ -72,8 +75,18 @@ def written(value: Any, column: Column) -> str:
     return str(value)
 
 
+def estimated(value: float) -> str:
+    """A number of any size, to three digits behind the point where it is small."""
+    if math.isnan(value):
+        return EMPTY
+    text = f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+    return ("0.000" if float(text.replace(",", "")) == 0 else text).replace("-", "−")
+
+
 def below(value: Any, column: Column) -> str:
-    """The interval of a difference, as text."""
+    """The interval of a difference or an estimate, as text."""
+    if column.kind == "estimate" and value and not math.isnan(value[1]):
+        return f"{estimated(value[1])} to {estimated(value[2])}"
     return figures.span(value[1], value[2], column.digits) if column.kind == "difference" and value else ""
 
 
@@ -91,12 +104,12 @@ def write_tables(folder: Path, tables: list[Table], seen_from: str) -> None:
 
 
 def _csv_names(column: Column) -> list[str]:
-    return [column.key, f"{column.key}_low", f"{column.key}_high"] if column.kind == "difference" else [column.key]
+    return [column.key, f"{column.key}_low", f"{column.key}_high"] if column.kind in INTERVALS else [column.key]
 
 
 def _csv_cells(row: dict[str, Any], column: Column) -> list[Any]:
     value = row.get(column.key)
-    values = list(value) if column.kind == "difference" and value is not None else [value]
+    values = list(value) if column.kind in INTERVALS and value is not None else [value]
     values += [None] * (len(_csv_names(column)) - len(values))
     # Nine digits: more than anything here is known to, fewer than the last bits of a sum.
     clean = [

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import __version__ as pillow_version
@@ -25,7 +26,7 @@ from workflow_scripts.lib.reading import Reader
 
 PIECE_BYTES = 2**23
 _CODE = [Path(module.__file__) for module in (pixels, reading, duplicates)] + [Path(__file__)]
-_BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_BROKEN = (OSError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder
     """All pieces of a set; where they are cut does not depend on how many processes make them."""
     count = max(1, PIECE_BYTES // (len(reader.channels) * reader.size**2))
     return [
-        Task(reader, list(ids[at : at + count]), list(pixel_sizes[at : at + count]), at, folder / f"{number:06d}.npz")
+        Task(reader, list(ids[at : at + count]), list(pixel_sizes[at : at + count]), at, folder / f"{number:06d}.piece")
         for number, at in enumerate(range(0, len(ids), count))
     ]
 
@@ -66,8 +67,7 @@ def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
     with ProcessPoolExecutor(min(processes, len(wanted)), mp_context=get_context("spawn")) as pool:
         try:
             for task, digest in zip(wanted, pool.map(make_file, wanted), strict=True):
-                piece = load(task, digest)
-                yield piece if piece is not None else make(task)
+                yield load(task, digest) or make(task)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -86,16 +86,18 @@ def make(task: Task, wanted: str | None = None) -> Piece:
     found = load(task, wanted)
     if found is not None:
         return found
-    images, rows, bad = [], [], []
+    size = task.reader.size
+    images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
+    rows: list[int] = []
+    bad: list[Bad] = []
     for place, (name, pixel_size) in enumerate(zip(task.ids, task.pixel_sizes, strict=True)):
         image, faults = task.reader.read(name, pixel_size)
         bad += faults
         if image is not None:
-            images.append(image)
+            images[len(rows)] = image
             rows.append(task.first + place)
-    size = task.reader.size
-    stack = np.stack(images) if images else np.zeros((0, len(task.reader.channels), size, size), np.uint8)
-    piece = Piece(stack, duplicates.grid_means(stack), np.array(rows, dtype=np.int64), bad)
+    images = images[: len(rows)]
+    piece = Piece(images, duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
     _save(task.path, piece, wanted)
     return piece
 
@@ -115,22 +117,40 @@ def _save(path: Path, piece: Piece, digest: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without waiting for the disk: a piece that a power cut has spoiled fails its checksum and is made again.
     part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    about = json.dumps({"digest": digest, "bad": [asdict(entry) for entry in piece.bad]})
     try:
         with part.open("wb") as handle:
-            np.savez(handle, images=piece.images, grids=piece.grids, rows=piece.rows, about=np.array(about))
+            _write(handle, piece, digest)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
+def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:
+    """A line of JSON, then the bare arrays: an archive of them would be copied twice on its way."""
+    arrays = (piece.images, piece.grids, piece.rows)
+    bad = [asdict(entry) for entry in piece.bad]
+    about = {"digest": digest, "images": len(piece.rows), "sums": [zlib.crc32(array) for array in arrays], "bad": bad}
+    handle.write(json.dumps(about).encode() + b"\n")
+    for array in arrays:
+        handle.write(array)
+
+
 def load(task: Task, digest: str) -> Piece | None:
     """A piece from disk; None if it is not there, damaged, or made from something else."""
     try:
-        with np.load(task.path, allow_pickle=False) as held:
-            about = json.loads(str(held["about"]))
-            if about["digest"] != digest:
+        with task.path.open("rb") as handle:
+            about = json.loads(handle.readline())
+            if about["digest"] != digest or not 0 <= about["images"] <= len(task.ids):
                 return None
-            return Piece(held["images"], held["grids"], held["rows"], [Bad(**entry) for entry in about["bad"]])
+            count, channels, size = about["images"], len(task.reader.channels), task.reader.size
+            arrays = (
+                np.empty((count, channels, size, size), dtype=np.uint8),
+                np.empty((count, channels, duplicates.GRID, duplicates.GRID), dtype=np.uint8),
+                np.empty(count, dtype=np.int64),
+            )
+            for array, total in zip(arrays, about["sums"], strict=True):
+                if handle.readinto(array) != array.nbytes or zlib.crc32(array) != total:
+                    return None
+        return Piece(*arrays, [Bad(**entry) for entry in about["bad"]])
     except _BROKEN:
         return None

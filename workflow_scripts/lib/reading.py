@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ from workflow_scripts.lib.pixels import Planes, Unusable, blend, decode
 # The planes of a colour file, of which each stain takes its own.
 _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
 _SAMPLED = 40  # images that are looked at to learn the bit depth of a set
+
+
+@dataclass(slots=True)
+class _Plane:
+    """One channel of an image, at the size of the set already where whole blocks of pixels make a pixel."""
+
+    image: Image.Image
+    size: tuple[int, int]  # as it was in the file
+    bits: int
+    highest: float  # of floating point values; 0 for whole numbers
 
 
 class Reader:
@@ -77,33 +88,33 @@ class Reader:
     def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Bad]]:
         """Pixels uint8 (C, size, size) of an image, or None and all that is wrong with it."""
         bad: list[Bad] = []
-        planes: dict[str, Image.Image] = {}
-        depth: dict[str, int] = {}
-        for file, channels in self.files(name).items():
+        planes: dict[str, _Plane] = {}
+        files = self.files(name)
+        for file, channels in files.items():
             try:
                 found = self._decode(file, channels)
                 if self.bits and found.bits not in self.bits:
                     raise Unusable("wrong bit depth", f"is {_bits(found.bits)}; expected is {self._expected_bits()}")
-                planes |= self._by_channel(found, channels)
-                depth |= dict.fromkeys(channels, found.bits)
+                # Averaged at once, while the pixels are in the processor's cache.
+                for channel, image in self._by_channel(found, channels).items():
+                    if channel in self.channels:
+                        planes[channel] = self._averaged(image, found.bits)
             except Unusable as problem:
                 bad.append(Bad(name, file, problem.kind, problem.reason))
         missing = [entry for entry in bad if entry.kind == "missing file"]
-        if len(missing) == len(self.files(name)) > 1:
-            files = ", ".join(self.files(name))
-            return None, [Bad(name, files, "Id without files", "none of these files is there")]
+        if len(missing) == len(files) > 1:
+            return None, [Bad(name, ", ".join(files), "Id without files", "none of these files is there")]
         if bad:
             return None, bad
         try:
-            self._check(planes, depth)
-            window = self._window(next(iter(planes.values())), pixel_size)
-            pixels = np.stack([self._pixels(planes[each], depth[each], window) for each in self.channels])
+            self._check(planes)
+            window = self._window(planes[self.channels[0]].size, pixel_size)
+            pixels = self._pixels([planes[channel] for channel in self.channels], window)
             if all(channel.min() == channel.max() for channel in pixels):
                 black = self.settings["intensity"] == "fixed" and not pixels.any()
                 raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
         except Unusable as problem:
-            where = ", ".join(self.files(name))
-            return None, [Bad(name, where, problem.kind, problem.reason)]
+            return None, [Bad(name, ", ".join(files), problem.kind, problem.reason)]
         return pixels, []
 
     def _decode(self, file: str, channels: list[str]) -> Planes:
@@ -148,7 +159,7 @@ class Reader:
             raise Unusable("missing channel", f"has no channel {absent[0]!r}; its channels are {have}")
         return named
 
-    def _check(self, planes: dict[str, Image.Image], depth: dict[str, int]) -> None:
+    def _check(self, planes: dict[str, _Plane]) -> None:
         """What the channels of an image must have in common."""
         absent = [channel for channel in self.channels if channel not in planes]
         if absent:
@@ -157,17 +168,17 @@ class Reader:
         if len(set(sizes.values())) > 1:
             told = ", ".join(f"{channel} {width} × {height}" for channel, (width, height) in sizes.items())
             raise Unusable("channels of different size", f"channels differ in size: {told}")
-        if len({depth[channel] for channel in self.channels}) > 1:
-            told = ", ".join(f"{channel} {_bits(depth[channel])}" for channel in self.channels)
+        if len({planes[channel].bits for channel in self.channels}) > 1:
+            told = ", ".join(f"{channel} {_bits(planes[channel].bits)}" for channel in self.channels)
             raise Unusable("wrong bit depth", f"channels differ in depth: {told}")
 
     def _expected_bits(self) -> str:
         told = " or ".join(map(_bits, sorted(self.bits)))
         return told if self.data["bits"] else f"{told}, as most images are (data.bits allows others)"
 
-    def _window(self, image: Image.Image, pixel_size: str) -> tuple[float, float, float, float] | None:
+    def _window(self, size: tuple[int, int], pixel_size: str) -> tuple[float, float, float, float] | None:
         """The part of an image that becomes the pixels of the set; None: all of it."""
-        width, height = image.size
+        width, height = size
         wanted = self.settings["pixel_size"]
         if wanted is None:
             if width != height:
@@ -187,31 +198,38 @@ class Reader:
         left, top = max(0.0, (width - side) / 2), max(0.0, (height - side) / 2)
         return left, top, min(left + side, float(width)), min(top + side, float(height))
 
-    def _pixels(self, image: Image.Image, bits: int, window: tuple[float, float, float, float] | None) -> np.ndarray:
-        """One channel, scaled by area averaging, as uint8 (size, size)."""
-        fixed = self.settings["intensity"] == "fixed"
+    def _averaged(self, image: Image.Image, bits: int) -> _Plane:
+        """A plane, averaged already if that is a matter of whole blocks of pixels."""
         blocks, rest = divmod(image.width, self.size)
-        if window is not None or rest:
-            values = area_means(np.asarray(image, dtype=np.float32), self.size, window or (0, 0, *image.size))
-        elif blocks == 1:
-            values = np.asarray(image)
-        else:
+        highest = float(image.getextrema()[1]) if bits == 32 else 0.0
+        small = image
+        if self.settings["pixel_size"] is None and blocks > 1 and not rest and image.width == image.height:
             # Pillow averages whole numbers in one fast pass, but rounds them well only in blocks of 2, 4, 8 ...
-            values = np.asarray((image if blocks & (blocks - 1) == 0 else image.convert("F")).reduce(blocks))
-        if values.dtype == np.uint8 and fixed:
-            return values
-        return spread(values, 0, self._white(image, bits)) if fixed else stretch(values)
+            small = (image if blocks & (blocks - 1) == 0 else image.convert("F")).reduce(blocks)
+        return _Plane(small, image.size, bits, highest)
 
-    def _white(self, image: Image.Image, bits: int) -> float:
-        if bits == 8:
+    def _pixels(self, planes: list[_Plane], window: tuple[float, float, float, float] | None) -> np.ndarray:
+        """The channels of an image, scaled by area averaging, as uint8 (C, size, size)."""
+        fixed = self.settings["intensity"] == "fixed"
+        out = np.empty((len(planes), self.size, self.size), dtype=np.uint8)
+        for place, plane in enumerate(planes):
+            values = np.asarray(plane.image)
+            if window is not None or values.shape != (self.size, self.size):
+                values = area_means(values.astype(np.float32), self.size, window or (0, 0, *plane.size))
+            if fixed and values.dtype != np.uint8:
+                values = spread(values, 0, self._white(plane))
+            out[place] = values if fixed else stretch(values)
+        return out
+
+    def _white(self, plane: _Plane) -> float:
+        if plane.bits == 8:
             return 255.0
-        white = float(self.settings["white_level"]["uint16" if bits == 16 else "float"])
-        highest = image.getextrema()[1]
+        white = float(self.settings["white_level"]["uint16" if plane.bits == 16 else "float"])
         # A few values above white are clipped where it was chosen on purpose; with floats the unit itself is a guess.
-        if bits == 32 and highest > white * 1.0001:
+        if plane.highest > white * 1.0001:
             raise Unusable(
                 "brighter than white",
-                f"values up to {highest:g}, above preprocess_images.white_level.float = {white:g}",
+                f"values up to {plane.highest:g}, above preprocess_images.white_level.float = {white:g}",
             )
         return white
 

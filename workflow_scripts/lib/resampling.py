@@ -1,4 +1,4 @@
-"""Real images that stand in for a synthetic set: the control that adds the same labels and nothing new."""
+"""Real images that stand in for a synthetic set, or for each other: controls that add nothing new."""
 
 from __future__ import annotations
 
@@ -21,6 +21,45 @@ def matching_rows(available: np.ndarray, wanted: np.ndarray, rng: np.random.Gene
         slots = np.flatnonzero(place == index)
         rounds = -(-len(slots) // len(candidates))
         out[slots] = np.concatenate([rng.permutation(candidates) for _ in range(rounds)])[: len(slots)]
+    return out
+
+
+def balanced_rows(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows of labels (n, K) in which every class is asked for equally often, each time by another image that has it.
+
+    The commonest class gives every image of its own once; images of a rarer one come again, as often as each other.
+    Images of no class are a class of their own. Labels that occur together raise each other's share."""
+    labels = np.asarray(labels, dtype=bool)
+    kinds = [np.flatnonzero(column) for column in (*labels.T, ~labels.any(axis=1))]
+    kinds = [rows for rows in kinds if len(rows)]
+    most = max(map(len, kinds))
+    rounds = [np.concatenate([rng.permutation(rows) for _ in range(-(-most // len(rows)))])[:most] for rows in kinds]
+    # Classes in turn, so that any stretch is balanced.
+    return np.stack(rounds, axis=1).ravel()
+
+
+def matching_pairs(available: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pairs of rows of `available` labels (n, K) whose labels together make each row of `wanted` (m, K): (m, 2).
+
+    Only images with nothing else are taken, in the pairs that cover most of what is wanted; where there are none, the
+    images of the nearest combination. A pair may be two images of the same labels, but where it can be, not one."""
+    known, owner = np.unique(np.asarray(available, dtype=bool), axis=0, return_inverse=True)
+    asked, place = np.unique(np.asarray(wanted, dtype=bool), axis=0, return_inverse=True)
+    members = [np.flatnonzero(owner.ravel() == index) for index in range(len(known))]
+    out = np.empty((len(wanted), 2), dtype=np.int64)
+    for index, combination in enumerate(asked):
+        within = ~(known & ~combination).any(axis=1) & (known.any(axis=1) | ~combination.any())
+        overlap = jaccard(known, combination)
+        usable = np.flatnonzero(within) if within.any() else np.flatnonzero(overlap == overlap.max())
+        first, second = np.triu_indices(len(usable))
+        covered = (known[usable[first]] | known[usable[second]]) & combination
+        best = np.flatnonzero(covered.sum(axis=1) == covered.sum(axis=1).max())
+        for slot in np.flatnonzero(place.ravel() == index):
+            pair = rng.choice(best)
+            one, other = (members[usable[side[pair]]] for side in (first, second))
+            out[slot, 0] = rng.choice(one)
+            left = other[other != out[slot, 0]]
+            out[slot, 1] = rng.choice(left if len(left) else other)
     return out
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, relevance
 
-from workflow_scripts.lib import arms, generators, label_maps, sources
+from workflow_scripts.lib import arms, generators, label_maps, manifest, sources
 
 Config = dict[str, Any]
 SIMULATED_CHANNELS = ("red", "green", "blue", "yellow")
@@ -36,9 +36,15 @@ def check(config: Config, schema: Path) -> Config:
     _check_folds(config["make_folds"])
     _check_plans(config)
     config = config | {"strategies": [_check_strategy(entry, config) for entry in config["strategies"]]}
-    problem = arms.analysis_problem(config["analysis"], config["strategies"])
+    problem = arms.analysis_problem(config["analysis"], config["strategies"], config["train_classifier"])
     if problem:
         raise ConfigError(problem)
+    baseline = by_name(config, "strategies")[config["analysis"]["baseline"]]
+    if waits(baseline, config):
+        raise ConfigError(
+            f"analysis.baseline = {baseline['name']!r} needs a trained baseline itself, by its method or its plan: "
+            "take an arm that needs none, such as real_only"
+        )
     return config
 
 
@@ -48,10 +54,22 @@ def by_name(config: Config, section: str) -> dict[str, Config]:
 
 
 def batches(config: Config) -> list[list[Config]]:
-    """The arms in jobs of `compute.arms_per_job`, in the order of the list."""
+    """The arms in jobs of `compute.arms_per_job`, in the order of the list; the baseline is in the first job.
+
+    Where arms wait for the trained baseline, it has a job of its own, so that they wait for nothing else."""
     size = config["compute"]["arms_per_job"]
-    entries = config["strategies"]
-    return [entries[start : start + size] for start in range(0, len(entries), size)]
+    first = [entry for entry in config["strategies"] if entry["name"] == config["analysis"]["baseline"]]
+    others = [entry for entry in config["strategies"] if entry not in first]
+    waiting = [entry for entry in others if waits(entry, config)]
+    ready = [entry for entry in others if entry not in waiting]
+    queues = [first, ready, waiting] if waiting else [first + ready]
+    return [queue[start : start + size] for queue in queues for start in range(0, len(queue), size)]
+
+
+def waits(entry: Config, config: Config) -> bool:
+    """Whether an arm can be trained only after the fold's baseline: by its method, or because its plan asks it."""
+    plan = by_name(config, "plans").get(entry.get("plan", ""))
+    return arms.METHODS[entry["method"]].needs_baseline or (plan is not None and generators.asks_baseline(plan))
 
 
 def judge_settings(config: Config) -> Config:
@@ -59,9 +77,9 @@ def judge_settings(config: Config) -> Config:
     entry = arms.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
     return {
         "simulate_cells": {key: value for key, value in config["simulate_cells"].items() if key != "processes"},
-        "data": {name: config["data"][name] for name in ("label_map", "unmapped", "emptied")},
+        "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},
         "channels": config["preprocess_images"]["channels"],
-        "training": entry | {"channels": None},
+        "training": entry | {"channels": None, "weights": None, "frozen": False},
     }
 
 
@@ -179,6 +197,11 @@ def _check_data(config: Config) -> None:
     if absent:
         key = "files" if isinstance(described["files"], dict) else "file_channels"
         raise ConfigError(f"data.{key} has no channel {absent[0]!r}, which preprocess_images.channels names")
+    if data["source"] == "public" and not data["images"]:
+        fetched = config["fetch_images"]
+        problem = manifest.template_problem(fetched["url"]) or manifest.colours_problem(fetched["colours"], channels)
+        if problem:
+            raise ConfigError(problem)
 
 
 def _check_simulated(cells: Config, images: Config) -> None:
@@ -211,9 +234,9 @@ def _check_folds(section: Config) -> None:
 
 
 def _check_plans(config: Config) -> None:
-    known = by_name(config, "generators")
+    known, images = by_name(config, "generators"), config["preprocess_images"]
     for name, generator in known.items():
-        problem = generators.generator_problem(generator, config["preprocess_images"]["size"])
+        problem = generators.generator_problem(generator, images["size"], len(images["channels"]))
         if problem:
             raise ConfigError(f"generators ({name}): {problem}")
     for plan in config["plans"]:
@@ -222,7 +245,7 @@ def _check_plans(config: Config) -> None:
                 f"plans ({plan['name']}).generator = {plan['generator']!r} is not defined; "
                 f"known: {', '.join(known) or 'none'}"
             )
-        problem = generators.plan_problem(plan, known[plan["generator"]])
+        problem = generators.plan_problem(plan, known[plan["generator"]], images["channels"])
         if problem:
             raise ConfigError(f"plans ({plan['name']}): {problem}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from workflow_scripts.lib.label_maps import NUMBERINGS
+from workflow_scripts.lib.label_maps import NUMBERINGS, ordered
 
 # Columns with a meaning, and what a table calls them unless the config says otherwise (upper and lower case are the
 # same). All other columns are carried along under their own names.
@@ -89,8 +89,9 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
     out["columns"] = COLUMNS | known["columns"] | (given if data["source"] != "simulated" else {})
     if isinstance(out["class_names"], str):
         out["class_names"] = list(NUMBERINGS[out["class_names"]])
-    kept = ("group_by", "file_channels", "pixel_size", "label_map", "unmapped", "emptied")
+    kept = ("group_by", "file_channels", "pixel_size", "unmapped", "emptied")
     out |= {name: data[name] for name in (*kept, "unlabelled", "on_bad", "bad_limit")}
+    out["label_map"] = ordered(data["label_map"])
     if data["source"] == "simulated":
         out |= {"group_by": ["gene", "antibody"], "file_channels": None, "pixel_size": None}
     return out

@@ -6,32 +6,72 @@ in a terminal a bar shows the progress. A failure ends in one sentence, the last
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
+import re
 import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 log = logging.getLogger("mixloc")
 
 LAST_LINES = 15
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class UserError(Exception):
     """A failure that the user can mend: the message names the file, key or class and says what to do."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A command line in which one argument may stand for the files of all folds: `repeat{repeat}/fold{fold}/x.h5`.
+
+    `--places 5x3` says that there are 5 repeats of 3 folds. A list of thousands of paths would be longer than a
+    command line may be (128 kB)."""
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Put the paths of all folds in place of their pattern, then parse as usual."""
+        given = list(sys.argv[1:] if args is None else args)
+        if "--places" in given:
+            at = given.index("--places")
+            places = re.fullmatch(r"(\d+)x(\d+)", " ".join(given[at + 1 : at + 2]))
+            if not places:
+                self.error("--places must be repeats x folds, such as 5x3")
+            given = _at_places(given[:at] + given[at + 2 :], int(places[1]), int(places[2]))
+        return super().parse_known_args(given, namespace)
+
+
+def _at_places(given: list[str], repeats: int, folds: int) -> list[str]:
+    out: list[str] = []
+    for before, text in zip(["", *given], given, strict=False):
+        if before == "--settings" or not ("{repeat}" in text or "{fold}" in text):
+            out.append(text)
+            continue
+        found = [
+            text.replace("{repeat}", str(repeat)).replace("{fold}", str(fold))
+            for repeat in range(repeats)
+            for fold in range(folds)
+        ]
+        # A file of a repeat alone comes once.
+        out += dict.fromkeys(found)
+    return out
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
     """The command line that all stages share; `doc` is the stage's docstring."""
     summary, _, rest = (doc or "").partition("\n")
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    out.add_argument("--places", metavar="RxF", help="R repeats of F folds: {repeat}, {fold} in paths stand for each")
     out.add_argument("--settings", type=_json_object, required=True, help="the stage's settings, one JSON object")
     out.add_argument("--log", type=Path, help="where to write the log; standard error alone if not given")
     return out
@@ -57,6 +97,12 @@ def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
         log.error("%s", error)
         return _fail(name, str(error), recent, args.log)
     except Exception as error:
+        if out_of_room(error):
+            message = (
+                f"no room to write: {error}. Make room and run again; what was finished, and checkpoints, are kept"
+            )
+            log.error("%s", message)
+            return _fail(name, message, recent, args.log)
         log.error("%s", traceback.format_exc().rstrip())
         if args.log is None:
             recent.lines.extend(traceback.format_exc().splitlines())
@@ -64,6 +110,16 @@ def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
     log.info("done in %s", duration(time.monotonic() - started))
     _close_log()
     return 0
+
+
+def out_of_room(error: Exception) -> bool:
+    """Whether a write failed because the disk is full, a quota is used up, or a file may not grow."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    # HDF5 and safetensors have the number of the error in their text alone, torch not even that.
+    told = re.search(r"(?:errno =|os error) (\d+)", str(error))
+    written = re.search(r"PytorchStreamWriter failed writing|inline_container.* unexpected pos", str(error))
+    return bool(written or (told and int(told[1]) in FULL))
 
 
 class _Recent(logging.Handler):

@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import zlib
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class Table:
 
     path: Path
     columns: dict[str, list[str]]
-    lines: list[int]  # where each row begins in the file
+    lines: array[int]  # where each row begins in the file
     faults: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with its form
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ def read_table(path: Path) -> Table:
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice:
             raise UserError(f"{path} has two columns {twice!r}")
-        table = Table(path, {name: [] for name in names if name}, [])
+        table = Table(path, {name: [] for name in names if name}, array("l"))
         line = reader.line_num
         for cells in reader:
             begin, line = line + 1, reader.line_num

@@ -23,14 +23,14 @@ LARGEST_TILE = 64  # pixels a side; larger images are averaged down, or a page o
 EDGE = 1  # empty pixels between tiles
 
 
-def choose(labels: np.ndarray, target: np.ndarray, ids: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` rows by id whose labels are exactly `target`, one of each group before any second one; then,
-    where a class is never alone, rows that have the target among their labels."""
+def choose(labels: np.ndarray, target: np.ndarray, order: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` rows by `order` (ids, or drawn numbers) whose labels are exactly `target`, one of each group
+    before any second one; then, where a class is never alone, rows that have the target among their labels."""
     exact = (labels == target).all(axis=1)
     holds = (labels[:, target > 0] > 0).all(axis=1)
     found: list[int] = []
     for candidates in (np.flatnonzero(exact), np.flatnonzero(holds & ~exact)):
-        ordered = candidates[np.argsort(ids[candidates].astype(str), kind="stable")]
+        ordered = candidates[np.argsort(order[candidates], kind="stable")]
         _, first = np.unique(groups[ordered].astype(str), return_index=True)
         later = np.setdiff1d(np.arange(len(ordered)), first)
         found += [*ordered[np.sort(first)].tolist(), *ordered[later].tolist()]
@@ -87,7 +87,9 @@ def protein_index(channels: list[str], name: str) -> int:
 
 def show(axes: Axes, picture: np.ndarray) -> None:
     """A strip of tiles without axes around it."""
-    axes.imshow(picture, interpolation="none", aspect="auto")
+    shown = axes.imshow(picture, interpolation="none", aspect="auto")
+    # Without a name of its own it is named after its content, and the same image may stand twice in a figure.
+    shown.set_gid(f"tiles{len(axes.figure.axes)}")
     axes.axis("off")
 
 

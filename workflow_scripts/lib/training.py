@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from workflow_scripts.lib import augment, backbones, hardware, losses, strategies
+from workflow_scripts.lib import arms, augment, backbones, hardware, losses, pretrained, strategies
 from workflow_scripts.lib.backbones import Backbone
-from workflow_scripts.lib.classifier_file import predict, standardise
+from workflow_scripts.lib.classifier_file import predict
 from workflow_scripts.lib.dataset import channel_statistics
+from workflow_scripts.lib.resampling import balanced_rows
 from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 from workflow_scripts.lib.stage import UserError
@@ -35,9 +36,10 @@ class Images:
     """Images of one source, on the CPU; `synthetic` decides under what they are counted."""
 
     pixels: np.ndarray  # uint8 (N, C, H, W)
-    labels: np.ndarray  # (N, K)
-    synthetic: bool = False
+    labels: np.ndarray  # (N, K), between 0 and 1
+    synthetic: bool = False  # made, not photographed
     rows: np.ndarray | None = None  # the images of this source among the pixels, repeats allowed; None: all
+    weights: np.ndarray | None = None  # what each image of this source weighs (len(self),); None: all the same
 
     def __len__(self) -> int:
         return len(self.pixels) if self.rows is None else len(self.rows)
@@ -97,10 +99,10 @@ class Source:
             index = self.images.rows[index]
         chosen = torch.as_tensor(index, device=self.pixels.device)
         where = self.mean.device
-        pixels = self.pixels[chosen].to(where).float() / 255
+        pixels = self.pixels[chosen].to(where)
         generator = torch.Generator().manual_seed(derive(self.seed, "augment", self.name, step))
         draws = augment.draw(size, pixels.shape[1], self.settings["augment"], generator)
-        ready = standardise(augment.apply(pixels, draws.first(count)), self.mean, self.std)
+        ready = augment.apply(pixels, draws.first(count), self.mean, self.std)
         return Batch(ready, self.labels[chosen].to(where))
 
 
@@ -138,17 +140,33 @@ class ArmStep:
             raise ValueError(f"method {self.settings['method']!r} has no second source of images")
         return self._take(self.partner_source, count)
 
+    def random(self, purpose: str) -> np.random.Generator:
+        """Random numbers of this step for one purpose, the same in all arms."""
+        return np.random.default_rng(derive(self.seed, purpose, self.number))
+
     def lambdas(self, count: int) -> torch.Tensor:
         """One λ ~ Beta(alpha, alpha) an image (n,); the same in all arms that mix."""
-        rng = np.random.default_rng(derive(self.seed, "lambda", self.number))
-        values = rng.beta(self.settings["alpha"], self.settings["alpha"], self.batch)[:count]
+        values = self.random("lambda").beta(self.settings["alpha"], self.settings["alpha"], self.batch)[:count]
         return torch.as_tensor(values, dtype=torch.float32, device=self.real_source.mean.device)
+
+    def weights(self, count: int) -> torch.Tensor:
+        """What the images that `partners` gives weigh (n,)."""
+        source = self.partner_source
+        if source is None or source.images.weights is None:
+            raise ValueError(f"method {self.settings['method']!r} has no images with weights")
+        values = source.images.weights[source.order.batch(self.number, self.batch)[:count]]
+        return torch.as_tensor(values, dtype=torch.float32, device=source.mean.device)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled representation (n, D) in float32."""
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features = self.network.features(images)
         return features.float()
+
+    def features_apart(self, images: torch.Tensor) -> torch.Tensor:
+        """The same with BatchNorm statistics of these images alone, which leave no trace in the network."""
+        with backbones.statistics_apart(self.network):
+            return self.features(images)
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Logits (n, K)."""
@@ -208,9 +226,18 @@ class Trainer:
         self, settings: dict[str, Any], real: Images, partners: Images | None, seed: int, where: torch.device
     ) -> None:
         self.settings, self.where = settings, where
+        if settings["sampling"] == "balanced":
+            rows = balanced_rows(real.labels, np.random.default_rng(derive(seed, "balance")))
+            real = replace(real, rows=rows)
         channels, classes = real.pixels.shape[1], real.labels.shape[1]
         size = real.pixels.shape[-1]
-        network = backbones.build(settings["backbone"], channels, classes, size, derive(seed, "weights"))
+        network = backbones.build(
+            settings["backbone"], channels, classes, size, derive(seed, "weights"), arms.cosine_scale(settings)
+        )
+        if settings["weights"]:
+            pretrained.load(network, arms.weights_path(settings["weights"]))
+        if settings["frozen"]:
+            network.freeze()
         self.network = network.to(where, memory_format=torch.channels_last).train()
         self.mean, self.std = (value.to(where) for value in statistics(real.pixels))
         positives = torch.as_tensor(real.labels, dtype=torch.float32).sum(dim=0).to(where)
@@ -218,14 +245,17 @@ class Trainer:
             settings,
             seed,
             self.network,
-            losses.LOSSES[settings["loss"]](positives, len(real)),
+            losses.LOSSES[settings["loss"]](
+                positives, len(real.labels), **settings["losses"].get(settings["loss"], {})
+            ),
             Source(real, "real", settings, seed, self.mean, self.std),
             Source(partners, "partners", settings, seed, self.mean, self.std) if partners else None,
             hardware.fast_dtype(where),
         )
         # Biases and BatchNorm are not shrunk: decay would only fight the normalisation.
-        weights = [value for value in self.network.parameters() if value.ndim > 1]
-        others = [value for value in self.network.parameters() if value.ndim <= 1]
+        learned = [value for value in self.network.parameters() if value.requires_grad]
+        weights = [value for value in learned if value.ndim > 1]
+        others = [value for value in learned if value.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": weights}, {"params": others, "weight_decay": 0.0}],
             lr=settings["learning_rate"],

@@ -99,7 +99,9 @@ class Embedding(nn.Module):
 
 
 class UNet(nn.Module):
-    """Conditional U-Net; `widths` are the channels at each resolution, `blocks` how many blocks on each way."""
+    """Conditional U-Net; `widths` are the channels at each resolution, `blocks` how many blocks on each way.
+
+    With `given` it also sees which channels are given and their clean pixels; otherwise it has no inputs for them."""
 
     def __init__(
         self,
@@ -109,16 +111,18 @@ class UNet(nn.Module):
         widths: list[int],
         blocks: list[int],
         dtype: torch.dtype = torch.float32,
+        given: bool = False,
     ) -> None:
         super().__init__()
         problem = generators.size_problem(size, len(widths))
         if problem:
             raise ValueError(problem)
-        self.dtype, self.fold = dtype, generators.folding(size)
+        self.dtype, self.fold, self.given = dtype, generators.folding(size), given
         embedding = 4 * widths[0]
         self.embedding = Embedding(classes, embedding)
         # The further input is a constant one, which stands in for the biases that unit filters lack.
-        self.stem = UnitLinear(channels * self.fold**2 + 1, widths[0], 3)
+        inputs = channels * self.fold**2 + 1 + (channels * (self.fold**2 + 1) if given else 0)
+        self.stem = UnitLinear(inputs, widths[0], 3)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         before = widths[0]
         for width, count in zip(widths, blocks, strict=True):
@@ -137,8 +141,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor:
         """(n, C, s, s), (n,), condition -> (n, C, s, s)."""
         embedding = self.embedding(log_sigma, condition)
-        x = functional.pixel_unshuffle(x, self.fold)
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        x = self._planes(x, condition)
         x = self.stem(x.to(self.dtype, memory_format=torch.channels_last))
         kept: list[Tensor] = []
         for level, blocks in enumerate(self.down):
@@ -156,6 +159,20 @@ class UNet(nn.Module):
                 x = block(x, embedding)
         x = self.head(x, PACE * self.head_gain).float()
         return functional.pixel_shuffle(x, self.fold)
+
+    def _planes(self, x: Tensor, condition: Condition) -> Tensor:
+        # What the first layer sees: noisy pixels, the constant one, and given pixels with a plane a channel that says
+        # whether it is given (zeros where none is).
+        if condition.given is not None and not self.given:
+            raise ValueError("this network was made without inputs for given channels")
+        noisy = functional.pixel_unshuffle(x, self.fold)
+        planes = [noisy, torch.ones_like(noisy[:, :1])]
+        if self.given:
+            clean = torch.zeros_like(x) if condition.given is None else condition.given
+            shown = x.new_zeros(x.shape[:2]) if condition.shown is None else condition.shown.to(x.dtype)
+            planes += [functional.pixel_unshuffle(clean, self.fold)]
+            planes += [shown[:, :, None, None].expand(-1, -1, *noisy.shape[2:])]
+        return torch.cat(planes, dim=1)
 
     def renormalise(self) -> None:
         """To be called after each step of the optimiser."""
@@ -193,7 +210,11 @@ class Minimal(nn.Module):
 
     def forward(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor:
         """(n, C, h, w) -> (n, C, h, w); the noise level is not looked at, as in the study."""
-        if bool(condition.dropped.any()) or bool((condition.labels.sum(dim=1) != 1).any()):
+        if condition.given is not None:
+            raise ValueError("the minimal network has no inputs for given channels")
+        # On a GPU, looking at values would wait for all that is queued there.
+        one = x.device.type != "cpu" or bool((condition.labels.sum(dim=1) == 1).all() & ~condition.dropped.any())
+        if not one:
             raise ValueError("the minimal network takes exactly one label an image and knows no dropped condition")
         words = self.classes(condition.labels.argmax(dim=1))[:, :, None, None].expand(-1, -1, *x.shape[-2:])
         y = torch.cat([x, words], dim=1).to(self.dtype, memory_format=torch.channels_last)
@@ -213,4 +234,5 @@ def make_network(
     """The network that a generator's settings describe, with weights drawn from torch's global generator."""
     if settings["network"] == "minimal":
         return Minimal(channels, classes, dtype=dtype)
-    return UNet(channels, classes, size, settings["widths"], settings["blocks"], dtype)
+    given = generators.sees_given(settings)
+    return UNet(channels, classes, size, settings["widths"], settings["blocks"], dtype, given)

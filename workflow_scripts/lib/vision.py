@@ -38,10 +38,18 @@ def _built_for_gpu() -> bool:
 
 _declared = _declare_operators()
 
-from torchvision.models import resnet18, resnet34, resnet50  # noqa: E402
+from torchvision import models  # noqa: E402
+from torchvision.models import resnet18, resnet34, resnet50, swin_b, swin_t, vit_b_16  # noqa: E402
 
 RESNETS: dict[str, Callable[..., torch.nn.Module]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
 }
+SWINS: dict[str, Callable[..., torch.nn.Module]] = {"swin_t": swin_t, "swin_b": swin_b}
+VITS: dict[str, Callable[..., torch.nn.Module]] = {"vit_b_16": vit_b_16}
+
+
+def architecture(name: str) -> torch.nn.Module | None:
+    """One of torchvision's image classifiers with fresh weights; None where it has no such architecture."""
+    return models.get_model(name, weights=None) if name in models.list_models(module=models) else None

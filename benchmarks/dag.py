@@ -1,0 +1,98 @@
+"""How long Snakemake takes to plan a run of the size of a paper, and how much memory, beside one job for each arm.
+
+    python -m benchmarks.dag                       # 5 repeats, 5 folds, 12 strategies at 7 ratios, 6 plans
+    python -m benchmarks.dag --repeats 1 --folds 2 --strategies 2 --ratios 2 --plans 1 --batches 8
+
+A dry run of the workflow in this folder, with an overlay that lists so many arms; nothing is made. The number of
+classes changes nothing here. The start of a job is measured too: a batch of arms must work twenty times as long."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARE = 0.05  # of a job's time that may go into its start
+
+
+def overlay(repeats: int, folds: int, strategies: int, ratios: int, plans: int, batch: int) -> dict[str, Any]:
+    """Settings of a run with a baseline and `strategies` x `ratios` arms, `batch` of them a job."""
+    plan = {"generator": "unet", "labels": "as_train", "sampler": "dpmpp_2m", "evaluations": 20, "clip": True}
+    plan |= {"count": 5000, "batch": 125, "guidance": {"scale": 1.5, "interval": [0.2, 20]}}
+    arms = [
+        {"name": f"pool{kind}_{step}", "method": "pool", "plan": f"plan{kind % plans}", "ratio": 0.25 * (step + 1)}
+        for kind in range(strategies)
+        for step in range(ratios)
+    ]
+    return {
+        "run": "dag",
+        "make_folds": {"repeats": repeats, "folds": folds, "shares": {"test": 0.2}},
+        "plans": [{"name": f"plan{number}"} | plan for number in range(plans)],
+        "strategies": [{"name": "real_only", "method": "real_only"}, *arms],
+        "analysis": {"primary_arm": arms[0]["name"]},
+        "compute": {"arms_per_job": batch},
+    }
+
+
+def plan(settings: dict[str, Any]) -> tuple[float, float, int]:
+    """Seconds and MB of a dry run, and the jobs that it plans."""
+    with tempfile.TemporaryDirectory() as folder:
+        preset = Path(folder) / "paper_scale.yaml"
+        preset.write_text(json.dumps(settings))  # JSON is YAML
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "1", "--nolock"]
+        printed = (Path(folder) / "printed.txt").open("w+")
+        started = time.monotonic()
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [*command, "--configfile", str(preset)], cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+        printed.seek(0)
+        text = printed.read()
+        printed.close()
+    if status:
+        raise RuntimeError(text[-3000:])
+    total = re.search(r"^total\s+(\d+)", text, re.MULTILINE)
+    return seconds, used.ru_maxrss / 1024, int(total[1]) if total else 0
+
+
+def start() -> float:
+    """Seconds of CPU until a job of the classifier begins its work: Python and all that it imports."""
+    before = os.times()
+    command = [sys.executable, "-m", "workflow_scripts.train_classifier", "--help"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: S603 - our own interpreter
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("repeats", 5), ("folds", 5), ("strategies", 12), ("ratios", 7), ("plans", 6)):
+        out.add_argument(f"--{name}", type=int, default=value)
+    out.add_argument("--batches", type=int, nargs="+", default=[8, 1], help="arms a job")
+    args = out.parse_args(argv)
+    sizes = (args.repeats, args.folds, args.strategies, args.ratios, args.plans)
+    arms = args.repeats * args.folds * (1 + args.strategies * args.ratios)
+    sets = min(args.plans, args.strategies) * args.repeats * args.folds
+    print(f"{arms} arms in folds, {sets} synthetic sets")
+    for batch in args.batches:
+        seconds, megabytes, jobs = plan(overlay(*sizes, batch))
+        print(f"{batch} arms a job: {jobs} jobs planned in {seconds:.1f} s with {megabytes:.0f} MB")
+    begins = start()
+    print(
+        f"a job starts in {begins:.1f} s of CPU: at most {SHARE:.0%} if its arms take {begins / SHARE:.0f} s together"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Training, sampling and judging a generator in one process, by the project's own code, for the benchmarks."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.generator_data import Cells, config
+from workflow_scripts.lib import fidelity, generator_file, generator_training
+from workflow_scripts.lib.fidelity import Estimate, Sample
+from workflow_scripts.lib.generator_file import Generator
+from workflow_scripts.lib.generator_training import Pixels, Trained
+from workflow_scripts.lib.orders import Orders
+from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.resume import Resume
+from workflow_scripts.sample_ddpm import make_images
+
+DRAWS = 100  # random halves for the correction and the interval of a distance
+CONFIDENCE = 0.95
+
+
+def train(
+    cells: Cells,
+    settings: dict[str, Any],
+    seed: int,
+    where: torch.device,
+    dtype: torch.dtype,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> tuple[Generator, Trained]:
+    """The project's training loop; what it leaves, and the same as the stages write it."""
+    pixels = Pixels.fitted(settings["pixels"], cells.images)
+    with tempfile.TemporaryDirectory() as place:
+        resume = Resume(Path(place) / "resume.pt", "")
+        trained = generator_training.train(
+            cells.images, cells.labels, settings, pixels, seed, where, dtype, resume, report
+        )
+    made = Generator(
+        repeat=0, fold=0, settings=settings, channels=[str(number) for number in range(cells.images.shape[1])],
+        classes=cells.classes, size=cells.images.shape[-1], pixels=pixels, provenance=Provenance("", 0), digest="",
+        seconds=trained.seconds, weights=trained.weights,
+    )  # fmt: skip
+    return made, trained
+
+
+def read(path: Path) -> Generator:
+    """A generator that the stage train_ddpm wrote."""
+    return generator_file.read(path)
+
+
+def plan(**changes: Any) -> dict[str, Any]:
+    """The config's plan `balanced`, with single settings replaced; no channel is given."""
+    return {entry["name"]: entry for entry in config()["plans"]}["balanced"] | {"given": []} | changes
+
+
+def sample(made: Generator, labels: np.ndarray, settings: dict[str, Any], seed: int, where: torch.device) -> np.ndarray:
+    """Images uint8 (n, C, s, s) with these labels (n, K), by the loop of the stage sample_ddpm."""
+    with tempfile.TemporaryDirectory() as place:
+        orders = Orders(labels, made.provenance)
+        return make_images(made, orders, settings, seed, where, Resume(Path(place) / "resume.pt", ""))
+
+
+def distances(
+    reference: np.ndarray, groups: np.ndarray, others: dict[str, tuple[np.ndarray, np.ndarray | None]], seed: int = 1
+) -> dict[str, Estimate]:
+    """Fréchet distance of each set of features (n, D) from the reference, corrected for sample size, with an interval.
+
+    Beside the features stand the groups of their images; None: each image by itself, as generated ones are."""
+    centre, scale = reference.mean(axis=0), np.sqrt(max(float(reference.var(axis=0).mean()), 1e-12))
+    scaled = {name: ((features - centre) / scale).astype(np.float32) for name, (features, _) in others.items()}
+    real = ((reference - centre) / scale).astype(np.float32)
+    # The directions are those of the reference alone and the same for all, so that no contestant chooses them.
+    smallest = min(map(len, [real, *scaled.values()]))
+    axes = fidelity.main_axes([real], fidelity.reduced(real.shape[1], smallest))
+
+    def described(features: np.ndarray, owners: np.ndarray | None) -> Sample:
+        owners = np.arange(len(features)) if owners is None else owners
+        return Sample(features, features @ axes, np.zeros((len(features), 1)), np.zeros((len(features), 0)), owners)
+
+    samples = {name: described(features, others[name][1]) for name, features in scaled.items()}
+    rng = np.random.default_rng(seed)
+    found = fidelity.estimates(described(real, groups), samples, rng, DRAWS, CONFIDENCE)
+    return {name: measures["frechet"] for name, measures in found.items()}

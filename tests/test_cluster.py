@@ -1,0 +1,142 @@
+"""Several machines or GPUs: what the profiles rely on, without a cluster and without a GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from benchmarks import dag
+from tests.workflow import ROOT, Checkout
+from workflow_scripts.lib import cluster, devices
+
+RULES = {
+    name for path in (ROOT / "rules").glob("*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
+}
+# Takes a GPU and works for as many seconds as it is told.
+JOB = """
+import sys, time
+from workflow_scripts.lib import devices
+print(devices.take(), flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def start(tmp_path: Path, choice: str, seconds: float = 60) -> subprocess.Popen[str]:
+    environment = os.environ | {"MIXLOC_DEVICES": choice, "TMPDIR": str(tmp_path)}
+    return subprocess.Popen([sys.executable, "-c", JOB, str(seconds)], cwd=ROOT, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def test_jobs_take_different_gpus_and_a_killed_one_frees_its_own(tmp_path: Path) -> None:
+    first = [start(tmp_path, "2,GPU-8f/x") for _ in range(2)]
+    taken = [job.stdout.readline().strip() for job in first]
+    assert sorted(taken) == ["2", "GPU-8f/x"]
+    third = start(tmp_path, "2,GPU-8f/x", 0)
+    with pytest.raises(subprocess.TimeoutExpired):
+        third.wait(1.5)
+    first[1].send_signal(signal.SIGKILL)
+    assert third.communicate(timeout=30)[0].strip() == taken[1], "the one that became free"
+    first[0].kill()
+    for job in first:
+        job.communicate()
+
+
+def test_without_a_choice_no_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for environment in ({"MIXLOC_DEVICES": ""}, {"MIXLOC_DEVICES": "0,1", "LOCAL_RANK": "1"}):
+        with monkeypatch.context() as patch:
+            patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            assert devices.take() is None
+            assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("limit", "nodes", "visible", "expected"),
+    [(2, None, "", "0,1"), (2, None, "4,5,6", "4,5"), (None, None, "4,5", None), (2, 100, "", None)],
+)
+def test_the_choice_is_made_on_one_machine_only(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None, nodes: int | None, visible: str, expected: str | None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    # Set and removed, so that it is restored afterwards.
+    monkeypatch.setenv(devices.CHOICE, "")
+    monkeypatch.delenv(devices.CHOICE)
+    resources = {"gpu": SimpleNamespace(value=limit)}
+    cluster.share_devices(
+        SimpleNamespace(global_resources=resources, remote_exec=False, resource_settings=SimpleNamespace(nodes=nodes))
+    )
+    assert os.environ.get(devices.CHOICE) == expected
+
+
+def test_arrays_that_would_wait_for_ever_are_refused() -> None:
+    waiting = Counter({"train_classifier": 300, "train_ddpm": 900})
+    assert cluster.array_problem({"train_classifier"}, waiting, 300) is None
+    assert cluster.array_problem({"train_classifier"}, waiting, None) is None
+    assert "jobs = 299" in cluster.array_problem({"train_classifier"}, waiting, 299)
+    assert "train_ddpm" in cluster.array_problem({"all"}, waiting, 300)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*/config.yaml")), ids=lambda path: path.parent.name)
+def test_profiles_name_rules_that_exist_and_explain_every_entry(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    profile = yaml.safe_load(text)
+    named = set(profile.get("set-resources", {})) | {entry.split("=")[0] for entry in profile.get("groups", [])}
+    named |= set(filter(None, [profile.get("slurm-array-jobs")]))
+    assert named <= RULES
+    for block in re.split(r"\n\s*\n", text):
+        assert "#" in block, f"no comment explains {block}"
+
+
+@pytest.mark.workflow
+def test_gpu_profile_gives_each_job_a_gpu_of_its_own(tmp_path: Path) -> None:
+    checkout = Checkout.fresh(tmp_path / "checkout")
+    shutil.copytree(ROOT / "profiles" / "gpu", checkout.folder / "profiles" / "gpu")
+    targets = [
+        f"results/ci/repeat0/fold{fold}/generators/{name}.safetensors"
+        for fold in (0, 1)
+        for name in ("unet", "minimal")
+    ]
+    process = subprocess.Popen(
+        checkout.command("--profile", "profiles/gpu", *targets, cores=4),
+        cwd=checkout.folder, env=checkout.environment() | {"CUDA_VISIBLE_DEVICES": "5,7", "TMPDIR": str(tmp_path)},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, printed[-4000:]
+    logs = [path.read_text() for path in (checkout.run / "logs" / "train_ddpm").glob("*.log")]
+    taken = [re.search(r"GPU (\d) of 5,7", text)[1] for text in logs]
+    assert len(taken) == 4
+    assert set(taken) == {"5", "7"}
+    assert not any("waiting for one of the GPUs" in text for text in logs), "never more jobs at once than GPUs"
+
+
+@pytest.mark.workflow
+def test_planning_stays_quick_and_no_command_grows_with_the_folds(tmp_path: Path) -> None:
+    lengths = []
+    for repeats, folds in ((1, 2), (3, 4)):
+        settings = dag.overlay(repeats, folds, strategies=6, ratios=4, plans=4, batch=8)
+        seconds, megabytes, jobs = dag.plan(settings)
+        # A seventh of the paper scale, whose aim is 30 s and 2 GB, on a machine that may have other work to do.
+        assert seconds < 30
+        assert megabytes < 500
+        assert jobs > 2 * repeats * folds * 4
+        preset = tmp_path / "preset.yaml"
+        preset.write_text(yaml.safe_dump(settings))
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--nolock", "--cores", "1"]
+        done = subprocess.run([*command, "--configfile", str(preset)], cwd=ROOT, capture_output=True, text=True)
+        commands = re.findall(r"^Shell command: python -m workflow_scripts\.(\w+)(.*)", done.stdout, re.MULTILINE)
+        lengths.append({name: len(text) for name, text in commands})
+        assert max(lengths[-1].values()) < 50_000, "a command line may have 128 kB"
+    for name in ("aggregate_metrics", "certify_leaks", "plot_training"):
+        assert abs(lengths[1][name] - lengths[0][name]) < 200, f"{name}: {lengths}"

@@ -1,0 +1,50 @@
+"""What Snakemake's way of handing jobs to machines asks of a run: checks and settings of the profiles.
+
+Imported by the Snakefile at every start, so it must stay light."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+from workflow_scripts.lib.devices import CHOICE
+
+
+def array_problem(rules: set[str], waiting: Counter[str], jobs: int | None) -> str | None:
+    """Why jobs that are to be submitted as arrays would wait for ever, in one line; None where they would not.
+
+    Snakemake picks at most `jobs` of those that are ready. The SLURM plugin submits an array only when nothing of its
+    rule is left over, and what it was given before it forgets: the run would stand still without a word."""
+    if jobs is None:
+        return None
+    for rule, count in sorted(waiting.items()):
+        if count > jobs and (rule in rules or "all" in rules):
+            return (
+                f"jobs = {jobs} is less than the {count} jobs of {rule}, which slurm-array-jobs submits together: "
+                f"in the profile set jobs to {count} or more, or take slurm-array-jobs out"
+            )
+    return None
+
+
+def submission_problem(workflow: Any) -> str | None:
+    """`array_problem` of a run that is about to start."""
+    wanted = getattr(workflow.executor_settings, "array_jobs", None) or ""
+    rules = {name.strip() for name in wanted.replace(";", ",").split(",") if name.strip()}
+    if not rules:
+        return None
+    waiting = Counter(job.rule.name for job in workflow.dag.needrun_jobs())
+    return array_problem(rules, waiting, workflow.resource_settings.nodes)
+
+
+def share_devices(workflow: Any) -> None:
+    """Tell the jobs of one machine which GPUs there are, where a profile limits them by the resource `gpu`.
+
+    Snakemake counts a resource but gives none out; each job takes one for itself (see devices.py). On a cluster that
+    is the scheduler's business."""
+    limit = workflow.global_resources.get("gpu").value
+    if limit is None or workflow.remote_exec or workflow.resource_settings.nodes is not None:
+        return
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = visible or [str(number) for number in range(int(limit))]
+    os.environ.setdefault(CHOICE, ",".join(names[: int(limit)]))

@@ -1,0 +1,272 @@
+"""How far one set of images is from another, in the features of an encoder and in plain pixels; numpy alone.
+
+    (1) Fréchet distance  |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))         Heusel et al. 2017, arXiv:1706.08500
+    (2) KID               unbiased squared MMD with kernel (x.y / D + 1)^3    Binkowski et al. 2018, arXiv:1801.01401
+    (3) precision         share of generated y with |y - x| <= r3(x) for some real x; recall: the same with the sets
+                          exchanged; r3(x) is the distance from x to its third neighbour in its own set
+                                                                              Kynkäänniemi et al. 2019, arXiv:1904.06991
+    (4) density           mean over y of the number of x with |y - x| <= r5(x), by 5
+    (5) coverage          share of x with |y - x| <= r5(x) for some y         Naeem et al. 2020, arXiv:2002.09797
+    (6) spectrum, links   mean squared difference of mean descriptors         (see spectra.py)
+
+Features are measured in units of the reference's mean variance, so that encoders are comparable; the Fréchet distance
+is divided by D, so that 1 is as far as the spread of the real images.
+
+Intervals come from random halves: half of the groups of the real side, half of the images of the generated one. The
+variance of a half-sample about the whole equals that of the whole about the truth, for any statistic that is smooth
+(McCarthy 1969). Unlike the usual bootstrap it repeats no image, and repeated images would empty the k-NN balls and
+add to a Fréchet distance. The same halves correct for sample size: a bias c / n doubles in a half, so
+2 θ(n) - θ(n / 2) is free of it. This is the extrapolation to infinite n of Chong and Forsyth (2020,
+arXiv:1911.07023), with groups in place of images as the unit: images of a protein are not independent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+BALL, BALL_DENSE = 3, 5  # neighbours that make the radius: precision and recall; density and coverage
+BLOCK = 1024  # rows of a distance matrix in memory at a time
+PER_DIMENSION = 4  # images for each dimension of a covariance; with fewer its dimensions are reduced
+FEWEST_IMAGES, FEWEST_GROUPS = 10, 4  # below this nothing is computed
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is known of a measure before any number: its name, whether its bias is extrapolated, and its range."""
+
+    title: str
+    unit: str
+    better: str  # low or high
+    extrapolated: bool = False
+    squared: bool = False  # computed as a square, whose bias is known, and shown as its root
+    most: float = np.inf
+
+
+MEASURES = {
+    "frechet": Measure("Fréchet distance", "spreads of the real images, squared", "low", extrapolated=True),
+    "kid": Measure("kernel distance (KID)", "", "low"),
+    "precision": Measure("precision", "share", "high", most=1.0),
+    "recall": Measure("recall", "share", "high", most=1.0),
+    "density": Measure("density", "", "high"),
+    "coverage": Measure("coverage", "share", "high", most=1.0),
+    "spectrum": Measure("power spectrum", "dB", "low", extrapolated=True, squared=True),
+    "links": Measure("channel correlation", "correlation", "low", extrapolated=True, squared=True),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its interval; not a number where there was too little to compute it from."""
+
+    value: float
+    low: float
+    high: float
+
+
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images as they are compared, row by row."""
+
+    features: np.ndarray  # (n, D), centred on the reference, in units of its mean variance
+    axes: np.ndarray  # (n, d), the same along the directions that the Fréchet distance sees
+    curves: np.ndarray  # (n, B), radial power spectra of all channels, decibel
+    links: np.ndarray  # (n, P), correlations of pairs of channels; P is 0 with one channel
+    groups: np.ndarray  # (n,), what must be resampled together
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, rows: np.ndarray) -> Sample:
+        """Some of its images."""
+        return Sample(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What of a sample is needed for every comparison."""
+
+    sample: Sample
+    mean: np.ndarray  # (d,)
+    covariance: np.ndarray  # (d, d)
+    ball: np.ndarray  # (n,), squared distance to neighbour number BALL
+    ball_dense: np.ndarray  # (n,), to neighbour number BALL_DENSE
+    kernel: float  # mean over pairs of different groups
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Slices that cover rows in order."""
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances (n, m) of rows."""
+    return _from_products(x, y, x @ y.T)
+
+
+def _from_products(x: np.ndarray, y: np.ndarray, products: np.ndarray) -> np.ndarray:
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, in place: the matrix is the largest thing in memory.
+    out = -2 * products
+    out += np.einsum("ij,ij->i", x, x)[:, None]
+    out += np.einsum("ij,ij->i", y, y)[None]
+    return np.maximum(out, 0, out=out)
+
+
+def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
+    inner = products / dimensions + 1
+    return inner * inner * inner
+
+
+def summarise(sample: Sample) -> Summary:
+    """Moments, ball radii and the mean kernel of a sample; n × n matrices only block by block."""
+    count, x = len(sample), sample.features
+    ball, dense = np.empty(count, dtype=x.dtype), np.empty(count, dtype=x.dtype)
+    near, near_dense = min(BALL, count - 1), min(BALL_DENSE, count - 1)
+    total, pairs = 0.0, 0
+    for rows in blocks(count):
+        products = x[rows] @ x.T
+        others = sample.groups[rows, None] != sample.groups[None]
+        total += float((_kernel(products, x.shape[1]) * others).sum(dtype=np.float64))
+        pairs += int(others.sum())
+        # An image is its own nearest: neighbour number k stands at place k.
+        nearest = np.partition(_from_products(x[rows], x, products), (near, near_dense), axis=1)
+        ball[rows], dense[rows] = nearest[:, near], nearest[:, near_dense]
+    axes = sample.axes.astype(np.float64)
+    covariance = np.atleast_2d(np.cov(axes, rowvar=False)) if count > 1 else np.zeros((axes.shape[1],) * 2)
+    return Summary(sample, axes.mean(axis=0), covariance, ball, dense, total / pairs if pairs else float("nan"))
+
+
+def root(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric root of a covariance (d, d)."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+
+def frechet(reference: Summary, other: Summary, reference_root: np.ndarray) -> float:
+    """Equation 1, of the Gaussians with these moments; the trace of (S1 S2)^(1/2) is that of a symmetric root."""
+    inner = np.linalg.eigvalsh(reference_root @ other.covariance @ reference_root)
+    gap = ((reference.mean - other.mean) ** 2).sum()
+    trace = np.trace(reference.covariance) + np.trace(other.covariance)
+    return float(gap + trace - 2 * np.sqrt(np.clip(inner, 0, None)).sum())
+
+
+def compare(reference: Summary, other: Summary, reference_root: np.ndarray | None = None) -> dict[str, float]:
+    """Equations 1 to 6 of `other` beside `reference`, as they come: squared where a measure is, not extrapolated."""
+    real, made = reference.sample, other.sample
+    half = root(reference.covariance) if reference_root is None else reference_root
+    kernel = inside = overlaps = 0.0
+    covered, recalled = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
+    for rows in blocks(len(made)):
+        products = made.features[rows] @ real.features.T
+        kernel += float(_kernel(products, real.features.shape[1]).sum(dtype=np.float64))
+        apart = _from_products(made.features[rows], real.features, products)
+        inside += float((apart <= reference.ball).any(axis=1).sum())
+        dense = apart <= reference.ball_dense
+        overlaps += float(dense.sum())
+        covered |= dense.any(axis=0)
+        recalled |= (apart <= other.ball[rows, None]).any(axis=0)
+    mean = kernel / (len(made) * len(real))
+    curves = made.curves.mean(axis=0) - real.curves.mean(axis=0)
+    links = made.links.mean(axis=0) - real.links.mean(axis=0)
+    return {
+        "frechet": frechet(reference, other, half) / real.features.shape[1],
+        "kid": reference.kernel + other.kernel - 2 * mean,
+        "precision": inside / len(made),
+        "recall": float(recalled.mean()),
+        "density": overlaps / (min(BALL_DENSE, len(real) - 1) * len(made)),
+        "coverage": float(covered.mean()),
+        "spectrum": float((curves**2).mean()),
+        "links": float((links**2).mean()) if links.size else float("nan"),
+    }
+
+
+def half_of_groups(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows of a random half of the groups."""
+    names, owner = np.unique(groups, return_inverse=True)
+    return np.flatnonzero(rng.permutation(len(names))[owner] < len(names) // 2)
+
+
+def estimates(
+    reference: Sample, others: dict[str, Sample], rng: np.random.Generator, draws: int, confidence: float
+) -> dict[str, dict[str, Estimate]]:
+    """Every measure of every other sample beside the reference: corrected value and interval."""
+    usable = {name: other for name, other in others.items() if _enough(other)} if _enough(reference) else {}
+    out = {name: dict.fromkeys(MEASURES, NOTHING) for name in others}
+    if not usable:
+        return out
+    whole = _compare_all(reference, usable)
+    halves = []
+    for _ in range(draws):
+        part = reference.take(half_of_groups(reference.groups, rng))
+        parts = {name: other.take(half_of_groups(other.groups, rng)) for name, other in usable.items()}
+        halves.append(_compare_all(part, parts))
+    for name, other in usable.items():
+        share = np.mean([_share(reference.groups), _share(other.groups)])
+        for measure, kind in MEASURES.items():
+            resampled = np.array([half[name][measure] for half in halves])
+            out[name][measure] = _estimate(whole[name][measure], resampled, float(share), kind, confidence)
+    return out
+
+
+def average(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, draws: int, level: float) -> Estimate:
+    """The mean of a number an image, a share for instance, and its interval over groups; NaN are left out."""
+    known = np.isfinite(values)
+    values, groups = values[known], groups[known]
+    if not len(values):
+        return NOTHING
+    if len(np.unique(groups)) < 2:
+        return Estimate(float(values.mean()), float("nan"), float("nan"))
+    resampled = np.array([values[half_of_groups(groups, rng)].mean() for _ in range(draws)])
+    return _estimate(float(values.mean()), resampled, _share(groups), Measure("", "", "high", most=1.0), level)
+
+
+def _enough(sample: Sample) -> bool:
+    return len(sample) >= FEWEST_IMAGES and len(np.unique(sample.groups)) >= FEWEST_GROUPS
+
+
+def _compare_all(reference: Sample, others: dict[str, Sample]) -> dict[str, dict[str, float]]:
+    real = summarise(reference)
+    half = root(real.covariance)
+    return {name: compare(real, summarise(other), half) for name, other in others.items()}
+
+
+def _share(groups: np.ndarray) -> float:
+    count = len(np.unique(groups))
+    return (count // 2) / count
+
+
+def _estimate(value: float, halves: np.ndarray, share: float, kind: Measure, confidence: float) -> Estimate:
+    # A part with the share f of the groups varies about the whole by (1 - f) / f of the variance of the whole.
+    factor = share / (1 - share)
+    if kind.extrapolated:
+        value = value - factor * (float(halves.mean()) - value)
+    spread = float(halves.std(ddof=1)) * np.sqrt(factor) * NormalDist().inv_cdf((1 + confidence) / 2)
+    found = np.array([value, value - spread, value + spread])
+    if kind.squared:
+        found = np.sqrt(np.clip(found, 0, None))
+    elif np.isfinite(kind.most):
+        found = np.clip(found, 0, kind.most)
+    return Estimate(*map(float, found))
+
+
+def reduced(dimensions: int, smallest: int) -> int:
+    """Dimensions of the Fréchet distance with samples of at least `smallest` images."""
+    return min(dimensions, max(1, smallest // PER_DIMENSION))
+
+
+def main_axes(features: list[np.ndarray], count: int) -> np.ndarray:
+    """The `count` directions (D, count) along which all these features together vary most; all of them: as they are.
+
+    Generated ones are among them, so that a direction in which only they vary is not overlooked."""
+    dimensions = features[0].shape[1]
+    if count >= dimensions:
+        return np.eye(dimensions, dtype=features[0].dtype)
+    # Each set weighs the same, whatever its size.
+    spread = sum(np.cov(part, rowvar=False) for part in features) / len(features)
+    middle = np.cov(np.stack([part.mean(axis=0) for part in features]), rowvar=False)
+    return np.linalg.eigh(spread + middle)[1][:, -count:].astype(features[0].dtype)

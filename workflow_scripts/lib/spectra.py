@@ -1,0 +1,95 @@
+"""What can be said of images without any network, and real images spoiled on purpose: the ceilings of every distance.
+
+Descriptors of one image: the power of each channel by spatial frequency, averaged over directions, and how the
+channels go together. Spoiled: noise of the same brightness; blurred; and with random phases of its Fourier transform,
+which keeps power spectrum and correlations of channels and destroys all shape (Prichard and Theiler 1994)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+BLOCK = 512
+BLUR = 16  # the standard deviation of the blur is the side of the image divided by this
+
+
+def power_curves(images: np.ndarray) -> np.ndarray:
+    """Radial power spectra in decibel, float32 (n, C · rings), of images uint8 (n, C, s, s).
+
+    The mean is taken out (it is not a frequency) and a Hann window keeps the edges from looking like detail."""
+    side = images.shape[-1]
+    window = np.outer(np.hanning(side + 2)[1:-1], np.hanning(side + 2)[1:-1]).astype(np.float32)
+    radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) * side
+    ring = np.rint(radius).astype(int)
+    rings = side // 2
+    # Half a spectrum is computed; what it lacks is its mirror image, so inner columns count twice.
+    twice = np.full(ring.shape, 2.0)
+    twice[:, 0] = 1.0
+    if side % 2 == 0:
+        twice[:, -1] = 1.0
+    sums = np.stack([((ring == r) * twice).ravel() for r in range(1, rings + 1)], axis=1)
+    sums = (sums / sums.sum(axis=0)).astype(np.float32)
+    # Eight bits round with a variance of 1/12 grey level: without it a black image would have minus infinite decibel.
+    floor = (window**2).sum() / 12 / 255**2
+    out = np.empty((len(images), images.shape[1] * rings), dtype=np.float32)
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK].astype(np.float32) / 255
+        block -= block.mean(axis=(2, 3), keepdims=True)
+        power = np.abs(np.fft.rfft2(block * window)) ** 2
+        curves = power.reshape(*block.shape[:2], -1).astype(np.float32) @ sums
+        out[start : start + BLOCK] = 10 * np.log10(curves + floor).reshape(len(block), -1)
+    return out
+
+
+def channel_links(images: np.ndarray) -> np.ndarray:
+    """Correlations of each pair of channels within an image, float32 (n, C (C - 1) / 2); 0 where a channel is flat."""
+    count, channels = images.shape[:2]
+    upper = np.triu_indices(channels, 1)
+    out = np.zeros((count, len(upper[0])), dtype=np.float32)
+    for start in range(0, count if len(upper[0]) else 0, BLOCK):
+        flat = images[start : start + BLOCK].reshape(-1, channels, images[0, 0].size).astype(np.float32)
+        flat -= flat.mean(axis=2, keepdims=True)
+        length = np.sqrt((flat**2).sum(axis=2, keepdims=True))
+        flat /= np.where(length > 0, length, 1)
+        out[start : start + BLOCK] = (flat @ flat.transpose(0, 2, 1))[:, upper[0], upper[1]]
+    return out
+
+
+def noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """White noise with the mean and the spread of each channel."""
+    mean, std = images.mean(axis=(0, 2, 3)), images.std(axis=(0, 2, 3))
+    drawn = rng.standard_normal(images.shape, dtype=np.float32)
+    return _bytes(drawn * std[:, None, None] + mean[:, None, None])
+
+
+def blurred(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images without their fine detail."""
+    sigma = images.shape[-1] / BLUR
+    return _bytes(gaussian_filter(images.astype(np.float32), (0, 0, sigma, sigma), mode="reflect"))
+
+
+def phase_randomised(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images whose Fourier phases are turned by those of noise, by the same angles in all channels."""
+    out = np.empty_like(images)
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK].astype(np.float32)
+        # The transform of real noise has the symmetry that makes the result real, and the mean keeps its place.
+        turn = np.fft.rfft2(rng.standard_normal((len(block), 1, *block.shape[2:])))
+        turn /= np.maximum(np.abs(turn), 1e-12)
+        turn[:, :, 0, 0] = 1
+        out[start : start + BLOCK] = _bytes(np.fft.irfft2(np.fft.rfft2(block) * turn, s=block.shape[2:]))
+    return out
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+# name -> maker(images, rng): what every distance should find bad
+CEILINGS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "noise": noise,
+    "blurred": blurred,
+    "phase": phase_randomised,
+}
