@@ -73,9 +73,9 @@ def distances(
     centre, scale = reference.mean(axis=0), np.sqrt(max(float(reference.var(axis=0).mean()), 1e-12))
     scaled = {name: ((features - centre) / scale).astype(np.float32) for name, (features, _) in others.items()}
     real = ((reference - centre) / scale).astype(np.float32)
-    # The directions are those of the reference alone and the same for all, so that no contestant chooses them.
-    smallest = min(map(len, [real, *scaled.values()]))
-    axes = fidelity.main_axes([real], fidelity.reduced(real.shape[1], smallest))
+    # Where there are too few images for all dimensions, the directions are those of all sets together.
+    every = [real, *scaled.values()]
+    axes = fidelity.main_axes(every, fidelity.reduced(real.shape[1], min(map(len, every))))
 
     def described(features: np.ndarray, owners: np.ndarray | None) -> Sample:
         owners = np.arange(len(features)) if owners is None else owners

@@ -97,10 +97,7 @@ def late(
 ) -> Iterator[tuple[Submission, subprocess.Popen]]:
     """A training that stands still until its time is over, for the last test: a minute in which others run."""
     checkout = finished.clone(tmp_path_factory.mktemp("late") / "clone")
-    # Without a GPU and of the highest tier, so that it is not pre-empted itself.
-    checkout.profile(
-        ("runtime: 720", "runtime: 1"), ("    gpu: 1\n", ""), ("slurm_partition: gpu #", "slurm_partition: urgent #")
-    )
+    checkout.profile(("runtime: 720", "runtime: 1"))
     checkout.without(UNETS[0])
     process = checkout.start(UNETS[0])
     os.kill(training(checkout, UNETS[0]), signal.SIGSTOP)
@@ -176,7 +173,7 @@ def test_job_over_its_memory_is_tried_again_with_more(finished: Submission) -> N
 
 
 def test_preempted_job_goes_on_from_its_checkpoint(
-    finished: Submission, late: tuple[Submission, subprocess.Popen], tmp_path: Path
+    finished: Submission, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     checkout = finished.clone(tmp_path / "clone")
     checkout.without(UNETS[0])
@@ -184,7 +181,9 @@ def test_preempted_job_goes_on_from_its_checkpoint(
     os.kill(training(checkout, UNETS[0]), signal.SIGSTOP)
     number = job_of(checkout, UNETS[0])
     everything = f"--gpus={cluster.GPUS}"
-    subprocess.run(["sbatch", "--partition=urgent", everything, "--time=1", "--wrap=sleep 1"], check=True)
+    urgent = ["sbatch", "--wait", "--partition=urgent", everything, "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(urgent, check=True)
+    request.getfixturevalue("late")  # from now on nothing is pre-empted
     finish(process)
     assert [line.split() for line in jobs("%i %T %k") if line.startswith(f"{number} ")] == [
         [number, "COMPLETED", "rule_train_ddpm_wildcards_ci_0_0_unet"]
