@@ -41,25 +41,34 @@ def overlay(repeats: int, folds: int, strategies: int, ratios: int, plans: int, 
     }
 
 
+# Snakemake, and at its end the peak of the memory of this very program: what the system keeps of a child's resources
+# includes the memory of the one that started it.
+WATCHED = """
+import re, runpy, sys
+try:
+    runpy.run_module("snakemake", run_name="__main__", alter_sys=True)
+finally:
+    print("peak kB", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], flush=True)
+"""
+
+
 def plan(settings: dict[str, Any]) -> tuple[float, float, int]:
     """Seconds of CPU and MB of a dry run, which is one process with one thread, and the jobs that it plans."""
     with tempfile.TemporaryDirectory() as folder:
         preset = Path(folder) / "paper_scale.yaml"
         preset.write_text(json.dumps(settings))  # JSON is YAML
-        command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "1", "--nolock"]
-        printed = (Path(folder) / "printed.txt").open("w+")
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [*command, "--configfile", str(preset)], cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = used.ru_utime + used.ru_stime
-        printed.seek(0)
-        text = printed.read()
-        printed.close()
-    if status:
-        raise RuntimeError(text[-3000:])
-    total = re.search(r"^total\s+(\d+)", text, re.MULTILINE)
-    return seconds, used.ru_maxrss / 1024, int(total[1]) if total else 0
+        options = ["--dry-run", "--quiet", "rules", "--cores", "1", "--nolock", "--configfile", str(preset)]
+        before = os.times()
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            [sys.executable, "-c", WATCHED, *options],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        after = os.times()
+    if done.returncode:
+        raise RuntimeError(done.stdout[-3000:])
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    peak, total = re.search(r"^peak kB (\d+)", done.stdout, re.M), re.search(r"^total\s+(\d+)", done.stdout, re.M)
+    return seconds, int(peak[1]) / 1024, int(total[1]) if total else 0
 
 
 def start() -> float:
