@@ -1,7 +1,7 @@
 """What the benchmarks of generators share: settings, images, a grouped split, an encoder, and contact sheets.
 
-Needs torch, numpy, h5py, safetensors and PyYAML; simulated cells also scipy, raw images all that the stages need.
-With an image set given as a file (--images), nothing else is imported."""
+Needs torch, numpy, h5py, safetensors and PyYAML; sampling also pandas, contact sheets Pillow, simulated cells scipy,
+and raw images all that the stages need."""
 
 from __future__ import annotations
 

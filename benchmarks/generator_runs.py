@@ -15,10 +15,8 @@ from workflow_scripts.lib import fidelity, generator_file, generator_training
 from workflow_scripts.lib.fidelity import Estimate, Sample
 from workflow_scripts.lib.generator_file import Generator
 from workflow_scripts.lib.generator_training import Pixels, Trained
-from workflow_scripts.lib.orders import Orders
 from workflow_scripts.lib.provenance import Provenance
 from workflow_scripts.lib.resume import Resume
-from workflow_scripts.sample_ddpm import make_images
 
 DRAWS = 100  # random halves for the correction and the interval of a distance
 CONFIDENCE = 0.95
@@ -59,6 +57,10 @@ def plan(**changes: Any) -> dict[str, Any]:
 
 def sample(made: Generator, labels: np.ndarray, settings: dict[str, Any], seed: int, where: torch.device) -> np.ndarray:
     """Images uint8 (n, C, s, s) with these labels (n, K), by the loop of the stage sample_ddpm."""
+    # Imported here, as they need pandas: training can then be measured on a machine that has none.
+    from workflow_scripts.lib.orders import Orders
+    from workflow_scripts.sample_ddpm import make_images
+
     with tempfile.TemporaryDirectory() as place:
         orders = Orders(labels, made.provenance)
         return make_images(made, orders, settings, seed, where, Resume(Path(place) / "resume.pt", ""))

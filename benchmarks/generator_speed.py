@@ -9,7 +9,7 @@ packages; and the seconds that 1,000 images take at 20 evaluations, each with gu
 
 Every contestant uses the batch size, and the peers also the number format, that suits it best of those tried. Rounds
 are interleaved, so that a busy machine slows all; a figure is the median of rounds of medians of steps. Needs what
-benchmarks/peers.py says, or --contestants unet; without --images also scipy."""
+benchmarks/peers.py says, or --contestants unet; pandas, or --samples 0; scipy, or --images."""
 
 from __future__ import annotations
 

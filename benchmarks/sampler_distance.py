@@ -9,7 +9,7 @@ Fréchet distance in its features, corrected for sample size, between images of 
 that neither has seen; for each of several seeds, with the same labels and the same first noise for all samplers. The
 ratio is that of the means over seeds; its error comes from the seeds. Labels are those of the real images.
 
-Needs torch, numpy, h5py, safetensors and PyYAML; without --images also scipy."""
+Needs torch, numpy, pandas, h5py, safetensors and PyYAML; without --images also scipy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workflow_scripts.lib.generator_file import Generator
 from workflow_scripts.lib.seeds import derive
 
 AIM = 1.05
-SAMPLERS = ("ddim", "heun", "dpmpp_2m")
+SAMPLERS = tuple(name for name in generators.SAMPLERS if name != "ancestral")
 
 
 def ready(args: argparse.Namespace, cells: Cells, objective: str | None, where: torch.device) -> tuple[Generator, dict]:
