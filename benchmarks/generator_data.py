@@ -142,7 +142,7 @@ def _hpa_set(folder: Path, size: int) -> Path:
     preset = yaml.safe_load((ROOT / "presets" / "hpa_cells.yaml").read_text(encoding="utf-8"))
     data = both["data"] | preset["data"]
     given = both | {"data": data, "preprocess_images": both["preprocess_images"] | {"size": size}}
-    given["strategies"], given["make_folds"] = preset["strategies"], both["make_folds"] | preset["make_folds"]
+    given["strategies"] = preset["strategies"]
     checked = run_settings.check(given, ROOT / "schemas" / "config.schema.json")
     images, table, groups = (os.path.expandvars(data[key]) for key in ("images", "table", "groups"))
     command = [

@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 MEAN = torch.tensor([0.5, -0.3])
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 0.5]])
-EVALUATIONS = {"ancestral": 1000, "ddim": 200, "heun": 59, "dpmpp_2m": 50}
+EVALUATIONS = {"ancestral": 1000, "ddim": 200, "heun": 59, "dpmpp_2m": 50, "dpmpp_2m_sde": 200}
 
 
 def posterior_mean(x, sigma, mean=MEAN):

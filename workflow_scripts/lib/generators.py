@@ -8,10 +8,10 @@ from typing import Any
 
 NETWORKS = ("unet", "minimal")
 OBJECTIVES = ("epsilon_linear", "epsilon_cosine", "velocity_linear", "velocity_cosine", "edm")
-SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m")
+SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde")
 
 # Calls of the denoiser below which a sampler's result is not worth having.
-FEWEST = {"ancestral": 50, "ddim": 5, "heun": 5, "dpmpp_2m": 4}
+FEWEST = {"ancestral": 50, "ddim": 5, "heun": 5, "dpmpp_2m": 4, "dpmpp_2m_sde": 10}
 CHAIN = 1000  # steps of the discrete schedules
 
 
@@ -73,7 +73,7 @@ def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list
     """What is wrong with a plan beside its generator's settings and the images' channels, in one line, or None."""
     sampler, evaluations, objective = plan["sampler"], plan["evaluations"], generator["objective"]
     guidance = plan["guidance"]
-    if generator["network"] == "minimal" and sampler in ("heun", "dpmpp_2m"):
+    if generator["network"] == "minimal" and sampler in ("heun", "dpmpp_2m", "dpmpp_2m_sde"):
         return (
             f"sampler {sampler} and network minimal do not go together: second-order steps compare estimates at two "
             "noise levels, which it cannot tell apart (take ancestral or ddim)"
