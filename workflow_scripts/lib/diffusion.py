@@ -267,8 +267,8 @@ def heun(denoise: Denoise, x: Tensor, levels: list[float], noise: Noise) -> Tens
 def dpmpp_2m(denoise: Denoise, x: Tensor, levels: list[float], noise: Noise, renewal: float = 0.0) -> Tensor:
     """Second order from the previous estimate, one call a step: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
 
-    `renewal` of 0 follows the flow, of 1 the reverse diffusion whose chain `ancestral` walks; whatever it is, x keeps
-    the distribution that belongs to its noise level."""
+    `renewal` of 0 follows the flow, of 1 the reverse diffusion whose chain `ancestral` walks; as steps
+    become small, x keeps the distribution that belongs to its noise level whatever it is."""
     before: Tensor | None = None
     step_before = 0.0
     for sigma, after in pairwise(levels):
