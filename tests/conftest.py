@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from workflow_scripts.lib import fold_table, folds
 from workflow_scripts.lib.dataset import ImageSet, write_images
 from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
 from workflow_scripts.lib.provenance import Provenance
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with a single thread, as the stages do in tests; other tests keep their own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 CHANNELS = ["red", "green"]
 CLASSES = ["Nucleus", "Cytosol", "Golgi"]

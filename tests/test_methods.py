@@ -13,6 +13,8 @@ from arms_data import ENTRIES, SECTION, cells
 from workflow_scripts.lib import arms, training
 from workflow_scripts.lib.resume import Resume
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = SECTION | {"steps": 6, "checkpoints": 2}
 REAL = training.Images(*cells(24, 1))
 MADE = training.Images(*cells(10, 2), synthetic=True, weights=np.linspace(0.5, 1.5, 10))
@@ -26,14 +28,6 @@ UNPAIRED = [
 
 # One method of each kind of step: here all have the same partners, so that others of its kind would be the same twice.
 DIFFERENT = {(method.step, method.balanced): name for name, method in arms.METHODS.items()}.values()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings_of(name, **changes):

@@ -21,16 +21,10 @@ from workflow_scripts.lib.predictions import read_predictions
 from workflow_scripts.lib.provenance import Provenance
 from workflow_scripts.lib.stage import UserError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Every kind of partner images that needs something of the stage, and each study's own methods.
 FINISHED = ("real_only", "synthetic_only", "pool", "resample_real", "mix_loss", "mix_representation_real", "filtered")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def command(paths, folder, strategies_list, section=SECTION, seed=1, baseline=None):

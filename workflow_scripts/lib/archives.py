@@ -31,7 +31,8 @@ def unpack(
                 )
             for name, info in members.items():
                 landed(name, _extract(source, info, folder / name))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError, zlib.error) as error:
+        # RuntimeError: a way of compressing or encrypting that zipfile does not know.
         raise UserError(f"{archive} is a damaged archive ({error}): delete it and run again") from None
     return wanted - set(members)
 
