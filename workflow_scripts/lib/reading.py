@@ -92,13 +92,7 @@ class Reader:
         files = self.files(name)
         for file, channels in files.items():
             try:
-                found = self._decode(file, channels)
-                if self.bits and found.bits not in self.bits:
-                    raise Unusable("wrong bit depth", f"is {_bits(found.bits)}; expected is {self._expected_bits()}")
-                # Averaged at once, while the pixels are in the processor's cache.
-                for channel, image in self._by_channel(found, channels).items():
-                    if channel in self.channels:
-                        planes[channel] = self._averaged(image, found.bits)
+                planes |= self._planes(file, channels)
             except Unusable as problem:
                 bad.append(Bad(name, file, problem.kind, problem.reason))
         missing = [entry for entry in bad if entry.kind == "missing file"]
@@ -116,6 +110,15 @@ class Reader:
         except Unusable as problem:
             return None, [Bad(name, ", ".join(files), problem.kind, problem.reason)]
         return pixels, []
+
+    def _planes(self, file: str, channels: list[str]) -> dict[str, _Plane]:
+        """The planes of a file that are wanted, averaged at once, while the pixels are in the processor's cache; the
+        memory of those pixels is free again for the next file, which then finds it in the cache."""
+        found = self._decode(file, channels)
+        if self.bits and found.bits not in self.bits:
+            raise Unusable("wrong bit depth", f"is {_bits(found.bits)}; expected is {self._expected_bits()}")
+        named = self._by_channel(found, channels)
+        return {name: self._averaged(image, found.bits) for name, image in named.items() if name in self.channels}
 
     def _decode(self, file: str, channels: list[str]) -> Planes:
         path = self.folder / file
