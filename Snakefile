@@ -16,6 +16,8 @@ include: "rules/common.smk"  # validation of the config, names, input functions;
 
 localrules:
     all,
+    cost,
+    lockbox,
     paper,
     submission,
 
@@ -25,6 +27,7 @@ cluster.share_devices(workflow)  # one machine with several GPUs
 
 onstart:
     problem = cluster.submission_problem(workflow)
+    problem = problem or cluster.devices_problem(workflow, PROCESSES, ("train_ddpm", "train_classifier"))
     if problem:
         raise WorkflowError(f"MixLoc: {problem}")
 
@@ -36,11 +39,13 @@ rule all:
     default_target: True
 
 
+include: "rules/cost.smk"  # predict_cost
 include: "rules/fetch.smk"  # fetch_images
 include: "rules/data.smk"  # simulate_cells, preprocess_images, make_folds
 include: "rules/generate.smk"  # train_ddpm, sample_ddpm, assess_synthetic
 include: "rules/classify.smk"  # train_classifier
 include: "rules/judge.smk"  # aggregate_metrics, certify_leaks
 include: "rules/show.smk"  # plot_*, report
+include: "rules/lockbox.smk"  # open_lockbox
 include: "rules/paper.smk"  # the figures of the reference study
 include: "rules/submit.smk"  # write_submission

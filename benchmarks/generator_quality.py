@@ -4,10 +4,11 @@
     PYTHONPATH=PEERS python -m benchmarks.generator_quality --images images.h5 --device cuda --minutes 5 --out sheets
 
 Groups are split once: some for the encoder (a classifier trained beforehand), some to train generators on, some to
-judge by. Each contestant trains for the same number of minutes in a process of its own, one after the other, then makes
-one image for each held-out image's combination of labels (for the peers a combination is a class; held-out images whose
-combination no training image has are left out for all). Sampling is not counted in the minutes, but shown. Printed are
-the Fréchet distances from the held-out images, corrected for sample size, the floor (training images instead of
+judge by. How many steps of each contestant fit into the minutes is measured beforehand, in turn, several times; then
+each trains for so many steps in a process of its own (so that a machine that gets busy meanwhile favours nobody), and
+makes one image for each held-out image's combination of labels (for the peers a combination is a class; held-out images
+whose combination no training image has are left out for all). Sampling is not counted in the minutes. Printed are the
+Fréchet distances from the held-out images, corrected for sample size, the floor (training images instead of
 generated ones), the excess over the floor, and the ratio of our excess to each peer's with its error: the jackknife
 over blocks of held-out groups, which does not know the luck of training; for that use --repeats.
 
@@ -38,26 +39,23 @@ from workflow_scripts.lib.seeds import derive
 
 AIM = 0.5
 BLOCKS = 10  # of held-out groups, for the jackknife
-TRIAL = 40  # steps from which ours learns how many fit into the time
+TRIAL = (2, 10)  # steps of a peer in each number format; the last count
+OURS_TO_THEIRS = 6  # steps of ours for one of a peer's where paces are measured, so that both take about as long
 
 
-def train_ours(cells: Cells, args: argparse.Namespace, where: torch.device) -> tuple[Any, dict[str, float]]:
-    """Our generator, whose number of steps is such that it ends in time."""
-    settings = generator_data.generator_settings(args.generator, args.settings)
-    dtype = hardware.fast_dtype(where)
-    _, trial = generator_runs.train(cells, settings | {"steps": TRIAL}, args.seed, where, dtype)
-    # The first step is not like the others; where a network is compiled, it is minutes, which count.
-    first, last = trial.history[0], trial.history[-1]
-    pace = (last[-1] - first[-1]) / (last[0] - first[0])
-    steps = max(TRIAL, int((60 * args.minutes - first[-1]) / pace))
-    made, trained = generator_runs.train(cells, settings | {"steps": steps}, args.seed, where, dtype)
-    return made, {"seconds": trained.seconds, "steps": steps, "batch": settings["batch"]}
+def train_ours(
+    cells: Cells, args: argparse.Namespace, steps: int, where: torch.device
+) -> tuple[Any, list[tuple[float, ...]], dict[str, float]]:
+    """Our generator after so many steps, and the course of its training."""
+    settings = generator_data.generator_settings(args.generator, args.settings) | {"steps": steps}
+    made, trained = generator_runs.train(cells, settings, args.seed, where, hardware.fast_dtype(where))
+    return made, trained.history, {"seconds": trained.seconds, "steps": steps, "batch": settings["batch"]}
 
 
 def train_peer(
-    cells: Cells, name: str, args: argparse.Namespace, where: torch.device
+    cells: Cells, name: str, args: argparse.Namespace, steps: int, where: torch.device
 ) -> tuple[peers.Peer, dict[str, float]]:
-    """A peer, trained until the time is over, in the number format that suits it best."""
+    """A peer after so many steps, in the number format that suits it best."""
     torch.manual_seed(derive(args.seed, "peer", name))
     base, _, rate = name.partition("@")
     classes, numbers = peers.combinations(cells.labels)
@@ -72,35 +70,52 @@ def train_peer(
         if where.type == "cuda" and peer.steps % 10 == 0:
             float(loss)
 
-    started = time.monotonic()
-    # A few steps in each number format are part of the training, and of its time.
+    # A few steps in each number format are part of the training.
     taken: dict[torch.dtype, float] = {}
     for dtype in dict.fromkeys([torch.float32, hardware.fast_dtype(where)]):
         peer.dtype = dtype
-        for count in (2, 10):
+        for count in TRIAL:
             before = time.monotonic()
             for _ in range(count):
                 step(0.0)
             taken[dtype] = time.monotonic() - before
     peer.dtype = min(taken, key=lambda dtype: taken[dtype])
-    while (spent := time.monotonic() - started) < 60 * args.minutes:
-        step(spent / (60 * args.minutes))
-    return peer, {"seconds": spent, "steps": peer.steps, "batch": args.peer_batch, "bf16": peer.dtype != torch.float32}
+    started, first = time.monotonic(), peer.steps
+    while peer.steps < steps:
+        step(peer.steps / steps)
+    spent = time.monotonic() - started
+    pace = (peer.steps - first) / spent if spent else 0.0
+    facts = {"seconds": spent, "steps": peer.steps, "batch": args.peer_batch, "pace": pace}
+    return peer, facts | {"bf16": peer.dtype != torch.float32}
+
+
+def measure_pace(cells: Cells, name: str, args: argparse.Namespace, where: torch.device) -> dict[str, float]:
+    """Steps a second of a contestant, and the seconds that pass before they come at that pace."""
+    if name != args.generator:
+        return {"pace": train_peer(cells, name, args, 2 * sum(TRIAL) + args.pace_steps, where)[1]["pace"], "lead": 0.0}
+    history = train_ours(cells, args, args.pace_steps * OURS_TO_THEIRS, where)[1]
+    # The first step is not like the others; where a network is compiled, it is minutes, which count.
+    first, last = history[0], history[-1]
+    return {"pace": (last[0] - first[0]) / (last[-1] - first[-1]), "lead": first[-1]}
 
 
 def contestant(name: str, folder: Path, args: argparse.Namespace, where: torch.device) -> None:
-    """What the process of one contestant does: train, sample, write its images."""
+    """What the process of one contestant does: train, sample, write its images; or, without steps, measure its pace."""
     given = np.load(folder / "given.npz")
     cells = Cells(given["images"], given["labels"], given["groups"], json.loads(str(given["classes"])), "")
     wanted, sets = given["wanted"], {}
+    if not args.steps:
+        np.savez(folder / f"{name}.npz", facts=json.dumps(measure_pace(cells, name, args, where)))
+        return
     if name == args.generator:
-        made, facts = train_ours(cells, args, where)
+        made, _, facts = train_ours(cells, args, args.steps, where)
         started = time.monotonic()
-        plan = generator_runs.plan(guidance={"scale": args.guidance, "interval": [0.2, 20]})
-        sets[name] = generator_runs.sample(made, wanted, plan, args.seed, where)
-        facts["sampling"] = time.monotonic() - started
+        for sampler in args.samplers:
+            plan = generator_runs.plan(sampler=sampler, guidance={"scale": args.guidance, "interval": [0.2, 20]})
+            sets[f"{name}, {sampler}"] = generator_runs.sample(made, wanted, plan, args.seed, where)
+        facts["sampling"] = (time.monotonic() - started) / len(sets)
     else:
-        peer, facts = train_peer(cells, name, args, where)
+        peer, facts = train_peer(cells, name, args, args.steps, where)
         _, numbers = peers.combinations(cells.labels)
         classes = torch.tensor([numbers[row.tobytes()] for row in wanted])
         base = name.partition("@")[0]
@@ -111,6 +126,20 @@ def contestant(name: str, folder: Path, args: argparse.Namespace, where: torch.d
             sets[key] = peer.sample(classes, steps, guidance).numpy()
         facts["sampling"] = (time.monotonic() - started) / len(sets)
     np.savez(folder / f"{name}.npz", facts=json.dumps(facts), names=json.dumps(list(sets)), images=list(sets.values()))
+
+
+def run_one(
+    name: str, folder: Path, args: argparse.Namespace, steps: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a contestant says of itself, and its images; a process of its own."""
+    given = vars(args) | {"steps": steps, "images": None, "out": None}
+    command = [sys.executable, "-m", "benchmarks.generator_quality", "--contestant", name, str(folder)]
+    if subprocess.run([*command, json.dumps(given)], cwd=generator_data.ROOT).returncode:  # noqa: S603
+        sys.exit(f"contestant {name} failed, see above")
+    with np.load(folder / f"{name}.npz") as found:
+        facts = json.loads(str(found["facts"]))
+        names = json.loads(str(found["names"])) if "names" in found else []
+        return facts, dict(zip(names, found["images"], strict=True)) if names else {}
 
 
 def run_contestants(
@@ -125,22 +154,21 @@ def run_contestants(
             folder / "given.npz", images=train.images, labels=train.labels, groups=train.groups, wanted=wanted,
             classes=json.dumps(train.classes),
         )  # fmt: skip
-        longest = args.minutes
+        paces: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        for _ in range(args.pace_rounds):
+            for name in names:
+                paces[name].append(run_one(name, folder, args, 0)[0])
         for name in names:
-            given = vars(args) | {"minutes": longest, "images": None, "out": None}
-            command = [sys.executable, "-m", "benchmarks.generator_quality", "--contestant", name, str(folder)]
-            command += [json.dumps(given)]
-            if subprocess.run(command, cwd=generator_data.ROOT).returncode:  # noqa: S603
-                sys.exit(f"contestant {name} failed, see above")
-            with np.load(folder / f"{name}.npz") as found:
-                facts = json.loads(str(found["facts"]))
-                for key, images in zip(json.loads(str(found["names"])), found["images"], strict=True):
-                    sets[key], owner[key] = images, name
-            # Ours sets its pace beforehand; should the machine have slowed down, the others get the same time.
-            longest = max(longest, facts["seconds"] / 60)
+            pace, lead = (float(np.median([found[key] for found in paces[name]])) for key in ("pace", "lead"))
+            steps = max(1, int((60 * args.minutes - lead) * pace))
+            facts, made = run_one(name, folder, args, steps)
+            for key, images in made.items():
+                sets[key], owner[key] = images, name
+            every = ", ".join(f"{found['pace']:.2f}" for found in paces[name])
             print(
-                f"{name}: {facts['steps']:.0f} steps of {facts['batch']:.0f} in {facts['seconds'] / 60:.2f} min"
-                f"{', bf16' if facts.get('bf16') else ''}; sampling {facts['sampling']:.0f} s",
+                f"{name}: {steps} steps of {facts['batch']:.0f}{', bf16' if facts.get('bf16') else ''}, for "
+                f"{args.minutes:g} min at {pace:.2f} a second ({every}); took {facts['seconds'] / 60:.2f} min, "
+                f"sampling {facts['sampling']:.0f} s",
                 flush=True,
             )
     return sets, owner
@@ -175,21 +203,22 @@ def judge(
 def verdicts(
     ours: str, whole: dict[str, float], parts: dict[str, np.ndarray], owner: dict[str, str]
 ) -> dict[str, float]:
-    """Print and return the ratio of our excess to that of each peer's best set of images."""
+    """Print and return the ratio of the excess of each set of ours to that of each peer's best set of images."""
     ratios = {}
     for peer in dict.fromkeys(owner.values()):
-        best = min((name for name in whole if owner[name] == peer), key=lambda name: whole[name])
         if peer == ours:
             continue
-        ratio, jack = whole[ours] / whole[best], parts[ours] / parts[best]
-        error = math.sqrt((BLOCKS - 1) / BLOCKS * float(((jack - jack.mean()) ** 2).sum()))
-        said = "holds" if whole[best] > 0 and ratio <= AIM else "DOES NOT HOLD"
-        print(
-            f"excess over the floor: {ours} {whole[ours]:.4f}, {best} {whole[best]:.4f}; ratio {ratio:.2f} "
-            f"(standard error {error:.2f}; aim: at most {AIM}: {said})",
-            flush=True,
-        )
-        ratios[peer] = ratio
+        best = min((name for name in whole if owner[name] == peer), key=lambda name: whole[name])
+        for name in (name for name in whole if owner[name] == ours):
+            ratio, jack = whole[name] / whole[best], parts[name] / parts[best]
+            error = math.sqrt((BLOCKS - 1) / BLOCKS * float(((jack - jack.mean()) ** 2).sum()))
+            said = "holds" if whole[best] > 0 and ratio <= AIM else "DOES NOT HOLD"
+            print(
+                f"excess over the floor: {name} {whole[name]:.4f}, {best} {whole[best]:.4f}; ratio {ratio:.2f} "
+                f"(standard error {error:.2f}; aim: at most {AIM}: {said})",
+                flush=True,
+            )
+            ratios[f"{name} to {peer}"] = ratio
     return ratios
 
 
@@ -203,10 +232,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     out = generator_data.common_flags(__doc__)
     out.add_argument("--contestants", nargs="+", default=["unet", *peers.PEERS])
-    out.add_argument("--minutes", type=float, default=10.0, help="of training, each")
+    out.add_argument("--minutes", type=float, default=10.0, help="of training, each, at the pace measured beforehand")
+    out.add_argument("--pace-rounds", type=int, default=3, help="times the paces of all are measured in turn")
+    out.add_argument("--pace-steps", type=int, default=60, help="of a peer, where paces are measured")
     out.add_argument("--repeats", type=int, default=1, help="trainings of each with other seeds, on the same split")
     out.add_argument("--count", type=int, default=0, help="images at most of each contestant; 0: one a held-out image")
     out.add_argument("--guidance", type=float, default=1.0, help="of ours; 1: none")
+    out.add_argument("--samplers", nargs="+", default=["dpmpp_2m", "dpmpp_2m_sde"], help="of ours")
     out.add_argument("--peer-batch", type=int, default=32)
     out.add_argument("--peer-steps", type=json.loads, default={}, help='JSON, such as {"denoising": 100}')
     out.add_argument("--peer-guidance", type=float, nargs="+", default=[peers.GUIDANCE["denoising"], 1.0])
@@ -248,12 +280,12 @@ def main(argv: list[str] | None = None) -> None:
         if args.out is not None:
             for name, images in ({"real": held.images} | sets).items():
                 generator_data.contact_sheet(args.out / f"{name.replace(', ', '-')}-{repeat}.png", images[:120])
-        for peer, ratio in verdicts(args.generator, *judge(encode, train, held, sets, args.seed), owner).items():
-            ratios.setdefault(peer, []).append(ratio)
+        for pair, ratio in verdicts(args.generator, *judge(encode, train, held, sets, args.seed), owner).items():
+            ratios.setdefault(pair, []).append(ratio)
     if args.repeats > 1:
-        for peer, found in ratios.items():
+        for pair, found in ratios.items():
             print(
-                f"ratio to {peer} over {args.repeats} repeats: median {np.median(found):.2f}, all {np.round(found, 2)}"
+                f"ratio of {pair} over {args.repeats} repeats: median {np.median(found):.2f}, all {np.round(found, 2)}"
             )
 
 

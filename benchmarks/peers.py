@@ -4,7 +4,7 @@ They are not among MixLoc's requirements. To install them beside it, without tou
 
     pip install --no-deps --target PEERS diffusers==0.42.1 denoising-diffusion-pytorch==2.3.4 einops ema-pytorch \\
         accelerate pytorch-fid huggingface_hub httpx2 httpcore2 h11 truststore regex importlib_metadata zipp filelock \\
-        requests
+        requests tqdm
     PYTHONPATH=PEERS python -m benchmarks.generator_speed
 
 diffusers: UNet2DModel with class embeddings, three resolutions of 32, 64 and 64 channels with attention at the lowest

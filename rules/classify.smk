@@ -39,14 +39,16 @@ rule train_classifier:
         "results/{run}/logs/train_classifier/repeat{repeat}_fold{fold}_batch{batch}.log",
     benchmark:
         "results/{run}/benchmarks/train_classifier/repeat{repeat}_fold{fold}_batch{batch}.tsv"
-    threads: THREADS
+    threads: THREADS * PROCESSES * AT_ONCE
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(4000 * PROCESSES),
         runtime=720,
+        launcher=LAUNCHER,
+        arms_at_once=AT_ONCE,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
-        "python -m workflow_scripts.train_classifier"
+        "python -m {resources.launcher}workflow_scripts.train_classifier"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -56,5 +58,6 @@ rule train_classifier:
         " --arms-dir {params.arms:q}"
         " --manifest {output:q}"
         " --seed {params.seed}"
+        " --at-once {resources.arms_at_once}"
         " --settings {params.settings:q}"
         " --log {log:q}"

@@ -1,4 +1,5 @@
 # What all rules share: the checked config, the names that paths are made of, and input functions. No rules.
+import hashlib
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ sys.path.insert(0, workflow.basedir)
 
 from workflow_scripts.lib import cluster
 from workflow_scripts.lib import code as source_code
+from workflow_scripts.lib import cost as run_cost
 from workflow_scripts.lib import settings as run_settings
 
 source_code.use_this_python()
@@ -24,11 +26,21 @@ GENERATORS = run_settings.by_name(CONFIG, "generators")
 PLANS = run_settings.by_name(CONFIG, "plans")
 STRATEGIES = run_settings.by_name(CONFIG, "strategies")
 USED_PLANS = run_settings.used_plans(CONFIG)
-USED_GENERATORS = sorted({PLANS[plan]["generator"] for plan in USED_PLANS})
+SIMULATOR = run_settings.generators.SIMULATOR  # stands in a plan for no generator: the simulator itself
+USED_GENERATORS = sorted({PLANS[plan]["generator"] for plan in USED_PLANS} - {SIMULATOR})
+# A plan has one of two stages; a name that no plan can have where one of them has none.
+SIMULATED_PLANS = "|".join(name for name in PLANS if PLANS[name]["generator"] == SIMULATOR) or "-"
+GENERATED_PLANS = "|".join(name for name in PLANS if PLANS[name]["generator"] != SIMULATOR) or "-"
 JUDGE = "independent" if CONFIG["data"]["source"] == "simulated" else CONFIG["analysis"]["baseline"]
 BATCHES = run_settings.batches(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
+PROCESSES = CONFIG["compute"]["processes"]
+AT_ONCE = CONFIG["compute"]["arms_at_once"]
+# Among the resources of the stages that train, and not in their params: another number trains nothing again.
+LAUNCHER = cluster.launcher(PROCESSES)
+ENVIRONMENT = f"../envs/{CONFIG['compute']['environment']}.yaml"  # of the stages, with --sdm conda
 SUBMITTED = CONFIG["write_submission"]["arm"] or CONFIG["analysis"]["primary_arm"]
+LEDGER = "results/lockbox_openings.jsonl"  # of all runs
 
 
 wildcard_constraints:
@@ -126,6 +138,29 @@ def submitted_arm(wildcards):
     return every_fold("arms/batch{batch}.json", batch=found)
 
 
+def arms_for_lockbox(wildcards):
+    """The lists of arms, where there is a lockbox that they can be asked about."""
+    if not CONFIG["make_folds"]["shares"]["lockbox"] > 0:
+        raise WorkflowError(
+            "MixLoc: there is no lockbox: make_folds.shares.lockbox is 0, so no image was set aside for it. Give it a "
+            "share, such as 0.1, and train again"
+        )
+    return all_arms(wildcards)
+
+
+def openings_so_far():
+    """A digest of the ledger of the lockbox, so that the page is made again when a line was added."""
+    ledger = Path(LEDGER)
+    return hashlib.blake2b(ledger.read_bytes(), digest_size=8).hexdigest() if ledger.exists() else ""
+
+
+def known_tables(wildcards):
+    """The tables of one's own images, by which they can be counted before any is read."""
+    data = CONFIG["data"]
+    names = ("table", "groups", "classes") if data["source"] != "simulated" else ()
+    return {name: data[name] for name in names if data[name]}
+
+
 def raw_flags(wildcards, input):
     """The flags by which a stage gets the raw images and their tables."""
     given = {"images-dir": input.get("images") or fetched_folder(), "table": input.table}
@@ -179,6 +214,12 @@ def weights_of(batch):
     return [str(methods.weights_path(name)) for name in sorted(named)]
 
 
+def encoder_weights():
+    """The file of the user's own encoder, where the config names one."""
+    encoder = CONFIG["assess_synthetic"]["encoder"]
+    return [str(run_settings.arms.weights_path(encoder["weights"]))] if isinstance(encoder, dict) else []
+
+
 def all_arms(wildcards):
     """The lists of arms of the whole run."""
     return every_fold("arms/batch{batch}.json", batch=range(len(BATCHES)))
@@ -187,6 +228,14 @@ def all_arms(wildcards):
 def beside(*figures):
     """The other formats of figures, whose svg is the one declared by name."""
     return [f"results/{{run}}/figures/{figure}.{kind}" for figure in figures for kind in ("pdf", "png")]
+
+
+def forensics_flag():
+    """The flag by which the report gets the replay's result, if there is one, and the digest of that."""
+    path = Path(in_run("forensics.json"))
+    if not path.exists():
+        return [], ""
+    return ["--forensics", str(path)], hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 # Repeats and folds, as stages take them (--places): {repeat} and {fold} in an argument then stand for each of them.

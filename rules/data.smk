@@ -9,6 +9,8 @@ rule simulate_cells:
     input:
         code=code("simulate_cells"),
     output:
+        # Not temp: they are the data of the run, which one may want to see, and reading them otherwise (another size,
+        # other channels) would simulate them again.
         images=directory("results/{run}/simulated/train"),
         table="results/{run}/simulated/train.csv",
         metadata="results/{run}/simulated/metadata.csv",
@@ -30,7 +32,7 @@ rule simulate_cells:
         mem_mb=growing(2000),
         runtime=60,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.simulate_cells"
         " --out {params.folder:q}"
@@ -46,7 +48,8 @@ rule preprocess_shard:
         unpack(raw_images),
         code=code("preprocess_shard"),
     output:
-        "results/{run}/shards/{shard}of{shards}.json",
+        # When the set is whole its pieces are gone, and what tells of them with them.
+        temp("results/{run}/shards/{shard}of{shards}.json"),
     params:
         raw=raw_flags,
         set="results/{run}/images.h5",
@@ -63,7 +66,7 @@ rule preprocess_shard:
         mem_mb=growing(2000),
         runtime=240,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.preprocess_shard"
         " {params.raw}"
@@ -96,7 +99,7 @@ rule preprocess_images:
         mem_mb=growing(2000),
         runtime=240,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.preprocess_images"
         " {params.raw}"
@@ -127,7 +130,7 @@ rule make_folds:
         mem_mb=growing(2000),
         runtime=30,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.make_folds"
         " --images {input.images:q}"

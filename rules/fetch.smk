@@ -19,7 +19,8 @@ rule fetch_images:
         checksums="results/{run}/fetched/checksums.csv",
     params:
         source=CONFIG["data"]["source"],
-        folder=CONFIG["fetch_images"]["folder"],
+        # A function, because Snakemake would read braces in a plain text as wildcards.
+        folder=lambda wildcards: CONFIG["fetch_images"]["folder"],
         manifest=lambda wildcards, input: ["--manifest", input.manifest] if input.get("manifest") else [],
         settings=lambda wildcards: as_json(
             {name: value for name, value in CONFIG["fetch_images"].items() if name != "folder"},
@@ -37,7 +38,7 @@ rule fetch_images:
         mem_mb=growing(1000),
         runtime=2880,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.fetch_images"
         " --source {params.source:q}"

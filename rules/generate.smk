@@ -12,6 +12,7 @@ rule train_ddpm:
         folds="results/{run}/repeat{repeat}/folds.csv",
         code=code("train_ddpm"),
     output:
+        # Not temp: another plan samples from it, and the certificate reads what it was fitted on.
         generator="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.safetensors",
         history="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.history.csv",
     params:
@@ -21,14 +22,15 @@ rule train_ddpm:
         "results/{run}/logs/train_ddpm/repeat{repeat}_fold{fold}_{generator}.log",
     benchmark:
         "results/{run}/benchmarks/train_ddpm/repeat{repeat}_fold{fold}_{generator}.tsv"
-    threads: THREADS
+    threads: THREADS * PROCESSES
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(4000 * PROCESSES),
         runtime=720,
+        launcher=LAUNCHER,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
-        "python -m workflow_scripts.train_ddpm"
+        "python -m {resources.launcher}workflow_scripts.train_ddpm"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -49,11 +51,15 @@ rule sample_ddpm:
         folds="results/{run}/repeat{repeat}/folds.csv",
         code=code("sample_ddpm"),
     output:
+        # Not temp, though they are most of the disk: a job of the classifier that is asked for one more arm compares the
+        # sets with those that its other arms were trained on, and would have all of them made again.
         "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
     params:
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(PLANS[wildcards.plan], threads=THREADS),
         seed=CONFIG["seed"],
+    wildcard_constraints:
+        plan=GENERATED_PLANS,
     log:
         "results/{run}/logs/sample_ddpm/repeat{repeat}_fold{fold}_{plan}.log",
     benchmark:
@@ -63,13 +69,55 @@ rule sample_ddpm:
         mem_mb=growing(4000),
         runtime=360,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.sample_ddpm"
         " --generator {input.generator:q}"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " {params.baseline}"
+        " --repeat {wildcards.repeat}"
+        " --fold {wildcards.fold}"
+        " --seed {params.seed}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule sample_simulator:
+    """The ceiling of all generators: fresh simulated cells of fresh proteins, with the labels that a plan asks for."""
+    input:
+        images="results/{run}/images.h5",
+        folds="results/{run}/repeat{repeat}/folds.csv",
+        code=code("sample_simulator"),
+    output:
+        "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
+    params:
+        settings=lambda wildcards: as_json(
+            {
+                "plan": PLANS[wildcards.plan],
+                "simulate_cells": {
+                    key: value for key, value in CONFIG["simulate_cells"].items() if key not in ("images", "processes")
+                },
+            }
+        ),
+        seed=CONFIG["seed"],
+    wildcard_constraints:
+        plan=SIMULATED_PLANS,
+    log:
+        "results/{run}/logs/sample_simulator/repeat{repeat}_fold{fold}_{plan}.log",
+    benchmark:
+        "results/{run}/benchmarks/sample_simulator/repeat{repeat}_fold{fold}_{plan}.tsv"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=120,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python -m workflow_scripts.sample_simulator"
+        " --images {input.images:q}"
+        " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --seed {params.seed}"
@@ -96,7 +144,7 @@ rule train_judge:
         mem_mb=growing(4000),
         runtime=240,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.train_judge"
         " --out {output:q}"
@@ -114,7 +162,7 @@ rule assess_synthetic:
         judge=judge,
         baseline=baseline,
         # Weights of the user's own encoder, where the config names some.
-        encoder=[entry["weights"] for entry in [CONFIG["assess_synthetic"]["encoder"]] if isinstance(entry, dict)],
+        encoder=encoder_weights(),
         code=code("assess_synthetic"),
     output:
         scores=report(
@@ -150,7 +198,7 @@ rule assess_synthetic:
         mem_mb=growing(4000),
         runtime=60,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.assess_synthetic"
         " --synthetic {input.synthetic:q}"

@@ -1,7 +1,8 @@
 # Scores, comparisons and the proof that no test image was learned from.
 #
 # Needs:  the lists of arms of every fold (arms/batch{batch}.json)
-# Makes:  results/{run}/declaration.json before arms are trained; metrics.csv, comparisons.csv, thresholds.csv, analysis.json, leaks.csv
+# Makes:  results/{run}/declaration.json before arms are trained; metrics.csv, comparisons.csv, thresholds.csv, strata.csv,
+#         analysis.json, leaks.csv
 
 
 localrules:
@@ -28,7 +29,7 @@ rule declare_analysis:
         mem_mb=growing(500),
         runtime=10,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.declare_analysis"
         " --run-folder {params.folder:q}"
@@ -43,6 +44,7 @@ rule aggregate_metrics:
     input:
         arms=all_arms,
         declaration="results/{run}/declaration.json",
+        images="results/{run}/images.h5",
         code=code("aggregate_metrics"),
     output:
         metrics=report(
@@ -56,6 +58,11 @@ rule aggregate_metrics:
             category="Tables",
         ),
         thresholds="results/{run}/thresholds.csv",
+        strata=report(
+            "results/{run}/strata.csv",
+            caption="../captions/strata.rst",
+            category="Tables",
+        ),
         analysis="results/{run}/analysis.json",
     params:
         arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
@@ -71,7 +78,7 @@ rule aggregate_metrics:
         mem_mb=growing(4000 + 3 * len(STRATEGIES) * len(REPEATS) * len(FOLDS)),  # the logits of every arm in every fold
         runtime=240,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.aggregate_metrics"
         " --arms {params.arms:q}"
@@ -80,6 +87,8 @@ rule aggregate_metrics:
         " --metrics {output.metrics:q}"
         " --comparisons {output.comparisons:q}"
         " --thresholds {output.thresholds:q}"
+        " --images {input.images:q}"
+        " --strata {output.strata:q}"
         " --analysis {output.analysis:q}"
         " --seed {params.seed}"
         " --threads {threads:q}"
@@ -123,7 +132,7 @@ rule certify_leaks:
         mem_mb=growing(2000),
         runtime=60,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.certify_leaks"
         " --images {input.images:q}"

@@ -1,9 +1,30 @@
-# The figures and the table of the reference study, from a run with presets/paper.yaml:
+# The figures and the table of the reference study, and which of its choices made its result, from a run with
+# presets/paper.yaml:
 #
 #   snakemake --configfile presets/paper.yaml --cores 2 paper
+#   snakemake --configfile presets/paper.yaml --cores 2 forensics
 #
-# Needs:  the arms, figures and report of the run
-# Makes:  results/{run}/study.csv
+# Needs:  the arms, figures and report of the run; for forensics images.h5, folds.csv
+# Makes:  results/{run}/study.csv; .../fold{fold}/replay/{share}.csv and {share}.fitted.json, results/{run}/forensics.csv,
+#         forensics.json, forensics_leaks.csv, figures/forensics.*
+#
+# replay_study keeps generators, synthetic sets and finished units in .../fold{fold}/replay/, so that a job that was killed
+# goes on where it was; they are nobody's declared output.
+
+FORENSICS = CONFIG["forensics"]
+
+
+def every_replay(pattern):
+    """A file of every share of the replay, in every fold of its own number of repeats."""
+    if not FORENSICS["models"]:
+        raise ValueError("the target forensics needs forensics.models; presets/paper.yaml has some")
+    places = expand(
+        in_run("repeat{repeat}/fold{fold}/replay/{share}"),
+        repeat=range(FORENSICS["repeats"]),
+        fold=FOLDS,
+        share=range(FORENSICS["shares"]),
+    )
+    return [f"{place}{pattern}" for place in places]
 
 
 rule tabulate_study:
@@ -31,12 +52,123 @@ rule tabulate_study:
         mem_mb=growing(2000),
         runtime=30,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.tabulate_study"
         " --arms {params.arms:q}"
         " --places {params.places:q}"
         " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule replay_study:
+    """The study's models in one fold, under the rows of a design of its suspicious choices."""
+    input:
+        images="results/{run}/images.h5",
+        folds="results/{run}/repeat{repeat}/folds.csv",
+        code=code("replay_study"),
+    output:
+        scores="results/{run}/repeat{repeat}/fold{fold}/replay/{share,\d+}.csv",
+        record="results/{run}/repeat{repeat}/fold{fold}/replay/{share}.fitted.json",
+    params:
+        work="results/{run}/repeat{repeat}/fold{fold}/replay",
+        settings=lambda wildcards: as_json(run_settings.replay.stage_settings(CONFIG), threads=THREADS),
+        seed=CONFIG["seed"],
+    log:
+        "results/{run}/logs/replay_study/repeat{repeat}_fold{fold}_{share}.log",
+    benchmark:
+        "results/{run}/benchmarks/replay_study/repeat{repeat}_fold{fold}_{share}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=growing(4000),
+        runtime=1440,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python -m workflow_scripts.replay_study"
+        " --images {input.images:q}"
+        " --folds {input.folds:q}"
+        " --repeat {wildcards.repeat}"
+        " --fold {wildcards.fold}"
+        " --share {wildcards.share}"
+        " --seed {params.seed}"
+        " --work {params.work:q}"
+        " --scores {output.scores:q}"
+        " --record {output.record:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+use rule certify_leaks as certify_leaks_of_replay with:
+    input:
+        images="results/{run}/images.h5",
+        folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=range(FORENSICS["repeats"])),
+        records=lambda wildcards: every_replay(".fitted.json"),
+        analysis=[],
+        code=code("certify_leaks"),
+    output:
+        report(
+            "results/{run}/forensics_leaks.csv",
+            caption="../captions/leaks.rst",
+            category="Reference study",
+        ),
+    params:
+        folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in enumerate(input.folds)],
+        artefacts=lambda wildcards, input: input.records,
+        places=f"{FORENSICS['repeats']}x{len(FOLDS)}",
+        settings=lambda wildcards: as_json(
+            # What the replay breaks, each rule by a switch that declares it; nothing more and nothing less.
+            {"violations": run_settings.replay.violations(CONFIG), "encoder": "baseline"}
+        ),
+    log:
+        "results/{run}/logs/certify_leaks/forensics.log",
+    benchmark:
+        "results/{run}/benchmarks/certify_leaks/forensics.tsv"
+
+
+rule forensics:
+    """Which of the study's choices move validation, which move test, and which the gap between them."""
+    input:
+        scores=lambda wildcards: every_replay(".csv"),
+        leaks=in_run("forensics_leaks.csv"),
+        code=code("forensics"),
+    output:
+        in_run("figures/forensics.pdf"),
+        in_run("figures/forensics.png"),
+        table=report(
+            in_run("forensics.csv"),
+            caption="../captions/forensics.rst",
+            category="Reference study",
+        ),
+        facts=in_run("forensics.json"),
+        figure=report(
+            in_run("figures/forensics.svg"),
+            caption="../captions/forensics.rst",
+            category="Reference study",
+            labels={"figure": "forensics"},
+        ),
+    params:
+        settings=lambda wildcards: as_json(run_settings.replay.stage_settings(CONFIG)),
+        seed=CONFIG["seed"],
+    log:
+        f"{RUN}/logs/forensics/forensics.log",
+    benchmark:
+        f"{RUN}/benchmarks/forensics/forensics.tsv"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python -m workflow_scripts.forensics"
+        " --scores {input.scores:q}"
+        " --leaks {input.leaks:q}"
+        " --seed {params.seed}"
+        " --table {output.table:q}"
+        " --facts {output.facts:q}"
+        " --figure {output.figure:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 

@@ -63,7 +63,7 @@ rule plot_data:
         mem_mb=growing(2000),
         runtime=30,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.plot_data"
         " --images {input.images:q}"
@@ -112,7 +112,7 @@ rule plot_images:
         mem_mb=growing(2000),
         runtime=30,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.plot_images"
         " --images {input.images:q}"
@@ -164,7 +164,7 @@ rule plot_training:
         mem_mb=growing(2000),
         runtime=30,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.plot_training"
         " --histories {params.histories:q}"
@@ -185,7 +185,7 @@ rule plot_arms:
         analysis="results/{run}/analysis.json",
         code=code("plot_arms"),
     output:
-        beside("arms_forest", "arms_classes", "arms_gap"),
+        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth"),
         forest=report(
             "results/{run}/figures/arms_forest.svg",
             caption="../captions/arms_forest.rst",
@@ -204,6 +204,12 @@ rule plot_arms:
             category="Arms",
             labels={"figure": "validation beside test"},
         ),
+        worth=report(
+            "results/{run}/figures/arms_worth.svg",
+            caption="../captions/arms_worth.rst",
+            category="Arms",
+            labels={"figure": "worth in real images"},
+        ),
     params:
         settings=lambda wildcards: as_json({}),
     log:
@@ -215,7 +221,7 @@ rule plot_arms:
         mem_mb=growing(2000),
         runtime=30,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.plot_arms"
         " --metrics {input.metrics:q}"
@@ -224,6 +230,7 @@ rule plot_arms:
         " --forest {output.forest:q}"
         " --classes {output.classes:q}"
         " --gap {output.gap:q}"
+        " --worth {output.worth:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 
@@ -237,6 +244,7 @@ rule report:
         metrics="results/{run}/metrics.csv",
         comparisons="results/{run}/comparisons.csv",
         analysis="results/{run}/analysis.json",
+        strata="results/{run}/strata.csv",
         leaks="results/{run}/leaks.csv",
         assess=every_fold(
             "synthetic/{plan}.{table}", plan=USED_PLANS, table=["assess.csv", "fidelity.csv", "assess.json"]
@@ -244,6 +252,7 @@ rule report:
         forest="results/{run}/figures/arms_forest.svg",
         classes="results/{run}/figures/arms_classes.svg",
         gap="results/{run}/figures/arms_gap.svg",
+        worth="results/{run}/figures/arms_worth.svg",
         generators="results/{run}/figures/training_generators.svg",
         classifiers="results/{run}/figures/training_classifiers.svg",
         panels=expand(
@@ -259,7 +268,9 @@ rule report:
         ],
         intensity="results/{run}/intensity.csv",
         left_out="results/{run}/left_out.csv",
+        cost="results/{run}/cost.json",
         template="workflow_scripts/lib/report.html",
+        judge=[path for path in ["benchmarks/judge_calibration.json"] if Path(path).is_file()],
         code=code("report"),
     output:
         page=report(
@@ -279,6 +290,11 @@ rule report:
         closest=of_each(USED_PLANS, "figures/closest_repeat{repeat}_fold{fold}_{name}.svg"),
         data_figures=lambda wildcards, input: [f"{Path(path).stem}={path}" for path in input.data_figures],
         benchmarks="results/{run}/benchmarks",
+        # Only if it has been made: the page does not wait for it. Its digest, so that the page follows it.
+        forensics=lambda wildcards: forensics_flag()[0],
+        forensics_digest=lambda wildcards: forensics_flag()[1],
+        ledger=LEDGER,
+        openings=lambda wildcards: openings_so_far(),
         settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": CONFIG}),
     log:
         "results/{run}/logs/report/report.log",
@@ -289,7 +305,7 @@ rule report:
         mem_mb=growing(2000),
         runtime=30,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.report"
         " --images {input.images:q}"
@@ -297,11 +313,14 @@ rule report:
         " --metrics {input.metrics:q}"
         " --comparisons {input.comparisons:q}"
         " --analysis {input.analysis:q}"
+        " --strata {input.strata:q}"
+        " --lockbox-ledger {params.ledger:q}"
         " --leaks {input.leaks:q}"
         " --assess {params.assess:q}"
         " --fidelity {params.fidelity:q}"
         " --assessed {params.assessed:q}"
         " --figures forest={input.forest:q} classes={input.classes:q} gap={input.gap:q}"
+        " worth={input.worth:q}"
         " generators={input.generators:q} classifiers={input.classifiers:q} {params.data_figures:q}"
         " --panels {params.panels:q}"
         " --places {params.places:q}"
@@ -309,6 +328,8 @@ rule report:
         " --intensity {input.intensity:q}"
         " --left-out {input.left_out:q}"
         " --benchmarks {params.benchmarks:q}"
+        " {params.forensics:q}"
+        " --cost {input.cost:q}"
         " --template {input.template:q}"
         " --out {output.page:q}"
         " --tables {output.tables:q}"

@@ -37,7 +37,7 @@ rule write_submission:
         mem_mb=growing(4000),
         runtime=240,
     conda:
-        "../envs/mixloc.yaml"
+        ENVIRONMENT
     shell:
         "python -m workflow_scripts.write_submission"
         " --arms {input.arms:q}"

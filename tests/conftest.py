@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from tests import fetch_run
+from tests.misbehaving_server import Server
 from workflow_scripts.lib import fold_table, folds
 from workflow_scripts.lib.dataset import ImageSet, write_images
 from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
@@ -25,6 +27,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    """A server that misbehaves, for tests of downloads."""
+    with fetch_run.alone(monkeypatch, tmp_path / "home") as made:
+        yield made
+
+
+@pytest.fixture
+def run(tmp_path: Path, server: Server) -> fetch_run.Run:
+    """The stage fetch_images in a folder of its own, with that server."""
+    return fetch_run.Run(tmp_path, server)
 
 
 CHANNELS = ["red", "green"]

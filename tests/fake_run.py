@@ -189,6 +189,10 @@ class FakeRun:
                 "--arms",
                 *map(str, self.arms),
                 *words,
+                "--images",
+                str(self.path("images.h5")),
+                "--strata",
+                str(self.path("strata.csv")),
                 "--seed",
                 "1",
                 "--settings",
@@ -209,8 +213,21 @@ class FakeRun:
             file = self.path(f"benchmarks/{stage}/repeat0_fold0.tsv")
             file.parent.mkdir(parents=True)
             file.write_text(f"s\th:m:s\tmax_rss\tmax_vms\n{seconds}\t0:01:41\t812.5\t2000\n")
+        self.path("cost.json").write_text(json.dumps(PREDICTION))
 
 
+PREDICTION = {
+    "format_version": 1, "run": "tiny", "machine": "a <machine>, 2 cores", "cores": 2, "gpus": 0, "problem": None,
+    "facts": {"images": 360, "classes": 4, "side": 16}, "core_hours": [0.01, 0.02, 0.03], "gpu_hours": [0, 0, 0],
+    "unknown": ["assess_synthetic"], "wall_clock": [40.0, 72.0, 110.0], "disk": {"kinds": {"images": 2e6}},
+    "stages": [
+        {"stage": "train_ddpm", "jobs": 1, "unknown": 0, "gpu": False, "width": 1, "seconds": [50.0, 203.0, 300.0],
+         "source": ["2 measured in <earlier>"]},
+        {"stage": "assess_synthetic", "jobs": 1, "unknown": 1, "gpu": False, "width": 1, "seconds": [0, 0, 0],
+         "source": []},
+    ],
+    "jobs": [{"stage": "train_ddpm", "name": "repeat0_fold0"}, {"stage": "assess_synthetic", "name": "x"}],
+}  # fmt: skip
 SETTINGS = {
     "title": "Do generated images help? <script>alert(3)</script>",
     "demonstration": True,
@@ -236,7 +253,7 @@ def draw_figures(run: FakeRun) -> dict[str, int]:
     log, tables = ["--log", str(run.path("log"))], []
     for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
         tables += [f"--{name.split('.')[0]}", str(run.path(name))]
-    figure = {name: str(run.path(f"figures/{name}.svg")) for name in ("forest", "classes", "gap")}
+    figure = {name: str(run.path(f"figures/{name}.svg")) for name in ("forest", "classes", "gap", "worth")}
     status = {"plot_data": draw_data(run)}
     words = [word for name, path in figure.items() for word in (f"--{name}", path)]
     status["plot_arms"] = plot_arms.main([*tables, *words, "--settings", "{}", *log])
@@ -262,12 +279,14 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
     """Run the report program; its exit status."""
     places = [(plan, fold) for plan in PLANS for fold in range(2)]
     words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
-    for name in ("metrics.csv", "comparisons.csv", "analysis.json", "leaks.csv"):
+    for name in ("metrics.csv", "comparisons.csv", "analysis.json", "strata.csv", "leaks.csv"):
         words += [f"--{name.split('.')[0]}", str(run.path(name))]
+    words += ["--lockbox-ledger", str(run.path("lockbox_openings.jsonl"))]
     for flag, name in (("assess", "assess.csv"), ("fidelity", "fidelity.csv"), ("assessed", "assess.json")):
         words += [f"--{flag}"]
         words += [f"{plan}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.{name}')}" for plan, fold in places]
-    names = ("forest", "classes", "gap", "generators", "classifiers", *(f"data_{name}" for name in DATA_FIGURES))
+    names = ("forest", "classes", "gap", "worth", "generators", "classifiers")
+    names += tuple(f"data_{name}" for name in DATA_FIGURES)
     words += ["--intensity", str(run.path("intensity.csv")), "--left-out", str(run.path("left_out.csv"))]
     words += ["--figures", *(f"{name}={run.path(f'figures/{name}.svg')}" for name in names)]
     for flag, name in (("panels", "images"), ("closest", "closest")):
@@ -275,6 +294,7 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
             f"--{flag}",
             *(f"{plan}/0/{fold}={run.path(f'figures/{name}_{plan}_{fold}.svg')}" for plan, fold in places),
         ]
+    words += ["--cost", str(run.path("cost.json"))]
     words += ["--benchmarks", str(run.path("benchmarks")), "--template", str(TEMPLATE)]
     words += ["--out", str(run.path("report.html")), "--tables", str(run.path("tables"))]
     given = {"report": settings or SETTINGS, "config": CONFIG}

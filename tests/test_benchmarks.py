@@ -90,7 +90,7 @@ def test_better_images_have_the_smaller_excess(cells, capsys):
     whole, blocks = generator_quality.judge(encode, train, held, sets, 1)
     assert abs(whole["unet"]) < 0.2 * whole["other"]
     ratios = generator_quality.verdicts("unet", whole, blocks, {"unet": "unet", "other": "other"})
-    assert ratios["other"] == pytest.approx(whole["unet"] / whole["other"])
+    assert ratios["unet to other"] == pytest.approx(whole["unet"] / whole["other"])
     assert ": holds" in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -100,11 +100,16 @@ def test_contestant_writes_an_image_for_each_combination(cells, tmp_path):
         tmp_path / "given.npz", images=train.images, labels=train.labels, groups=train.groups, wanted=wanted,
         classes=json.dumps(train.classes),
     )  # fmt: skip
-    args = generator_quality.parse_args([*COMMON, "--minutes", "0"])
+    args = generator_quality.parse_args([*COMMON, "--pace-steps", "1"])
+    args.steps = 3
     generator_quality.contestant("unet", tmp_path, args, torch.device("cpu"))
     with np.load(tmp_path / "unet.npz") as found:
-        assert found["images"].shape == (1, 6, 4, 16, 16) and found["images"].dtype == np.uint8
-        assert json.loads(str(found["facts"]))["steps"] == generator_quality.TRIAL
+        assert found["images"].shape == (2, 6, 4, 16, 16) and found["images"].dtype == np.uint8
+        assert json.loads(str(found["facts"]))["steps"] == 3
+    args.steps = 0
+    generator_quality.contestant("unet", tmp_path, args, torch.device("cpu"))
+    with np.load(tmp_path / "unet.npz") as found:
+        assert json.loads(str(found["facts"]))["pace"] > 0
 
 
 def test_unknown_combinations_are_left_out(cells):

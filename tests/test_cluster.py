@@ -18,6 +18,7 @@ import yaml
 from benchmarks import dag
 from tests.workflow import ROOT, Checkout
 from workflow_scripts.lib import cluster, devices
+from workflow_scripts.lib.stage import UserError
 
 RULES = {
     name for path in (ROOT / "rules").glob("*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
@@ -59,6 +60,47 @@ def test_without_a_choice_no_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
                 patch.setenv(name, value)
             assert devices.take() is None
             assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_one_training_takes_its_gpus_together_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(devices.CHOICE, "0,1,2")
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(devices, "_held", [])
+    other = start(tmp_path, "0,1,2")
+    taken = other.stdout.readline().strip()
+    assert devices.take_several(2) == [name for name in "012" if name != taken]
+    waits = start(tmp_path, "0,1,2")
+    with pytest.raises(subprocess.TimeoutExpired):
+        waits.wait(1)
+    # While two are not to be had, the one that is free is left to others.
+    os.close(devices._held.pop())
+    assert waits.stdout.readline().strip() in "012"
+    for job in (other, waits):
+        job.kill()
+        job.communicate()
+    os.close(devices._held.pop())
+    with pytest.raises(UserError, match="4 processes need as many GPUs, and there are 3"):
+        devices.take_several(4)
+
+
+def test_processes_meet_on_the_machine_itself_and_one_needs_no_launcher() -> None:
+    assert cluster.launcher(1) == ""
+    words = cluster.launcher(3).split()
+    assert words[0] == "torch.distributed.run" and words[-2:] == ["-m", "--"]
+    assert {"--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=3"} <= set(words)
+
+
+def test_fewer_gpus_than_processes_are_told_of() -> None:
+    def job(name: str, **resources: object) -> SimpleNamespace:
+        return SimpleNamespace(rule=SimpleNamespace(name=name), resources=resources)
+
+    def problem(*jobs: SimpleNamespace) -> str | None:
+        dag = SimpleNamespace(needrun_jobs=lambda: jobs)
+        return cluster.devices_problem(SimpleNamespace(dag=dag), 2, ("train_ddpm", "train_classifier"))
+
+    assert problem(job("train_ddpm"), job("sample_ddpm", gpu=1), job("train_classifier", gpu=2)) is None
+    found = problem(job("train_ddpm", gpu=2), job("train_classifier", gpu=1))
+    assert "gives train_classifier gpu: 1: write gpu: 2" in found
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.workflow import ROOT, Checkout
 from workflow_scripts.lib import backbones, classifier_file, encoders, vision
+from workflow_scripts.lib import settings as run_settings
 from workflow_scripts.lib.classifier_file import Classifier
 from workflow_scripts.lib.stage import UserError
 
@@ -148,3 +151,26 @@ def test_one_line_registers_another_encoder(tmp_path: Path, monkeypatch: pytest.
     chosen = settings(tmp_path / "m.safetensors", architecture="mean_of_channels", normalise={"mean": [0], "std": [1]})
     features = encoders.own(chosen, CHANNELS, images()).encode(images())
     assert features == pytest.approx(images().mean(axis=(2, 3))[:, :2] / 255, abs=0.01)
+
+
+def test_a_variable_may_stand_in_the_path_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_resnet(tmp_path / "w.safetensors", 4)
+    monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))
+    encoder = encoders.own(settings(Path("${MIXLOC_WEIGHTS}/w.safetensors")), CHANNELS, images())
+    assert encoder.name.startswith("resnet18 (w.safetensors")
+
+
+@pytest.mark.workflow
+def test_the_workflow_finds_the_weights_that_a_variable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overlay = {"assess_synthetic": {"encoder": settings(Path("${MIXLOC_WEIGHTS}/w.safetensors"))}}
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    config["assess_synthetic"] |= overlay["assess_synthetic"]
+    monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path / "elsewhere"))
+    with pytest.raises(run_settings.ConfigError, match=r"assess_synthetic\.encoder\.weights.*no such file"):
+        run_settings.check(config, ROOT / "schemas" / "config.schema.json")
+    checkout = Checkout.fresh(tmp_path / "checkout")
+    (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))
+    (tmp_path / "w.safetensors").touch()
+    plan = checkout.snakemake("--dry-run", "--configfile", "presets/ci.yaml", "overlay.yaml").stdout
+    assert str(tmp_path / "w.safetensors") in plan

@@ -1,22 +1,32 @@
-"""The pinned versions stand in several files: held equal, and equal to what the code imports. Profiles: held apart."""
+"""The pinned versions stand in several files and are built into images: held equal, and equal to what the code imports
+and to what the report says. Profiles: held apart."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shlex
 import shutil
+import subprocess
 import sys
-from importlib.metadata import packages_distributions, version
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.workflow import Checkout
+from workflow_scripts.lib import evidence
 
 ROOT = Path(__file__).resolve().parents[1]
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(\[[a-z,]+\])?==(?P<version>[A-Za-z0-9.+!]+)\s*(;.*)?$")
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+CUDA = re.compile(r"(nvidia|cuda)-|triton$")
+IMAGE = re.compile(r"python:(\d+)\.(\d+)-slim")
+INSTRUCTIONS = {"FROM", "ARG", "COPY", "RUN", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
+SECTIONS = {"arguments", "files", "post", "environment", "runscript"}
 # Started as programs, or needed by others: no module imports them.
 PROGRAMS = {"snakemake", "snakemake-executor-plugin-slurm", "pytest", "ruff", "snakefmt"}
 # Run the stages from outside, so an environment for stages has no need of them.
@@ -66,6 +76,21 @@ def differences(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
     return lines
 
 
+def needed(names: set[str]) -> set[str]:
+    """What these distributions need, directly or through others, less the CUDA libraries of a build of torch."""
+    known, found, waiting = pins_of("constraints.txt"), set(names), list(names)
+    while waiting:
+        try:
+            texts = requires(waiting.pop()) or []
+        except PackageNotFoundError:  # of another platform
+            continue
+        new = {canonical(re.match(r"[\w.-]+", text)[0]) for text in texts if "extra ==" not in text}
+        new = {name for name in new & set(known) if not CUDA.match(name)} - found
+        found |= new
+        waiting += new
+    return found - set(names)
+
+
 def imported(*folders: str) -> set[str]:
     """The distributions of third-party modules that the files of these folders import."""
     owners = packages_distributions()
@@ -82,8 +107,12 @@ def imported(*folders: str) -> set[str]:
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
 def test_environment_has_the_pinned_versions(path: Path) -> None:
     wanted = {name: version for name, version in pins_of("requirements.txt").items() if name not in OUTSIDE}
+    constraints = pins_of("constraints.txt")
+    wanted |= {name: constraints[name] for name in needed(set(wanted))}
+    if path.stem.endswith("-cuda"):
+        wanted |= {name: version for name, version in constraints.items() if CUDA.match(name)}
     lines = differences(wanted, pins_of_environment(path))
-    assert not lines, "\n".join([f"envs/{path.name} differs from requirements.txt; edit its pip section:", *lines])
+    assert not lines, "\n".join([f"envs/{path.name} differs from requirements and constraints; edit its pins:", *lines])
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
@@ -118,10 +147,116 @@ def test_installed_versions_are_those_pinned() -> None:
     assert not lines, "\n".join(["the environment differs from the requirements files; run make again:", *lines])
 
 
-def test_every_rule_names_an_environment_that_exists() -> None:
+def test_every_rule_takes_the_environment_that_the_config_names() -> None:
     for path in sorted((ROOT / "rules").glob("*.smk")):
-        for name in re.findall(r"^\s+conda:\n\s+\"([^\"]+)\"", path.read_text(encoding="utf-8"), re.MULTILINE):
-            assert (path.parent / name).resolve() in ENVIRONMENTS, f"rules/{path.name}: there is no {name}"
+        for name in re.findall(r"^\s+conda:\n\s+(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert name == "ENVIRONMENT", f"rules/{path.name}: conda: must be ENVIRONMENT, not {name}"
+    schema = json.loads((ROOT / "schemas" / "config.schema.json").read_text(encoding="utf-8"))
+    named = schema["properties"]["compute"]["properties"]["environment"]["enum"]
+    assert set(named) == {path.stem for path in ENVIRONMENTS}
+
+
+def test_one_python_everywhere() -> None:
+    found = {
+        f"envs/{path.name}": re.findall(r"- python=([\d.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for path in ENVIRONMENTS
+    }
+    found |= {name: [".".join(image.groups())] for name, image in base_images().items()}
+    assert len({tuple(versions) for versions in found.values()}) == 1, found
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    least = re.fullmatch(r">=(\d+)\.(\d+)", project["requires-python"])
+    for name, (text,) in found.items():
+        assert tuple(map(int, text.split("."))) >= tuple(map(int, least.groups())), f"{name}: Python {text} is too old"
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile with what they are told, continued lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    found = [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+    assert {name for name, _ in found} <= INSTRUCTIONS, "Dockerfile: an instruction that this test does not know"
+    assert found[0][0] == "FROM"
+    return found
+
+
+def definition() -> tuple[dict[str, str], dict[str, str]]:
+    """The header of apptainer.def and its sections."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "apptainer.def").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    head, *parts = re.split(r"^%(\w+)\n", text, flags=re.MULTILINE)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(sections) <= SECTIONS, "apptainer.def: a section that this test does not know"
+    return dict(line.split(": ") for line in head.split("\n") if line.strip()), sections
+
+
+def base_images() -> dict[str, re.Match[str]]:
+    """The image that each file builds upon, taken apart."""
+    header, _ = definition()
+    assert header["Bootstrap"] == "docker"
+    named = {"Dockerfile": dict(dockerfile())["FROM"], "apptainer.def": header["From"]}
+    found = {name: IMAGE.fullmatch(image) for name, image in named.items()}
+    assert all(found.values()), f"not python:X.Y-slim: {named}"
+    return found
+
+
+def installs(script: str) -> list[list[str]]:
+    """What each `pip install` of a shell script is told."""
+    lines = re.split(r"&&|;|\n", script.replace("\\\n", " "))
+    words = [shlex.split(line) for line in lines if re.search(r"\bpip3?\s+install\b", line)]
+    return [line[line.index("install") + 1 :] for line in words]
+
+
+def pinned_install(words: list[str]) -> bool:
+    """Whether a `pip install` takes the requirements within the constraints, and nothing else."""
+    files = [word for word in words if not word.startswith("--")]
+    return files == ["-r", "/opt/mixloc/requirements.txt", "-c", "/opt/mixloc/constraints.txt"]
+
+
+def scripts() -> dict[str, str]:
+    """The shell text of both files."""
+    _, sections = definition()
+    found = {"Dockerfile": "\n".join(text for name, text in dockerfile() if name == "RUN")}
+    return found | {f"apptainer.def, {name}": sections[name] for name in ("post", "environment", "runscript")}
+
+
+def test_images_install_what_is_pinned_and_nothing_else() -> None:
+    told = {name: installs(script) for name, script in scripts().items()}
+    for name in ("Dockerfile", "apptainer.def, post"):
+        assert len(told[name]) == 1 and pinned_install(told[name][0]), f"{name}: {told[name]}"
+    assert not told["apptainer.def, environment"] + told["apptainer.def, runscript"]
+    assert not any(re.search(r"\b(conda|mamba|uv|easy_install|pipx)\b", script) for script in scripts().values())
+    both = " ".join(["-r", "/opt/mixloc/requirements.txt", "-c", "/opt/mixloc/constraints.txt"])
+    assert not pinned_install(shlex.split(f"{both} numpy"))
+    assert not pinned_install(shlex.split("-r /opt/mixloc/requirements.txt"))
+
+
+def test_images_hold_the_files_that_they_install_from() -> None:
+    copied = [text.split() for name, text in dockerfile() if name == "COPY"]
+    assert copied == [["requirements.txt", "constraints.txt", "/opt/mixloc/"]]
+    _, sections = definition()
+    files = [line.split() for line in sections["files"].splitlines() if line.strip()]
+    assert files == [[name, f"/opt/mixloc/{name}"] for name in ("requirements.txt", "constraints.txt")]
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in ignored if line and not line.startswith("#")]
+    assert rules == ["*", *(f"!{name}" for name in copied[0][:-1])], "the context must hold these files alone"
+
+
+def test_images_do_not_run_as_root() -> None:
+    users = [text for name, text in dockerfile() if name == "USER"]
+    assert users and users[-1] not in ("root", "0")
+    assert re.search(rf"\buseradd\b.* {users[-1]}$", scripts()["Dockerfile"], re.MULTILINE), "a user must be made first"
+
+
+def test_shell_text_of_images_is_sound() -> None:
+    for name, script in scripts().items():
+        done = subprocess.run(["sh", "-n"], input=script, text=True, capture_output=True)
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+
+
+def test_arguments_of_images_are_defined() -> None:
+    _, sections = definition()
+    values = dict(line.strip().split("=", 1) for line in sections["arguments"].splitlines() if line.strip())
+    assert all(values.values()), "older Apptainers forget an argument whose value is empty"
+    assert set(re.findall(r"\{\{ (\w+) \}\}", "".join(sections.values()))) == set(values)
 
 
 def test_profiles_agree_with_the_one_that_is_always_loaded() -> None:
@@ -154,6 +289,7 @@ def test_slurm_profile_asks_for_gpus_where_networks_train(tmp_path: Path) -> Non
 
 def test_pins_name_no_registry() -> None:
     names = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt", ROOT / "constraints.txt", *ENVIRONMENTS]
+    names += [ROOT / "Dockerfile", ROOT / "apptainer.def"]
     for path in names:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"https?://|index-url|find-links|\s@\s|file:", text), (
@@ -173,3 +309,36 @@ def test_a_difference_is_seen(tmp_path: Path) -> None:
     assert f"+ pandas=={wanted['pandas']}" in lines
     with pytest.raises(AssertionError, match="no exact pin"):
         read_pins(["numpy>=2"], "requirements.txt")
+
+
+def versions_beside(root: Path, change: str) -> tuple[dict[str, dict], bool, str]:
+    """The report's versions where constraints.txt holds those installed and a change: the rows, and the sentence."""
+    pins = [f"{name}=={version(name)}" for name in ("numpy", "pandas", "pluggy")]
+    pins += [f"torch=={version('torch').partition('+')[0]} ; sys_platform == 'linux'", "absent==1.0", change]
+    (root / "constraints.txt").write_text("\n".join(["# pins", *pins]), encoding="utf-8")
+    table = evidence.versions(root)
+    return {row["what"]: row for row in table.rows}, *evidence.about_pins(table)
+
+
+def test_report_says_that_versions_are_those_pinned(tmp_path: Path) -> None:
+    rows, sound, sentence = versions_beside(tmp_path, "")
+    assert sound and sentence.startswith("All packages")
+    assert rows["numpy"]["pinned"] == version("numpy") and not rows["numpy"]["is_other"]
+    # The build of torch is no other version.
+    assert rows["torch"]["version"] == version("torch") and not rows["torch"]["is_other"]
+    assert "pluggy" not in rows and "absent" not in rows
+
+
+def test_report_marks_versions_that_are_not_those_pinned(tmp_path: Path) -> None:
+    _, sound, sentence = versions_beside(tmp_path, "scipy==0.1\npytest==1.0rc1\n")
+    assert not sound
+    assert f"scipy {version('scipy')} (0.1)" in sentence and f"pytest {version('pytest')} (1.0rc1)" in sentence
+    assert "numpy" not in sentence
+    table = evidence.versions(tmp_path)
+    marked = {row["what"] for row in table.rows if table.mark(row) == "alarm"}
+    assert marked == {"scipy", "pytest"}, "also what the table does not show otherwise"
+
+
+def test_report_says_that_pins_are_unknown(tmp_path: Path) -> None:
+    sound, sentence = evidence.about_pins(evidence.versions(tmp_path))
+    assert not sound and "no constraints.txt" in sentence

@@ -16,22 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fetch_run import IDS, Run, alone
+from tests.fetch_run import IDS, Run
 from tests.misbehaving_server import Server
 from tests.workflow import Checkout, kill, wait_for
 from workflow_scripts.lib import fetching
 from workflow_scripts.lib.dataset import ImageSet
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    with alone(monkeypatch, tmp_path / "home") as made:
-        yield made
-
-
-@pytest.fixture
-def run(tmp_path, server) -> Run:
-    return Run(tmp_path, server)
 
 
 @pytest.fixture

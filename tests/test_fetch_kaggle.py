@@ -10,22 +10,11 @@ import zipfile
 
 import pytest
 
-from tests.fetch_run import COLUMNS, Run, alone
+from tests.fetch_run import COLUMNS, Run
 from tests.misbehaving_server import PNG, Server
 from workflow_scripts.lib import archives, fetching, kaggle_api
 
 SECRET = "0123456789abcdefSECRET"
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    with alone(monkeypatch, tmp_path / "home") as made:
-        yield made
-
-
-@pytest.fixture
-def run(tmp_path, server) -> Run:
-    return Run(tmp_path, server)
 
 
 def packed(members: dict[str, bytes]) -> bytes:

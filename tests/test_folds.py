@@ -13,7 +13,8 @@ from workflow_scripts.lib import folds
 from workflow_scripts.lib.groups import connected
 
 SHARES = {"test": 0.2, "calibration": 0.1, "validation": 0.1, "reserve": 0.0, "lockbox": 0.05}
-PLAYED = tuple(role for role in folds.ROLES if role != folds.UNUSED)
+# Those of whole groups; reserve_same takes images out of train groups.
+PLAYED = tuple(role for role in folds.ROLES if role not in (folds.UNUSED, folds.RESERVE_SAME))
 PREVALENCE = np.array([0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01])
 
 

@@ -12,7 +12,7 @@ from workflow_scripts.lib.dataset import write_images
 from workflow_scripts.lib.stage import UserError
 
 LINES = ["A-431", "U-2 OS", "HeLa", "U-2 OS"]
-SHARES = {"test": 0.25, "calibration": 0.15, "validation": 0.15, "reserve": 0.0, "lockbox": 0.0}
+SHARES = {"test": 0.25, "calibration": 0.15, "validation": 0.15, "reserve": 0.0, "reserve_same": 0.0, "lockbox": 0.0}
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def baseline():
 def material(synthetic, baseline):
     def of(name, seed=7, **changes):
         settings = arms.effective(ENTRIES[name], SECTION | changes)
-        return partners.Material(settings, part(60, 1), CHANNELS, seed, synthetic, baseline)
+        return partners.Material(settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5))
 
     return of
 
@@ -73,7 +73,8 @@ def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, mat
     kind = arms.METHODS[name].partners
     assert first.synthetic == (kind not in arms.PHOTOGRAPHS)
     if kind in arms.PHOTOGRAPHS:
-        assert first.pixels is not None and np.array_equal(first.pixels, cells(60, 1)[0])
+        count, drawn = (50, 5) if kind in arms.RESERVES else (60, 1)
+        assert first.pixels is not None and np.array_equal(first.pixels, cells(count, drawn)[0])
     if kind in arms.NOTHING_NEW and kind != arms.NEAREST:
         # A placebo has the labels of the synthetic set, image by image or in another order.
         wanted = np.sort(cells(40, 2)[1] @ [4, 2, 1])

@@ -37,7 +37,8 @@ def texts(path: Path) -> str:
 
 def test_every_figure_in_three_formats(run: FakeRun) -> None:
     names = {path.stem for path in run.path("figures").iterdir()}
-    assert names >= {"forest", "classes", "gap", "generators", "classifiers", "images_as_train_0", "images_balanced_1"}
+    assert names >= {"forest", "classes", "gap", "worth", "generators", "classifiers"}
+    assert names >= {"images_as_train_0", "images_balanced_1"}
     starts = {".svg": b"<?xml", ".pdf": b"%PDF", ".png": b"\x89PNG"}
     for name in names:
         for suffix, start in starts.items():
@@ -48,10 +49,10 @@ def test_equal_inputs_give_equal_files(run: FakeRun, tmp_path: Path) -> None:
     words = []
     for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
         words += [f"--{name.split('.')[0]}", str(run.path(name))]
-    for name in ("forest", "classes", "gap"):
+    for name in ("forest", "classes", "gap", "worth"):
         words += [f"--{name}", str(tmp_path / f"{name}.svg")]
     assert plot_arms.main([*words, "--settings", "{}"]) == 0
-    for name in ("forest", "classes", "gap"):
+    for name in ("forest", "classes", "gap", "worth"):
         for kind in figures.FORMATS:
             again = (tmp_path / f"{name}.{kind}").read_bytes()
             assert again == run.path(f"figures/{name}.{kind}").read_bytes(), f"{name}.{kind}"

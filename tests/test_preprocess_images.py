@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.image_folders import noise, run, save, settings
 from workflow_scripts import preprocess_shard
-from workflow_scripts.lib import pieces, reading
+from workflow_scripts.lib import pieces, reading, sources
 from workflow_scripts.lib.dataset import ImageSet
 
 IDS = ["a", "b", "c", "d"]
@@ -39,8 +39,9 @@ def read(raw):
 
 
 def test_a_folder_becomes_an_image_set(raw):
+    # What the config itself says of these goes to the report and not into the set.
     about = {"origin": "test", "licence": "CC0", "credit": "us", "release": "v1"}
-    assert run(raw, settings(data=NAMES | about), *with_groups(raw)) == 0
+    assert run(raw, settings("kaggle2018", NAMES | about), *with_groups(raw)) == 0
     with ImageSet(raw / "out" / "images.h5") as made:
         part = made.read(None, "inspect")
         assert list(part.ids) == IDS
@@ -50,8 +51,10 @@ def test_a_folder_becomes_an_image_set(raw):
         told = {name: made.attrs[name] for name in ("source", "release", "licence", "credit", "grouped_by")}
         assert json.loads(made.attrs["white_level"]) == {"uint16": 65535, "float": 1.0}
     np.testing.assert_array_equal(part.labels, [[1, 0], [0, 1], [1, 1], [0, 0]])
+    known = sources.SOURCES["kaggle2018"]
     assert told == {
-        "source": "test", "release": "v1", "licence": "CC0", "credit": "us", "grouped_by": "gene, antibody",
+        "source": known.origin, "release": known.release, "licence": known.licence, "credit": known.credit,
+        "grouped_by": "gene, antibody",
     }  # fmt: skip
     assert (raw / "out" / "left_out.csv").read_text() == "Id,file,kind,reason\n"
     assert sorted(path.name for path in (raw / "out").iterdir()) == ["images.h5", "left_out.csv"]

@@ -17,7 +17,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import report
-from workflow_scripts.lib import judging, page, results, verdicts
+from workflow_scripts.lib import evidence, judging, page, results, verdicts
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -76,6 +76,12 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
     assert verdicts.headline(answer["verdict"]) in words
     assert "Not excluded" in words
     assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
+
+
+def test_says_whether_versions_are_those_pinned(text: str) -> None:
+    _, sentence = evidence.about_pins(evidence.versions(report.ROOT))
+    words = " ".join(" ".join(Reader(text).words).split())
+    assert words.index(sentence) < words.index("Run time of the stages")
 
 
 def test_no_demonstration_where_none_is_declared(run: FakeRun, text: str) -> None:
@@ -158,6 +164,20 @@ def test_data_certificate_and_run_times(run: FakeRun, text: str) -> None:
         roles = list(csv.DictReader(handle))
     assert [row["fold"] for row in roles] == ["repeat 0, fold 0", "repeat 0, fold 1"]
     assert sum(int(roles[0][f"{role}_images"]) for role in ("train", "validation", "calibration", "test")) == 360
+
+
+def test_prediction_stands_beside_fact(run: FakeRun, text: str) -> None:
+    words = " ".join(" ".join(Reader(text).words).split())
+    assert "for 2 core(s) of a <machine>, 2 cores: 0.02 core-hours (0.01 to 0.03)" in words
+    assert "Not predicted, for want of any measurement: assess_synthetic." in words
+    with run.path("tables/prediction.csv").open() as handle:
+        rows = {row["stage"]: row for row in csv.DictReader(handle)}
+    assert (float(rows["train_ddpm"]["predicted"]), float(rows["train_ddpm"]["measured"])) == (203.0, 101.5)
+    assert float(rows["train_ddpm"]["ratio"]) == 0.5
+    assert rows["assess_synthetic"]["predicted"] == rows["assess_synthetic"]["measured"] == ""
+    with run.path("tables/disk.csv").open() as handle:
+        disk = {row["kind"]: row for row in csv.DictReader(handle)}
+    assert float(disk["images"]["predicted"]) == 2.0 and float(disk["images"]["measured"]) > 0.1
 
 
 def test_data_page_tells_duplicates_map_notes_and_what_was_left_out(run: FakeRun, text: str) -> None:

@@ -13,7 +13,7 @@ from workflow_scripts.lib import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
-TARGETS = {"paper", "submission"}  # rules that only collect inputs
+TARGETS = {"cost", "lockbox", "paper", "submission"}  # rules that only collect inputs
 RULES = {
     name: body
     for path in sorted((ROOT / "rules").glob("*.smk"))
@@ -21,6 +21,7 @@ RULES = {
     if name not in TARGETS
 }
 QUOTED = {"params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
+OWN = {"params.seed", "resources.launcher", "resources.arms_at_once"}  # numbers and words of the workflow itself
 STAGES = {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")} - {"__init__"}
 
 
@@ -37,7 +38,7 @@ def test_a_rule_is_complete(name: str) -> None:
     assert f'code=code("{name}")' in body
     assert f"/logs/{name}/" in body
     assert f"/benchmarks/{name}/" in body
-    assert f"python -m workflow_scripts.{name}" in body
+    assert re.search(rf'"python -m (\{{resources\.launcher\}})?workflow_scripts\.{name}', body)
     assert re.search(r"mem_mb=", body)
     assert re.search(r"runtime=", body)
 
@@ -47,7 +48,7 @@ def test_nothing_reaches_the_shell_unquoted(name: str) -> None:
     shell = RULES[name].split("    shell:", 1)[1]
     for field in re.findall(r"\{([^{}]+)\}", shell):
         # Numbers of the workflow itself, and flags that are quoted where they are put together, stand as they are.
-        bare = field.startswith("wildcards.") or field == "params.seed" or field in QUOTED
+        bare = field.startswith("wildcards.") or field in OWN | QUOTED
         assert field.endswith(":q") or bare, field
 
 
@@ -79,6 +80,17 @@ def dry_run(checkout: Checkout, *changed: dict) -> dict[str, dict]:
 
 def arms_of(job: dict) -> list[str]:
     return re.findall(r'"method": "\w+", "name": "(\w+)"', job["text"])
+
+
+def test_several_processes_are_launched_for_training_alone(checkout: Checkout) -> None:
+    (checkout.folder / "overlay.yaml").write_text("compute: {processes: 2}\n", encoding="utf-8")
+    done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    launched = r"python -m torch\.distributed\.run --standalone .*--nproc-per-node=2 -m -- workflow_scripts\.(\w+)"
+    assert set(re.findall(launched, done.stdout)) == {"train_ddpm", "train_classifier"}
+    plain = set(re.findall(r"python -m workflow_scripts\.(\w+)", done.stdout))
+    assert "sample_ddpm" in plain and not plain & {"train_ddpm", "train_classifier"}
+    jobs = [block for block in done.stdout.split("\n\n") if re.search(launched, block)]
+    assert jobs and all("threads: 2\n" in job for job in jobs), "one for each process"
 
 
 def test_what_asks_the_baseline_comes_after_it(checkout: Checkout) -> None:

@@ -119,6 +119,8 @@ def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.Monk
         ({"analysis": {"primary_arm": "nobody"}}, ["analysis", "primary_arm", "nobody"]),
         ({"analysis": {"family": ["pool"], "primary_arm": "mix_loss"}}, ["analysis", "family"]),
         ({"violations": ["something"]}, ["violations[0]"]),
+        ({"compute": {"processes": 2, "arms_at_once": 2}}, ["compute.processes", "compute.arms_at_once", "exclude"]),
+        ({"compute": {"processes": 60}}, ["compute.processes = 60", "batch"]),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(overlay: dict, named: list[str]) -> None:

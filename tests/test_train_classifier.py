@@ -343,7 +343,7 @@ def test_what_asks_the_baseline_is_trained_again_with_another_one(finished, tmp_
     assert "--baseline" in capsys.readouterr().err
     asked[0].write_text("{}")
     assert stage_program.main(command(paths, tmp_path / "arms", asking, short, baseline=asked[0])) == 1
-    assert "is not a list of arms" in capsys.readouterr().err
+    assert "is no list of arms" in capsys.readouterr().err
 
 
 def test_the_baseline_of_another_fold_is_refused(finished, tmp_path, capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow import ROOT, Checkout, kill, processes, wait_for
+from tests.workflow import JOB, ROOT, Checkout, kill, processes, wait_for
 from workflow_scripts.lib import code
 
 pytestmark = pytest.mark.workflow
@@ -21,6 +21,7 @@ GENERATOR = "repeat0/fold0/generators/unet.safetensors"
 # What follows from a stage, by the files that its outputs feed.
 USES_IMAGES = {"train_classifier", "assess_synthetic", "certify_leaks", "plot_data", "plot_images", "report"}
 RULES_AFTER = {
+    "predict_cost": {"report"},
     "simulate_cells": {"preprocess_images"},
     "preprocess_images": {"make_folds", "train_ddpm", "sample_ddpm"} | USES_IMAGES,
     "make_folds": {"train_ddpm", "sample_ddpm"} | USES_IMAGES,
@@ -84,6 +85,19 @@ def test_second_run_has_nothing_to_do(finished: Checkout) -> None:
     started = time.monotonic()
     assert "Nothing to be done" in finished.snakemake().stdout
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("change", ["processes: 2", "arms_at_once: 2"])
+def test_how_a_training_is_spread_trains_nothing_again(finished: Checkout, tmp_path: Path, change: str) -> None:
+    (tmp_path / "overlay.yaml").write_text(f"compute: {{{change}}}\n", encoding="utf-8")
+    # The page shows all settings, and what they cost.
+    planned = finished.planned("--configfile", "presets/ci.yaml", str(tmp_path / "overlay.yaml"))
+    assert planned - {"all"} <= {"predict_cost", "report"}
+
+
+def test_another_number_of_cores_predicts_again_and_does_nothing_else(finished: Checkout) -> None:
+    planned = set(JOB.findall(finished.snakemake("--dry-run", cores=1).stdout))
+    assert planned - {"all"} == {"predict_cost", "report"}
 
 
 @pytest.mark.parametrize("module", EDITED)

@@ -4,12 +4,13 @@ Reads the predictions of all arms in all folds and repeats. Makes
   metrics.csv      scores per arm, repeat, fold, part, level and class; `gap` rows hold validation minus test
   comparisons.csv  paired differences: primary and secondary averages with simultaneous intervals, classes exploratory
   thresholds.csv   the threshold of every arm, fold and class, at both levels
+  strata.csv       the primary question within each cell line and tier of reliability, where images.h5 knows them
   analysis.json    what was declared (and its hash), the classes judged, the verdicts, the answer in numbers and words,
                    and the ids of the images that thresholds were fitted on
 
     python -m workflow_scripts.aggregate_metrics --arms results/demo/repeat0/fold*/arms/batch*.json \\
         --declaration declaration.json --metrics metrics.csv --comparisons comparisons.csv \\
-        --thresholds thresholds.csv --analysis analysis.json --seed 1 \\
+        --thresholds thresholds.csv --images images.h5 --strata strata.csv --analysis analysis.json --seed 1 \\
         --settings '{"primary_arm": "pool", "metric": "macro_f1", ..., "strategies": [...]}'
 """
 
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import answer, comparisons, experiment, judging, scoring, stage
+from workflow_scripts.lib import answer, comparisons, experiment, judging, scoring, stage, strata, worth
 from workflow_scripts.lib import arms as arm_table
 from workflow_scripts.lib.files import atomic, digest, write_json
 from workflow_scripts.lib.scoring import Cell, Rule
@@ -34,6 +35,7 @@ METRIC_COLUMNS = ["strategy", "repeat", "fold", "part", "level", "metric", "clas
 METRIC_COLUMNS += ["positives", "positive_groups", "judged"]
 COMPARISON_COLUMNS = ["strategy", "against", "relation", "metric", "level", "class", "difference", "low", "high"]
 COMPARISON_COLUMNS += ["low_single", "high_single", "verdict", "family", "se", "p", "q", "repeats", "training_luck"]
+COMPARISON_COLUMNS += ["detectable"]
 THRESHOLD_COLUMNS = ["strategy", "repeat", "fold", "level", "class", "threshold", "pooled", "positive_groups"]
 
 
@@ -45,6 +47,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--metrics", type=Path, required=True, help="table of scores to write")
     out.add_argument("--comparisons", type=Path, required=True, help="table of paired differences to write")
     out.add_argument("--thresholds", type=Path, required=True, help="table of thresholds to write")
+    out.add_argument("--images", type=Path, help="the image set, for its columns; needed for --strata")
+    out.add_argument("--strata", type=Path, help="table of cell lines and tiers of reliability to write")
     out.add_argument("--analysis", type=Path, required=True, help="declaration, verdicts and answer to write (JSON)")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
     out.add_argument("--threads", type=int, required=False, default=1, help="arms scored at the same time")
@@ -61,6 +65,8 @@ def aggregate_metrics(
     seed: int,
     settings: dict[str, Any],
     threads: int = 1,
+    images: Path | None = None,
+    strata_out: Path | None = None,
 ) -> None:
     """Judge the arms; `settings` is the analysis block with the list of strategies."""
     analysis = {key: value for key, value in settings.items() if key != "strategies"}
@@ -91,6 +97,13 @@ def aggregate_metrics(
         comparison_rows += comparisons.class_rows(summaries, analysis, strategies, level, found.classes, judged, seed)
         if level == analysis["level"]:
             checked = comparisons.cross_check(summaries, analysis, strategies, judged, found.test_to_train())
+            in_images = worth.measured(found, summaries, analysis, strategies, seed)
+    by_stratum = []
+    if strata_out is not None:
+        if images is None:
+            raise stage.UserError("--strata needs --images: the image set knows the cell lines")
+        columns = strata.known_columns(images, found)
+        by_stratum = strata.table(found, columns, judged, rule, analysis, strategies, weights, seed)
     repeats = len({repeat for repeat, _ in found.places})
     extra = {"repeats": repeats, "training_luck": repeats > 1}
     comparison_rows = [row | extra for row in comparison_rows]
@@ -99,10 +112,13 @@ def aggregate_metrics(
         raise stage.UserError(f"{declaration} declares another analysis: make it again, the ledger keeps both")
     report = answer.report(found, analysis, strategies, judged, counts, comparison_rows, declared)
     report |= {"seed": seed, "cross_check": checked, "thresholds_fitted_on": fitted_on(found)}
+    report |= {"worth": in_images} if in_images else {}
     _write(metrics, metric_rows, METRIC_COLUMNS)
     _write(comparisons_out, comparison_rows, COMPARISON_COLUMNS)
     _write(thresholds, threshold_rows, THRESHOLD_COLUMNS)
-    write_json(analysis_out, plain(report))
+    if strata_out is not None:
+        _write(strata_out, by_stratum, strata.TABLE)
+    write_json(analysis_out, answer.plain(report))
     stage.log.info("%s", report["answer"]["sentence"])
 
 
@@ -162,19 +178,6 @@ def _write(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
         table.to_csv(part, index=False, float_format="%.9g", lineterminator="\n")
 
 
-def plain(value: Any) -> Any:
-    """A value of plain JSON: numpy numbers unwrapped, no NaN, floats to nine digits."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.9g}") if np.isfinite(value) else None
-    return value
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
     args = parse_args(argv)
@@ -191,6 +194,8 @@ def main(argv: list[str] | None = None) -> int:
             args.seed,
             args.settings,
             args.threads,
+            args.images,
+            args.strata,
         ),
     )
 

@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib import (
+    arm_lists,
     assessment,
     classifier_file,
     encoders,
@@ -276,10 +277,10 @@ def roc_area(scores: np.ndarray, truth: np.ndarray) -> float:
 
 def _classifier(path: Path, name: str, kind: str, classes: list[str], channels: list[str]) -> Encoder:
     if path.suffix == ".json":
-        listed = {arm["strategy"]: arm for arm in json.loads(path.read_text(encoding="utf-8"))["arms"]}
+        listed = {arm["strategy"]: arm for arm in arm_lists.read(path)}
         if name not in listed:
             raise stage.UserError(f"{path} has no arm {name!r} to ask")
-        path = path.parent / listed[name]["classifier"]
+        path = listed[name]["classifier"]
     read = classifier_file.read(path)
     if read.classes != classes:
         raise stage.UserError(

@@ -3,8 +3,9 @@
 Every artefact carries a record of the rows that its loader really read, and for what: generators, synthetic sets (which
 inherit their generator's), classifiers (which inherit their synthetic set's) and decision thresholds. This stage
 compares each record with the roles in folds.csv, image by image and group by group, and checks that no group plays two
-roles and that every arm was scored on exactly the test part. leaks.csv has a line for each check; one that finds
-something not declared under `violations` fails the run.
+roles and that every arm was scored on exactly the test part. Real images in reserve may be fitted on by the arms that
+are there to show what more real images bring (methods more_real, more_real_same), and by nothing else. leaks.csv has a
+line for each check; one that finds something not declared under `violations` fails the run.
 
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\
@@ -22,16 +23,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from workflow_scripts.lib import fold_table, folds, predictions, stage
+from workflow_scripts.lib import arm_lists, arms, fold_table, folds, predictions, stage
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.files import atomic
 from workflow_scripts.lib.provenance import Provenance
 
+# Records of replay_study: its models, of which several are trained in one job.
+REPLAYED = ".fitted.json"
 # What may be read for what. Anything else that was read for such a purpose is a leak.
 ALLOWED = {
     "fit": (folds.TRAIN,),
@@ -52,6 +54,7 @@ class Artefact:
     repeat: int
     fold: int
     provenance: Provenance
+    method: str = ""  # of an arm
 
 
 @dataclass
@@ -76,8 +79,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument(
         "--folds", nargs="+", type=_numbered, required=True, metavar="REPEAT=CSV", help="each repeat's table of roles"
     )
-    out.add_argument("--artefacts", nargs="*", type=Path, default=[], help="generators, synthetic sets, lists of arms")
-    out.add_argument("--thresholds", type=Path, help="analysis.json, which records what thresholds were fitted on")
+    out.add_argument(
+        "--artefacts", nargs="*", type=Path, default=[], help="generators, synthetic sets, lists of arms, replays"
+    )
+    out.add_argument(
+        "--thresholds", type=Path, nargs="?", help="analysis.json, which records what thresholds were fitted on"
+    )
     out.add_argument("--out", type=Path, required=True, help="the certificate to write")
     return out.parse_args(argv)
 
@@ -154,15 +161,18 @@ def _violation(check: Check) -> str:
 def _check_artefact(
     artefact: Artefact, roles: np.ndarray, groups: np.ndarray, declared: set[str], known: bool
 ) -> Iterator[Check]:
+    kin = _kin(roles)
     for purpose, allowed in ALLOWED.items():
         rows = artefact.provenance.of(purpose)
+        if purpose == "fit":
+            allowed += _reserve_of(artefact.method)
         if purpose == "threshold" and not (roles == folds.CALIBRATION).any():
             allowed = (folds.VALIDATION,)
         good = np.isin(roles, allowed)
         foreign = rows[~good[rows]]
         # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
         # nobody may read in this fold are no part of it: their groups are judged by their other images.
-        outside = np.intersect1d(groups[rows], groups[~good & (roles != folds.UNUSED)])
+        outside = np.intersect1d(groups[rows], groups[~np.isin(kin, allowed) & (kin != folds.UNUSED)])
         check = Check(
             artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed),
             len(foreign), len(outside), CLEAN if known or not len(rows) else NOT_EXCLUDED,
@@ -172,7 +182,19 @@ def _check_artefact(
         yield check
 
 
+def _reserve_of(method: str) -> tuple[str, ...]:
+    """The images in reserve that an arm of this method may be fitted on."""
+    partners = arms.METHODS[method].partners if method in arms.METHODS else None
+    return (partners,) if partners in arms.RESERVES else ()
+
+
+def _kin(roles: np.ndarray) -> np.ndarray:
+    """Roles as far as relatives are concerned: images kept aside from train groups are relatives of train images."""
+    return np.where(roles == folds.RESERVE_SAME, folds.TRAIN, roles)
+
+
 def _check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray) -> Check:
+    roles = _kin(roles)
     played = roles != folds.UNUSED
     table = pd.DataFrame({"group": groups[played], "role": roles[played]}).groupby("group")["role"].nunique()
     torn = table.index[table > 1]
@@ -201,30 +223,45 @@ def _check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator
             f"arm {arm.strategy}", arm.repeat, arm.fold, "scored", len(scored), folds.TEST, len(wrong) + repeated, 0,
             LEAK if wrong or repeated else CLEAN,
         )  # fmt: skip
+    for path in paths:
+        for entry in _replayed(path) if path.name.endswith(REPLAYED) else ():
+            yield from _check_replayed(_artefact(str(entry.get("name")), entry, path), roles_of)
+
+
+def _check_replayed(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
+    # A model of the replay is scored on the test part however it was trained; its thresholds alone score nothing.
+    rows = artefact.provenance.of("score")
+    if len(rows):
+        wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == folds.TEST))
+        yield Check(
+            artefact.name, artefact.repeat, artefact.fold, "scored", len(rows), folds.TEST, len(wrong), 0,
+            LEAK if len(wrong) else CLEAN,
+        )  # fmt: skip
 
 
 def _arm_files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
-        if path.suffix == ".json":
-            for arm in json.loads(path.read_text(encoding="utf-8"))["arms"]:
-                yield path.parent / arm["predictions"]
+        if path.suffix == ".json" and not path.name.endswith(REPLAYED):
+            for arm in arm_lists.read(path):
+                yield arm["predictions"]
 
 
 def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) -> Iterator[Artefact]:
     for path in paths:
         if path.suffix == ".safetensors":
-            with safe_open(path, "np") as file:
-                about = file.metadata() or {}
-            yield _artefact(f"generator {path.stem}", about, path)
+            yield _artefact(f"generator {path.stem}", _metadata(path), path)
         elif path.suffix == ".h5":
-            with h5py.File(path, "r") as file:
-                yield _artefact(f"synthetic {path.stem}", dict(file.attrs), path)
+            with ImageSet(path) as made:
+                yield _artefact(f"synthetic {path.stem}", made.attrs, path)
+        elif path.name.endswith(REPLAYED):
+            for entry in _replayed(path):
+                yield _artefact(str(entry.get("name")), entry, path)
     for path in _arm_files(paths):
         arm = predictions.read_predictions(path, parts=())
-        yield _artefact(f"arm {arm.strategy}", vars(arm), path)
+        yield _artefact(f"arm {arm.strategy}", vars(arm), path, str(arm.settings.get("method", "")))
     if thresholds:
         at = {name: row for row, name in enumerate(ids)}
-        for entry in json.loads(thresholds.read_text(encoding="utf-8"))["thresholds_fitted_on"]:
+        for entry in _fitted_on(thresholds):
             record = Provenance(str(entry["images"]), len(ids))
             unknown = [name for name in entry["ids"] if name not in at]
             if unknown:
@@ -233,9 +270,32 @@ def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) -> I
             yield Artefact("thresholds", int(entry["repeat"]), int(entry["fold"]), record)
 
 
-def _artefact(name: str, about: dict[str, Any], path: Path) -> Artefact:
+def _metadata(path: Path) -> dict[str, str]:
     try:
-        return Artefact(name, int(about["repeat"]), int(about["fold"]), Provenance.from_json(str(about["provenance"])))
+        with safe_open(path, "np") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise stage.UserError(f"{path} is not a generator that can be read ({error}): delete it, run again") from None
+
+
+def _replayed(path: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["fitted"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise stage.UserError(f"{path} cannot be read ({error}): delete it and run again") from None
+
+
+def _fitted_on(thresholds: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads(thresholds.read_text(encoding="utf-8"))["thresholds_fitted_on"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise stage.UserError(f"{thresholds} cannot be read ({error}): delete it and run again") from None
+
+
+def _artefact(name: str, about: dict[str, Any], path: Path, method: str = "") -> Artefact:
+    try:
+        record = Provenance.from_json(str(about["provenance"]))
+        return Artefact(name, int(about["repeat"]), int(about["fold"]), record, method)
     except (KeyError, ValueError) as error:
         raise stage.UserError(f"{path} does not say what it was made from ({error}): delete it and run again") from None
 

@@ -4,7 +4,8 @@ A group (images that share a protein or an antibody) is never split. Roles: test
 validation (model selection), train, and, if their shares are above 0, reserve and lockbox. Each role gets its share
 of every class and, with `stratify_by`, of every value of a column such as cell_line. With `leave_out` each fold tests
 one value of a column instead; images of the tested groups that have another value are `unused` in that fold, because
-they are relatives of test images.
+they are relatives of test images. `reserve_same` is the one role that shares groups with another: images of train
+groups that only the arms `more_real_same` may use.
 
 Example:
     python -m workflow_scripts.make_folds --images images.h5 --out folds.csv --repeat 0 --seed 1 \\
@@ -22,6 +23,7 @@ import numpy as np
 
 from workflow_scripts.lib import fold_table, folds, stage
 from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.seeds import derive
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,6 +53,9 @@ def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[s
         assigned = _by_group(images, labels, member, repeat, seed, settings)
     else:
         assigned = _leaving_out(left_out, labels, member, repeat, seed, settings)
+    share = settings["shares"]["reserve_same"]
+    if share > 0:
+        assigned = _keeping_aside(assigned, member, share, repeat, seed)
     _tell(labels, member, classes, assigned, settings)
     fold_table.write(out, ids, groups, assigned)
     stage.log.info("%d images of %d groups", len(ids), len(names))
@@ -72,7 +77,7 @@ def _by_group(
     images: Path, labels: np.ndarray, member: np.ndarray, repeat: int, seed: int, settings: dict[str, Any]
 ) -> np.ndarray:
     counts, count = folds.group_counts(labels, member), settings["folds"]
-    parts = 1 + sum(share > 0 for share in settings["shares"].values())
+    parts = 1 + sum(share > 0 for role, share in settings["shares"].items() if role != folds.RESERVE_SAME)
     if len(counts) < parts + count - 1:
         raise stage.UserError(f"{images} has {len(counts)} groups, too few for {count} folds of {parts} parts")
     return folds.roles(counts, np.bincount(member), count, settings["shares"], seed, repeat)[member]
@@ -98,6 +103,23 @@ def _leaving_out(
     for fold, value in enumerate(held):
         stage.log.info("fold %d: tests %s %r", fold, column, value)
     return assigned
+
+
+def _keeping_aside(assigned: np.ndarray, member: np.ndarray, share: float, repeat: int, seed: int) -> np.ndarray:
+    """The same roles, with images of train groups kept aside in every fold."""
+    out = assigned.copy()
+    for fold in range(out.shape[1]):
+        try:
+            out[:, fold] = folds.keep_aside(out[:, fold], member, share, derive(seed, repeat, fold))
+        except ValueError as error:
+            raise stage.UserError(f"make_folds.shares.reserve_same = {share:g}: fold {fold}: {error}") from None
+        found = int((out[:, fold] == folds.RESERVE_SAME).sum())
+        if found < round(share * len(out)):
+            stage.log.warning(
+                "fold %d: train groups can spare %d images, not the %d that make_folds.shares.reserve_same asks for",
+                fold, found, round(share * len(out)),
+            )  # fmt: skip
+    return out
 
 
 def _tell(

@@ -1,12 +1,13 @@
 """plot_arms: the arms as figures, from the tables that aggregate_metrics made.
 
 forest: every arm and its control against the baseline, with intervals, the zero line and the smallest effect of
-interest. classes: the change of each judged class under each arm. gap: validation beside test scores. Each is written
-as svg, pdf and png under the stem of its path.
+interest. classes: the change of each judged class under each arm. gap: validation beside test scores. worth: a learning
+curve over real images, and the arms upon it. Each is written as svg, pdf and png under the stem of its path.
 
 Example:
     python -m workflow_scripts.plot_arms --metrics metrics.csv --comparisons comparisons.csv --analysis analysis.json \\
-        --forest figures/arms_forest.svg --classes figures/arms_classes.svg --gap figures/arms_gap.svg --settings '{}'
+        --forest figures/arms_forest.svg --classes figures/arms_classes.svg --gap figures/arms_gap.svg \\
+        --worth figures/arms_worth.svg --settings '{}'
 """
 
 from __future__ import annotations
@@ -43,14 +44,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--forest", type=Path, required=True, help="figure to write: arms with intervals")
     p.add_argument("--classes", type=Path, required=True, help="figure to write: change of each class")
     p.add_argument("--gap", type=Path, required=True, help="figure to write: validation beside test")
+    p.add_argument("--worth", type=Path, required=True, help="figure to write: a learning curve over real images")
     return p.parse_args(argv)
 
 
-def plot_arms(metrics: Path, comparisons: Path, analysis: Path, forest: Path, classes: Path, gap: Path) -> None:
-    """Draw and save the three figures."""
+def plot_arms(
+    metrics: Path, comparisons: Path, analysis: Path, forest: Path, classes: Path, gap: Path, worth: Path
+) -> None:
+    """Draw and save the four figures."""
     found = results.read(metrics, comparisons, analysis)
+    drawn = ((forest, draw_forest), (classes, draw_classes), (gap, draw_gap), (worth, draw_worth))
     with figures.style():
-        for path, draw in ((forest, draw_forest), (classes, draw_classes), (gap, draw_gap)):
+        for path, draw in drawn:
             figures.save(draw(found), path)
             stage.log.info("%s", path)
 
@@ -65,7 +70,10 @@ def shade(verdict: str) -> str:
 def draw_forest(found: Results) -> Figure:
     """Differences to the baseline in the primary metric: an arm is a disc, its control a ring beneath it."""
     groups = [[arm for arm in group if found.difference(arm)] for group in found.groups()]
-    groups = [group for group in groups if group]
+    # Arms with fewer real images answer another question, and would stretch the axis: they have a figure of their own.
+    curve = found.facts.get("worth") or {"points": [], "images": 0}
+    fewer = {point["arm"] for point in curve["points"] if point["images"] < curve["images"]}
+    groups = [kept for group in groups if (kept := [arm for arm in group if arm not in fewer])]
     serving = set(found.controls.values())
     rows = sum(map(len, groups))
     # Rows of a group stand together; a third of a row parts the groups.
@@ -247,13 +255,78 @@ def draw_gap(found: Results) -> Figure:
     return fig
 
 
+def draw_worth(found: Results) -> Figure:
+    """Score by number of real images (discs), and the other arms where the curve has their score (rings)."""
+    facts = found.facts.get("worth")
+    if not facts:
+        fig = figures.figure(0.6)
+        fig.text(0.02, 0.4, "No arm has fewer or more real images than the others.", color=MUTED)
+        return fig
+    points, placed = facts["points"], sorted(facts["arms"], key=lambda row: row["score"])
+    height = max(2.4, ROW * len(placed))
+    fig = figures.figure(height + 0.9)
+    right = figures.label_column([row["arm"] for row in placed], most=1.6)
+    axes = figures.inches(fig, 0.62, 0.12, figures.WIDTH - 0.62 - right - 0.12, height)
+    axes.set_xscale("log")
+    sizes = [point["images"] for point in points]
+    axes.plot(sizes, [point["curve"] for point in points], color=INK, zorder=2)
+    for point in points:
+        axes.plot([point["images"]] * 2, [point["low"], point["high"]], color=INK, lw=0.8, solid_capstyle="butt")
+        axes.plot(point["images"], point["score"], "o", color=INK, zorder=3)
+    axes.axvline(facts["images"], color=MUTED, lw=0.8, ls=(0, (1, 2)), zorder=1)
+    axes.set_xlim(0.93 * min(sizes), 1.07 * max(sizes))
+    axes.margins(y=0.08)
+    for row, label in zip(placed, _apart([row["score"] for row in placed], axes, height), strict=True):
+        colour = GAIN if row["arm"] == found.primary else MUTED
+        axes.axhline(row["score"], color=GRID, lw=0.6, zorder=0.5)
+        # On a curve that does not rise a score has no place.
+        if facts["rises"]:
+            axes.plot([row["images_low"], row["images_high"]], [row["score"]] * 2, color=colour, lw=1.6, zorder=2.5,
+                      solid_capstyle="butt")  # fmt: skip
+            axes.plot(row["images"], row["score"], "o", mfc=PAPER, mec=colour, mew=1.2, zorder=4)
+        look = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.4}
+        bold = {"weight": "bold" if row["arm"] == found.primary else "normal"}
+        axes.text(1.04, label, figures.fit(row["arm"], 20), ha="left", color=colour, **look, **bold)
+        axes.plot([1, 1.03], [row["score"], label], color=GRID, lw=0.6, clip_on=False,
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_xticks(sorted(set(sizes)), [f"{size:,.0f}" for size in sorted(set(sizes))])
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("real training images (mean over folds)")
+    axes.set_ylabel(SHORT_NAMES.get(found.metric, found.metric))
+    handles = [
+        Line2D([], [], color=INK, marker="o", label="real images alone"),
+        Line2D([], [], color=MUTED, marker="o", mfc=PAPER, label="arm, placed by its score"),
+        Line2D([], [], color=MUTED, lw=0.8, ls=(0, (1, 2)), label="all there are"),
+    ]
+    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6)
+    return fig
+
+
+def _apart(values: list[float], axes: Axes, height: float) -> list[float]:
+    """Places for labels of rising values, moved until a line of text fits between any two, and still centred."""
+    low, high = axes.get_ylim()
+    line = 0.125 * (high - low) / height
+    places = np.array(values, dtype=float)
+    for _ in range(200):
+        short = line - np.diff(places)
+        if not (short > 1e-9 * line).any():
+            break
+        push = np.maximum(short, 0) / 2
+        places[:-1] -= push
+        places[1:] += push
+    return places.tolist()
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
     return stage.run(
         "plot_arms",
         args,
-        lambda: plot_arms(args.metrics, args.comparisons, args.analysis, args.forest, args.classes, args.gap),
+        lambda: plot_arms(
+            args.metrics, args.comparisons, args.analysis, args.forest, args.classes, args.gap, args.worth
+        ),
     )
 
 

@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from workflow_scripts.lib import figures, predictions, stage
+from workflow_scripts.lib import arm_lists, figures, predictions, stage
 from workflow_scripts.lib.figures import CYCLE, GRID, INK, MUTED
 from workflow_scripts.lib.files import atomic
 
@@ -78,11 +77,7 @@ def _generator_history(text: str) -> pd.DataFrame:
 
 
 def _predictions(manifests: list[Path]) -> list[Path]:
-    out = []
-    for manifest in manifests:
-        listed = json.loads(manifest.read_text(encoding="utf-8"))["arms"]
-        out += [manifest.parent / entry["predictions"] for entry in listed]
-    return out
+    return [entry["predictions"] for manifest in manifests for entry in arm_lists.read(manifest)]
 
 
 def _arm_history(path: Path) -> pd.DataFrame:

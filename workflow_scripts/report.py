@@ -5,12 +5,15 @@ settings, versions and run times. It asks nothing of the network, follows light 
 
 Example:
     python -m workflow_scripts.report --images images.h5 --folds 0=repeat0/folds.csv --metrics metrics.csv \\
-        --comparisons comparisons.csv --analysis analysis.json --leaks leaks.csv \\
+        --comparisons comparisons.csv --analysis analysis.json --strata strata.csv --leaks leaks.csv \\
+        --lockbox-ledger results/lockbox_openings.jsonl \\
         --assess as_train/0/0=as_train.assess.csv --fidelity as_train/0/0=as_train.fidelity.csv \\
         --assessed as_train/0/0=as_train.assess.json --panels as_train/0/0=figures/images_as_train.svg \\
         --closest as_train/0/0=figures/closest_as_train.svg \\
-        --figures forest=arms_forest.svg classes=arms_classes.svg gap=arms_gap.svg generators=... data_classes=... \\
+        --figures forest=arms_forest.svg classes=arms_classes.svg gap=arms_gap.svg worth=arms_worth.svg \\
+        generators=... data_classes=... \\
         --intensity intensity.csv --left-out left_out.csv --benchmarks benchmarks \\
+        --cost cost.json \\
         --template workflow_scripts/lib/report.html --out report.html --tables tables \\
         --settings '{"report": {"title": "Demo", ...}, "config": {...}}'
 """
@@ -23,13 +26,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import arms, data_page, evidence, fidelity_page, page, results, stage, verdicts
+from workflow_scripts.lib import (
+    arms,
+    cost_page,
+    data_page,
+    error_rate,
+    evidence,
+    fidelity_page,
+    forensics_page,
+    lockbox,
+    page,
+    results,
+    spread_page,
+    stage,
+    verdicts,
+)
+from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.files import write_text
 from workflow_scripts.lib.page import Table
 from workflow_scripts.lib.results import METRIC_NAMES, Results
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ("forest", "classes", "gap", "generators", "classifiers")
+FIGURES = ("forest", "classes", "gap", "worth", "generators", "classifiers")
 FIGURES += ("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples")
 PANEL_BYTES = 8 * 2**20
 
@@ -42,6 +60,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--metrics", type=Path, required=True, help="scores of all arms")
     p.add_argument("--comparisons", type=Path, required=True, help="arms beside their baseline and controls")
     p.add_argument("--analysis", type=Path, required=True, help="declaration, verdicts and answer")
+    p.add_argument("--strata", type=Path, help="the primary question by cell line and tier of reliability")
+    p.add_argument("--lockbox-ledger", type=Path, help="the openings of lockboxes so far, if there were any")
     p.add_argument("--leaks", type=Path, required=True, help="the leak certificate")
     p.add_argument(
         "--assess", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="the judge's scores of synthetic sets"
@@ -53,7 +73,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--closest", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="what looks like a copy")
     p.add_argument("--intensity", type=Path, required=True, help="statistics of the pixel values (CSV)")
     p.add_argument("--left-out", type=Path, help="what was left out of the images, and why (CSV)")
+    p.add_argument("--forensics", type=Path, help="forensics.json of the replay, if it was made; beside it the rest")
     p.add_argument("--benchmarks", type=Path, required=True, help="folder of the run times that Snakemake measured")
+    p.add_argument("--cost", type=Path, help="what the run was predicted to cost (JSON)")
     p.add_argument("--template", type=Path, required=True, help="the page to fill in")
     p.add_argument("--out", type=Path, required=True, help="page to write")
     p.add_argument("--tables", type=Path, required=True, help="folder of CSV tables to write")
@@ -67,23 +89,39 @@ def report(args: argparse.Namespace) -> None:
     shown = data_page.read(args.images, data_page.numbered(args.folds))
     data, data_tables = data_page.describe(shown, config, args.intensity, args.left_out)
     certificate, statuses = evidence.leaks(args.leaks)
+    foreseen = cost_page.read(args.cost, args.benchmarks)
     tables = {
         "verdicts": evidence.verdicts(found),
         "scores": evidence.scores(found),
         "costs": evidence.costs(found),
         "classes": evidence.by_class(found),
+        **({"worth": evidence.worth(found)} if "worth" in found.facts else {}),
         **data_tables,
+        "spread": spread_page.spread(found),
         "leaks": certificate,
         "run_times": evidence.run_times(args.benchmarks),
+        **foreseen.tables,
         "versions": evidence.versions(ROOT),
     }
+    first = opening(found, data["unit"])
+    by_stratum = spread_page.strata(args.strata, found) if args.strata else None
+    locked, openings = of_lockbox(args, found, shown, config, data["unit"])
+    for table in (by_stratum, openings):
+        tables |= {table.name: table} if table else {}
+    replayed = forensics_page.read(args.forensics, args.out)
+    if replayed:
+        tables |= replayed["tables"]
+        replayed["figure"] = _figure(replayed["figure"], "forensics", forensics_page.ALT, args.out)
     assessed = fidelity_page.plans(*(of_plans(args, name) for name in ("assess", "fidelity", "assessed")), config)
     every: list[Table] = [*tables.values(), *(table for plan in assessed for table in plan["tables"].values())]
     page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
     context = {
         "settings": settings,
         "run": config.get("run", ""),
-        "opening": opening(found, data["unit"]),
+        "opening": first,
+        "judge": of_judge(found),
+        "same_steps": len({arm["numbers"].get("steps") for arm in found.facts["arms"].values()}) == 1,
+        "lockbox": locked,
         "verdict": verdicts.kind_of(found.difference(found.primary).verdict) if found.difference(found.primary) else "",
         "facts": key_facts(found, data, statuses),
         "figures": drawn(_pairs(args.figures, "--figures"), found, args.out),
@@ -91,6 +129,7 @@ def report(args: argparse.Namespace) -> None:
         "closest": {shown["plan"]: shown for shown in panels(_pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)},
         "tables": tables,
         "fidelity": assessed,
+        "foreseen": foreseen.sentence,
         "found": found,
         "metric": METRIC_NAMES.get(found.metric, found.metric),
         "notes": found.facts.get("notes", []),
@@ -99,11 +138,13 @@ def report(args: argparse.Namespace) -> None:
         "data": data,
         "statuses": statuses,
         "config": page.pretty_json(config),
+        "pinned": evidence.about_pins(tables["versions"]),
         "theme": page.theme_css(),
         "sources": {
             name: os.path.relpath(getattr(args, name), args.out.parent)
             for name in ("metrics", "comparisons", "analysis", "leaks")
         },
+        "replayed": replayed,
         "svg": page.inline_svg,
     }
     write_text(args.out, page.render(args.template.read_text(encoding="utf-8"), context))
@@ -136,11 +177,34 @@ def opening(found: Results, unit: str) -> verdicts.Opening:
     """The first paragraph, from the answer that the judge wrote down."""
     if "answer" not in found.facts or "sizes" not in found.facts:
         raise stage.UserError("analysis.json holds no answer: delete it and run again")
+    return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit, subject_of(found))
+
+
+def of_lockbox(
+    args: argparse.Namespace, found: Results, shown: data_page.Data, config: dict[str, Any], unit: str
+) -> tuple[str, Table | None]:
+    """What the ledger knows of the run's lockbox."""
+    with ImageSet(args.images) as source:
+        box, digest = lockbox.find(source.ids, shown.groups, shown.roles), source.digest
+    entries = lockbox.read_ledger(args.lockbox_ledger) if args.lockbox_ledger else []
+    opened = lockbox.openings(entries, box, digest) if box else None
+    subject, declared = subject_of(found), str(found.facts.get("hash", ""))
+    return spread_page.of_lockbox(box, opened, str(config.get("run", "")), declared, unit, subject)
+
+
+def subject_of(found: Results) -> str:
+    """What the primary arm adds: an arm without generated images must not be praised or blamed for them."""
     arm = found.facts["answer"]["arm"]
     method = arms.METHODS.get(found.facts.get("arms", {}).get(arm, {}).get("method"))
-    # An arm without generated images must not be praised or blamed for them.
-    subject = f"The arm {arm}" if method and not method.learns_from_generated else verdicts.GENERATED
-    return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit, subject)
+    return f"The arm {arm}" if method and not method.learns_from_generated else verdicts.GENERATED
+
+
+def of_judge(found: Results) -> str:
+    """What this run could have found, and how often the judge is wrong."""
+    rate = error_rate.measured(
+        error_rate.read(ROOT), found.metric, found.facts["sizes"]["repeats"], error_rate.judge_digest(ROOT)
+    )
+    return f"{error_rate.detectable(found.facts['answer'])} {rate}".strip()
 
 
 def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int]) -> list[tuple[str, str]]:
@@ -163,6 +227,8 @@ ALTS = {
     "classes": "Small multiples: the change of each judged class under each arm, with intervals; "
     "the scores stand in the table of classes.",
     "gap": "Validation and test score of each arm; the same numbers stand in the table of scores.",
+    "worth": "Learning curve: score by number of real training images, and where the other arms stand on it; the same "
+    "numbers stand in a table.",
     "generators": "Training loss of the generators by optimiser step.",
     "classifiers": "Training loss and validation scores of the classifiers by optimiser step.",
     "data_classes": "Images and groups of every class; the same numbers stand in the table of classes.",

@@ -11,7 +11,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import metrics, predictions, stage
+from workflow_scripts.lib import arm_lists, predictions, scoring, stage, study_scores
 from workflow_scripts.lib.files import atomic
 from workflow_scripts.lib.predictions import Scored
 
@@ -28,10 +27,16 @@ from workflow_scripts.lib.predictions import Scored
 PUBLISHED = {
     ("real_only", "resnet18", "bce"): (0.640, 0.648, 0.457),
     ("real_only", "resnet34", "bce"): (0.620, 0.633, None),
+    ("real_only", "resnet18", "focal"): (0.633, 0.640, None),
+    ("real_only", "resnet34", "arcface"): (0.426, 0.431, None),
+    ("real_only", "swin_b", "bce"): (0.647, None, None),
+    ("real_only", "vit_b_16", "bce"): (0.421, None, None),
     ("mix_representation", "resnet18", "bce"): (0.325, 0.339, None),
     ("mix_loss", "resnet34", "bce"): (0.295, 0.319, None),
     ("mix_loss", "resnet18", "bce"): (0.245, None, None),
 }
+# Of these the study tuned a threshold for each class on the validation part that it reports.
+TUNED = ("vit_b_16", "swin_b")
 MEASURED = ("validation_last", "validation_best", "validation", "test")
 
 
@@ -48,8 +53,8 @@ def tabulate_study(arms: list[Path], out: Path) -> None:
     found: dict[str, list[dict[str, float]]] = {}
     described: dict[str, dict[str, Any]] = {}
     for listing in arms:
-        for entry in json.loads(listing.read_text(encoding="utf-8"))["arms"]:
-            arm = predictions.read_predictions(listing.parent / entry["predictions"], ("validation", "test"))
+        for entry in arm_lists.read(listing):
+            arm = predictions.read_predictions(entry["predictions"], ("validation", "test"))
             described[arm.strategy] = arm.settings
             found.setdefault(arm.strategy, []).append(_scores(arm))
     rows = []
@@ -57,6 +62,7 @@ def tabulate_study(arms: list[Path], out: Path) -> None:
         settings = described[name]
         last, best, test = PUBLISHED.get((settings["method"], settings["backbone"], settings["loss"]), (None,) * 3)
         row = {"strategy": name} | {key: settings[key] for key in ("method", "backbone", "loss")}
+        row["decision"] = "tuned on validation" if settings["backbone"] in TUNED else "0.5, else the most probable"
         row |= {key: float(np.mean([fold[key] for fold in scores])) for key in MEASURED}
         row["gap"] = row["validation"] - row["test"]
         published = {"published_validation_last": last, "published_validation_best": best, "published_test": test}
@@ -73,19 +79,27 @@ def _scores(arm: predictions.Predictions) -> dict[str, float]:
         "validation_last": float(history[-1]),
         "validation_best": float(history.max()),
         # Of the checkpoint that was kept: decided the study's way.
-        "validation": study_f1(arm.parts["validation"]),
-        "test": study_f1(arm.parts["test"]),
+        **{name: study_f1(arm, name) for name in ("validation", "test")},
     }
 
 
-def study_f1(part: Scored) -> float:
-    """Macro-F1 at 0.5, with the most probable class where none passes, over the classes that occur in the part."""
-    decided = part.probabilities >= 0.5
-    none = ~decided.any(axis=1)
-    decided[none, part.logits[none].argmax(axis=1)] = True
-    truth = part.labels.astype(bool)
-    values = metrics.f1_score((decided & truth).sum(0), decided.sum(0), truth.sum(0))
-    return float(values[truth.any(axis=0)].mean())
+def study_f1(arm: predictions.Predictions, name: str) -> float:
+    """Macro-F1 over the classes that occur in a part, decided as the study decided with such a network."""
+    part = arm.parts[name]
+    if arm.settings["backbone"] not in TUNED:
+        decided = study_scores.study_decisions(part.probabilities, part.logits)
+    else:
+        decided = part.probabilities >= _tuned(arm.parts["validation"])
+    return study_scores.macro_f1(decided, part.labels)
+
+
+def _tuned(part: Scored) -> np.ndarray:
+    """The threshold of each class that is best on a part; 0.5 for a class that it does not have."""
+    seen = part.labels.any(axis=0)
+    table = scoring.Table(part.probabilities[:, seen], part.labels[:, seen].astype(bool), np.arange(len(part)))
+    out = np.full(part.labels.shape[1], 0.5)
+    out[seen] = scoring.fit_thresholds(table, scoring.Rule("calibrated", 0)).values
+    return out
 
 
 def main(argv: list[str] | None = None) -> int:

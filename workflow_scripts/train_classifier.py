@@ -6,7 +6,8 @@ Writes, for every arm (strategy) in the settings, under --arms-dir:
 and, as the declared output, a manifest of the arms. An arm whose settings, inputs and code are unchanged is kept as it
 is, so changing one re-trains that one, however arms are put together into jobs. Test images are read only when no arm
 of the job is left to train. Arms that ask the fold's trained baseline (filtered, relabel, weighted) need --baseline:
-the manifest of the job whose first arm it is.
+the manifest of the job whose first arm it is. Under torchrun several processes share the training of each arm; with
+--at-once several arms train side by side in one process. Neither changes what is written, but for rounding.
 
 Example:
     python -m workflow_scripts.train_classifier --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
@@ -18,9 +19,8 @@ Example:
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,22 +29,25 @@ import numpy as np
 import torch
 
 from workflow_scripts.lib import (
+    arm_lists,
     arms,
     classifier_file,
     code,
+    distributed,
     files,
     fold_table,
     folds,
     hardware,
     partners,
     predictions,
+    side_by_side,
     stage,
 )
 from workflow_scripts.lib.classifier_file import Classifier
 from workflow_scripts.lib.dataset import ImageSet, Part, select_channels
+from workflow_scripts.lib.distributed import SharedResume
 from workflow_scripts.lib.predictions import Predictions, Scored
 from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 from workflow_scripts.lib.training import Images, train
 
@@ -65,6 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--arms-dir", type=Path, required=True, help="folder of the arms")
     out.add_argument("--manifest", type=Path, required=True, help="list of the arms to write (JSON)")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
+    out.add_argument("--at-once", type=int, default=1, help="arms that train side by side; it changes no result")
     return out.parse_args(argv)
 
 
@@ -120,6 +124,7 @@ class Fold:
         self.source = ImageSet(images)
         self.table, self.repeat, self.fold = table, repeat, fold
         self._parts: dict[str, Part] = {}
+        self.reading = threading.RLock()  # arms that train side by side read one after the other
 
     def rows(self, role: str) -> np.ndarray:
         """Row numbers of a role."""
@@ -130,9 +135,10 @@ class Fold:
 
     def part(self, role: str) -> Part:
         """The images of a role, read once, for the one purpose that this role has here."""
-        if role not in self._parts:
-            self._parts[role] = self.source.read(self.rows(role), PURPOSES.get(role, "fit"))
-        return self._parts[role]
+        with self.reading:
+            if role not in self._parts:
+                self._parts[role] = self.source.read(self.rows(role), PURPOSES.get(role, "fit"))
+            return self._parts[role]
 
     def digest(self) -> str:
         """Of the image set and of who plays which role in this fold."""
@@ -151,21 +157,31 @@ def train_classifier(
     manifest: Path,
     seed: int,
     settings: dict[str, Any],
+    at_once: int = 1,
 ) -> None:
     """Train and predict all arms of the settings that are not finished; write the manifest."""
     hardware.use_threads(settings["threads"])
+    if at_once > 1 and distributed.size() > 1:
+        raise stage.UserError("--at-once is for one process; several share one arm after the other: leave it out")
     data = Fold(images, table, repeat, fold)
     with data.source:
         listed = arms_of(data, synthetic, baseline, arms_dir, seed, settings)
-        kept = {arm.name for arm in listed if arm.finished}
-        for number, arm in enumerate(listed, start=1):
+        kept = {arm.name for arm in listed if distributed.decided(arm.finished)}
+        where = hardware.device()
+
+        def work(arm: Arm) -> None:
+            place = f"arm {arm.name} ({listed.index(arm) + 1} of {len(listed)})"
             if arm.name in kept:
-                stage.log.info("arm %s (%d of %d): unchanged, kept", arm.name, number, len(listed))
-                continue
-            stage.log.info("arm %s (%d of %d): %s", arm.name, number, len(listed), hardware.describe(hardware.device()))
-            with _lock(arm):
-                if not arm.trained:
-                    train_arm(arm, data, derive(seed, repeat, fold))
+                stage.log.info("%s: unchanged, kept", place)
+                return
+            stage.log.info("%s: %s", place, hardware.describe(where))
+            with distributed.held(_lock(arm)):
+                if not distributed.decided(arm.trained):
+                    train_arm(arm, data, derive(seed, repeat, fold), bar=at_once == 1)
+
+        side_by_side.each(work, listed, at_once, where)
+        if not distributed.first():
+            return
         for arm in listed:
             with _lock(arm):
                 if not arm.finished:
@@ -195,7 +211,7 @@ def arms_of(
         if found:
             raise stage.UserError(f"strategies ({entry['name']}): {found}")
         path, set_digest = None, ""
-        if arms.METHODS[entry["method"]].needs_plan:
+        if arms.METHODS[entry["method"]].needs_plan or "plan" in entry:
             path = synthetic.get(entry.get("plan", ""))
             if path is None:
                 raise stage.UserError(
@@ -223,10 +239,7 @@ def _baseline_file(manifest: Path | None, data: Fold, name: str) -> Path:
     """The classifier of the first arm of a manifest, checked to be of this very fold."""
     if manifest is None:
         raise stage.UserError(f"strategies ({name}) asks the fold's trained baseline: --baseline MANIFEST")
-    try:
-        path = manifest.parent / json.loads(manifest.read_text(encoding="utf-8"))["arms"][0]["classifier"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise stage.UserError(f"{manifest} is not a list of arms ({error}): delete it and run again") from None
+    path = arm_lists.read(manifest)[0]["classifier"]
     found = classifier_file.read(path)
     record = Provenance.from_json(found.provenance)
     if (found.repeat, found.fold, record.images) != (data.repeat, data.fold, data.source.digest):
@@ -260,33 +273,63 @@ def _lock(arm: Arm) -> Any:
     return files.lock(arm.folder, waiting)
 
 
-def partners_of(arm: Arm, real: Part, channels: list[str], seed: int) -> tuple[Images | None, list[Provenance]]:
-    """The arm's second source of images, and what its generator and the baseline that it asks were fitted on."""
-    inherited = []
+def partners_of(
+    arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None
+) -> tuple[Images | None, list[Provenance]]:
+    """The arm's second source of images, and what it was made from besides the train part: what its generator and the
+    baseline that it asks were fitted on, and the images in reserve that it may have."""
+    inherited = [reserve.provenance] if reserve is not None else []
     if arm.synthetic is not None:
         with ImageSet(arm.synthetic) as made:
             inherited += [record for record in [made.inherited()] if record is not None]
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
         inherited.append(Provenance.from_json(asked.provenance))
-    material = partners.Material(arm.settings, real, channels, seed, arm.synthetic, asked)
+    material = partners.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve)
     return partners.of(material, arm.seen(channels)), inherited
 
 
-def train_arm(arm: Arm, data: Fold, seed: int) -> None:
+def real_part(arm: Arm, data: Fold, seed: int) -> Part:
+    """The train images of an arm: all, or those of its share of the groups."""
+    part, share = data.part(folds.TRAIN), arm.settings.get("real_share", 1)
+    if share == 1:
+        return part
+    names, member = np.unique(part.groups.astype(str), return_inverse=True)
+    counts = folds.group_counts(part.labels, member)
+    kept = folds.nested(counts, np.bincount(member), share, derive(seed, "real_share"))
+    stage.log.info("arm %s: %d of %d train groups", arm.name, kept.sum(), len(names))
+    # Read as any other part, so that the record holds these rows and no others.
+    with data.reading:
+        return data.source.read(part.rows[kept[member]], "fit")
+
+
+def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) -> dict[str, float]:
+    """How many real images, and of how many groups, an arm could learn from; none where it was shown none."""
+    parts = [part for part in (real, reserve) if part is not None] if numbers["real_seen"] else []
+    groups = {str(name) for part in parts for name in part.groups}
+    return {"real_images": sum(map(len, parts)), "real_groups": len(groups)}
+
+
+def train_arm(arm: Arm, data: Fold, seed: int, bar: bool = True) -> None:
     """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
-    real, validation = data.part(folds.TRAIN), data.part(folds.VALIDATION)
+    real, validation = real_part(arm, data, seed), data.part(folds.VALIDATION)
+    kind = arms.METHODS[arm.settings["method"]].partners
+    reserve = data.part(kind) if kind in arms.RESERVES else None
     source = data.source
     own = arm.seen(source.channels)
     if arm.settings["weights"]:
         stage.log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
     else:
         stage.log.info("arm %s starts from scratch", arm.name)
-    second, inherited = partners_of(arm, real, source.channels, seed)
+    second, inherited = partners_of(arm, real, source.channels, seed, reserve)
+    if second is not None:
+        # The baseline's answers may differ in their last bits between GPUs; all must see the same images.
+        second.rows, second.weights = distributed.of_first(second.rows), distributed.of_first(second.weights)
+        second.labels = distributed.of_first(second.labels)
     # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
     task = files.digest([arm.digest, hardware.rounding(hardware.device())])
-    resume = Resume(arm.resume, task)
-    with stage.Progress(arm.name, total=arm.settings["steps"]) as bar:
+    resume = SharedResume(arm.resume, task)
+    with stage.Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
         result = train(
             arm.settings,
             Images(select_channels(real.images, source.channels, own), real.labels),
@@ -294,8 +337,11 @@ def train_arm(arm: Arm, data: Fold, seed: int) -> None:
             Images(select_channels(validation.images, source.channels, own), validation.labels),
             seed,
             resume,
-            lambda step, numbers: bar.update(step, **numbers),
+            lambda step, numbers: progress.update(step, **numbers),
         )
+    if not distributed.first():
+        return
+    result.numbers |= real_numbers(result.numbers, real, reserve)
     # What this arm used, whatever else this process has read for other arms.
     record = real.provenance.merged(validation.provenance, *inherited)
     classifier = Classifier(
@@ -347,7 +393,7 @@ def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
     synthetic = {name: Path(path) for name, _, path in (text.partition("=") for text in args.synthetic)}
-    return stage.run(
+    return distributed.run(
         "train_classifier",
         args,
         lambda: train_classifier(
@@ -361,9 +407,10 @@ def main(argv: list[str] | None = None) -> int:
             args.manifest,
             args.seed,
             args.settings,
+            args.at_once,
         ),
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stage.leave(main())

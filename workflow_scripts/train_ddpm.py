@@ -4,7 +4,8 @@
         --out generators/unet.safetensors --history generators/unet.history.csv --settings '{...}'
 
 Writes the averaged weights with settings, channels, classes, pixel scaling, seconds and the record of the rows read
-(safetensors with metadata), and the course of the training: step, images, loss, learning_rate, seconds."""
+(safetensors with metadata), and the course of the training: step, images, loss, learning_rate, seconds. Under torchrun
+several processes share the training; what they write is the same but for rounding."""
 
 from __future__ import annotations
 
@@ -14,10 +15,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import code, files, fold_table, folds, generator_file, generators, hardware, stage
+from workflow_scripts.lib import (
+    code,
+    distributed,
+    files,
+    fold_table,
+    folds,
+    generator_file,
+    generators,
+    hardware,
+    stage,
+)
 from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.distributed import SharedResume
 from workflow_scripts.lib.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
-from workflow_scripts.lib.resume import Resume
 from workflow_scripts.lib.seeds import derive
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +61,8 @@ def train_ddpm(
     settings = dict(settings)
     seed = derive(seed, repeat, fold, "generator", settings["name"])
     hardware.use_threads(settings.pop("threads"))
-    with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
+    lock = files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out))
+    with distributed.held(lock):
         with ImageSet(images) as source:
             rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
             problem = generators.generator_problem(settings, source.size, len(source.channels))
@@ -71,10 +83,10 @@ def train_ddpm(
             digest = files.digest(
                 [settings, seed, source.provenance().to_json(), hardware.rounding(where), _code_digest()]
             )
-            if history.exists() and generator_file.read_digest(out) == digest:
+            if distributed.decided(history.exists() and generator_file.read_digest(out) == digest):
                 stage.log.info("%s was finished meanwhile by another process: kept", out)
                 return
-            resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
+            resume = SharedResume(out.with_name(f"{out.stem}.resume.pt"), digest)
             pixels = Pixels.fitted(settings["pixels"], part.images)
             stage.log.info(
                 "generator %s: %d images of %d px, %s",
@@ -96,6 +108,8 @@ def train_ddpm(
                     resume,
                     lambda step, loss: bar.update(step, loss=loss),
                 )
+            if not distributed.first():
+                return
             result = generator_file.Generator(
                 repeat,
                 fold,
@@ -133,7 +147,7 @@ def _write_history(path: Path, trained: Trained) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse_args(argv)
-    return stage.run(
+    return distributed.run(
         "train_ddpm",
         args,
         lambda: train_ddpm(

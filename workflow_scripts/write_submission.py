@@ -14,7 +14,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workflow_scripts.lib import bad_input, classifier_file, files, hardware, listing, stage, tables
+from workflow_scripts.lib import arm_lists, bad_input, classifier_file, files, hardware, listing, stage, tables
 from workflow_scripts.lib.backbones import Backbone
 from workflow_scripts.lib.bad_input import Bad
 from workflow_scripts.lib.classifier_file import Classifier
@@ -118,9 +117,9 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
     name, data = args.settings["arm"], args.settings["preprocess_images"]["data"]
     members = []
     for manifest in args.arms:
-        for entry in json.loads(manifest.read_text(encoding="utf-8"))["arms"]:
+        for entry in arm_lists.read(manifest):
             if entry["strategy"] == name:
-                members.append(classifier_file.read(manifest.parent / entry["classifier"]))
+                members.append(classifier_file.read(entry["classifier"]))
     if not members:
         raise stage.UserError(f"write_submission.arm = {name!r}: no list of arms has it")
     first = members[0]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.lib import arms as methods
 from workflow_scripts.lib import comparisons, judging
 from workflow_scripts.lib.experiment import Experiment
 
@@ -58,7 +59,11 @@ def report(
         "arms": arms,
         "verdicts": {name: arm["verdict"] for name, arm in arms.items() if arm["verdict"]},
         "answer": answer(analysis, strategies, primary, size, int(judged.sum())),
-        "notes": [registered(declared), *notes(analysis, strategies, size, judged)],
+        "notes": [
+            registered(declared),
+            *notes(analysis, strategies, size, judged),
+            *unequal(found, analysis, strategies),
+        ],
     }
 
 
@@ -83,6 +88,7 @@ def _arm(found: Experiment, arm: dict[str, Any], primary: dict[tuple[str, str], 
     numbers = sorted({name for cell in cells for name in cell.numbers})
     return {
         "method": arm.get("method"),
+        "trials": arm.get("trials"),
         "control": arm.get("control"),
         "verdict": against["verdict"] if against else "",
         "against_baseline": _ends(against),
@@ -126,6 +132,9 @@ def answer(
         # A gain or a loss up to these sizes is compatible with the data.
         "gain_not_excluded": max(0.0, row["high"]),
         "loss_not_excluded": max(0.0, -row["low"]),
+        # The smallest true gain that the whole rule, control included, finds with this power.
+        "detectable": row["detectable"],
+        "power": judging.POWER,
         "training_luck": size["repeats"] > 1,
     }
     return out | {"sentence": sentence(out, size, judged)}
@@ -169,9 +178,30 @@ def notes(
     if not judged.all():
         out.append(f"Not judged, too few positive test groups: {int((~judged).sum())} of {len(judged)} classes.")
     family = judging.family(analysis, strategies)
-    # A control needs none of its own.
+    # A control needs none of its own, and a ceiling or a point of a learning curve makes no claim.
     controls = {arm.get("control") for arm in strategies}
-    lone = [arm["name"] for arm in strategies if arm["name"] in set(family) - controls and not arm.get("control")]
+    claiming = [arm for arm in strategies if arm["name"] in set(family) - controls and not methods.is_yardstick(arm)]
+    lone = [arm["name"] for arm in claiming if not arm.get("control")]
     if lone:
         out.append(f"No control is declared for: {', '.join(lone)}.")
     return out
+
+
+def unequal(found: Experiment, analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> list[str]:
+    """Where arms had not the same number of steps, or of settings tried."""
+    settings = {name: cells[0].settings for name, cells in found.arms.items()}
+    known = {name: own for name, own in settings.items() if own.get("method") in methods.METHODS}
+    return methods.unequal(known, strategies, analysis["baseline"])
+
+
+def plain(value: Any) -> Any:
+    """A value of plain JSON: numpy numbers unwrapped, no NaN, floats to nine digits."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if np.isfinite(value) else None
+    return value

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from workflow_scripts.lib import files
 from workflow_scripts.lib.stage import UserError
 
 BLOCK = 1 << 20
@@ -29,8 +30,10 @@ def unpack(
                 raise UserError(
                     f"{archive} would unpack to {total / 1e9:.1f} GB, more than the {most_bytes / 1e9:g} left"
                 )
-            for name, info in members.items():
-                landed(name, _extract(source, info, folder / name))
+            # Not files.atomic, which looks through the folder each time: there are a hundred thousand files.
+            with files.room(folder / archive.name) as own:
+                for name, info in members.items():
+                    landed(name, _extract(source, info, own / name, folder / name))
     except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError, zlib.error) as error:
         # RuntimeError: a way of compressing or encrypting that zipfile does not know.
         raise UserError(f"{archive} is a damaged archive ({error}): delete it and run again") from None
@@ -66,21 +69,15 @@ def member_problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _extract(source: zipfile.ZipFile, info: zipfile.ZipInfo, place: Path) -> str:
+def _extract(source: zipfile.ZipFile, info: zipfile.ZipInfo, part: Path, place: Path) -> str:
     digest, size = hashlib.sha256(), 0
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # Not files.atomic, which looks through the folder each time: there are a hundred thousand files.
-    part = place.with_name(f".{place.name}.part")
-    try:
-        with part.open("wb") as out, source.open(info) as member:
-            # zipfile compares the checksum when the last byte is read.
-            while block := member.read(BLOCK):
-                size += len(block)
-                if size > info.file_size:
-                    raise zipfile.BadZipFile(f"{info.filename} is longer than declared")
-                digest.update(block)
-                out.write(block)
-        part.replace(place)
-    finally:
-        part.unlink(missing_ok=True)
+    with part.open("wb") as out, source.open(info) as member:
+        # zipfile compares the checksum when the last byte is read.
+        while block := member.read(BLOCK):
+            size += len(block)
+            if size > info.file_size:
+                raise zipfile.BadZipFile(f"{info.filename} is longer than declared")
+            digest.update(block)
+            out.write(block)
+    part.replace(place)
     return digest.hexdigest()

@@ -6,6 +6,7 @@ backbone one in `backbones.py` and BACKBONES; a new loss one in `losses.py` and 
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,18 @@ PHASE = "phase_randomised"  # real train images with their spectrum and nothing 
 NEAREST = "nearest"  # the real train image nearest to each synthetic one, with its own labels
 # Of the synthetic images those that are not copies of train images.
 AUTHENTIC = "authentic"
+# Real images kept aside for arms that may have more of them (roles of `folds.py`).
+RESERVE = "reserve"  # of other groups than the train part's
+RESERVE_SAME = "reserve_same"  # further ones of its groups
 # What the fold's trained baseline thinks of images, used in three ways.
 FILTERED = "filtered"  # the synthetic images that look most like what was asked for
 RELABELLED, RELABELLED_REAL = "relabelled", "relabelled_real"  # labels moved towards the baseline's answers
 WEIGHED, WEIGHED_REAL = "weighed", "weighed_real"  # images weighed by how much the baseline agrees
 
 # Sources for which no synthetic set is needed, and those that hold photographs and nothing else.
-WITHOUT_PLAN = (None, REAL, BALANCED)
-PHOTOGRAPHS = (REAL, BALANCED, RESAMPLED, NEAREST, RELABELLED_REAL, WEIGHED_REAL)
+RESERVES = (RESERVE, RESERVE_SAME)
+WITHOUT_PLAN = (None, REAL, BALANCED, *RESERVES)
+PHOTOGRAPHS = (REAL, BALANCED, RESAMPLED, NEAREST, RELABELLED_REAL, WEIGHED_REAL, *RESERVES)
 # Sources with the labels of a synthetic set that add nothing which a generator has learned.
 NOTHING_NEW = (RESAMPLED, BLENDED, SHUFFLED, NOISE, PHASE, NEAREST)
 
@@ -56,6 +61,11 @@ class Method:
         return self.partners not in WITHOUT_PLAN
 
     @property
+    def takes_plan(self) -> bool:
+        """Whether it may: images in reserve are then drawn to the labels of that set."""
+        return self.needs_plan or self.partners in RESERVES
+
+    @property
     def learns_from_generated(self) -> bool:
         """Whether it is generated images, rather than a control or a placebo in their place, that it learns from."""
         return self.partners not in (*WITHOUT_PLAN, *PHOTOGRAPHS, *NOTHING_NEW)
@@ -63,13 +73,16 @@ class Method:
 
 METHODS = {
     # Real images alone: the baseline and its rivals.
-    "real_only": Method("real_only"),
+    "real_only": Method("real_only", options=("real_share",)),
     "strong_augment": Method("strong_augment", options=("strong",)),
     "mixup": Method("mixup", options=("alpha",), soft_targets=True),
     "cutmix": Method("cutmix", options=("alpha",), soft_targets=True),
     "one_class": Method("one_class"),
-    "balanced_real": Method("real_only", balanced=True),
+    "balanced_real": Method("real_only", options=("real_share",), balanced=True),
     "pool_balanced_real": Method("pool", BALANCED, None, ("ratio",)),
+    # Ceilings: real images that the other arms have not, in place of synthetic ones.
+    "more_real": Method("pool", RESERVE, None, ("ratio",)),
+    "more_real_same": Method("pool", RESERVE_SAME, None, ("ratio",)),
     # Synthetic images, each method followed by its control.
     "synthetic_only": Method("partners_only", SYNTHETIC),
     "pool": Method("pool", SYNTHETIC, "resample_real", ("ratio",)),
@@ -103,6 +116,10 @@ METHODS = {
 }
 
 
+# Steps in which `ratio` says how many images of a batch are real, the same at every step.
+POOLING = ("pool", "weighted", "robust", "split_batchnorm")
+
+
 @dataclass(frozen=True)
 class Backbone:
     """What must be known of a network before it is built."""
@@ -129,12 +146,15 @@ LOSSES = ("bce", "focal", "asymmetric", "class_balanced", "reweighted", "arcface
 HARD_LOSSES = ("arcface",)
 
 # Settings of train_classifier that every arm may replace by its own.
-COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling")
+COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling", "budget")
+# A budget that gives an arm as many real images, repeats counted, as an arm of real images alone has.
+EQUAL_EXPOSURES = "equal_exposures"
 SAMPLINGS = ("each_once", "balanced")
 # Settings of train_classifier that only some methods read.
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
-# What names an arm and its relations; the rest of an entry are options.
-NAMING = ("name", "method", "plan", "control", "baseline")
+# What names an arm, its relations, and how many settings of it were tried on the validation part; the rest of an entry
+# are options.
+NAMING = ("name", "method", "plan", "control", "baseline", "trials")
 
 
 def synthetic_share(batch: int, ratio: float) -> int:
@@ -152,11 +172,31 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     out = common | options | {key: entry[key] for key in ("name", "method", "plan") if key in entry}
     # Of the parameters of losses, those of its own.
     out["losses"] = {name: values for name, values in section.get("losses", {}).items() if name == out["loss"]}
+    out["steps"] = steps_within_budget(out)
     if method.balanced:
         out["sampling"] = "balanced"
     if "strong" in out:
         out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
     return out
+
+
+def steps_within_budget(settings: dict[str, Any]) -> int:
+    """Optimiser steps of an arm with these settings: those of all arms, times its budget."""
+    budget, batch = settings["budget"], settings["batch"]
+    if budget == EQUAL_EXPOSURES:
+        real = real_in_batch(settings)
+        return math.ceil(settings["steps"] * batch / real) if real else settings["steps"]
+    return round(settings["steps"] * budget)
+
+
+def real_in_batch(settings: dict[str, Any]) -> int:
+    """Images of a batch that come from the train part as such; 0 where their number is not the same at every step."""
+    method, batch = METHODS[settings["method"]], settings["batch"]
+    if method.pairs:
+        return batch // 2
+    if method.step in POOLING:
+        return batch - synthetic_share(batch, settings["ratio"])
+    return batch if method.partners is None else 0
 
 
 def cosine_scale(settings: dict[str, Any]) -> float | None:
@@ -195,7 +235,7 @@ def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
         return f"backbone {name!r} needs images whose size is a multiple of {backbone.multiple} px, not {size}"
     if weights and not backbone.published:
         return f"weights are given, but nobody has published any of the backbone {name!r}; take a resnet, vit or swin"
-    if weights and not weights_path(weights).is_file():
+    if weights and not os.path.isfile(weights_path(weights)):  # noqa: PTH113
         return f"weights = {weights!r}: there is no such file"
     if settings.get("frozen") and not weights:
         return "frozen: a network that is not trained needs weights to start from; give the file in weights"
@@ -219,6 +259,11 @@ def _combination_problem(settings: dict[str, Any]) -> str | None:
 def _steps_problem(settings: dict[str, Any]) -> str | None:
     """Whether batch and steps can be divided as the method wants it."""
     method, batch, steps = METHODS[settings["method"]], settings["batch"], settings["steps"]
+    if settings["budget"] == EQUAL_EXPOSURES and not real_in_batch(settings):
+        return (
+            f"budget = {EQUAL_EXPOSURES!r} and method {settings['method']!r} do not go together: its steps have "
+            "not all the same number of real images; give a number"
+        )
     if method.pairs and batch % 2:
         return f"train_classifier.batch = {batch} must be even: half of it is real, half its partners"
     # Images that are normalised by themselves must be two or more.
@@ -235,6 +280,38 @@ def _steps_problem(settings: dict[str, Any]) -> str | None:
     return None
 
 
+def is_yardstick(entry: dict[str, Any]) -> bool:
+    """Whether an arm is there to measure others by: it has more real images than they have, or fewer."""
+    method = METHODS.get(entry.get("method", ""))
+    return "real_share" in entry or (method is not None and method.partners in RESERVES)
+
+
+def unequal(trained: dict[str, dict[str, Any]], strategies: list[dict[str, Any]], baseline: str) -> list[str]:
+    """What a reader must know where arms had not the same: steps, or settings tried. `trained` are the settings of arms
+    as they were trained (`effective`), by name; `baseline` is the arm that those without one of their own have."""
+    out = []
+    steps = {name: settings["steps"] for name, settings in trained.items() if "steps" in settings}
+    plain = {name for name in steps if METHODS[trained[name]["method"]].step == "real_only"}
+    longest = max((steps[name] for name in plain), default=0)
+    beyond = sorted(name for name in steps if steps[name] > longest)
+    if plain and beyond:
+        out.append(
+            f"More optimiser steps than any arm of real images alone ({longest}): {', '.join(beyond)}. A gain of "
+            "theirs may be one of longer training; an arm real_only with that budget would tell."
+        )
+    trials = {arm["name"]: arm.get("trials", 0) for arm in strategies}
+    for arm in strategies:
+        beside = dict.fromkeys((arm.get("control"), arm.get("baseline", baseline)))
+        fewer = [name for name in beside if name in trials and trials[name] < trials[arm["name"]]]
+        if fewer:
+            listed = " and ".join(f"{name} ({trials[name]})" for name in fewer)
+            out.append(
+                f"More settings of {arm['name']} were tried on the validation part ({trials[arm['name']]}) than of "
+                f"{listed}, with which it is compared."
+            )
+    return out
+
+
 def pretraining_steps(settings: dict[str, Any]) -> int:
     """Steps that `pretrain_finetune` spends on the second source before it turns to real images."""
     return round(settings["pretrain"] * settings["steps"])
@@ -242,7 +319,8 @@ def pretraining_steps(settings: dict[str, Any]) -> int:
 
 def weights_path(weights: str) -> Path:
     """The file that `weights` names; the environment's variables may stand in it."""
-    return Path(os.path.expandvars(weights)).expanduser()
+    # pathlib would raise an error of its own for the home of somebody unknown.
+    return Path(os.path.expanduser(os.path.expandvars(weights)))  # noqa: PTH111
 
 
 def analysis_problem(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -27,12 +28,43 @@ class CosineHead(nn.Module):
         return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
 
 
+class Draws:
+    """What networks draw at random in training, for the whole of a batch, of which they may be given a part."""
+
+    def __init__(self) -> None:
+        self.generator: torch.Generator | None = None  # None: torch's own, which other networks draw from as well
+        self.count = 0  # images of the whole batch; 0: as many as are given
+        self.part = slice(None)  # which of them are given
+
+    def kept(self, x: torch.Tensor, share: float) -> torch.Tensor:
+        """1 for a `share` of the images and 0 for the others, each drawn by itself: (n, 1, ...) beside x (n, ...)."""
+        shape = [self.count or len(x), *[1] * (x.ndim - 1)]
+        out = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(share, generator=self.generator)
+        return out[self.part]
+
+
+class StochasticDepth(nn.Module):
+    """Leaves out what a layer adds to an image, at random in training (Huang et al. 2016), as torchvision's does it."""
+
+    def __init__(self, probability: float, draws: Draws) -> None:
+        super().__init__()
+        self.probability, self.draws = probability, draws
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, ...) -> the same."""
+        if not self.training or self.probability == 0:
+            return x
+        share = 1 - self.probability
+        return x * self.draws.kept(x, share).div_(share)
+
+
 class Backbone(nn.Module):
     """A trunk, and a linear layer upon its pooled representation."""
 
-    def __init__(self, trunk: nn.Module, width: int, classes: int) -> None:
+    def __init__(self, trunk: nn.Module, width: int, classes: int, draws: Draws | None = None) -> None:
         super().__init__()
         self.trunk = trunk
+        self.draws = draws or Draws()
         self.head: nn.Linear | CosineHead = nn.Linear(width, classes)
         self.frozen = False
 
@@ -160,14 +192,18 @@ def _vit(name: str) -> Callable[[int, int, int], Backbone]:
 
 def _swin(name: str) -> Callable[[int, int, int], Backbone]:
     def build(channels: int, classes: int, size: int) -> Backbone:
-        from workflow_scripts.lib.vision import SWINS
+        from workflow_scripts.lib.vision import BLOCKS, SWINS
 
         network = SWINS[name](weights=None)
         first = network.features[0][0]
         network.features[0][0] = _patches(channels, first.out_channels, first.kernel_size[0])
         width = network.head.in_features
         network.head = nn.Identity()
-        return Backbone(network, width, classes)
+        draws = Draws()
+        for block in network.modules():
+            if isinstance(block, BLOCKS):
+                block.stochastic_depth = StochasticDepth(block.stochastic_depth.p, draws)
+        return Backbone(network, width, classes, draws)
 
     return build
 
@@ -184,11 +220,15 @@ BACKBONES: dict[str, Callable[[int, int, int], Backbone]] = {
 }
 
 
+_BUILDING = threading.Lock()
+
+
 def build(name: str, channels: int, classes: int, size: int, seed: int, cosine_scale: float | None = None) -> Backbone:
     """A network with fresh weights; the same seed gives the same weights, whatever was drawn before.
 
     With a `cosine_scale` the head gives cosines times that, on the same trunk."""
-    with torch.random.fork_rng(devices=[]):
+    # One after the other: arms that train side by side share torch's own generator.
+    with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = BACKBONES[name](channels, classes, size)
         if cosine_scale is not None:

@@ -68,11 +68,12 @@ def read(path: Path) -> Classifier:
             if about.get("format_version") != str(FORMAT_VERSION):
                 raise UserError(f"{path} is not a classifier of format {FORMAT_VERSION}: delete it and run again")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a classifier that can be read: {error}") from None
+        described = {name: about[name] for name in _TEXT} | {name: json.loads(about[name]) for name in _JSON}
+        mean, std = tensors.pop("mean"), tensors.pop("std")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a classifier that can be read ({error}): delete it and run again") from None
     weights = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
-    described = {name: about[name] for name in _TEXT} | {name: json.loads(about[name]) for name in _JSON}
-    return Classifier(mean=tensors["mean"], std=tensors["std"], weights=weights, **described)
+    return Classifier(mean=mean, std=std, weights=weights, **described)
 
 
 def read_digest(path: Path) -> str:

@@ -37,6 +37,28 @@ def submission_problem(workflow: Any) -> str | None:
     return array_problem(rules, waiting, workflow.resource_settings.nodes)
 
 
+def launcher(processes: int) -> str:
+    """What stands between `python -m` and the name of a stage that so many processes of one machine share."""
+    if processes == 1:
+        return ""
+    # They meet on this machine's own loopback, at a port that is free.
+    here = "--standalone --local-addr=127.0.0.1"
+    # What follows the dashes is the stage's own: torchrun would take --log for short of one of its options.
+    return f"torch.distributed.run {here} --nproc-per-node={processes} -m -- "
+
+
+def devices_problem(workflow: Any, processes: int, rules: tuple[str, ...]) -> str | None:
+    """Why jobs of these rules have fewer GPUs than processes, in one line; None where they have not, or need none."""
+    for job in workflow.dag.needrun_jobs():
+        gpus = job.resources.get("gpu") if job.rule.name in rules else None
+        if isinstance(gpus, int) and 0 < gpus < processes:
+            return (
+                f"compute.processes = {processes}, but the profile gives {job.rule.name} gpu: {gpus}: "
+                f"write gpu: {processes} there under set-resources"
+            )
+    return None
+
+
 def share_devices(workflow: Any) -> None:
     """Tell the jobs of one machine which GPUs there are, where a profile limits them by the resource `gpu`.
 
@@ -48,3 +70,14 @@ def share_devices(workflow: Any) -> None:
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     names = visible or [str(number) for number in range(int(limit))]
     os.environ.setdefault(CHOICE, ",".join(names[: int(limit)]))
+
+
+def room(workflow: Any) -> tuple[int, int | None]:
+    """How many cores, and how many of the GPUs that the profiles ask for, jobs may have at a time; None: not limited.
+
+    On a cluster so many as all jobs together that may be submitted, as though none of them waited."""
+    settings = workflow.resource_settings
+    cores, jobs = settings.cores or 1, settings.nodes
+    if jobs is None:
+        return cores, workflow.global_resources.get("gpu").value
+    return jobs * cores, jobs if "gpu" in settings.overwrite_resources.get("train_ddpm", {}) else 0

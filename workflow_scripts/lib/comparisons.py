@@ -126,24 +126,48 @@ def macro_rows(
     summaries: dict[str, Summary], analysis: dict[str, Any], strategies: list[dict[str, Any]], level: str, seed: int
 ) -> list[dict[str, Any]]:
     """Rows of comparisons.csv for the averages at one level; the verdict of an arm stands in its baseline row."""
-    family = set(judging.family(analysis, strategies))
-    inside = [pair for pair in pairs(analysis, strategies) if pair.strategy in family]
-    outside = [pair for pair in pairs(analysis, strategies) if pair.strategy not in family]
     rows = []
     for metric in MACRO:
         primary = (metric, level) == (analysis["metric"], analysis["level"])
-        found = compare_macro(summaries, inside, metric, analysis, seed)
-        control = {pair.strategy: i for i, pair in enumerate(inside) if pair.relation == "control"}
-        for i, pair in enumerate(inside):
-            beyond = None
-            if pair.relation == "baseline" and pair.strategy in control:
-                beyond = (found.low[control[pair.strategy]], found.high[control[pair.strategy]])
-            said = judging.verdict(found.low[i], found.high[i], analysis["smallest_effect"], beyond)
-            if pair.relation == "control":
-                said = {judging.HELPS: judging.MORE, judging.HURTS: judging.LESS}.get(said, said)
-            rows.append(_row(pair, metric, level, found, i, said, PRIMARY if primary else SECONDARY))
+        rows += family_rows(summaries, analysis, strategies, metric, level, seed, PRIMARY if primary else SECONDARY)
+        outside = [pair for pair in pairs(analysis, strategies) if not _inside(pair, analysis, strategies)]
         found = compare_macro(summaries, outside, metric, analysis, seed)
-        rows += [_row(pair, metric, level, found, i, "", OUTSIDE) for i, pair in enumerate(outside)]
+        p = found.p_values()
+        rows += [_row(pair, metric, level, found, p, i, "", OUTSIDE) for i, pair in enumerate(outside)]
+    return rows
+
+
+def _inside(pair: Pair, analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> bool:
+    return pair.strategy in judging.family(analysis, strategies)
+
+
+def family_rows(
+    summaries: dict[str, Summary],
+    analysis: dict[str, Any],
+    strategies: list[dict[str, Any]],
+    metric: str,
+    level: str,
+    seed: int,
+    family: str = PRIMARY,
+) -> list[dict[str, Any]]:
+    """The whole rule for one average: rows of all comparisons of the declared family, with what may be said of each.
+
+    A baseline row also says how large a gain of its arm would have to be to be found with a power of 80 %."""
+    inside = [pair for pair in pairs(analysis, strategies) if _inside(pair, analysis, strategies)]
+    found = compare_macro(summaries, inside, metric, analysis, seed)
+    p = found.p_values()
+    control = {pair.strategy: i for i, pair in enumerate(inside) if pair.relation == "control"}
+    rows = []
+    for i, pair in enumerate(inside):
+        of_baseline, beyond, needed = pair.relation == "baseline", None, [i]
+        if of_baseline and pair.strategy in control:
+            needed.append(control[pair.strategy])
+            beyond = (found.low[needed[1]], found.high[needed[1]])
+        said = judging.verdict(found.low[i], found.high[i], analysis["smallest_effect"], beyond)
+        if not of_baseline:
+            said = {judging.HELPS: judging.MORE, judging.HURTS: judging.LESS}.get(said, said)
+        row = _row(pair, metric, level, found, p, i, said, family)
+        rows.append(row | {"detectable": found.detectable(needed) if of_baseline else None})
     return rows
 
 
@@ -168,15 +192,16 @@ def class_rows(
             ]
             if not members:
                 continue
-            plain = [_of(summaries, p, "classes", metric)[:, k] for p, k in members]
-            draws = [_of(summaries, p, "class_draws", metric)[:, k] for p, k in members]
+            plain = [_of(summaries, pair, "classes", metric)[:, k] for pair, k in members]
+            draws = [_of(summaries, pair, "class_draws", metric)[:, k] for pair, k in members]
             found = judging.intervals(np.array(plain), np.array(draws), analysis["confidence"], seed)
-            q = judging.benjamini_hochberg(found.p_values())
+            p = found.p_values()
+            q = judging.benjamini_hochberg(p)
             for i, (pair, k) in enumerate(members):
                 clear = q[i] <= 1 - analysis["confidence"]
                 gain, loss = (judging.HELPS, judging.HURTS) if relation == "baseline" else (judging.MORE, judging.LESS)
                 said = (gain if found.estimate[i] > 0 else loss) if clear else judging.INCONCLUSIVE
-                row = _row(pair, metric, level, found, i, said, EXPLORATORY)
+                row = _row(pair, metric, level, found, p, i, said, EXPLORATORY)
                 rows.append(row | {"class": classes[k], "q": q[i]})
     return rows
 
@@ -186,7 +211,7 @@ def _of(summaries: dict[str, Summary], pair: Pair, field: str, metric: str) -> n
 
 
 def _row(
-    pair: Pair, metric: str, level: str, found: judging.Intervals, i: int, said: str, family: str
+    pair: Pair, metric: str, level: str, found: judging.Intervals, p: np.ndarray, i: int, said: str, family: str
 ) -> dict[str, Any]:
     simultaneous = family in (PRIMARY, SECONDARY)
     return {
@@ -204,8 +229,9 @@ def _row(
         "verdict": said,
         "family": family,
         "se": found.se[i],
-        "p": float(found.p_values()[i]),
+        "p": float(p[i]),
         "q": None,
+        "detectable": None,
     }
 
 

@@ -5,13 +5,12 @@ for selection; what the baseline itself was fitted and selected on is carried on
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts.lib import fold_table, folds, metrics
+from workflow_scripts.lib import arm_lists, fold_table, folds, metrics
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.predictions import read_predictions
 from workflow_scripts.lib.provenance import Provenance
@@ -29,10 +28,7 @@ class Opinion:
 
 def ask(manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int) -> Opinion:
     """The opinion of the baseline, the first arm of a manifest, about the validation images of this very fold."""
-    try:
-        path = manifest.parent / json.loads(manifest.read_text(encoding="utf-8"))["arms"][0]["predictions"]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise UserError(f"{manifest} is no list of arms that can be read ({error}): delete it and run again") from None
+    path = arm_lists.read(manifest)[0]["predictions"]
     said = read_predictions(path, parts=(folds.VALIDATION,))
     found = (said.images, said.classes, said.repeat, said.fold)
     if found != (source.digest, source.classes, repeat, fold):

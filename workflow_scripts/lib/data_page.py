@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import fold_table, folds
+from workflow_scripts.lib import fold_table, folds, sources
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.page import Column, Table
 from workflow_scripts.lib.stage import UserError
@@ -288,6 +288,8 @@ def describe(
     tables |= {table.name: table for table in of_columns}
     tables |= {table.name: table for table in (examples, listed, intensity_table(intensity)) if table}
     per_image = data.labels.sum(axis=1) if len(data.labels) else np.zeros(1)
+    # What the config says of the images comes before what their set knows of its source.
+    said = {"source" if name == "origin" else name: text for name, text in sources.told(section).items()}
     return {
         "unit": "protein" if PROTEIN_COLUMNS & {name.lower() for name in grouped_by} else "group",
         "grouped_by": grouped_by,
@@ -305,7 +307,7 @@ def describe(
         "leave_out": folding.get("leave_out"),
         "label_map": _map_in_words(json.loads(data.attrs.get("label_map") or "null")),
         "notes": json.loads(data.attrs.get("notes") or "[]"),
-    } | {name: data.attrs.get(name, "") for name in TOLD}, tables
+    } | {name: data.attrs.get(name, "") for name in TOLD} | said, tables
 
 
 def intensity_table(path: Path | None) -> Table | None:

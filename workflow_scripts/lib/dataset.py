@@ -69,23 +69,37 @@ class ImageSet:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
             raise UserError(f"{self.path} is not an HDF5 image set that can be read: {error}") from None
-        version = self._file.attrs.get("format_version")
-        if version != FORMAT_VERSION:
+        try:
+            self._open()
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError) as error:
             self._file.close()
+            raise UserError(
+                f"{self.path} is an HDF5 file, but no image set ({error}): give the right file, or delete it, run again"
+            ) from None
+        except UserError:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        """Learn what the set holds; what is not of the very form that `ImageWriter` writes is refused."""
+        self.attrs: dict[str, Any] = {name: _plain(name, value) for name, value in self._file.attrs.items()}
+        version = self.attrs.get("format_version")
+        if version != FORMAT_VERSION:
             raise UserError(
                 f"{self.path} has image set format {version}, this MixLoc reads {FORMAT_VERSION}: delete it, run again"
             )
-        attributes = self._file.attrs
-        if "channels" not in attributes or "images" not in self._file:
-            self._file.close()
-            raise UserError(
-                f"{self.path} is an HDF5 file, but no image set: give the right file, or delete it, run again"
-            )
-        self.channels: list[str] = json.loads(attributes["channels"])
-        self.classes: list[str] = json.loads(attributes["classes"])
-        self.digest: str = attributes["digest"]
-        self.ids: np.ndarray = self._file["ids"].asstr()[:]
-        self.groups: np.ndarray = self._file["groups"].asstr()[:]
+        self.channels: list[str] = json.loads(self.attrs["channels"])
+        self.classes: list[str] = json.loads(self.attrs["classes"])
+        self.digest: str = self.attrs["digest"]
+        self.ids: np.ndarray = array(self._file, "ids", 1).asstr()[:]
+        self.groups: np.ndarray = array(self._file, "groups", 1).asstr()[:]
+        images, labels = array(self._file, "images", 4, np.uint8), array(self._file, "labels", 2, np.uint8)
+        if images.shape[:2] != (len(self.ids), len(self.channels)) or len(self.groups) != len(self.ids):
+            raise ValueError("its images, ids, groups and channels differ in number")
+        if labels.shape != (len(self.ids), len(self.classes)):
+            raise ValueError("its labels, ids and classes differ in number")
+        for name in self.columns():
+            array(self._file, f"columns/{name}", 1)
         self._read = Provenance(self.digest, len(self.ids))
 
     def __enter__(self) -> Self:
@@ -102,14 +116,9 @@ class ImageSet:
         """Height and width of the images."""
         return int(self._file["images"].shape[-1])
 
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """All attributes of the set, as text and numbers."""
-        return {name: value.item() if hasattr(value, "item") else value for name, value in self._file.attrs.items()}
-
     def columns(self) -> list[str]:
         """Names of the further text columns that the source knew."""
-        return json.loads(self._file.attrs.get("columns", "[]"))
+        return json.loads(self.attrs.get("columns", "[]"))
 
     def column(self, name: str) -> np.ndarray:
         """A text column such as gene or cell_line, for all images."""
@@ -147,11 +156,35 @@ class ImageSet:
 
     def inherited(self) -> Provenance | None:
         """What a synthetic set's generator was fitted on; None for real images."""
-        text = self._file.attrs.get("provenance", "")
-        return Provenance.from_json(text) if text else None
+        text = self.attrs.get("provenance", "")
+        try:
+            return Provenance.from_json(text) if text else None
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}: delete it and run again") from None
 
     def _rows(self, rows: np.ndarray | None) -> np.ndarray:
         return np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+
+
+def array(file: h5py.File, name: str, axes: int, dtype: type | None = None) -> h5py.Dataset:
+    """A dataset of a file, with so many axes and of this type (None: of text); ValueError where it is anything else."""
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.ndim != axes:
+        raise ValueError(f"{name} is no array of {axes} axes")
+    if h5py.check_string_dtype(found.dtype) is None if dtype is None else found.dtype != dtype:
+        raise ValueError(f"{name} holds values of another type")
+    # What lies in other files could be anything on this machine.
+    if found.external or found.is_virtual or found.file.filename != file.filename:
+        raise ValueError(f"{name} lies in another file")
+    return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value of an attribute, which is text or a number."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"its attribute {name} is neither text nor a number")
+    return value
 
 
 class ImageWriter:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from workflow_scripts.lib.stage import log
+from workflow_scripts.lib.stage import UserError, log
 
 # The GPUs of this machine that jobs may choose among, separated by commas, as CUDA_VISIBLE_DEVICES numbers or names
 # them. Set by the workflow where a profile limits jobs by the resource `gpu`; unset: no choice is to be made.
@@ -26,22 +26,35 @@ _held: list[int] = []  # the open lock, kept for the life of the process
 def take() -> str | None:
     """Take a free GPU, waiting for one if need be, and hide the others from this process; None where all are for all.
 
-    Further calls change nothing. The processes of torchrun are given their devices by it and take none here."""
-    names = [name for name in os.environ.get(CHOICE, "").split(",") if name]
-    if not names or _held or "LOCAL_RANK" in os.environ:
+    Further calls change nothing. The processes of torchrun share what the first of them takes (`take_several`)."""
+    if not os.environ.get(CHOICE) or _held or "LOCAL_RANK" in os.environ:
         return None
+    os.environ["CUDA_VISIBLE_DEVICES"] = take_several(1)[0]
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def take_several(count: int) -> list[str]:
+    """Take so many free GPUs, waiting until there are as many; the processes of one training share them."""
+    names = [name for name in os.environ[CHOICE].split(",") if name]
+    if count > len(names):
+        raise UserError(f"{count} processes need as many GPUs, and there are {len(names)}: lower compute.processes")
     folder = _folder()
     waiting = False
     while True:
+        handles: dict[str, int] = {}
         for name in names:
-            handle = _try(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock")
+            handle = _try(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock") if len(handles) < count else None
             if handle is not None:
-                _held.append(handle)
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                log.info("GPU %s of %s", name, ",".join(names))
-                return name
+                handles[name] = handle
+        if len(handles) == count:
+            _held.extend(handles.values())
+            log.info("GPU %s of %s", ",".join(handles), ",".join(names))
+            return list(handles)
+        # None is kept while others are waited for: two trainings could wait for each other.
+        for handle in handles.values():
+            os.close(handle)
         if not waiting:
-            log.info("waiting for one of the GPUs %s", ",".join(names))
+            log.info("waiting for %s of the GPUs %s", "one" if count == 1 else count, ",".join(names))
             waiting = True
         time.sleep(PAUSE)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
 from workflow_scripts.lib.fetching import Stopped
-from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.files import atomic, private_folder
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -65,7 +65,7 @@ class Store:
     def copy(self, source: str, name: str) -> None:
         """Another file with the content of one that is there; whole or absent."""
         part = self.folder / "partial" / f"{name.replace('/', '_')}.copy"
-        part.parent.mkdir(exist_ok=True)
+        private_folder(part.parent)
         shutil.copyfile(self.folder / source, part)
         part.replace(self.folder / name)
 

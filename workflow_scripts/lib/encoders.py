@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from workflow_scripts.lib import classifier_file, files, hardware
+from workflow_scripts.lib import arms, classifier_file, files, hardware
 from workflow_scripts.lib.classifier_file import Classifier
 from workflow_scripts.lib.dataset import channel_statistics, select_channels
 from workflow_scripts.lib.provenance import Provenance
@@ -84,7 +84,7 @@ def own(settings: dict[str, Any], channels: list[str], train: np.ndarray) -> Enc
     """The user's encoder, from assess_synthetic.encoder, for images of these channels.
 
     Without means and spreads of its own it gets channels standardised as in the train images uint8 (n, C, H, W)."""
-    path, architecture = Path(settings["weights"]), settings["architecture"]
+    path, architecture = arms.weights_path(settings["weights"]), settings["architecture"]
     network, taken = _build(path, architecture)
     listed = settings["channels"] or channels
     unknown = [name for name in listed if name not in channels]

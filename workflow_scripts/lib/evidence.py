@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.lib import results
+from workflow_scripts.lib import machine, results
 from workflow_scripts.lib.page import Column, Table
 from workflow_scripts.lib.results import Results
 
-PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-image", "h5py", "safetensors", "matplotlib", "snakemake")
+# Shown always; of the other packages those that are not at their pinned version.
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "h5py", "pillow", "tifffile", "safetensors")
+PACKAGES += ("matplotlib", "snakemake")
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 
 
 def verdicts(found: Results) -> Table:
@@ -80,7 +84,8 @@ def costs(found: Results) -> Table:
     rows = []
     for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
         facts = found.facts.get("arms", {}).get(arm, {})
-        rows.append({"arm": arm, "method": facts.get("method")} | {k: facts.get("numbers", {}).get(k) for k in COSTS})
+        numbers = facts.get("numbers", {}) | {"trials": facts.get("trials")}
+        rows.append({"arm": arm, "method": facts.get("method")} | {k: numbers.get(k) for k in COSTS})
     known = [name for name in COSTS if any(row[name] is not None for row in rows)]
     columns = [Column("arm", "arm", "name"), Column("method", "method")]
     columns += [Column(name, *COSTS[name]) for name in known]
@@ -93,7 +98,39 @@ COSTS = {
     "synthetic_seen": ("of them made, not photographed", "count"),
     "steps": ("steps", "count"),
     "best_step": ("chosen step", "count"),
+    "real_images": ("real images it had", "count"),
+    "trials": ("settings tried before", "count"),
 }
+
+
+def worth(found: Results) -> Table:
+    """The learning curve over real images, and where the other arms stand on it."""
+    facts = found.facts["worth"]
+    rows = [
+        {"arm": point["arm"], "images": point["images"], "score": (point["score"], point["low"], point["high"])}
+        for point in facts["points"]
+    ]
+    rows += [
+        {"arm": row["arm"], "score": (row["score"], float("nan"), float("nan"))}
+        | {end: row[end] for end in ("worth", "low", "high")}
+        for row in facts["arms"]
+    ]
+    columns = [
+        Column("arm", "arm", "name"),
+        Column("images", "real images", "count"),
+        Column("score", results.SHORT_NAMES.get(found.metric, found.metric), "estimate"),
+        Column("worth", f"worth, beside the {round(facts['images']):,}", "count"),
+        Column("low", "low", "count"),
+        Column("high", "high", "count"),
+    ]
+    return Table(
+        "worth",
+        "Arms of real images alone, and how many more real images the others were worth",
+        columns,
+        rows,
+        note=f"Means over folds and repeats, {100 * found.confidence:g} % intervals, each for itself. Nothing stands "
+        "where the curve does not reach.",
+    )
 
 
 def by_class(found: Results) -> Table:
@@ -174,35 +211,49 @@ def run_times(folder: Path) -> Table:
 
 
 def versions(root: Path) -> Table:
-    """Versions of MixLoc, Python and the packages that numbers depend on, and the machine that wrote the page."""
+    """Versions of MixLoc, Python and the packages that numbers depend on beside the pinned ones, and the machine that
+    wrote the page."""
     rows = [{"what": "MixLoc", "version": _own_version(root)}, {"what": "Python", "version": platform.python_version()}]
-    for name in PACKAGES:
+    pins = _pins(root)
+    for name in [*PACKAGES, *sorted(set(pins) - set(PACKAGES))]:
         try:
-            rows.append({"what": name, "version": metadata.version(name)})
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+        # The build (+cpu, +cu130) is the machine's affair.
+        other = name in pins and installed.partition("+")[0] != pins[name]
+        if other or name in PACKAGES:
+            rows.append({"what": name, "version": installed, "pinned": pins.get(name, ""), "is_other": other})
     rows.append({"what": "operating system", "version": f"{platform.system()} {platform.release()}"})
-    rows.append({"what": "processor", "version": f"{_processor()}, {os.cpu_count()} threads"})
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        rows.append({"what": "GPU", "version": _after(path.read_text(errors="replace"), "Model:")})
-    columns = [Column("what", "what", "name"), Column("version", "version")]
-    return Table("versions", "Versions, and the machine that wrote this page", columns, rows)
+    rows.append({"what": "processor", "version": f"{machine.processor()}, {os.cpu_count()} threads"})
+    rows += [{"what": "GPU", "version": name} for name in machine.gpus()]
+    columns = [Column("what", "what", "name"), Column("version", "version"), Column("pinned", "pinned version")]
+    caption = "Versions, and the machine that wrote this page"
+    return Table("versions", caption, columns, rows, mark=lambda row: "alarm" if row.get("is_other") else "")
+
+
+def _pins(root: Path) -> dict[str, str]:
+    """Name and version of every package of constraints.txt; none where the file is not there."""
+    try:
+        lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return {found[1]: found[2] for found in map(PIN.match, lines) if found}
+
+
+def about_pins(table: Table) -> tuple[bool, str]:
+    """Whether all versions of that table are those pinned, and that in a sentence."""
+    others = [row for row in table.rows if row.get("is_other")]
+    if others:
+        told = ", ".join(f"{row['what']} {row['version']} ({row['pinned']})" for row in others)
+        return False, f"Not the pinned versions, which stand in brackets: {told}. Figures may differ for that reason."
+    if not any(row.get("pinned") for row in table.rows):
+        return False, "There is no constraints.txt here: whether these are the pinned versions is not known."
+    return True, "All packages have the versions pinned in constraints.txt."
 
 
 def _own_version(root: Path) -> str:
     try:
-        return _after((root / "pyproject.toml").read_text(encoding="utf-8"), "version =").strip('" ')
+        return machine.after((root / "pyproject.toml").read_text(encoding="utf-8"), "version =").strip('" ')
     except OSError:
         return "unknown"
-
-
-def _processor() -> str:
-    try:
-        name = _after(Path("/proc/cpuinfo").read_text(errors="replace"), "model name")
-    except OSError:
-        name = ""
-    return name.lstrip(": \t") or platform.processor() or platform.machine()
-
-
-def _after(text: str, key: str) -> str:
-    return next((line.partition(key)[2].strip() for line in text.splitlines() if line.startswith(key)), "")

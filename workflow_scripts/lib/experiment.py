@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from workflow_scripts.lib import arm_lists
 from workflow_scripts.lib.predictions import Predictions, Scored, read_predictions
 from workflow_scripts.lib.provenance import Provenance
 from workflow_scripts.lib.scoring import Cell, Table, per_protein
@@ -59,11 +59,7 @@ def prediction_files(paths: list[Path]) -> list[Path]:
         if path.suffix != ".json":
             out.append(path)
             continue
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))["arms"]
-            out += [path.parent / entry["predictions"] for entry in entries]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a list of arms ({error}): delete it and run again") from None
+        out += [entry["predictions"] for entry in arm_lists.read(path)]
     return out
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin
 
 from workflow_scripts.lib.addresses import Refused, check_url, connect, hang_up, origin, retry_after
+from workflow_scripts.lib.files import private_folder
 from workflow_scripts.lib.stage import UserError
 
 AGENT = "MixLoc (research workflow)"
@@ -190,7 +191,7 @@ class Fetcher:
 
     def _attempt(self, item: Item) -> str:
         part = self._part(item)
-        part.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(part.parent)
         about = part.with_name(f"{part.name}.json")
         known = _read_json(about)
         have = _size(part) if known.get("url") == item.url and known.get("total") else 0

@@ -11,10 +11,13 @@ import os
 import re
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from workflow_scripts.lib.stage import UserError
 
 # The only way to learn it is to set it.
 _UMASK = os.umask(0o077)
@@ -24,16 +27,11 @@ _HOST = re.sub(r"\W", "_", socket.gethostname())
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` to write a file or folder to; it takes the place of `path` only if the block succeeds.
-
-    The name is unique to the process, so that two writers never meet. After SIGKILL a hidden `.part` remains
-    beside the output; the next writer of the same output removes those whose process is gone."""
+    """Yield a name to write a file or folder to; it takes the place of `path` only if the block succeeds."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    # The suffix stays last because some writers choose their format by it.
-    part = path.with_name(f".{path.stem}.{_writer()}.part{path.suffix}")
-    try:
+    with room(path) as own:
+        # The same name, because some writers choose their format by it.
+        part = own / path.name
         yield part
         if part.is_dir():
             _replace_folder(part, path)
@@ -43,8 +41,33 @@ def atomic(path: Path) -> Iterator[Path]:
             # Some writers leave files that only their owner may read.
             part.chmod(0o666 & ~_UMASK)
             part.replace(path)
+
+
+@contextlib.contextmanager
+def room(path: Path) -> Iterator[Path]:
+    """A folder beside `path` in which to make it: nobody else may enter or guess it, and it goes when the block ends.
+
+    Its name is unique to the process, so that two writers never meet. After SIGKILL a hidden `.part` remains beside
+    the output; the next writer of the same output removes those whose process is gone."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
+    own = path.with_name(f".{path.stem}.{_writer()}.part{path.suffix}")
+    own.mkdir(mode=0o700)
+    try:
+        yield own
     finally:
-        _remove(part)
+        _remove(own)
+
+
+def private_folder(path: Path) -> Path:
+    """A folder that outlives the process and that nobody else may enter; made where there is none."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise UserError(f"{path} is a link or belongs to somebody else: remove it, and run again")
+    path.chmod(0o700)
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,8 +101,9 @@ def _writer() -> str:
     return f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def _sweep(path: Path) -> None:
-    # Left-overs of killed processes of this machine; those of other machines on the same disk may be alive.
+def sweep(path: Path) -> None:
+    """Remove what killed processes of this machine have left of the output `path`."""
+    # Those of other machines on the same disk may be alive.
     name = re.compile(re.escape(f".{path.stem}.{_HOST}-") + r"(\d+)-[0-9a-f]{8}" + re.escape(f".part{path.suffix}"))
     for rest in path.parent.iterdir():
         found = name.fullmatch(rest.name)
@@ -125,7 +149,7 @@ def lock(path: Path, waiting: Callable[[str], None] = lambda holder: None) -> It
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.lock")
     while True:
-        handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,10 +21,17 @@ def write(path: Path, ids: np.ndarray, groups: np.ndarray, roles: np.ndarray) ->
 
 def read(path: Path, fold: int, ids: np.ndarray) -> np.ndarray:
     """Roles (n,) of one fold in the order of the image set with these ids."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no table of roles ({error}): delete it and run again") from None
     if f"fold{fold}" not in table:
         raise UserError(f"{path} has no fold {fold}; delete it and run again")
-    if len(table) != len(ids) or not np.array_equal(table["id"].to_numpy(dtype=object), ids.astype(object)):
+    if (
+        "id" not in table
+        or len(table) != len(ids)
+        or not np.array_equal(table["id"].to_numpy(dtype=object), ids.astype(object))
+    ):
         raise UserError(f"{path} was made for another image set (its ids differ); delete it and run again")
     return table[f"fold{fold}"].to_numpy(dtype=object)
 

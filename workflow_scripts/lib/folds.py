@@ -12,10 +12,13 @@ from workflow_scripts.lib.seeds import derive
 TRAIN, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX = (
     "train", "validation", "calibration", "test", "reserve", "lockbox",
 )  # fmt: skip
+# Images of train groups that are kept aside: as reserve is, but of proteins that all arms know.
+RESERVE_SAME = "reserve_same"
 ATTEMPTS = 6  # draws of a repeat, if classes with enough groups are missing somewhere
 # Nobody may read these images in this fold: relatives of test images where a value of a column is left out.
 UNUSED = "unused"
-ROLES = (TRAIN, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX, UNUSED)
+ROLES = (TRAIN, RESERVE_SAME, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX, UNUSED)
+HALVINGS = 4  # of the train groups, for subsets of them that have their share of every class
 
 
 def split(
@@ -196,6 +199,45 @@ def roles_leaving_out(
         out[rows, fold] = _inner_roles(within, np.bincount(inner), shares, derive(seed, repeat, fold, "parts"), asked)[
             inner
         ]
+    return out
+
+
+def keep_aside(roles: np.ndarray, member: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Roles of images (n,) in which `share` of all images, taken from train groups, are reserve_same instead of train.
+
+    All groups (`member`, (n,) numbers) give in proportion to their size, and each keeps an image. Fewer are taken where
+    there are not as many to spare; without any it is a ValueError."""
+    out, train = roles.copy(), np.flatnonzero(roles == TRAIN)
+    rng = np.random.default_rng(derive(seed, RESERVE_SAME))
+    train = train[rng.permutation(len(train))]
+    order = train[np.argsort(member[train], kind="stable")]
+    sizes = np.bincount(member[order], minlength=int(member.max(initial=0)) + 1)
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rank = np.arange(len(order)) - first[member[order]]
+    turn = (rank + rng.random(len(order))) / sizes[member[order]]
+    spare = np.flatnonzero(rank < sizes[member[order]] - 1)
+    chosen = order[spare[np.argsort(turn[spare], kind="stable")]][: round(share * len(roles))]
+    if not len(chosen):
+        raise ValueError("no train group has an image to spare")
+    out[chosen] = RESERVE_SAME
+    return out
+
+
+def nested(counts: np.ndarray, sizes: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Groups that belong to a subset of them, bool (G,), from images per group and class (G, K) and per group (G,).
+
+    Of the same seed a smaller subset lies within a larger one. Groups are halved again and again so that each half has
+    its share of every class, so the subsets 1/2, 1/4, 3/4 ... of the groups have theirs too, as nearly as can be."""
+
+    def ordered(members: np.ndarray, halvings: int, seed: int) -> np.ndarray:
+        if not halvings or len(members) < 4:
+            return members[np.random.default_rng(seed).permutation(len(members))]
+        half = split(counts[members], sizes[members], {"first": 0.5, "second": 0.5}, derive(seed, "halve"))
+        return np.concatenate([ordered(members[half == side], halvings - 1, derive(seed, side)) for side in (0, 1)])
+
+    out = np.zeros(len(counts), dtype=bool)
+    order = ordered(np.arange(len(counts)), HALVINGS, derive(seed, "nested"))
+    out[order[: max(1, round(share * len(counts)))]] = True
     return out
 
 

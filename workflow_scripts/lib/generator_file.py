@@ -70,10 +70,14 @@ def read(path: Path) -> Generator:
         with safe_open(path, "pt") as file:
             described = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is not a generator that can be read: {error}") from None
-    if described.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path} was written by another version of MixLoc: delete it and run again")
+        if described.get("format_version") != FORMAT_VERSION:
+            raise UserError(f"{path} was written by another version of MixLoc: delete it and run again")
+        return _described(described, tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a generator that can be read ({error}): delete it and run again") from None
+
+
+def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Generator:
     weights = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
     return Generator(
         repeat=described["repeat"],

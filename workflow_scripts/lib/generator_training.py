@@ -3,6 +3,9 @@
 Everything random at step s derives from (seed, s), and the order of the images from (seed, epoch), so that a training
 that was killed and goes on from its checkpoint ends with the same weights as one that was left alone.
 
+Several processes (see distributed.py) draw alike for the whole batch and compute a part of it each; their gradients are
+added up before anything looks at them, so all take the same steps.
+
 A step has two halves. `prepared` draws all that is random and brings it to the device; what follows (`losses`, the
 gradient, `_update`) is a function of those tensors that never looks at a value, so that a GPU need not wait for it."""
 
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.lib import diffusion, generators, memory
+from workflow_scripts.lib import diffusion, distributed, generators, memory
 from workflow_scripts.lib.dataset import channel_statistics
 from workflow_scripts.lib.diffusion import Condition, Network, Objective
 from workflow_scripts.lib.resume import Resume
@@ -106,22 +109,22 @@ class Examples:
         return self._order
 
     def take(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images uint8 (B, C, H, W) and labels (B, K) of a step."""
-        chosen = self.indices(step)
+        """Images uint8 (B, C, H, W) and labels (B, K) of this process's part of a step."""
+        chosen = self.indices(step)[distributed.part(self.batch)]
         return self.images[torch.from_numpy(self.rows[chosen])], torch.from_numpy(self.labels[chosen])
 
 
 def turned(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image in one of its eight orientations, drawn at random: cells know no up and no left."""
-    if images.shape[2] != images.shape[3]:
-        raise UserError(
-            f"images of {images.shape[3]} x {images.shape[2]} px cannot be turned: generators take square images"
-        )
     return oriented(images, torch.randint(8, (len(images),), generator=generator))
 
 
 def oriented(images: Tensor, way: Tensor) -> Tensor:
     """Images (n, C, s, s), each in the orientation (n,) that is asked for: quarter turns, from 4 on also mirrored."""
+    if images.shape[2] != images.shape[3]:
+        raise UserError(
+            f"images of {images.shape[3]} x {images.shape[2]} px cannot be turned: generators take square images"
+        )
     out = torch.empty_like(images)
     for number in range(8):
         chosen = torch.rot90(images[way == number], number % 4, dims=(2, 3))
@@ -222,6 +225,7 @@ def train(
 ) -> Trained:
     """Train a generator on images uint8 (n, C, s, s) and labels (n, K); `progress(step, loss)` hears how it goes."""
     objective = diffusion.make_objective(settings["objective"])
+    distributed.check_batch(int(settings["batch"]), "the generator's batch")
     examples = Examples(images, labels, settings, seed)
     pixels = pixels.on(device)
     state = _started(images.shape, labels.shape[1], settings, seed, device, dtype)
@@ -233,7 +237,7 @@ def train(
     before, started = state.seconds, time.monotonic()
     while state.step < steps:
         batch = prepared(examples, objective, settings, state.step, seed, device)
-        loss = _one_step(state, objective, pixels, batch, settings)
+        loss = _one_step(state, objective, pixels, batch, settings, examples.batch)
         state.step += 1
         state.losses.append(loss)
         _follow(state, exponent)
@@ -243,6 +247,7 @@ def train(
             progress(state.step, float(loss))
         if state.step % every == 0 or state.step == steps:
             # Without the steps that were skipped because their loss was no number.
+            distributed.check_same(state.network)
             seen = torch.stack(state.losses)
             mean = float(seen[seen.isfinite()].mean())
             rate = learning_rate(settings, state.step - 1)
@@ -293,22 +298,22 @@ class Batch:
 def prepared(
     examples: Examples, objective: Objective, settings: dict[str, Any], step: int, seed: int, device: torch.device
 ) -> Batch:
-    """The examples of a step with everything that is random about it."""
-    seed = derive(seed, "step", step)
+    """The examples of a step with everything that is random about it; of several processes each gets its part."""
+    seed, count, own = derive(seed, "step", step), examples.batch, distributed.part(examples.batch)
     generator = torch.Generator().manual_seed(seed)
     images, labels = examples.take(step)
     if settings["turn_images"]:
-        images = turned(images, generator)
-    dropped = torch.rand(len(labels), generator=generator) < settings["label_dropout"]
-    sigma = diffusion.training_levels(objective, len(labels), generator)
+        images = oriented(images, torch.randint(8, (count,), generator=generator)[own])
+    dropped = (torch.rand(count, generator=generator) < settings["label_dropout"])[own]
+    sigma = diffusion.training_levels(objective, count, generator)[own]
     if device.type == "cuda":
         # Drawn where it is needed: bringing it there would cost more than the rest of the batch.
         generator = torch.Generator(device).manual_seed(derive(seed, "noise"))
-    noise = torch.randn(images.shape, generator=generator, device=device)
+    noise = torch.randn((count, *images.shape[1:]), generator=generator, device=device)[own]
     shown = None
     if generators.sees_given(settings):
-        own = torch.Generator().manual_seed(derive(seed, "given"))
-        shown = shown_channels(len(labels), images.shape[1], settings["given_share"], own).to(device)
+        generator = torch.Generator().manual_seed(derive(seed, "given"))
+        shown = shown_channels(count, images.shape[1], settings["given_share"], generator)[own].to(device)
     return Batch(images.to(device), labels.to(device), dropped.to(device), sigma.to(device), noise, shown)
 
 
@@ -320,21 +325,25 @@ def losses(objective: Objective, network: Network, pixels: Pixels, batch: Batch)
     return diffusion.training_loss(objective, network, x0, condition, batch.sigma, batch.noise)
 
 
-def _one_step(state: _State, objective: Objective, pixels: Pixels, batch: Batch, settings: dict[str, Any]) -> Tensor:
+def _one_step(
+    state: _State, objective: Objective, pixels: Pixels, batch: Batch, settings: dict[str, Any], whole: int
+) -> Tensor:
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(settings, state.step)
 
     def gradient(most: int) -> Tensor:
-        # Parts add up to the gradient of the whole batch, each with its share of the examples.
+        # Parts add up to the gradient of the whole batch, each with its share of its examples.
         state.optimiser.zero_grad(set_to_none=True)
         shares = []
         for part in batch.parts(most):
-            share = losses(objective, state.network, pixels, part).mean() * (len(part.images) / len(batch.images))
+            share = losses(objective, state.network, pixels, part).mean() * (len(part.images) / whole)
             share.backward()
             shares.append(share.detach())
         return torch.stack(shares).sum()
 
+    # Each process for itself finds out how much it has room for: its gradient is the same.
     loss, state.at_once = memory.halving(gradient, state.at_once, "training")
+    distributed.add_up([loss, *(p.grad for p in state.network.parameters() if p.grad is not None)])
     _update(state, settings["gradient_limit"])
     return loss
 

@@ -10,6 +10,9 @@ NETWORKS = ("unet", "minimal")
 OBJECTIVES = ("epsilon_linear", "epsilon_cosine", "velocity_linear", "velocity_cosine", "edm")
 SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde")
 
+# What a plan names in place of a generator for cells from the simulator itself: the best that any generator could make.
+SIMULATOR = "simulator"
+
 # Calls of the denoiser below which a sampler's result is not worth having.
 FEWEST = {"ancestral": 50, "ddim": 5, "heun": 5, "dpmpp_2m": 4, "dpmpp_2m_sde": 10}
 CHAIN = 1000  # steps of the discrete schedules
@@ -66,7 +69,7 @@ def generator_problem(generator: dict[str, Any], size: int, channels: int) -> st
 
 def asks_baseline(plan: dict[str, Any]) -> bool:
     """Whether a plan asks the fold's trained baseline: where it errs, or what it takes for what."""
-    return plan["labels"] == "feedback" or plan["guidance"].get("against") == "confused"
+    return plan["labels"] == "feedback" or plan.get("guidance", {}).get("against") == "confused"
 
 
 def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
@@ -95,6 +98,16 @@ def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list
     return _given_problem(plan, generator, channels) or _labels_problem(plan, generator)
 
 
+def simulator_problem(plan: dict[str, Any]) -> str | None:
+    """What is wrong with a plan whose cells the simulator itself draws, in one line, or None."""
+    for key in ("given", "sampler", "evaluations", "guidance", "clip", "batch"):
+        if plan.get(key):
+            return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
+    if plan["labels"] == "feedback":
+        return f"generator {SIMULATOR} and labels feedback do not go together: it asks no baseline"
+    return _count_problem(plan)
+
+
 def _given_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
     given = plan.get("given") or []
     absent = [name for name in given if name not in channels]
@@ -110,6 +123,10 @@ def _given_problem(plan: dict[str, Any], generator: dict[str, Any], channels: li
 def _labels_problem(plan: dict[str, Any], generator: dict[str, Any]) -> str | None:
     if plan["labels"] != "single" and generator["labels"] == "single":
         return f"labels {plan['labels']} and a generator trained on single labels do not go together (take single)"
+    return _count_problem(plan)
+
+
+def _count_problem(plan: dict[str, Any]) -> str | None:
     needed = {"single": ("per_class",), "tail_fill": ("count", "target")}.get(plan["labels"], ("count",))
     for key in ("count", "target", "per_class"):
         if key in needed and plan.get(key) is None:

@@ -20,13 +20,17 @@ from workflow_scripts.lib.seeds import derive
 HELPS, NO_MORE, HURTS = "helps", "helps, no more than its control", "hurts"
 MORE, LESS = "more than its control", "less than its control"
 NO_DIFFERENCE, INCONCLUSIVE = "no difference larger than", "inconclusive"
+POWER = 0.8  # with which the smallest detectable effect is found
 
 
 def declaration(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> dict[str, Any]:
     """What is fixed before the first test prediction: the analysis block, the arms it speaks of and their controls."""
     controls = {arm["name"]: arm.get("control") for arm in strategies}
     baselines = {arm["name"]: arm["baseline"] for arm in strategies if "baseline" in arm}
-    return {"analysis": analysis, "controls": controls, "baselines": baselines, "family": family(analysis, strategies)}
+    out = {"analysis": analysis, "controls": controls, "baselines": baselines, "family": family(analysis, strategies)}
+    # How many settings of an arm were tried on the validation part, where that is said.
+    trials = {arm["name"]: arm["trials"] for arm in strategies if "trials" in arm}
+    return out | {"trials": trials} if trials else out
 
 
 def declaration_hash(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> str:
@@ -57,11 +61,19 @@ class Intervals:
     high: np.ndarray
     low_single: np.ndarray  # each by itself
     high_single: np.ndarray
+    freedom: np.ndarray  # (n,) degrees of freedom of se
+    errors: np.ndarray  # (n, B): draws of what the estimates err by, correlated as they are
+
+    def detectable(self, needed: list[int], power: float = POWER) -> float:
+        """The smallest true gain that the rule finds with this power, where it needs each comparison of `needed` to
+        lie above zero: with a control, an arm must beat both it and the baseline, and gains as much on either."""
+        short = (self.high - self.estimate)[needed, None] - self.errors[needed]
+        return float(np.quantile(short.max(axis=0), power))
 
     def p_values(self) -> np.ndarray:
         """Two-sided p-value of each estimate by itself, by its standard error."""
-        z = np.divide(np.abs(self.estimate), self.se, out=np.where(self.estimate == 0, 0.0, np.inf), where=self.se > 0)
-        return np.array([math.erfc(value / math.sqrt(2)) for value in z])
+        t = np.divide(np.abs(self.estimate), self.se, out=np.where(self.estimate == 0, 0.0, np.inf), where=self.se > 0)
+        return np.array([t_tails(*pair) for pair in zip(t, self.freedom, strict=True)])
 
 
 def intervals(estimates: np.ndarray, draws: np.ndarray, confidence: float, seed: int) -> Intervals:
@@ -74,36 +86,73 @@ def intervals(estimates: np.ndarray, draws: np.ndarray, confidence: float, seed:
     spread = draws.mean(axis=1, dtype=np.float64)
     spread = spread - spread.mean(axis=1, keepdims=True)
     se = spread.std(axis=1)
+    errors, freedom = spread, np.full(count, np.inf)
     if repeats > 1 and count:
-        # Two arms that are the same in every draw have no luck of their own.
-        noise, size = _luck_of_training(estimates, draws, seed)
-        spread = spread + noise * (se > 0)[:, None]
-        se = np.hypot(se, size * (se > 0))
+        luck = _luck_of_training(estimates, draws, seed)
+        # Of the bootstrap's variance remains what all repeats share; the rest is in what they differ by.
+        shared = spread * np.sqrt(_ratio(np.maximum(se**2 - luck.known, 0), se**2))[:, None]
+        own = luck.noise * np.sqrt(luck.size)[:, None]
+        errors = shared + own * np.sqrt(_ratio(luck.expected, luck.size))[:, None]
+        spread = shared + own
+        se = np.sqrt(se**2 - luck.known + luck.size)
+        # Satterthwaite: what is shared is known well, what repeats differ by as well as their number allows.
+        share = _ratio(luck.size, se**2) ** 2
+        freedom = np.divide(luck.freedom, share, out=freedom, where=share > 0)
     t = np.abs(np.divide(spread, se[:, None], out=np.zeros_like(spread), where=se[:, None] > 0))
     single = np.quantile(t, confidence, axis=1) * se if count else se
     widest = (np.quantile(t.max(axis=0), confidence) if count else 0.0) * se
-    return Intervals(centre, se, centre - widest, centre + widest, centre - single, centre + single)
+    ends = (centre - widest, centre + widest, centre - single, centre + single)
+    return Intervals(centre, se, *ends, freedom, errors)
 
 
-def _luck_of_training(estimates: np.ndarray, draws: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise (n, B) for the luck of training in the mean over repeats, correlated as the repeats are, and its size (n,).
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
-    Repeats also differ because their models err on different groups; the bootstrap holds that part already, and its
-    size is what the repeats' draws differ by. From few repeats the rest is known badly: each quantity gets the larger
-    of its own and the mean over all n, and the noise has the tails of Student's t. Differences to one baseline are
-    correlated by a half, so that n of them are worth 4n / (n + 3) (from the eigenvalues of that correlation)."""
+
+@dataclass(frozen=True)
+class Luck:
+    """What repeats differ by, as variances (n,) of the mean over repeats."""
+
+    known: np.ndarray  # of what the bootstrap knows of it: the repeats' models err on different groups
+    size: np.ndarray  # of all of it, on the safe side: at least `known`
+    expected: np.ndarray  # of all of it, on average
+    freedom: float  # degrees of freedom of `size`
+    noise: np.ndarray  # (n, B) of variance 1 but for its tails, correlated as the repeats are
+
+
+def _luck_of_training(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Luck:
+    """The luck of training, from estimates (n, R) of R repeats and their bootstrap draws (n, R, B).
+
+    Repeats differ by more than the bootstrap knows. From few repeats that is known badly: each quantity gets the larger
+    of its own surplus and the mean over all n, and the noise has the tails of Student's t. Differences to one baseline
+    are correlated by a half, so that n of them are worth 4n / (n + 3) (from the eigenvalues of that correlation)."""
     count, repeats = estimates.shape
     rng = np.random.default_rng(derive(seed, "judge", "repeats"))
     noise = rng.standard_normal((repeats, draws.shape[2]))
     deviation = np.nan_to_num(estimates - estimates.mean(axis=1, keepdims=True))
     total = (deviation**2).sum(axis=1) / (repeats - 1)
     known = np.nan_to_num(draws - draws.mean(axis=2, keepdims=True)).var(axis=1, ddof=1).mean(axis=1)
-    extra = total - known
-    wanted = np.maximum(np.maximum(extra, extra.mean()), 0)
-    scale = np.sqrt(np.divide(wanted, total, out=np.zeros_like(total), where=total > 0))
+    # Two arms that are the same in every draw have no luck of their own.
+    differ = (total > 0) | (known > 0)
+    surplus = np.where(differ, total - known, 0.0)
+    mean = max(float(surplus.mean()), 0.0) * differ
+    size = known + np.maximum(surplus, mean)
     freedom = (repeats - 1) * 4 * count / (count + 3)
     noise /= np.sqrt(rng.chisquare(freedom, draws.shape[2]) / freedom)
-    return scale[:, None] * (deviation @ noise) / math.sqrt(repeats * (repeats - 1)), np.sqrt(wanted / repeats)
+    length = np.sqrt(total * (repeats - 1))[:, None]
+    along = np.divide(deviation, length, out=np.full_like(deviation, repeats**-0.5), where=length > 0)
+    return Luck(known / repeats, size / repeats, (known + mean) / repeats, freedom, along @ noise)
+
+
+def t_tails(value: float, freedom: float) -> float:
+    """Chance that Student's t is farther from zero than `value` >= 0; the normal one's for many degrees of freedom."""
+    if math.isnan(value) or freedom > 1000 or math.isinf(value):
+        return math.erfc(value / math.sqrt(2))
+    # t = sqrt(v) tan(a): the density of a is cos(a)^(v-1).
+    edges = np.linspace(math.atan(value / math.sqrt(freedom)), math.pi / 2, 4001)
+    mass = (np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1)).sum() * (edges[1] - edges[0])
+    whole = math.sqrt(math.pi) * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
+    return float(2 * mass / whole)
 
 
 def t_quantile(probability: float, freedom: int) -> float:

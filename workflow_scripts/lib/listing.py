@@ -172,6 +172,9 @@ def join(listed: Listed, table: Table, data: dict[str, Any]) -> None:
         first, *others = rows.get(name, [-1])
         if first < 0:
             listed.bad.append(Bad(name, table.path.name, "Id without groups", f"has no row for Id {name!r}"))
+        elif any(row in table.faults for row in rows[name]):
+            faulty = next(row for row in rows[name] if row in table.faults)
+            listed.bad.append(Bad(name, table.where(faulty), "broken row", table.faults[faulty]))
         elif any(not table.alike(first, other) for other in others):
             # They would put the image into one group or another without a word.
             lines = ", ".join(str(table.lines[each]) for each in rows[name])

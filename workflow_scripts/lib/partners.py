@@ -2,7 +2,8 @@
 
 A source is a function of the `Material` of the arm's fold that returns `Images`, and a line in SOURCES under its name
 in `arms`. Whatever it draws derives from the fold's seed and its own purpose, so arms that use one source see the same
-images. Only train images and the synthetic set can be reached from here."""
+images. Only train images, the synthetic set and, for `more_real` and `more_real_same` alone, images in reserve can be
+reached from here."""
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ class Material:
     seed: int  # of the fold
     synthetic: Path | None = None  # the synthetic set
     baseline: Classifier | None = None  # the fold's own
+    reserve: Part | None = None  # real images kept aside for this arm
 
     @cached_property
     def made(self) -> Part:
@@ -155,6 +157,14 @@ def authentic(material: Material) -> Images:
     return Images(material.made.images, material.made.labels, synthetic=True, rows=kept)
 
 
+def reserve(material: Material) -> Images:
+    """Real images in reserve: all of them or, where the arm names a plan, drawn to the labels of its synthetic set."""
+    kept, rows = material.reserve, None
+    if material.synthetic is not None:
+        rows = matching_rows(kept.labels, material.wanted, material.rng("resample"))
+    return Images(kept.images, kept.labels, rows=rows)
+
+
 def filtered(material: Material) -> Images:
     """Of the synthetic images of each label combination the share `keep` that the baseline agrees with most.
 
@@ -203,6 +213,8 @@ SOURCES: dict[str, Callable[[Material], Images]] = {
     arms.NOISE: noise,
     arms.PHASE: phase_randomised,
     arms.NEAREST: nearest,
+    arms.RESERVE: reserve,
+    arms.RESERVE_SAME: reserve,
     arms.AUTHENTIC: authentic,
     arms.FILTERED: filtered,
     arms.RELABELLED: relabelled,

@@ -8,7 +8,6 @@ make pieces of the same kind; whoever writes the set appends each of them once."
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -114,15 +113,12 @@ def digest(task: Task) -> str:
 
 
 def _save(path: Path, piece: Piece, digest: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Without waiting for the disk: a piece that a power cut has spoiled fails its checksum and is made again.
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
+    with files.room(path) as own:
+        part = own / path.name
         with part.open("wb") as handle:
             _write(handle, piece, digest)
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:

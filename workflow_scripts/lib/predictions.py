@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from workflow_scripts.lib.dataset import array
 from workflow_scripts.lib.files import atomic
 from workflow_scripts.lib.stage import UserError
 
@@ -114,7 +115,7 @@ def read_predictions(path: Path, parts: tuple[str, ...] = PARTS) -> Predictions:
                 strategy=str(attributes["strategy"]),
                 repeat=int(attributes["repeat"]),
                 fold=int(attributes["fold"]),
-                parts={name: _read_part(file[name]) for name in parts},
+                parts={name: _read_part(file, name) for name in parts},
                 history={name: data[:] for name, data in file["history"].items()},
                 settings=json.loads(attributes["settings"]),
                 images=str(attributes["images"]),
@@ -122,8 +123,8 @@ def read_predictions(path: Path, parts: tuple[str, ...] = PARTS) -> Predictions:
                 digest=str(attributes["digest"]),
                 numbers={name: attributes[name].item() for name in json.loads(attributes["numbers"])},
             )
-    except OSError as error:
-        raise UserError(f"{path} is not a predictions file that can be read: {error}") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path} is not a predictions file that can be read ({error}): delete it, run again") from None
 
 
 def read_digest(path: Path) -> str:
@@ -131,9 +132,11 @@ def read_digest(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs["digest"]) if file.attrs.get("format_version") == FORMAT_VERSION else ""
-    except (OSError, KeyError):
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError):
         return ""
 
 
-def _read_part(group: h5py.Group) -> Scored:
-    return Scored(group["ids"].asstr()[:], group["groups"].asstr()[:], group["labels"][:], group["logits"][:])
+def _read_part(file: h5py.File, part: str) -> Scored:
+    ids, groups = (array(file, f"{part}/{name}", 1).asstr()[:] for name in ("ids", "groups"))
+    labels, logits = array(file, f"{part}/labels", 2, np.uint8), array(file, f"{part}/logits", 2, np.float32)
+    return Scored(ids, groups, labels[:], logits[:])

@@ -134,6 +134,18 @@ class Results:
             & (table["class"] == kind)
         ]
 
+    def by_fold(self, arm: str, metric: str) -> pd.Series:
+        """The test scores of single folds, by repeat and fold."""
+        rows = self._scores(arm, metric, "test", "")
+        rows = rows[rows["repeat"].str.isdecimal() & rows["fold"].str.isdecimal()].astype({"repeat": int, "fold": int})
+        return rows.set_index(["repeat", "fold"])["value"]
+
+    def by_repeat(self, arm: str, metric: str) -> pd.Series:
+        """The test scores of whole repeats."""
+        rows = self._scores(arm, metric, "test", "")
+        rows = rows[rows["repeat"].str.isdecimal() & ~rows["fold"].str.isdecimal()].astype({"repeat": int})
+        return rows.set_index("repeat")["value"]
+
     def difference(self, arm: str, relation: str = "baseline", metric: str = "", kind: str = "") -> Difference | None:
         """How an arm compares with its baseline or control; None where nothing was compared."""
         table = self.comparisons

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.files import atomic, sweep
 from workflow_scripts.lib.stage import UserError, log
 
 # Seconds between checkpoints. Not a setting of the run: how often is a matter of the machine, and changes no result.
@@ -54,6 +54,8 @@ class Resume:
     def clear(self) -> None:
         """Remove the checkpoint: the task is done."""
         self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir():
+            sweep(self.path)
 
 
 def _interval() -> float:

@@ -7,26 +7,34 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, relevance
 
-from workflow_scripts.lib import arms, generators, label_maps, manifest, sources
+from workflow_scripts.lib import arms, generators, label_maps, manifest, replay, sources
 
 Config = dict[str, Any]
 SIMULATED_CHANNELS = ("red", "green", "blue", "yellow")
+# Far above any sound config; below what a recursion takes and a whole number of 64 bits holds.
+DEEPEST, MOST_VALUES, LARGEST = 32, 1_000_000, 2**63
 
 
 class ConfigError(Exception):
     """What is wrong with the config, in one line that names the key."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
 
 def check(config: Config, schema: Path) -> Config:
     """The config with references resolved; the first thing wrong with it ends in a ConfigError."""
-    validator = Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
-    errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+    _check_form(config)
+    found = _validator(schema).iter_errors(config)
+    errors = sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
         raise ConfigError(_say(errors[0]) + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
     for section in ("generators", "plans", "strategies"):
@@ -35,8 +43,14 @@ def check(config: Config, schema: Path) -> Config:
     _check_data(config)
     _check_folds(config["make_folds"])
     _check_plans(config)
+    _check_encoder(config["assess_synthetic"]["encoder"])
+    _check_compute(config)
     config = config | {"strategies": [_check_strategy(entry, config) for entry in config["strategies"]]}
+    _check_paths(config)
     problem = arms.analysis_problem(config["analysis"], config["strategies"], config["train_classifier"])
+    if problem:
+        raise ConfigError(problem)
+    problem = replay.problem(config)
     if problem:
         raise ConfigError(problem)
     baseline = by_name(config, "strategies")[config["analysis"]["baseline"]]
@@ -100,6 +114,67 @@ def reading(config: Config) -> Config:
     return section | {"data": described_data(config)}
 
 
+def _pattern(validator: Any, pattern: str, value: Any, schema: Config) -> Iterator[ValidationError]:
+    # A line break at the end is no end, and one in the middle hides nothing: Python alone takes $ and . otherwise.
+    whole = pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
+    if isinstance(value, str) and not re.search(whole, value, re.DOTALL):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _is_integer(checker: Any, value: Any) -> bool:
+    # JSON takes 2.0 for a whole number, range() does not.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@lru_cache
+def _validator(schema: Path) -> Any:
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+    kind = validators.extend(Draft202012Validator, {"pattern": _pattern}, type_checker=types)
+    return kind(json.loads(schema.read_text(encoding="utf-8")))
+
+
+def _check_form(config: Config) -> None:
+    """What holds for every value whatever its key: YAML can say more than a schema, JSON and a command line can."""
+    waiting: list[tuple[list[str | int], Any]] = [([], config)]
+    for count in range(1, MOST_VALUES + 1):
+        if not waiting:
+            return
+        parts, value = waiting.pop()
+        problem = _form_problem(parts, value)
+        if problem:
+            raise ConfigError(f"{_path(parts)} {problem}")
+        if isinstance(value, dict):
+            waiting += [([*parts, key], value[key]) for key in reversed(value)]
+        elif isinstance(value, list):
+            waiting += [([*parts, place], value[place]) for place in reversed(range(len(value)))]
+        if len(waiting) + count > MOST_VALUES:
+            break
+    raise ConfigError(f"the config holds more than {MOST_VALUES} values")
+
+
+def _form_problem(parts: list[str | int], value: Any) -> str | None:
+    if len(parts) > DEEPEST:
+        return f"is nested more than {DEEPEST} deep"
+    if isinstance(value, dict):
+        odd = next((key for key in value if not isinstance(key, str)), None)
+        if odd is not None or None in value:
+            return f"has the key {str(odd)[:80]}, which YAML does not take for text: put it in quotes"
+        problems = (_text_problem(key) for key in value)
+        return next((f"has a key that {problem}" for problem in problems if problem), None)
+    if isinstance(value, str):
+        return _text_problem(value)
+    if isinstance(value, bool | list) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return None if abs(value) < LARGEST else "must be a finite number of less than 64 bits"
+    return f"is of the type {type(value).__name__}: put it in quotes, so that YAML takes it for text"
+
+
+def _text_problem(text: str) -> str | None:
+    odd = re.search("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", text)
+    return f"holds the character U+{ord(odd[0]):04X}, which text cannot have" if odd else None
+
+
 def _say(error: ValidationError) -> str:
     # Of alternatives (anyOf), the one that came closest tells what is wrong.
     while error.context:
@@ -131,7 +206,7 @@ def _say(error: ValidationError) -> str:
 
 
 def _path(parts: list[str | int]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:80]}" for part in parts)
     return _one_line(text.removeprefix(".")) or "the config"
 
 
@@ -168,6 +243,26 @@ def _with_paths(data: Config) -> Config:
     return out
 
 
+def _check_paths(config: Config) -> None:
+    """Paths that are inputs of rules: Snakemake fills in whatever stands in braces, and takes line breaks amiss."""
+    data, submitted, encoder = config["data"], config["write_submission"], config["assess_synthetic"]["encoder"]
+    paths = {f"data.{key}": data[key] for key in ("images", "table", "groups", "classes")}
+    if data["source"] == "simulated":
+        paths = {}
+    paths |= {f"write_submission.{key}": submitted[key] for key in ("images", "sample")}
+    paths |= {"fetch_images.folder": config["fetch_images"]["folder"]}
+    paths |= {"assess_synthetic.encoder.weights": encoder["weights"] if isinstance(encoder, dict) else None}
+    named = [("train_classifier", config["train_classifier"])]
+    named += [(f"strategies ({entry['name']})", entry) for entry in config["strategies"]]
+    paths |= {f"{name}.weights": section.get("weights") for name, section in named}
+    for key, path in paths.items():
+        if path and re.search(r"[{}\r\n]", os.path.expandvars(path)):
+            raise ConfigError(
+                f"{key} = {_short(path)}: Snakemake would read the braces or line breaks in this path as its own; "
+                "give the folder another name, or a link to it"
+            )
+
+
 def _check_data(config: Config) -> None:
     data = config["data"]
     if isinstance(data["label_map"], str) and data["label_map"] not in label_maps.BUILT_IN:
@@ -186,9 +281,14 @@ def _check_data(config: Config) -> None:
         if not data[key]:
             raise ConfigError(f"data.{key} is missing: data.source {data['source']!r} needs the path")
     for key in ("images", "table", "groups", "classes"):
-        if data[key] and not Path(data[key]).exists():
+        # pathlib would let the errors of names through that no file can have.
+        if data[key] and not os.path.exists(data[key]):  # noqa: PTH110
             raise ConfigError(f"data.{key} = {_short(data[key])}: there is no such file or folder")
     described = sources.described(data)
+    named = re.findall(r"\{(\w+)\}", described["id_parts"] or "")
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"data.id_parts = {_short(described['id_parts'])} names {twice!r} twice")
     if described["labels"] == "numbers" and not data["classes"] and not described["class_names"]:
         raise ConfigError("data.class_names is empty and data.classes names no table: the classes need names")
     channels = config["preprocess_images"]["channels"]
@@ -236,10 +336,15 @@ def _check_folds(section: Config) -> None:
 def _check_plans(config: Config) -> None:
     known, images = by_name(config, "generators"), config["preprocess_images"]
     for name, generator in known.items():
+        if name == generators.SIMULATOR:
+            raise ConfigError(f"generators ({name}): the name is taken: a plan of it has fresh simulated cells")
         problem = generators.generator_problem(generator, images["size"], len(images["channels"]))
         if problem:
             raise ConfigError(f"generators ({name}): {problem}")
     for plan in config["plans"]:
+        if plan["generator"] == generators.SIMULATOR:
+            _check_simulator(plan, config["data"])
+            continue
         if plan["generator"] not in known:
             raise ConfigError(
                 f"plans ({plan['name']}).generator = {plan['generator']!r} is not defined; "
@@ -250,6 +355,31 @@ def _check_plans(config: Config) -> None:
             raise ConfigError(f"plans ({plan['name']}): {problem}")
 
 
+def _check_simulator(plan: Config, data: Config) -> None:
+    problem = generators.simulator_problem(plan)
+    if data["source"] != "simulated" or data["label_map"]:
+        problem = f"generator {generators.SIMULATOR} needs data.source simulated, and no data.label_map"
+    if problem:
+        raise ConfigError(f"plans ({plan['name']}): {problem}")
+
+
+def _check_compute(config: Config) -> None:
+    processes, at_once = (config["compute"][key] for key in ("processes", "arms_at_once"))
+    if processes > 1 and at_once > 1:
+        raise ConfigError(
+            f"compute.arms_at_once = {at_once} and compute.processes = {processes} exclude each other: set one to 1"
+        )
+    batches = {f"generators ({entry['name']}).batch": entry["batch"] for entry in config["generators"]}
+    for key, batch in (batches | {"train_classifier.batch": config["train_classifier"]["batch"]}).items():
+        if batch < processes:
+            raise ConfigError(f"compute.processes = {processes} is more than {key} = {batch} images: each needs one")
+
+
+def _check_encoder(encoder: Config | str) -> None:
+    if isinstance(encoder, dict) and not arms.weights_path(encoder["weights"]).is_file():
+        raise ConfigError(f"assess_synthetic.encoder.weights = {_short(encoder['weights'])}: there is no such file")
+
+
 def _check_strategy(entry: Config, config: Config) -> Config:
     where = f"strategies ({entry['name']})"
     method = arms.METHODS.get(entry["method"])
@@ -258,10 +388,15 @@ def _check_strategy(entry: Config, config: Config) -> Config:
     plans = by_name(config, "plans")
     if method.needs_plan and "plan" not in entry:
         raise ConfigError(f"{where}.plan is missing: the method {entry['method']!r} needs one of {', '.join(plans)}")
-    if "plan" in entry and not method.needs_plan:
+    if "plan" in entry and not method.takes_plan:
         raise ConfigError(f"{where}.plan is given, but the method {entry['method']!r} uses no synthetic images")
     if "plan" in entry and entry["plan"] not in plans:
         raise ConfigError(f"{where}.plan = {entry['plan']!r} is not defined; known: {', '.join(plans) or 'none'}")
+    if method.partners in arms.RESERVES and not config["make_folds"]["shares"][method.partners] > 0:
+        raise ConfigError(
+            f"{where}: the method {entry['method']!r} needs make_folds.shares.{method.partners} above 0: the share of "
+            "the images that is kept aside for it"
+        )
     images = config["preprocess_images"]
     problem = arms.problem(entry, config["train_classifier"], images["channels"], images["size"])
     if problem:

@@ -17,7 +17,9 @@ from workflow_scripts.lib.sim_labels import COMPARTMENTS
 from workflow_scripts.lib.sim_render import CHANNELS, draw
 from workflow_scripts.lib.sim_world import Specimen, World, check
 
-__all__ = ["CHANNELS", "COMPARTMENTS", "Batch", "World", "cells", "check", "draw", "metadata", "simulate", "truth"]
+__all__ = [
+    "CHANNELS", "COMPARTMENTS", "Batch", "World", "as_asked", "cells", "check", "draw", "metadata", "simulate", "truth",
+]  # fmt: skip
 
 
 @dataclass
@@ -94,3 +96,20 @@ def simulate(settings: dict[str, Any], seed: int, cohort: int = 0, at_once: int 
     world = World(settings, seed, cohort)
     for start in range(0, int(settings["images"]), at_once):
         yield cells(world, range(start, min(start + at_once, int(settings["images"]))))
+
+
+def as_asked(
+    settings: dict[str, Any], seed: int, cohort: int, true: np.ndarray, at_once: int = 64
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Fresh cells that show what is asked for, (n, K) bool: batches of rows of it and their cells.
+
+    Every cell is of a protein of its own, from the run's laboratory, that lies where the row says and nowhere else. No
+    protein copies another's picture or shares its antibody, as then it could not lie where it is to lie."""
+    count = len(true)
+    alone = {"genes": count, "images": count, "shared_antibodies": 0.0}
+    world = World(settings | alone | {"plants": settings["plants"] | {"duplicates": 0.0}}, seed, cohort)
+    world.true = np.asarray(true, dtype=bool)
+    for start in range(0, count, at_once):
+        # The first pass through the genes shows each of them once.
+        indices = range(start, min(start + at_once, count))
+        yield np.array([world.gene_of(index) for index in indices]), cells(world, indices)

@@ -78,10 +78,17 @@ SOURCES = {
 }  # fmt: skip
 
 
+TOLD = ("origin", "release", "licence", "credit")  # text for the report alone
+
+
 def described(data: dict[str, Any]) -> dict[str, Any]:
-    """The `data` section of the config with what its source knows filled in where it says nothing."""
+    """The `data` section of the config with what its source knows filled in where it says nothing.
+
+    Of what is text for the report this holds only what the source knows: what the config says goes to the page
+    directly (`told`), so that editing it makes no image set again."""
     known = asdict(SOURCES[data["source"]])
-    out = {name: data[name] if data[name] not in (None, "", []) else value for name, value in known.items()}
+    said = {name: value for name, value in data.items() if name not in TOLD and value not in (None, "", [])}
+    out = {name: said.get(name, value) for name, value in known.items()}
     if data["source"] == "simulated":
         # They are what the run makes them: settings for other images do not reach them.
         out = known
@@ -95,3 +102,9 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
     if data["source"] == "simulated":
         out |= {"group_by": ["gene", "antibody"], "file_channels": None, "pixel_size": None}
     return out
+
+
+def told(data: dict[str, Any]) -> dict[str, str]:
+    """What the `data` section of the config says about origin, release, licence and credit, for the report."""
+    # Simulated cells are what the run makes them, as in `described`.
+    return {} if data.get("source") == "simulated" else {name: data[name] for name in TOLD if data.get(name)}

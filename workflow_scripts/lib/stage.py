@@ -6,6 +6,7 @@ in a terminal a bar shows the progress. A failure ends in one sentence, the last
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import logging
@@ -15,18 +16,24 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TextIO
+from types import TracebackType
+from typing import Any, NoReturn, Self, TextIO
 
 log = logging.getLogger("mixloc")
 
 LAST_LINES = 15
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+HELD: list[BaseException] = []  # errors of a full disk, with all that they hold
 
 
 class UserError(Exception):
-    """A failure that the user can mend: the message names the file, key or class and says what to do."""
+    """A failure that the user can mend: the message names the file, key or class and says what to do, in one line."""
+
+    def __init__(self, message: str) -> None:
+        # Names of files and values come from outside: a line of their own could pass for one of ours.
+        super().__init__("".join(char if char.isprintable() else " " if char.isspace() else "?" for char in message))
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,29 +94,84 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
-    """Do `work` with logging set up as the command line asks; return the exit status."""
-    recent = _open_log(name, args.log)
+def run(
+    name: str,
+    args: argparse.Namespace,
+    work: Callable[[], None],
+    speaks: bool = True,
+    tells: Callable[[], bool] = lambda: True,
+) -> int:
+    """Do `work` with logging set up as the command line asks; return the exit status.
+
+    Of several processes that do the same work together one alone `speaks`; any says how it failed, if it `tells`."""
+    recent = _open_log(name, args.log, speaks)
     started = time.monotonic()
     try:
-        work()
-    except UserError as error:
-        log.error("%s", error)
-        return _fail(name, str(error), recent, args.log)
+        with _one_message():
+            work()
     except Exception as error:
         if out_of_room(error):
-            message = (
-                f"no room to write: {error}. Make room and run again; what was finished, and checkpoints, are kept"
-            )
-            log.error("%s", message)
-            return _fail(name, message, recent, args.log)
-        log.error("%s", traceback.format_exc().rstrip())
-        if args.log is None:
-            recent.lines.extend(traceback.format_exc().splitlines())
-        return _fail(name, f"{type(error).__name__}: {error}", recent, args.log)
+            HELD.append(error)
+        if tells():
+            _tell(error, name, recent, args.log)
+        _close_log()
+        return 1
     log.info("done in %s", duration(time.monotonic() - started))
     _close_log()
     return 0
+
+
+@contextlib.contextmanager
+def _one_message() -> Iterator[None]:
+    """Say nothing of a full disk on the way: HDF5 complains again of every part of a file that it lets go of, where an
+    error cannot be raised."""
+    shown, ignored = sys.excepthook, sys.unraisablehook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (isinstance(error, Exception) and out_of_room(error)):
+            shown(kind, error, trace)
+
+    def ignore(what: Any) -> None:
+        if not (isinstance(what.exc_value, Exception) and out_of_room(what.exc_value)):
+            ignored(what)
+
+    sys.excepthook, sys.unraisablehook = show, ignore
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = shown, ignored
+
+
+def leave(status: int) -> NoReturn:
+    """End the program. HDF5 crashes when it lets go of a file whose last write failed: after a full disk such files are
+    held to the end, which then comes without the usual farewell; by now all is told and closed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if HELD:
+        os._exit(status)
+    sys.exit(status)
+
+
+def _tell(error: Exception, name: str, recent: _Recent, path: Path | None) -> None:
+    if isinstance(error, UserError):
+        told = message = str(error)
+    elif out_of_room(error):
+        kept = "Make room and run again; what was finished, and checkpoints, are kept"
+        told = message = f"no room to write: {_reason(error)}. {kept}"
+    else:
+        message, told = f"{type(error).__name__}: {error}", traceback.format_exc().rstrip()
+        if path is None:
+            recent.lines.extend(told.splitlines())
+    log.error("%s", told)
+    _fail(name, message, recent, path)
+
+
+def _reason(error: Exception) -> str:
+    """Which file, and why; HDF5 tells addresses in memory, too."""
+    told, name = re.search(r"errno = (\d+)", str(error)), re.search(r"filename = '([^']*)'", str(error))
+    if not told:
+        return str(error)
+    return os.strerror(int(told[1])) + (f": {name[1]!r}" if name else "")
 
 
 def out_of_room(error: Exception) -> bool:
@@ -146,9 +208,9 @@ class _Console(logging.StreamHandler):
         super().emit(record)
 
 
-def _open_log(name: str, path: Path | None) -> _Recent:
+def _open_log(name: str, path: Path | None, speaks: bool) -> _Recent:
     _close_log()
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if speaks else logging.ERROR)
     log.propagate = False
     console = _Console(sys.stderr)
     console.setFormatter(logging.Formatter(f"{_label(name, path)}: %(message)s"))
@@ -176,13 +238,11 @@ def _label(name: str, path: Path | None) -> str:
     return name if path is None else f"{name} {path.stem}".removesuffix(f" {name}")
 
 
-def _fail(name: str, message: str, recent: _Recent, path: Path | None) -> int:
+def _fail(name: str, message: str, recent: _Recent, path: Path | None) -> None:
     lines = [f"{name} failed: {message}", *(f"  | {line}" for line in recent.lines)]
     if path is not None:
         lines.append(f"  whole log: {path}")
     print("\n".join(lines), file=sys.stderr, flush=True)
-    _close_log()
-    return 1
 
 
 def duration(seconds: float) -> str:
@@ -200,12 +260,16 @@ class Progress:
     """How far a loop is: `with Progress("train", total=steps) as bar: bar.update(step, loss=0.03)`.
 
     A terminal shows a bar, redrawn at most five times a second. The log (and standard error, where it is no
-    terminal) gets a plain line at each tenth of the way, or every `line_every` seconds if that is sooner."""
+    terminal) gets a plain line at each tenth of the way, or every `line_every` seconds if that is sooner. Of several
+    side by side none can have the terminal's line: without `bar` there are plain lines alone."""
 
-    def __init__(self, what: str, total: int, line_every: float = 30.0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, what: str, total: int, line_every: float = 30.0, stream: TextIO | None = None, bar: bool = True
+    ) -> None:
         self.what, self.total, self.line_every = what, max(1, int(total)), line_every
         self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
+        # Of several processes one alone speaks (see `run`).
+        self.terminal = bar and self.stream.isatty() and log.level < logging.ERROR
 
     def __enter__(self) -> Self:
         self.started = self.last_line = time.monotonic()

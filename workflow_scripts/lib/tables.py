@@ -11,10 +11,13 @@ from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workflow_scripts.lib.bad_input import printable
 from workflow_scripts.lib.stage import UserError
 
 LARGEST = 2**30  # bytes of a table, unpacked
 DELIMITERS = ",;\t"
+# Neither HDF5 nor a page takes them, and no person has typed them.
+CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f\ufffe\uffff]")
 
 
 @dataclass
@@ -62,7 +65,8 @@ def read_table(path: Path) -> Table:
         delimiter = max(DELIMITERS, key=header.count)
         # Strict, because a quote that is never closed would swallow the rest of the table without a word.
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
-        names = [name.strip() for name in next(reader, [])]
+        # A name may span lines in the table; everywhere else it is one line.
+        names = [printable(" ".join(name.split())) for name in next(reader, [])]
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice:
             raise UserError(f"{path} has two columns {twice!r}")
@@ -88,12 +92,16 @@ def _text(path: Path) -> str:
     # utf-8-sig drops the byte order mark that spreadsheets write; some write their text in two bytes a letter.
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     text = content.decode("utf-16" if wide else "utf-8-sig")
+    if "\0" in text:
+        raise UserError(f"{path} cannot be read as a table: it holds zero bytes, as other kinds of files do")
     return re.sub("\r\n?", "\n", text)
 
 
 def _add(table: Table, names: list[str], cells: list[str], line: int) -> None:
     if any(cells[len(names) :]):
         table.faults[len(table)] = f"has {len(cells)} cells, the header {len(names)}"
+    if any(map(CONTROL.search, cells)):
+        table.faults[len(table)] = "holds control characters"
     cells += [""] * (len(names) - len(cells))
     for name, cell in zip(names, cells, strict=False):
         if name:
@@ -105,6 +113,9 @@ def read_classes(path: Path) -> list[str]:
     """Class names by number from a table `number,name`."""
     table = read_table(path)
     numbers, names = table.need("number"), table.need("name")
+    if table.faults:
+        row, fault = next(iter(table.faults.items()))
+        raise UserError(f"{table.where(row)}: {fault}")
     if numbers != [str(index) for index in range(len(table))]:
         raise UserError(f"{path}: the numbers must run 0, 1, 2 … in order")
     if not names or "" in names or len(set(names)) != len(names):

@@ -1,7 +1,10 @@
 """Training one arm: the loop that every method shares.
 
 Everything random at step s derives from (seed, s), so a resumed training equals an undisturbed one, and arms see the
-same real images with the same augmentation in the same order, whatever else they do."""
+same real images with the same augmentation in the same order, whatever else they do.
+
+Several processes (see distributed.py) all have the whole batch, as methods pair and mix its images, and the loss of
+all of it; what takes the time, the way through the trunk and back, each does for its part."""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib import arms, augment, backbones, hardware, losses, pretrained, strategies
+from workflow_scripts.lib import arms, augment, backbones, distributed, hardware, losses, pretrained, strategies
 from workflow_scripts.lib.backbones import Backbone
 from workflow_scripts.lib.classifier_file import predict
 from workflow_scripts.lib.dataset import channel_statistics
@@ -159,9 +162,11 @@ class ArmStep:
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled representation (n, D) in float32."""
+        count, part = len(images), distributed.part(len(images))
+        self.network.draws.count, self.network.draws.part = count, part
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features = self.network.features(images)
-        return features.float()
+            features = self.network.features(images[part])
+        return distributed.whole(features.float(), count)
 
     def features_apart(self, images: torch.Tensor) -> torch.Tensor:
         """The same with BatchNorm statistics of these images alone, which leave no trace in the network."""
@@ -239,6 +244,10 @@ class Trainer:
         if settings["frozen"]:
             network.freeze()
         self.network = network.to(where, memory_format=torch.channels_last).train()
+        # Its own, as other arms may train beside it.
+        self.network.draws.generator = torch.Generator(where)
+        distributed.check_batch(settings["batch"], f"arm {settings['name']}")
+        distributed.share_statistics(self.network)
         self.mean, self.std = (value.to(where) for value in statistics(real.pixels))
         positives = torch.as_tensor(real.labels, dtype=torch.float32).sum(dim=0).to(where)
         self.step = ArmStep(
@@ -253,9 +262,9 @@ class Trainer:
             hardware.fast_dtype(where),
         )
         # Biases and BatchNorm are not shrunk: decay would only fight the normalisation.
-        learned = [value for value in self.network.parameters() if value.requires_grad]
-        weights = [value for value in learned if value.ndim > 1]
-        others = [value for value in learned if value.ndim <= 1]
+        self.learned = [value for value in self.network.parameters() if value.requires_grad]
+        weights = [value for value in self.learned if value.ndim > 1]
+        others = [value for value in self.learned if value.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": weights}, {"params": others, "weight_decay": 0.0}],
             lr=settings["learning_rate"],
@@ -267,24 +276,35 @@ class Trainer:
         self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
         self.best_step, self.best_map = 0, -1.0
 
+    def rate(self, number: int) -> float:
+        """The learning rate of a step (from 0)."""
+        return learning_rate(number, self.settings)
+
     def advance(self, number: int) -> None:
         """One optimiser step."""
-        # Networks that draw (dropout) draw the same after a resume.
-        torch.manual_seed(derive(self.step.seed, "network", number))
+        # Networks that draw (stochastic depth) draw the same after a resume.
+        self.network.draws.generator.manual_seed(derive(self.step.seed, "network", number))
         self.step.number = number
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(number, self.settings)
+            group["lr"] = self.rate(number)
         loss = strategies.of(self.settings["method"])(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if not distributed.first():
+            # All have the whole gradient of the head, and each that of the trunk from its own images.
+            for value in self.network.head.parameters():
+                value.grad.zero_()
+        distributed.add_up(value.grad for value in self.learned)
         self.optimiser.step()
         self.loss_sum += loss.detach().double()
         self.loss_steps += 1
 
     def check(self, validation: Images) -> None:
         """Judge on validation and keep the weights if they are the best so far; of equals the later, trained longer."""
-        logits = predict(self.network, validation.pixels, self.mean, self.std)
-        labels = validation.labels
+        distributed.check_same(self.network)
+        count = len(validation.pixels)
+        own = predict(self.network, validation.pixels[distributed.part(count)], self.mean, self.std)
+        logits, labels = distributed.whole(torch.as_tensor(own), count).numpy(), validation.labels
         score = mean_average_precision(logits, labels)
         targets = torch.as_tensor(labels, dtype=torch.float32, device=self.where)
         with torch.inference_mode():
@@ -294,7 +314,7 @@ class Trainer:
             number,
             sum(self.step.seen.values()),
             float(self.loss_sum) / max(1, self.loss_steps),
-            learning_rate(self.step.number, self.settings),
+            self.rate(self.step.number),
             loss,
             score,
             macro_f1(logits > 0, labels),
@@ -366,6 +386,7 @@ def train(
         "images_seen": sum(trainer.step.seen.values()),
         "real_seen": trainer.step.seen["real"],
         "synthetic_seen": trainer.step.seen["synthetic"],
+        "steps": settings["steps"],
         "best_step": trainer.best_step,
         "best_validation_map": trainer.best_map,
         "weights": sum(value.numel() for value in trainer.network.parameters()),

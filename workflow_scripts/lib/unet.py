@@ -195,13 +195,22 @@ def _joined(below: Tensor, beside: Tensor) -> Tensor:
 
 
 class Minimal(nn.Module):
-    """The reference study's generator: three 3x3 convolutions, blind to the noise level, one label an image."""
+    """The reference study's generator: three 3x3 convolutions, blind to the noise level, one label an image.
+
+    With `several` it takes any number of labels, whose embeddings add up: not the study's, but what a replay compares
+    its single labels with."""
 
     def __init__(
-        self, channels: int, classes: int, width: int = 64, embedding: int = 64, dtype: torch.dtype = torch.float32
+        self,
+        channels: int,
+        classes: int,
+        width: int = 64,
+        embedding: int = 64,
+        dtype: torch.dtype = torch.float32,
+        several: bool = False,
     ) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.several = dtype, several
         self.classes = nn.Embedding(classes, embedding)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1)
@@ -213,10 +222,14 @@ class Minimal(nn.Module):
         if condition.given is not None:
             raise ValueError("the minimal network has no inputs for given channels")
         # On a GPU, looking at values would wait for all that is queued there.
-        one = x.device.type != "cpu" or bool((condition.labels.sum(dim=1) == 1).all() & ~condition.dropped.any())
-        if not one:
+        one = x.device.type != "cpu" or self.several or bool((condition.labels.sum(dim=1) == 1).all())
+        if not one or (x.device.type == "cpu" and bool(condition.dropped.any())):
             raise ValueError("the minimal network takes exactly one label an image and knows no dropped condition")
-        words = self.classes(condition.labels.argmax(dim=1))[:, :, None, None].expand(-1, -1, *x.shape[-2:])
+        if self.several:
+            words = condition.labels @ self.classes.weight
+        else:
+            words = self.classes(condition.labels.argmax(dim=1))
+        words = words[:, :, None, None].expand(-1, -1, *x.shape[-2:])
         y = torch.cat([x, words], dim=1).to(self.dtype, memory_format=torch.channels_last)
         for number, layer in enumerate(self.layers):
             y = functional.conv2d(
@@ -233,6 +246,6 @@ def make_network(
 ) -> UNet | Minimal:
     """The network that a generator's settings describe, with weights drawn from torch's global generator."""
     if settings["network"] == "minimal":
-        return Minimal(channels, classes, dtype=dtype)
+        return Minimal(channels, classes, dtype=dtype, several=settings.get("labels") == "multi_hot")
     given = generators.sees_given(settings)
     return UNet(channels, classes, size, settings["widths"], settings["blocks"], dtype, given)

@@ -8,6 +8,7 @@ from typing import Any
 from workflow_scripts.lib import judging
 
 GENERATED = "Generated training images"
+CLAIMS = (judging.HELPS, judging.NO_MORE, judging.HURTS)
 METRICS = {"macro_f1": "macro-F1", "map": "mean average precision", "micro_f1": "micro-F1"}
 
 
@@ -37,6 +38,9 @@ def opening(
         title = f"{arm} hurt, but not provably more than its control"
     else:
         title = headline(answer["verdict"], subject)
+    # One training of each arm: measured, such claims are wrong far more often than intended (lib/error_rate.py).
+    if not answer.get("training_luck", True) and kind_of(answer["verdict"]) in CLAIMS:
+        title += ", as far as a single repeat can tell"
     return Opening(title, sentence, of_control(answer, metric), not_excluded(answer, metric))
 
 

@@ -40,6 +40,7 @@ _declared = _declare_operators()
 
 from torchvision import models  # noqa: E402
 from torchvision.models import resnet18, resnet34, resnet50, swin_b, swin_t, vit_b_16  # noqa: E402
+from torchvision.models.swin_transformer import SwinTransformerBlock  # noqa: E402
 
 RESNETS: dict[str, Callable[..., torch.nn.Module]] = {
     "resnet18": resnet18,
@@ -47,6 +48,7 @@ RESNETS: dict[str, Callable[..., torch.nn.Module]] = {
     "resnet50": resnet50,
 }
 SWINS: dict[str, Callable[..., torch.nn.Module]] = {"swin_t": swin_t, "swin_b": swin_b}
+BLOCKS = SwinTransformerBlock  # of these
 VITS: dict[str, Callable[..., torch.nn.Module]] = {"vit_b_16": vit_b_16}
 
 

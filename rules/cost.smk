@@ -1,0 +1,51 @@
+# What a run will cost, from what earlier runs were measured to take.
+#
+#   snakemake --cores 4 cost --configfile presets/hpa.yaml     # predicts, and does nothing else
+#
+# Needs:  nothing but the config; it looks into results/*/ for earlier runs, and into benchmarks/rates.json
+# Makes:  results/{run}/cost.json: hours, disk, memory and wall-clock, which the page puts beside the facts
+
+
+localrules:
+    predict_cost,  # seconds, and the rates of earlier runs lie here
+
+
+rule predict_cost:
+    """Core-hours, GPU-hours, disk and wall-clock of the run on the cores that Snakemake was given."""
+    input:
+        # Earlier runs and the file of rates are no inputs: each new run would make all predictions again.
+        unpack(known_tables),
+        code=code("predict_cost"),
+    output:
+        "results/{run}/cost.json",
+    params:
+        earlier="results",
+        rates="benchmarks/rates.json",
+        # Another number of cores is another prediction; nothing but the page needs it.
+        settings=lambda wildcards: as_json(
+            {"config": run_cost.counted(CONFIG)}, **dict(zip(("cores", "gpus"), cluster.room(workflow), strict=True))
+        ),
+    log:
+        "results/{run}/logs/predict_cost/predict_cost.log",
+    benchmark:
+        "results/{run}/benchmarks/predict_cost/predict_cost.tsv"
+    priority: 100  # before what it predicts
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=10,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python -m workflow_scripts.predict_cost"
+        " --earlier {params.earlier:q}"
+        " --rates {params.rates:q}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule cost:
+    """The prediction alone, shown in its log."""
+    input:
+        in_run("cost.json"),

@@ -1,0 +1,95 @@
+"""sample_simulator: one synthetic set for one fold, drawn by the simulator itself: the ceiling of any generator.
+
+Where cells are simulated, a plan may name the generator `simulator`. Its images are what the best of all generators
+would make: cells from the same laboratory that show exactly the labels they were asked for, each of a protein of its
+own that no other image of the run shows, so no test protein is among them. The labels are planned from the train part
+like those of any other plan.
+
+Example:
+    python -m workflow_scripts.sample_simulator --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
+        --out synthetic/true_cells.h5 --settings '{"plan": {"name": "true_cells", ...}, "simulate_cells": {...}}'
+
+Writes an image set (HDF5) as sample_ddpm does; its provenance is the train rows whose labels were read for the plan."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib import fold_table, folds, generators, label_plans, simulator, stage
+from workflow_scripts.lib.dataset import ImageSet, select_channels, write_images
+from workflow_scripts.lib.seeds import derive
+
+COHORTS = 3  # of proteins that are taken: those of the run, and two of train_judge
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    p = stage.parser(__doc__)
+    p.add_argument("--images", type=Path, required=True, help="image set of the run (HDF5)")
+    p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
+    p.add_argument("--repeat", type=int, required=True, help="number of the repeat")
+    p.add_argument("--fold", type=int, required=True, help="number of the fold")
+    p.add_argument("--seed", type=int, required=True, help="seed of the run")
+    p.add_argument("--out", type=Path, required=True, help="synthetic set to write (HDF5)")
+    return p.parse_args(argv)
+
+
+def sample_simulator(
+    images: Path, table: Path, repeat: int, fold: int, seed: int, out: Path, settings: dict[str, Any]
+) -> None:
+    """Plan labels from the train part, and draw fresh cells that have them."""
+    plan = settings["plan"]
+    problem = generators.simulator_problem(plan)
+    if problem:
+        raise stage.UserError(f"plan {plan['name']}: {problem}")
+    own = derive(seed, repeat, fold, "plan", plan["name"])
+    with ImageSet(images) as source:
+        if source.classes != list(simulator.COMPARTMENTS):
+            raise stage.UserError(
+                f"{images} has other classes than the simulator draws: take another generator for plan {plan['name']}"
+            )
+        rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
+        labels = label_plans.planned(
+            plan, source.labels(rows, "fit"), np.random.default_rng(derive(own, "labels")), None
+        )
+        if not labels.any(axis=1).all():
+            raise stage.UserError(f"plan {plan['name']}: the simulator draws no cells without any class")
+        channels, classes, size, record = source.channels, source.classes, source.size, source.provenance()
+    pixels = np.empty((len(labels), len(channels), size, size), dtype=np.uint8)
+    cells = settings["simulate_cells"] | {"size": size}
+    with stage.Progress("simulate", total=len(labels)) as bar:
+        done = 0
+        for which, batch in simulator.as_asked(cells, seed, COHORTS + own, labels.astype(bool)):
+            pixels[which] = select_channels(batch.images, list(simulator.CHANNELS), channels)
+            done += len(which)
+            bar.update(done)
+    attrs = {
+        "source": f"generator {generators.SIMULATOR}, plan {plan['name']}",
+        "provenance": record.to_json(),
+        "plan": json.dumps(plan, sort_keys=True),
+        "repeat": repeat,
+        "fold": fold,
+    }
+    with write_images(out, channels, classes, size, attrs) as writer:
+        names = [f"syn-{number:06d}" for number in range(len(labels))]
+        writer.append(pixels, labels, names, ["synthetic"] * len(labels))
+    stage.log.info("%d cells of as many proteins that no other image shows", len(labels))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run(
+        "sample_simulator",
+        args,
+        lambda: sample_simulator(args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.settings),
+    )
+
+
+if __name__ == "__main__":
+    stage.leave(main())
