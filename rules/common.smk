@@ -34,6 +34,7 @@ GENERATED_PLANS = "|".join(name for name in PLANS if PLANS[name]["generator"] !=
 JUDGE = "independent" if CONFIG["data"]["source"] == "simulated" else CONFIG["analysis"]["baseline"]
 BATCHES = run_settings.batches(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
+FORENSICS = CONFIG["forensics"]
 PROCESSES = CONFIG["compute"]["processes"]
 AT_ONCE = CONFIG["compute"]["arms_at_once"]
 # Among the resources of the stages that train, and not in their params: another number trains nothing again.
@@ -223,6 +224,19 @@ def encoder_weights():
 def all_arms(wildcards):
     """The lists of arms of the whole run."""
     return every_fold("arms/batch{batch}.json", batch=range(len(BATCHES)))
+
+
+def every_replay(pattern):
+    """A file of every share of the replay (target forensics), in every fold of its own number of repeats."""
+    if not FORENSICS["models"]:
+        raise ValueError("the target forensics needs forensics.models; presets/paper.yaml has some")
+    places = expand(
+        in_run("repeat{repeat}/fold{fold}/replay/{share}"),
+        repeat=range(FORENSICS["repeats"]),
+        fold=FOLDS,
+        share=range(FORENSICS["shares"]),
+    )
+    return [f"{place}{pattern}" for place in places]
 
 
 def beside(*figures):

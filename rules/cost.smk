@@ -19,7 +19,7 @@ rule predict_cost:
     output:
         "results/{run}/cost.json",
     params:
-        earlier="results",
+        earlier=lambda wildcards: "results",
         rates="benchmarks/rates.json",
         # Another number of cores is another prediction; nothing but the page needs it.
         settings=lambda wildcards: as_json(

@@ -11,21 +11,6 @@
 # replay_study keeps generators, synthetic sets and finished units in .../fold{fold}/replay/, so that a job that was killed
 # goes on where it was; they are nobody's declared output.
 
-FORENSICS = CONFIG["forensics"]
-
-
-def every_replay(pattern):
-    """A file of every share of the replay, in every fold of its own number of repeats."""
-    if not FORENSICS["models"]:
-        raise ValueError("the target forensics needs forensics.models; presets/paper.yaml has some")
-    places = expand(
-        in_run("repeat{repeat}/fold{fold}/replay/{share}"),
-        repeat=range(FORENSICS["repeats"]),
-        fold=FOLDS,
-        share=range(FORENSICS["shares"]),
-    )
-    return [f"{place}{pattern}" for place in places]
-
 
 rule tabulate_study:
     """The study's table, validation against test for each model, beside the published numbers."""
