@@ -11,6 +11,7 @@ sys.path.insert(0, workflow.basedir)
 from workflow_scripts.lib import cluster
 from workflow_scripts.lib import code as source_code
 from workflow_scripts.lib import cost as run_cost
+from workflow_scripts.lib import fetching
 from workflow_scripts.lib import settings as run_settings
 
 source_code.use_this_python()
@@ -209,10 +210,16 @@ def judge(wildcards):
 
 
 def weights_of(batch):
-    """The files of published weights that the arms of a batch start from."""
-    methods, section = run_settings.arms, CONFIG["train_classifier"]
-    named = {methods.effective(entry, section)["weights"] for entry in BATCHES[int(batch)]} - {None}
-    return [str(methods.weights_path(name)) for name in sorted(named)]
+    """The files of published weights that the arms of a batch start from. Those that fetch_weights brings outlive runs,
+    so they are nobody's declared output: their record of this run stands for them."""
+    methods, found = run_settings.arms, set()
+    for entry in BATCHES[int(batch)]:
+        arm = methods.effective(entry, CONFIG["train_classifier"])
+        if arm["weights"] == methods.published_path(CONFIG["fetch_weights"]["folder"], arm["backbone"]):
+            found.add(in_run(f"fetched/weights/{arm['backbone']}.csv"))
+        elif arm["weights"]:
+            found.add(str(methods.weights_path(arm["weights"])))
+    return sorted(found)
 
 
 def encoder_weights():

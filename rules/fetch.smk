@@ -1,12 +1,16 @@
-# Images that lie elsewhere.
+# Images and published weights that lie elsewhere.
 #
 # Needs:  data.source: public with a manifest (data.table), or kaggle2018 or kaggle2021 without data.images
 # Makes:  the images under fetch_images.folder, which is kept between runs and so declared by no rule, and
 #         results/{run}/fetched/table.csv, checksums.csv
+#
+# Needs:  weights: imagenet in train_classifier or in a strategy
+# Makes:  the weights under fetch_weights.folder, likewise kept, and results/{run}/fetched/weights/{backbone}.csv
 
 
 localrules:
     fetch_images,  # where Snakemake itself runs: the nodes of many clusters reach no server
+    fetch_weights,
 
 
 rule fetch_images:
@@ -46,5 +50,37 @@ rule fetch_images:
         " --folder {params.folder:q}"
         " --table {output.table:q}"
         " --checksums {output.checksums:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule fetch_weights:
+    """The ImageNet weights that torchvision publishes for a backbone, with their checksum."""
+    input:
+        code=code("fetch_weights"),
+    output:
+        "results/{run}/fetched/weights/{backbone,\w+}.csv",
+    params:
+        # Functions, because Snakemake would read braces in a plain text as wildcards.
+        folder=lambda wildcards: str(run_settings.arms.weights_path(CONFIG["fetch_weights"]["folder"])),
+        settings=lambda wildcards: as_json(
+            {name: CONFIG["fetch_images"][name] for name in (*fetching.Policy.__dataclass_fields__, "total_gb")},
+            **{name: value for name, value in CONFIG["fetch_weights"].items() if name != "folder"},
+        ),
+    log:
+        "results/{run}/logs/fetch_weights/{backbone}.log",
+    benchmark:
+        "results/{run}/benchmarks/fetch_weights/{backbone}.tsv"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=720,
+    conda:
+        ENVIRONMENT
+    shell:
+        "python -m workflow_scripts.fetch_weights"
+        " --backbone {wildcards.backbone}"
+        " --folder {params.folder:q}"
+        " --record {output:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"

@@ -178,14 +178,15 @@ rule plot_training:
 
 
 rule plot_arms:
-    """The arms beside their controls, class by class, and validation beside test."""
+    """The arms beside their controls, class by class, validation beside test, and gain by what an arm is given."""
     input:
         metrics="results/{run}/metrics.csv",
         comparisons="results/{run}/comparisons.csv",
         analysis="results/{run}/analysis.json",
+        fidelity=every_fold("synthetic/{plan}.fidelity.csv", plan=USED_PLANS),
         code=code("plot_arms"),
     output:
-        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth"),
+        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps"),
         forest=report(
             "results/{run}/figures/arms_forest.svg",
             caption="../captions/arms_forest.rst",
@@ -210,8 +211,22 @@ rule plot_arms:
             category="Arms",
             labels={"figure": "worth in real images"},
         ),
+        usefulness=report(
+            "results/{run}/figures/arms_usefulness.svg",
+            caption="../captions/arms_usefulness.rst",
+            category="Arms",
+            labels={"figure": "fidelity against usefulness"},
+        ),
+        sweeps=report(
+            "results/{run}/figures/arms_sweeps.svg",
+            caption="../captions/arms_sweeps.rst",
+            category="Arms",
+            labels={"figure": "ratio and guidance"},
+        ),
     params:
-        settings=lambda wildcards: as_json({}),
+        places=PLACES,
+        fidelity=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
+        settings=lambda wildcards: as_json({key: CONFIG[key] for key in ("strategies", "plans", "train_classifier")}),
     log:
         "results/{run}/logs/plot_arms/plot_arms.log",
     benchmark:
@@ -231,6 +246,10 @@ rule plot_arms:
         " --classes {output.classes:q}"
         " --gap {output.gap:q}"
         " --worth {output.worth:q}"
+        " --fidelity {params.fidelity:q}"
+        " --places {params.places:q}"
+        " --usefulness {output.usefulness:q}"
+        " --sweeps {output.sweeps:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 
@@ -253,6 +272,8 @@ rule report:
         classes="results/{run}/figures/arms_classes.svg",
         gap="results/{run}/figures/arms_gap.svg",
         worth="results/{run}/figures/arms_worth.svg",
+        usefulness="results/{run}/figures/arms_usefulness.svg",
+        sweeps="results/{run}/figures/arms_sweeps.svg",
         generators="results/{run}/figures/training_generators.svg",
         classifiers="results/{run}/figures/training_classifiers.svg",
         panels=expand(
@@ -290,6 +311,7 @@ rule report:
         closest=of_each(USED_PLANS, "figures/closest_repeat{repeat}_fold{fold}_{name}.svg"),
         data_figures=lambda wildcards, input: [f"{Path(path).stem}={path}" for path in input.data_figures],
         benchmarks="results/{run}/benchmarks",
+        logs="results/{run}/logs",
         # Only if it has been made: the page does not wait for it. Its digest, so that the page follows it.
         forensics=lambda wildcards: forensics_flag()[0],
         forensics_digest=lambda wildcards: forensics_flag()[1],
@@ -320,7 +342,7 @@ rule report:
         " --fidelity {params.fidelity:q}"
         " --assessed {params.assessed:q}"
         " --figures forest={input.forest:q} classes={input.classes:q} gap={input.gap:q}"
-        " worth={input.worth:q}"
+        " worth={input.worth:q} usefulness={input.usefulness:q} sweeps={input.sweeps:q}"
         " generators={input.generators:q} classifiers={input.classifiers:q} {params.data_figures:q}"
         " --panels {params.panels:q}"
         " --places {params.places:q}"
@@ -328,6 +350,7 @@ rule report:
         " --intensity {input.intensity:q}"
         " --left-out {input.left_out:q}"
         " --benchmarks {params.benchmarks:q}"
+        " --logs {params.logs:q}"
         " {params.forensics:q}"
         " --cost {input.cost:q}"
         " --template {input.template:q}"

@@ -33,6 +33,7 @@ ARMS = [
     ("resample_real", None, 0.2),
     ("mix_loss_real", None, 0.05),
 ]
+PLAN_OF = {"pool": "as_train", "resample_real": "as_train", "mix_loss": "balanced", "synthetic_only": "balanced"}
 HARD = 1.0  # how hard the task is: spread of the logits
 PLANS = ["as_train", "balanced"]
 ANALYSIS = {
@@ -55,6 +56,12 @@ CONFIG = {
     "note": "<img src=x onerror=alert(2)>",
     "make_folds": {"folds": 2, "repeats": 1},
     "analysis": {"minimum_positive_groups": 5},
+    "train_classifier": {"ratio": 0.5},
+    "plans": [{"name": plan, "generator": "unet", "labels": plan} for plan in PLANS],
+    "strategies": [
+        {"name": name, "method": name, "control": control} | ({"plan": PLAN_OF[name]} if name in PLAN_OF else {})
+        for name, control, _ in ARMS
+    ],
 }
 
 
@@ -174,11 +181,10 @@ class FakeRun:
             history.write_text("\n".join(["step,images,loss,learning_rate,seconds", *lines]) + "\n")
 
     def _tables(self) -> None:
-        strategies = [{"name": name, "method": name, "control": control} for name, control, _ in ARMS]
         names = ("metrics", "comparisons", "thresholds", "analysis")
         paths = [self.path(f"{name}.{'json' if name == 'analysis' else 'csv'}") for name in names]
         words = [word for name, path in zip(names, paths, strict=True) for word in (f"--{name}", str(path))]
-        settings = json.dumps(ANALYSIS | {"strategies": strategies})
+        settings = json.dumps(ANALYSIS | {"strategies": CONFIG["strategies"]})
         declaration = self.path("declaration.json")
         declared = ["--run-folder", str(self.path(".")), "--ledger", str(self.path("declarations.jsonl"))]
         assert declare_analysis.main([*declared, "--out", str(declaration), "--settings", settings]) == 0
@@ -214,6 +220,9 @@ class FakeRun:
             file.parent.mkdir(parents=True)
             file.write_text(f"s\th:m:s\tmax_rss\tmax_vms\n{seconds}\t0:01:41\t812.5\t2000\n")
         self.path("cost.json").write_text(json.dumps(PREDICTION))
+        for name, text in LOGS.items():
+            self.path(f"logs/{name}.log").parent.mkdir(parents=True, exist_ok=True)
+            self.path(f"logs/{name}.log").write_text(text)
 
 
 PREDICTION = {
@@ -228,6 +237,21 @@ PREDICTION = {
     ],
     "jobs": [{"stage": "train_ddpm", "name": "repeat0_fold0"}, {"stage": "assess_synthetic", "name": "x"}],
 }  # fmt: skip
+DAY = "2026-05-01 10:00:00"
+LOGS = {
+    "make_folds/repeat0": f"{DAY} INFO make_folds, process 7\n{DAY} INFO done in 1.0 s\n",
+    "train_ddpm/repeat0_fold0_unet": "".join(
+        f"{line}\n"
+        for line in (
+            f"{DAY} INFO train_ddpm, process 8",
+            f"{DAY} ERROR Traceback (most recent call last):",
+            "  File x.py",
+            "ValueError: <b>odd</b>",
+            f"{DAY} INFO train_ddpm, process 9",
+            f"{DAY} INFO done in 2 min 05 s",
+        )
+    ),
+}
 SETTINGS = {
     "title": "Do generated images help? <script>alert(3)</script>",
     "demonstration": True,
@@ -236,6 +260,7 @@ SETTINGS = {
 }
 
 
+ARM_FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps")
 DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
 
 
@@ -248,15 +273,22 @@ def draw_data(run: FakeRun) -> int:
     return plot_data.main([*words, "--log", str(run.path("log"))])
 
 
+def fidelity_tables(run: FakeRun) -> list[str]:
+    """Values of the flag --fidelity."""
+    places = [(plan, fold) for plan in PLANS for fold in range(2)]
+    return [f"{plan}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.fidelity.csv')}" for plan, fold in places]
+
+
 def draw_figures(run: FakeRun) -> dict[str, int]:
     """Run the plotting programs; their exit statuses."""
     log, tables = ["--log", str(run.path("log"))], []
     for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
         tables += [f"--{name.split('.')[0]}", str(run.path(name))]
-    figure = {name: str(run.path(f"figures/{name}.svg")) for name in ("forest", "classes", "gap", "worth")}
+    figure = {name: str(run.path(f"figures/{name}.svg")) for name in ARM_FIGURES}
     status = {"plot_data": draw_data(run)}
     words = [word for name, path in figure.items() for word in (f"--{name}", path)]
-    status["plot_arms"] = plot_arms.main([*tables, *words, "--settings", "{}", *log])
+    words += ["--fidelity", *fidelity_tables(run), "--settings", json.dumps(CONFIG)]
+    status["plot_arms"] = plot_arms.main([*tables, *words, *log])
     histories = [f"unet/0/{fold}={run.path(f'repeat0/fold{fold}/generators/unet.history.csv')}" for fold in range(2)]
     controls = json.dumps({"controls": {name: control for name, control, _ in ARMS if control}})
     words = ["--histories", *histories, "--arms", *map(str, run.arms), "--table", str(run.path("training.csv"))]
@@ -285,7 +317,7 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
     for flag, name in (("assess", "assess.csv"), ("fidelity", "fidelity.csv"), ("assessed", "assess.json")):
         words += [f"--{flag}"]
         words += [f"{plan}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{plan}.{name}')}" for plan, fold in places]
-    names = ("forest", "classes", "gap", "worth", "generators", "classifiers")
+    names = (*ARM_FIGURES, "generators", "classifiers")
     names += tuple(f"data_{name}" for name in DATA_FIGURES)
     words += ["--intensity", str(run.path("intensity.csv")), "--left-out", str(run.path("left_out.csv"))]
     words += ["--figures", *(f"{name}={run.path(f'figures/{name}.svg')}" for name in names)]
@@ -296,6 +328,7 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
         ]
     words += ["--cost", str(run.path("cost.json"))]
     words += ["--benchmarks", str(run.path("benchmarks")), "--template", str(TEMPLATE)]
+    words += ["--logs", str(run.path("logs"))]
     words += ["--out", str(run.path("report.html")), "--tables", str(run.path("tables"))]
     given = {"report": settings or SETTINGS, "config": CONFIG}
     return report.main([*words, "--settings", json.dumps(given), "--log", str(run.path("log"))])

@@ -29,7 +29,7 @@ from urllib.parse import unquote, urlsplit
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 12 + b"\xff\xd9"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4 + b"IEND\xaeB`\x82"
-TYPES = {"jpg": "image/jpeg", "png": "image/png", "zip": "application/zip", "csv": "text/csv"}
+TYPES = {"jpg": "image/jpeg", "png": "image/png", "zip": "application/zip", "csv": "text/csv", "pth": "x-odd/name"}
 
 
 def content(name: str) -> bytes:

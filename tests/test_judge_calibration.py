@@ -191,7 +191,15 @@ RECORD = {
     "code": "x",
     "confidence": 0.95,
     "worlds": [
-        {"metric": "map", "repeats": 1, "repetitions": 500, "wrong": 100, "share": 0.2, "upper": 0.23},
+        {
+            "world": "trained",
+            "metric": "map",
+            "repeats": 1,
+            "repetitions": 500,
+            "wrong": 100,
+            "share": 0.2,
+            "upper": 0.23,
+        },
         {"metric": "map", "repeats": 3, "repetitions": 600, "wrong": 30, "share": 0.05, "upper": 0.068},
         {"metric": "map", "repeats": 3, "repetitions": 400, "wrong": 10, "share": 0.025, "upper": 0.042},
     ],
@@ -204,7 +212,7 @@ def test_the_rate_is_that_of_the_runs_own_number_of_repeats():
         assert "In 1,000 repetitions of 2 worlds" in text and "with 3 repeats" in text
         assert "in 4.0 % (aim: 5.0 %; worst world: 5.0 %, upper limit 6.8 %)" in text
     once = error_rate.measured(RECORD, "map", 2, "x")
-    assert "in 20.0 %" in once and "luck of training" in once
+    assert "in 20.0 %" in once and "luck of training" in once and "simulated cells, it was 20.0 %" in once
     assert "earlier version" in error_rate.measured(RECORD, "map", 3, "y")
     for record, metric in ((None, "map"), (RECORD, "macro_f1")):
         assert "not been measured" in error_rate.measured(record, metric, 3, "x")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib import figures, memorisation, page, results, tiles
+from workflow_scripts.lib import curves, figures, memorisation, page, results, tiles
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.stage import UserError
 
@@ -37,7 +39,7 @@ def texts(path: Path) -> str:
 
 def test_every_figure_in_three_formats(run: FakeRun) -> None:
     names = {path.stem for path in run.path("figures").iterdir()}
-    assert names >= {"forest", "classes", "gap", "worth", "generators", "classifiers"}
+    assert names >= {*fake_run.ARM_FIGURES, "generators", "classifiers"}
     assert names >= {"images_as_train_0", "images_balanced_1"}
     starts = {".svg": b"<?xml", ".pdf": b"%PDF", ".png": b"\x89PNG"}
     for name in names:
@@ -49,10 +51,11 @@ def test_equal_inputs_give_equal_files(run: FakeRun, tmp_path: Path) -> None:
     words = []
     for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
         words += [f"--{name.split('.')[0]}", str(run.path(name))]
-    for name in ("forest", "classes", "gap", "worth"):
+    for name in fake_run.ARM_FIGURES:
         words += [f"--{name}", str(tmp_path / f"{name}.svg")]
-    assert plot_arms.main([*words, "--settings", "{}"]) == 0
-    for name in ("forest", "classes", "gap", "worth"):
+    words += ["--fidelity", *fake_run.fidelity_tables(run), "--settings", json.dumps(fake_run.CONFIG)]
+    assert plot_arms.main(words) == 0
+    for name in fake_run.ARM_FIGURES:
         for kind in figures.FORMATS:
             again = (tmp_path / f"{name}.{kind}").read_bytes()
             assert again == run.path(f"figures/{name}.{kind}").read_bytes(), f"{name}.{kind}"
@@ -77,6 +80,80 @@ def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: r
     assert "not judged: Rare" in shown
     assert "$x_1$" in shown
     assert "<script>" not in run.path("figures/classes.svg").read_text()
+
+
+def swept(
+    entries: list[dict[str, Any]], plans: list[dict[str, Any]] | None = None
+) -> tuple[results.Results, list[curves.Sweep]]:
+    """The curves of a run with these arms; the n-th gained n hundredths."""
+    rows = [
+        {"strategy": entry["name"], "against": "real_only", "relation": "baseline", "metric": "macro_f1"}
+        | {"level": "image", "class": "", "difference": n / 100, "low": n / 100 - 0.02, "high": n / 100 + 0.02}
+        | {"low_single": np.nan, "high_single": np.nan, "verdict": "inconclusive"}
+        for n, entry in enumerate(entries)
+    ]
+    controls = {entry["name"]: entry.get("control") for entry in entries}
+    found = results.Results(pd.DataFrame(), pd.DataFrame(rows), {"smallest_effect": 0.01}, {"controls": controls})
+    config = {"strategies": entries, "plans": plans or [], "train_classifier": {"ratio": 0.5, "steps": 60}}
+    return found, curves.sweeps(found, config)
+
+
+def test_a_ratio_curve_holds_arms_that_differ_in_nothing_else() -> None:
+    def pool(name: str, **more: Any) -> list[dict[str, Any]]:
+        control = {"name": f"{name}_real", "method": "resample_real"} | more
+        return [{"name": name, "method": "pool", "plan": "p", "control": f"{name}_real"} | more, control]
+
+    # The usual ratio need not be given, and what is given as it is anyway is no difference.
+    arms = [*pool("c", ratio=2), *pool("a", ratio=0.1, steps=60), *pool("b")]
+    others = [*pool("longer", ratio=1, steps=90), *pool("elsewhere", ratio=4, plan="q")]
+    found, curve = swept([*arms, *others])
+    assert [(one.of, one.arms, one.values) for one in curve] == [("ratio", ["a", "b", "c"], [0.1, 0.5, 2.0])]
+    assert curve[0].controls == ["a_real", "b_real", "c_real"]
+    row = curves.sweeps_table(found, curve).rows[0]
+    assert row["difference"] == pytest.approx((0.02, 0.0, 0.04)) and row["of_control"][0] == pytest.approx(0.03)
+    with figures.style():
+        axes = plot_arms.draw_sweeps(found, curve).axes[0]
+    assert axes.get_xscale() == "log" and axes.get_title(loc="left") == "pool, plan p"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.5", "2"]
+    # Two points are no curve.
+    assert swept([*arms[:4], *others])[1] == []
+    with figures.style():
+        assert "No three arms differ" in plot_arms.draw_sweeps(found, []).texts[0].get_text()
+
+
+def test_a_guidance_curve_holds_plans_that_differ_in_nothing_else() -> None:
+    plans = [
+        {"name": f"g{scale}", "labels": "balanced", "guidance": {"scale": scale, "interval": [0.2, 20]}}
+        for scale in (1, 2, 4)
+    ]
+    other = {"name": "other", "labels": "single", "guidance": {"scale": 8, "interval": [0.2, 20]}}
+    entries = [
+        {"name": plan["name"].upper(), "method": "mix_loss", "plan": plan["name"], "control": "mix_loss_real"}
+        for plan in (*plans, other)
+    ]
+    entries.append({"name": "mix_loss_real", "method": "mix_loss_real"})
+    found, curve = swept(entries, [*plans, other])
+    assert [(one.of, one.arms, one.values) for one in curve] == [("guidance", ["G1", "G2", "G4"], [1.0, 2.0, 4.0])]
+    with figures.style():
+        axes = plot_arms.draw_sweeps(found, curve).axes[0]
+    assert axes.get_xscale() == "linear" and axes.get_xlabel() == "guidance scale"
+    plans[2]["guidance"]["interval"] = [0.1, 20]
+    assert swept(entries, [*plans, other])[1] == []
+
+
+def test_usefulness_needs_two_sets(run: FakeRun, found: results.Results) -> None:
+    shown = texts(run.path("figures/usefulness.svg"))
+    assert all(word in shown for word in ("pool", "mix_loss", "set as_train", "set balanced", "label agreement"))
+    assert "resample_real" not in shown
+    files = [("balanced", run.path("repeat0/fold0/synthetic/balanced.fidelity.csv"))]
+    points = curves.usefulness(found, fake_run.CONFIG, files)
+    assert [point.arm for point in points] == ["mix_loss", "synthetic_only"]
+    with figures.style():
+        assert "fewer than two" in plot_arms.draw_usefulness(found, points).texts[0].get_text()
+    broken = run.path("repeat0/broken.csv")
+    broken.write_text("scope,measure\n")
+    with pytest.raises(UserError, match=r"broken.csv has no column 'contender': delete it"):
+        curves.usefulness(found, fake_run.CONFIG, [("balanced", broken)])
 
 
 def test_groups_put_the_primary_arm_first_and_controls_last(found: results.Results) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import report
-from workflow_scripts.lib import evidence, judging, page, results, verdicts
+from workflow_scripts.lib import evidence, failures, judging, page, results, verdicts
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -118,7 +118,7 @@ def test_nothing_is_asked_of_the_network(text: str) -> None:
 def test_pictures_have_words_and_names_are_unique(text: str) -> None:
     reader = Reader(text)
     svgs = [attrs for tag, attrs in reader.tags if tag == "svg"]
-    assert len(svgs) == 10 + 2 * len(fake_run.PLANS)
+    assert len(svgs) == 11 + 2 * len(fake_run.PLANS)
     assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 30 for attrs in svgs)
     assert all(attrs.get("alt") for tag, attrs in reader.tags if tag == "img")
     ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
@@ -218,6 +218,70 @@ def test_a_leak_is_not_called_clean(run: FakeRun) -> None:
         fake_run.write_report(run)
     assert '<p class="note bad">1 check LEAK, 12 checks clean.' in " ".join(leaky.split())
     assert 'class="alarm"' in leaky
+
+
+def test_fidelity_stands_against_usefulness(run: FakeRun, text: str) -> None:
+    words = " ".join(" ".join(Reader(text).words).split())
+    assert words.index("Fidelity against usefulness") > words.index("How good are the generated images")
+    with run.path("tables/usefulness.csv").open() as handle:
+        rows = {row["arm"]: row for row in csv.DictReader(handle)}
+    # Controls learn from no generated image.
+    assert set(rows) == {"pool", "mix_loss", "synthetic_only"}
+    found = results.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
+    assert float(rows["mix_loss"]["difference_low"]) == pytest.approx(found.difference("mix_loss").low)
+    assert (rows["pool"]["plan"], float(rows["pool"]["frechet"])) == ("as_train", 0.5), "mean of folds"
+    assert float(rows["pool"]["frechet_real"]) == 1.5
+    # No two arms here differ in their ratio: no section, and no link to one.
+    assert "Ratio and guidance" not in words and 'href="#sweeps"' not in text
+
+
+def test_failures_are_told_and_none_is_hidden(run: FakeRun, text: str) -> None:
+    words = " ".join(" ".join(Reader(text).words).split())
+    assert "2 jobs left a log. Failed at least once: 1. Without a known end at least once: none." in words
+    with run.path("tables/failures.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["job"], row["started"], row["failed"], row["finished"]) for row in rows] == [
+        ("train_ddpm/repeat0_fold0_unet", "2", "1", "1")
+    ]
+    assert rows[0]["said"] == "ValueError: <b>odd</b>"
+    assert "<b>odd" not in text
+
+
+DAY = fake_run.DAY
+
+
+@pytest.mark.parametrize(
+    ("lines", "counts", "said"),
+    [
+        (["INFO x, process 1", "INFO done in 3.1 s"], (1, 0, 0, 1), ""),
+        (["INFO x, process 1", "INFO train 5/9", "INFO x, process 2", "INFO done in 3.1 s"], (2, 0, 1, 1), ""),
+        (["INFO x, process 1", "ERROR no such file", "INFO x, process 1", "ERROR no such file"], (2, 2, 0, 0),
+         "no such file (2 times)"),
+        (["INFO x, process 1", "WARNING the memory does not suffice for sampling: going on with 8 images at a time",
+          "WARNING 3 of 900 steps were skipped: their gradient was no number", "WARNING else", "INFO done in 1.0 s"],
+         (1, 0, 0, 1), "the memory does not suffice for sampling: going on with 8 images at a time; 3 of 900 steps "
+         "were skipped: their gradient was no number"),
+        # Another process of the same job tells how it failed and nothing else.
+        (["ERROR broken"], (1, 1, 0, 0), "broken"),
+        ([], (0, 0, 0, 0), ""),
+    ],
+)  # fmt: skip
+def test_attempts_of_a_job(lines: list[str], counts: tuple[int, ...], said: str, tmp_path: Path) -> None:
+    (tmp_path / "x.log").write_text("".join(f"{DAY} {line}\n" for line in lines))
+    job = failures.jobs(tmp_path)[0]
+    assert (len(job.attempts), job.failed, job.cut_short, job.finished) == counts
+    rows = failures.table([job]).rows
+    assert bool(rows) == bool(said or job.cut_short)
+    assert not rows or rows[0]["said"] == said
+
+
+def test_the_page_does_not_call_itself_cut_short(tmp_path: Path) -> None:
+    own = tmp_path / "report" / "report.log"
+    own.parent.mkdir()
+    own.write_text(f"{DAY} INFO report, process 4\n")
+    assert failures.jobs(tmp_path, tmp_path)[0].cut_short == 1
+    assert failures.jobs(tmp_path, own)[0].cut_short == 0
+    assert failures.sentence([]).startswith("No log of a job was found")
 
 
 def test_heavy_panels_become_links(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ RULES_AFTER = {
     "train_ddpm": {"sample_ddpm", "plot_training", "certify_leaks"},
     "sample_ddpm": {"train_classifier", "assess_synthetic", "plot_images", "certify_leaks"},
     "train_judge": {"assess_synthetic"},
-    "assess_synthetic": {"plot_images", "report"},
+    "assess_synthetic": {"plot_images", "plot_arms", "report"},
     # Arms do not need what was declared: a change of the analysis trains nothing again.
     "declare_analysis": {"aggregate_metrics"},
     "train_classifier": {"aggregate_metrics", "assess_synthetic", "certify_leaks", "plot_training", "report"},

@@ -11,8 +11,8 @@ Example:
         --assessed as_train/0/0=as_train.assess.json --panels as_train/0/0=figures/images_as_train.svg \\
         --closest as_train/0/0=figures/closest_as_train.svg \\
         --figures forest=arms_forest.svg classes=arms_classes.svg gap=arms_gap.svg worth=arms_worth.svg \\
-        generators=... data_classes=... \\
-        --intensity intensity.csv --left-out left_out.csv --benchmarks benchmarks \\
+        usefulness=... sweeps=... generators=... data_classes=... \\
+        --intensity intensity.csv --left-out left_out.csv --benchmarks benchmarks --logs logs \\
         --cost cost.json \\
         --template workflow_scripts/lib/report.html --out report.html --tables tables \\
         --settings '{"report": {"title": "Demo", ...}, "config": {...}}'
@@ -29,10 +29,13 @@ from typing import Any
 from workflow_scripts.lib import (
     arms,
     cost_page,
+    curves,
     data_page,
     error_rate,
     evidence,
+    failures,
     fidelity_page,
+    flags,
     forensics_page,
     lockbox,
     page,
@@ -47,7 +50,7 @@ from workflow_scripts.lib.page import Table
 from workflow_scripts.lib.results import METRIC_NAMES, Results
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ("forest", "classes", "gap", "worth", "generators", "classifiers")
+FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "generators", "classifiers")
 FIGURES += ("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples")
 PANEL_BYTES = 8 * 2**20
 
@@ -75,6 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--left-out", type=Path, help="what was left out of the images, and why (CSV)")
     p.add_argument("--forensics", type=Path, help="forensics.json of the replay, if it was made; beside it the rest")
     p.add_argument("--benchmarks", type=Path, required=True, help="folder of the run times that Snakemake measured")
+    p.add_argument("--logs", type=Path, help="folder of the logs that the stages left")
     p.add_argument("--cost", type=Path, help="what the run was predicted to cost (JSON)")
     p.add_argument("--template", type=Path, required=True, help="the page to fill in")
     p.add_argument("--out", type=Path, required=True, help="page to write")
@@ -90,15 +94,21 @@ def report(args: argparse.Namespace) -> None:
     data, data_tables = data_page.describe(shown, config, args.intensity, args.left_out)
     certificate, statuses = evidence.leaks(args.leaks)
     foreseen = cost_page.read(args.cost, args.benchmarks)
+    swept = curves.sweeps(found, config)
+    points = curves.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
+    failed, jobs_said = of_failures(args)
     tables = {
         "verdicts": evidence.verdicts(found),
         "scores": evidence.scores(found),
-        "costs": evidence.costs(found),
+        "costs": evidence.costs(found, config),
         "classes": evidence.by_class(found),
         **({"worth": evidence.worth(found)} if "worth" in found.facts else {}),
         **data_tables,
+        **({"sweeps": curves.sweeps_table(found, swept)} if swept else {}),
+        **({"usefulness": curves.usefulness_table(found, points)} if points else {}),
         "spread": spread_page.spread(found),
         "leaks": certificate,
+        **({"failures": failed} if failed.rows else {}),
         "run_times": evidence.run_times(args.benchmarks),
         **foreseen.tables,
         "versions": evidence.versions(ROOT),
@@ -112,7 +122,9 @@ def report(args: argparse.Namespace) -> None:
     if replayed:
         tables |= replayed["tables"]
         replayed["figure"] = _figure(replayed["figure"], "forensics", forensics_page.ALT, args.out)
-    assessed = fidelity_page.plans(*(of_plans(args, name) for name in ("assess", "fidelity", "assessed")), config)
+    assessed = fidelity_page.plans(
+        *(flags.of_plans(getattr(args, name), f"--{name}") for name in ("assess", "fidelity", "assessed")), config
+    )
     every: list[Table] = [*tables.values(), *(table for plan in assessed for table in plan["tables"].values())]
     page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
     context = {
@@ -124,9 +136,13 @@ def report(args: argparse.Namespace) -> None:
         "lockbox": locked,
         "verdict": verdicts.kind_of(found.difference(found.primary).verdict) if found.difference(found.primary) else "",
         "facts": key_facts(found, data, statuses),
-        "figures": drawn(_pairs(args.figures, "--figures"), found, args.out),
-        "panels": panels(_pairs(args.panels, "--panels"), args.out, PANEL_ALT),
-        "closest": {shown["plan"]: shown for shown in panels(_pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)},
+        "figures": drawn(flags.pairs(args.figures, "--figures"), found, args.out),
+        "useful": curves.enough(points),
+        "failures": jobs_said,
+        "panels": panels(flags.pairs(args.panels, "--panels"), args.out, PANEL_ALT),
+        "closest": {
+            shown["plan"]: shown for shown in panels(flags.pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)
+        },
         "tables": tables,
         "fidelity": assessed,
         "foreseen": foreseen.sentence,
@@ -151,26 +167,10 @@ def report(args: argparse.Namespace) -> None:
     stage.log.info("%s, %.1f MB", args.out, args.out.stat().st_size / 2**20)
 
 
-def _pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
-    out = []
-    for text in texts:
-        name, sign, path = text.partition("=")
-        if not sign or not path:
-            raise stage.UserError(f"{flag} {text!r} must be a name and a path, such as name=path")
-        out.append((name, Path(path)))
-    return out
-
-
-def of_plans(args: argparse.Namespace, flag: str) -> list[tuple[str, Path]]:
-    """The files of a flag that takes one of every fold, with their plans."""
-    return [(_place(where)[0], path) for where, path in _pairs(getattr(args, flag), f"--{flag}")]
-
-
-def _place(where: str) -> list[str]:
-    parts = where.rsplit("/", 2)
-    if len(parts) != 3:
-        raise stage.UserError(f"{where!r} must read plan/repeat/fold")
-    return parts
+def of_failures(args: argparse.Namespace) -> tuple[Table, str]:
+    """The jobs that failed or were cut short, as a table, and how many they were."""
+    found = failures.jobs(args.logs, args.log) if args.logs else []
+    return failures.table(found), failures.sentence(found)
 
 
 def opening(found: Results, unit: str) -> verdicts.Opening:
@@ -229,6 +229,10 @@ ALTS = {
     "gap": "Validation and test score of each arm; the same numbers stand in the table of scores.",
     "worth": "Learning curve: score by number of real training images, and where the other arms stand on it; the same "
     "numbers stand in a table.",
+    "usefulness": "Difference of every arm to the baseline by the fidelity of the synthetic set that it learned from, "
+    "with intervals; the same numbers stand in a table.",
+    "sweeps": "Difference of arms to the baseline, and of their controls, by the one setting in which they differ; "
+    "with intervals; the same numbers stand in a table.",
     "generators": "Training loss of the generators by optimiser step.",
     "classifiers": "Training loss and validation scores of the classifiers by optimiser step.",
     "data_classes": "Images and groups of every class; the same numbers stand in the table of classes.",
@@ -277,7 +281,7 @@ def panels(paths: list[tuple[str, Path]], out: Path, words: str) -> list[dict[st
     plans: dict[str, dict[str, Any]] = {}
     used = 0
     for index, (where, path) in enumerate(paths):
-        plan, repeat, fold = _place(where)
+        plan, repeat, fold = flags.place(where)
         title = f"repeat {repeat}, fold {fold}"
         if plan not in plans:
             alt = words.format(plan=plan, title=title)

@@ -141,6 +141,10 @@ BACKBONES = {
     "swin_b": Backbone(False, 32, 4),
 }
 
+# Backbones that there are weights of, and what `weights` says to have those of ImageNet fetched.
+PUBLISHED = tuple(name for name, backbone in BACKBONES.items() if backbone.published)
+IMAGENET = "imagenet"
+
 LOSSES = ("bce", "focal", "asymmetric", "class_balanced", "reweighted", "arcface")
 # Losses that are defined for labels 0 and 1 alone.
 HARD_LOSSES = ("arcface",)
@@ -235,8 +239,10 @@ def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
         return f"backbone {name!r} needs images whose size is a multiple of {backbone.multiple} px, not {size}"
     if weights and not backbone.published:
         return f"weights are given, but nobody has published any of the backbone {name!r}; take a resnet, vit or swin"
-    if weights and not os.path.isfile(weights_path(weights)):  # noqa: PTH113
-        return f"weights = {weights!r}: there is no such file"
+    if weights and weights != IMAGENET and not os.path.isfile(weights_path(weights)):  # noqa: PTH113
+        fetched = weights_path(weights).name == published_path("", name)
+        again = "; have it fetched again by --forcerun fetch_weights" if fetched else ""
+        return f"weights = {weights!r}: there is no such file{again}"
     if settings.get("frozen") and not weights:
         return "frozen: a network that is not trained needs weights to start from; give the file in weights"
     return None
@@ -315,6 +321,11 @@ def unequal(trained: dict[str, dict[str, Any]], strategies: list[dict[str, Any]]
 def pretraining_steps(settings: dict[str, Any]) -> int:
     """Steps that `pretrain_finetune` spends on the second source before it turns to real images."""
     return round(settings["pretrain"] * settings["steps"])
+
+
+def published_path(folder: str, backbone: str) -> str:
+    """Where fetch_weights puts the weights of a backbone, as `weights` may name it."""
+    return os.path.join(folder, f"{backbone}-imagenet1k_v1.pth")  # noqa: PTH118
 
 
 def weights_path(weights: str) -> Path:

@@ -318,9 +318,9 @@ class Counter:
         trained = len(self.config["strategies"]) * len(self.places)
         data = self._job("plot_data", "plot_data", [Work("plot_data", IMAGES, self.facts.images)], folds)
         curves = self._job("plot_training", "plot_training", [Work("plot_training", "arms", trained)], arms_done)
-        forest = self._job(
-            "plot_arms", "plot_arms", [Work("plot_arms", JOBS, 1)], ["aggregate_metrics/aggregate_metrics"]
-        )
+        assessed = [f"assess_synthetic/repeat{r}_fold{f}_{plan['name']}" for r, f in self.places for plan in self.plans]
+        after = ["aggregate_metrics/aggregate_metrics", *assessed]
+        forest = self._job("plot_arms", "plot_arms", [Work("plot_arms", JOBS, 1)], after)
         panels = [f"plot_images/repeat{r}_fold{f}_{plan['name']}" for r, f in self.places for plan in self.plans]
         before = [data.key, curves.key, forest.key, "certify_leaks/certify_leaks", "predict_cost/predict_cost", *panels]
         return [data, curves, forest, self._job("report", "report", [Work("report", JOBS, 1)], before)]

@@ -44,7 +44,12 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
         f"upper limit {_percent(worst['upper'])})."
     )
     if most < 2:
-        text += " One repeat cannot tell the luck of training from an effect: three repeats can."
+        text += " One repeat cannot tell the luck of training from an effect; three repeats can."
+        trained = [row["share"] for row in rows if row.get("world") == "trained"]
+        if trained:
+            text += (
+                f" Among copies of one arm that were really trained, on simulated cells, it was {_percent(trained[0])}."
+            )
     if record["code"] != digest:
         text += " That was measured with an earlier version of its code."
     return text

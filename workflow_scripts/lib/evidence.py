@@ -79,15 +79,20 @@ def scores(found: Results) -> Table:
     )
 
 
-def costs(found: Results) -> Table:
-    """What every arm cost, as far as it wrote that down."""
+def costs(found: Results, config: dict[str, Any]) -> Table:
+    """What every arm started from and what it cost, as far as it wrote that down."""
+    common = config.get("train_classifier", {}).get("weights")
+    given = {arm["name"]: arm.get("weights", common) for arm in config.get("strategies", [])}
+    # The whole path stands among the settings.
+    starts = {arm: Path(weights).name if weights else "scratch" for arm, weights in given.items()}
     rows = []
     for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
         facts = found.facts.get("arms", {}).get(arm, {})
         numbers = facts.get("numbers", {}) | {"trials": facts.get("trials")}
-        rows.append({"arm": arm, "method": facts.get("method")} | {k: numbers.get(k) for k in COSTS})
+        row = {"arm": arm, "method": facts.get("method"), "start": starts.get(arm)}
+        rows.append(row | {k: numbers.get(k) for k in COSTS})
     known = [name for name in COSTS if any(row[name] is not None for row in rows)]
-    columns = [Column("arm", "arm", "name"), Column("method", "method")]
+    columns = [Column("arm", "arm", "name"), Column("method", "method"), Column("start", "starts from")]
     columns += [Column(name, *COSTS[name]) for name in known]
     return Table("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
 

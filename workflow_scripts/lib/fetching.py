@@ -41,7 +41,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 class Kind:
     """How a file of a kind is told: what servers call it, and how it begins and ends."""
 
-    types: tuple[str, ...]
+    types: tuple[str, ...]  # none: any
     begins: tuple[bytes, ...]
     ends: bytes = b""  # within its last bytes; looked for where the server did not say how long it is
 
@@ -53,6 +53,8 @@ KINDS = {
     "zip": ZIP,
     # A table may come packed.
     "csv": Kind(("text/csv", "text/plain", "application/csv", "application/vnd.ms-excel", *ZIP.types), ()),
+    # Files of torch, today's and those of old; servers call them all sorts of things.
+    "pth": Kind((), (*ZIP.begins, b"\x80\x02")),
 }
 
 
@@ -378,7 +380,8 @@ def _goes_on(response: http.client.HTTPResponse, have: int, known: dict[str, Any
 
 def _check_answer(response: http.client.HTTPResponse, item: Item, total: int) -> None:
     kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
-    if kind and kind not in KINDS[item.kind].types:
+    known = KINDS[item.kind].types
+    if kind and known and kind not in known:
         raise Refused(f"is {kind[:60]} and not {item.kind}")
     if total > item.limit:
         raise Refused(f"has {total / 1e6:.1f} MB, more than {item.limit / 1e6:g} MB")

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, relevance
 
 from workflow_scripts.lib import arms, generators, label_maps, manifest, replay, sources
+from workflow_scripts.lib.addresses import Refused, check_url
 
 Config = dict[str, Any]
 SIMULATED_CHANNELS = ("red", "green", "blue", "yellow")
@@ -45,6 +46,7 @@ def check(config: Config, schema: Path) -> Config:
     _check_plans(config)
     _check_encoder(config["assess_synthetic"]["encoder"])
     _check_compute(config)
+    _check_published(config["fetch_weights"])
     config = config | {"strategies": [_check_strategy(entry, config) for entry in config["strategies"]]}
     _check_paths(config)
     problem = arms.analysis_problem(config["analysis"], config["strategies"], config["train_classifier"])
@@ -250,7 +252,7 @@ def _check_paths(config: Config) -> None:
     if data["source"] == "simulated":
         paths = {}
     paths |= {f"write_submission.{key}": submitted[key] for key in ("images", "sample")}
-    paths |= {"fetch_images.folder": config["fetch_images"]["folder"]}
+    paths |= {f"{section}.folder": config[section]["folder"] for section in ("fetch_images", "fetch_weights")}
     paths |= {"assess_synthetic.encoder.weights": encoder["weights"] if isinstance(encoder, dict) else None}
     named = [("train_classifier", config["train_classifier"])]
     named += [(f"strategies ({entry['name']})", entry) for entry in config["strategies"]]
@@ -380,6 +382,13 @@ def _check_encoder(encoder: Config | str) -> None:
         raise ConfigError(f"assess_synthetic.encoder.weights = {_short(encoder['weights'])}: there is no such file")
 
 
+def _check_published(section: Config) -> None:
+    try:
+        check_url(section["url"] or "https://localhost")
+    except Refused as error:
+        raise ConfigError(f"fetch_weights.url = {_short(section['url'])}: {error}") from None
+
+
 def _check_strategy(entry: Config, config: Config) -> Config:
     where = f"strategies ({entry['name']})"
     method = arms.METHODS.get(entry["method"])
@@ -401,4 +410,8 @@ def _check_strategy(entry: Config, config: Config) -> Config:
     problem = arms.problem(entry, config["train_classifier"], images["channels"], images["size"])
     if problem:
         raise ConfigError(f"{where}: {problem}")
+    own = arms.effective(entry, config["train_classifier"])
+    if own["weights"] == arms.IMAGENET:
+        # From here on a file like any other, which a rule brings.
+        return entry | {"weights": arms.published_path(config["fetch_weights"]["folder"], own["backbone"])}
     return entry

@@ -1,0 +1,129 @@
+"""fetch_weights: the ImageNet weights that torchvision publishes for a backbone, fetched once for all runs.
+
+Address and checksum come from torchvision itself: the name of the file ends in the first eight digits of its SHA-256.
+A file with another checksum is deleted and never takes its place. Under --folder:
+
+    {backbone}-imagenet1k_v1.pth   the weights
+    checksums.csv                  size and sha256 of every file, compared whenever the stage runs
+    partial/, received/            what an interruption left, to go on from; what is not checked yet
+
+Where no server can be reached, put the file there by hand: it is checked and kept. As output: --record, its line of
+checksums.csv.
+
+Example:
+    python -m workflow_scripts.fetch_weights --backbone resnet18 --folder data/weights --record resnet18.csv \\
+        --settings '{"url": null, "sha256": {}, "file_mb": 500, "timeout": 30, ...}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from workflow_scripts.lib import arms, download_store, fetching, files, stage, vision
+from workflow_scripts.lib.addresses import Refused
+from workflow_scripts.lib.download_store import Store
+from workflow_scripts.lib.fetching import Fetcher, Item, Policy
+
+MB, GB = 1e6, 1e9
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    out = stage.parser(__doc__)
+    out.add_argument("--backbone", choices=sorted(arms.PUBLISHED), required=True, help="whose weights")
+    out.add_argument("--folder", type=Path, required=True, help="folder of all published weights, kept between runs")
+    out.add_argument("--record", type=Path, required=True, help="table with the checksum to write")
+    return out.parse_args(argv)
+
+
+def published(backbone: str) -> str:
+    """Where torchvision says that the weights lie."""
+    return str(vision.models.get_model_weights(backbone)["IMAGENET1K_V1"].url)
+
+
+def fetch_weights(backbone: str, folder: Path, record: Path, settings: dict[str, Any]) -> None:
+    """Fetch the file unless it is there, compare it with its checksum, and record it."""
+    address = published(backbone)
+    file = Path(urlsplit(address).path).name
+    expected = settings["sha256"].get(backbone) or digits_in(file)
+    if settings["url"]:
+        address = f"{settings['url'].rstrip('/')}/{file}"
+    name = arms.published_path("", backbone)
+
+    def waiting(holder: str) -> None:
+        stage.log.info("waiting for process %s, which fetches into %s", holder, folder)
+
+    with files.lock(folder, waiting), Store(folder) as store:
+        sha256 = store.digest(name)
+        if sha256 is not None and not sha256.startswith(expected):
+            stage.log.warning("%s is not the published file (sha256 %s): fetching it again", folder / name, sha256)
+            sha256 = None
+        if sha256 is None:
+            sha256 = _fetched(folder, name, address, expected, settings)
+        store.add(name, sha256)
+        with files.atomic(record) as part, part.open("w", encoding="utf-8", newline="") as out:
+            download_store.write(out, {name: store.records[name]})
+    stage.log.info("%s is %s (sha256 %s)", folder / name, file, sha256)
+
+
+def digits_in(file: str) -> str:
+    """The first digits of the SHA-256 that the name of a published file ends in."""
+    found = re.search(r"-([0-9a-f]{8,64})\.pth$", file)
+    if not found:
+        raise stage.UserError(
+            f"this torchvision publishes {file!r}, whose name holds no checksum: give it in fetch_weights.sha256"
+        )
+    return found[1]
+
+
+def _fetched(folder: Path, name: str, address: str, expected: str, settings: dict[str, Any]) -> str:
+    """Fetch a file to its place by way of another, which it leaves only with the right checksum; returns that."""
+    policy = Policy(**{key: settings[key] for key in Policy.__dataclass_fields__})
+    fetcher = Fetcher(folder, policy, int(settings["total_gb"] * GB))
+    item = Item(f"received/{name}", address, "pth", int(settings["file_mb"] * MB))
+    stage.log.info("fetching %s", address)
+    with stage.Progress(f"MB of {name}", 1) as bar:
+
+        def told(size: int, total: int) -> None:
+            bar.total = max(1, round((total or size) / MB))
+            bar.update(round(size / MB))
+
+        fetcher.told = told
+        try:
+            sha256 = fetcher.fetch(item)
+        except Refused as error:
+            raise stage.UserError(
+                f"{address} cannot be fetched: {error}. Run again later, name a mirror in fetch_weights.url, or put "
+                f"the file at {folder / name}"
+            ) from None
+        except fetching.Stopped:
+            raise stage.UserError(
+                f"{address} has cost more than fetch_images.total_gb = {settings['total_gb']:g} already: the server "
+                "breaks off again and again; name a mirror in fetch_weights.url"
+            ) from None
+    received = folder / item.name
+    if not sha256.startswith(expected):
+        received.unlink()
+        raise stage.UserError(
+            f"{address} is another file than the published one: its SHA-256 is {sha256}, which should begin with "
+            f"{expected}. It was deleted; name another mirror in fetch_weights.url, or give weights a file of your own"
+        )
+    received.replace(folder / name)
+    return sha256
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    args = parse_args(argv)
+    return stage.run(
+        "fetch_weights", args, lambda: fetch_weights(args.backbone, args.folder, args.record, args.settings)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
