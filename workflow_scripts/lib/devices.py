@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from workflow_scripts.lib.files import private_folder
 from workflow_scripts.lib.stage import UserError, log
 
 # The GPUs of this machine that jobs may choose among, separated by commas, as CUDA_VISIBLE_DEVICES numbers or names
@@ -61,9 +62,7 @@ def take_several(count: int) -> list[str]:
 
 def _folder() -> Path:
     # One for all runs of a person on a machine, so that two runs side by side do not take the same GPU.
-    out = Path(tempfile.gettempdir()) / f"mixloc-devices-{os.getuid()}"
-    out.mkdir(mode=0o700, exist_ok=True)
-    return out
+    return private_folder(Path(tempfile.gettempdir()) / f"mixloc-devices-{os.getuid()}")
 
 
 def _try(path: Path) -> int | None:
