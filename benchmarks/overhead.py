@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from workflow_scripts.lib import cost, machine, rates
+from workflow_scripts.lib import machine, rates, scheduling
 from workflow_scripts.lib.cost import Job
 from workflow_scripts.lib.files import write_json
 
@@ -65,8 +65,8 @@ def span(folder: Path) -> float:
 
 def shown(jobs: list[Job], seconds: dict[str, float], core: dict[str, float], wall: float, cores: int) -> float:
     """Print the figures; the ratio."""
-    path, spread = cost.critical_path(jobs, seconds), sum(core.values()) / cores
-    best = cost.schedule(jobs, seconds, cores, 0)
+    path, spread = scheduling.critical_path(jobs, seconds), sum(core.values()) / cores
+    best = scheduling.schedule(jobs, seconds, cores, 0)
     ratio = wall / max(path, spread)
     print(f"{len(jobs)} jobs on {cores} cores of {machine.described()}")
     print(f"wall-clock                      {wall:8.1f} s")

@@ -16,7 +16,7 @@ from snakemake.utils import update_config
 from benchmarks import overhead
 from tests.workflow import Checkout
 from workflow_scripts import predict_cost
-from workflow_scripts.lib import cost, cost_page, diffusion, flops, page, rates, settings, stage
+from workflow_scripts.lib import cost, cost_page, diffusion, flops, page, rates, scheduling, settings, stage
 from workflow_scripts.lib.cost import Facts, Job, Network, Work
 from workflow_scripts.lib.diffusion import Condition, Guidance
 
@@ -213,17 +213,17 @@ def chain(*links: tuple[str, float, list[str]], threads: int = 1) -> tuple[list[
 
 def test_wall_clock_is_played_through():
     jobs, seconds = chain(("a", 4, []), ("b", 3, []), ("c", 5, ["a"]), ("d", 1, ["b", "c"]), ("e", 2, []))
-    assert cost.schedule(jobs, seconds, 1, 0) == 15
+    assert scheduling.schedule(jobs, seconds, 1, 0) == 15
     # b and e beside a; c waits for a; d waits for c.
-    assert cost.schedule(jobs, seconds, 2, 0) == 10
-    assert cost.schedule(jobs, seconds, 9, 0) == cost.critical_path(jobs, seconds) == 10
+    assert scheduling.schedule(jobs, seconds, 2, 0) == 10
+    assert scheduling.schedule(jobs, seconds, 9, 0) == scheduling.critical_path(jobs, seconds) == 10
     wide, both = chain(("a", 4, []), ("b", 3, []), threads=2)
-    assert cost.schedule(wide, both, 2, 0) == cost.schedule(wide, both, 3, 0) == 7
-    assert cost.schedule(wide, both, 4, 0) == cost.schedule(wide, both, 1, 0) - 3 == 4
+    assert scheduling.schedule(wide, both, 2, 0) == scheduling.schedule(wide, both, 3, 0) == 7
+    assert scheduling.schedule(wide, both, 4, 0) == scheduling.schedule(wide, both, 1, 0) - 3 == 4
     # Stages of the GPU take one each, however many cores there are.
     jobs = [Job("train_ddpm", name, []) for name in "abc"]
     seconds = {job.key: 2.0 for job in jobs}
-    assert [cost.schedule(jobs, seconds, 8, gpus) for gpus in (0, 1, 2)] == [2, 6, 4]
+    assert [scheduling.schedule(jobs, seconds, 8, gpus) for gpus in (0, 1, 2)] == [2, 6, 4]
 
 
 # Rates -------------------------------------------------------------------------------------------------------------

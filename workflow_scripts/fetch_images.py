@@ -336,21 +336,12 @@ def _archived(session: Session, part: str, entries: list[Entry]) -> None:
 
 def _fetch_large(session: Session, item: Item) -> None:
     """Fetch one file that everything else waits for, and tell how far it is."""
-    fetcher, name = session.fetcher, Path(item.name).name
+    name = Path(item.name).name
     stage.log.info("fetching %s", name)
-    with stage.Progress(f"MB of {name}", 1) as bar:
-
-        def told(size: int, total: int) -> None:
-            bar.total = max(1, round((total or size) / MB))
-            bar.update(round(size / MB))
-
-        fetcher.told = told
-        try:
-            fetcher.fetch(item)
-        except Refused as error:
-            raise stage.UserError(f"{name}: {kaggle_api.explained(str(error), session.source)}") from None
-        finally:
-            fetcher.told = None
+    try:
+        session.fetcher.fetch_shown(item)
+    except Refused as error:
+        raise stage.UserError(f"{name}: {kaggle_api.explained(str(error), session.source)}") from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -87,25 +87,18 @@ def _fetched(folder: Path, name: str, address: str, expected: str, settings: dic
     fetcher = Fetcher(folder, policy, int(settings["total_gb"] * GB))
     item = Item(f"received/{name}", address, "pth", int(settings["file_mb"] * MB))
     stage.log.info("fetching %s", address)
-    with stage.Progress(f"MB of {name}", 1) as bar:
-
-        def told(size: int, total: int) -> None:
-            bar.total = max(1, round((total or size) / MB))
-            bar.update(round(size / MB))
-
-        fetcher.told = told
-        try:
-            sha256 = fetcher.fetch(item)
-        except Refused as error:
-            raise stage.UserError(
-                f"{address} cannot be fetched: {error}. Run again later, name a mirror in fetch_weights.url, or put "
-                f"the file at {folder / name}"
-            ) from None
-        except fetching.Stopped:
-            raise stage.UserError(
-                f"{address} has cost more than fetch_images.total_gb = {settings['total_gb']:g} already: the server "
-                "breaks off again and again; name a mirror in fetch_weights.url"
-            ) from None
+    try:
+        sha256 = fetcher.fetch_shown(item)
+    except Refused as error:
+        raise stage.UserError(
+            f"{address} cannot be fetched: {error}. Run again later, name a mirror in fetch_weights.url, or put "
+            f"the file at {folder / name}"
+        ) from None
+    except fetching.Stopped:
+        raise stage.UserError(
+            f"{address} has cost more than fetch_images.total_gb = {settings['total_gb']:g} already: the server "
+            "breaks off again and again; name a mirror in fetch_weights.url"
+        ) from None
     received = folder / item.name
     if not sha256.startswith(expected):
         received.unlink()

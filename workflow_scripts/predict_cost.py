@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.lib import cost, flops, label_maps, machine, rates, sources, stage
+from workflow_scripts.lib import cost, flops, label_maps, machine, rates, scheduling, sources, stage
 from workflow_scripts.lib.cost import Facts, Job
 from workflow_scripts.lib.files import write_json
 from workflow_scripts.lib.rates import Estimate, Measured
@@ -149,8 +149,8 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts:
         "core_hours": hours["core"],
         "gpu_hours": hours["gpu"],
         "unknown": sorted(row["stage"] for row in stages.values() if row["unknown"]),
-        "wall_clock": [cost.schedule(jobs, by_job, cores, gpus) for by_job in seconds],
-        "critical_path": [cost.critical_path(jobs, by_job) for by_job in seconds],
+        "wall_clock": [scheduling.schedule(jobs, by_job, cores, gpus) for by_job in seconds],
+        "critical_path": [scheduling.critical_path(jobs, by_job) for by_job in seconds],
         "disk": disk(jobs, measured, facts),
         "memory": max(memory, default=None),
     }

@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, urljoin
 
 from workflow_scripts.lib.addresses import Refused, check_url, connect, hang_up, origin, retry_after
 from workflow_scripts.lib.files import private_folder
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.stage import Progress, UserError
 
 AGENT = "MixLoc (research workflow)"
 BLOCK = 1 << 16
@@ -153,6 +153,20 @@ class Fetcher:
     def full(self) -> bool:
         """Whether the limit on all bytes was reached."""
         return self._counted > self._most
+
+    def fetch_shown(self, item: Item) -> str:
+        """The same as `fetch`, with a bar of its bytes: for a file that everything else waits for."""
+        with Progress(f"MB of {Path(item.name).name}", 1) as bar:
+
+            def told(size: int, total: int) -> None:
+                bar.total = max(1, round((total or size) / 1e6))
+                bar.update(round(size / 1e6))
+
+            self.told = told
+            try:
+                return self.fetch(item)
+            finally:
+                self.told = None
 
     def fetch(self, item: Item) -> str:
         """Fetch one file to its place and return its sha256; Refused says why it cannot be had."""
