@@ -90,6 +90,20 @@ def test_only_arms_that_are_no_controls_can_lack_one():
     assert told([*STRATEGIES, alone]) == ["No control is declared for: alone."]
 
 
+def test_the_order_of_testing_is_told():
+    def row(against, low, high, standing, family="primary"):
+        return {"against": against, "low": low, "high": high, "standing": standing, "family": family}
+
+    first = {("mix", "baseline"): row("real_only", 0.1, 0.2, "confirmed")}
+    control = {("mix", "control"): row("mix_real", -0.1, 0.2, "confirmed")}
+    other = {("pool", "baseline"): row("real_only", 0.1, 0.2, "exploratory")}
+    outside = {("late", "baseline"): row("real_only", None, None, "exploratory", "outside")}
+    assert answer.order(ANALYSIS, first | outside).endswith("mix beside real_only.")
+    told = answer.order(ANALYSIS, first | control | other | outside)
+    assert "mix beside real_only, then beside mix_real" in told
+    assert "(1)" in told and "no difference to mix_real was shown" in told and told.endswith("is exploratory.")
+
+
 def test_gap_is_validation_minus_test(judged):
     rows = tables(judged)["metrics"].query(
         "strategy == 'mix' and level == 'image' and repeat == 'mean' and metric == 'map'"
@@ -113,7 +127,12 @@ def test_answer_verdicts_and_what_is_not_judged(judged):
     assert not rows.training_luck.any() and any("One repeat" in note for note in analysis["notes"])
     assert set(rows[rows.family == "exploratory"]["class"]) == set(CLASSES[:3])
     assert rows[rows.family == "exploratory"]["q"].notna().all()
-    assert (rows[rows.family == "primary"].high >= rows[rows.family == "primary"].high_single).all()
+    declared = rows[rows.family == "primary"].set_index(["strategy", "relation"])
+    # The primary arm is tested first, by itself; it showed a difference to both, so what stands behind it is confirmed.
+    first = declared.loc["mix"]
+    assert (first.high == first.high_single).all() and (declared.high >= declared.high_single).all()
+    assert (declared.standing == "confirmed").all() and "are confirmed" in analysis["order"]
+    assert (rows[rows.family != "primary"].standing == "exploratory").all()
     assert len(analysis["cross_check"]) == 3 and analysis["cross_check"][0]["folds"] == 2
     assert list(rows.columns) == aggregate_metrics.COMPARISON_COLUMNS
 

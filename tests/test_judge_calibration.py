@@ -39,22 +39,31 @@ def many():
     return trial(judge_calibration.fresh(SMALL, MANY), 1)
 
 
+@pytest.fixture(scope="module")
+def opened():
+    """The same, but for the primary arm, which gains so much that the others are always tested."""
+    return trial(judge_calibration.fresh(SMALL, MANY, judge_calibration.FOUND_ALWAYS), 1)
+
+
 def rows_of(judged, metric):
     return [judge_calibration.rows_of(summaries, DRAWS, number)[metric] for number, summaries in enumerate(judged)]
 
 
-def wrong(judged, metric):
-    return judge_calibration.counted(rows_of(judged, metric))["wrong"]
+def wrong(judged, metric, better=""):
+    return judge_calibration.counted(rows_of(judged, metric), better)["wrong"]
 
 
 @pytest.mark.parametrize("metric", judge_calibration.METRICS)
-def test_the_judge_is_rarely_wrong_about_copies_of_the_baseline(lucky, many, metric):
+def test_the_judge_is_rarely_wrong_about_copies_of_the_baseline(lucky, many, opened, metric):
     assert wrong(lucky, metric) <= MOST
     assert wrong(many, metric) <= MOST
+    assert wrong(opened, metric, "mix") <= MOST
+    # The primary arm was found in all of them, or the others would not have been tested.
+    assert wrong(opened, metric) == REPETITIONS
 
 
 @pytest.mark.parametrize("metric", judge_calibration.METRICS)
-def test_a_judge_that_forgets_the_number_of_comparisons_is_told(many, metric, monkeypatch):
+def test_a_judge_that_forgets_the_number_of_comparisons_is_told(opened, metric, monkeypatch):
     honest = judging.intervals
 
     def alone(*args):
@@ -62,7 +71,16 @@ def test_a_judge_that_forgets_the_number_of_comparisons_is_told(many, metric, mo
         return replace(found, low=found.low_single, high=found.high_single)
 
     monkeypatch.setattr(judging, "intervals", alone)
-    assert wrong(many, metric) > MOST
+    assert wrong(opened, metric, "mix") > MOST
+
+
+@pytest.mark.parametrize("metric", judge_calibration.METRICS)
+def test_a_judge_that_forgets_the_order_of_testing_is_told(many, metric, monkeypatch):
+    monkeypatch.setattr(judging, "standing", lambda found, first: [judging.CONFIRMED] * len(found.se))
+    honest = wrong(many, metric)
+    monkeypatch.undo()
+    # The primary arm by itself, and the rest as a family: each is wrong in 5 %.
+    assert honest > wrong(many, metric)
 
 
 @pytest.mark.parametrize("metric", judge_calibration.METRICS)
@@ -79,11 +97,15 @@ def test_a_judge_that_forgets_the_luck_of_training_is_told(lucky, metric, monkey
 
 def test_what_the_judge_says_it_can_find_is_found(many):
     size = judge_calibration.counted(rows_of(many, "map"))["detectable"]
-    make = judge_calibration.fresh(SMALL, MANY, judge_calibration.gain_of(size, "map", 5, 30, SMALL))
-    found = judge_calibration.power(make, "map", 1, range(60), DRAWS, 5)
-    assert found["effect"] == pytest.approx(found["detectable"], rel=0.25)
-    # Fewer than 36 or more than 57 of 60 would be seen once in 300 times at a power of 80 %.
-    assert 36 <= found["found"] <= 57
+
+    def found(share):
+        gain = judge_calibration.gain_of(share * size, "map", 5, 30, SMALL)
+        return judge_calibration.power(judge_calibration.fresh(SMALL, MANY, gain), "map", 1, range(40), DRAWS, 5)
+
+    whole = found(1)
+    assert whole["effect"] == pytest.approx(whole["detectable"], rel=0.25)
+    # Fewer than 24 of 40 would be seen once in 500 times at a power of 80 %; of half the size a quarter is found.
+    assert whole["found"] >= 24 > 20 >= found(0.5)["found"]
 
 
 def test_detectable_effect_of_normal_draws():

@@ -62,6 +62,34 @@ def test_single_and_simultaneous_intervals_of_normal_draws():
     np.testing.assert_allclose(found.low, -found.high)
 
 
+def test_what_is_tested_first_has_an_interval_of_its_own_and_costs_the_others_nothing():
+    draws = np.random.default_rng(2).normal(0, 0.1, (4, 1, 2000))
+    plain, found = (judging.intervals(np.zeros((4, 1)), draws, 0.95, 1, first) for first in ((), (2, 0)))
+    rest = judging.intervals(np.zeros((2, 1)), draws[[1, 3]], 0.95, 1)
+    np.testing.assert_array_equal(found.high[[2, 0]], plain.high_single[[2, 0]])
+    np.testing.assert_allclose(found.high[[1, 3]], rest.high)
+    assert (found.high < plain.high).all()
+
+
+@pytest.mark.parametrize(
+    ("seen", "first", "confirmed"),
+    [
+        ([True, False, True, False], [0, 2], [True, True, True, True]),
+        ([True, True, False, True], [0, 2], [True, False, True, False]),  # the step that fails is still tested
+        ([False, True, True, True], [0, 2], [True, False, False, False]),
+        ([False, True, True, True], [0], [True, False, False, False]),
+        ([False, False, False, False], [], [True, True, True, True]),
+    ],
+)
+def test_a_step_counts_only_where_those_before_it_showed_a_difference(seen, first, confirmed):
+    draws = np.random.default_rng(2).normal(0, 0.1, (4, 1, 2000))
+    # A loss is a difference as well.
+    estimates = np.array([[sign * 1.0] if there else [0.0] for there, sign in zip(seen, (1, -1, -1, 1), strict=True)])
+    found = judging.intervals(estimates, draws, 0.95, 1, first)
+    expected = [judging.CONFIRMED if one else judging.EXPLORATORY for one in confirmed]
+    assert judging.standing(found, first) == expected
+
+
 def test_variance_between_repeats_widens_the_interval():
     rng = np.random.default_rng(3)
     draws = np.repeat(rng.normal(0, 0.01, (1, 1, 4000)), 4, axis=1)  # same groups, no luck of the models' own
@@ -139,7 +167,10 @@ def verdicts(seed, skills, metric="macro_f1", **more):
 @pytest.mark.parametrize("metric", ["macro_f1", "map"])
 def test_arms_of_equal_skill_are_rarely_told_apart(metric):
     false = [
-        any(row["verdict"].split(",")[0] in ("helps", "hurts") for row in verdicts(100 + seed, SAME, metric).values())
+        any(
+            row["verdict"].split(",")[0] in ("helps", "hurts") and row["standing"] == "confirmed"
+            for row in verdicts(100 + seed, SAME, metric).values()
+        )
         for seed in range(40)
     ]
     # At a true rate of 5 % more than 6 of 40 would be seen once in 150 times.

@@ -89,7 +89,7 @@ def swept(
     rows = [
         {"strategy": entry["name"], "against": "real_only", "relation": "baseline", "metric": "macro_f1"}
         | {"level": "image", "class": "", "difference": n / 100, "low": n / 100 - 0.02, "high": n / 100 + 0.02}
-        | {"low_single": np.nan, "high_single": np.nan, "verdict": "inconclusive"}
+        | {"low_single": np.nan, "high_single": np.nan, "verdict": "inconclusive", "standing": "confirmed"}
         for n, entry in enumerate(entries)
     ]
     controls = {entry["name"]: entry.get("control") for entry in entries}

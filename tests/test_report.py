@@ -305,7 +305,8 @@ def test_missing_answer_is_the_users_to_mend(run: FakeRun, capsys: pytest.Captur
 
 def answer(verdict: str, difference: float, low: float, high: float, **more: object) -> dict:
     """An answer as the judge writes it down."""
-    ends = {"difference": difference, "low": low, "high": high, "low_single": low, "high_single": high}
+    ends = {"difference": difference, "low": low, "high": high}
+    ends |= {"low_single": low + 0.001, "high_single": high - 0.001}
     beside = {"difference": 0.01, "low": -0.01, "high": 0.03, "low_single": 0.0, "high_single": 0.02, "verdict": ""}
     return {
         "arm": "pool", "baseline": "real_only", "control": "resample_real", "metric": "macro_f1", "level": "image",
@@ -385,6 +386,9 @@ def test_sentence_without_control_interval_or_repeats() -> None:
     assert "luck of training is not in these intervals" in verdicts.opening(alone, SIZES, 9).limits
     outside = answer("", 0.01, 0.0, 0.0) | {"low": None, "high": None}
     assert "(95 % interval" in verdicts.opening(outside, SIZES, 9).sentence
+    # What is tested first has the interval of a single comparison.
+    first = answer(judging.HELPS, 0.03, 0.01, 0.05, low_single=0.01, high_single=0.05)
+    assert "(95 % interval +0.010" in verdicts.opening(first, SIZES, 9).sentence
     assert "unseen groups" in verdicts.opening(alone, SIZES, 9, unit="group").sentence
 
 

@@ -81,6 +81,7 @@ def test_spread_over_repeats() -> None:
     ]  # fmt: skip
     said = {"strategy": "mix", "against": "base", "relation": "baseline", "metric": "macro_f1", "level": "image"}
     said |= {"class": "", "difference": 0.05, "low": 0, "high": 1, "low_single": 0, "high_single": 1, "verdict": ""}
+    said |= {"standing": "confirmed"}
     analysis = {"baseline": "base", "metric": "macro_f1", "primary_arm": "mix"}
     found = results.Results(pd.DataFrame(lines), pd.DataFrame([said]), analysis, {"sizes": {"repeats": 2}})
     base, mix = spread_page.spread(found).rows[:2]

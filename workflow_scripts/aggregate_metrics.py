@@ -2,7 +2,8 @@
 
 Reads the predictions of all arms in all folds and repeats. Makes
   metrics.csv      scores per arm, repeat, fold, part, level and class; `gap` rows hold validation minus test
-  comparisons.csv  paired differences: primary and secondary averages with simultaneous intervals, classes exploratory
+  comparisons.csv  paired differences: primary and secondary averages with simultaneous intervals, classes exploratory;
+                   `standing` says which claims are confirmed by the order of testing (lib/judging.py)
   thresholds.csv   the threshold of every arm, fold and class, at both levels
   strata.csv       the primary question within each cell line and tier of reliability, where images.h5 knows them
   analysis.json    what was declared (and its hash), the classes judged, the verdicts, the answer in numbers and words,
@@ -34,8 +35,8 @@ from workflow_scripts.lib.scoring import Cell, Rule
 METRIC_COLUMNS = ["strategy", "repeat", "fold", "part", "level", "metric", "class", "value", "low", "high"]
 METRIC_COLUMNS += ["positives", "positive_groups", "judged"]
 COMPARISON_COLUMNS = ["strategy", "against", "relation", "metric", "level", "class", "difference", "low", "high"]
-COMPARISON_COLUMNS += ["low_single", "high_single", "verdict", "family", "se", "p", "q", "repeats", "training_luck"]
-COMPARISON_COLUMNS += ["detectable"]
+COMPARISON_COLUMNS += ["low_single", "high_single", "verdict", "family", "standing", "se", "p", "q", "repeats"]
+COMPARISON_COLUMNS += ["training_luck", "detectable"]
 THRESHOLD_COLUMNS = ["strategy", "repeat", "fold", "level", "class", "threshold", "pooled", "positive_groups"]
 
 

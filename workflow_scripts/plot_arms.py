@@ -28,7 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from workflow_scripts.lib import curves, figures, flags, results, stage
+from workflow_scripts.lib import curves, figures, flags, judging, results, stage
 from workflow_scripts.lib.curves import Point, Sweep
 from workflow_scripts.lib.figures import BAND, CYCLE, GAIN, GRID, INK, LOSS, MUTED, PAPER
 from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, Results
@@ -77,11 +77,11 @@ def plot_arms(args: argparse.Namespace) -> None:
             stage.log.info("%s", path)
 
 
-def shade(verdict: str) -> str:
-    """Colour of a verdict: what helps and what hurts stand out, all else is ink."""
-    if verdict.startswith("helps") and "no more" not in verdict:
+def shade(difference: Difference) -> str:
+    """Colour of a verdict: what is confirmed to help or to hurt stands out, all else is ink."""
+    if difference.confirmed and difference.verdict == judging.HELPS:
         return GAIN
-    return LOSS if verdict.startswith("hurts") else INK
+    return LOSS if difference.confirmed and difference.verdict == judging.HURTS else INK
 
 
 def draw_forest(found: Results) -> Figure:
@@ -128,9 +128,9 @@ def draw_forest(found: Results) -> Figure:
 
 
 def draw_interval(axes: Axes, place: float, difference: Difference, control: bool) -> None:
-    """One row: the interval as a line (dashed where it is not simultaneous) and the estimate upon it."""
-    colour = MUTED if control else shade(difference.verdict)
-    line = "-" if difference.simultaneous else (0, (2, 1.5))
+    """One row: the interval as a line (dashed outside the declared family) and the estimate upon it."""
+    colour = MUTED if control else shade(difference)
+    line = "-" if difference.in_family else (0, (2, 1.5))
     axes.plot([difference.low, difference.high], [place, place], color=colour, ls=line, solid_capstyle="butt")
     face = PAPER if control else colour
     axes.plot(difference.value, place, "o", mfc=face, mec=colour, mew=1.2, ms=4.5, zorder=3)
@@ -388,8 +388,8 @@ def _aside(values: list[float]) -> float:
 def _upright(
     axes: Axes, place: float, difference: Difference, colour: str, control: bool = False, width: float = 1.3
 ) -> None:
-    """An estimate and its interval over a place of the axis; dashed where the interval is not simultaneous."""
-    line = "-" if difference.simultaneous else (0, (2, 1.5))
+    """An estimate and its interval over a place of the axis; dashed outside the declared family."""
+    line = "-" if difference.in_family else (0, (2, 1.5))
     axes.plot([place, place], [difference.low, difference.high], color=colour, ls=line, lw=width,
               solid_capstyle="butt", zorder=2)  # fmt: skip
     axes.plot(place, difference.value, "o", mfc=PAPER if control else colour, mec=colour, mew=1.2, zorder=3)
@@ -420,7 +420,7 @@ def _sweep_panel(axes: Axes, found: Results, curve: Sweep) -> None:
     shown = {arm: difference for arm in curve.arms if (difference := found.difference(arm))}
     axes.plot(curve.values, [shown[arm].value for arm in curve.arms], color=GRID, lw=1.2, zorder=1.5)
     for value, arm, control in zip(curve.values, curve.arms, curve.controls, strict=True):
-        _upright(axes, value, shown[arm], shade(shown[arm].verdict))
+        _upright(axes, value, shown[arm], shade(shown[arm]))
         if control and (beside := found.difference(control)):
             # A step aside, the same everywhere, so that neither hides the other.
             aside = value * (high / low) ** 0.018 if curve.of == "ratio" else value + 0.018 * (high - low)

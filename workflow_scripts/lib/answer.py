@@ -52,6 +52,7 @@ def report(
             if not row["judged"]
         ],
         "family": judging.family(analysis, strategies),
+        "order": order(analysis, primary),
         "comparisons_in_family": sum(row["family"] == comparisons.PRIMARY for row in rows),
         "baseline": analysis["baseline"],
         "controls": {arm["name"]: arm.get("control") for arm in strategies},
@@ -102,7 +103,23 @@ def _arm(found: Experiment, arm: dict[str, Any], primary: dict[tuple[str, str], 
 
 
 def _ends(row: Row | None) -> dict[str, Any] | None:
-    return {name: row[name] for name in (*ENDS, "verdict")} if row else None
+    return {name: row[name] for name in (*ENDS, "verdict")} | {"standing": row.get("standing")} if row else None
+
+
+def order(analysis: dict[str, Any], primary: dict[tuple[str, str], Row]) -> str:
+    """In which order was tested, and how far that went, in words."""
+    name = analysis["primary_arm"]
+    steps = [row for relation in ("baseline", "control") if (row := primary.get((name, relation)))]
+    others = [row for (arm, _), row in primary.items() if arm != name and row["family"] == comparisons.PRIMARY]
+    told = ", then beside ".join(row["against"] for row in steps)
+    text = f"Tested first, by itself, with single intervals: {name} beside {told}."
+    if not others:
+        return text
+    text += f" Then all other comparisons of the declared family ({len(others)}), with simultaneous intervals: "
+    if all(row["standing"] == judging.CONFIRMED for row in others):
+        return text + "the first step showed a difference, so they are confirmed by the same error rate."
+    failed = next(row["against"] for row in steps if not (row["low"] > 0 or row["high"] < 0))
+    return text + f"no difference to {failed} was shown in the first step, so what they say is exploratory."
 
 
 def answer(
@@ -172,7 +189,7 @@ def notes(
             "One repeat: the intervals hold the luck of which proteins were tested and calibrated on, "
             "not the luck of training."
         )
-    out.append("All averages are over the judged classes; intervals of a verdict are simultaneous over the family.")
+    out.append("All averages are over the judged classes.")
     if not analysis["refit_thresholds"] or analysis["threshold_rule"].startswith("half"):
         out.append("Thresholds are the same in every draw: the intervals hold nothing of the luck of choosing them.")
     if not judged.all():

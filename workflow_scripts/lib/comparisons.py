@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ MACRO = ("macro_f1", "map", "micro_f1")  # averages over the judged classes
 BY_CLASS = ("f1", "ap")
 # Draws that are computed together: keeps memory flat and the weights of a fold in cache.
 BLOCK = 500
-OUTSIDE, EXPLORATORY, PRIMARY, SECONDARY = "outside", "exploratory", "primary", "secondary"
+OUTSIDE, CLASSES, PRIMARY, SECONDARY = "outside", "exploratory", "primary", "secondary"
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,14 @@ def pairs(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> list[Pa
 
 
 def compare_macro(
-    summaries: dict[str, Summary], chosen: list[Pair], metric: str, analysis: dict[str, Any], seed: int
+    summaries: dict[str, Summary],
+    chosen: list[Pair],
+    metric: str,
+    analysis: dict[str, Any],
+    seed: int,
+    first: Sequence[int] = (),
 ) -> judging.Intervals:
-    """Differences of one average between paired arms, simultaneous over the pairs given."""
+    """Differences of one average between paired arms, simultaneous over the pairs given but for the `first`."""
     plain = [summaries[p.strategy].macro[metric] - summaries[p.against].macro[metric] for p in chosen]
     draws = [summaries[p.strategy].macro_draws[metric] - summaries[p.against].macro_draws[metric] for p in chosen]
     repeats, count = len(next(iter(summaries.values())).macro[metric]), len(chosen)
@@ -119,6 +124,7 @@ def compare_macro(
         np.reshape(draws, (count, repeats, analysis["draws"])),
         analysis["confidence"],
         seed,
+        first,
     )
 
 
@@ -150,12 +156,14 @@ def family_rows(
     seed: int,
     family: str = PRIMARY,
 ) -> list[dict[str, Any]]:
-    """The whole rule for one average: rows of all comparisons of the declared family, with what may be said of each.
+    """The whole rule for one average: rows of all comparisons of the declared family, with what may be said of each,
+    and whether that is confirmed: the primary arm's come first, and only where they show a difference the others.
 
     A baseline row also says how large a gain of its arm would have to be to be found with a power of 80 %."""
     inside = [pair for pair in pairs(analysis, strategies) if _inside(pair, analysis, strategies)]
-    found = compare_macro(summaries, inside, metric, analysis, seed)
-    p = found.p_values()
+    first = [i for i, pair in enumerate(inside) if pair.strategy == analysis["primary_arm"]]
+    found = compare_macro(summaries, inside, metric, analysis, seed, first)
+    worth, p = judging.standing(found, first), found.p_values()
     control = {pair.strategy: i for i, pair in enumerate(inside) if pair.relation == "control"}
     rows = []
     for i, pair in enumerate(inside):
@@ -167,6 +175,8 @@ def family_rows(
         if not of_baseline:
             said = {judging.HELPS: judging.MORE, judging.HURTS: judging.LESS}.get(said, said)
         row = _row(pair, metric, level, found, p, i, said, family)
+        # Averages beside the primary one have no share in its error rate.
+        row["standing"] = worth[i] if family == PRIMARY else judging.EXPLORATORY
         rows.append(row | {"detectable": found.detectable(needed) if of_baseline else None})
     return rows
 
@@ -201,7 +211,7 @@ def class_rows(
                 clear = q[i] <= 1 - analysis["confidence"]
                 gain, loss = (judging.HELPS, judging.HURTS) if relation == "baseline" else (judging.MORE, judging.LESS)
                 said = (gain if found.estimate[i] > 0 else loss) if clear else judging.INCONCLUSIVE
-                row = _row(pair, metric, level, found, p, i, said, EXPLORATORY)
+                row = _row(pair, metric, level, found, p, i, said, CLASSES)
                 rows.append(row | {"class": classes[k], "q": q[i]})
     return rows
 
@@ -228,6 +238,7 @@ def _row(
         "high_single": found.high_single[i],
         "verdict": said,
         "family": family,
+        "standing": judging.EXPLORATORY,
         "se": found.se[i],
         "p": float(p[i]),
         "q": None,

@@ -94,7 +94,7 @@ def usefulness_table(found: Results, points: list[Point]) -> Table:
     """The numbers of the figure."""
     rows: list[dict[str, Any]] = [
         {"arm": point.arm, "plan": point.plan, "difference": _triple(point.difference)}
-        | {"verdict": point.difference.verdict or "not in the family", "warning": "too small" * point.too_small}
+        | {"verdict": point.difference.said, "warning": "too small" * point.too_small}
         | point.fidelity
         for point in points
     ]

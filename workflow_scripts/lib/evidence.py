@@ -30,13 +30,13 @@ def verdicts(found: Results) -> Table:
             continue
         rows.append(
             {"arm": arm, "control": found.controls.get(arm, ""), "against_baseline": _triple(against)}
-            | {"against_control": _triple(control), "verdict": against.verdict or "not in the family"}
+            | {"against_control": _triple(control), "verdict": against.said}
             | {"is_primary": arm == found.primary, "is_control": arm in found.controls.values()}
         )
     name = results.SHORT_NAMES.get(found.metric, found.metric)
     return Table(
         "verdicts",
-        f"Change in {name}, with simultaneous {100 * found.confidence:g} % intervals over the declared family",
+        f"Change in {name}, with {100 * found.confidence:g} % intervals",
         [
             Column("arm", "arm", "name"),
             Column("against_baseline", f"against {found.compared_with}", "difference"),
@@ -45,6 +45,7 @@ def verdicts(found: Results) -> Table:
             Column("verdict", "verdict"),
         ],
         rows,
+        note=found.facts.get("order", ""),
         mark=lambda row: "primary" if row["is_primary"] else "control" if row["is_control"] else "",
     )
 

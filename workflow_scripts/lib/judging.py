@@ -3,12 +3,17 @@
 Uncertainty has two parts. The luck of which proteins were tested: a Bayesian bootstrap gives each group a random weight
 (exponential, so that no class ever vanishes), the same for all arms, folds and repeats, in the test and the calibration
 part. The luck of training: what repeats differ by beyond that, where there are at least two; with one repeat an
-interval does not contain it, and says so. Intervals are simultaneous over the declared family (max-t): the chance that
-any of them misses is at most 5 %."""
+interval does not contain it, and says so.
+
+Order: the primary arm is compared with its baseline, then with its control, each by itself; then come all others of the
+declared family, with simultaneous intervals (max-t). A step counts only where those before it showed a difference, so
+the chance that any confirmed claim of the family is wrong is at most 5 %; what stands behind a step that showed none is
+exploratory."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +25,7 @@ from workflow_scripts.lib.seeds import derive
 HELPS, NO_MORE, HURTS = "helps", "helps, no more than its control", "hurts"
 MORE, LESS = "more than its control", "less than its control"
 NO_DIFFERENCE, INCONCLUSIVE = "no difference larger than", "inconclusive"
+CONFIRMED, EXPLORATORY = "confirmed", "exploratory"  # what a comparison is worth, by the order of testing
 POWER = 0.8  # with which the smallest detectable effect is found
 
 
@@ -57,7 +63,7 @@ class Intervals:
 
     estimate: np.ndarray  # (n,)
     se: np.ndarray  # (n,)
-    low: np.ndarray  # simultaneous over all n
+    low: np.ndarray  # simultaneous, but for those that are tested first
     high: np.ndarray
     low_single: np.ndarray  # each by itself
     high_single: np.ndarray
@@ -76,8 +82,11 @@ class Intervals:
         return np.array([t_tails(*pair) for pair in zip(t, self.freedom, strict=True)])
 
 
-def intervals(estimates: np.ndarray, draws: np.ndarray, confidence: float, seed: int) -> Intervals:
-    """Intervals of n quantities from their estimates (n, R) in R repeats and the bootstrap draws of these (n, R, B).
+def intervals(
+    estimates: np.ndarray, draws: np.ndarray, confidence: float, seed: int, first: Sequence[int] = ()
+) -> Intervals:
+    """Intervals of n quantities from their estimates (n, R) in R repeats and the bootstrap draws of these (n, R, B);
+    simultaneous over all but `first`, which are tested before the others and each by itself.
 
     The bootstrap variance is that of the mean over repeats; the variance that repeats add is put on top of it as noise
     on the draws, so that max-t sees both. Symmetric around the estimate: the bootstrap's bias stays out."""
@@ -100,9 +109,21 @@ def intervals(estimates: np.ndarray, draws: np.ndarray, confidence: float, seed:
         freedom = np.divide(luck.freedom, share, out=freedom, where=share > 0)
     t = np.abs(np.divide(spread, se[:, None], out=np.zeros_like(spread), where=se[:, None] > 0))
     single = np.quantile(t, confidence, axis=1) * se if count else se
-    widest = (np.quantile(t.max(axis=0), confidence) if count else 0.0) * se
+    widest, rest = np.array(single), np.setdiff1d(np.arange(count), np.asarray(first, dtype=int))
+    if len(rest):
+        widest[rest] = np.quantile(t[rest].max(axis=0), confidence) * se[rest]
     ends = (centre - widest, centre + widest, centre - single, centre + single)
     return Intervals(centre, se, *ends, freedom, errors)
+
+
+def standing(found: Intervals, first: Sequence[int]) -> list[str]:
+    """What each comparison is worth where those of `first` are tested one after the other, and then all others."""
+    apart = (found.low > 0) | (found.high < 0)
+    passed = len(first) if apart[list(first)].all() else int(np.argmin(apart[list(first)]))
+    out = [CONFIRMED if passed == len(first) else EXPLORATORY] * len(found.se)
+    for step, i in enumerate(first):
+        out[i] = CONFIRMED if step <= passed else EXPLORATORY
+    return out
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

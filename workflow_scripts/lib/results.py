@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.lib import judging
 from workflow_scripts.lib.stage import UserError
 
 METRIC_NAMES = {
@@ -32,8 +33,16 @@ class Difference:
     value: float
     low: float
     high: float
-    simultaneous: bool  # over the declared family; otherwise of this comparison alone
+    in_family: bool  # the declared one; otherwise the interval is of this comparison alone
     verdict: str
+    confirmed: bool  # by the order of testing
+
+    @property
+    def said(self) -> str:
+        """The verdict as it may be quoted."""
+        if not self.verdict:
+            return "not in the family"
+        return self.verdict if self.confirmed else f"{self.verdict} (exploratory)"
 
 
 @dataclass
@@ -159,10 +168,11 @@ class Results:
         if not len(rows):
             return None
         row = rows.iloc[0]
-        simultaneous = bool(np.isfinite(row["low"]) and np.isfinite(row["high"]))
-        low, high = (row["low"], row["high"]) if simultaneous else (row["low_single"], row["high_single"])
-        difference, verdict = float(row["difference"]), str(row["verdict"])
-        return Difference(str(row["against"]), difference, float(low), float(high), simultaneous, verdict)
+        in_family = bool(np.isfinite(row["low"]) and np.isfinite(row["high"]))
+        low, high = (row["low"], row["high"]) if in_family else (row["low_single"], row["high_single"])
+        confirmed = row["standing"] == judging.CONFIRMED
+        ends = (float(row["difference"]), float(low), float(high))
+        return Difference(str(row["against"]), *ends, in_family, str(row["verdict"]), confirmed)
 
     def groups(self) -> list[list[str]]:
         """Arms with their control at the end of each list; the primary arm's first, the baseline left out."""
@@ -185,7 +195,7 @@ def read(metrics: Path, comparisons: Path, analysis: Path) -> Results:
     tables = []
     for path, more in (
         (metrics, {"part": str, "repeat": str, "fold": str}),
-        (comparisons, {"against": str, "relation": str, "verdict": str, "family": str}),
+        (comparisons, {"against": str, "relation": str, "verdict": str, "family": str, "standing": str}),
     ):
         # Class names may be words such as "NA": only empty cells of number columns are missing values.
         table = pd.read_csv(path, dtype=text | more, keep_default_na=False, na_values={})

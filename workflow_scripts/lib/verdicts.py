@@ -89,9 +89,12 @@ def movement(difference: float, metric: str, against: str) -> str:
 
 
 def interval(row: dict[str, Any]) -> str:
-    """The interval of a difference, in words; of this comparison alone where no simultaneous one was made."""
-    simultaneous = row.get("low") is not None and row.get("high") is not None
-    low, high = (row["low"], row["high"]) if simultaneous else (row.get("low_single"), row.get("high_single"))
+    """The interval of a difference, in words."""
+    alone = (row.get("low_single"), row.get("high_single"))
+    in_family = row.get("low") is not None and row.get("high") is not None
+    low, high = (row["low"], row["high"]) if in_family else alone
+    # What is tested first has the interval of a single comparison.
+    simultaneous = in_family and (low, high) != alone
     if low is None or high is None:
         return "no interval known"
     percent = f"{100 * row.get('confidence', 0.95):g} %"
