@@ -18,10 +18,14 @@ BLOCK = 512  # images compared at a time
 def grid_means(images: np.ndarray) -> np.ndarray:
     """Mean brightness on the grid: uint8 (n, C, H, W) -> uint8 (n, C, 8, 8). The sides are multiples of 8."""
     n, channels, height, width = images.shape
-    # Whole numbers, rows first: their sums run along memory.
-    rows = images.reshape(n, channels, GRID, height // GRID, width).sum(axis=3, dtype=np.uint32)
-    sums = rows.reshape(n, channels, GRID, GRID, width // GRID).sum(axis=4)
-    return np.rint(sums / (height * width // GRID**2)).astype(np.uint8)
+    down, across = height // GRID, width // GRID
+    rows = images.reshape(n, channels, GRID, down, width)
+    # Row upon row in the smallest whole numbers that hold them: a quarter of the time of a sum over an axis.
+    sums = rows[:, :, :, 0].astype(np.uint16 if 255 * down < 2**16 else np.uint32)
+    for row in range(1, down):
+        sums += rows[:, :, :, row]
+    cells = sums.reshape(n, channels, GRID, GRID, across).astype(np.float64) @ np.ones(across)
+    return np.rint(cells / (down * across)).astype(np.uint8)
 
 
 def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
