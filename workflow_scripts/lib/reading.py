@@ -105,7 +105,7 @@ class Reader:
             self._check(planes)
             window = self._window(planes[self.channels[0]].size, pixel_size)
             pixels = self._pixels([planes[channel] for channel in self.channels], window)
-            if all(channel.min() == channel.max() for channel in pixels):
+            if all(map(_constant, pixels)):
                 black = self.settings["intensity"] == "fixed" and not pixels.any()
                 raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
         except Unusable as problem:
@@ -236,6 +236,12 @@ class Reader:
                 f"values up to {plane.highest:g}, above preprocess_images.white_level.float = {white:g}",
             )
         return white
+
+
+def _constant(channel: np.ndarray) -> bool:
+    """Whether all pixels are the same; bytes are compared as far as they are."""
+    data = channel.tobytes()
+    return data == data[:1] * len(data)
 
 
 def _bits(bits: int) -> str:
