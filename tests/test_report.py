@@ -16,8 +16,8 @@ import pytest
 
 from tests import fake_run
 from tests.fake_run import FakeRun
-from workflow_scripts import report
-from workflow_scripts.lib import evidence, failures, judging, page, results, verdicts
+from workflow_scripts import plot_arms, report
+from workflow_scripts.lib import evidence, failures, figures, judging, page, results, verdicts
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -314,6 +314,22 @@ def answer(verdict: str, difference: float, low: float, high: float, **more: obj
         "smallest_effect": 0.02, "gain_not_excluded": max(0.0, high), "loss_not_excluded": max(0.0, -low),
         "training_luck": True,
     } | more  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdict", "confirmed", "said"),
+    [
+        (judging.HELPS, True, "helps"),
+        (judging.HELPS, False, "helps (exploratory)"),
+        (f"{judging.NO_DIFFERENCE} 0.012", False, "no difference larger than 0.012 (exploratory)"),
+        (judging.INCONCLUSIVE, False, "inconclusive"),
+        ("", False, "not in the family"),
+    ],
+)
+def test_a_claim_that_the_order_of_testing_does_not_confirm_says_so(verdict: str, confirmed: bool, said: str) -> None:
+    found = results.Difference("real_only", 0.03, 0.01, 0.05, bool(verdict), verdict, confirmed)
+    assert found.said == said
+    assert plot_arms.shade(found) == (figures.GAIN if said == "helps" else figures.INK)
 
 
 SIZES = {"test_groups": 1048, "test_images": 2401}

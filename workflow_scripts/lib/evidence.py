@@ -45,7 +45,6 @@ def verdicts(found: Results) -> Table:
             Column("verdict", "verdict"),
         ],
         rows,
-        note=found.facts.get("order", ""),
         mark=lambda row: "primary" if row["is_primary"] else "control" if row["is_control"] else "",
     )
 

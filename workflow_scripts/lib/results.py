@@ -42,7 +42,8 @@ class Difference:
         """The verdict as it may be quoted."""
         if not self.verdict:
             return "not in the family"
-        return self.verdict if self.confirmed else f"{self.verdict} (exploratory)"
+        claims = self.verdict != judging.INCONCLUSIVE
+        return f"{self.verdict} (exploratory)" if claims and not self.confirmed else self.verdict
 
 
 @dataclass
