@@ -36,7 +36,7 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
         return "How often this way of judging claims a difference wrongly has not been measured for this metric."
     worst = max(rows, key=lambda row: row["share"])
     kinds = f"{len(rows)} worlds" if len(rows) > 1 else "one world"
-    worlds = f"{sum(row['repetitions'] for row in rows):,} repetitions of {kinds} without an effect"
+    worlds = f"{sum(row['repetitions'] for row in rows):,} repetitions of {kinds} in which these arms had no effect"
     wrong = sum(row["wrong"] for row in rows) / sum(row["repetitions"] for row in rows)
     text = (
         f"In {worlds}, with {_times(most)}, this way of judging wrongly claimed a difference for at least one arm "
