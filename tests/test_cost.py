@@ -92,10 +92,12 @@ def test_jobs_are_those_of_the_workflow_and_wait_for_the_same(tmp_path):
     fresh = {"name": "fresh", "generator": "simulator", "labels": "as_train", "count": 20}
     plans = [*preset["plans"], plan | {"name": "apart"} | against, plan | {"name": "errs", "labels": "feedback"}, fresh]
     pools = [{"name": f"pool_{name}", "method": "pool", "plan": name} for name in ("apart", "errs", "fresh")]
+    started = {"name": "started", "method": "real_only", "backbone": "resnet18", "weights": "imagenet"}
+    keen = {"name": "keen", "method": "filtered", "plan": "as_train"}
     overlay = {
         "plans": plans,
-        "strategies": [*preset["strategies"], *pools, {"name": "keen", "method": "filtered", "plan": "as_train"}],
-        "preprocess_images": {"shards": 2},
+        "strategies": [*preset["strategies"], *pools, keen, started],
+        "preprocess_images": {"shards": 2, "size": 32},
         "make_folds": {"repeats": 2},
     }
     (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")

@@ -113,8 +113,8 @@ class Counter:
     def jobs(self) -> list[Job]:
         """All jobs, those that others wait for before them."""
         return [
-            *self._reading(), *self._judge(), *self._declaring(), *self._folds(), *self._fold_by_fold(),
-            *self._judging(), *self._showing(),
+            *self._reading(), *self._weights(), *self._judge(), *self._declaring(), *self._folds(),
+            *self._fold_by_fold(), *self._judging(), *self._showing(),
         ]  # fmt: skip
 
     # Images ---------------------------------------------------------------------------------------------------------
@@ -149,6 +149,22 @@ class Counter:
             wanted = Work("fetch_images", IMAGES, self.facts.images, {"source": self.config["data"]["source"]})
             return [self._job("fetch_images", "fetch_images", [wanted])]
         return []
+
+    def _weights(self) -> list[Job]:
+        keys = {key for batch in self.batches for key in self._fetched(batch)}
+        return [
+            self._job("fetch_weights", key.partition("/")[2], [Work("fetch_weights", "files", 1)])
+            for key in sorted(keys)
+        ]
+
+    def _fetched(self, batch: list[Config]) -> list[str]:
+        """The jobs that bring the published weights from which the arms of a batch start."""
+        folder, out = self.config["fetch_weights"]["folder"], set()
+        for entry in batch:
+            arm = arms.effective(entry, self.config["train_classifier"])
+            if arm["weights"] == arms.published_path(folder, arm["backbone"]):
+                out.add(f"fetch_weights/{arm['backbone']}")
+        return sorted(out)
 
     def _drawing(self, share: float) -> Work:
         cells = self.config["simulate_cells"]
@@ -245,6 +261,7 @@ class Counter:
         plans = sorted({entry["plan"] for entry in batch if entry.get("plan")})
         asked = any(arms.METHODS[entry["method"]].needs_baseline for entry in batch)
         after = [*folds, *(self._set_key(plan, place) for plan in plans), *([first] if asked else [])]
+        after += self._fetched(batch)
         job = self._job("train_classifier", f"{place}_batch{number}", [], after, self.threads)
         scored = sum(self.part[role] for role in PARTS)
         row = 2 * TEXT + 5 * self.facts.classes  # ids and groups, a label of one byte and a logit of four a class
@@ -356,6 +373,7 @@ def counted(config: Config) -> Config:
                                            "plans", "strategies", "train_classifier")}  # fmt: skip
     out["data"] = config["data"] | dict.fromkeys(("origin", "release", "licence", "credit"), "")
     out["fetch_images"] = {"limit": config["fetch_images"]["limit"]}
+    out["fetch_weights"] = {"folder": config["fetch_weights"]["folder"]}
     out["analysis"] = {name: config["analysis"][name] for name in ("baseline", "draws", "refit_thresholds")}
     out["compute"] = {name: value for name, value in config["compute"].items() if name != "environment"}
     return out
