@@ -14,7 +14,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib import curves, figures, memorisation, page, results, tiles
+from workflow_scripts.lib import curve_figures, curves, figures, memorisation, page, results, tiles
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.stage import UserError
 
@@ -112,13 +112,13 @@ def test_a_ratio_curve_holds_arms_that_differ_in_nothing_else() -> None:
     row = curves.sweeps_table(found, curve).rows[0]
     assert row["difference"] == pytest.approx((0.02, 0.0, 0.04)) and row["of_control"][0] == pytest.approx(0.03)
     with figures.style():
-        axes = plot_arms.draw_sweeps(found, curve).axes[0]
+        axes = curve_figures.draw_sweeps(found, curve).axes[0]
     assert axes.get_xscale() == "log" and axes.get_title(loc="left") == "pool, plan p"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.5", "2"]
     # Two points are no curve.
     assert swept([*arms[:4], *others])[1] == []
     with figures.style():
-        assert "No three arms differ" in plot_arms.draw_sweeps(found, []).texts[0].get_text()
+        assert "No three arms differ" in curve_figures.draw_sweeps(found, []).texts[0].get_text()
 
 
 def test_a_guidance_curve_holds_plans_that_differ_in_nothing_else() -> None:
@@ -135,7 +135,7 @@ def test_a_guidance_curve_holds_plans_that_differ_in_nothing_else() -> None:
     found, curve = swept(entries, [*plans, other])
     assert [(one.of, one.arms, one.values) for one in curve] == [("guidance", ["G1", "G2", "G4"], [1.0, 2.0, 4.0])]
     with figures.style():
-        axes = plot_arms.draw_sweeps(found, curve).axes[0]
+        axes = curve_figures.draw_sweeps(found, curve).axes[0]
     assert axes.get_xscale() == "linear" and axes.get_xlabel() == "guidance scale"
     plans[2]["guidance"]["interval"] = [0.1, 20]
     assert swept(entries, [*plans, other])[1] == []
@@ -149,7 +149,7 @@ def test_usefulness_needs_two_sets(run: FakeRun, found: results.Results) -> None
     points = curves.usefulness(found, fake_run.CONFIG, files)
     assert [point.arm for point in points] == ["mix_loss", "synthetic_only"]
     with figures.style():
-        assert "fewer than two" in plot_arms.draw_usefulness(found, points).texts[0].get_text()
+        assert "fewer than two" in curve_figures.draw_usefulness(found, points).texts[0].get_text()
     broken = run.path("repeat0/broken.csv")
     broken.write_text("scope,measure\n")
     with pytest.raises(UserError, match=r"broken.csv has no column 'contender': delete it"):

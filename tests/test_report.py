@@ -16,7 +16,7 @@ import pytest
 
 from tests import fake_run
 from tests.fake_run import FakeRun
-from workflow_scripts import plot_arms, report
+from workflow_scripts import report
 from workflow_scripts.lib import evidence, failures, figures, judging, page, results, verdicts
 
 BROWSER = next(
@@ -329,7 +329,7 @@ def answer(verdict: str, difference: float, low: float, high: float, **more: obj
 def test_a_claim_that_the_order_of_testing_does_not_confirm_says_so(verdict: str, confirmed: bool, said: str) -> None:
     found = results.Difference("real_only", 0.03, 0.01, 0.05, bool(verdict), verdict, confirmed)
     assert found.said == said
-    assert plot_arms.shade(found) == (figures.GAIN if said == "helps" else figures.INK)
+    assert figures.shade(found) == (figures.GAIN if said == "helps" else figures.INK)
 
 
 SIZES = {"test_groups": 1048, "test_images": 2401}

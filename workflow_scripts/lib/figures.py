@@ -13,7 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workflow_scripts.lib import judging
 from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.results import Difference
 
 WIDTH = 5.4  # inches; 389 points, one point is about one pixel of a phone
 FORMATS = ("svg", "pdf", "png")
@@ -150,3 +152,32 @@ def smooth(values: np.ndarray, share: float = 0.02) -> np.ndarray:
     first = np.maximum(np.arange(len(values)) - half, 0)
     last = np.minimum(np.arange(len(values)) + half + 1, len(values))
     return (total[last] - total[first]) / (last - first)
+
+
+def shade(difference: Difference) -> str:
+    """Colour of a verdict: what is confirmed to help or to hurt stands out, all else is ink."""
+    if difference.confirmed and difference.verdict == judging.HELPS:
+        return GAIN
+    return LOSS if difference.confirmed and difference.verdict == judging.HURTS else INK
+
+
+def nothing(why: str) -> Figure:
+    """A sentence in place of a figure."""
+    fig = figure(0.6)
+    fig.text(0.02, 0.4, why, color=MUTED)
+    return fig
+
+
+def apart(values: list[float], axes: Axes, height: float) -> list[float]:
+    """Places for labels of rising values, moved until a line of text fits between any two, and still centred."""
+    low, high = axes.get_ylim()
+    line = 0.125 * (high - low) / height
+    places = np.array(values, dtype=float)
+    for _ in range(200):
+        short = line - np.diff(places)
+        if not (short > 1e-9 * line).any():
+            break
+        push = np.maximum(short, 0) / 2
+        places[:-1] -= push
+        places[1:] += push
+    return places.tolist()
