@@ -218,12 +218,14 @@ def test_killed_snakemake_loses_nothing_and_a_second_one_is_refused(
     kept = {path: path.stat().st_mtime_ns for path in checkout.run.rglob("*.safetensors")}
     checkout.without(*UNETS)
     process = checkout.start(*UNETS)
-    training(checkout, UNETS[0])
+    trainer = training(checkout, UNETS[0])
+    os.kill(trainer, signal.SIGSTOP)  # else it may be done before the second has read its rules
     second = checkout.snakemake(*UNETS, check=False)
     assert second.returncode != 0
     assert "cannot be locked" in second.stdout, second.stdout[-2000:]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    os.kill(trainer, signal.SIGCONT)
     # Jobs of the dead one may still run: its successor waits for them or finds them done, and never mixes with them.
     checkout.snakemake("--unlock")
     checkout.snakemake(*UNETS)
