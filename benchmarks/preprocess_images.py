@@ -1,11 +1,12 @@
 """What preprocess_images costs beyond decoding: beside processes that only decode and area-average the same files.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.preprocess_images --images 3000 --processes 2
+    OMP_NUM_THREADS=1 python -m benchmarks.preprocess_images --images 8000 --processes 2
     OMP_NUM_THREADS=1 python -m benchmarks.preprocess_images --memory 2000 20000
 
-The first makes its own four-channel PNGs of 512 px (250 images under as many names as asked for), brings them to 128 px
-both ways in turn, start of the program included, and prints the ratio of the throughputs (1: the stage costs nothing
-beyond decoding). The second prints the peak memory of the stage for sets of so many images of 64 px."""
+The first makes its own four-channel PNGs of 512 px (the channels of 250 images, in as many combinations as asked for),
+brings them to 128 px both ways in turn, start of the program included, and prints the ratio of the throughputs (1: the
+stage costs nothing beyond decoding). The second prints the peak memory of the stage for sets of so many images of 64
+px."""
 
 from __future__ import annotations
 
@@ -44,16 +45,16 @@ def make_image(task: tuple[Path, int, int]) -> None:
 
 
 def make_folder(folder: Path, count: int, side: int, distinct: int | None = None) -> None:
-    """A folder in the Kaggle layout; beyond `distinct` images the files are further names of the first ones."""
+    """A folder in the Kaggle layout. Beyond `distinct` images the files are further names of those of the first ones,
+    in other combinations, so that no image is the copy of another."""
     drawn = min(count, distinct or count)
     (folder / "train").mkdir(parents=True)
     with ProcessPoolExecutor() as pool:
         list(pool.map(make_image, [(folder / "train", number, side) for number in range(drawn)], chunksize=16))
     for number in range(drawn, count):
-        for channel in CHANNELS:
-            (folder / "train" / f"i{number}_{channel}.png").hardlink_to(
-                folder / "train" / f"i{number % drawn}_{channel}.png"
-            )
+        for place, channel in enumerate(CHANNELS):
+            donor = (number + (2**place - 1) * (number // drawn)) % drawn
+            (folder / "train" / f"i{number}_{channel}.png").hardlink_to(folder / "train" / f"i{donor}_{channel}.png")
     rows = "".join(f"i{number},{number % 28}\n" for number in range(count))
     (folder / "train.csv").write_text("Id,Target\n" + rows)
 
@@ -127,7 +128,7 @@ def measure_memory(count: int) -> None:
 def main() -> None:
     """Print one or the other."""
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("images", 3000), ("processes", len(os.sched_getaffinity(0))), ("rounds", 3)):
+    for name, value in (("images", 8000), ("processes", len(os.sched_getaffinity(0))), ("rounds", 3)):
         out.add_argument(f"--{name}", type=int, default=value)
     out.add_argument("--memory", type=int, nargs="+", help="numbers of images whose peak memory to measure")
     out.add_argument("--one", type=int, help=argparse.SUPPRESS)

@@ -1,6 +1,7 @@
 """preprocess_images: from every kind of source to an image set, and going on after an interruption."""
 
 import json
+import zlib
 
 import h5py
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from tests.image_folders import noise, run, save, settings
 from workflow_scripts import preprocess_shard
 from workflow_scripts.lib import pieces, reading, sources
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.canvas import Canvas
+from workflow_scripts.lib.dataset import ImageSet, Inventory
 
 IDS = ["a", "b", "c", "d"]
 NAMES = {"class_names": ["Nucleus", "Cytosol"], "unlabelled": "keep"}
@@ -337,25 +339,87 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
     reader = reading.Reader(raw / "train", settings(data=NAMES))
-    (task,) = pieces.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept")
+    canvas = Canvas(raw / "kept" / "images.canvas", (len(reader.channels), reader.size, reader.size), 100)
+    (task,) = pieces.tasks(reader, ["a", "b", "c"], [""] * 3, canvas)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, len(reader.channels), reader.size, reader.size), dtype=np.uint8)
+    images = rng.integers(0, 256, (count, *canvas.shape), dtype=np.uint8)
     fault = pieces.Bad("b", "b_red.png", "missing file", "is missing\nor was")
-    whole = pieces.Piece(images, pieces.duplicates.grid_means(images), np.arange(count), [fault])
-    task.path.parent.mkdir()
-    with task.path.open("wb") as handle:
-        pieces._write(handle, whole, "digest")
+    whole = pieces.Piece(pieces.duplicates.grid_means(images), np.arange(count), [fault])
+    canvas.write(0, images)
+    pieces._save(task.path, whole, "digest", zlib.crc32(images))
     found = pieces.load(task, "digest")
-    for name in ("images", "grids", "rows"):
+    for name in ("grids", "rows"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
     assert found.bad == [fault]
     assert pieces.load(task, "another") is None
-    content = bytearray(task.path.read_bytes())
-    for place in (1, len(content) // 2, len(content) - 1):
-        if count or place == 1:
-            content[place] ^= 1
-            task.path.write_bytes(content)
-            assert pieces.load(task, "digest") is None, place
-            content[place] ^= 1
-    task.path.write_bytes(content[:20])
+    spoilt = [(task.path, 1)]
+    if count:
+        spoilt += [(task.path, -1), (task.path, -whole.grids.nbytes), (canvas.path, canvas.begin), (canvas.path, -1)]
+    for path, place in spoilt:
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        assert pieces.load(task, "digest") is None, (path, place)
+        content[place] ^= 1
+        path.write_bytes(content)
+        assert pieces.load(task, "digest") is not None
+    task.path.write_bytes(task.path.read_bytes()[:20])
     assert pieces.load(task, "digest") is None
+    canvas.path.unlink()
+    assert pieces.load(task, "digest") is None
+
+
+def test_a_canvas_holds_what_was_written_and_closes_up(tmp_path):
+    images = np.arange(10 * 2 * 3 * 3, dtype=np.uint8).reshape(10, 2, 3, 3)
+    canvas = Canvas(tmp_path / "own" / "c", images.shape[1:], 7)
+    canvas.write(6, images[6:])
+    canvas.write(0, images[:4])
+    held = np.empty_like(images[6:9])
+    assert canvas.read(6, held) and (held == images[6:9]).all()
+    assert not canvas.read(8, held), "the last one is beyond the end"
+    canvas.close_up([(1, 2), (6, 4)])
+    held = np.empty_like(images[:6])
+    assert canvas.read(0, held) and (held == images[[1, 2, 6, 7, 8, 9]]).all()
+    (tmp_path / "own" / "link").symlink_to(canvas.path)
+    with pytest.raises(OSError):
+        Canvas(tmp_path / "own" / "link", canvas.shape, 7).write(0, images)
+
+
+def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkeypatch):
+    """Everything is read, the file has its head and half of what follows: the same bytes come out."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    assert run(raw, settings(data=NAMES)) == 0
+    target = raw / "out" / "images.h5"
+    whole = target.read_bytes()
+    target.unlink()
+    write = Inventory.write
+
+    def dying(self, file, attrs):
+        write(self, file, attrs | {"more": "x" * 5000})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Inventory, "write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, settings(data=NAMES))
+    assert not target.exists()
+    monkeypatch.setattr(reading.Reader, "read", lambda *_: pytest.fail("was read before"))
+    assert run(raw, settings(data=NAMES)) == 0
+    assert target.read_bytes() == whole
+
+
+def test_images_that_cannot_be_used_leave_no_gaps(raw, monkeypatch):
+    """In the middle of a piece, a whole piece, and the first of all: pixels, ids and labels stay together."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 2 * 8 * 8)
+    assert run(raw, settings(data=NAMES)) == 0
+    part = read(raw)[1]
+    for bad in (["a"], ["b"], ["c", "d"], ["a", "c"], ["a", "b", "d"]):
+        hidden = {name: (raw / "train" / f"{name}_red.png").rename(raw / f"{name}.hidden") for name in bad}
+        assert run(raw, settings(data=NAMES | {"on_bad": "skip", "bad_limit": 0.9})) == 0
+        kept = [name not in bad for name in part.ids]
+        found = read(raw)[1]
+        assert list(found.ids) == list(part.ids[kept])
+        np.testing.assert_array_equal(found.images, part.images[kept])
+        np.testing.assert_array_equal(found.labels, part.labels[kept])
+        for name, path in hidden.items():
+            path.rename(raw / "train" / f"{name}_red.png")

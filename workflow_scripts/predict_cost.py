@@ -170,7 +170,7 @@ def _note(row: dict[str, Any], works: list[Estimate], memory: float | None) -> N
 
 
 def disk(jobs: list[Job], measured: Measured, facts: Facts) -> dict[str, Any]:
-    """Bytes by kind that a finished run holds, and the most that there are while it goes on."""
+    """Bytes by kind that a finished run holds."""
     kinds: dict[str, float] = {}
     unknown = []
     panels = 0
@@ -187,10 +187,7 @@ def disk(jobs: list[Job], measured: Measured, facts: Facts) -> dict[str, Any]:
         elif count:
             mean = sum(seen) / len(seen)
             kinds[kind] = cost.raw_bytes(count, facts.side or 0, mean) if kind == "raw images" else count * mean
-    whole = sum(kinds.values())
-    # While images are read, their pieces lie beside the set; nothing else is there yet but the raw images.
-    reading = kinds.get("raw images", 0.0) + 2 * kinds.get("images", 0.0)
-    return {"kinds": kinds, "total": whole, "most": max(whole, reading), "unknown": unknown}
+    return {"kinds": kinds, "total": sum(kinds.values()), "unknown": unknown}
 
 
 # The table in the log -----------------------------------------------------------------------------------------------
@@ -227,8 +224,7 @@ def show(found: dict[str, Any]) -> None:
     path = stage.duration(found["critical_path"][1])
     say("wall-clock %s%s (%s to %s); the longest chain of jobs %s", least, middle, low, high, path)
     kinds = ", ".join(f"{kind} {size / 1e9:.3g} GB" for kind, size in sorted(found["disk"]["kinds"].items()))
-    say("disk %.3g GB (%s), at most %.3g GB while it runs", found["disk"]["total"] / 1e9, kinds,
-        found["disk"]["most"] / 1e9)  # fmt: skip
+    say("disk %.3g GB (%s)", found["disk"]["total"] / 1e9, kinds)
     for kind in found["disk"]["unknown"]:
         say("disk of the %s: unknown, none was measured", kind)
 

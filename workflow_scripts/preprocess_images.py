@@ -1,11 +1,11 @@
 """preprocess_images: from a folder of images and a label table to one image set, images.h5.
 
 What the files and tables look like is a description that comes with the settings (`lib.sources`). Every image is scaled
-down by area averaging and written as uint8 (N, C, H, W), piece by piece, so that memory does not grow with their
-number and an interrupted run goes on where it stopped. Groups are the connected components of the columns named in the
-settings (such as gene and antibody), and of near-duplicates: images that show the same pixels again, found by a
-perceptual hash over all channels. What cannot be used is told by file and reason, and either stops the run or is left
-out (left_out.csv).
+down by area averaging and written as uint8 (N, C, H, W) to where it stays, piece by piece, so that memory does not grow
+with their number and an interrupted run goes on where it stopped. Groups are the connected components of the columns
+named in the settings (such as gene and antibody), and of near-duplicates: images that show the same pixels again, found
+by a perceptual hash over all channels. What cannot be used is told by file and reason, and either stops the run or is
+left out (left_out.csv).
 
 Example:
     python -m workflow_scripts.preprocess_images --images-dir raw/train --table raw/train.csv \\
@@ -27,14 +27,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import bad_input, duplicates, files, listing, pieces, reading, stage, tables
+from workflow_scripts.lib import bad_input, files, listing, pieces, reading, stage, tables
 from workflow_scripts.lib import groups as grouping
 from workflow_scripts.lib.bad_input import Bad
-from workflow_scripts.lib.dataset import ImageWriter, write_images
+from workflow_scripts.lib.canvas import Canvas
+from workflow_scripts.lib.dataset import Inventory, enclose, images_begin
+from workflow_scripts.lib.duplicates import GridFile, near_duplicates
 from workflow_scripts.lib.listing import Listed
 from workflow_scripts.lib.sources import GROUP_BY
 
@@ -69,7 +71,7 @@ class Work:
     listed: Listed
     by: list[str]  # columns that decide which images belong together
     reader: reading.Reader
-    folder: Path  # of the pieces
+    canvas: Canvas  # in the folder of the pieces
     tasks: list[pieces.Task]
 
 
@@ -82,10 +84,11 @@ def plan(args: argparse.Namespace, out: Path) -> Work:
     by = group_columns(listed, data["group_by"])
     reader = reading.Reader(args.images_dir, args.settings)
     reader.learn_depth(listed.ids)
-    folder = out.with_name(f".{out.stem}.pieces")
-    _check_room(out, len(listed.ids) * len(reader.channels) * reader.size**2, folder)
+    shape = (len(reader.channels), reader.size, reader.size)
+    canvas = Canvas(out.with_name(f".{out.stem}.pieces") / "images.canvas", shape, images_begin())
+    _check_room(out, len(listed.ids) * canvas.image_bytes, canvas)
     pixel_sizes = listed.columns.get("pixel_size", [""] * len(listed.ids))
-    return Work(listed, by, reader, folder, pieces.tasks(reader, listed.ids, pixel_sizes, folder))
+    return Work(listed, by, reader, canvas, pieces.tasks(reader, listed.ids, pixel_sizes, canvas))
 
 
 def preprocess_images(args: argparse.Namespace) -> None:
@@ -99,22 +102,22 @@ def preprocess_images(args: argparse.Namespace) -> None:
     bad, faults = list(listed.bad), (args.log or args.out).with_suffix(".bad_input.csv")
     faults.unlink(missing_ok=True)
     attrs = _attributes(args.settings, work.by)
-    with (
-        files.lock(args.out, lambda holder: stage.log.info("waiting for process %s, which writes the set", holder)),
-        write_images(args.out, reader.channels, listed.classes, reader.size, attrs) as writer,
-    ):
-        with tempfile.TemporaryFile(dir=args.out.parent) as waiting:
-            rows = _append_all(writer, work, bad, waiting)
-            waiting.seek(0)
-            grids = np.fromfile(waiting, np.uint8).reshape(-1, len(reader.channels), duplicates.GRID, duplicates.GRID)
-        bad_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
-        listed.keep(rows)
-        pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
+    with files.lock(args.out, lambda holder: stage.log.info("waiting for process %s, which writes the set", holder)):
+        inventory = Inventory(reader.channels, listed.classes)
+        with tempfile.TemporaryFile(dir=args.out.parent) as handle:
+            grids = GridFile(handle, len(reader.channels))
+            rows, runs = _read_all(inventory, work, bad, grids)
+            bad_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
+            listed.keep(rows)
+            pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
         names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
-        writer.regroup(names)
+        inventory.regroup(names)
         bad_input.write_list(args.left_out, bad + listed.dropped)
         attrs |= {"left_out": len({entry.id for entry in bad + listed.dropped}), "notes": json.dumps(listed.notes)}
-    shutil.rmtree(work.folder, ignore_errors=True)
+        work.canvas.close_up(runs)
+        enclose(work.canvas.path, (len(rows), *work.canvas.shape), inventory, attrs)
+        files.put_in_place(work.canvas.path, args.out)
+    shutil.rmtree(work.canvas.path.parent, ignore_errors=True)
     stage.log.info("%d images, %d groups, %d classes", len(rows), len(set(names)), len(listed.classes))
 
 
@@ -141,30 +144,32 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
     return list(wanted)
 
 
-def _append_all(writer: ImageWriter, work: Work, bad: list[Bad], waiting: BinaryIO) -> np.ndarray:
-    """Read all images and append those that can be used; returns their rows, and adds to `bad`.
-
-    Grid means go to the file `waiting`: there is room for them in memory once the images are out of it."""
-    listed, reader = work.listed, work.reader
-    rows = [np.zeros(0, dtype=np.int64)]
+def _read_all(
+    inventory: Inventory, work: Work, bad: list[Bad], grids: GridFile
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Read all images and take in those that can be used; adds to `bad` and `grids`, and returns their rows and the
+    runs in which they stand on the canvas, (first, number)."""
+    listed, reader, canvas = work.listed, work.reader, work.canvas
+    rows, runs = [np.zeros(0, dtype=np.int64)], []
+    held = np.empty((len(work.tasks[0].ids) if work.tasks else 0, *canvas.shape), dtype=np.uint8)
     with stage.Progress("images", len(listed.ids)) as bar:
-        made = pieces.made(work.tasks, int(reader.settings["threads"]))
-        for task in work.tasks:
-            # Of the pieces only one is in memory: not even the one before is held while the next is made.
-            piece = None
-            piece = next(made)
+        for task, piece in zip(work.tasks, pieces.made(work.tasks, int(reader.settings["threads"])), strict=True):
             bad += piece.bad
             bar.update(task.first + len(task.ids), bad=len(bad))
             if bad and reader.data["on_bad"] == "fail":
                 # The list of what is wrong is still to become whole; the set will not be written.
                 continue
+            images = held[: len(piece.rows)]
+            if not canvas.read(task.first, images):
+                raise stage.UserError(f"{canvas.path} was changed while it was in use; run again")
             chosen = piece.rows.tolist()
             columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
             ids = [listed.ids[row] for row in chosen]
-            writer.append(piece.images, listed.labels[piece.rows], ids, ids, columns)
-            waiting.write(piece.grids)
+            inventory.add(images, listed.labels[piece.rows], ids, ids, columns)
+            grids.append(piece.grids)
             rows.append(piece.rows)
-    return np.concatenate(rows)
+            runs.append((task.first, len(chosen)))
+    return np.concatenate(rows), runs
 
 
 def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
@@ -183,11 +188,11 @@ def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
     }
 
 
-def _check_room(out: Path, size: int, folder: Path) -> None:
-    """The set and its pieces are on disk together for a moment; better told before hours of reading than after."""
+def _check_room(out: Path, size: int, canvas: Canvas) -> None:
+    """A full disk is better told before hours of reading than after."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    there = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
-    free, needed = shutil.disk_usage(out.parent).free, 2 * size - there
+    there = canvas.path.stat().st_blocks * 512 if canvas.path.is_file() else 0
+    free, needed = shutil.disk_usage(out.parent).free, size - there
     if free < needed:
         raise stage.UserError(
             f"no room to write {out}: about {needed / 1e9:.2f} GB are needed to make it, {free / 1e9:.2f} GB are free"
@@ -202,11 +207,11 @@ def _note_files_without_row(reader: reading.Reader, listed: Listed) -> None:
         listed.notes.append(f"files of {len(without)} Ids have no row in the table and are not used: {shown}")
 
 
-def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str, Any]) -> list[tuple[int, int]]:
+def _duplicates(grids: GridFile, least: float, ids: list[str], attrs: dict[str, Any]) -> list[tuple[int, int]]:
     """Pairs of near-duplicates, told in the log and in the attributes of the set."""
     if not least:
         return []
-    found = duplicates.near_duplicates(grids, least)
+    found = near_duplicates(grids, least)
     examples = [[ids[one], ids[other], round(likeness, 4)] for one, other, likeness in found[:SHOWN]]
     attrs["duplicates"] = json.dumps({"least": least, "pairs": len(found), "examples": examples})
     stage.log.info("%d pairs of near-duplicates, joined into common groups", len(found))

@@ -1,6 +1,6 @@
 """Sets of images on disk, real or synthetic: the one module that knows the HDF5 layout.
 
-    images  uint8 (N, C, H, W), in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
+    images  uint8 (N, C, H, W), in one run or in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
     ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
     attributes: channels, classes, source, licence, credit, format_version, digest, provenance, ...
 
@@ -13,13 +13,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import h5py
 import numpy as np
 
-from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.files import atomic, room
 from workflow_scripts.lib.provenance import Provenance
 from workflow_scripts.lib.stage import UserError
 
@@ -187,19 +188,72 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-class ImageWriter:
-    """Receives the images of a set block by block; made by `write_images`."""
+class Inventory:
+    """What a set says beside its pixels, gathered block by block, and the digest of all that is in it."""
 
-    def __init__(self, file: h5py.File, channels: list[str], classes: list[str], size: int) -> None:
-        self._file, self._channels, self._classes = file, list(channels), list(classes)
-        shape = (len(channels), size, size)
-        # Chunks of about 1 MB: near memory speed for blocks, little waste for single images.
-        rows = max(1, min(256, 2**20 // int(np.prod(shape))))
-        self._images = file.create_dataset("images", (0, *shape), "u1", maxshape=(None, *shape), chunks=(rows, *shape))
+    def __init__(self, channels: list[str], classes: list[str]) -> None:
+        self._channels, self._classes = list(channels), list(classes)
         self._labels: list[np.ndarray] = []
         self._text: dict[str, list[str]] = {"ids": [], "groups": []}
         self._columns: dict[str, list[str]] = {}
         self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        ids: Sequence[str],
+        groups: Sequence[str],
+        columns: dict[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Take in a block: images uint8 (n, C, H, W), labels (n, K), and their text columns."""
+        labels = np.ascontiguousarray(labels, dtype=np.uint8).reshape(len(images), len(self._classes))
+        self._labels.append(labels)
+        self._text["ids"].extend(map(str, ids))
+        self._text["groups"].extend(map(str, groups))
+        for name, values in (columns or {}).items():
+            self._columns.setdefault(name, []).extend(map(str, values))
+        # Labels follow in `write`: the digest must not depend on how the images were cut into blocks.
+        self._hash.update(images.reshape(-1))
+
+    def regroup(self, groups: Sequence[str]) -> None:
+        """Replace the groups of all images, where they are known only once every image has been seen."""
+        self._text["groups"] = list(map(str, groups))
+
+    def write(self, file: h5py.File, attrs: dict[str, Any]) -> None:
+        """Write labels, text columns, attributes and the content digest beside the images of a file."""
+        count = len(file["images"])
+        for name, values in (self._text | self._columns).items():
+            if len(values) != count:
+                raise ValueError(f"column {name!r} has {len(values)} values for {count} images")
+        labels = np.concatenate(self._labels) if self._labels else np.zeros((0, len(self._classes)), dtype=np.uint8)
+        file.create_dataset("labels", data=labels)
+        self._hash.update(labels.tobytes())
+        columns = {f"columns/{name}": values for name, values in self._columns.items()}
+        for name, values in (self._text | columns).items():
+            file.create_dataset(name, data=np.array(values, dtype=object), dtype=TEXT)
+        described = [self._channels, self._classes, self._text, self._columns]
+        self._hash.update(json.dumps(described, sort_keys=True).encode())
+        own = {
+            "channels": json.dumps(self._channels),
+            "classes": json.dumps(self._classes),
+            "columns": json.dumps(sorted(self._columns)),
+            "format_version": FORMAT_VERSION,
+            "digest": self._hash.hexdigest(),
+        }
+        for name, value in (attrs | own).items():
+            file.attrs[name] = value
+
+
+class ImageWriter:
+    """Receives the images of a set block by block; made by `write_images`."""
+
+    def __init__(self, file: h5py.File, channels: list[str], classes: list[str], size: int) -> None:
+        self.inventory = Inventory(channels, classes)
+        shape = (len(channels), size, size)
+        # Chunks of about 1 MB: near memory speed for blocks, little waste for single images.
+        rows = max(1, min(256, 2**20 // int(np.prod(shape))))
+        self._images = file.create_dataset("images", (0, *shape), "u1", maxshape=(None, *shape), chunks=(rows, *shape))
 
     def append(
         self,
@@ -211,47 +265,12 @@ class ImageWriter:
     ) -> None:
         """Add a block: images uint8 (n, C, H, W), labels (n, K), and their text columns."""
         images = np.ascontiguousarray(images, dtype=np.uint8)
-        labels = np.ascontiguousarray(labels, dtype=np.uint8).reshape(len(images), len(self._classes))
         if images.shape[1:] != self._images.shape[1:]:
             raise ValueError(f"images of shape {images.shape[1:]} for a set of {self._images.shape[1:]}")
         start = len(self._images)
         self._images.resize(start + len(images), axis=0)
         self._images[start:] = images
-        self._labels.append(labels)
-        self._text["ids"].extend(map(str, ids))
-        self._text["groups"].extend(map(str, groups))
-        for name, values in (columns or {}).items():
-            self._columns.setdefault(name, []).extend(map(str, values))
-        # Labels follow in `finish`: the digest must not depend on how the images were cut into blocks.
-        self._hash.update(images.reshape(-1))
-
-    def regroup(self, groups: Sequence[str]) -> None:
-        """Replace the groups of all images, where they are known only once every image has been seen."""
-        self._text["groups"] = list(map(str, groups))
-
-    def finish(self, attrs: dict[str, Any]) -> None:
-        """Write what is known only at the end: labels, text columns, attributes and the content digest."""
-        count = len(self._images)
-        for name, values in (self._text | self._columns).items():
-            if len(values) != count:
-                raise ValueError(f"column {name!r} has {len(values)} values for {count} images")
-        labels = np.concatenate(self._labels) if self._labels else np.zeros((0, len(self._classes)), dtype=np.uint8)
-        self._file.create_dataset("labels", data=labels)
-        self._hash.update(labels.tobytes())
-        columns = {f"columns/{name}": values for name, values in self._columns.items()}
-        for name, values in (self._text | columns).items():
-            self._file.create_dataset(name, data=np.array(values, dtype=object), dtype=TEXT)
-        described = [self._channels, self._classes, self._text, self._columns]
-        self._hash.update(json.dumps(described, sort_keys=True).encode())
-        own = {
-            "channels": json.dumps(self._channels),
-            "classes": json.dumps(self._classes),
-            "columns": json.dumps(sorted(self._columns)),
-            "format_version": FORMAT_VERSION,
-            "digest": self._hash.hexdigest(),
-        }
-        for name, value in (attrs | own).items():
-            self._file.attrs[name] = value
+        self.inventory.add(images, labels, ids, groups, columns)
 
 
 @contextlib.contextmanager
@@ -264,4 +283,47 @@ def write_images(
     with atomic(path) as part, h5py.File(part, "w") as file:
         writer = ImageWriter(file, channels, classes, size)
         yield writer
-        writer.finish(attrs or {})
+        writer.inventory.write(file, attrs or {})
+
+
+def enclose(pixels: Path, shape: tuple[int, ...], inventory: Inventory, attrs: dict[str, Any]) -> None:
+    """Make an image set of a file in which images of this shape (N, C, H, W) stand from byte `images_begin` on, in
+    place: what HDF5 has to say is put around them. Doing it again does no harm."""
+    begin, end = images_begin(), images_begin() + int(np.prod(shape))
+    with room(pixels) as own:
+        # A file of the same form without content, which takes no room on disk.
+        form = own / "form.h5"
+        with h5py.File(form, "w") as file:
+            found = _place_images(file, shape)
+        if found not in (begin, None):
+            raise RuntimeError(f"HDF5 {h5py.version.hdf5_version} puts the images at byte {found}, not at {begin}")
+        with form.open("rb") as handle:
+            head = handle.read(begin)
+            handle.seek(end)
+            tail = handle.read()
+    with pixels.open("rb+") as handle:
+        handle.truncate(end)
+        handle.write(head)
+        handle.seek(end)
+        handle.write(tail)
+    with h5py.File(pixels, "r+") as file:
+        inventory.write(file, attrs)
+
+
+@cache
+def images_begin() -> int:
+    """Byte at which HDF5 puts the images of a set that holds them in one run."""
+    with h5py.File("form", "w", driver="core", backing_store=False) as file:
+        found = _place_images(file, (1, 1, 1, 1))
+    if found is None:
+        raise RuntimeError("HDF5 does not tell where it puts the images")
+    return found
+
+
+def _place_images(file: h5py.File, shape: tuple[int, ...]) -> int | None:
+    """Give a new file room for images in one run, unwritten; returns the byte at which it begins, if there is any."""
+    form = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    form.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    form.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    form.set_obj_track_times(False)
+    return h5py.h5d.create(file.id, b"images", h5py.h5t.STD_U8LE, h5py.h5s.create_simple(shape), form).get_offset()

@@ -6,7 +6,9 @@ perfectly. Averaging over a grid commutes with turning, so that only the hash ha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -28,6 +30,37 @@ def grid_means(images: np.ndarray) -> np.ndarray:
     return np.rint(cells / (down * across)).astype(np.uint8)
 
 
+class GridFile:
+    """Grids kept on disk, because in memory they would grow with the number of images; read like an array of them."""
+
+    def __init__(self, handle: BinaryIO, channels: int) -> None:
+        self._handle, self._form, self._count = handle, (channels, GRID, GRID), 0
+
+    def append(self, grids: np.ndarray) -> None:
+        """Add grids uint8 (n, C, 8, 8)."""
+        self._handle.write(grids)
+        self._count += len(grids)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """A run of grids, or some of them in the order asked for."""
+        self._handle.flush()
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self._count)
+            return self._read(start, max(0, stop - start))
+        return np.concatenate([self._read(int(row), 1) for row in rows] or [self._read(0, 0)])
+
+    def _read(self, start: int, count: int) -> np.ndarray:
+        size = int(np.prod(self._form))
+        content = os.pread(self._handle.fileno(), count * size, start * size)
+        return np.frombuffer(content, dtype=np.uint8).reshape(count, *self._form)
+
+
+Grids = np.ndarray | GridFile  # uint8 (n, C, 8, 8)
+
+
 def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
     """The eight orientations of grids (..., 8, 8)."""
     for mirrored in (grids, grids[..., ::-1]):
@@ -40,11 +73,12 @@ def hashes(grids: np.ndarray) -> np.ndarray:
     return _units(grids, *_common(grids))
 
 
-def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _common(grids: Grids) -> tuple[np.ndarray, np.ndarray]:
     """What all images have in common (C, 8, 8), and how far each channel strays from it (C, 1, 1)."""
+    total = sum(grids[start : start + BLOCK].sum(axis=0, dtype=np.float64) for start in range(0, len(grids), BLOCK))
     # The common picture must look the same from all sides, or turning an image would change its hash.
-    common = np.mean(list(turned(grids.mean(axis=0, dtype=np.float64))), axis=0).astype(np.float32)
-    squares = np.zeros(grids.shape[1])
+    common = np.mean(list(turned(total / max(1, len(grids)))), axis=0).astype(np.float32)
+    squares = np.zeros(len(common))
     for start in range(0, len(grids), BLOCK):
         squares += ((grids[start : start + BLOCK] - common) ** 2).sum(axis=(0, 2, 3), dtype=np.float64)
     strays = np.sqrt(squares / max(1, len(grids) * GRID**2)).astype(np.float32)
@@ -59,20 +93,21 @@ def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndar
     return np.where(flat, 0, apart / np.maximum(length, 1e-6)).astype(np.float32)
 
 
-def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, float]]:
+def near_duplicates(grids: Grids, least: float) -> list[tuple[int, int, float]]:
     """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation.
 
     Unit vectors that correlate by c are sqrt(2 (1 - c)) apart, and so are at most their parts that no turning changes.
     These are short and compared first; few pairs are left to be turned. Beside the short parts, memory does not grow
     with the number of images."""
+    if not len(grids):
+        return []
     scale = _common(grids)
-    blocks = range(0, len(grids), BLOCK)
-    parts = np.empty((len(grids), grids.shape[1] * ORBITS), dtype=np.float32)
-    for start in blocks:
+    parts = np.empty((len(grids), len(scale[0]) * ORBITS), dtype=np.float32)
+    for start in range(0, len(grids), BLOCK):
         parts[start : start + BLOCK] = _unturned(_units(grids[start : start + BLOCK], *scale))
     reach = 2 * (1 - least) + 1e-4  # squared, and a margin for rounding
     found: list[tuple[int, int, float]] = []
-    for start in blocks:
+    for start in range(0, len(grids), BLOCK):
         one = parts[start : start + BLOCK]
         for below in range(start, len(grids), BLOCK):
             other = parts[below : below + BLOCK]
@@ -93,7 +128,7 @@ def _unturned(units: np.ndarray) -> np.ndarray:
 
 
 def _correlated(
-    grids: np.ndarray, scale: tuple[np.ndarray, np.ndarray], rows: np.ndarray, columns: np.ndarray, least: float
+    grids: Grids, scale: tuple[np.ndarray, np.ndarray], rows: np.ndarray, columns: np.ndarray, least: float
 ) -> list[tuple[int, int, float]]:
     """Those of the pairs (rows[k], columns[k]) that correlate in some orientation."""
     out: list[tuple[int, int, float]] = []

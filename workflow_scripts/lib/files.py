@@ -36,11 +36,16 @@ def atomic(path: Path) -> Iterator[Path]:
         if part.is_dir():
             _replace_folder(part, path)
         else:
-            with part.open("rb+") as handle:
-                os.fsync(handle.fileno())
-            # Some writers leave files that only their owner may read.
-            part.chmod(0o666 & ~_UMASK)
-            part.replace(path)
+            put_in_place(part, path)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Give a file that is whole its name; it is on disk before it has it."""
+    with part.open("rb+") as handle:
+        os.fsync(handle.fileno())
+    # Some writers leave files that only their owner may read.
+    part.chmod(0o666 & ~_UMASK)
+    part.replace(path)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""The work of reading images, cut into pieces that are kept on disk until the set is whole.
+"""The work of reading images, cut into pieces of which each is done once.
 
-A piece is a run of images of about 8 MB: small enough to hold in memory, large enough to be worth a file. It is made
-by one process, so pixels never travel between processes; it carries a digest of all that it was made from, so an
-interrupted run takes up what is done, and a mended file makes its own piece anew and no other. The jobs of a cluster
-make pieces of the same kind; whoever writes the set appends each of them once."""
+A piece is a run of images of about 4 MB: large enough to be worth a file, small enough for processes to come to their
+end together. It is made by one process, which writes the pixels to where they will stay in the set (`canvas.Canvas`)
+and leaves a small file beside them: what is wrong with the other images, checksums, and a digest of all that the piece
+was made from. So pixels never travel between processes, an interrupted run takes up what is done, and a mended file
+makes its own piece anew and no other. The jobs of a cluster make pieces of the same kind."""
 
 from __future__ import annotations
 
@@ -19,12 +20,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import __version__ as pillow_version
 
-from workflow_scripts.lib import duplicates, files, pixels, reading
+from workflow_scripts.lib import canvas, duplicates, files, pixels, reading
 from workflow_scripts.lib.bad_input import Bad
+from workflow_scripts.lib.canvas import Canvas
 from workflow_scripts.lib.reading import Reader
 
-PIECE_BYTES = 2**23
-_CODE = [Path(module.__file__) for module in (pixels, reading, duplicates)] + [Path(__file__)]
+PIECE_BYTES = 2**22
+_CODE = [Path(module.__file__) for module in (pixels, reading, duplicates, canvas)] + [Path(__file__)]
 _BROKEN = (OSError, ValueError, KeyError, TypeError)
 
 
@@ -37,57 +39,54 @@ class Task:
     pixel_sizes: list[str]  # µm a pixel of each image, empty where not known
     first: int  # row of the first image among all that the tables name
     path: Path
+    canvas: Canvas
 
 
 @dataclass
 class Piece:
-    """Images that could be read, and what is wrong with the others."""
+    """What was read; the n images that can be used stand on the canvas from the row of the piece's first image on."""
 
-    images: np.ndarray  # uint8 (n, C, H, W)
     grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
     rows: np.ndarray  # int64 (n,), where the images stand among all that the tables name
     bad: list[Bad]
 
 
-def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path) -> list[Task]:
+def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], canvas: Canvas) -> list[Task]:
     """All pieces of a set; where they are cut does not depend on how many processes make them."""
-    count = max(1, PIECE_BYTES // (len(reader.channels) * reader.size**2))
+    count, folder = max(1, PIECE_BYTES // canvas.image_bytes), canvas.path.parent
     return [
-        Task(reader, list(ids[at : at + count]), list(pixel_sizes[at : at + count]), at, folder / f"{number:06d}.piece")
+        Task(
+            reader,
+            list(ids[at : at + count]),
+            list(pixel_sizes[at : at + count]),
+            at,
+            folder / f"{number:06d}.piece",
+            canvas,
+        )
         for number, at in enumerate(range(0, len(ids), count))
     ]
 
 
 def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
-    """The pieces in order, made by so many processes or taken from disk."""
+    """The pieces in order, made by so many processes or found as they were left."""
     if processes == 1 or len(wanted) == 1:
         yield from map(make, wanted)
         return
     with ProcessPoolExecutor(min(processes, len(wanted)), mp_context=get_context("spawn")) as pool:
         try:
-            for task, digest in zip(wanted, pool.map(make_file, wanted), strict=True):
-                # The process that made or found it has checked it.
-                yield load(task, digest, check=False) or make(task)
+            yield from pool.map(make, wanted)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def make_file(task: Task) -> str:
-    """Make a piece for another process; the answer is the digest under which it will be found."""
+def make(task: Task) -> Piece:
+    """The piece, as it was left if it is still sound."""
     wanted = digest(task)
-    make(task, wanted)
-    return wanted
-
-
-def make(task: Task, wanted: str | None = None) -> Piece:
-    """The piece, from disk if it is there."""
-    wanted = wanted or digest(task)
     found = load(task, wanted)
     if found is not None:
         return found
-    size = task.reader.size
-    images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
+    images = np.empty((len(task.ids), *task.canvas.shape), dtype=np.uint8)
     rows: list[int] = []
     bad: list[Bad] = []
     for place, (name, pixel_size) in enumerate(zip(task.ids, task.pixel_sizes, strict=True)):
@@ -97,8 +96,9 @@ def make(task: Task, wanted: str | None = None) -> Piece:
             images[len(rows)] = image
             rows.append(task.first + place)
     images = images[: len(rows)]
-    piece = Piece(images, duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
-    _save(task.path, piece, wanted)
+    piece = Piece(duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
+    task.canvas.write(task.first, images)
+    _save(task.path, piece, wanted, zlib.crc32(images))
     return piece
 
 
@@ -113,41 +113,42 @@ def digest(task: Task) -> str:
     return files.digest([settings, task.ids, task.pixel_sizes, task.first, stamps, code])
 
 
-def _save(path: Path, piece: Piece, digest: str) -> None:
-    # Without waiting for the disk: a piece that a power cut has spoiled fails its checksum and is made again.
+def _save(path: Path, piece: Piece, digest: str, pixels: int) -> None:
+    # Without waiting for the disk: what a power cut has spoiled fails its checksum and is made again.
     with files.room(path) as own:
         part = own / path.name
         with part.open("wb") as handle:
-            _write(handle, piece, digest)
+            _write(handle, piece, digest, pixels)
         part.replace(path)
 
 
-def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:
-    """A line of JSON, then the bare arrays: an archive of them would be copied twice on its way."""
-    arrays = (piece.images, piece.grids, piece.rows)
-    bad = [asdict(entry) for entry in piece.bad]
-    about = {"digest": digest, "images": len(piece.rows), "sums": [zlib.crc32(array) for array in arrays], "bad": bad}
+def _write(handle: BinaryIO, piece: Piece, digest: str, pixels: int) -> None:
+    """A line of JSON, then the bare arrays."""
+    arrays = (piece.grids, piece.rows)
+    sums = [pixels, *(zlib.crc32(array) for array in arrays)]
+    about = {"digest": digest, "images": len(piece.rows), "sums": sums, "bad": [asdict(entry) for entry in piece.bad]}
     handle.write(json.dumps(about).encode() + b"\n")
     for array in arrays:
         handle.write(array)
 
 
-def load(task: Task, digest: str, check: bool = True) -> Piece | None:
+def load(task: Task, digest: str) -> Piece | None:
     """A piece from disk; None if it is not there, damaged, or made from something else."""
     try:
         with task.path.open("rb") as handle:
             about = json.loads(handle.readline())
             if about["digest"] != digest or not 0 <= about["images"] <= len(task.ids):
                 return None
-            count, channels, size = about["images"], len(task.reader.channels), task.reader.size
-            arrays = (
-                np.empty((count, channels, size, size), dtype=np.uint8),
-                np.empty((count, channels, duplicates.GRID, duplicates.GRID), dtype=np.uint8),
-                np.empty(count, dtype=np.int64),
-            )
-            for array, total in zip(arrays, about["sums"], strict=True):
-                if handle.readinto(array) != array.nbytes or (check and zlib.crc32(array) != total):
-                    return None
-        return Piece(*arrays, [Bad(**entry) for entry in about["bad"]])
+            count, channels = about["images"], task.canvas.shape[0]
+            images = np.empty((count, *task.canvas.shape), dtype=np.uint8)
+            grids = np.empty((count, channels, duplicates.GRID, duplicates.GRID), dtype=np.uint8)
+            rows = np.empty(count, dtype=np.int64)
+            if not task.canvas.read(task.first, images):
+                return None
+            if any(handle.readinto(array) != array.nbytes for array in (grids, rows)):
+                return None
+            if [zlib.crc32(array) for array in (images, grids, rows)] != about["sums"]:
+                return None
+        return Piece(grids, rows, [Bad(**entry) for entry in about["bad"]])
     except _BROKEN:
         return None

@@ -6,6 +6,7 @@ of both. Planes are never mixed, so transparency never weighs into colour."""
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Planes:
 
 def decode(path: str | Path, expected: int) -> Planes:
     """The planes of a file. `expected` is how many there should be; it settles which axis of an array counts them."""
-    kind = FORMATS.get(Path(path).suffix.lower())
+    kind = FORMATS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122 (a Path of each file stays in memory)
     if kind is None:
         raise Unusable("unknown format", f"is of no format that can be read ({', '.join(sorted(FORMATS))})")
     try:
