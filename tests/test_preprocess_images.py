@@ -408,6 +408,20 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
     assert target.read_bytes() == whole
 
 
+def test_what_other_settings_left_is_cleared_away_and_never_taken(raw, monkeypatch):
+    (raw / "train" / "d_red.png").rename(raw / "d.hidden")
+    assert run(raw, settings(data=NAMES)) == 1
+    (first,) = (raw / "out" / ".images.pieces").glob("*.canvas")
+    assert run(raw, settings(data=NAMES, intensity="percentile")) == 1
+    (second,) = (raw / "out" / ".images.pieces").glob("*.canvas")
+    assert first.name != second.name, "a job of the first that still runs writes to a file of its own"
+    (raw / "d.hidden").rename(raw / "train" / "d_red.png")
+    assert run(raw, settings(data=NAMES)) == 0
+    fixed = read(raw)[1].images
+    assert run(raw, settings(data=NAMES, intensity="percentile")) == 0
+    assert (read(raw)[1].images != fixed).any()
+
+
 def test_images_that_cannot_be_used_leave_no_gaps(raw, monkeypatch):
     """In the middle of a piece, a whole piece, and the first of all: pixels, ids and labels stay together."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 2 * 8 * 8)

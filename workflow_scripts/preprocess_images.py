@@ -84,10 +84,12 @@ def plan(args: argparse.Namespace, out: Path) -> Work:
     by = group_columns(listed, data["group_by"])
     reader = reading.Reader(args.images_dir, args.settings)
     reader.learn_depth(listed.ids)
-    shape = (len(reader.channels), reader.size, reader.size)
-    canvas = Canvas(out.with_name(f".{out.stem}.pieces") / "images.canvas", shape, images_begin())
-    _check_room(out, len(listed.ids) * canvas.image_bytes, canvas)
     pixel_sizes = listed.columns.get("pixel_size", [""] * len(listed.ids))
+    canvas = pieces.canvas_for(reader, listed.ids, pixel_sizes, out.with_name(f".{out.stem}.pieces"), images_begin())
+    for other in canvas.path.parent.glob("*.canvas"):
+        if other.name != canvas.path.name:
+            other.unlink(missing_ok=True)
+    _check_room(out, len(listed.ids) * canvas.image_bytes, canvas)
     return Work(listed, by, reader, canvas, pieces.tasks(reader, listed.ids, pixel_sizes, canvas))
 
 

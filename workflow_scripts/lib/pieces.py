@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import __version__ as pillow_version
@@ -49,6 +49,13 @@ class Piece:
     grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
     rows: np.ndarray  # int64 (n,), where the images stand among all that the tables name
     bad: list[Bad]
+
+
+def canvas_for(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path, begin: int) -> Canvas:
+    """Where the pixels of a set go. Its name follows from all that decides them but the files: a job left over from
+    other settings or another table cannot write into it."""
+    name = files.digest([_settings(reader), list(ids), list(pixel_sizes)])
+    return Canvas(folder / f"{name}.canvas", (len(reader.channels), reader.size, reader.size), begin)
 
 
 def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], canvas: Canvas) -> list[Task]:
@@ -104,13 +111,17 @@ def make(task: Task) -> Piece:
 
 def digest(task: Task) -> str:
     """All that a piece follows from: settings, ids, the state of the files, and the code that reads them."""
-    reader = task.reader
+    stamps = [task.reader.stamps(name) for name in task.ids]
+    return files.digest([_settings(task.reader), task.ids, task.pixel_sizes, task.first, stamps])
+
+
+def _settings(reader: Reader) -> list[Any]:
+    """What decides the pixels of every image, code included."""
     keys = ("channels", "size", "intensity", "white_level", "pixel_size")
+    own = {key: reader.settings[key] for key in keys}
     known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size")}
-    stamps = [reader.stamps(name) for name in task.ids]
-    settings = [{key: reader.settings[key] for key in keys}, known, sorted(reader.bits), str(reader.folder.resolve())]
-    code = [files.code_digest(_CODE), pillow_version]
-    return files.digest([settings, task.ids, task.pixel_sizes, task.first, stamps, code])
+    where = str(reader.folder.resolve())
+    return [own, known, sorted(reader.bits), where, files.code_digest(_CODE), pillow_version]
 
 
 def _save(path: Path, piece: Piece, digest: str, pixels: int) -> None:
