@@ -1,7 +1,8 @@
 """preprocess_images: from every kind of source to an image set, and going on after an interruption."""
 
+import fcntl
 import json
-import zlib
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,8 +12,8 @@ from PIL import Image
 
 from tests.image_folders import noise, run, save, settings
 from workflow_scripts import preprocess_shard
-from workflow_scripts.lib import pieces, reading, sources
-from workflow_scripts.lib.canvas import Canvas
+from workflow_scripts.lib import dataset, files, pieces, reading, sources
+from workflow_scripts.lib.canvas import claim
 from workflow_scripts.lib.dataset import ImageSet, Inventory
 
 IDS = ["a", "b", "c", "d"]
@@ -337,24 +338,32 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count, inside):
     reader = reading.Reader(raw / "train", settings(data=NAMES))
-    canvas = Canvas(raw / "kept" / "images.canvas", (len(reader.channels), reader.size, reader.size), 100)
-    (task,) = pieces.tasks(reader, ["a", "b", "c"], [""] * 3, canvas)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, *canvas.shape), dtype=np.uint8)
+    shape = (len(reader.channels), reader.size, reader.size)
+    canvas = claim(raw / "kept", "0" * 32, shape, 100)
+    (task,) = pieces.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept", None if inside else canvas)
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     fault = pieces.Bad("b", "b_red.png", "missing file", "is missing\nor was")
     whole = pieces.Piece(pieces.duplicates.grid_means(images), np.arange(count), [fault])
-    canvas.write(0, images)
-    pieces._save(task.path, whole, "digest", zlib.crc32(images))
+    if not inside:
+        canvas.write(0, images)
+    pieces._save(task, whole, "digest", images)
+    # Whoever writes the set finds the pixels on its canvas, wherever they were kept.
+    task = replace(task, canvas=canvas)
     found = pieces.load(task, "digest")
     for name in ("grids", "rows"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
     assert found.bad == [fault]
+    held = np.empty_like(images)
+    assert canvas.read(0, held) and (held == images).all()
     assert pieces.load(task, "another") is None
     spoilt = [(task.path, 1)]
     if count:
-        spoilt += [(task.path, -1), (task.path, -whole.grids.nbytes), (canvas.path, canvas.begin), (canvas.path, -1)]
+        spoilt += [(task.path, -1), (task.path, -whole.grids.nbytes)]
+    if count and not inside:
+        spoilt += [(canvas.path, canvas.begin), (canvas.path, -1)]
     for path, place in spoilt:
         content = bytearray(path.read_bytes())
         content[place] ^= 1
@@ -365,13 +374,11 @@ def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
         assert pieces.load(task, "digest") is not None
     task.path.write_bytes(task.path.read_bytes()[:20])
     assert pieces.load(task, "digest") is None
-    canvas.path.unlink()
-    assert pieces.load(task, "digest") is None
 
 
 def test_a_canvas_holds_what_was_written_and_closes_up(tmp_path):
     images = np.arange(10 * 2 * 3 * 3, dtype=np.uint8).reshape(10, 2, 3, 3)
-    canvas = Canvas(tmp_path / "own" / "c", images.shape[1:], 7)
+    canvas = claim(tmp_path / "own", "1" * 32, images.shape[1:], 7)
     canvas.write(6, images[6:])
     canvas.write(0, images[:4])
     held = np.empty_like(images[6:9])
@@ -380,13 +387,58 @@ def test_a_canvas_holds_what_was_written_and_closes_up(tmp_path):
     canvas.close_up([(1, 2), (6, 4)])
     held = np.empty_like(images[:6])
     assert canvas.read(0, held) and (held == images[[1, 2, 6, 7, 8, 9]]).all()
-    (tmp_path / "own" / "link").symlink_to(canvas.path)
-    with pytest.raises(OSError):
-        Canvas(tmp_path / "own" / "link", canvas.shape, 7).write(0, images)
 
 
-def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkeypatch):
-    """Everything is read, the file has its head and half of what follows: the same bytes come out."""
+def test_a_canvas_serves_one_run(tmp_path):
+    """A process that outlived its run can neither write to what the next one took over nor make it anew."""
+    images = np.full((1, 1, 2, 2), 7, dtype=np.uint8)
+    first = claim(tmp_path, "1" * 32, images.shape[1:], 0)
+    first.write(0, images)
+    second = claim(tmp_path, "1" * 32, images.shape[1:], 0)
+    held = np.zeros_like(images)
+    assert second.read(0, held) and (held == 7).all(), "what was there is there"
+    with pytest.raises(FileNotFoundError):
+        first.write(0, 0 * images)
+    assert [path.name for path in tmp_path.iterdir()] == [second.path.name]
+    with pytest.raises(FileNotFoundError):
+        first.read(0, held)
+    other = claim(tmp_path, "2" * 32, images.shape[1:], 0)
+    assert [path.name for path in tmp_path.iterdir()] == [other.path.name], "of other settings"
+    assert not other.read(0, held)
+
+
+def test_a_canvas_is_not_taken_over_while_somebody_writes(tmp_path):
+    shape, told = (1, 2, 2), []
+    canvas = claim(tmp_path, "1" * 32, shape, 0)
+    with canvas.path.open("rb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_SH)
+
+        def waiting():
+            told.append(canvas.path.exists())
+            fcntl.flock(writing, fcntl.LOCK_UN)
+
+        claim(tmp_path, "1" * 32, shape, 0, waiting)
+    assert told == [True] and not canvas.path.exists()
+
+
+def test_links_do_not_lead_a_canvas_away(raw, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    mine = elsewhere / f"{'1' * 32}.{'2' * 32}.canvas"
+    mine.write_bytes(b"precious")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / mine.name).symlink_to(mine)
+    claim(tmp_path / "own", "1" * 32, (1, 2, 2), 0).write(0, np.ones((1, 1, 2, 2), dtype=np.uint8))
+    (raw / "out").mkdir()
+    (raw / "out" / ".images.pieces").symlink_to(elsewhere)
+    assert run(raw, settings(data=NAMES)) == 1
+    assert mine.read_bytes() == b"precious" and len(list(elsewhere.iterdir())) == 1
+
+
+@pytest.mark.parametrize("killed", ["head", "tail", "place"])
+def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkeypatch, killed):
+    """Everything is read, the file has nothing of its head, or half of what follows, or all of it: the same bytes come
+    out. What SIGKILL leaves lying about is there too."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
     assert run(raw, settings(data=NAMES)) == 0
     target = raw / "out" / "images.h5"
@@ -394,12 +446,22 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
     target.unlink()
     write = Inventory.write
 
-    def dying(self, file, attrs):
+    def half(self, file, attrs):
         write(self, file, attrs | {"more": "x" * 5000})
         raise KeyboardInterrupt
 
+    def nothing(*_):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patched:
-        patched.setattr(Inventory, "write", dying)
+        patched.setattr(files, "_remove", lambda path: None)
+        if killed == "head":
+            dataset.images_begin()
+            patched.setattr(dataset, "_place_images", nothing)
+        elif killed == "tail":
+            patched.setattr(Inventory, "write", half)
+        else:
+            patched.setattr(files, "put_in_place", nothing)
         with pytest.raises(KeyboardInterrupt):
             run(raw, settings(data=NAMES))
     assert not target.exists()
@@ -408,18 +470,25 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
     assert target.read_bytes() == whole
 
 
-def test_what_other_settings_left_is_cleared_away_and_never_taken(raw, monkeypatch):
+def test_what_other_settings_left_is_cleared_away_and_never_taken(raw):
     (raw / "train" / "d_red.png").rename(raw / "d.hidden")
     assert run(raw, settings(data=NAMES)) == 1
-    (first,) = (raw / "out" / ".images.pieces").glob("*.canvas")
     assert run(raw, settings(data=NAMES, intensity="percentile")) == 1
-    (second,) = (raw / "out" / ".images.pieces").glob("*.canvas")
-    assert first.name != second.name, "a job of the first that still runs writes to a file of its own"
+    assert len(list((raw / "out" / ".images.pieces").glob("*.canvas"))) == 1
     (raw / "d.hidden").rename(raw / "train" / "d_red.png")
     assert run(raw, settings(data=NAMES)) == 0
     fixed = read(raw)[1].images
     assert run(raw, settings(data=NAMES, intensity="percentile")) == 0
     assert (read(raw)[1].images != fixed).any()
+
+
+def test_a_set_may_be_left_with_no_images(raw):
+    """The config says so: none of the labels is wanted."""
+    wanted = {"label_map": {"Other": ["Nucleus"]}, "unmapped": "drop", "emptied": "drop"}
+    (raw / "train.csv").write_text("Id,Target\na,1\nb,1\nc,1\nd,1\n")
+    assert run(raw, settings(data=NAMES | wanted)) == 0
+    with ImageSet(raw / "out" / "images.h5") as made:
+        assert (len(made), made.classes, made.size) == (0, ["Other"], 8)
 
 
 def test_images_that_cannot_be_used_leave_no_gaps(raw, monkeypatch):

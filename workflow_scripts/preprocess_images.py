@@ -23,7 +23,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ import numpy as np
 from workflow_scripts.lib import bad_input, files, listing, pieces, reading, stage, tables
 from workflow_scripts.lib import groups as grouping
 from workflow_scripts.lib.bad_input import Bad
-from workflow_scripts.lib.canvas import Canvas
+from workflow_scripts.lib.canvas import Canvas, claim
 from workflow_scripts.lib.dataset import Inventory, enclose, images_begin
 from workflow_scripts.lib.duplicates import GridFile, near_duplicates
 from workflow_scripts.lib.listing import Listed
@@ -71,12 +71,30 @@ class Work:
     listed: Listed
     by: list[str]  # columns that decide which images belong together
     reader: reading.Reader
-    canvas: Canvas  # in the folder of the pieces
-    tasks: list[pieces.Task]
+    folder: Path  # of the pieces
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pixels."""
+        return len(self.listed.ids) * len(self.reader.channels) * self.reader.size**2
+
+    def tasks(self, canvas: Canvas | None) -> list[pieces.Task]:
+        """The pieces in which the images are read."""
+        return pieces.tasks(self.reader, self.listed.ids, self._pixel_sizes(), self.folder, canvas)
+
+    def claim_canvas(self) -> Canvas:
+        """The canvas for this run; only for the holder of the set's lock."""
+        name = pieces.canvas_name(self.reader, self.listed.ids, self._pixel_sizes())
+        shape = (len(self.reader.channels), self.reader.size, self.reader.size)
+        waiting = lambda: stage.log.info("waiting for a process that still writes what was read")  # noqa: E731
+        return claim(self.folder, name, shape, images_begin(), waiting)
+
+    def _pixel_sizes(self) -> list[str]:
+        return self.listed.columns.get("pixel_size", [""] * len(self.listed.ids))
 
 
 def plan(args: argparse.Namespace, out: Path) -> Work:
-    """The images of the set `out` and the pieces in which they are read."""
+    """The images of the set `out`."""
     data = args.settings["data"]
     if not args.images_dir.is_dir():
         raise stage.UserError(f"{args.images_dir} is no folder of images (data.images)")
@@ -84,13 +102,7 @@ def plan(args: argparse.Namespace, out: Path) -> Work:
     by = group_columns(listed, data["group_by"])
     reader = reading.Reader(args.images_dir, args.settings)
     reader.learn_depth(listed.ids)
-    pixel_sizes = listed.columns.get("pixel_size", [""] * len(listed.ids))
-    canvas = pieces.canvas_for(reader, listed.ids, pixel_sizes, out.with_name(f".{out.stem}.pieces"), images_begin())
-    for other in canvas.path.parent.glob("*.canvas"):
-        if other.name != canvas.path.name:
-            other.unlink(missing_ok=True)
-    _check_room(out, len(listed.ids) * canvas.image_bytes, canvas)
-    return Work(listed, by, reader, canvas, pieces.tasks(reader, listed.ids, pixel_sizes, canvas))
+    return Work(listed, by, reader, files.private_folder(out.with_name(f".{out.stem}.pieces")))
 
 
 def preprocess_images(args: argparse.Namespace) -> None:
@@ -105,10 +117,12 @@ def preprocess_images(args: argparse.Namespace) -> None:
     faults.unlink(missing_ok=True)
     attrs = _attributes(args.settings, work.by)
     with files.lock(args.out, lambda holder: stage.log.info("waiting for process %s, which writes the set", holder)):
+        canvas = work.claim_canvas()
+        check_room(args.out, work.size, [canvas.path])
         inventory = Inventory(reader.channels, listed.classes)
         with tempfile.TemporaryFile(dir=args.out.parent) as handle:
             grids = GridFile(handle, len(reader.channels))
-            rows, runs = _read_all(inventory, work, bad, grids)
+            rows, runs = _read_all(inventory, work, canvas, bad, grids)
             bad_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
             listed.keep(rows)
             pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
@@ -116,10 +130,10 @@ def preprocess_images(args: argparse.Namespace) -> None:
         inventory.regroup(names)
         bad_input.write_list(args.left_out, bad + listed.dropped)
         attrs |= {"left_out": len({entry.id for entry in bad + listed.dropped}), "notes": json.dumps(listed.notes)}
-        work.canvas.close_up(runs)
-        enclose(work.canvas.path, (len(rows), *work.canvas.shape), inventory, attrs)
-        files.put_in_place(work.canvas.path, args.out)
-    shutil.rmtree(work.canvas.path.parent, ignore_errors=True)
+        canvas.close_up(runs)
+        enclose(canvas.path, (len(rows), *canvas.shape), inventory, attrs)
+        files.put_in_place(canvas.path, args.out)
+        shutil.rmtree(work.folder, ignore_errors=True)
     stage.log.info("%d images, %d groups, %d classes", len(rows), len(set(names)), len(listed.classes))
 
 
@@ -147,15 +161,15 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
 
 
 def _read_all(
-    inventory: Inventory, work: Work, bad: list[Bad], grids: GridFile
+    inventory: Inventory, work: Work, canvas: Canvas, bad: list[Bad], grids: GridFile
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Read all images and take in those that can be used; adds to `bad` and `grids`, and returns their rows and the
     runs in which they stand on the canvas, (first, number)."""
-    listed, reader, canvas = work.listed, work.reader, work.canvas
+    listed, reader, tasks = work.listed, work.reader, work.tasks(canvas)
     rows, runs = [np.zeros(0, dtype=np.int64)], []
-    held = np.empty((len(work.tasks[0].ids) if work.tasks else 0, *canvas.shape), dtype=np.uint8)
+    held = np.empty((len(tasks[0].ids) if tasks else 0, *canvas.shape), dtype=np.uint8)
     with stage.Progress("images", len(listed.ids)) as bar:
-        for task, piece in zip(work.tasks, pieces.made(work.tasks, int(reader.settings["threads"])), strict=True):
+        for task, piece in zip(tasks, pieces.made(tasks, int(reader.settings["threads"])), strict=True):
             bad += piece.bad
             bar.update(task.first + len(task.ids), bad=len(bad))
             if bad and reader.data["on_bad"] == "fail":
@@ -163,7 +177,7 @@ def _read_all(
                 continue
             images = held[: len(piece.rows)]
             if not canvas.read(task.first, images):
-                raise stage.UserError(f"{canvas.path} was changed while it was in use; run again")
+                raise stage.UserError(f"{canvas.path} has become shorter while it was in use: run again")
             chosen = piece.rows.tolist()
             columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
             ids = [listed.ids[row] for row in chosen]
@@ -190,11 +204,9 @@ def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
     }
 
 
-def _check_room(out: Path, size: int, canvas: Canvas) -> None:
-    """A full disk is better told before hours of reading than after."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    there = canvas.path.stat().st_blocks * 512 if canvas.path.is_file() else 0
-    free, needed = shutil.disk_usage(out.parent).free, size - there
+def check_room(out: Path, size: int, kept: Iterable[Path]) -> None:
+    """A full disk is better told before hours of reading than after; what is `kept` need not be written again."""
+    free, needed = shutil.disk_usage(out.parent).free, size - sum(path.stat().st_blocks * 512 for path in kept)
     if free < needed:
         raise stage.UserError(
             f"no room to write {out}: about {needed / 1e9:.2f} GB are needed to make it, {free / 1e9:.2f} GB are free"
@@ -232,9 +244,7 @@ def telling_full_disk(out: Path, work: Callable[[], None]) -> None:
             raise
         # HDF5 crashes when it lets go of a file whose last write failed: it is held until the process ends.
         HELD.append(error)
-        raise stage.UserError(
-            f"no room to write {out}: {os.strerror(number)}. Make room and run again: what has been read is kept"
-        ) from None
+        raise stage.UserError(f"no room to write {out}: {os.strerror(number)}. Make room and run again") from None
 
 
 def main(argv: list[str] | None = None) -> int:

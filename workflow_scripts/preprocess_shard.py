@@ -1,7 +1,7 @@
 """preprocess_shard: one of several jobs that read the images of a set; preprocess_images joins what they made.
 
 It reads its share of the set's pieces and leaves them beside the set to be; where preprocess_images finds a piece it
-appends it as it is, so every image is decoded once and its pixels are copied once. --out says what was done.
+takes the pixels from there, so every image is decoded once and its pixels are copied once. --out says what was done.
 
 Example:
     python -m workflow_scripts.preprocess_shard --images-dir raw/train --table raw/train.csv --set images.h5 \\
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from workflow_scripts.lib import pieces, stage
 from workflow_scripts.lib.files import write_json
-from workflow_scripts.preprocess_images import arguments, plan, telling_full_disk
+from workflow_scripts.preprocess_images import arguments, check_room, plan, telling_full_disk
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +32,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def preprocess_shard(args: argparse.Namespace) -> None:
     """Make every piece whose turn it is; what is wrong with images stays in the pieces until they are joined."""
     work = plan(args, args.set)
-    own = work.tasks[args.shard :: args.shards]
+    own = work.tasks(None)[args.shard :: args.shards]
+    check_room(args.set, work.size // args.shards, [task.path for task in own if task.path.is_file()])
     count, bad = sum(len(task.ids) for task in own), 0
     with stage.Progress("images", count) as bar:
         done = 0

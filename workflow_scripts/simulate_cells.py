@@ -19,15 +19,13 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.lib import files, simulator, stage
+from workflow_scripts.lib import files, simulator, stage, workers
 
 AT_ONCE = 50  # images that a worker draws and writes before it reports
 
@@ -70,7 +68,7 @@ def _parts(settings: dict[str, Any], seed: int, folder: Path, processes: int) ->
         for start, stop in spans:
             yield write_part(settings, seed, start, stop, folder)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with workers.pool(processes) as pool:
         jobs = [pool.submit(write_part, settings, seed, start, stop, folder) for start, stop in spans]
         for job in jobs:
             yield job.result()

@@ -1,20 +1,28 @@
 """The pixels of a set to be: every image is written once, by whichever process read it, to where it will stay.
 
 A canvas is a file with room at its front, in which HDF5 will say what the file holds (`dataset.enclose`), and then a
-place for each image that the tables name. Places whose image cannot be used are closed up at the end."""
+place for each image that the tables name. Places whose image cannot be used are closed up at the end.
+
+It belongs to one run of preprocess_images and the processes that it started. The next run, which comes when that one
+is over, gives it a new name: a process that outlived its run finds it gone, and can spoil nothing."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterable
+import re
+import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from workflow_scripts.lib import files
+from workflow_scripts.lib.stage import UserError
 
 _BLOCK = 2**23
+_NAME = re.compile(r"([0-9a-f]{32})\.[0-9a-f]{32}\.canvas")
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,12 @@ class Canvas:
 
     def write(self, first: int, images: np.ndarray) -> None:
         """Write images uint8 (n, C, H, W) to the places from `first` on; others may write to other places meanwhile."""
-        files.private_folder(self.path.parent)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        handle = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
         try:
+            # Held while writing, so that nobody renames it meanwhile; and it may have been renamed while it was opened.
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            if not os.path.samestat(os.fstat(handle), self.path.lstat()):
+                raise FileNotFoundError(self.path)
             left = memoryview(np.ascontiguousarray(images, dtype=np.uint8).reshape(-1))
             at = self.begin + first * self.image_bytes
             while left:
@@ -45,8 +56,18 @@ class Canvas:
 
     def read(self, first: int, images: np.ndarray) -> bool:
         """Fill an array uint8 (n, C, H, W) from the places from `first` on; whether they are all there."""
-        with self.path.open("rb", buffering=0) as handle:
-            return _fill(handle.fileno(), images, self.begin + first * self.image_bytes)
+        handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            left = memoryview(images.reshape(-1))
+            at = self.begin + first * self.image_bytes
+            while left:
+                done = os.preadv(handle, [left], at)
+                if not done:
+                    return False
+                left, at = left[done:], at + done
+            return True
+        finally:
+            os.close(handle)
 
     def close_up(self, runs: Iterable[tuple[int, int]]) -> None:
         """Move runs of images, (place of the first, number) in their order, to the front, one after the other."""
@@ -62,15 +83,33 @@ class Canvas:
         for at in range(0, count, step):
             images = np.empty((min(step, count - at), *self.shape), dtype=np.uint8)
             if not self.read(first + at, images):
-                raise OSError(f"{self.path} has become shorter")
+                raise UserError(f"{self.path} has become shorter while it was in use: run again")
             self.write(to + at, images)
 
 
-def _fill(handle: int, images: np.ndarray, at: int) -> bool:
-    left = memoryview(images.reshape(-1))
-    while left:
-        done = os.preadv(handle, [left], at)
-        if not done:
-            return False
-        left, at = left[done:], at + done
-    return True
+def claim(
+    folder: Path, name: str, shape: tuple[int, int, int], begin: int, waiting: Callable[[], None] = lambda: None
+) -> Canvas:
+    """The canvas of this name in `folder` for this run alone, as an earlier run left it or new; those of other names
+    go. Only for the holder of the set's lock. `waiting` is called if a process must end its writing first."""
+    files.private_folder(folder)
+    mine = folder / f"{name}.{uuid.uuid4().hex}.canvas"
+    for path in sorted(folder.iterdir()):
+        found = _NAME.fullmatch(path.name)
+        if not found:
+            continue
+        if found[1] != name or mine.exists() or path.is_symlink():
+            path.unlink()
+            continue
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            path.rename(mine)
+        finally:
+            os.close(handle)
+    os.close(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+    return Canvas(mine, shape, begin)

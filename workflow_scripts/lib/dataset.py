@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -290,7 +291,7 @@ def enclose(pixels: Path, shape: tuple[int, ...], inventory: Inventory, attrs: d
     """Make an image set of a file in which images of this shape (N, C, H, W) stand from byte `images_begin` on, in
     place: what HDF5 has to say is put around them. Doing it again does no harm."""
     begin, end = images_begin(), images_begin() + int(np.prod(shape))
-    with room(pixels) as own:
+    with room(pixels.with_suffix(".form")) as own:
         # A file of the same form without content, which takes no room on disk.
         form = own / "form.h5"
         with h5py.File(form, "w") as file:
@@ -301,7 +302,7 @@ def enclose(pixels: Path, shape: tuple[int, ...], inventory: Inventory, attrs: d
             head = handle.read(begin)
             handle.seek(end)
             tail = handle.read()
-    with pixels.open("rb+") as handle:
+    with open(os.open(pixels, os.O_RDWR | os.O_NOFOLLOW), "rb+") as handle:  # noqa: PTH123
         handle.truncate(end)
         handle.write(head)
         handle.seek(end)

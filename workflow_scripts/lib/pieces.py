@@ -2,25 +2,26 @@
 
 A piece is a run of images of about 4 MB: large enough to be worth a file, small enough for processes to come to their
 end together. It is made by one process, which writes the pixels to where they will stay in the set (`canvas.Canvas`)
-and leaves a small file beside them: what is wrong with the other images, checksums, and a digest of all that the piece
-was made from. So pixels never travel between processes, an interrupted run takes up what is done, and a mended file
-makes its own piece anew and no other. The jobs of a cluster make pieces of the same kind."""
+and leaves a small file: what is wrong with the other images, checksums, and a digest of all that the piece was made
+from. So pixels never travel between processes, an interrupted run takes up what is done, and a mended file makes its
+own piece anew and no other. (Where bad images leave gaps, one that is interrupted while it closes them, in the last
+seconds, reads again what had moved.)
+
+The jobs of a cluster have no canvas: they keep the pixels in the file, from which whoever writes the set takes them."""
 
 from __future__ import annotations
 
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import __version__ as pillow_version
 
-from workflow_scripts.lib import canvas, duplicates, files, pixels, reading
+from workflow_scripts.lib import canvas, duplicates, files, pixels, reading, workers
 from workflow_scripts.lib.bad_input import Bad
 from workflow_scripts.lib.canvas import Canvas
 from workflow_scripts.lib.reading import Reader
@@ -39,7 +40,7 @@ class Task:
     pixel_sizes: list[str]  # µm a pixel of each image, empty where not known
     first: int  # row of the first image among all that the tables name
     path: Path
-    canvas: Canvas
+    canvas: Canvas | None  # None: the pixels stay with the piece
 
 
 @dataclass
@@ -51,26 +52,20 @@ class Piece:
     bad: list[Bad]
 
 
-def canvas_for(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path, begin: int) -> Canvas:
-    """Where the pixels of a set go. Its name follows from all that decides them but the files: a job left over from
-    other settings or another table cannot write into it."""
-    name = files.digest([_settings(reader), list(ids), list(pixel_sizes)])
-    return Canvas(folder / f"{name}.canvas", (len(reader.channels), reader.size, reader.size), begin)
+def canvas_name(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str]) -> str:
+    """What a canvas is called: it follows from all that decides its pixels, but the files themselves."""
+    return files.digest([_settings(reader), list(ids), list(pixel_sizes)])
 
 
-def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], canvas: Canvas) -> list[Task]:
+def tasks(
+    reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path, canvas: Canvas | None
+) -> list[Task]:
     """All pieces of a set; where they are cut does not depend on how many processes make them."""
-    count, folder = max(1, PIECE_BYTES // canvas.image_bytes), canvas.path.parent
+    count = max(1, PIECE_BYTES // (len(reader.channels) * reader.size**2))
+    cuts = [slice(at, at + count) for at in range(0, len(ids), count)]
     return [
-        Task(
-            reader,
-            list(ids[at : at + count]),
-            list(pixel_sizes[at : at + count]),
-            at,
-            folder / f"{number:06d}.piece",
-            canvas,
-        )
-        for number, at in enumerate(range(0, len(ids), count))
+        Task(reader, list(ids[cut]), list(pixel_sizes[cut]), cut.start, folder / f"{number:06d}.piece", canvas)
+        for number, cut in enumerate(cuts)
     ]
 
 
@@ -79,7 +74,7 @@ def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
     if processes == 1 or len(wanted) == 1:
         yield from map(make, wanted)
         return
-    with ProcessPoolExecutor(min(processes, len(wanted)), mp_context=get_context("spawn")) as pool:
+    with workers.pool(min(processes, len(wanted))) as pool:
         try:
             yield from pool.map(make, wanted)
         except BaseException:
@@ -93,7 +88,8 @@ def make(task: Task) -> Piece:
     found = load(task, wanted)
     if found is not None:
         return found
-    images = np.empty((len(task.ids), *task.canvas.shape), dtype=np.uint8)
+    size = task.reader.size
+    images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
     rows: list[int] = []
     bad: list[Bad] = []
     for place, (name, pixel_size) in enumerate(zip(task.ids, task.pixel_sizes, strict=True)):
@@ -104,8 +100,9 @@ def make(task: Task) -> Piece:
             rows.append(task.first + place)
     images = images[: len(rows)]
     piece = Piece(duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
-    task.canvas.write(task.first, images)
-    _save(task.path, piece, wanted, zlib.crc32(images))
+    if task.canvas:
+        task.canvas.write(task.first, images)
+    _save(task, piece, wanted, images)
     return piece
 
 
@@ -124,42 +121,51 @@ def _settings(reader: Reader) -> list[Any]:
     return [own, known, sorted(reader.bits), where, files.code_digest(_CODE), pillow_version]
 
 
-def _save(path: Path, piece: Piece, digest: str, pixels: int) -> None:
+def _save(task: Task, piece: Piece, digest: str, images: np.ndarray) -> None:
     # Without waiting for the disk: what a power cut has spoiled fails its checksum and is made again.
-    with files.room(path) as own:
-        part = own / path.name
+    with files.room(task.path) as own:
+        part = own / task.path.name
         with part.open("wb") as handle:
-            _write(handle, piece, digest, pixels)
-        part.replace(path)
+            _write(handle, piece, digest, images, inside=task.canvas is None)
+        part.replace(task.path)
 
 
-def _write(handle: BinaryIO, piece: Piece, digest: str, pixels: int) -> None:
+def _write(handle: BinaryIO, piece: Piece, digest: str, images: np.ndarray, inside: bool) -> None:
     """A line of JSON, then the bare arrays."""
-    arrays = (piece.grids, piece.rows)
-    sums = [pixels, *(zlib.crc32(array) for array in arrays)]
-    about = {"digest": digest, "images": len(piece.rows), "sums": sums, "bad": [asdict(entry) for entry in piece.bad]}
+    arrays = (piece.grids, piece.rows, images)
+    about = {
+        "digest": digest,
+        "images": len(images),
+        "inside": inside,
+        "sums": [zlib.crc32(array) for array in arrays],
+        "bad": [asdict(entry) for entry in piece.bad],
+    }
     handle.write(json.dumps(about).encode() + b"\n")
-    for array in arrays:
+    for array in arrays if inside else arrays[:2]:
         handle.write(array)
 
 
 def load(task: Task, digest: str) -> Piece | None:
-    """A piece from disk; None if it is not there, damaged, or made from something else."""
+    """A piece from disk, its pixels on the canvas; None if it is not there, damaged, or made from something else."""
     try:
         with task.path.open("rb") as handle:
             about = json.loads(handle.readline())
             if about["digest"] != digest or not 0 <= about["images"] <= len(task.ids):
                 return None
-            count, channels = about["images"], task.canvas.shape[0]
-            images = np.empty((count, *task.canvas.shape), dtype=np.uint8)
+            count, channels, size = about["images"], len(task.reader.channels), task.reader.size
             grids = np.empty((count, channels, duplicates.GRID, duplicates.GRID), dtype=np.uint8)
             rows = np.empty(count, dtype=np.int64)
-            if not task.canvas.read(task.first, images):
+            images = np.empty((count, channels, size, size), dtype=np.uint8)
+            arrays = (grids, rows, images)
+            if any(handle.readinto(array) != array.nbytes for array in (arrays if about["inside"] else arrays[:2])):
                 return None
-            if any(handle.readinto(array) != array.nbytes for array in (grids, rows)):
+            if not about["inside"] and not (task.canvas and task.canvas.read(task.first, images)):
                 return None
-            if [zlib.crc32(array) for array in (images, grids, rows)] != about["sums"]:
-                return None
-        return Piece(grids, rows, [Bad(**entry) for entry in about["bad"]])
+        if [zlib.crc32(array) for array in arrays] != about["sums"]:
+            return None
+        piece = Piece(grids, rows, [Bad(**entry) for entry in about["bad"]])
     except _BROKEN:
         return None
+    if about["inside"] and task.canvas:
+        task.canvas.write(task.first, images)
+    return piece
