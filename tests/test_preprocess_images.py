@@ -1,7 +1,9 @@
 """preprocess_images: from every kind of source to an image set, and going on after an interruption."""
 
+import errno
 import fcntl
 import json
+import os
 from dataclasses import replace
 
 import h5py
@@ -15,6 +17,7 @@ from workflow_scripts import preprocess_shard
 from workflow_scripts.lib import dataset, files, pieces, reading, sources
 from workflow_scripts.lib.canvas import claim
 from workflow_scripts.lib.dataset import ImageSet, Inventory
+from workflow_scripts.lib.stage import UserError
 
 IDS = ["a", "b", "c", "d"]
 NAMES = {"class_names": ["Nucleus", "Cytosol"], "unlabelled": "keep"}
@@ -266,7 +269,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(raw, monkeypatch):
     assert run(raw, settings(data=NAMES)) == 0
     assert reads == ["a", "b", "c", "c", "d"]
     assert read(raw)[0].digest == digest
-    assert not (raw / "out" / ".images.pieces").exists()
+    assert not (raw / "out" / ".images.h5.pieces").exists()
 
 
 def test_a_mended_file_makes_its_piece_anew_and_no_other(raw, monkeypatch):
@@ -276,7 +279,7 @@ def test_a_mended_file_makes_its_piece_anew_and_no_other(raw, monkeypatch):
     assert run(raw, settings(data=NAMES)) == 1
     (raw / "train" / "b_red.png").write_bytes(good)
     # A piece that lost its end on a full disk or at a power cut.
-    spoilt = raw / "out" / ".images.pieces" / "000002.piece"
+    spoilt = raw / "out" / ".images.h5.pieces" / "000002.piece"
     spoilt.write_bytes(spoilt.read_bytes()[:-50])
     reads, whole = [], reading.Reader.read
     monkeypatch.setattr(
@@ -407,6 +410,23 @@ def test_a_canvas_serves_one_run(tmp_path):
     assert not other.read(0, held)
 
 
+def test_a_canvas_is_locked_as_network_disks_want_it(tmp_path, monkeypatch):
+    """NFS locks only what is open for reading, and alone only what is open for writing."""
+    locked, modes = fcntl.flock, []
+
+    def flock(handle, how):
+        mode = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE
+        modes.append(mode)
+        if (how & fcntl.LOCK_SH and mode == os.O_WRONLY) or (how & fcntl.LOCK_EX and mode == os.O_RDONLY):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        locked(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):
+        claim(tmp_path, "1" * 32, (1, 2, 2), 0).write(0, np.ones((1, 1, 2, 2), dtype=np.uint8))
+    assert len(modes) == 3
+
+
 def test_a_canvas_is_not_taken_over_while_somebody_writes(tmp_path):
     shape, told = (1, 2, 2), []
     canvas = claim(tmp_path, "1" * 32, shape, 0)
@@ -430,7 +450,7 @@ def test_links_do_not_lead_a_canvas_away(raw, tmp_path):
     (tmp_path / "own" / mine.name).symlink_to(mine)
     claim(tmp_path / "own", "1" * 32, (1, 2, 2), 0).write(0, np.ones((1, 1, 2, 2), dtype=np.uint8))
     (raw / "out").mkdir()
-    (raw / "out" / ".images.pieces").symlink_to(elsewhere)
+    (raw / "out" / ".images.h5.pieces").symlink_to(elsewhere)
     assert run(raw, settings(data=NAMES)) == 1
     assert mine.read_bytes() == b"precious" and len(list(elsewhere.iterdir())) == 1
 
@@ -474,7 +494,7 @@ def test_what_other_settings_left_is_cleared_away_and_never_taken(raw):
     (raw / "train" / "d_red.png").rename(raw / "d.hidden")
     assert run(raw, settings(data=NAMES)) == 1
     assert run(raw, settings(data=NAMES, intensity="percentile")) == 1
-    assert len(list((raw / "out" / ".images.pieces").glob("*.canvas"))) == 1
+    assert len(list((raw / "out" / ".images.h5.pieces").glob("*.canvas"))) == 1
     (raw / "d.hidden").rename(raw / "train" / "d_red.png")
     assert run(raw, settings(data=NAMES)) == 0
     fixed = read(raw)[1].images
@@ -489,6 +509,25 @@ def test_a_set_may_be_left_with_no_images(raw):
     assert run(raw, settings(data=NAMES | wanted)) == 0
     with ImageSet(raw / "out" / "images.h5") as made:
         assert (len(made), made.classes, made.size) == (0, ["Other"], 8)
+
+
+def test_a_job_without_a_share_and_a_table_without_a_usable_row(raw, capsys):
+    given = settings(data=NAMES, threads=2)
+    common = ["--images-dir", str(raw / "train"), "--table", str(raw / "train.csv"), "--settings", json.dumps(given)]
+    flags = ["--set", str(raw / "out" / "images.h5"), "--shard", "5", "--shards", "8", "--out", str(raw / "5.json")]
+    assert preprocess_shard.main([*common, *flags]) == 0
+    assert json.loads((raw / "5.json").read_text())["images"] == 0
+    (raw / "train.csv").write_text("Id,Target\na,7\nb,8\n")
+    assert run(raw, given) == 1
+    assert "2 of 2 images cannot be used" in capsys.readouterr().err
+
+
+def test_a_job_whose_pieces_were_cleared_away_says_so(raw):
+    reader = reading.Reader(raw / "train", settings(data=NAMES))
+    (task,) = pieces.tasks(reader, ["a"], [""], raw / "gone", None)
+    with pytest.raises(UserError, match="was cleared away"):
+        pieces.make(task)
+    assert not (raw / "gone").exists()
 
 
 def test_images_that_cannot_be_used_leave_no_gaps(raw, monkeypatch):

@@ -417,7 +417,7 @@ def test_pieces_that_are_pickles_are_made_again(tmp_path: Path, marker: Path) ->
             save(tmp_path / "train" / f"{name}_{channel}.png", noise(number))
     (tmp_path / "train.csv").write_text("Id,Target\n" + "".join(f"{name},x\n" for name in names))
     words = arguments(tmp_path, settings())
-    folder = tmp_path / "out" / ".images.pieces"
+    folder = tmp_path / "out" / ".images.h5.pieces"
     for how in ("pickle", "torch"):
         folder.mkdir(parents=True, exist_ok=True)
         set_trap(folder / "000000.piece", how, marker)

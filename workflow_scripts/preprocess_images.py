@@ -102,7 +102,7 @@ def plan(args: argparse.Namespace, out: Path) -> Work:
     by = group_columns(listed, data["group_by"])
     reader = reading.Reader(args.images_dir, args.settings)
     reader.learn_depth(listed.ids)
-    return Work(listed, by, reader, files.private_folder(out.with_name(f".{out.stem}.pieces")))
+    return Work(listed, by, reader, files.private_folder(out.with_name(f".{out.name}.pieces")))
 
 
 def preprocess_images(args: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ class Canvas:
 
     def write(self, first: int, images: np.ndarray) -> None:
         """Write images uint8 (n, C, H, W) to the places from `first` on; others may write to other places meanwhile."""
-        handle = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
+        handle = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)  # NFS locks what is open for reading and writing
         try:
             # Held while writing, so that nobody renames it meanwhile; and it may have been renamed while it was opened.
             fcntl.flock(handle, fcntl.LOCK_SH)
@@ -101,7 +101,7 @@ def claim(
         if found[1] != name or mine.exists() or path.is_symlink():
             path.unlink()
             continue
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

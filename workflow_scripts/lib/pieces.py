@@ -12,6 +12,7 @@ The jobs of a cluster have no canvas: they keep the pixels in the file, from whi
 from __future__ import annotations
 
 import json
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from workflow_scripts.lib import canvas, duplicates, files, pixels, reading, wor
 from workflow_scripts.lib.bad_input import Bad
 from workflow_scripts.lib.canvas import Canvas
 from workflow_scripts.lib.reading import Reader
+from workflow_scripts.lib.stage import UserError
 
 PIECE_BYTES = 2**22
 _CODE = [Path(module.__file__) for module in (pixels, reading, duplicates, canvas)] + [Path(__file__)]
@@ -71,7 +73,7 @@ def tasks(
 
 def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
     """The pieces in order, made by so many processes or found as they were left."""
-    if processes == 1 or len(wanted) == 1:
+    if processes == 1 or len(wanted) <= 1:
         yield from map(make, wanted)
         return
     with workers.pool(min(processes, len(wanted))) as pool:
@@ -122,12 +124,17 @@ def _settings(reader: Reader) -> list[Any]:
 
 
 def _save(task: Task, piece: Piece, digest: str, images: np.ndarray) -> None:
-    # Without waiting for the disk: what a power cut has spoiled fails its checksum and is made again.
-    with files.room(task.path) as own:
-        part = own / task.path.name
-        with part.open("wb") as handle:
+    # Without waiting for the disk: what a power cut has spoiled fails its checksum and is made again. A folder that is
+    # gone is not made anew: nobody would clear it away.
+    part = task.path.with_suffix(f".{uuid.uuid4().hex}.part")
+    try:
+        with part.open("xb") as handle:
             _write(handle, piece, digest, images, inside=task.canvas is None)
         part.replace(task.path)
+    except FileNotFoundError:
+        raise UserError(f"{part.parent} was cleared away: another run has finished the set, or somebody") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write(handle: BinaryIO, piece: Piece, digest: str, images: np.ndarray, inside: bool) -> None:
