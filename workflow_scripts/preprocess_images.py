@@ -86,8 +86,8 @@ class Work:
         """The canvas for this run; only for the holder of the set's lock."""
         name = pieces.canvas_name(self.reader, self.listed.ids, self._pixel_sizes())
         shape = (len(self.reader.channels), self.reader.size, self.reader.size)
-        waiting = lambda: stage.log.info("waiting for a process that still writes what was read")  # noqa: E731
-        return claim(self.folder, name, shape, images_begin(), waiting)
+        told = "waiting for a process that still writes what was read"
+        return claim(self.folder, name, shape, images_begin(), lambda: stage.log.info(told))
 
     def _pixel_sizes(self) -> list[str]:
         return self.listed.columns.get("pixel_size", [""] * len(self.listed.ids))
