@@ -130,7 +130,8 @@ class FakeRun:
         (beside / f"{plan}.fidelity.csv").write_text("\n".join(lines) + "\n")
         about = {
             "encoder": {"name": "the <i>baseline</i>", "kind": "baseline", "overlap": "none with held-out images"},
-            "judge": "independent", "knows_train": True, "given": [], "shares_labels": plan == "as_train",
+            "judge": "independent", "knows_train": True, "given": [], "varied": None,
+            "shares_labels": plan == "as_train",
             "settings": {"images": 1000, "draws": 40, "confidence": 0.95, "smallest": {"images": 50, "groups": 10}},
         }  # fmt: skip
         (beside / f"{plan}.assess.json").write_text(json.dumps(about))

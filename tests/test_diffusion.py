@@ -1,8 +1,10 @@
 """Objectives and samplers against closed forms: for Gaussian data the best denoiser, and so every sample, is known."""
 
+import json
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,6 +245,32 @@ def test_ancestral_sampling_walks_the_whole_chain():
     assert levels[:-1] == objective.grid.flip(0).tolist()
 
 
+@pytest.mark.parametrize("name", generators.OBJECTIVES)
+@pytest.mark.parametrize("sampler", generators.SAMPLERS)
+def test_variations_of_gaussian_data_have_the_spread_that_their_noise_leaves_open(name, sampler):
+    # Data N(0, s^2), noised to sigma and drawn back from the posterior: what returns is a x + noise of known variance.
+    objective, spread, top, n = make_objective(name), 0.7, 0.5, 20_000
+    levels = diffusion.noise_levels(objective, sampler, 60, top)
+    assert 0.9 * top < levels[0] <= top * (1 + 1e-9) and len(levels) > 40 / (2 if sampler == "heun" else 1)
+    kept = spread**2 / (spread**2 + levels[0] ** 2)
+    clean = torch.randn((n, 1, 1, 1), generator=torch.Generator().manual_seed(1)) * spread
+
+    def denoise(x, sigma):
+        return x * spread**2 / (spread**2 + sigma**2)
+
+    generator = torch.Generator().manual_seed(2)
+    varied = (clean, top)
+    x = diffusion.sample(objective, denoise, tuple(clean.shape), sampler, 60, generator, varied=varied)
+    assert float(x.var()) == pytest.approx(spread**2, rel=0.06), "the distribution of the data is kept"
+    slope = float((x * clean).mean() / clean.square().mean())
+    # A chain forgets by its fresh noise; the flow carries the noised image on: x0 = x_sigma * s / sqrt(s^2 + sigma^2).
+    expected = math.sqrt(kept) if sampler in ("ddim", "heun", "dpmpp_2m") else kept
+    if sampler == "dpmpp_2m_sde":
+        assert 0 < slope < math.sqrt(kept), "more noise than the chain's"
+    else:
+        assert slope == pytest.approx(expected, abs=0.03)
+
+
 @pytest.mark.parametrize("sampler", generators.SAMPLERS)
 def test_samplers_keep_to_their_number_of_evaluations(sampler):
     calls = 0
@@ -295,6 +323,14 @@ PLAN = {"sampler": "dpmpp_2m", "evaluations": 20, "labels": "as_train", "guidanc
 PLAN["count"] = 10
 CHANNELS = ["a", "b", "c", "d"]
 PLAIN = {"scale": 1, "interval": [0, 99]}
+
+
+def test_every_level_that_a_plan_may_vary_from_is_one_that_generators_know():
+    schema = json.loads((Path(__file__).parents[1] / "schemas" / "config.schema.json").read_text())
+    vary = schema["$defs"]["plan"]["properties"]["vary"]
+    for name in generators.OBJECTIVES:
+        objective = make_objective(name)
+        assert objective.lowest < vary["minimum"] < vary["maximum"] < objective.highest
 
 
 def test_pairs_that_make_sense_are_accepted():

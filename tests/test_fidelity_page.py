@@ -75,13 +75,15 @@ def test_what_must_be_known_is_said(run: FakeRun) -> None:
     path = run.path("repeat0/fold0/synthetic/as_train.assess.json")
     about = json.loads(path.read_text())
     mine = {"name": "mine", "kind": "own", "overlap": "unknown"}
-    path.write_text(json.dumps(about | {"encoder": mine, "knows_train": False, "given": ["red"]}))
+    path.write_text(json.dumps(about | {"encoder": mine, "knows_train": False, "given": ["red"], "varied": 0.5}))
     try:
         said = plans(run)["remarks"]
     finally:
         path.write_text(json.dumps(about))
     assert "mine; pre-training overlap: unknown" in said[0]
     assert any("The channels red were taken from real training images" in text for text in said)
+    assert any("variations of real training images, noised to level 0.5" in text for text in said)
+    assert not any("variations" in text for text in one)
     assert not any("several hands" in text or "fitted on the train part" in text for text in said)
 
 

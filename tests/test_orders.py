@@ -75,6 +75,39 @@ def test_given_channels_change_what_is_generated_beside_them(trained):
     assert not np.array_equal(one.images[:, [1, 3]], none.images[:, [1, 3]])
 
 
+def test_variations_resemble_the_train_image_that_they_start_from_the_less_the_more_it_was_noised(trained):
+    likeness = {}
+    for vary in (0.02, 1.0, 30.0):
+        assert sample_ddpm.main(sample_line(trained, PLAN | {"vary": vary}, out="varied.h5")) == 0
+        part, columns, _, record = made(trained / "varied.h5")
+        with ImageSet(trained / "images.h5") as source:
+            at = {name: row for row, name in enumerate(source.ids)}
+            rows = [at[name] for name in columns["reference"]]
+            real = source.read(rows, "inspect")
+        assert all(row % 4 for row in rows) and set(rows) <= set(record.of("fit")), "train images"
+        assert np.array_equal(part.labels, real.labels)
+        pairs = zip(torch.from_numpy(part.images), torch.from_numpy(real.images).float(), strict=True)
+        apart = [
+            (one - generator_training.oriented(other.expand(8, -1, -1, -1), torch.arange(8))).square().mean((1, 2, 3))
+            for one, other in pairs
+        ]
+        nearest = torch.stack(apart).min(dim=1)
+        likeness[vary] = float(nearest.values.mean().sqrt())
+        if vary == 0.02:
+            assert len(set(nearest.indices.tolist())) > 2, "in several orientations"
+            assert likeness[vary] < 4, "of 255"
+    assert likeness[0.02] < likeness[1.0] < likeness[30.0]
+
+
+def test_a_variation_may_keep_channels_too(trained):
+    assert sample_ddpm.main(sample_line(trained, GIVEN | {"vary": 1.0}, out="both.h5")) == 0
+    assert sample_ddpm.main(sample_line(trained, GIVEN, out="given_alone.h5")) == 0
+    both, alone = made(trained / "both.h5"), made(trained / "given_alone.h5")
+    assert np.array_equal(both[1]["reference"], alone[1]["reference"])
+    assert np.array_equal(both[0].images[:, [0, 2]], alone[0].images[:, [0, 2]])
+    assert not np.array_equal(both[0].images[:, [1, 3]], alone[0].images[:, [1, 3]])
+
+
 def test_unseen_combinations_can_be_given_channels_too(tmp_path):
     images, labels = make_data(tmp_path)
     train = np.arange(40) % 4 != 0
@@ -92,7 +125,7 @@ def test_unseen_combinations_can_be_given_channels_too(tmp_path):
 def test_killed_and_resumed_sampling_of_given_channels_equals_undisturbed(trained, monkeypatch):
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     baseline = make_baseline(trained, SAID)
-    plan = AGAINST | {"given": ["ch1"], "sampler": "ancestral", "evaluations": 50}
+    plan = AGAINST | {"given": ["ch1"], "vary": 2.0, "sampler": "ancestral", "evaluations": 50}
     assert sample_ddpm.main(sample_line(trained, plan, out="whole.h5", baseline=baseline)) == 0
     real_sample, calls = sample_ddpm.diffusion.sample, []
 
@@ -182,6 +215,6 @@ def test_the_bytes_of_given_channels_are_put_back_exactly():
     rng = np.random.default_rng(0)
     given, made = (torch.from_numpy(rng.integers(0, 256, (3, 2, 4, 4)).astype(np.uint8)) for _ in range(2))
     shown = torch.tensor([False, True])
-    orders = Orders(np.zeros((3, 1)), None, given=given * shown[:, None, None], shown=shown)
+    orders = Orders(np.zeros((3, 1)), None, real=given, shown=shown)
     out = orders.with_given(made[1:], slice(1, 3))
     assert torch.equal(out[:, 1], given[1:, 1]) and torch.equal(out[:, 0], made[1:, 0])

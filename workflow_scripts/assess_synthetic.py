@@ -61,13 +61,14 @@ class World:
     train: Part  # what the generator was fitted on
     made: Part
     given: list[int]  # channels that the plan took from training images
+    varied: float | None  # noise level to which training images were noised that the generated ones are variations of
     references: np.ndarray | None  # ids (n,) of these training images
     classes: list[str]
     channels: list[str]
 
     @property
     def own(self) -> np.ndarray:
-        """Groups of the generated images: they are independent of each other, but for common reference channels."""
+        """Groups of the generated images: they are independent of each other, but for common real images."""
         return np.arange(len(self.made)) if self.references is None else self.references
 
 
@@ -151,7 +152,7 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
         given = [source.channels.index(name) for name in plan.get("given") or [] if name in source.channels]
         return World(
             source.read(np.flatnonzero(held), "inspect"), source.read(np.flatnonzero(fitted), "inspect"), made,
-            given, references, source.classes, source.channels,
+            given, plan.get("vary"), references, source.classes, source.channels,
         )  # fmt: skip
 
 
@@ -251,6 +252,7 @@ def described(
         "images": {"held_out": len(world.held_out), "train": len(world.train), "generated": len(world.made)},
         "groups": {"held_out": len(np.unique(world.held_out.groups)), "train": len(np.unique(world.train.groups))},
         "given": [world.channels[index] for index in world.given],
+        "varied": world.varied,
         "shares_labels": bool(
             np.abs(world.made.labels.mean(axis=0) - world.held_out.labels.mean(axis=0)).max(initial=0) < 0.1
         ),

@@ -4,10 +4,10 @@
         --folds folds.csv --repeat 0 --fold 0 --seed 1 --out synthetic/as_train.h5 --settings '{...}'
 
 Writes an image set (HDF5) in the layout of a real one, with ids syn-000000, syn-000001, ... and group `synthetic`.
-Column `reference` names the train image whose channels an image was given, column `against` the class that guidance
-pushed away from, where the plan has such. Its provenance is that of the generator, together with the training rows that
-the plan was made from and, where the plan asks the fold's baseline (--baseline, a list of arms whose first it is), the
-validation rows that this looked at, and what the baseline was fitted on.
+Column `reference` names the train image whose channels an image was given or that it is a variation of, column
+`against` the class that guidance pushed away from, where the plan has such. Its provenance is that of the generator,
+together with the training rows that the plan was made from and, where the plan asks the fold's baseline (--baseline, a
+list of arms whose first it is), the validation rows that this looked at, and what the baseline was fitted on.
 A batch's images depend on the seed and on the batch's number alone."""
 
 from __future__ import annotations
@@ -160,9 +160,9 @@ def make_images(
     batches = range(0, len(orders.labels), settings["batch"])
     saved = resume.load()
     done: list[torch.Tensor] = saved["batches"] if saved else []
-    calls = len(diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"])) * (
-        2 if settings["sampler"] == "heun" else 1
-    )
+    vary = settings.get("vary")
+    levels = diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"], vary)
+    calls = len(levels) * (2 if settings["sampler"] == "heun" else 1)
     with stage.Progress("sample", total=len(batches) * calls) as bar, torch.inference_mode():
         for number, start in enumerate(batches):
             if number < len(done):
@@ -178,6 +178,7 @@ def make_images(
                 settings["evaluations"],
                 torch.Generator().manual_seed(derive(seed, "batch", number)),
                 where,
+                (pixels.to_network(orders.real[part].to(where)), vary) if vary else None,
             )
             done.append(orders.with_given(_checked(pixels.to_bytes(x), x, number).cpu(), part))
             bar.update((number + 1) * calls)

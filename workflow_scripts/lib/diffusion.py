@@ -218,19 +218,21 @@ def conditional(
 # Samplers -------------------------------------------------------------------------------------------------------------
 
 
-def noise_levels(objective: Objective, sampler: str, evaluations: int) -> list[float]:
-    """The falling noise levels a sampler visits, ending at 0, for about this many calls of the denoiser."""
+def noise_levels(objective: Objective, sampler: str, evaluations: int, top: float | None = None) -> list[float]:
+    """The falling noise levels a sampler visits, from `top` (None: the highest) to 0, for about this many calls of the
+    denoiser."""
     # Heun looks twice at each step but the last.
     steps = (evaluations + 1) // 2 if sampler == "heun" else evaluations
     if sampler == "ancestral" and objective.grid is not None:
         # The chain's own levels, thinned evenly if fewer are asked for.
-        last = len(objective.grid) - 1
+        last = len(objective.grid) - 1 if top is None else max(0, int((objective.grid <= top).sum()) - 1)
+        steps = min(steps, last + 1)
         levels = objective.grid[torch.linspace(last, 0, steps, dtype=torch.float64).round().long()]
         return [*levels.tolist(), 0.0]
     # Karras et al. 2022, eq. 5, rho = 7: ever smaller steps towards the image.
     rise = torch.linspace(0, 1, steps, dtype=torch.float64)
-    top, bottom = objective.highest ** (1 / 7), objective.lowest ** (1 / 7)
-    return [*((top + rise * (bottom - top)) ** 7).tolist(), 0.0]
+    high, low = (top or objective.highest) ** (1 / 7), objective.lowest ** (1 / 7)
+    return [*((high + rise * (low - high)) ** 7).tolist(), 0.0]
 
 
 def ancestral(denoise: Denoise, x: Tensor, levels: list[float], noise: Noise) -> Tensor:
@@ -314,13 +316,18 @@ def sample(
     evaluations: int,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
+    varied: tuple[Tensor, float] | None = None,
 ) -> Tensor:
-    """Images of this shape (n, C, H, W), in the network's pixel range. All random numbers come from `generator`."""
+    """Images of this shape (n, C, H, W), in the network's pixel range. All random numbers come from `generator`.
+
+    `varied` are images (n, C, H, W) and a noise level: noised so far they are where the sampler starts (SDEdit, Meng et
+    al. 2022), so what is coarser than the noise is theirs and what is finer is made anew. None: from noise alone."""
 
     def noise(like: Tensor) -> Tensor:
         # Drawn on the CPU, so that the same seed gives the same image on any hardware.
         return torch.randn(like.shape, generator=generator).to(like.device)
 
-    levels = noise_levels(objective, sampler, evaluations)
-    x = torch.randn(shape, generator=generator).to(device) * levels[0]
+    clean, top = varied or (0.0, None)
+    levels = noise_levels(objective, sampler, evaluations, top)
+    x = clean + torch.randn(shape, generator=generator).to(device) * levels[0]
     return SAMPLERS[sampler](denoise, x, levels, noise)

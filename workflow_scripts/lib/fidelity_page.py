@@ -184,6 +184,11 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
             f"The channels {', '.join(facts[0]['given'])} were taken from real training images: distances and "
             "agreement see them, the search for copies does not."
         )
+    if facts[0]["varied"]:
+        out.append(
+            f"The images are variations of real training images, noised to level {facts[0]['varied']:g} and denoised: "
+            "they are meant to resemble these, and the share without copies says how far they went from them."
+        )
     out.append(
         f"Intervals ({100 * settings['confidence']:g} %, each for itself) are those of a fold, averaged over folds; at "
         f"most {settings['images']:,} images of each kind are compared."

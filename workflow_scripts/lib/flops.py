@@ -32,7 +32,7 @@ class Counted:
     def calls(self, generator: dict[str, Any], plan: dict[str, Any]) -> float:
         """How often the network is computed for an image of a plan; guidance computes it twice."""
         levels = diffusion.noise_levels(
-            diffusion.make_objective(generator["objective"]), plan["sampler"], plan["evaluations"]
+            diffusion.make_objective(generator["objective"]), plan["sampler"], plan["evaluations"], plan.get("vary")
         )
         guidance = Guidance(plan["guidance"]["scale"], *plan["guidance"]["interval"])
 

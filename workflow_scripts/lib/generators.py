@@ -100,7 +100,7 @@ def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list
 
 def simulator_problem(plan: dict[str, Any]) -> str | None:
     """What is wrong with a plan whose cells the simulator itself draws, in one line, or None."""
-    for key in ("given", "sampler", "evaluations", "guidance", "clip", "batch"):
+    for key in ("given", "vary", "sampler", "evaluations", "guidance", "clip", "batch"):
         if plan.get(key):
             return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
     if plan["labels"] == "feedback":

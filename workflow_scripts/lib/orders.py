@@ -1,4 +1,5 @@
-"""What the images of a synthetic set are asked to be, one by one: labels, given channels, what to keep away from."""
+"""What the images of a synthetic set are asked to be, one by one: labels, given channels, the real image that each is a
+variation of, what to keep away from."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ class Orders:
 
     labels: np.ndarray  # uint8 (n, K)
     provenance: Provenance  # of the generator, and of the rows that were read to decide
-    given: Tensor | None = None  # uint8 (n, C, s, s): pixels of given channels, zero in the others
-    shown: Tensor | None = None  # bool (C,): which channels those are
-    references: np.ndarray | None = None  # str (n,): ids of the real images that they are taken from
+    real: Tensor | None = None  # uint8 (n, C, s, s): real images that channels are taken from, or that are varied
+    references: np.ndarray | None = None  # str (n,): their ids
+    shown: Tensor | None = None  # bool (C,): the channels that are given; None: none
     against: np.ndarray | None = None  # int (n,): class that guidance pushes away from; -1: from "nothing is said"
     attrs: dict[str, Any] = field(default_factory=dict)  # what the set's file says about it
 
     def digest(self) -> str:
-        """Of what was decided; channels that are given follow from the images, their ids and the seed."""
+        """Of what was decided; real images and their channels follow from the image set, their ids and the seed."""
         content = [self.labels.tobytes(), b"" if self.against is None else self.against.tobytes()]
         return hashlib.blake2b(b"|".join(content), digest_size=16).hexdigest()
 
@@ -53,9 +54,9 @@ class Orders:
         hot = torch.from_numpy(self.labels[part]).float().to(where)
         said = torch.zeros(len(hot), dtype=torch.bool, device=where)
         condition = Condition(hot, said)
-        if self.given is not None:
+        if self.shown is not None:
             shown = self.shown.to(where).expand(len(hot), -1)
-            clean = pixels.to_network(self.given[part].to(where)) * shown[:, :, None, None]
+            clean = pixels.to_network(self.real[part].to(where)) * shown[:, :, None, None]
             condition = replace(condition, given=clean, shown=shown)
         if self.against is None:
             return condition, None
@@ -65,7 +66,7 @@ class Orders:
 
     def with_given(self, images: Tensor, part: slice) -> Tensor:
         """Finished images uint8 (n, C, s, s), in which given channels have the bytes of the real image."""
-        return images if self.given is None else torch.where(self.shown[:, None, None], self.given[part], images)
+        return images if self.shown is None else torch.where(self.shown[:, None, None], self.real[part], images)
 
 
 def plan_orders(
@@ -83,14 +84,15 @@ def plan_orders(
     if settings["guidance"].get("against") == "confused":
         matrix = confusion.confusion(opinion.labels, opinion.probabilities)
         orders.against = confusion.most_confused(matrix, labels)
-    if settings.get("given"):
+    if settings.get("given") or settings.get("vary"):
         rng = np.random.default_rng(derive(seed, "references"))
         chosen = rows[label_plans.references(real, labels, rng)]
         part = source.read(chosen, "fit")
         ways = rng.integers(8, size=len(labels)) if made.settings["turn_images"] else np.zeros(len(labels), dtype=int)
-        orders.shown = torch.tensor([name in settings["given"] for name in made.channels])
-        orders.given = oriented(torch.from_numpy(part.images), torch.from_numpy(ways)) * orders.shown[:, None, None]
+        orders.real = oriented(torch.from_numpy(part.images), torch.from_numpy(ways))
         orders.references = part.ids
+    if settings.get("given"):
+        orders.shown = torch.tensor([name in settings["given"] for name in made.channels])
     try:
         orders.provenance = made.provenance.merged(source.provenance(), *([opinion.provenance] if opinion else []))
     except ValueError as error:
