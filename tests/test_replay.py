@@ -129,6 +129,21 @@ def test_what_cannot_be_replayed_is_refused(change, message):
     assert message in str(replay.problem(overlaid(**change)))
 
 
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"given": ["red"]}, "given"),
+        ({"vary": 0.5}, "vary"),
+        ({"guidance": {"scale": 2, "interval": [0, 9], "against": "confused"}}, "guidance.against"),
+    ],
+)
+def test_plans_that_ask_for_more_than_labels_are_refused(change, word):
+    config = overlaid()
+    used = config["forensics"]["plans"]["mixloc"]
+    config["plans"] = [plan | change if plan["name"] == used else plan for plan in config["plans"]]
+    assert f"{used!r} asks for {word}" in str(replay.problem(config))
+
+
 def test_other_channels_and_no_calibration_part_are_refused():
     config = overlaid()
     config["preprocess_images"] = config["preprocess_images"] | {"channels": ["red", "green", "blue"]}

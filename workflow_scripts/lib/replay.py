@@ -249,6 +249,10 @@ def _plans_problem(config: dict[str, Any], used: set[str]) -> str | None:
         found = known[generator]["network"] if generator in known else generator
         if found != network:
             return f"forensics.plans.{key} = {name!r} samples from a generator of network {found}; it takes {network}"
+        asks = {"given": plans[name].get("given"), "vary": plans[name].get("vary")}
+        asks["guidance.against"] = plans[name]["guidance"].get("against")
+        for word in (word for word, value in asks.items() if value):
+            return f"forensics.plans.{key} = {name!r} asks for {word}; the replay makes whole images from noise alone"
     size, smaller = config["preprocess_images"]["size"], section["shown_from"]
     if "shown_larger" in used:
         if smaller >= size:
