@@ -188,6 +188,25 @@ def test_given_channels_are_left_out_of_the_search(tmp_path: Path) -> None:
     assert world.value("authentic_pixels", "generated") > blind
 
 
+def test_images_from_real_ones_of_one_group_count_as_one_group(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    rows = world.train[:40]
+    images = np.clip(world.images[rows].astype(int) + 5, 0, 255).astype(np.uint8)
+    each = [f"i{row:03d}" for row in rows]
+    first = [f"i{row // 4 * 4:03d}" for row in rows]
+    moved = [f"i{row:03d}" for row in np.roll(rows, 2)]
+    tables = {}
+    for name, references in (("each", each), ("first", first), ("moved", moved)):
+        synthetic = world.synthetic(images, world.labels[rows], plan={"vary": 0.5}, reference=references)
+        assert world.run(synthetic) == 0
+        tables[name] = world.table("f.csv")
+    assert json.loads((tmp_path / "a.json").read_text())["varied"] == 0.5
+    assert tables["each"].equals(tables["first"]), "whichever image of the group"
+    assert not tables["each"].equals(tables["moved"]), "groups cut elsewhere"
+    assert world.run(world.synthetic(images, world.labels[rows], reference=["gone"] * 40)) == 1
+    assert "gone" in (tmp_path / "log").read_text()
+
+
 def test_same_inputs_same_files(tmp_path: Path) -> None:
     world = World(tmp_path, channels=1)
     synthetic = world.synthetic(cells(30, 1, SIDE, 8), world.labels[:30])

@@ -522,6 +522,7 @@ def with_arms(*entries: dict, **more: object) -> dict:
         (strategy("pool", trials=-1), ["trials", "at least 0"]),
         ({"make_folds": {"shares": {"reserve_same": 0.9}}}, ["make_folds.shares"]),
         ({"plans": [TRUE_CELLS | {"sampler": "ddim"}, *plan()["plans"]]}, ["true_cells", "no use for sampler"]),
+        ({"plans": [TRUE_CELLS | {"vary": 0.5}, *plan()["plans"]]}, ["true_cells", "no use for vary"]),
         ({"plans": [TRUE_CELLS | {"labels": "feedback"}, *plan()["plans"]]}, ["true_cells", "feedback"]),
         ({"plans": [TRUE_CELLS | {"labels": "single"}, *plan()["plans"]]}, ["true_cells", "count"]),
         ({"plans": [TRUE_CELLS, *plan()["plans"]], "data": {"label_map": "coarse"}}, ["true_cells", "label_map"]),

@@ -187,8 +187,9 @@ def test_networks_are_counted():
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde"])
 @pytest.mark.parametrize("objective", ["edm", "epsilon_cosine"])
-def test_calls_are_those_that_a_sampler_makes(sampler, objective):
-    plan = {"sampler": sampler, "evaluations": 50, "guidance": {"scale": 2.0, "interval": [0.3, 8.0]}}
+@pytest.mark.parametrize("vary", [None, 0.9])
+def test_calls_are_those_that_a_sampler_makes(sampler, objective, vary):
+    plan = {"sampler": sampler, "evaluations": 50, "guidance": {"scale": 2.0, "interval": [0.3, 8.0]}, "vary": vary}
     seen = 0
 
     def network(x: torch.Tensor, log_sigma: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -200,7 +201,8 @@ def test_calls_are_those_that_a_sampler_makes(sampler, objective):
     condition = Condition(torch.ones(1, 2), torch.zeros(1, dtype=torch.bool))
     denoise = diffusion.conditional(made, network, condition, Guidance(2.0, 0.3, 8.0))
     generator = torch.Generator().manual_seed(0)
-    diffusion.sample(made, denoise, (1, 1, 2, 2), sampler, 50, generator, torch.device("cpu"))
+    varied = (torch.zeros(1, 1, 2, 2), vary) if vary else None
+    diffusion.sample(made, denoise, (1, 1, 2, 2), sampler, 50, generator, torch.device("cpu"), varied)
     assert flops.Counted().calls({"objective": objective}, plan) == seen
 
 

@@ -78,7 +78,8 @@ def test_given_channels_change_what_is_generated_beside_them(trained):
 def test_variations_resemble_the_train_image_that_they_start_from_the_less_the_more_it_was_noised(trained):
     likeness = {}
     for vary in (0.02, 1.0, 30.0):
-        assert sample_ddpm.main(sample_line(trained, PLAN | {"vary": vary}, out="varied.h5")) == 0
+        plan = PLAN | {"vary": vary, "guidance": PLAN["guidance"] | {"scale": 1.0}}
+        assert sample_ddpm.main(sample_line(trained, plan, out="varied.h5")) == 0
         part, columns, _, record = made(trained / "varied.h5")
         with ImageSet(trained / "images.h5") as source:
             at = {name: row for row, name in enumerate(source.ids)}
@@ -122,7 +123,7 @@ def test_unseen_combinations_can_be_given_channels_too(tmp_path):
     assert all(columns["reference"])
 
 
-def test_killed_and_resumed_sampling_of_given_channels_equals_undisturbed(trained, monkeypatch):
+def test_killed_and_resumed_sampling_from_real_images_equals_undisturbed(trained, monkeypatch):
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     baseline = make_baseline(trained, SAID)
     plan = AGAINST | {"given": ["ch1"], "vary": 2.0, "sampler": "ancestral", "evaluations": 50}

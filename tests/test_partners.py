@@ -124,8 +124,8 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
     made[1], made[4] = np.rot90(real[7], 1, axes=(1, 2)), real[49][..., ::-1]
     path = tmp_path / "copies.h5"
 
-    def write(given):
-        with write_images(path, CHANNELS, CLASSES, SIZE, {"plan": json.dumps({"given": given})}) as writer:
+    def write(given, **plan):
+        with write_images(path, CHANNELS, CLASSES, SIZE, {"plan": json.dumps(plan | {"given": given})}) as writer:
             writer.append(made, labels[:6], [f"syn-{index}" for index in range(6)], ["synthetic"] * 6)
 
     def found(name):
@@ -148,7 +148,10 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
     assert 0 in found("authentic").rows
     made[:] = real[:6]
     write([])
-    with pytest.raises(UserError, match=r"copies\.h5"):
+    with pytest.raises(UserError, match=r"copies\.h5.*fewer steps"):
+        found("authentic")
+    write([], vary=0.1)
+    with pytest.raises(UserError, match=r"copies\.h5.*raise vary"):
         found("authentic")
 
 

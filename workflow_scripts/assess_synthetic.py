@@ -63,13 +63,14 @@ class World:
     given: list[int]  # channels that the plan took from training images
     varied: float | None  # noise level to which training images were noised that the generated ones are variations of
     references: np.ndarray | None  # ids (n,) of these training images
+    relatives: np.ndarray | None  # their groups
     classes: list[str]
     channels: list[str]
 
     @property
     def own(self) -> np.ndarray:
-        """Groups of the generated images: they are independent of each other, but for common real images."""
-        return np.arange(len(self.made)) if self.references is None else self.references
+        """Groups of the generated images: they are independent of each other, but for real images of one group."""
+        return np.arange(len(self.made)) if self.relatives is None else self.relatives
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -152,8 +153,18 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
         given = [source.channels.index(name) for name in plan.get("given") or [] if name in source.channels]
         return World(
             source.read(np.flatnonzero(held), "inspect"), source.read(np.flatnonzero(fitted), "inspect"), made,
-            given, plan.get("vary"), references, source.classes, source.channels,
+            given, plan.get("vary"), references, _groups_of(references, source, args), source.classes, source.channels,
         )  # fmt: skip
+
+
+def _groups_of(references: np.ndarray | None, source: ImageSet, args: argparse.Namespace) -> np.ndarray | None:
+    if references is None:
+        return None
+    at = {name: row for row, name in enumerate(source.ids)}
+    absent = [name for name in references if name not in at]
+    if absent:
+        raise stage.UserError(f"{args.synthetic} refers to {absent[0]!r}, which {args.images} does not hold")
+    return source.groups[[at[name] for name in references]]
 
 
 def _rows_seen(records: list[Provenance], source: ImageSet, path: Path) -> np.ndarray:

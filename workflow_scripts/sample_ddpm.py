@@ -96,9 +96,10 @@ def sample_ddpm(
             return
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
         stage.log.info(
-            "plan %s: %d images, %s, %d evaluations, guidance %g, %s",
+            "plan %s: %d images%s, %s, %d evaluations, guidance %g, %s",
             settings["name"],
             len(orders.labels),
+            f" varied from noise level {settings['vary']:g}" if settings.get("vary") else "",
             settings["sampler"],
             settings["evaluations"],
             settings["guidance"]["scale"],

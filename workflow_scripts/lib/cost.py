@@ -245,7 +245,8 @@ class Counter:
             after = [f"train_ddpm/{place}_{plan['generator']}", *([first] if generators.asks_baseline(plan) else [])]
             job = self._job(stage, name, [Work(stage, GFLOP, units, traits)], after, self.threads)
         job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
-        job.held = count * self.pixels
+        # Real images that channels are taken from, or that are varied, lie beside those that are made.
+        job.held = count * self.pixels * (2 if plan.get("given") or plan.get("vary") else 1)
         return job
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Work, Network]:

@@ -187,7 +187,8 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
     if facts[0]["varied"]:
         out.append(
             f"The images are variations of real training images, noised to level {facts[0]['varied']:g} and denoised: "
-            "they are meant to resemble these, and the share without copies says how far they went from them."
+            "they are meant to resemble these, so few can be authentic. The fold's baseline has learned from the "
+            "originals: what it says of their labels is too favourable."
         )
     out.append(
         f"Intervals ({100 * settings['confidence']:g} %, each for itself) are those of a fold, averaged over folds; at "

@@ -95,6 +95,14 @@ def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list
     low, high = guidance["interval"]
     if low >= high:
         return f"guidance.interval {low:g} to {high:g} is empty"
+    vary = plan.get("vary")
+    if vary and plan["labels"] in ("unseen", "single"):
+        return (
+            f"vary and labels {plan['labels']} do not go together: there are no real images with exactly these labels, "
+            "and a variation shows what its image shows"
+        )
+    if vary and guidance["scale"] != 1 and low >= vary:
+        return f"guidance.interval begins at {low:g}, above vary {vary:g}: guidance would act nowhere; lower its begin"
     return _given_problem(plan, generator, channels) or _labels_problem(plan, generator)
 
 

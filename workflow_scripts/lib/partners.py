@@ -52,11 +52,15 @@ class Material:
             return source.labels(None, "fit")
 
     @cached_property
+    def plan(self) -> dict[str, Any]:
+        """What the synthetic images were made by."""
+        with ImageSet(self.synthetic) as source:
+            return json.loads(source.attrs.get("plan", "{}"))
+
+    @property
     def given(self) -> list[int]:
         """Channels that the plan took from train images instead of generating them."""
-        with ImageSet(self.synthetic) as source:
-            names = json.loads(source.attrs.get("plan", "{}")).get("given") or []
-        return [self.channels.index(name) for name in names if name in self.channels]
+        return [self.channels.index(name) for name in self.plan.get("given") or [] if name in self.channels]
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose."""
@@ -150,9 +154,10 @@ def authentic(material: Material) -> Images:
     """The synthetic images that are farther from the nearest train image than that one is from its own nearest."""
     kept = np.flatnonzero(_nearest(material).authentic)
     if not len(kept):
+        cure = "raise vary in its plan" if material.plan.get("vary") else "train the generator for fewer steps"
         raise UserError(
             f"{material.synthetic}: every image is nearer to a train image than these are to each other, so the arm "
-            f"{material.settings['name']} has none left: train the generator for fewer steps, or leave the arm out"
+            f"{material.settings['name']} has none left: {cure}, or leave the arm out"
         )
     return Images(material.made.images, material.made.labels, synthetic=True, rows=kept)
 
