@@ -18,7 +18,9 @@ rule declare_analysis:
     params:
         folder="results/{run}",
         ledger="results/{run}/declarations.jsonl",
-        settings=lambda wildcards: as_json(CONFIG["analysis"], strategies=CONFIG["strategies"]),
+        settings=lambda wildcards: as_json(
+            CONFIG["analysis"], strategies=CONFIG["strategies"], experiment=run_settings.experiment(CONFIG)
+        ),
     log:
         "results/{run}/logs/declare_analysis/declare_analysis.log",
     benchmark:

@@ -188,7 +188,8 @@ class FakeRun:
         settings = json.dumps(ANALYSIS | {"strategies": CONFIG["strategies"]})
         declaration = self.path("declaration.json")
         declared = ["--run-folder", str(self.path(".")), "--ledger", str(self.path("declarations.jsonl"))]
-        assert declare_analysis.main([*declared, "--out", str(declaration), "--settings", settings]) == 0
+        asked = json.dumps(ANALYSIS | {"strategies": CONFIG["strategies"], "experiment": CONFIG["train_classifier"]})
+        assert declare_analysis.main([*declared, "--out", str(declaration), "--settings", asked]) == 0
         status = aggregate_metrics.main(
             [
                 "--declaration",

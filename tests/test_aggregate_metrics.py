@@ -1,6 +1,7 @@
 """The stage on tiny predictions: what it writes, that it repeats, and what it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def run(folder, paths=None, seed=1, out="out", declared=None, threads=1, **chang
     return aggregate_metrics.main([*argv, "--settings", json.dumps(settings)])
 
 
-def declare(folder, settings):
+def declare(folder, settings, **experiment):
+    settings = settings | {"experiment": experiment}
     words = ["--run-folder", str(folder), "--ledger", str(folder / "declarations.jsonl")]
     words += ["--out", str(folder / "declaration.json"), "--settings", json.dumps(settings)]
     assert declare_analysis.main(words) == 0
@@ -284,7 +286,7 @@ def test_a_later_change_of_the_analysis_is_written_down_with_the_predictions_it_
     assert declare(tmp_path, settings) == first
     later = declare(tmp_path, settings | {"smallest_effect": 0.5})
     assert later["predictions"] == 1
-    assert later["earlier"] == [first["hash"]]
+    assert [entry["hash"] for entry in later["earlier"]] == [first["hash"]]
     assert len((tmp_path / "declarations.jsonl").read_text().splitlines()) == 2
     assert "before the first test prediction" in answer.registered(first)
     assert first["hash"] in answer.registered(later)
@@ -292,7 +294,21 @@ def test_a_later_change_of_the_analysis_is_written_down_with_the_predictions_it_
     (arm / "predictions.h5").unlink()
     again = declare(tmp_path, settings)
     assert again["predictions"] == 0
-    assert answer.registered(again).endswith(f"Declared before it: {first['hash']}, {later['hash']}.")
+    assert re.search(f"Declared before it: {first['hash']} of .*, {later['hash']} of ", answer.registered(again))
+
+
+def test_a_later_change_of_what_an_arm_is_is_written_down_too(tmp_path):
+    settings = ANALYSIS | {"strategies": STRATEGIES}
+    first = declare(tmp_path, settings, train_classifier={"steps": 100})
+    arm = tmp_path / "repeat0" / "fold0" / "arms" / "pool"
+    arm.mkdir(parents=True)
+    (arm / "predictions.h5").touch()
+    assert declare(tmp_path, settings, train_classifier={"steps": 100}) == first
+    later = declare(tmp_path, settings, train_classifier={"steps": 200})
+    assert later["hash"] == first["hash"] and later["experiment"] != first["experiment"]
+    said = answer.registered(later)
+    assert "when 1 test prediction had been made already" in said and first["experiment"] in said
+    assert "before the first test prediction" in answer.registered(first)
 
 
 def test_another_analysis_than_the_declared_one_is_refused(tmp_path, capsys):

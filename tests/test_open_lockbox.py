@@ -47,9 +47,10 @@ class Run:
         """Declare, aggregate and certify; the settings of the analysis."""
         analysis = OWN | changes
         settings = json.dumps(analysis | {"strategies": STRATEGIES})
+        declared = json.dumps(analysis | {"strategies": STRATEGIES, "experiment": {}})
         words = ["--run-folder", str(self.folder), "--ledger", str(self.path("declarations.jsonl"))]
         declaration = ["--declaration", str(self.path("declaration.json"))]
-        assert declare_analysis.main([*words, "--out", declaration[1], "--settings", settings]) == 0
+        assert declare_analysis.main([*words, "--out", declaration[1], "--settings", declared]) == 0
         arms = ["--arms", *map(str, self.manifests())]
         for name in ("metrics.csv", "comparisons.csv", "thresholds.csv", "analysis.json"):
             arms += [f"--{name.split('.')[0]}", str(self.path(name))]

@@ -1,12 +1,15 @@
 """declare_analysis: what will be judged, written down and hashed before the first test prediction.
 
-The declaration is the `analysis` section with every arm's control and baseline. Each one that a run ever had stands in
-the ledger, a line each, with the number of test predictions that existed at that time; nothing is taken out of it. So a
-reader of the report can tell an analysis that was chosen beforehand from one that was changed after a look at results.
+The declaration is the `analysis` section with every arm's control and baseline; beside it stands a hash of the
+experiment, which is all that decides what the arms are and on which folds they are tested. Each declaration that a run
+ever had stands in the ledger, a line each, with the number of test predictions that existed at that time; nothing is
+taken out of it. So a reader of the report can tell an analysis and arms that were chosen beforehand from those changed
+after a look at results.
 
 Example:
     python -m workflow_scripts.declare_analysis --run-folder results/demo --ledger results/demo/declarations.jsonl \\
-        --out results/demo/declaration.json --settings '{"primary_arm": "pool", ..., "strategies": [...]}'
+        --out results/demo/declaration.json --settings '{"primary_arm": "pool", ..., "strategies": [...], \\
+        "experiment": {"train_classifier": {...}, ...}}'
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.lib import judging, stage
-from workflow_scripts.lib.files import write_json, write_text
+from workflow_scripts.lib.files import digest, write_json, write_text
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,13 +36,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[str, Any]) -> None:
     """Write the declaration, and add it to the ledger if it differs from the last one."""
-    analysis = {key: value for key, value in settings.items() if key != "strategies"}
-    hashed = judging.declaration_hash(analysis, settings["strategies"])
+    analysis = {key: value for key, value in settings.items() if key not in ("strategies", "experiment")}
+    hashed, experiment = judging.declaration_hash(analysis, settings["strategies"]), digest(settings["experiment"])
     entries = _read(ledger)
-    if not entries or entries[-1]["hash"] != hashed:
+    if not entries or (entries[-1]["hash"], entries[-1]["experiment"]) != (hashed, experiment):
         entries.append(
             {
                 "hash": hashed,
+                "experiment": experiment,
                 "declared_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "predictions": len(list(run_folder.glob("repeat*/fold*/arms/*/predictions.h5"))),
                 "declaration": judging.declaration(analysis, settings["strategies"]),
@@ -47,18 +51,21 @@ def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[s
         )
         write_text(ledger, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
     last = entries[-1]
-    summary = {name: last[name] for name in ("hash", "declared_at", "predictions")}
-    write_json(out, summary | {"earlier": [entry["hash"] for entry in entries[:-1]]})
+    summary = {name: last[name] for name in ("hash", "experiment", "declared_at", "predictions")}
+    earlier = [{name: entry[name] for name in ("hash", "experiment")} for entry in entries[:-1]]
+    write_json(out, summary | {"earlier": earlier})
     when = f"after {last['predictions']} test predictions" if last["predictions"] else "before any test prediction"
-    stage.log.info("analysis %s, declared %s %s", hashed, last["declared_at"], when)
+    stage.log.info("analysis %s, experiment %s, declared %s %s", hashed, experiment, last["declared_at"], when)
 
 
 def _read(ledger: Path) -> list[dict[str, Any]]:
     if not ledger.exists():
         return []
     try:
-        return [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        entries = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+        # A ledger of earlier days knows nothing of the experiment.
+        return [{"experiment": ""} | entry for entry in entries]
+    except (OSError, ValueError, TypeError) as error:
         raise stage.UserError(
             f"{ledger} cannot be read ({error}): it says which analyses were declared when, so mend it or choose "
             "another name for the run"

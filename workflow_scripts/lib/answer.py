@@ -173,10 +173,17 @@ def sentence(found: dict[str, Any], size: dict[str, int], judged: int) -> str:
 def registered(declared: dict[str, Any]) -> str:
     """Whether the analysis was chosen before anything was known of its outcome."""
     seen = declared["predictions"]
-    when = f"when {seen} test predictions had been made already" if seen else "before the first test prediction"
-    text = f"The analysis (hash {declared['hash']}) was declared {declared['declared_at']}, {when}."
+    many = "1 test prediction" if seen == 1 else f"{seen} test predictions"
+    when = f"when {many} had been made already" if seen else "before the first test prediction"
+    text = (
+        f"The analysis (hash {declared['hash']}) of this experiment (hash {declared['experiment']}) was declared "
+        f"{declared['declared_at']}, {when}."
+    )
+    if not declared["earlier"]:
+        return text
     # Predictions can be deleted; what was declared before stays in the ledger.
-    return f"{text} Declared before it: {', '.join(declared['earlier'])}." if declared["earlier"] else text
+    earlier = (f"{entry['hash']} of experiment {entry['experiment'] or 'unknown'}" for entry in declared["earlier"])
+    return f"{text} Declared before it: {', '.join(earlier)}."
 
 
 def notes(

@@ -105,6 +105,19 @@ def used_plans(config: Config) -> list[str]:
     return [plan["name"] for plan in config["plans"] if plan["name"] in used]
 
 
+def experiment(config: Config) -> Config:
+    """All that decides what the arms are and on which images they are trained and tested; not how they are judged."""
+    plans = [plan for plan in config["plans"] if plan["name"] in used_plans(config)]
+    names = {plan["generator"] for plan in plans}
+    sections = {name: config[name] for name in ("make_folds", "train_classifier", "strategies", "seed")}
+    return sections | {
+        "images": reading(config),
+        "simulate_cells": {name: value for name, value in config["simulate_cells"].items() if name != "processes"},
+        "plans": plans,
+        "generators": [entry for entry in config["generators"] if entry["name"] in names],
+    }
+
+
 def described_data(config: Config) -> Config:
     """What preprocess_images must know of the data beyond its files: the config, and what its source is known to be."""
     return sources.described(config["data"])
