@@ -265,6 +265,8 @@ rule report:
         analysis="results/{run}/analysis.json",
         strata="results/{run}/strata.csv",
         leaks="results/{run}/leaks.csv",
+        thresholds="results/{run}/thresholds.csv",
+        training="results/{run}/training.csv",
         assess=every_fold(
             "synthetic/{plan}.{table}", plan=USED_PLANS, table=["assess.csv", "fidelity.csv", "assess.json"]
         ),
@@ -338,6 +340,8 @@ rule report:
         " --strata {input.strata:q}"
         " --lockbox-ledger {params.ledger:q}"
         " --leaks {input.leaks:q}"
+        " --thresholds {input.thresholds:q}"
+        " --training {input.training:q}"
         " --assess {params.assess:q}"
         " --fidelity {params.fidelity:q}"
         " --assessed {params.assessed:q}"

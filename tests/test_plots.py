@@ -14,7 +14,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib import curve_figures, curves, figures, memorisation, page, results, tiles
+from workflow_scripts.lib import arms, curve_figures, curves, figures, memorisation, page, results, tiles
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.stage import UserError
 
@@ -71,6 +71,44 @@ def test_forest_shows_every_comparison(run: FakeRun, found: results.Results) -> 
         )
     assert shown.index("pool") < shown.index("resample_real") < shown.index("mix_loss")
     assert "smallest effect of interest, 0.02" in shown
+
+
+def test_rivals_placebos_and_ceilings_stand_under_headings_of_their_own(found: results.Results) -> None:
+    def section(entry: dict[str, Any]) -> str:
+        return arms.purpose(entry, {"p": {"generator": "unet"}, "true": {"generator": "simulator"}})
+
+    assert section({"method": "pool", "plan": "p"}) == section({"method": "filtered", "plan": "p"}) == arms.GENERATED
+    assert section({"method": "strong_augment"}) == section({"method": "mix_loss_real"}) == arms.RIVALS
+    assert section({"method": "resample_real", "plan": "p"}) == arms.RIVALS
+    assert section({"method": "noise", "plan": "p"}) == section({"method": "blend_real", "plan": "p"}) == arms.PLACEBOS
+    assert section({"method": "pool", "plan": "true"}) == section({"method": "more_real"}) == arms.CEILINGS
+    assert section({"method": "resample_real", "plan": "true"}) == arms.RIVALS
+    assert section({"method": "real_only", "real_share": 0.5}) == arms.CEILINGS
+    alone = {"strategies": [{"name": name, "method": "pool"} for name in found.arms]}
+    names = {text.get_text() for text in plot_arms.draw_forest(found, alone).axes[0].texts}
+    assert not names & set(arms.PURPOSES), "one kind needs no heading"
+    rival = {"name": "synthetic_only", "method": "cutmix"}
+    mixed = {"strategies": [rival if entry["name"] == "synthetic_only" else entry for entry in alone["strategies"]]}
+    heights = {text.get_text(): text.get_position()[1] for text in plot_arms.draw_forest(found, mixed).axes[0].texts}
+    assert heights[found.primary] < heights[arms.RIVALS] < heights["synthetic_only"]
+    assert heights[arms.GENERATED] < heights[found.primary]
+
+
+def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: results.Results) -> None:
+    kind, arm = found.judged[0], found.primary
+    rows = found.comparisons
+    chosen = (rows["strategy"] == arm) & (rows["relation"] == "baseline") & (rows["class"] == kind)
+
+    def bold(q: float) -> int:
+        changed = rows.copy()
+        # An interval beside zero, whose difference stands or not when all classes are looked at.
+        changed.loc[rows["class"] != "", "q"] = 1.0
+        changed.loc[chosen, ["difference", "low", "high", "low_single", "high_single"]] = [0.2, 0.1, 0.3, 0.1, 0.3]
+        changed.loc[chosen, "q"] = q
+        drawn = plot_arms.draw_classes(results.Results(found.metrics, changed, found.analysis, found.facts))
+        return sum(line.get_linewidth() == 1.6 for axes in drawn.axes for line in axes.lines)
+
+    assert (bold(0.04), bold(0.06)) == (1, 0)
 
 
 def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: results.Results) -> None:

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests import fake_run
@@ -76,6 +77,50 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
     assert verdicts.headline(answer["verdict"]) in words
     assert "Not excluded" in words
     assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
+
+
+def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None:
+    words = " ".join(" ".join(Reader(text).words).split())
+    first = words[: words.index("Every arm (disc)")]
+    facts = json.loads(run.path("analysis.json").read_text())
+    assert f"The analysis (hash {facts['hash']}) of this experiment" in first
+    assert "had been made already." in first, "the made-up run predicted before it declared"
+    assert "A protein here is all images connected by a common" in first
+    assert "Lockbox" in first
+    assert " images of 3 cell lines; " in first
+    trained = {(plan["generator"], fold) for plan in fake_run.CONFIG["plans"] for fold in (0, 1)}
+    assert re.search(rf"generators trained {len(trained)}\b", first)
+
+
+def test_what_generators_and_sets_cost_is_said_by_name(tmp_path: Path) -> None:
+    for stage, name, seconds in (
+        ("train_ddpm", "repeat0_fold0_my_unet", 60), ("train_ddpm", "repeat0_fold1_my_unet", 80),
+        ("sample_ddpm", "repeat0_fold0_plan_a", 5), ("make_folds", "repeat0", 9),
+    ):  # fmt: skip
+        (tmp_path / stage).mkdir(exist_ok=True)
+        (tmp_path / stage / f"{name}.tsv").write_text(f"s\tmax_rss\n{seconds}\t100\n")
+    rows = {row["name"]: row for row in evidence.generator_times(tmp_path).rows}
+    assert set(rows) == {"my_unet", "plan_a"}
+    assert (rows["my_unet"]["mean"], rows["my_unet"]["longest"], rows["my_unet"]["jobs"]) == (70, 80, 2)
+    assert rows["plan_a"]["what"] == "synthetic set"
+
+
+def test_every_change_of_a_class_stands_in_a_table_with_its_rate_of_false_discoveries(run: FakeRun) -> None:
+    table = pd.read_csv(run.path("tables/class_changes.csv"))
+    made = pd.read_csv(run.path("comparisons.csv"), keep_default_na=False)
+    rows = made[(made["class"] != "") & (made["relation"] == "baseline") & (made["metric"] == "f1")]
+    rows = rows[rows["level"] == "image"]
+    assert len(table) == len(rows) > 10
+    assert np.allclose(sorted(table["q"]), sorted(rows["q"].astype(float)), atol=1e-3)
+    assert set(table.loc[table["q"] > 0.05, "verdict"]) <= {"inconclusive"}
+    assert "class_changes.csv" in run.path("report.html").read_text()
+
+
+def test_the_tables_of_closest_pairs_are_linked(run: FakeRun, text: str) -> None:
+    for plan in fake_run.PLANS:
+        for fold in (0, 1):
+            link = f"repeat0/fold{fold}/synthetic/{plan}.closest.csv"
+            assert f'href="{link}"' in text and run.path(link).exists()
 
 
 def test_says_whether_versions_are_those_pinned(text: str) -> None:

@@ -28,12 +28,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from workflow_scripts.lib import arms as methods
 from workflow_scripts.lib import curve_figures, curves, figures, flags, results, stage
 from workflow_scripts.lib.figures import BAND, GAIN, GRID, INK, LOSS, MUTED, PAPER
 from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, Results
 
 ROW = 0.22  # inches a row of a forest plot
 INTERVAL = 1.66  # inches for an estimate and its interval in words
+HEADING = 0.9  # rows that a heading takes
 NAME = 27  # letters of an arm's name that are shown
 CLASS_ROW = 0.165
 FACETS = 4  # columns of small multiples
@@ -63,7 +65,7 @@ def plot_arms(args: argparse.Namespace) -> None:
     found, config = results.read(args.metrics, args.comparisons, args.analysis), args.settings
     points = curves.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
     drawn: list[tuple[Path, Callable[[], Figure]]] = [
-        (args.forest, lambda: draw_forest(found)),
+        (args.forest, lambda: draw_forest(found, config)),
         (args.classes, lambda: draw_classes(found)),
         (args.gap, lambda: draw_gap(found)),
         (args.worth, lambda: draw_worth(found)),
@@ -76,28 +78,48 @@ def plot_arms(args: argparse.Namespace) -> None:
             stage.log.info("%s", path)
 
 
-def draw_forest(found: Results) -> Figure:
-    """Differences to the baseline in the primary metric: an arm is a disc, its control a ring beneath it."""
-    groups = [[arm for arm in group if found.difference(arm)] for group in found.groups()]
+def by_purpose(found: Results, config: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Groups of arms under what they are there for; that of the primary arm comes first."""
+    entries = {entry["name"]: entry for entry in config.get("strategies", [])}
+    plans = {plan["name"]: plan for plan in config.get("plans", [])}
+    sections: dict[str, list[list[str]]] = {}
+    for group in found.groups():
+        sections.setdefault(methods.purpose(entries.get(group[0], {}), plans), []).append(group)
+    first = next(iter(sections), None)
+    return sorted(sections.items(), key=lambda item: (item[0] != first, methods.PURPOSES.index(item[0])))
+
+
+def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
+    """Differences to the baseline in the primary metric: an arm is a disc, its control a ring beneath it. Rivals that
+    know real images alone, placebos and ceilings have headings of their own."""
     # Arms with fewer real images answer another question, and would stretch the axis: they have a figure of their own.
     curve = found.facts.get("worth") or {"points": [], "images": 0}
     fewer = {point["arm"] for point in curve["points"] if point["images"] < curve["images"]}
-    groups = [kept for group in groups if (kept := [arm for arm in group if arm not in fewer])]
+    sections = []
+    for purpose, groups in by_purpose(found, config):
+        shown = [[arm for arm in group if found.difference(arm) and arm not in fewer] for group in groups]
+        sections += [(purpose, kept)] if (kept := [group for group in shown if group]) else []
     serving = set(found.controls.values())
-    rows = sum(map(len, groups))
+    groups = [group for _, kept in sections for group in kept]
+    rows = sum(map(len, groups)) + (HEADING * len(sections) if len(sections) > 1 else 0)
     # Rows of a group stand together; a third of a row parts the groups.
     height = (rows + 0.35 * max(0, len(groups) - 1) + 0.6) * ROW
     fig = figures.figure(height + 0.84)
     left = figures.label_column([arm for group in groups for arm in group])
     axes = figures.inches(fig, left, 0.12, figures.WIDTH - left - INTERVAL, height)
     place, ticks = 0.0, []
-    for group in groups:
-        for arm in group:
-            difference = found.difference(arm)
-            draw_interval(axes, place, difference, arm in serving)
-            ticks.append((place, arm, arm in serving, difference))
-            place += 1
-        place += 0.35
+    for purpose, kept in sections:
+        if len(sections) > 1:
+            look = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "right", "fontsize": 7.4}
+            axes.text(-0.03, place, purpose, color=MUTED, style="italic", **look)
+            place += HEADING
+        for group in kept:
+            for arm in group:
+                difference = found.difference(arm)
+                draw_interval(axes, place, difference, arm in serving)
+                ticks.append((place, arm, arm in serving, difference))
+                place += 1
+            place += 0.35
     # Width of the band that nobody would care about.
     small = found.smallest_effect
     axes.axvspan(-small, small, color=BAND, lw=0, zorder=0)
@@ -160,7 +182,7 @@ def draw_classes(found: Results) -> Figure:
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
         axes.axvspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
         for row, kind in enumerate(kinds):
-            _class_row(axes, row, changes[arm, kind], limit)
+            _class_row(axes, row, changes[arm, kind], limit, 1 - found.confidence)
         axes.set_xlim(-limit, limit)
         axes.set_ylim(len(kinds) - 0.3, -0.7)
         axes.set_xticks([-step, 0, step], [f"{value:g}".replace("-", "−") for value in (-step, 0, step)])
@@ -179,13 +201,13 @@ def draw_classes(found: Results) -> Figure:
     return fig
 
 
-def _class_row(axes: Axes, row: int, change: Difference | None, limit: float) -> None:
+def _class_row(axes: Axes, row: int, change: Difference | None, limit: float, false: float) -> None:
     axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
     if change is None or np.isnan(change.value):
         return
     colour = MUTED if abs(change.value) < UNCHANGED else GAIN if change.value > 0 else LOSS
-    # Intervals that hold zero are drawn thin: nothing is claimed about these classes.
-    clear = change.low > 0 or change.high < 0
+    # Others are drawn thin: nothing is claimed about these classes.
+    clear = change.q <= false
     ends = np.clip([change.low, change.high], -limit, limit)
     axes.plot(ends, [row, row], color=colour, lw=1.6 if clear else 0.8, solid_capstyle="butt")
     axes.plot(

@@ -6,7 +6,7 @@ settings, versions and run times. It asks nothing of the network, follows light 
 Example:
     python -m workflow_scripts.report --images images.h5 --folds 0=repeat0/folds.csv --metrics metrics.csv \\
         --comparisons comparisons.csv --analysis analysis.json --strata strata.csv --leaks leaks.csv \\
-        --lockbox-ledger results/lockbox_openings.jsonl \\
+        --lockbox-ledger results/lockbox_openings.jsonl --thresholds thresholds.csv --training training.csv \\
         --assess as_train/0/0=as_train.assess.csv --fidelity as_train/0/0=as_train.fidelity.csv \\
         --assessed as_train/0/0=as_train.assess.json --panels as_train/0/0=figures/images_as_train.svg \\
         --closest as_train/0/0=figures/closest_as_train.svg \\
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.lib import (
+    answer,
     arms,
     cost_page,
     curves,
@@ -37,6 +38,7 @@ from workflow_scripts.lib import (
     fidelity_page,
     flags,
     forensics_page,
+    generators,
     lockbox,
     page,
     results,
@@ -66,6 +68,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--strata", type=Path, help="the primary question by cell line and tier of reliability")
     p.add_argument("--lockbox-ledger", type=Path, help="the openings of lockboxes so far, if there were any")
     p.add_argument("--leaks", type=Path, required=True, help="the leak certificate")
+    p.add_argument("--thresholds", type=Path, help="the decision thresholds, to be linked")
+    p.add_argument("--training", type=Path, help="losses and validation scores by step, to be linked")
     p.add_argument(
         "--assess", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="the judge's scores of synthetic sets"
     )
@@ -97,11 +101,13 @@ def report(args: argparse.Namespace) -> None:
     swept = curves.sweeps(found, config)
     points = curves.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
     failed, jobs_said = of_failures(args)
+    times = evidence.generator_times(args.benchmarks)
     tables = {
         "verdicts": evidence.verdicts(found),
         "scores": evidence.scores(found),
         "costs": evidence.costs(found, config),
         "classes": evidence.by_class(found),
+        "class_changes": evidence.class_changes(found),
         **({"worth": evidence.worth(found)} if "worth" in found.facts else {}),
         **data_tables,
         **({"sweeps": curves.sweeps_table(found, swept)} if swept else {}),
@@ -109,11 +115,12 @@ def report(args: argparse.Namespace) -> None:
         "spread": spread_page.spread(found),
         "leaks": certificate,
         **({"failures": failed} if failed.rows else {}),
+        **({"generator_times": times} if times.rows else {}),
         "run_times": evidence.run_times(args.benchmarks),
         **foreseen.tables,
         "versions": evidence.versions(ROOT),
     }
-    first = opening(found, data["unit"])
+    first = opening(found, data)
     by_stratum = spread_page.strata(args.strata, found) if args.strata else None
     locked, openings = of_lockbox(args, found, shown, config, data["unit"])
     for table in (by_stratum, openings):
@@ -127,6 +134,7 @@ def report(args: argparse.Namespace) -> None:
     )
     every: list[Table] = [*tables.values(), *(table for plan in assessed for table in plan["tables"].values())]
     page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
+    registered = answer.registered(found.facts["declared"])
     context = {
         "settings": settings,
         "run": config.get("run", ""),
@@ -135,7 +143,8 @@ def report(args: argparse.Namespace) -> None:
         "same_steps": len({arm["numbers"].get("steps") for arm in found.facts["arms"].values()}) == 1,
         "lockbox": locked,
         "verdict": verdicts.kind_of(found.difference(found.primary).verdict) if found.difference(found.primary) else "",
-        "facts": key_facts(found, data, statuses),
+        "facts": key_facts(found, data, statuses, generators_trained(args.fidelity, config)),
+        "registered": registered,
         "figures": drawn(flags.pairs(args.figures, "--figures"), found, args.out),
         "useful": curves.enough(points),
         "failures": jobs_said,
@@ -143,12 +152,13 @@ def report(args: argparse.Namespace) -> None:
         "closest": {
             shown["plan"]: shown for shown in panels(flags.pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)
         },
+        "pair_tables": pair_tables(args),
         "tables": tables,
         "fidelity": assessed,
         "foreseen": foreseen.sentence,
         "found": found,
         "metric": METRIC_NAMES.get(found.metric, found.metric),
-        "notes": found.facts.get("notes", []),
+        "notes": [note for note in found.facts.get("notes", []) if note != registered],
         "not_judged": found.facts.get("not_judged", []),
         "cross_check": found.facts.get("cross_check", []),
         "data": data,
@@ -158,7 +168,8 @@ def report(args: argparse.Namespace) -> None:
         "theme": page.theme_css(),
         "sources": {
             name: os.path.relpath(getattr(args, name), args.out.parent)
-            for name in ("metrics", "comparisons", "analysis", "leaks")
+            for name in ("metrics", "comparisons", "analysis", "leaks", "thresholds", "training")
+            if getattr(args, name)
         },
         "replayed": replayed,
         "svg": page.inline_svg,
@@ -173,11 +184,12 @@ def of_failures(args: argparse.Namespace) -> tuple[Table, str]:
     return failures.table(found), failures.sentence(found)
 
 
-def opening(found: Results, unit: str) -> verdicts.Opening:
+def opening(found: Results, data: dict[str, Any]) -> verdicts.Opening:
     """The first paragraph, from the answer that the judge wrote down."""
     if "answer" not in found.facts or "sizes" not in found.facts:
         raise stage.UserError("analysis.json holds no answer: delete it and run again")
-    return verdicts.opening(found.facts["answer"], found.facts["sizes"], len(found.judged), unit, subject_of(found))
+    sizes, judged = found.facts["sizes"], len(found.judged)
+    return verdicts.opening(found.facts["answer"], sizes, judged, data["unit"], subject_of(found), data["lines_tested"])
 
 
 def of_lockbox(
@@ -207,7 +219,15 @@ def of_judge(found: Results) -> str:
     return f"{error_rate.detectable(found.facts['answer'])} {rate}".strip()
 
 
-def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int]) -> list[tuple[str, str]]:
+def generators_trained(sets: list[str], config: dict[str, Any]) -> int:
+    """How many generators the synthetic sets (PLAN/REPEAT/FOLD=…) come from."""
+    makers = {plan["name"]: plan["generator"] for plan in config.get("plans", [])}
+    places = [flags.place(where) for where, _ in flags.pairs(sets, "--fidelity")]
+    trained = {(makers.get(plan, plan), repeat, fold) for plan, repeat, fold in places}
+    return sum(name != generators.SIMULATOR for name, _, _ in trained)
+
+
+def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int], trained: int) -> list[tuple[str, str]]:
     """The numbers that a reader wants before believing anything."""
     sizes, clean = found.facts.get("sizes", {}), sum(n for status, n in statuses.items() if status == "clean")
     total = sum(statuses.values())
@@ -217,6 +237,7 @@ def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int]) ->
         ("folds × repeats", f"{sizes.get('folds', 0)} × {sizes.get('repeats', 0)}"),
         ("classes judged", f"{len(found.judged)} of {len(found.classes)}"),
         ("comparisons judged", f"{found.facts.get('comparisons_in_family', 0)}"),
+        ("generators trained", f"{trained:,}"),
         ("leak checks clean", f"{clean} of {total}"),
     ]
 
@@ -272,6 +293,17 @@ CLOSEST_ALT = (
     "Pairs of an image that plan {plan} generated and the training image closest to it, in pixels and in features "
     "({title}); ids and distances stand in the linked table."
 )
+
+
+def pair_tables(args: argparse.Namespace) -> dict[str, list[tuple[str, str]]]:
+    """Per plan the tables of its closest pairs, of every fold: title and path from the page."""
+    out: dict[str, list[tuple[str, str]]] = {}
+    for where, path in flags.pairs(args.assess, "--assess"):
+        plan, repeat, fold = flags.place(where)
+        # assess_synthetic writes one beside the other.
+        table = path.with_name(path.name.replace(".assess.csv", ".closest.csv"))
+        out.setdefault(plan, []).append((f"repeat {repeat}, fold {fold}", os.path.relpath(table, args.out.parent)))
+    return out
 
 
 def panels(paths: list[tuple[str, Path]], out: Path, words: str) -> list[dict[str, Any]]:

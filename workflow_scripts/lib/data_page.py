@@ -40,6 +40,16 @@ class Data:
     size: int
 
 
+def lines_tested(data: Data) -> int:
+    """How many cell lines the test parts hold; 0 where none are known."""
+    if "cell_line" not in data.columns:
+        return 0
+    tested = np.zeros(len(data.groups), dtype=bool)
+    for roles in data.roles.values():
+        tested |= roles == folds.TEST
+    return len(set(data.columns["cell_line"][tested].tolist()) - {""})
+
+
 def numbered(texts: list[str]) -> list[tuple[str, Path]]:
     """Tables of roles by repeat, from words such as 0=repeat0/folds.csv."""
     out = []
@@ -292,6 +302,7 @@ def describe(
     said = {"source" if name == "origin" else name: text for name, text in sources.told(section).items()}
     return {
         "unit": "protein" if PROTEIN_COLUMNS & {name.lower() for name in grouped_by} else "group",
+        "lines_tested": lines_tested(data),
         "grouped_by": grouped_by,
         "simulated": simulated,
         "images": len(data.labels),

@@ -167,6 +167,37 @@ def by_class(found: Results) -> Table:
     )
 
 
+def class_changes(found: Results) -> Table:
+    """What every arm changed in every judged class, and which changes stand when all are looked at."""
+    metric = results.BY_CLASS.get(found.metric, "f1")
+    rows = []
+    for arm in (arm for group in found.groups() for arm in group):
+        for kind in found.judged:
+            change = found.difference(arm, metric=metric, kind=kind)
+            if change:
+                rows.append(
+                    {"arm": arm, "class": kind, "change": _triple(change), "q": change.q, "verdict": change.verdict}
+                    | {"is_control": arm in found.controls.values()}
+                )
+    return Table(
+        "class_changes",
+        f"Change in {results.SHORT_NAMES.get(metric, metric)} of every class against {found.compared_with}, with "
+        f"{100 * found.confidence:g} % intervals",
+        [
+            Column("arm", "arm", "name"),
+            Column("class", "class"),
+            Column("change", "change", "difference"),
+            Column("q", "q", "number"),
+            Column("verdict", "verdict"),
+        ],
+        rows,
+        note="Intervals hold each for itself. q: the share of false ones to be expected among all changes with this or "
+        "a smaller q; the verdict counts those at most "
+        f"{1 - found.confidence:.2g}.",
+        mark=lambda row: "control" if row["is_control"] else "",
+    )
+
+
 def leaks(path: Path) -> tuple[Table, dict[str, int]]:
     """The leak certificate, and how many checks ended how."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -213,6 +244,32 @@ def run_times(folder: Path) -> Table:
     ]
     caption = "Run time of the stages that this page rests upon, one after the other"
     return Table("run_times", caption, columns, rows, mark=lambda row: "total" if row.get("is_total") else "")
+
+
+MADE = {"train_ddpm": "generator", "sample_ddpm": "synthetic set", "sample_simulator": "cells of the simulator"}
+
+
+def generator_times(folder: Path) -> Table:
+    """What a generator and a synthetic set cost in one fold, from Snakemake's benchmark files."""
+    taken: dict[tuple[str, str], list[float]] = {}
+    for stage, made in MADE.items():
+        for path in sorted((folder / stage).glob("*.tsv")):
+            # repeat0_fold1_unet.tsv; names of generators and plans may hold underscores, too.
+            name = path.stem.split("_", 2)[-1]
+            seconds = pd.to_numeric(pd.read_csv(path, sep="\t").get("s"), errors="coerce")
+            taken.setdefault((made, name), []).append(float(seconds.sum()))
+    rows = [
+        {"what": what, "name": name, "jobs": len(seconds), "mean": sum(seconds) / len(seconds), "longest": max(seconds)}
+        for (what, name), seconds in taken.items()
+    ]
+    columns = [
+        Column("name", "name", "name"),
+        Column("what", "what"),
+        Column("jobs", "folds", "count"),
+        Column("mean", "seconds a fold", "seconds"),
+        Column("longest", "longest", "seconds"),
+    ]
+    return Table("generator_times", "Cost of generators and of the sets that they made", columns, rows)
 
 
 def versions(root: Path) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Difference:
     in_family: bool  # the declared one; otherwise the interval is of this comparison alone
     verdict: str
     confirmed: bool  # by the order of testing
+    q: float = math.nan  # false-discovery rate among all classes at which the difference stands; NaN: of no class
 
     @property
     def said(self) -> str:
@@ -173,7 +175,8 @@ class Results:
         low, high = (row["low"], row["high"]) if in_family else (row["low_single"], row["high_single"])
         confirmed = row["standing"] == judging.CONFIRMED
         ends = (float(row["difference"]), float(low), float(high))
-        return Difference(str(row["against"]), *ends, in_family, str(row["verdict"]), confirmed)
+        q = float(row["q"]) if "q" in rows else math.nan
+        return Difference(str(row["against"]), *ends, in_family, str(row["verdict"]), confirmed, q)
 
     def groups(self) -> list[list[str]]:
         """Arms with their control at the end of each list; the primary arm's first, the baseline left out."""

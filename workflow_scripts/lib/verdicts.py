@@ -23,14 +23,20 @@ class Opening:
 
 
 def opening(
-    answer: dict[str, Any], sizes: dict[str, int], judged: int, unit: str = "protein", subject: str = GENERATED
+    answer: dict[str, Any],
+    sizes: dict[str, int],
+    judged: int,
+    unit: str = "protein",
+    subject: str = GENERATED,
+    lines: int = 0,
 ) -> Opening:
-    """The opening for the `answer` and `sizes` of analysis.json; `unit` is what a group is, in the singular, and
-    `subject` what the arm adds."""
+    """The opening for the `answer` and `sizes` of analysis.json; `unit` is what a group is, in the singular, `subject`
+    what the arm adds, and `lines` the number of cell lines that were tested (0: not known)."""
     arm, baseline = answer["arm"], answer["baseline"]
     metric = METRICS.get(answer["metric"], answer["metric"]) + (f" per {unit}" if answer["level"] == "protein" else "")
     groups = "".join((f"{sizes['test_groups']:,} unseen {unit}", "" if sizes["test_groups"] == 1 else "s"))
-    where = f"On {groups} ({sizes['test_images']:,} images; {judged} class{'' if judged == 1 else 'es'} judged)"
+    images = f"{sizes['test_images']:,} images" + (f" of {lines} cell line{'s' * (lines != 1)}" if lines else "")
+    where = f"On {groups} ({images}; {judged} class{'' if judged == 1 else 'es'} judged)"
     change = movement(answer["difference"], metric, f"against {baseline}")
     sentence = f"{where}, {arm} {change} ({interval(answer)}): {meaning(answer['verdict'], arm, answer['control'])}."
     # A loss that the control shares is the doing of the arm, not of what it adds.
