@@ -293,6 +293,7 @@ rule report:
         left_out="results/{run}/left_out.csv",
         cost="results/{run}/cost.json",
         template="workflow_scripts/lib/report.html",
+        study="results/{run}/study.csv" if CONFIG["forensics"]["models"] else [],
         judge=[path for path in ["benchmarks/judge_calibration.json"] if Path(path).is_file()],
         code=code("report"),
     output:
@@ -315,6 +316,7 @@ rule report:
         benchmarks="results/{run}/benchmarks",
         logs="results/{run}/logs",
         # Only if it has been made: the page does not wait for it. Its digest, so that the page follows it.
+        study=lambda wildcards, input: ["--study", input.study] if input.study else [],
         forensics=lambda wildcards: forensics_flag()[0],
         forensics_digest=lambda wildcards: forensics_flag()[1],
         ledger=LEDGER,
@@ -355,7 +357,7 @@ rule report:
         " --left-out {input.left_out:q}"
         " --benchmarks {params.benchmarks:q}"
         " --logs {params.logs:q}"
-        " {params.forensics:q}"
+        " {params.study:q} {params.forensics:q}"
         " --cost {input.cost:q}"
         " --template {input.template:q}"
         " --out {output.page:q}"

@@ -309,8 +309,8 @@ def draw_figures(run: FakeRun) -> dict[str, int]:
     return status
 
 
-def write_report(run: FakeRun, settings: dict | None = None) -> int:
-    """Run the report program; its exit status."""
+def write_report(run: FakeRun, settings: dict | None = None, more: tuple[str, ...] = ()) -> int:
+    """Run the report program, with `more` words; its exit status."""
     places = [(plan, fold) for plan in PLANS for fold in range(2)]
     words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
     for name in ("metrics.csv", "comparisons.csv", "analysis.json", "strata.csv", "leaks.csv"):
@@ -328,7 +328,7 @@ def write_report(run: FakeRun, settings: dict | None = None) -> int:
             f"--{flag}",
             *(f"{plan}/0/{fold}={run.path(f'figures/{name}_{plan}_{fold}.svg')}" for plan, fold in places),
         ]
-    words += ["--cost", str(run.path("cost.json"))]
+    words += ["--cost", str(run.path("cost.json")), *more]
     words += ["--benchmarks", str(run.path("benchmarks")), "--template", str(TEMPLATE)]
     words += ["--logs", str(run.path("logs"))]
     words += ["--out", str(run.path("report.html")), "--tables", str(run.path("tables"))]

@@ -123,6 +123,8 @@ def test_the_paper_preset_declares_what_it_breaks():
         ({"models": [{"name": "a", "method": "filtered"}]}, "the replay takes"),
         ({"models": [{"name": "a", "method": "real_only", "backbone": "swin_x"}]}, "swin_x"),
         ({"models": [{"name": "a", "method": "real_only"}] * 2}, "given twice"),
+        ({"switches": ["last_epoch", "normalisation_mismatch"]}, "normalisation_mismatch, which acts on none"),
+        ({"models": []}, "replay.no_time does nothing"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(change, message):
@@ -391,5 +393,7 @@ def test_the_study_table_decides_as_the_study_did(tmp_path):
     assert table.loc["vit", "decision"] == "tuned on validation"
     assert table.loc["other", "decision"].startswith("0.5")
     assert (table["validation_last"] == 0.4).all() and (table["validation_best"] == 0.5).all()
-    assert list(table["published_test"]) == ["0.457", "not published", "not published"]
+    told = list(table["published_test"])
+    assert told[0].startswith("0.457, of the best CNN") and told[1].startswith("0.018 to 0.18, of Swin and ViT")
+    assert told[2] == "not published", "of mixing no test score is known"
     assert list(table["published_validation_last"]) == ["0.64", "0.421", "not published"]

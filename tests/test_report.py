@@ -83,7 +83,8 @@ def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None
     words = " ".join(" ".join(Reader(text).words).split())
     first = words[: words.index("Every arm (disc)")]
     facts = json.loads(run.path("analysis.json").read_text())
-    assert f"The analysis (hash {facts['hash']}) of this experiment" in first
+    assert f"The analysis (hash {facts['hash'][:8]}) of this experiment" in first and facts["hash"] not in first
+    assert f"The analysis (hash {facts['hash']}) of this experiment" in words
     assert "had been made already." in first, "the made-up run predicted before it declared"
     assert "A protein here is all images connected by a common" in first
     assert "Lockbox" in first
@@ -114,6 +115,26 @@ def test_every_change_of_a_class_stands_in_a_table_with_its_rate_of_false_discov
     assert np.allclose(sorted(table["q"]), sorted(rows["q"].astype(float)), atol=1e-3)
     assert set(table.loc[table["q"] > 0.05, "verdict"]) <= {"inconclusive"}
     assert "class_changes.csv" in run.path("report.html").read_text()
+
+
+def test_a_replay_shows_the_studys_table(run: FakeRun, text: str) -> None:
+    assert 'id="study"' not in text
+    table = run.path("study.csv")
+    table.write_text(
+        "strategy,method,backbone,loss,decision,validation_last,validation_best,validation,test,gap,"
+        "published_validation_last,published_validation_best,published_test\n"
+        'resnet18,real_only,resnet18,bce,0.5,0.51,0.62,0.61,0.4,0.21,0.64,0.648,"0.457, of <i>a</i> CNN"\n'
+        "mix,mix_loss,resnet18,bce,0.5,0.3,0.4,0.4,0.3,0.1,0.245,not published,not published\n"
+    )
+    assert fake_run.write_report(run, more=("--study", str(table), "--thresholds", str(run.path("t.csv")))) == 0
+    shown = run.path("report.html").read_text()
+    section = shown[shown.index('<h2 id="study">') :]
+    section = section[: section.index("</section>")]
+    assert "0.620" in section and "0.648" in section and "+0.210" in section
+    assert section.count("not published") == 2 and "of &lt;i&gt;a&lt;/i&gt; CNN" in section
+    assert 'href="#study"' in shown and run.path("tables/study.csv").exists()
+    assert 'href="t.csv"' in shown and 'href="t.csv"' not in text
+    assert fake_run.write_report(run) == 0
 
 
 def test_the_tables_of_closest_pairs_are_linked(run: FakeRun, text: str) -> None:

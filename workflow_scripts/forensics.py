@@ -66,7 +66,8 @@ def forensics(
     section, base = settings["forensics"], settings["train_classifier"]
     lines = pd.concat([_read(path) for path in scores], ignore_index=True)
     design = designs.fraction(replay.acting(section, base, after=False), section["runs"])
-    names, found, described = replay.varied(section), [], {}
+    idle = replay.idle_switches(section, base)
+    names, found, described = [name for name in replay.varied(section) if name not in idle], [], {}
     for model in replay.models(section, base):
         training, after = (replay.of_model(names, model, after=kind) for kind in (False, True))
         for metric in METRICS:
@@ -78,6 +79,7 @@ def forensics(
         effects.to_csv(part, index=False, float_format="%.6f")
     metric, certificate = section["metric"], pd.read_csv(leaks)
     about = {name: {"about": replay.SWITCHES[name].about, "acts": replay.SWITCHES[name].acts} for name in names}
+    notes = [f"Not varied, for want of a model that they act on: {', '.join(idle)}."] if idle else []
     sentences = [attribution.sentence(effects, name, metric) for name in described]
     broken = certificate[certificate["status"] == "declared"]
     write_json(
@@ -87,14 +89,14 @@ def forensics(
             "settings": {name: settings[name] for name in ("forensics", "plans", "generators")},
             "models": described,
             "switches": about,
-            "held": {name: level for name, level in settings["replay"].items() if name not in names},
+            "held": {name: level for name, level in settings["replay"].items() if name not in (*names, *idle)},
             "places": [list(place) for place in sorted(set(zip(lines["repeat"], lines["fold"], strict=True)))],
             "confidence": section["confidence"],
             "metric": metric,
             "metric_name": METRICS[metric],
             "seed": seed,
             "violations": sorted({f"{row.artefact}:{row.purpose}" for row in broken.itertuples()}),
-            "notes": list(NOTES),
+            "notes": [*NOTES, *notes],
             "sentence": " ".join(sentences),
         },
     )  # fmt: skip

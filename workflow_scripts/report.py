@@ -55,6 +55,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "generators", "classifiers")
 FIGURES += ("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples")
 PANEL_BYTES = 8 * 2**20
+HASH_LETTERS = 8  # of a hash on the first screen; whole ones stand further down
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,6 +81,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--closest", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="what looks like a copy")
     p.add_argument("--intensity", type=Path, required=True, help="statistics of the pixel values (CSV)")
     p.add_argument("--left-out", type=Path, help="what was left out of the images, and why (CSV)")
+    p.add_argument("--study", type=Path, help="the reference study's table, in a replay of it (CSV)")
     p.add_argument("--forensics", type=Path, help="forensics.json of the replay, if it was made; beside it the rest")
     p.add_argument("--benchmarks", type=Path, required=True, help="folder of the run times that Snakemake measured")
     p.add_argument("--logs", type=Path, help="folder of the logs that the stages left")
@@ -123,7 +125,7 @@ def report(args: argparse.Namespace) -> None:
     first = opening(found, data)
     by_stratum = spread_page.strata(args.strata, found) if args.strata else None
     locked, openings = of_lockbox(args, found, shown, config, data["unit"])
-    for table in (by_stratum, openings):
+    for table in (by_stratum, openings, forensics_page.study_table(args.study)):
         tables |= {table.name: table} if table else {}
     replayed = forensics_page.read(args.forensics, args.out)
     if replayed:
@@ -134,7 +136,6 @@ def report(args: argparse.Namespace) -> None:
     )
     every: list[Table] = [*tables.values(), *(table for plan in assessed for table in plan["tables"].values())]
     page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
-    registered = answer.registered(found.facts["declared"])
     context = {
         "settings": settings,
         "run": config.get("run", ""),
@@ -144,7 +145,7 @@ def report(args: argparse.Namespace) -> None:
         "lockbox": locked,
         "verdict": verdicts.kind_of(found.difference(found.primary).verdict) if found.difference(found.primary) else "",
         "facts": key_facts(found, data, statuses, generators_trained(args.fidelity, config)),
-        "registered": registered,
+        "registered": answer.registered(found.facts["declared"], HASH_LETTERS),
         "figures": drawn(flags.pairs(args.figures, "--figures"), found, args.out),
         "useful": curves.enough(points),
         "failures": jobs_said,
@@ -158,7 +159,7 @@ def report(args: argparse.Namespace) -> None:
         "foreseen": foreseen.sentence,
         "found": found,
         "metric": METRIC_NAMES.get(found.metric, found.metric),
-        "notes": [note for note in found.facts.get("notes", []) if note != registered],
+        "notes": found.facts.get("notes", []),
         "not_judged": found.facts.get("not_judged", []),
         "cross_check": found.facts.get("cross_check", []),
         "data": data,

@@ -170,19 +170,23 @@ def sentence(found: dict[str, Any], size: dict[str, int], judged: int) -> str:
     return f"{text}. Verdict: {found['verdict']}."
 
 
-def registered(declared: dict[str, Any]) -> str:
-    """Whether the analysis was chosen before anything was known of its outcome."""
+def registered(declared: dict[str, Any], letters: int | None = None) -> str:
+    """Whether the analysis was chosen before anything was known of its outcome; hashes by their first letters, or
+    whole."""
     seen = declared["predictions"]
     many = "1 test prediction" if seen == 1 else f"{seen} test predictions"
     when = f"when {many} had been made already" if seen else "before the first test prediction"
     text = (
-        f"The analysis (hash {declared['hash']}) of this experiment (hash {declared['experiment']}) was declared "
-        f"{declared['declared_at']}, {when}."
+        f"The analysis (hash {declared['hash'][:letters]}) of this experiment (hash "
+        f"{declared['experiment'][:letters]}) was declared {declared['declared_at'][:16].replace('T', ' ')} UTC, {when}."
     )
     if not declared["earlier"]:
         return text
     # Predictions can be deleted; what was declared before stays in the ledger.
-    earlier = (f"{entry['hash']} of experiment {entry['experiment'] or 'unknown'}" for entry in declared["earlier"])
+    earlier = (
+        f"{entry['hash'][:letters]} of experiment {entry['experiment'][:letters] or 'unknown'}"
+        for entry in declared["earlier"]
+    )
     return f"{text} Declared before it: {', '.join(earlier)}."
 
 

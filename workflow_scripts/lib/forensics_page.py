@@ -38,6 +38,30 @@ def read(facts: Path | None, out: Path) -> dict[str, Any] | None:
     }
 
 
+def study_table(path: Path | None) -> Table | None:
+    """The study's own table, with the published numbers beside those of the run (study.csv)."""
+    if path is None:
+        return None
+    rows = pd.read_csv(path, keep_default_na=False).to_dict("records")
+    published = {"published_validation_last": "published, last", "published_validation_best": "published, best"}
+    return Table(
+        "study",
+        "Macro-F1 of every model, decided as the study did, with the published numbers where they are known",
+        [
+            Column("strategy", "arm", "name"),
+            Column("validation_last", "validation, last", "number"),
+            *(Column(key, title) for key, title in published.items()),
+            Column("validation_best", "validation, best", "number"),
+            Column("validation", "validation, kept", "number"),
+            Column("test", "test", "number"),
+            Column("gap", "gap", "signed"),
+            Column("published_test", "published test score"),
+        ],
+        rows,
+        note="Last and best: checks during training, at a threshold of 0.5. Kept: the checkpoint that is tested.",
+    )
+
+
 def _difference(lines: pd.DataFrame, outcome: str) -> tuple[float, float, float] | None:
     own = lines[lines["outcome"] == outcome]
     return None if own.empty else tuple(float(own.iloc[0][key]) for key in ("effect", "low", "high"))

@@ -167,6 +167,12 @@ def acting(section: dict[str, Any], base: dict[str, Any], after: bool) -> list[s
     return [name for name in names if name in found]
 
 
+def idle_switches(section: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    """The varied switches that act on none of the models: those of other networks and losses."""
+    found = {name for after in (False, True) for name in acting(section, base, after)}
+    return [name for name in varied(section) if name not in found]
+
+
 def stage_settings(config: dict[str, Any]) -> dict[str, Any]:
     """What the stages of the replay must know of the config."""
     section = config["forensics"]
@@ -203,7 +209,8 @@ def problem(config: dict[str, Any]) -> str | None:
     """What is wrong with the sections `replay` and `forensics`, in one line; None where nothing is."""
     section, images = config["forensics"], config["preprocess_images"]
     if not section["models"]:
-        return None
+        on = [name for name, value in config["replay"].items() if value]
+        return f"replay.{on[0]} does nothing: forensics.models names no model to replay with it" if on else None
     if section["switches"] != "all":
         for name in section["switches"]:
             if name not in SWITCHES:
@@ -217,7 +224,7 @@ def problem(config: dict[str, Any]) -> str | None:
             f"premultiplied_alpha multiplies by the fourth channel of four; there are {len(images['channels'])}: "
             "leave it out of forensics.switches and replay"
         )
-    return _models_problem(config) or _plans_problem(config, used) or _design_problem(config)
+    return _models_problem(config) or _idle_problem(config) or _plans_problem(config, used) or _design_problem(config)
 
 
 def _models_problem(config: dict[str, Any]) -> str | None:
@@ -236,6 +243,14 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         if arms.effective(entry, training)["channels"]:
             return f"{where}.channels: the replay looks at all channels"
     return None
+
+
+def _idle_problem(config: dict[str, Any]) -> str | None:
+    section = config["forensics"]
+    idle = idle_switches(section, config["train_classifier"])
+    if section["switches"] == "all" or not idle:
+        return None
+    return f"forensics.switches names {idle[0]}, which acts on none of forensics.models"
 
 
 def _plans_problem(config: dict[str, Any], used: set[str]) -> str | None:
