@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -122,11 +123,13 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
     real, labels = cells(60, 1)
     made = cells(6, 2)[0]
     made[1], made[4] = np.rot90(real[7], 1, axes=(1, 2)), real[49][..., ::-1]
+    wanted = labels[:6].copy()
+    wanted[1] = wanted[3]
     path = tmp_path / "copies.h5"
 
     def write(given, **plan):
         with write_images(path, CHANNELS, CLASSES, SIZE, {"plan": json.dumps(plan | {"given": given})}) as writer:
-            writer.append(made, labels[:6], [f"syn-{index}" for index in range(6)], ["synthetic"] * 6)
+            writer.append(made, wanted, [f"syn-{index}" for index in range(6)], ["synthetic"] * 6)
 
     def found(name):
         asked = material(name)
@@ -139,6 +142,9 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
     assert np.array_equal(listed(near)[1], labels[near.rows]), "its own labels"
     assert {1, 4}.isdisjoint(authentic.rows)
     assert set(authentic.rows) <= {0, 2, 3, 5}
+    asked, shown = (Counter(map(tuple, rows.tolist())) for rows in (wanted, wanted[authentic.rows]))
+    assert shown == {key: asked[key] for key in shown}, "the labels of the set, but for what has none left"
+    assert list(authentic.rows).count(3) >= 2, "in the place of a copy with the same labels, too"
     # Where green was given, it is no likeness, and what it resembles is found by the rest.
     made[0] = np.stack([real[9][0], real[3][1]])
     write(["green"])

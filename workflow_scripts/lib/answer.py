@@ -178,7 +178,8 @@ def registered(declared: dict[str, Any], letters: int | None = None) -> str:
     when = f"when {many} had been made already" if seen else "before the first test prediction"
     text = (
         f"The analysis (hash {declared['hash'][:letters]}) of this experiment (hash "
-        f"{declared['experiment'][:letters]}) was declared {declared['declared_at'][:16].replace('T', ' ')} UTC, {when}."
+        f"{declared['experiment'][:letters]}) was declared "
+        f"{declared['declared_at'][:16].replace('T', ' ')} UTC, {when}."
     )
     if not declared["earlier"]:
         return text

@@ -151,15 +151,21 @@ def nearest(material: Material) -> Images:
 
 
 def authentic(material: Material) -> Images:
-    """The synthetic images that are farther from the nearest train image than that one is from its own nearest."""
-    kept = np.flatnonzero(_nearest(material).authentic)
-    if not len(kept):
+    """The synthetic images that are farther from the nearest train image than that one is from its own nearest.
+
+    They take the places of the others with the same labels, so that the labels stay those of the set, which the control
+    has; a combination of which none is authentic is left out."""
+    fine = _nearest(material).authentic
+    _, owner = np.unique(material.made.labels, axis=0, return_inverse=True)
+    alike = [np.flatnonzero(owner.ravel() == index) for index in range(owner.max() + 1)]
+    kept = [np.resize(rows[fine[rows]], len(rows)) for rows in alike if fine[rows].any()]
+    if not kept:
         cure = "raise vary in its plan" if material.plan.get("vary") else "train the generator for fewer steps"
         raise UserError(
             f"{material.synthetic}: every image is nearer to a train image than these are to each other, so the arm "
             f"{material.settings['name']} has none left: {cure}, or leave the arm out"
         )
-    return Images(material.made.images, material.made.labels, synthetic=True, rows=kept)
+    return Images(material.made.images, material.made.labels, synthetic=True, rows=np.sort(np.concatenate(kept)))
 
 
 def reserve(material: Material) -> Images:
