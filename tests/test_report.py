@@ -11,6 +11,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import report
-from workflow_scripts.lib import evidence, failures, figures, judging, page, results, verdicts
+from workflow_scripts.lib import evidence, failures, figures, judging, other_runs, page, results, verdicts
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -115,6 +116,30 @@ def test_every_change_of_a_class_stands_in_a_table_with_its_rate_of_false_discov
     assert np.allclose(sorted(table["q"]), sorted(rows["q"].astype(float)), atol=1e-3)
     assert set(table.loc[table["q"] > 0.05, "verdict"]) <= {"inconclusive"}
     assert "class_changes.csv" in run.path("report.html").read_text()
+
+
+def test_other_runs_that_tested_the_same_images_are_listed(tmp_path: Path) -> None:
+    names = ("this", "same", "larger", "other", "broken", "bare")
+    runs = {name: FakeRun(_folder(tmp_path / name), groups=48 if name == "larger" else 40) for name in names}
+    runs["bare"].path("images.h5").unlink()
+    alike = other_runs.table(tmp_path / "this", runs["this"].path("images.h5"))
+    assert [row["run"] for row in alike.rows] == ["broken", "larger", "other", "same"]
+    # Other labels are other cells; what cannot be read is no finished run.
+    with h5py.File(runs["other"].path("images.h5"), "r+") as file:
+        file["labels"][...] = 1 - file["labels"][...]
+    runs["broken"].path("analysis.json").write_text("{")
+    assert fake_run.draw_figures(runs["this"]) and fake_run.write_report(runs["this"]) == 0
+    text = runs["this"].path("report.html").read_text()
+    words = " ".join(" ".join(Reader(text).words).split())
+    assert "These images were tested in 2 other runs beside this one, too" in words
+    listed = pd.read_csv(runs["this"].path("tables/other_runs.csv"))
+    assert list(listed["run"]) == ["larger", "same"] and set(listed["arm"]) == {"pool"}
+    assert other_runs.table(runs["this"].path("."), runs["other"].path("images.h5")).rows[0]["run"] == "other"
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def test_a_replay_shows_the_studys_table(run: FakeRun, text: str) -> None:

@@ -40,6 +40,7 @@ from workflow_scripts.lib import (
     forensics_page,
     generators,
     lockbox,
+    other_runs,
     page,
     results,
     spread_page,
@@ -125,7 +126,8 @@ def report(args: argparse.Namespace) -> None:
     first = opening(found, data)
     by_stratum = spread_page.strata(args.strata, found) if args.strata else None
     locked, openings = of_lockbox(args, found, shown, config, data["unit"])
-    for table in (by_stratum, openings, forensics_page.study_table(args.study)):
+    others = other_runs.table(args.out.parent, args.images)
+    for table in (by_stratum, openings, forensics_page.study_table(args.study), others):
         tables |= {table.name: table} if table else {}
     replayed = forensics_page.read(args.forensics, args.out)
     if replayed:
