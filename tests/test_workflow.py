@@ -87,6 +87,40 @@ def test_second_run_has_nothing_to_do(finished: Checkout) -> None:
     assert time.monotonic() - started < 30
 
 
+REPLAY = """
+forensics:
+  models:
+    - {name: plain, method: real_only}
+    - {name: mixed, method: mix_loss}
+  switches: [image_split, shared_batchnorm, test_in_training_mode, thresholds_on_reported]
+  runs: 4
+  repeats: 1
+  training: {steps: 10, batch: 16, checkpoints: 2, learning_rate: 0.002}
+  plans: {study: minimal, mixloc: as_train}
+  count: 20
+"""
+
+
+def test_the_replay_of_the_study_goes_from_one_command_to_the_page(clone: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "replay.yaml").write_text(REPLAY, encoding="utf-8")
+    overlay = ("--configfile", "presets/ci.yaml", str(tmp_path / "replay.yaml"))
+    clone.snakemake("paper", *overlay)
+    assert 'id="study"' in (clone.run / "report.html").read_text(encoding="utf-8")
+    clone.snakemake("forensics", *overlay)
+    with (clone.run / "forensics.csv").open() as handle:
+        found = {(row["model"], row["switch"]) for row in csv.DictReader(handle) if row["kind"] == "main"}
+    both = {"image_split", "test_in_training_mode", "thresholds_on_reported"}
+    assert found >= {(model, switch) for model in ("plain", "mixed") for switch in both} | {
+        ("mixed", "shared_batchnorm")
+    }
+    with (clone.run / "forensics_leaks.csv").open() as handle:
+        broken = {row["status"] for row in csv.DictReader(handle)} - {"clean"}
+    assert broken == {"declared"}, "what the switches break, and nothing else"
+    # Told on the page when that is made again.
+    clone.snakemake("paper", *overlay)
+    assert 'id="forensics"' in (clone.run / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("change", ["processes: 2", "arms_at_once: 2"])
 def test_how_a_training_is_spread_trains_nothing_again(finished: Checkout, tmp_path: Path, change: str) -> None:
     (tmp_path / "overlay.yaml").write_text(f"compute: {{{change}}}\n", encoding="utf-8")
