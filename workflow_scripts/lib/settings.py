@@ -112,6 +112,7 @@ def experiment(config: Config) -> Config:
     sections = {name: config[name] for name in ("make_folds", "train_classifier", "strategies", "seed")}
     return sections | {
         "images": reading(config),
+        "threads": config["compute"]["threads"],
         "simulate_cells": {name: value for name, value in config["simulate_cells"].items() if name != "processes"},
         "plans": plans,
         "generators": [entry for entry in config["generators"] if entry["name"] in names],
