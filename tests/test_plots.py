@@ -14,7 +14,7 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib import arms, curve_figures, curves, figures, memorisation, page, results, tiles
+from workflow_scripts.lib import curve_figures, curves, figures, memorisation, page, purposes, results, tiles
 from workflow_scripts.lib.dataset import ImageSet
 from workflow_scripts.lib.stage import UserError
 
@@ -75,23 +75,27 @@ def test_forest_shows_every_comparison(run: FakeRun, found: results.Results) -> 
 
 def test_rivals_placebos_and_ceilings_stand_under_headings_of_their_own(found: results.Results) -> None:
     def section(entry: dict[str, Any]) -> str:
-        return arms.purpose(entry, {"p": {"generator": "unet"}, "true": {"generator": "simulator"}})
+        return purposes.purpose(entry, {"p": {"generator": "unet"}, "true": {"generator": "simulator"}})
 
-    assert section({"method": "pool", "plan": "p"}) == section({"method": "filtered", "plan": "p"}) == arms.GENERATED
-    assert section({"method": "strong_augment"}) == section({"method": "mix_loss_real"}) == arms.RIVALS
-    assert section({"method": "resample_real", "plan": "p"}) == arms.RIVALS
-    assert section({"method": "noise", "plan": "p"}) == section({"method": "blend_real", "plan": "p"}) == arms.PLACEBOS
-    assert section({"method": "pool", "plan": "true"}) == section({"method": "more_real"}) == arms.CEILINGS
-    assert section({"method": "resample_real", "plan": "true"}) == arms.RIVALS
-    assert section({"method": "real_only", "real_share": 0.5}) == arms.CEILINGS
+    assert (
+        section({"method": "pool", "plan": "p"}) == section({"method": "filtered", "plan": "p"}) == purposes.GENERATED
+    )
+    assert section({"method": "strong_augment"}) == section({"method": "mix_loss_real"}) == purposes.RIVALS
+    assert section({"method": "resample_real", "plan": "p"}) == purposes.RIVALS
+    assert (
+        section({"method": "noise", "plan": "p"}) == section({"method": "blend_real", "plan": "p"}) == purposes.PLACEBOS
+    )
+    assert section({"method": "pool", "plan": "true"}) == section({"method": "more_real"}) == purposes.CEILINGS
+    assert section({"method": "resample_real", "plan": "true"}) == purposes.RIVALS
+    assert section({"method": "real_only", "real_share": 0.5}) == purposes.CEILINGS
     alone = {"strategies": [{"name": name, "method": "pool"} for name in found.arms]}
     names = {text.get_text() for text in plot_arms.draw_forest(found, alone).axes[0].texts}
-    assert not names & set(arms.PURPOSES), "one kind needs no heading"
+    assert not names & set(purposes.PURPOSES), "one kind needs no heading"
     rival = {"name": "synthetic_only", "method": "cutmix"}
     mixed = {"strategies": [rival if entry["name"] == "synthetic_only" else entry for entry in alone["strategies"]]}
     heights = {text.get_text(): text.get_position()[1] for text in plot_arms.draw_forest(found, mixed).axes[0].texts}
-    assert heights[found.primary] < heights[arms.RIVALS] < heights["synthetic_only"]
-    assert heights[arms.GENERATED] < heights[found.primary]
+    assert heights[found.primary] < heights[purposes.RIVALS] < heights["synthetic_only"]
+    assert heights[purposes.GENERATED] < heights[found.primary]
 
 
 def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: results.Results) -> None:

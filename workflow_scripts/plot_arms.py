@@ -29,8 +29,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib import arms as methods
-from workflow_scripts.lib import curve_figures, curves, figures, flags, results, stage
+from workflow_scripts.lib import curve_figures, curves, figures, flags, purposes, results, stage
 from workflow_scripts.lib.figures import BAND, GAIN, GRID, INK, LOSS, MUTED, PAPER
 from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, Results
 
@@ -85,9 +84,9 @@ def by_purpose(found: Results, config: dict[str, Any]) -> list[tuple[str, list[l
     plans = {plan["name"]: plan for plan in config.get("plans", [])}
     sections: dict[str, list[list[str]]] = {}
     for group in found.groups():
-        sections.setdefault(methods.purpose(entries.get(group[0], {}), plans), []).append(group)
+        sections.setdefault(purposes.purpose(entries.get(group[0], {}), plans), []).append(group)
     first = next(iter(sections), None)
-    return sorted(sections.items(), key=lambda item: (item[0] != first, methods.PURPOSES.index(item[0])))
+    return sorted(sections.items(), key=lambda item: (item[0] != first, purposes.PURPOSES.index(item[0])))
 
 
 def draw_forest(found: Results, config: dict[str, Any]) -> Figure:

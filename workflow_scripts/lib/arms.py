@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import generators
-
 # Where the second source of images of a method, its partners, comes from (`partners.SOURCES`).
 REAL = "real"  # all real train images
 BALANCED = "balanced"  # real train images, every class equally often
@@ -292,22 +290,6 @@ def is_yardstick(entry: dict[str, Any]) -> bool:
     """Whether an arm is there to measure others by: it has more real images than they have, or fewer."""
     method = METHODS.get(entry.get("method", ""))
     return "real_share" in entry or (method is not None and method.partners in RESERVES)
-
-
-# What an arm is there for, as the page sorts them.
-GENERATED, RIVALS, PLACEBOS, CEILINGS = "generated images", "real images alone", "placebos", "ceilings"
-PURPOSES = (GENERATED, RIVALS, PLACEBOS, CEILINGS)
-
-
-def purpose(entry: dict[str, Any], plans: dict[str, dict[str, Any]]) -> str:
-    """One of PURPOSES; `plans` by name, as cells that the simulator itself draws are a ceiling."""
-    method = METHODS.get(entry.get("method", ""))
-    plan = plans.get(entry.get("plan", ""), {})
-    if method is None or method.learns_from_generated:
-        return CEILINGS if plan.get("generator") == generators.SIMULATOR else GENERATED
-    if is_yardstick(entry):
-        return CEILINGS
-    return PLACEBOS if method.partners in NOTHING_NEW and method.partners != RESAMPLED else RIVALS
 
 
 def unequal(trained: dict[str, dict[str, Any]], strategies: list[dict[str, Any]], baseline: str) -> list[str]:

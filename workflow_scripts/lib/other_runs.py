@@ -69,6 +69,6 @@ def _row(run: str, facts: dict[str, Any]) -> dict[str, Any]:
         "arm": answer["arm"],
         "against": answer["baseline"],
         "metric": results.SHORT_NAMES.get(answer["metric"], answer["metric"]),
-        "difference": (answer["difference"], answer["low"], answer["high"]),
+        "difference": tuple(float(answer[end]) for end in ("difference", "low", "high")),
         "verdict": answer["verdict"],
     }
