@@ -128,7 +128,7 @@ def test_images(wildcards):
     if "images" in given and "sample" in given:
         return given
     if not fetched():
-        raise ValueError("the target submission needs write_submission.images and write_submission.sample")
+        raise WorkflowError("MixLoc: the target submission needs write_submission.images and write_submission.sample")
     return given | {"checksums": in_run("fetched/checksums.csv")}
 
 
@@ -136,7 +136,9 @@ def submitted_arm(wildcards):
     """The lists of arms with the one that is handed in."""
     found = [index for index, arms in enumerate(BATCHES) if any(arm["name"] == SUBMITTED for arm in arms)]
     if not found:
-        raise ValueError(f"write_submission.arm = {SUBMITTED!r} is not among the strategies: {', '.join(STRATEGIES)}")
+        raise WorkflowError(
+            f"MixLoc: write_submission.arm = {SUBMITTED!r} is not among the strategies: {', '.join(STRATEGIES)}"
+        )
     return every_fold("arms/batch{batch}.json", batch=found)
 
 
@@ -236,7 +238,7 @@ def all_arms(wildcards):
 def every_replay(pattern):
     """A file of every share of the replay (target forensics), in every fold of its own number of repeats."""
     if not FORENSICS["models"]:
-        raise ValueError("the target forensics needs forensics.models; presets/paper.yaml has some")
+        raise WorkflowError("MixLoc: the target forensics needs forensics.models; presets/paper.yaml has some")
     places = expand(
         in_run("repeat{repeat}/fold{fold}/replay/{share}"),
         repeat=range(FORENSICS["repeats"]),

@@ -53,7 +53,7 @@ def labelled(tmp_path_factory):
 
 
 def roles_of(images, tmp_path, name="folds.csv", **shares) -> np.ndarray:
-    given = {"folds": 2, "shares": SHARES | shares, "stratify_by": None, "leave_out": None}
+    given = {"folds": 2, "shares": SHARES | shares, "stratify_by": None, "leave_out": None, "roles_from": None}
     line = ["--images", str(images), "--out", str(tmp_path / name), "--repeat", "0", "--seed", "1"]
     assert make_folds.main([*line, "--settings", json.dumps(given), "--log", str(tmp_path / "log")]) == 0
     with ImageSet(images) as source:
@@ -464,8 +464,8 @@ def test_a_budget_multiplies_the_steps() -> None:
 def test_a_control_has_the_same_budget() -> None:
     known = {"c": ENTRIES["resample_real"] | {"name": "c", "budget": 2}}
     entry = ENTRIES["pool"] | {"control": "c"}
-    assert "another budget: 2 instead of 1" in arms.control_problem(entry, known, SECTION)
-    assert arms.control_problem(entry | {"budget": 2}, known, SECTION) is None
+    assert "another budget: 2 instead of 1" in arms.control_problem(entry, known, SECTION, "real_only")
+    assert arms.control_problem(entry | {"budget": 2}, known, SECTION, "real_only") is None
 
 
 def test_unequal_steps_and_trials_are_told() -> None:
@@ -477,14 +477,17 @@ def test_unequal_steps_and_trials_are_told() -> None:
             arms.unequal({arm["name"]: arms.effective(arm, SECTION) for arm in entries}, entries, "real_only")
         )
 
-    assert "than any arm of real images alone (12): pool, resample_real." in told(entries)
+    assert "More optimiser steps than real_only (12), their baseline: resample_real, pool." in told(entries)
     assert (
         "More settings of pool were tried on the validation part (6) than of resample_real (0) and real_only (0)"
         in told(entries)
     )
     long = {"name": "long", "method": "real_only", "budget": 2}
     fair = [entry | {"trials": 6} for entry in [*entries, long]]
-    assert told(fair) == ""
+    # An arm as long is no baseline of theirs by being there.
+    assert "More optimiser steps than real_only (12)" in told(fair)
+    beside = [entry | {"baseline": "long"} if entry.get("budget") else entry for entry in fair[:2]]
+    assert told([*beside, fair[2] | {"baseline": "long"}, fair[3]]) == ""
 
 
 def test_trials_are_declared_and_do_not_retrain() -> None:

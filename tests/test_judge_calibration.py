@@ -233,7 +233,8 @@ def test_the_rate_is_that_of_the_runs_own_number_of_repeats():
         text = error_rate.measured(RECORD, "map", repeats, "x")
         assert "In 1,000 repetitions of 2 worlds" in text and "with 3 repeats" in text
         assert "in 4.0 % (aim: 5.0 %; worst world: 5.0 %, upper limit 6.8 %)" in text
-    once = error_rate.measured(RECORD, "map", 2, "x")
+    assert "with one repeat" in (two := error_rate.measured(RECORD, "map", 2, "x")) and "not with two" in two
+    once = error_rate.measured(RECORD, "map", 1, "x")
     assert "in 20.0 %" in once and "luck of training" in once and "simulated cells, it was 20.0 %" in once
     assert "earlier version" in error_rate.measured(RECORD, "map", 3, "y")
     for record, metric in ((None, "map"), (RECORD, "macro_f1")):

@@ -1,6 +1,7 @@
 """make_folds: the table of roles of a repeat, from an image set."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,16 @@ def images(tmp_path):
 
 
 def run(
-    images, repeat: int = 0, folds: int = 3, stratify_by: str | None = None, leave_out: str | None = None, **shares
+    images,
+    repeat: int = 0,
+    folds: int = 3,
+    stratify_by: str | None = None,
+    leave_out: str | None = None,
+    roles_from: str | None = None,
+    **shares,
 ) -> int:
     settings = {"folds": folds, "shares": SHARES | shares, "stratify_by": stratify_by, "leave_out": leave_out}
+    settings["roles_from"] = roles_from
     return stage_program.main(
         ["--images", str(images), "--out", str(images.with_name("folds.csv")), "--repeat", str(repeat), "--seed", "1"]
         + ["--settings", json.dumps(settings)]
@@ -95,9 +103,57 @@ def test_one_cell_line_is_left_out(images, capsys):
     assert "fold 0: tests cell_line 'U-2 OS'" in capsys.readouterr().err
 
 
+def marked(tmp_path, marks) -> Path:
+    """80 images of 40 groups, two each; `marks` of images by the number of the group and of the image in it."""
+    path = tmp_path / "marked.h5"
+    member = np.arange(80) % 40
+    labels = np.stack([member % 2 == 0, member % 3 == 0], axis=1)
+    with write_images(path, ["green"], ["a", "b"], 4) as writer:
+        ids, groups = [f"{row:03d}" for row in range(80)], [f"g{number:02d}" for number in member]
+        columns = {"split": [marks(int(number), row // 40) for row, number in enumerate(member)]}
+        writer.append(np.zeros((80, 1, 4, 4)), labels, ids, groups, columns)
+    return path
+
+
+def test_a_column_may_say_what_is_tested(tmp_path):
+    # Ten groups are tested, of one by one of its images' marks alone; five are validation, one stands aside.
+    kinds = dict.fromkeys(range(10), "Test") | dict.fromkeys(range(10, 15), "validation") | {15: "unused"}
+    path = marked(tmp_path, lambda number, image: "" if (number, image) == (3, 1) else kinds.get(number, "train"))
+    tables = []
+    for repeat in range(2):
+        assert run(path, repeat, folds=1, roles_from="split", lockbox=0.1) == 0
+        tables.append(pd.read_csv(path.with_name("folds.csv"), dtype=str))
+    for table in tables:
+        roles = table.groupby("group")["fold0"].agg(["nunique", "first"])
+        assert (roles["nunique"] == 1).all()
+        assert list(roles["first"][:16]) == ["test"] * 10 + ["validation"] * 5 + ["unused"]
+        counts = roles["first"][16:].value_counts()
+        # 15 % and 10 % of all 40 groups.
+        assert counts.to_dict() == {"train": 14, "calibration": 6, "lockbox": 4}
+    first, second = (table["fold0"] for table in tables)
+    assert (first == "lockbox").equals(second == "lockbox") and not first.equals(second)
+
+
+@pytest.mark.parametrize(
+    ("marks", "shares", "said"),
+    [
+        (lambda number, image: "train", {}, "marks no image as test"),
+        (lambda number, image: "tset" if number else "test", {}, "holds 'tset'; what it may say is test, validation"),
+        (lambda number, image: ("test", "train")[image] if number == 7 else "test", {}, "the first is 'g07' (test)"),
+        (lambda number, image: "test" if number < 36 else "", {}, "it leaves 10% of the images, in 4 groups"),
+    ],
+)
+def test_marks_that_cannot_serve(tmp_path, capsys, marks, shares, said):
+    path = marked(tmp_path, marks)
+    assert run(path, folds=1, roles_from="split", **shares) == 1
+    assert said in capsys.readouterr().err
+    assert not path.with_name("folds.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"roles_from": "gene"}, "make_folds.roles_from = 'gene'"),
         ({"stratify_by": "gene"}, "make_folds.stratify_by = 'gene'"),
         ({"leave_out": "gene"}, "has no such column; it has: cell_line, empty"),
         ({"leave_out": "empty"}, "make_folds.leave_out = 'empty': the column is empty"),

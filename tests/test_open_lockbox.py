@@ -24,7 +24,7 @@ GROUPS, IMAGES = 60, 4  # of each group
 STRATEGIES = [
     {"name": "real_only", "method": "real_only"},
     {"name": "mix", "method": "mix_loss", "plan": "p", "control": "mix_real"},
-    {"name": "mix_real", "method": "mix_loss_real"},
+    {"name": "mix_real", "method": "mix_loss_real", "plan": "p"},
     {"name": "bystander", "method": "balanced_real"},
 ]
 OWN = ANALYSIS | {"draws": 60, "minimum_positive_groups": 4, "minimum_calibration_groups": 3}

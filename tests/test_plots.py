@@ -312,6 +312,9 @@ def test_colours_and_scale() -> None:
     assert shown[0, 0, 1].tolist() == [0, 0, 0]
     grey = tiles.compose(images[:, :1], ["dapi"], np.array([100.0]))
     assert grey[0, 0, 0].tolist() == [1, 1, 1]
+    # All colours taken by name, and more channels than there are colours.
+    many = [*tiles.COLOURS, "actin", "dapi"]
+    assert tiles.compose(np.full((1, len(many), 2, 2), 10, np.uint8), many, np.full(len(many), 10.0)).max() == 1
 
 
 def test_strip_shrinks_large_images_and_leaves_gaps() -> None:

@@ -155,6 +155,47 @@ def test_kaggle_2018_is_known_by_name(raw):
     assert list(read(raw)[1].groups) == ["1|0", "1|0", "2|2", "3|3"]
 
 
+def test_a_column_that_the_config_names_must_be_there(raw, capsys):
+    # Without a word images of one gene would stand on both sides of a split.
+    asked = {"columns": {"gene": "Gene_name", "antibody": "antibody"}}
+    assert run(raw, settings("kaggle2018", NAMES | asked), *with_groups(raw)) == 1
+    said = capsys.readouterr().err
+    assert "data.columns.gene = 'Gene_name': there is no such column: train.csv has Id, Target and groups" in said
+    assert not (raw / "out" / "images.h5").exists()
+
+
+@pytest.mark.parametrize("header", ["Id,Gene name,gene", "Id,gene,Gene name"])
+def test_a_column_named_by_the_config_is_not_overwritten_by_another(raw, capsys, header):
+    # a and b share the gene that the config names, c and d the other one.
+    named, other = "XXYZ", "1233"
+    if header.endswith("name"):
+        named, other = other, named
+    rows = [",".join(row) for row in zip(IDS, named, other, strict=True)]
+    (raw / "groups.csv").write_text("\n".join([header, *rows]))
+    given = settings("kaggle2018", NAMES | {"columns": {"gene": "Gene name"}})
+    assert run(raw, given, *with_groups(raw)) == 0
+    assert list(read(raw)[1].groups) == ["X|0", "X|0", "Y|2", "Z|3"]
+    assert "column 'gene' of groups.csv is left out: another column is already called 'gene'" in capsys.readouterr().err
+
+
+def test_two_tables_may_have_a_column_in_common_where_they_agree(raw, capsys):
+    (raw / "train.csv").write_text("Id,Target,gene\na,0,G1\nb,1,\nc,0 1,G3\nd,,G4\n")
+    assert run(raw, settings("kaggle2018", NAMES), *with_groups(raw)) == 0
+    with ImageSet(raw / "out" / "images.h5") as made:
+        assert list(made.column("gene")) == ["G1", "G1", "G3", "G4"]
+    (raw / "train.csv").write_text("Id,Target,gene\na,0,G1\nb,1,G2\nc,0 1,G3\nd,,G4\n")
+    assert run(raw, settings("kaggle2018", NAMES), *with_groups(raw)) == 1
+    assert "for Id 'b' they disagree ('G1', 'G2')" in capsys.readouterr().err
+
+
+def test_spellings_of_a_class_are_one_class(raw):
+    (raw / "train.csv").write_text("Id,Target\na,nucleus\nb,Nucleus\nc,cytosol|NUCLEUS\nd,nucleus\n")
+    assert run(raw, settings("folder")) == 0
+    made, part, _ = read(raw)
+    assert made.classes == ["cytosol", "nucleus"]
+    np.testing.assert_array_equal(part.labels, [[0, 1], [0, 1], [1, 1], [0, 1]])
+
+
 def test_kaggle_2021_of_mixed_sizes_and_depths(raw):
     (raw / "train.csv").write_text("ID,Label\na,0|16\nb,18\nc,14\n")
     for channel in ("red", "green"):
@@ -307,7 +348,7 @@ def test_what_the_tables_lack_is_told(raw, capsys):
         assert "Traceback" not in shown
 
     fails("data.group_by names 'gene', which is no column; there are: none", group_by=["gene"])
-    fails("no column 'Label'", columns={"labels": "Label"})
+    fails("data.columns.labels = 'Label': there is no such column", columns={"labels": "Label"})
     fails("nothing gives their names", class_names=None)
     (raw / "groups.csv").write_text("Id,gene\na,G1\n")
     fails("3 of 4 images cannot be used (3 × Id without groups)", *with_groups(raw))

@@ -250,7 +250,7 @@ def classify_words(folder: Path, *more: str, name: str = "pool", steps: int = 2)
 
 def fold_words(folder: Path) -> list[str]:
     shares = {"test": 0.25, "calibration": 0.1, "validation": 0.1, "reserve": 0, "lockbox": 0}
-    value = {"folds": 2, "shares": shares, "stratify_by": None, "leave_out": None}
+    value = {"folds": 2, "shares": shares, "stratify_by": None, "leave_out": None, "roles_from": None}
     words = ["--images", str(folder / "images.h5"), "--out", str(folder / "new.csv"), "--repeat", "0", "--seed", "1"]
     return [*words, *told(value, folder)]
 

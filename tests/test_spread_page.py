@@ -157,6 +157,9 @@ def test_the_lockbox_on_the_first_screen(run: FakeRun) -> None:
         fold_table.write(table, run.ids, run.groups, run.roles)
 
 
+NEW = {"hash": "new", "experiment": "e"}
+
+
 def test_openings_by_others_are_told() -> None:
     box = lockbox.Box(np.arange(5), 2, "d")
     ends = {"difference": 0.1, "low": 0.05, "high": 0.2, "verdict": "helps"}
@@ -167,12 +170,16 @@ def test_openings_by_others_are_told() -> None:
     entry = {"run": "a", "ids_digest": "d", "declaration": "old", "begun_at": "1", "ended_at": "2026-01-02"}
     entry |= {"result": {"answer": answer, "sizes": sizes, "judged_classes": 1}}
     found = lockbox.Openings([entry, entry | {"run": "b"}], [], 1)
-    text, table = spread_page.of_lockbox(box, found, "c", "new", "group", "Images")
+    text, table = spread_page.of_lockbox(box, found, "c", NEW, "group", "Images")
     assert "on which nothing was fitted or chosen): opened 2 times. Not by this run, but by a, b." in text
     assert "Other lockboxes of these images were opened before, 1 in number." in text and len(table.rows) == 2
-    text, _ = spread_page.of_lockbox(box, found, "b", "new", "group", "Images")
+    text, _ = spread_page.of_lockbox(box, found, "b", NEW, "group", "Images")
     assert "raised mean average precision by 0.100" in text
     assert "no first look" in text and "another analysis was declared (hash old)" in text
+    found = lockbox.Openings([entry | {"declaration": "new", "experiment": "e"}], [], 0)
+    for experiment, otherwise in (("e", False), ("f", True)):
+        text, _ = spread_page.of_lockbox(box, found, "a", NEW | {"experiment": experiment}, "group", "Images")
+        assert ("of arms made otherwise than those on this page" in text) == otherwise
 
 
 def test_a_ledger_that_is_none_is_the_users_to_mend(tmp_path: Path) -> None:

@@ -208,6 +208,12 @@ def test_whoever_adds_synthetic_images_has_a_control():
         "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise",
     }  # fmt: skip
     assert arms.controls("mix_loss") == ["mix_loss_real"]
+    # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
+    for name, method in arms.METHODS.items():
+        if method.control:
+            assert arms.METHODS[method.control].partners in (
+                arms.RESAMPLED, arms.RELABELLED_REAL, arms.WEIGHED_REAL,
+            ), name  # fmt: skip
     assert arms.controls("relabel") == ["relabel_real"]
 
 
@@ -219,8 +225,9 @@ def test_controls_are_compared_by_what_acts():
     known = {"resample_real": arm("resample_real", ratio=1.0), "other": arm("resample_real", name="other", ratio=2.0)}
 
     def problem(entry, control):
-        return arms.control_problem(entry | {"control": control}, known, SECTION)
+        return arms.control_problem(entry | {"control": control}, known, SECTION, "real_only")
 
+    assert "another baseline: 'real_only' instead of 'long'" in problem(arm("pool", baseline="long"), "resample_real")
     # SECTION says ratio 1: said or not, it is the same.
     assert problem(arm("pool"), "resample_real") is None
     assert problem(arm("pool", ratio=1.0), "resample_real") is None
@@ -242,7 +249,6 @@ def test_registries_agree():
     for properties in (entry, section):
         assert properties["backbone"]["enum"] == list(arms.BACKBONES)
         assert properties["loss"]["enum"] == list(arms.LOSSES)
-        assert properties["sampling"]["enum"] == list(arms.SAMPLINGS)
     assert set(entry) == {*arms.NAMING, *arms.COMMON_OPTIONS, *arms.METHOD_OPTIONS}
     assert all(entry[key] == section[key] for key in (*arms.COMMON_OPTIONS, *arms.METHOD_OPTIONS))
 

@@ -47,18 +47,18 @@ def run(tmp_path):
     return Run(tmp_path)
 
 
-def classifier(folder: Path, fold: int, classes: list[str] = CLASSES) -> None:
+def classifier(folder: Path, fold: int, classes: list[str] = CLASSES, channels: list[str] = CHANNELS) -> None:
     """An arm with random weights."""
-    network = backbones.build("small", len(CHANNELS), len(classes), 16, seed=fold)
+    network = backbones.build("small", len(channels), len(classes), 16, seed=fold)
     with torch.no_grad():
         network.head.weight.mul_(30)
     write = classifier_file.write
     place = folder / f"fold{fold}" / "arms"
     about = {"backbone": "small", "name": "mine", "method": "real_only"}
-    mean, std = torch.full((2,), 0.4 + fold / 10), torch.full((2,), 0.3)
+    mean, std = (torch.full((len(channels),), value) for value in (0.4 + fold / 10, 0.3))
     write(
         place / "mine" / "classifier.safetensors",
-        Classifier("mine", 0, fold, classes, CHANNELS, 16, about, mean, std, network.state_dict()),
+        Classifier("mine", 0, fold, classes, channels, 16, about, mean, std, network.state_dict()),
     )
     arms = [
         {"strategy": "other", "classifier": "nowhere"},
@@ -179,6 +179,19 @@ def run_mean(run: Run) -> np.ndarray:
         for channel in CHANNELS:
             Image.new("L", (32, 32), 7).save(run.folder / "test" / f"{name}_{channel}.png")
     return run.probabilities()[kept].sum(axis=0)
+
+
+def test_an_arm_may_look_at_some_channels_alone(run, capsys):
+    for fold in range(2):
+        classifier(run.folder, fold, channels=["green"])
+    assert run() == 0
+    before = run.out.read_bytes()
+    for name in IDS:
+        Image.fromarray(np.full((32, 32), 100, np.uint8)).save(run.folder / "test" / f"{name}_red.png")
+    assert run() == 0 and run.out.read_bytes() == before
+    classifier(run.folder, 1)
+    assert run() == 1
+    assert "other classes, channels or sizes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

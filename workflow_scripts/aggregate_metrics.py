@@ -97,7 +97,8 @@ def aggregate_metrics(
         comparison_rows += comparisons.macro_rows(summaries, analysis, strategies, level, seed)
         comparison_rows += comparisons.class_rows(summaries, analysis, strategies, level, found.classes, judged, seed)
         if level == analysis["level"]:
-            checked = comparisons.cross_check(summaries, analysis, strategies, judged, found.test_to_train())
+            ratio = found.test_to_train(analysis["baseline"])
+            checked = comparisons.cross_check(summaries, analysis, strategies, judged, ratio)
             in_images = worth.measured(found, summaries, analysis, strategies, seed)
     by_stratum = []
     if strata_out is not None:

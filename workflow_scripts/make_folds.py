@@ -4,12 +4,14 @@ A group (images that share a protein or an antibody) is never split. Roles: test
 validation (model selection), train, and, if their shares are above 0, reserve and lockbox. Each role gets its share
 of every class and, with `stratify_by`, of every value of a column such as cell_line. With `leave_out` each fold tests
 one value of a column instead; images of the tested groups that have another value are `unused` in that fold, because
-they are relatives of test images. `reserve_same` is the one role that shares groups with another: images of train
-groups that only the arms `more_real_same` may use.
+they are relatives of test images. With `roles_from` a column says what is tested, and perhaps what is validation,
+calibration or unused; the other images share the parts that it does not name. `reserve_same` is the one role that
+shares groups with another: images of train groups that only the arms `more_real_same` may use.
 
 Example:
     python -m workflow_scripts.make_folds --images images.h5 --out folds.csv --repeat 0 --seed 1 \\
-        --settings '{"folds": 2, "shares": {"test": 0.25, ...}, "stratify_by": null, "leave_out": null}'
+        --settings '{"folds": 2, "shares": {"test": 0.25, ...}, "stratify_by": null, "leave_out": null,
+        "roles_from": null}'
 """
 
 from __future__ import annotations
@@ -43,16 +45,19 @@ def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[s
         labels = source.labels(None, "inspect")
         strata = _column(source, settings["stratify_by"], "stratify_by")
         left_out = _column(source, settings["leave_out"], "leave_out")
+        marked = _column(source, settings["roles_from"], "roles_from")
     names, member = np.unique(groups, return_inverse=True)
     if strata is not None:
         # A value of the column is balanced just as a class is.
         values = sorted({str(value) for value in strata if value})
         labels = np.concatenate([labels, np.stack([strata == value for value in values], axis=1)], axis=1)
         classes += [f"{settings['stratify_by']} {value}" for value in values]
-    if left_out is None:
-        assigned = _by_group(images, labels, member, repeat, seed, settings)
-    else:
+    if marked is not None:
+        assigned = _as_marked(marked, labels, member, names, repeat, seed, settings)
+    elif left_out is not None:
         assigned = _leaving_out(left_out, labels, member, repeat, seed, settings)
+    else:
+        assigned = _by_group(images, labels, member, repeat, seed, settings)
     share = settings["shares"]["reserve_same"]
     if share > 0:
         assigned = _keeping_aside(assigned, member, share, repeat, seed)
@@ -105,6 +110,44 @@ def _leaving_out(
     return assigned
 
 
+def _as_marked(
+    values: np.ndarray,
+    labels: np.ndarray,
+    member: np.ndarray,
+    names: np.ndarray,
+    repeat: int,
+    seed: int,
+    settings: dict[str, Any],
+) -> np.ndarray:
+    """Roles (n, 1) where the user's own column says which images are tested; `names` are those of the groups."""
+    option = f"make_folds.roles_from = {settings['roles_from']!r}"
+    values = np.array([value.casefold() for value in values], dtype=object)
+    known = ", ".join(folds.MARKS)
+    strange = sorted(set(values) - {*folds.MARKS, ""})
+    if strange:
+        raise stage.UserError(f"{option}: the column holds {strange[0]!r}; what it may say is {known}, or nothing")
+    if folds.TEST not in values:
+        raise stage.UserError(f"{option}: the column marks no image as test")
+    marks = np.full(len(names), "", dtype=object)
+    for value in (value for value in folds.MARKS if value in values):
+        own = np.unique(member[values == value])
+        torn = own[marks[own] != ""]
+        if len(torn):
+            raise stage.UserError(
+                f"{option}: of {len(torn)} groups some images are marked {value} and others not, the first is "
+                f"{names[torn[0]]!r} ({marks[torn[0]]}); one protein would stand on both sides. Mark a group's images "
+                "alike, or say what a group is in data.group_by"
+            )
+        marks[own] = value
+    try:
+        out = folds.roles_as_marked(
+            folds.group_counts(labels, member), np.bincount(member), marks, settings["shares"], seed, repeat
+        )
+    except ValueError as error:
+        raise stage.UserError(f"{option}: {error}: lower make_folds.shares") from None
+    return out[member][:, None]
+
+
 def _keeping_aside(assigned: np.ndarray, member: np.ndarray, share: float, repeat: int, seed: int) -> np.ndarray:
     """The same roles, with images of train groups kept aside in every fold."""
     out = assigned.copy()
@@ -129,7 +172,7 @@ def _tell(
     groups = (folds.group_counts(labels, member) > 0).sum(0)
     enough = folds.fewest_groups(settings["folds"], settings["shares"])
     rare = {name for name, count in zip(classes, groups, strict=True) if count < enough}
-    if rare and not settings["leave_out"]:
+    if rare and not settings["leave_out"] and not settings["roles_from"]:
         listed = ", ".join(f"{name} ({count})" for name, count in zip(classes, groups, strict=True) if count < enough)
         stage.log.warning("fewer groups than the %d that every role of every fold takes: %s", enough, listed)
     for fold in range(settings["folds"]):

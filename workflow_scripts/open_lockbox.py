@@ -249,6 +249,7 @@ def entry_of(
         "run": args.settings["run"],
         "seed": args.seed,
         "declaration": declared["hash"],
+        "experiment": declared.get("experiment", ""),
         "declared_at": declared["declared_at"],
         "ids_digest": box.digest,
         "images_digest": source.digest,

@@ -16,14 +16,10 @@ Example:
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import os
-import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -41,9 +37,6 @@ from workflow_scripts.lib.listing import Listed
 from workflow_scripts.lib.sources import GROUP_BY
 
 SHOWN = 20  # examples in a message or an attribute
-# A full disk, a used-up quota, or a limit on the size of files.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-HELD: list[BaseException] = []
 
 
 def arguments(doc: str) -> argparse.ArgumentParser:
@@ -140,9 +133,11 @@ def preprocess_images(args: argparse.Namespace) -> None:
 def list_images(table: Path, groups: Path | None, classes: Path | None, data: dict[str, Any]) -> Listed:
     """What the tables say, with labels mapped."""
     names = tables.read_classes(classes) if classes else list(data["class_names"] or [])
-    listed = listing.read_images(tables.read_table(table), data, names)
-    if groups:
-        listing.join(listed, tables.read_table(groups), data)
+    labelled, further = tables.read_table(table), tables.read_table(groups) if groups else None
+    listing.check_columns([labelled, further] if further else [labelled], data)
+    listed = listing.read_images(labelled, data, names)
+    if further:
+        listing.join(listed, further, data)
     if data["id_parts"]:
         listing.add_id_parts(listed, data["id_parts"])
     listing.map_labels(listed, data)
@@ -232,31 +227,11 @@ def _duplicates(grids: GridFile, least: float, ids: list[str], attrs: dict[str, 
     return [(one, other) for one, other, _ in found]
 
 
-def telling_full_disk(out: Path, work: Callable[[], None]) -> None:
-    """Do `work`, and tell a full disk as such."""
-    try:
-        work()
-    except (OSError, RuntimeError) as error:
-        # HDF5 has the number of the error in its text alone.
-        told = re.search(r"errno = (\d+)", str(error))
-        number = getattr(error, "errno", None) or (int(told[1]) if told else 0)
-        if number not in FULL:
-            raise
-        # HDF5 crashes when it lets go of a file whose last write failed: it is held until the process ends.
-        HELD.append(error)
-        raise stage.UserError(f"no room to write {out}: {os.strerror(number)}. Make room and run again") from None
-
-
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
-    return stage.run("preprocess_images", args, lambda: telling_full_disk(args.out, lambda: preprocess_images(args)))
+    return stage.run("preprocess_images", args, lambda: preprocess_images(args))
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stderr.flush()
-    if HELD:
-        # Without the usual farewell, in which HDF5 would crash; by now all is told and closed.
-        os._exit(status)
-    sys.exit(status)
+    stage.leave(main())

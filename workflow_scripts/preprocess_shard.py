@@ -11,12 +11,11 @@ Example:
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from workflow_scripts.lib import pieces, stage
 from workflow_scripts.lib.files import write_json
-from workflow_scripts.preprocess_images import arguments, check_room, plan, telling_full_disk
+from workflow_scripts.preprocess_images import arguments, check_room, plan
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,8 +45,8 @@ def preprocess_shard(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
-    return stage.run("preprocess_shard", args, lambda: telling_full_disk(args.set, lambda: preprocess_shard(args)))
+    return stage.run("preprocess_shard", args, lambda: preprocess_shard(args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stage.leave(main())

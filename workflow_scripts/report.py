@@ -203,7 +203,7 @@ def of_lockbox(
         box, digest = lockbox.find(source.ids, shown.groups, shown.roles), source.digest
     entries = lockbox.read_ledger(args.lockbox_ledger) if args.lockbox_ledger else []
     opened = lockbox.openings(entries, box, digest) if box else None
-    subject, declared = subject_of(found), str(found.facts.get("hash", ""))
+    subject, declared = subject_of(found), {"experiment": ""} | found.facts["declared"]
     return spread_page.of_lockbox(box, opened, str(config.get("run", "")), declared, unit, subject)
 
 

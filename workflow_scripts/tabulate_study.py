@@ -81,7 +81,7 @@ def tabulate_study(arms: list[Path], out: Path) -> None:
 def _scores(arm: predictions.Predictions) -> dict[str, float]:
     history = arm.history["validation_macro_f1"]
     return {
-        # While training: at the plain threshold, epoch by epoch.
+        # While training, check by check: decided as the study decided with all but ViT and Swin.
         "validation_last": float(history[-1]),
         "validation_best": float(history.max()),
         # Of the checkpoint that was kept: decided the study's way.

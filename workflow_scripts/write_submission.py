@@ -27,6 +27,7 @@ from workflow_scripts.lib import arm_lists, bad_input, classifier_file, files, h
 from workflow_scripts.lib.backbones import Backbone
 from workflow_scripts.lib.bad_input import Bad
 from workflow_scripts.lib.classifier_file import Classifier
+from workflow_scripts.lib.dataset import select_channels
 from workflow_scripts.lib.reading import Reader
 
 LEVEL = "image"  # of the thresholds: a submission has one row an image
@@ -50,6 +51,7 @@ class Ensemble:
 
     members: list[Classifier]
     networks: list[Backbone]
+    channels: list[str]  # of the images, of which an arm may look at some alone
     thresholds: np.ndarray  # (K,)
     numbers: list[int]  # of the classes, as the competition has them
     bad: list[Bad] = field(default_factory=list)
@@ -57,8 +59,9 @@ class Ensemble:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Mean probabilities float64 (n, K) of images uint8 (n, C, H, W)."""
         total = np.zeros((len(images), len(self.numbers)))
+        seen = select_channels(images, self.channels, self.members[0].channels)
         for member, network in zip(self.members, self.networks, strict=True):
-            logits = classifier_file.predict(network, images, member.mean, member.std)
+            logits = classifier_file.predict(network, seen, member.mean, member.std)
             total += torch.from_numpy(logits).double().sigmoid().numpy()
         return total / len(self.members)
 
@@ -124,7 +127,8 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
         raise stage.UserError(f"write_submission.arm = {name!r}: no list of arms has it")
     first = members[0]
     for member in members:
-        if (member.classes, member.channels, member.size) != (first.classes, reader.channels, reader.size):
+        alike = (member.classes, member.channels, member.size) == (first.classes, first.channels, reader.size)
+        if not alike or not set(member.channels) <= set(reader.channels):
             raise stage.UserError(
                 f"the classifier of repeat {member.repeat}, fold {member.fold} was trained on other classes, channels "
                 "or sizes than the settings have: run again, so that all are trained alike"
@@ -142,6 +146,7 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
     return Ensemble(
         members,
         networks,
+        list(reader.channels),
         mean_thresholds(args.thresholds, name, first.classes),
         [names.index(c) for c in first.classes],
     )

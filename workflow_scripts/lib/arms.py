@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 # Where the second source of images of a method, its partners, comes from (`partners.SOURCES`).
-REAL = "real"  # all real train images
 BALANCED = "balanced"  # real train images, every class equally often
 SYNTHETIC = "synthetic"  # the synthetic set of the arm's plan
 # Each of the following has the label combinations of that set, and holds
@@ -35,8 +34,8 @@ WEIGHED, WEIGHED_REAL = "weighed", "weighed_real"  # images weighed by how much 
 
 # Sources for which no synthetic set is needed, and those that hold photographs and nothing else.
 RESERVES = (RESERVE, RESERVE_SAME)
-WITHOUT_PLAN = (None, REAL, BALANCED, *RESERVES)
-PHOTOGRAPHS = (REAL, BALANCED, RESAMPLED, NEAREST, RELABELLED_REAL, WEIGHED_REAL, *RESERVES)
+WITHOUT_PLAN = (None, BALANCED, *RESERVES)
+PHOTOGRAPHS = (BALANCED, RESAMPLED, NEAREST, RELABELLED_REAL, WEIGHED_REAL, *RESERVES)
 # Sources with the labels of a synthetic set that add nothing which a generator has learned.
 NOTHING_NEW = (RESAMPLED, BLENDED, SHUFFLED, NOISE, PHASE, NEAREST)
 
@@ -96,11 +95,11 @@ METHODS = {
     "robust": Method("robust", SYNTHETIC, "robust_real", ("ratio", "robustness")),
     "robust_real": Method("robust", RESAMPLED, None, ("ratio", "robustness")),
     "mix_loss": Method("mix_loss", SYNTHETIC, "mix_loss_real", ("alpha",), pairs=True),
-    "mix_loss_real": Method("mix_loss", REAL, None, ("alpha",), pairs=True),
+    "mix_loss_real": Method("mix_loss", RESAMPLED, None, ("alpha",), pairs=True),
     "mix_representation": Method(
         "mix_representation", SYNTHETIC, "mix_representation_real", ("alpha",), pairs=True, soft_targets=True
     ),
-    "mix_representation_real": Method("mix_representation", REAL, None, ("alpha",), pairs=True, soft_targets=True),
+    "mix_representation_real": Method("mix_representation", RESAMPLED, None, ("alpha",), pairs=True, soft_targets=True),
     "authentic": Method("pool", AUTHENTIC, "resample_real", ("ratio",)),
     "filtered": Method("pool", FILTERED, "resample_real", ("ratio", "keep"), needs_baseline=True),
     "relabel": Method("pool", RELABELLED, "relabel_real", ("ratio", "trust"), needs_baseline=True, soft_targets=True),
@@ -153,7 +152,6 @@ HARD_LOSSES = ("arcface",)
 COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling", "budget")
 # A budget that gives an arm as many real images, repeats counted, as an arm of real images alone has.
 EQUAL_EXPOSURES = "equal_exposures"
-SAMPLINGS = ("each_once", "balanced")
 # Settings of train_classifier that only some methods read.
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
 # What names an arm, its relations, and how many settings of it were tried on the validation part; the rest of an entry
@@ -297,13 +295,17 @@ def unequal(trained: dict[str, dict[str, Any]], strategies: list[dict[str, Any]]
     as they were trained (`effective`), by name; `baseline` is the arm that those without one of their own have."""
     out = []
     steps = {name: settings["steps"] for name, settings in trained.items() if "steps" in settings}
+    # An arm of real images alone that is longer than its baseline says so by its budget, and is there for that.
     plain = {name for name in steps if METHODS[trained[name]["method"]].step == "real_only"}
-    longest = max((steps[name] for name in plain), default=0)
-    beyond = sorted(name for name in steps if steps[name] > longest)
-    if plain and beyond:
+    longer: dict[str, list[str]] = {}
+    for arm in strategies:
+        name, beside = arm["name"], arm.get("baseline", baseline)
+        if name not in plain and steps.get(name, 0) > steps.get(beside, math.inf):
+            longer.setdefault(beside, []).append(name)
+    for beside, names in longer.items():
         out.append(
-            f"More optimiser steps than any arm of real images alone ({longest}): {', '.join(beyond)}. A gain of "
-            "theirs may be one of longer training; an arm real_only with that budget would tell."
+            f"More optimiser steps than {beside} ({steps[beside]}), their baseline: {', '.join(names)}. A gain of "
+            "theirs may be one of longer training; an arm real_only with that budget, as their baseline, would tell."
         )
     trials = {arm["name"]: arm.get("trials", 0) for arm in strategies}
     for arm in strategies:
@@ -356,7 +358,7 @@ def analysis_problem(
             other = entry.get(key)
             if other is not None and (other not in names or other == entry["name"]):
                 return f"strategies ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
-        problem = control_problem(entry, known, section)
+        problem = control_problem(entry, known, section, analysis["baseline"])
         if problem:
             return f"strategies ({entry['name']}).{problem}"
     return None
@@ -377,9 +379,10 @@ def controls(name: str) -> list[str]:
 
 
 def control_problem(
-    entry: dict[str, Any], known: dict[str, dict[str, Any]], section: dict[str, Any] | None
+    entry: dict[str, Any], known: dict[str, dict[str, Any]], section: dict[str, Any] | None, baseline: str
 ) -> str | None:
-    """Why an arm's control does not add the same amount of nothing new, in one line; None where it does."""
+    """Why an arm's control does not add the same amount of nothing new, or not beside the same baseline, in one line;
+    None where it does. `baseline` is that of arms which name none."""
     control = known.get(entry.get("control", ""))
     if control is None:
         return None
@@ -388,7 +391,9 @@ def control_problem(
         names = " or ".join(map(repr, wanted))
         takes = f"{entry['method']!r} is controlled by {names}" if wanted else f"{entry['method']!r} has no control"
         return f"control = {control['name']!r} has the method {control['method']!r}; {takes}"
-    # A control that draws from real images alone names no plan.
+    beside = [arm.get("baseline", baseline) for arm in (entry, control)]
+    if beside[0] != beside[1]:
+        return f"control = {control['name']!r} has another baseline: {beside[1]!r} instead of {beside[0]!r}"
     own, other = ({"plan": arm["plan"]} if "plan" in arm else {} for arm in (entry, control))
     if section is not None:
         own, other = effective(entry, section), effective(control, section)

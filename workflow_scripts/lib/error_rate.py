@@ -34,6 +34,11 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
     rows = [row for row in rows if row["repeats"] == most]
     if record is None or not rows:
         return "How often this way of judging claims a difference wrongly has not been measured for this metric."
+    if most < repeats == 2:
+        return (
+            "How often this way of judging claims a difference wrongly has been measured with one repeat, which cannot "
+            "tell the luck of training from an effect, and with three, which can; not with two."
+        )
     worst = max(rows, key=lambda row: row["share"])
     kinds = f"{len(rows)} worlds" if len(rows) > 1 else "one world"
     worlds = f"{sum(row['repetitions'] for row in rows):,} repetitions of {kinds} in which these arms had no effect"

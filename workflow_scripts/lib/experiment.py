@@ -41,10 +41,11 @@ class Experiment:
         table = Table(part.probabilities, part.labels.astype(bool), groups)
         return per_protein(table) if level == "protein" else table
 
-    def test_to_train(self) -> float:
-        """Test images per training image, mean over folds: from what classifiers recorded, else from the folds."""
+    def test_to_train(self, arm: str) -> float:
+        """Test images per training image of an arm, mean over folds: from what classifiers recorded, else from the
+        folds."""
         ratios = []
-        for found in next(iter(self.arms.values())):
+        for found in self.arms[arm]:
             fitted = len(Provenance.from_json(found.provenance).of("fit")) if found.provenance else 0
             if fitted:
                 ratios.append(len(found.parts["test"]) / fitted)

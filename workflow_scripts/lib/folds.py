@@ -18,6 +18,8 @@ ATTEMPTS = 6  # draws of a repeat, if classes with enough groups are missing som
 # Nobody may read these images in this fold: relatives of test images where a value of a column is left out.
 UNUSED = "unused"
 ROLES = (TRAIN, RESERVE_SAME, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX, UNUSED)
+# What a user may have marked an image as; not at all is as good as train.
+MARKS = (TEST, VALIDATION, CALIBRATION, TRAIN, UNUSED)
 HALVINGS = 4  # of the train groups, for subsets of them that have their share of every class
 
 
@@ -100,10 +102,9 @@ def _locked(counts: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float], 
 
 
 def _inner_roles(
-    counts: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float], seed: int, asked: np.ndarray
+    counts: np.ndarray, sizes: np.ndarray, inner: Mapping[str, float], seed: int, asked: np.ndarray
 ) -> np.ndarray:
-    """Roles of groups that are neither tested nor locked; `asked` (K,): classes that each role must have."""
-    inner = _inner(shares)
+    """Roles of groups that are neither tested nor locked, by shares; `asked` (K,): classes that each must have."""
     names = np.array(list(inner), dtype=object)
     return names[split(counts, sizes, inner, seed, np.outer(np.ones(len(inner)), asked).astype(np.int64))]
 
@@ -154,7 +155,8 @@ def _draw(
     for fold in range(folds):
         out[free[block == fold], fold] = TEST
         inner = free[block != fold]
-        out[inner, fold] = _inner_roles(counts[inner], sizes[inner], shares, derive(seed, fold, "parts"), asked)
+        parts = derive(seed, fold, "parts")
+        out[inner, fold] = _inner_roles(counts[inner], sizes[inner], _inner(shares), parts, asked)
     return out
 
 
@@ -196,9 +198,32 @@ def roles_leaving_out(
             raise ValueError(f"leaving out {value!r} leaves {len(names)} groups to train on")
         within = group_counts(labels[rows], inner)
         asked = (within > 0).sum(0) >= len(_inner(shares))
-        out[rows, fold] = _inner_roles(within, np.bincount(inner), shares, derive(seed, repeat, fold, "parts"), asked)[
-            inner
-        ]
+        parts = derive(seed, repeat, fold, "parts")
+        out[rows, fold] = _inner_roles(within, np.bincount(inner), _inner(shares), parts, asked)[inner]
+    return out
+
+
+def roles_as_marked(
+    counts: np.ndarray, sizes: np.ndarray, marks: np.ndarray, shares: Mapping[str, float], seed: int, repeat: int
+) -> np.ndarray:
+    """Roles of groups (G,) in the one fold that there is where the user has marked parts: images per group and class
+    (G, K) and per group (G,), marks (G,), of MARKS.
+
+    A part that is marked holds what is marked, whatever its share. The others are drawn from what is marked train or
+    not at all; too few images or groups for them is a ValueError."""
+    out = marks.copy()
+    free = np.flatnonzero((marks == TRAIN) | (marks == ""))
+    room = sizes[free].sum() / sizes.sum()
+    inner = {role: share for role, share in _inner(shares).items() if role != TRAIN and not (marks == role).any()}
+    inner[TRAIN] = room - shares[LOCKBOX] - sum(inner.values())
+    parts = len(inner) + (shares[LOCKBOX] > 0)
+    if inner[TRAIN] <= 0 or len(free) < parts:
+        raise ValueError(f"it leaves {room:.0%} of the images, in {len(free)} groups, for {parts} parts")
+    locked = _locked(counts[free], sizes[free], {LOCKBOX: shares[LOCKBOX] / room}, seed, parts)
+    out[free[locked]] = LOCKBOX
+    free = free[~locked]
+    asked = (counts[free] > 0).sum(0) >= len(inner)
+    out[free] = _inner_roles(counts[free], sizes[free], inner, derive(seed, repeat, "marked"), asked)
     return out
 
 

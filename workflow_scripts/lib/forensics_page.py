@@ -58,7 +58,7 @@ def study_table(path: Path | None) -> Table | None:
             Column("published_test", "published test score"),
         ],
         rows,
-        note="Last and best: checks during training, at a threshold of 0.5. Kept: the checkpoint that is tested.",
+        note="Last and best: checks during training, thresholds not tuned. Kept: the checkpoint that is tested.",
     )
 
 

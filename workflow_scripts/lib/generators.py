@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-NETWORKS = ("unet", "minimal")
 OBJECTIVES = ("epsilon_linear", "epsilon_cosine", "velocity_linear", "velocity_cosine", "edm")
 SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,8 +49,15 @@ class Labels:
         if not self.classes and self.numbers:
             raise UserError("labels are numbers, and nothing gives their names: set data.class_names or data.classes")
         if not self.classes:
-            self.classes = sorted({text for target in targets for text in self.split(target)})
+            self.classes = self._found(targets)
         self._number = {name.casefold(): number for number, name in enumerate(self.classes)}
+
+    def _found(self, targets: Sequence[str]) -> list[str]:
+        """The names that occur; of spellings that differ in upper and lower case alone, the commonest."""
+        counts = Counter(text for target in targets for text in self.split(target))
+        # The commonest last, and of equals the first in the alphabet.
+        ordered = sorted(sorted(counts, reverse=True), key=lambda text: counts[text])
+        return sorted({text.casefold(): text for text in ordered}.values())
 
     def split(self, target: str) -> list[str]:
         """The labels of an image as the table has them."""
@@ -107,8 +115,8 @@ def read_images(table: Table, data: dict[str, Any], classes: Sequence[str]) -> L
         again += len(others)
         hot[row, [labels.number(text) for text in labels.split(targets[row])]] = 1
         kept.append(row)
-    columns = _columns(table, data, [table.find(data["columns"][kind]) for kind in ("id", "labels")])
-    out = Listed(ids, hot, labels.classes, columns, bad)
+    columns, notes = _columns(table, data)
+    out = Listed(ids, hot, labels.classes, columns, bad, notes=notes)
     out.keep(kept)
     if again:
         out.notes.append(f"{again} rows of {table.path.name} repeat another one and count once")
@@ -150,15 +158,32 @@ def _fault(
     return None
 
 
-def _columns(table: Table, data: dict[str, Any], without: Sequence[str | None]) -> dict[str, list[str]]:
-    """The columns of a table under the names that MixLoc has for them."""
+def _columns(table: Table, data: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns of a table under the names that MixLoc has for them, and notes of what was left out."""
     own = {table.find(name): kind for kind, name in data["columns"].items()}
-    # A value may span lines in the table; in an image set it is one line.
-    return {
-        own.get(name) or re.sub(r"[/\\.]", "_", name): [" ".join(value.split()) for value in values]
-        for name, values in table.columns.items()
-        if name not in without
-    }
+    out: dict[str, list[str]] = {}
+    notes = []
+    # Those with a meaning first: no other column takes the name of one.
+    for name in sorted(table.columns, key=lambda name: name not in own):
+        if own.get(name) in ("id", "labels"):
+            continue
+        kind = own.get(name) or re.sub(r"[/\\.]", "_", name)
+        if kind in out:
+            notes.append(f"column {name!r} of {table.path.name} is left out: another column is already called {kind!r}")
+        else:
+            # A value may span lines in the table; in an image set it is one line.
+            out[kind] = [" ".join(value.split()) for value in table.columns[name]]
+    return out, notes
+
+
+def check_columns(tables: Sequence[Table], data: dict[str, Any]) -> None:
+    """That every column which the config names is in one of the tables, for without it images would be grouped or told
+    apart by less than the user believes."""
+    for kind in data["columns_given"]:
+        name = data["columns"][kind]
+        if all(table.find(name) is None for table in tables):
+            places = " and ".join(f"{table.path.name} has {', '.join(table.columns)}" for table in tables)
+            raise UserError(f"data.columns.{kind} = {name!r}: there is no such column: {places}")
 
 
 def join(listed: Listed, table: Table, data: dict[str, Any]) -> None:
@@ -184,9 +209,18 @@ def join(listed: Listed, table: Table, data: dict[str, Any]) -> None:
             where.append(first)
             kept.append(index)
     listed.keep(kept)
-    without = [table.find(data["columns"][kind]) for kind in ("id", "labels")]
-    for name, values in _columns(table, data, without).items():
-        listed.columns[name] = [values[row] for row in where]
+    columns, notes = _columns(table, data)
+    listed.notes += notes
+    for name, values in columns.items():
+        added = [values[row] for row in where]
+        known = listed.columns.get(name, added)
+        for own, value, other in zip(listed.ids, known, added, strict=True):
+            if value and other and value != other:
+                raise UserError(
+                    f"{table.path} has a column {name!r} and the label table too, and for Id {own!r} they disagree "
+                    f"({other!r}, {value!r}): take it out of one of them"
+                )
+        listed.columns[name] = [value or other for value, other in zip(known, added, strict=True)]
 
 
 def add_id_parts(listed: Listed, form: str) -> None:

@@ -84,11 +84,6 @@ def of(material: Material, wanted_channels: list[str]) -> Images | None:
     return Images(pixels, found.labels, found.synthetic, found.rows, found.weights)
 
 
-def real(material: Material) -> Images:
-    """All train images."""
-    return Images(material.real.images, material.real.labels)
-
-
 def balanced(material: Material) -> Images:
     """Train images, every class equally often."""
     rows = balanced_rows(material.real.labels, material.rng("balance"))
@@ -215,7 +210,6 @@ def weighed_real(material: Material) -> Images:
 
 
 SOURCES: dict[str, Callable[[Material], Images]] = {
-    arms.REAL: real,
     arms.BALANCED: balanced,
     arms.SYNTHETIC: synthetic,
     arms.RESAMPLED: resampled,

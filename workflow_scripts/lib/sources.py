@@ -20,7 +20,6 @@ COLUMNS = {
     "cell_line": "cell_line",
     "reliability": "reliability",
     "pixel_size": "pixel_size",
-    "role": "role",
 }
 # Where proteins are known, an image belongs with those that share any of these.
 GROUP_BY = ("group", "gene", "antibody")
@@ -93,7 +92,9 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
         # They are what the run makes them: settings for other images do not reach them.
         out = known
     given = {name: value for name, value in (data["columns"] or {}).items() if value}
-    out["columns"] = COLUMNS | known["columns"] | (given if data["source"] != "simulated" else {})
+    given = given if data["source"] != "simulated" else {}
+    out["columns"] = COLUMNS | known["columns"] | given
+    out["columns_given"] = sorted(given)  # these must be there
     if isinstance(out["class_names"], str):
         out["class_names"] = list(NUMBERINGS[out["class_names"]])
     kept = ("group_by", "file_channels", "pixel_size", "unmapped", "emptied")

@@ -130,11 +130,12 @@ def _stratum(rows: pd.DataFrame, primary: str) -> dict[str, Any]:
 
 
 def of_lockbox(
-    box: Box | None, found: lockbox.Openings | None, run: str, declared: str, unit: str, subject: str
+    box: Box | None, found: lockbox.Openings | None, run: str, declared: dict[str, Any], unit: str, subject: str
 ) -> tuple[str, Table | None]:
     """Whether the lockbox is closed, and what was found in it: a few sentences, and a table of the openings.
 
-    `declared` is the hash of the page's own analysis, `unit` what a group is, `subject` what the arm adds."""
+    `declared` has the hashes of the page's own analysis and experiment, `unit` is what a group is, `subject` what the
+    arm adds."""
     if box is None or found is None:
         return "Lockbox: none. No images were set aside to be scored once, at the end.", None
     holds = f"{len(box.rows):,} image{'s' * (len(box.rows) != 1)} of {box.groups:,} {unit}{'s' * (box.groups != 1)}"
@@ -156,8 +157,10 @@ def of_lockbox(
         text += f" {which}, of {entry['ended_at'][:10]}: {said.sentence} {said.control}"
         if found.ended[0] is not entry:
             text += " It was no first look: another run had opened it before."
-        if entry["declaration"] != declared:
+        if entry["declaration"] != declared["hash"]:
             text += f" At that time another analysis was declared (hash {entry['declaration']})."
+        elif entry.get("experiment", "") != declared["experiment"]:
+            text += " It is of arms made otherwise than those on this page: settings were changed since."
     return text + others, _openings(found.ended)
 
 

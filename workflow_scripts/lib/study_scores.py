@@ -26,4 +26,9 @@ def macro_f1(decided: np.ndarray, labels: np.ndarray, classes: np.ndarray | None
     truth = labels.astype(bool)
     chosen = truth.any(axis=0) if classes is None else classes
     values = metrics.f1_score((decided & truth).sum(0), decided.sum(0), truth.sum(0))
-    return float(values[chosen].mean())
+    return float(values[chosen].mean()) if chosen.any() else 0.0
+
+
+def from_logits(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Macro-F1 of logits (n, K) as the study decides and scores."""
+    return macro_f1(study_decisions(probabilities(logits), logits), labels)

@@ -39,7 +39,8 @@ def choose(labels: np.ndarray, target: np.ndarray, order: np.ndarray, groups: np
 
 def compose(images: np.ndarray, channels: list[str], scale: np.ndarray) -> np.ndarray:
     """Colour pictures (n, H, W, 3) in [0, 1] from images (n, C, H, W): each channel in its colour, added up."""
-    spare = [name for name in COLOURS if name not in channels]
+    # Those without a colour of their own get one that no other has, as long as there are any.
+    spare = [name for name in COLOURS if name not in channels] or list(COLOURS)
     out = np.zeros((len(images), *images.shape[2:], 3))
     for index, name in enumerate(channels):
         colour = (

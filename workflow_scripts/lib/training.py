@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib import arms, augment, backbones, distributed, hardware, losses, pretrained, strategies
+from workflow_scripts.lib import (
+    arms,
+    augment,
+    backbones,
+    distributed,
+    hardware,
+    losses,
+    pretrained,
+    strategies,
+    study_scores,
+)
 from workflow_scripts.lib.backbones import Backbone
 from workflow_scripts.lib.classifier_file import predict
 from workflow_scripts.lib.dataset import channel_statistics
@@ -217,13 +227,6 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def macro_f1(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """Mean F1 over classes that occur or are predicted; for the curves, selection goes by average precision."""
-    decisions, labels = decisions.astype(bool), labels.astype(bool)
-    both, size = (decisions & labels).sum(axis=0), decisions.sum(axis=0) + labels.sum(axis=0)
-    return float(np.mean(2 * both[size > 0] / size[size > 0])) if size.any() else 0.0
-
-
 class Trainer:
     """One arm in training: network, optimiser, best checkpoint and course, all of which a resume point holds."""
 
@@ -317,7 +320,8 @@ class Trainer:
             self.rate(self.step.number),
             loss,
             score,
-            macro_f1(logits > 0, labels),
+            # For the curves: selection goes by average precision.
+            study_scores.from_logits(logits, labels),
             self.seconds,
         )
         for name, value in zip(HISTORY, row, strict=True):
