@@ -30,6 +30,9 @@ onstart:
     problem = problem or cluster.devices_problem(workflow, PROCESSES, ("train_ddpm", "train_classifier"))
     if problem:
         raise WorkflowError(f"MixLoc: {problem}")
+    warning = cluster.cores_warning(workflow, THREADS * PROCESSES)
+    if warning:
+        logger.warning(f"MixLoc: {warning}")
 
 
 rule all:

@@ -22,11 +22,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from workflow_scripts import make_folds
 from workflow_scripts.lib import folds, stage
 from workflow_scripts.lib.dataset import write_images
 from workflow_scripts.lib.groups import connected
+
+ROOT = Path(__file__).resolve().parents[1]
 
 SIDE = 8  # pixels: only the labels matter here
 
@@ -48,8 +51,9 @@ def read_table(path: Path, groups_from_id: bool) -> tuple[list[str], np.ndarray,
 
 def run_stage(ids: list[str], labels: np.ndarray, groups: list[str], count: int) -> tuple[float, np.ndarray]:
     """Seconds of the stage, and the roles (n, folds)."""
-    shares = {"test": 1 / count, "calibration": 0.1, "validation": 0.1, "reserve": 0.0, "lockbox": 0.0}
-    settings = {"folds": count, "repeats": 1, "shares": shares, "stratify_by": None, "leave_out": None}
+    default = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["make_folds"]
+    shares = default["shares"] | {"test": 1 / count, "calibration": 0.1, "validation": 0.1}
+    settings = default | {"folds": count, "shares": shares}
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder) / "images.h5", Path(folder) / "folds.csv"
         with write_images(images, ["green"], [f"class {k}" for k in range(labels.shape[1])], SIDE) as writer:
@@ -80,13 +84,13 @@ def rival(labels: np.ndarray, count: int) -> tuple[float, list[np.ndarray]] | No
     return time.perf_counter() - start, tests
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Print the figures of one table."""
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument("table", type=Path, help="CSV with Id and Target, perhaps with .gz")
     out.add_argument("--groups-from-id", action="store_true", help="Ids read gene_antibody_...")
     out.add_argument("--folds", type=int, default=5)
-    args = out.parse_args()
+    args = out.parse_args(argv)
     stage.log.setLevel(logging.ERROR)
     ids, labels, groups = read_table(args.table, args.groups_from_id)
     took, roles = run_stage(ids, labels, groups, args.folds)

@@ -180,6 +180,7 @@ ARRAYS = {
     "stack.tif": (np.stack([noise(1)] * 5), "5 along Z"),
     "pickle.npy": (np.array([{"a": 1}], dtype=object), "damaged"),
     "three.npy": (np.stack([noise(1)] * 3), "one plane of grey is expected"),
+    "last.npy": (np.stack([noise(1)] * 3, axis=2), "one plane of grey is expected"),
     "line.npy": (np.arange(16, dtype=np.uint8), "array of shape (16,)"),
 }
 
@@ -222,9 +223,8 @@ def test_files_cut_anywhere_never_come_through_changed(tmp_path, suffix):
 
 
 def test_bombs_of_every_format(tmp_path):
-    np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(1, 1)).flush()
-    header = (tmp_path / "a.npy").read_bytes().replace(b"(1, 1), }    ", b"(99999, 9999)}")
-    (tmp_path / "a.npy").write_bytes(header)
+    # All of it a hole, on disk.
+    np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(20_000, 20_000))
     tifffile.imwrite(
         tmp_path / "a.tif",
         iter([bytes(100)] * 300),
@@ -236,7 +236,7 @@ def test_bombs_of_every_format(tmp_path):
     for name in ("a.npy", "a.tif"):
         with pytest.raises(pixels.Unusable) as caught:
             pixels.decode(tmp_path / name, 1)
-        assert caught.value.kind in ("decompression bomb", "damaged file")
+        assert caught.value.kind == "decompression bomb"
 
 
 def test_a_file_that_may_not_be_read_is_told(raw, monkeypatch):

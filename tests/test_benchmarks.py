@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import generator_data, generator_quality, generator_runs, generator_speed, peers, sampler_distance
+from benchmarks import (
+    generator_data,
+    generator_quality,
+    generator_runs,
+    generator_speed,
+    make_folds,
+    peers,
+    sampler_distance,
+)
 
 TINY = json.dumps({"widths": [16, 16], "blocks": [1, 1], "steps": 4, "batch": 4})
 COMMON = ["--settings", TINY, "--size", "16", "--device", "cpu", "--threads", "1"]
@@ -27,6 +35,13 @@ def test_speed_prints_what_is_aimed_at(capsys):
     said = capsys.readouterr().out
     assert "weights:" in said and "share of the bf16 rate:" in said and "sampling 1,000 images" in said
     assert "DOES NOT HOLD" in said.split("weights:")[1].splitlines()[0]  # so small a network has too few
+
+
+def test_splitting_prints_seconds_and_deviation(tmp_path, capsys):
+    rows = [f"G{number % 60}_{number % 70}_x,{number % 3} {number % 5}" for number in range(300)]
+    (tmp_path / "table.csv").write_text("\n".join(["Id,Target", *rows]))
+    make_folds.main([str(tmp_path / "table.csv"), "--groups-from-id"])
+    assert "300 images, 10 groups, 5 classes" in capsys.readouterr().out
 
 
 def test_flops_are_those_of_the_layers(cells):

@@ -129,6 +129,26 @@ def test_arrays_that_would_wait_for_ever_are_refused() -> None:
     assert "train_ddpm" in cluster.array_problem({"all"}, waiting, 300)
 
 
+@pytest.mark.parametrize(("cores", "told"), [(None, False), (8, False), (4, True)])
+def test_fewer_cores_than_threads_are_told_of(cores: int | None, told: bool) -> None:
+    workflow = SimpleNamespace(resource_settings=SimpleNamespace(cores=cores))
+    found = cluster.cores_warning(workflow, 8)
+    assert (found is not None) == told
+    assert not told or "cores = 4" in found
+
+
+def test_every_stage_that_computes_on_a_gpu_has_one_in_the_profile() -> None:
+    """By the calls that take a device, in the stage itself or in the modules that it asks."""
+    asking = {"encoders": "assess_synthetic", "replaying": "replay_study", "partners": "train_classifier"}
+    asking |= {"training": "train_judge"}
+    found = set()
+    for path in (ROOT / "workflow_scripts").rglob("*.py"):
+        if "hardware.device()" in path.read_text(encoding="utf-8"):
+            found.add(asking[path.stem] if path.parent.name == "lib" else path.stem)
+    profile = yaml.safe_load((ROOT / "profiles" / "gpu" / "config.yaml").read_text(encoding="utf-8"))
+    assert set(profile["set-resources"]) == found
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*/config.yaml")), ids=lambda path: path.parent.name)
 def test_profiles_name_rules_that_exist_and_explain_every_entry(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from snakemake.utils import update_config
 
 from benchmarks import overhead
@@ -242,6 +244,8 @@ def write_run(folder: Path, jobs: list[Job], seconds: dict[str, float], **more: 
         log = run / "logs" / job.stage / f"{job.name}.log"
         for path in (table, log):
             path.parent.mkdir(parents=True, exist_ok=True)
+        if job.key not in seconds:
+            continue
         taken = seconds[job.key]
         table.write_text(f"s\th:m:s\tmax_rss\tmax_vms\tcpu_time\n{taken}\t0:00:01\t300.5\t2000\t{taken}\n")
         minutes, rest = divmod(taken - 1, 60)
@@ -277,6 +281,26 @@ def test_rates_are_work_by_time_without_the_start(tmp_path):
     assert found.starts[0].memory == 300.5
     again = rates.Measured.from_json(json.loads(json.dumps(found.to_json())))
     assert again == found
+
+
+def test_what_was_measured_of_other_work_teaches_no_rate(tmp_path):
+    def predicted(units: float, **seconds: float) -> Path:
+        jobs = [training("a", units), training("b", 100)]
+        # As `snakemake cost` does: beside benchmark files of before, if there are any.
+        rates.mark_outdated(jobs, tmp_path / "first")
+        return write_run(tmp_path, jobs, {f"train_ddpm/{name}": taken for name, taken in seconds.items()})
+
+    (tmp_path / "first").mkdir()
+    run = predicted(100, a=11.0, b=11.0)
+    assert {rate.jobs for rate in rates.observed(run).rates} == {2}
+    # Ten times as many steps are asked for, and not yet taken.
+    (rate,) = rates.observed(predicted(1000)).rates
+    assert (rate.jobs, rate.middle) == (1, pytest.approx(10.0))
+    (rate,) = rates.observed(predicted(1000)).rates
+    assert rate.jobs == 1, "asked twice"
+    file = run / "benchmarks" / "train_ddpm" / "a.tsv"
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime + 60))
+    assert max(rate.middle for rate in rates.observed(run).rates) > 50, "taken by now"
 
 
 def test_arms_of_a_job_have_their_own_rates(tmp_path):
@@ -396,6 +420,11 @@ def test_images_are_counted_by_their_table_and_what_is_not_known_is_no_failure(t
     assert "how many images kaggle2021 has is not known" in unknown["problem"] and unknown["jobs"] == []
     told = cost_page.read(tmp_path / "cost.json", tmp_path / "benchmarks")
     assert told.tables == {} and "not known" in told.sentence
+
+
+def test_a_picture_too_large_to_open_is_no_failure(tmp_path):
+    Image.new("L", (14_000, 14_000)).save(tmp_path / "overview.png")
+    assert predict_cost._side(str(tmp_path)) is None
 
 
 def test_rates_that_come_with_mixloc_predict_the_default_run(tmp_path):

@@ -284,6 +284,12 @@ def test_ids_that_could_lead_elsewhere_are_refused_before_anything_is_asked(run,
     assert [row["Id"] for row in run.rows("out/table.csv")] == IDS[:1]
 
 
+def test_labels_that_are_not_quoted_are_told(run, server, capsys):
+    run.list(f"Id,Target\n{IDS[0]},1,2\n{IDS[1]},1\n")
+    assert run() == 1
+    assert "broken row" in capsys.readouterr().err and not server.requests
+
+
 def test_rows_that_repeat_count_once_and_rows_that_disagree_are_told(run, server, capsys):
     run.list(f"Id,Target\r\n{IDS[0]},1 2\r\n{IDS[0]},2 1\r\n{IDS[1]},1\r\n")
     assert run() == 0

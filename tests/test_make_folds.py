@@ -118,7 +118,7 @@ def marked(tmp_path, marks) -> Path:
 def test_a_column_may_say_what_is_tested(tmp_path):
     # Ten groups are tested, of one by one of its images' marks alone; five are validation, one stands aside.
     kinds = dict.fromkeys(range(10), "Test") | dict.fromkeys(range(10, 15), "validation") | {15: "unused"}
-    path = marked(tmp_path, lambda number, image: "" if (number, image) == (3, 1) else kinds.get(number, "train"))
+    path = marked(tmp_path, lambda number, image: kinds.get(number, "train"))
     tables = []
     for repeat in range(2):
         assert run(path, repeat, folds=1, roles_from="split", lockbox=0.1) == 0
@@ -132,6 +132,29 @@ def test_a_column_may_say_what_is_tested(tmp_path):
         assert counts.to_dict() == {"train": 14, "calibration": 6, "lockbox": 4}
     first, second = (table["fold0"] for table in tables)
     assert (first == "lockbox").equals(second == "lockbox") and not first.equals(second)
+
+
+def test_relatives_of_what_is_tested_stand_aside(tmp_path, capsys):
+    path = marked(tmp_path, lambda number, image: "test" if number < 10 and image == 0 else "")
+    assert run(path, folds=1, roles_from="split", reserve=0.1, reserve_same=0.05) == 0
+    table = pd.read_csv(path.with_name("folds.csv"), dtype=str)
+    parts = [set(table["fold0"][(table["group"] < "g10") & (table.index // 40 == image)]) for image in (0, 1)]
+    assert parts == [{"test"}, {"unused"}] and (table["fold0"] == "test").sum() == 10
+    assert {"reserve", "reserve_same", "train"} <= set(table["fold0"])
+    assert "10 images that are not marked are unused" in capsys.readouterr().err
+
+
+def test_no_part_is_left_empty(tmp_path, capsys):
+    small = {"calibration": 0.02, "validation": 0.02, "lockbox": 0.02}
+    # Four free groups for a lockbox, calibration, validation and training: by their shares one gets none.
+    path = marked(tmp_path, lambda number, image: "unused" if number < 30 else "test" if number < 36 else "")
+    assert run(path, folds=1, roles_from="split", **small) == 1
+    assert "fold 0 has no group left for" in capsys.readouterr().err
+    assert not path.with_name("folds.csv").exists()
+    path = marked(tmp_path, lambda number, image: "unused" if number < 22 else "test" if number < 28 else "")
+    assert run(path, folds=1, roles_from="split", calibration=0.05, validation=0.05, lockbox=0.05) == 0
+    used = set(pd.read_csv(path.with_name("folds.csv"), dtype=str)["fold0"])
+    assert used == {"unused", "test", "lockbox", "calibration", "validation", "train"}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,48 @@ def test_a_column_named_by_the_config_is_not_overwritten_by_another(raw, capsys,
     given = settings("kaggle2018", NAMES | {"columns": {"gene": "Gene name"}})
     assert run(raw, given, *with_groups(raw)) == 0
     assert list(read(raw)[1].groups) == ["X|0", "X|0", "Y|2", "Z|3"]
-    assert "column 'gene' of groups.csv is left out: another column is already called 'gene'" in capsys.readouterr().err
+    assert "column 'gene' of groups.csv is left out: another one is called 'gene' already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["GeneName", "gene"])
+def test_a_namesake_in_the_other_table_does_not_count(raw, capsys, named):
+    (raw / "train.csv").write_text("Id,Target,gene\na,0,x\nb,1,x\nc,0 1,\nd,,y\n")
+    (raw / "groups.csv").write_text("Id,GeneName\na,G1\nb,G2\nc,G2\nd,G4\n")
+    given = settings("kaggle2018", NAMES | {"columns": {"gene": named}})
+    assert run(raw, given, *with_groups(raw)) == 0
+    wanted = {"GeneName": ["G1", "G2", "G2", "G4"], "gene": ["x", "x", "", "y"]}[named]
+    with ImageSet(raw / "out" / "images.h5") as made:
+        assert list(made.column("gene")) == wanted
+    assert ("column 'gene' of train.csv is left out" in capsys.readouterr().err) == (named == "GeneName")
+
+
+def test_a_table_of_groups_without_rows_groups_nothing_in_silence(raw, capsys):
+    (raw / "groups.csv").write_text("Id,gene\n")
+    assert run(raw, settings("kaggle2018", NAMES), *with_groups(raw)) == 1
+    assert "Id without groups" in capsys.readouterr().err
+
+
+def test_a_column_without_values_groups_nothing_in_silence(raw, capsys):
+    (raw / "groups.csv").write_text("Id,gene\n" + "".join(f"{name},\n" for name in IDS))
+    assert run(raw, settings("kaggle2018", NAMES | {"group_by": ["gene"]}), *with_groups(raw)) == 1
+    assert "data.group_by names 'gene', a column without any value" in capsys.readouterr().err
+
+
+def test_an_empty_column_does_not_hide_what_stands_in_the_ids(raw):
+    for name in IDS:
+        for channel in ("red", "green"):
+            (raw / "train" / f"{name}_{channel}.png").rename(raw / "train" / f"G1_{name}_{channel}.png")
+    (raw / "train.csv").write_text("Id,Target,gene\nG1_a,0,\nG1_b,1,G1\nG1_c,0,\nG1_d,1,G9\n")
+    assert run(raw, settings("kaggle2018", NAMES | {"id_parts": "{gene}_{well}"})) == 0
+    with ImageSet(raw / "out" / "images.h5") as made:
+        assert list(made.column("gene")) == ["G1", "G1", "G1", "G9"]
+
+
+def test_a_blank_may_separate_names(raw):
+    (raw / "train.csv").write_text("Id,Target\na,nucleus\nb,nucleus  cytosol\nc,cytosol\nd,nucleus\n")
+    assert run(raw, settings("folder", {"label_separator": " "})) == 0
+    made, part, _ = read(raw)
+    assert made.classes == ["cytosol", "nucleus"] and part.labels[1].tolist() == [1, 1]
 
 
 def test_two_tables_may_have_a_column_in_common_where_they_agree(raw, capsys):

@@ -102,6 +102,8 @@ def fetch_images(
 
     with files.lock(home, waiting), Store(home) as store:
         session = Session(source, settings, store, fetcher)
+        if store.records:
+            stage.log.info("going on from %d files that were fetched before", len(store.records))
         try:
             rows, names = (_public if source == "public" else _kaggle)(session, listed)
         except fetching.Stopped:

@@ -63,7 +63,9 @@ def fetch_weights(backbone: str, folder: Path, record: Path, settings: dict[str,
         if sha256 is not None and not sha256.startswith(expected):
             stage.log.warning("%s is not the published file (sha256 %s): fetching it again", folder / name, sha256)
             sha256 = None
-        if sha256 is None:
+        if sha256 is not None:
+            stage.log.info("going on from the file that is there")
+        else:
             sha256 = _fetched(folder, name, address, expected, settings)
         store.add(name, sha256)
         with files.atomic(record) as part, part.open("w", encoding="utf-8", newline="") as out:

@@ -5,7 +5,8 @@ validation (model selection), train, and, if their shares are above 0, reserve a
 of every class and, with `stratify_by`, of every value of a column such as cell_line. With `leave_out` each fold tests
 one value of a column instead; images of the tested groups that have another value are `unused` in that fold, because
 they are relatives of test images. With `roles_from` a column says what is tested, and perhaps what is validation,
-calibration or unused; the other images share the parts that it does not name. `reserve_same` is the one role that
+calibration or unused; the other images share the parts that it does not name, but for relatives of those that it
+names, which are unused. `reserve_same` is the one role that
 shares groups with another: images of train groups that only the arms `more_real_same` may use.
 
 Example:
@@ -61,6 +62,7 @@ def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[s
     share = settings["shares"]["reserve_same"]
     if share > 0:
         assigned = _keeping_aside(assigned, member, share, repeat, seed)
+    _check_parts(assigned, settings["shares"])
     _tell(labels, member, classes, assigned, settings)
     fold_table.write(out, ids, groups, assigned)
     stage.log.info("%d images of %d groups", len(ids), len(names))
@@ -134,9 +136,9 @@ def _as_marked(
         torn = own[marks[own] != ""]
         if len(torn):
             raise stage.UserError(
-                f"{option}: of {len(torn)} groups some images are marked {value} and others not, the first is "
+                f"{option}: {len(torn)} groups have images marked {value} and others marked differently, the first is "
                 f"{names[torn[0]]!r} ({marks[torn[0]]}); one protein would stand on both sides. Mark a group's images "
-                "alike, or say what a group is in data.group_by"
+                "alike, or say otherwise what a group is (data.group_by, preprocess_images.duplicates)"
             )
         marks[own] = value
     try:
@@ -145,7 +147,24 @@ def _as_marked(
         )
     except ValueError as error:
         raise stage.UserError(f"{option}: {error}: lower make_folds.shares") from None
-    return out[member][:, None]
+    out = out[member]
+    relatives = (values == "") & ~np.isin(marks[member], ("", folds.TRAIN))
+    out[relatives] = folds.UNUSED
+    if relatives.any():
+        stage.log.warning("%d images that are not marked are unused: others of their group are", int(relatives.sum()))
+    return out[:, None]
+
+
+def _check_parts(assigned: np.ndarray, shares: dict[str, float]) -> None:
+    """That no part which the settings ask for is empty."""
+    wanted = [folds.TRAIN, folds.TEST, *(role for role in folds.ROLES if shares.get(role, 0) > 0)]
+    for fold in range(assigned.shape[1]):
+        empty = [role for role in dict.fromkeys(wanted) if not (assigned[:, fold] == role).any()]
+        if empty:
+            raise stage.UserError(
+                f"fold {fold} has no group left for {empty[0]}: there are too few groups for so many parts. Ask "
+                "for fewer (make_folds.shares, make_folds.folds), or set another seed"
+            )
 
 
 def _keeping_aside(assigned: np.ndarray, member: np.ndarray, share: float, repeat: int, seed: int) -> np.ndarray:

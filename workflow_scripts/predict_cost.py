@@ -59,6 +59,7 @@ def predict_cost(args: argparse.Namespace) -> None:
         jobs = cost.jobs_of(config, facts, flops.Counted(), cores)
     except stage.UserError as error:
         facts, problem, jobs = Facts(0, 0), str(error), []
+    rates.mark_outdated(jobs, args.out.parent)
     found = predicted(jobs, measured, cores, gpus, facts, machine.described())
     about = {"format_version": rates.FORMAT_VERSION, "run": config["run"], "machine": machine.described()}
     about |= {"cores": cores, "gpus": gpus, "problem": problem, "facts": vars(facts)}
@@ -111,7 +112,7 @@ def _side(folder: str | None) -> int | None:
             try:
                 with Image.open(path) as picture:
                     return round((picture.width * picture.height) ** 0.5)
-            except OSError:
+            except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
                 return None
     return None
 

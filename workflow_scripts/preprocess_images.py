@@ -134,9 +134,9 @@ def list_images(table: Path, groups: Path | None, classes: Path | None, data: di
     """What the tables say, with labels mapped."""
     names = tables.read_classes(classes) if classes else list(data["class_names"] or [])
     labelled, further = tables.read_table(table), tables.read_table(groups) if groups else None
-    listing.check_columns([labelled, further] if further else [labelled], data)
+    listing.check_columns([labelled] if further is None else [labelled, further], data)
     listed = listing.read_images(labelled, data, names)
-    if further:
+    if further is not None:
         listing.join(listed, further, data)
     if data["id_parts"]:
         listing.add_id_parts(listed, data["id_parts"])
@@ -152,6 +152,9 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
     if absent:
         known = ", ".join(sorted(listed.columns)) or "none"
         raise stage.UserError(f"data.group_by names {absent[0]!r}, which is no column; there are: {known}")
+    blank = [name for name in wanted if not any(listed.columns[name])]
+    if blank:
+        raise stage.UserError(f"data.group_by names {blank[0]!r}, a column without any value: it groups nothing")
     return list(wanted)
 
 
@@ -161,6 +164,9 @@ def _read_all(
     """Read all images and take in those that can be used; adds to `bad` and `grids`, and returns their rows and the
     runs in which they stand on the canvas, (first, number)."""
     listed, reader, tasks = work.listed, work.reader, work.tasks(canvas)
+    left = sum(task.path.is_file() for task in tasks)
+    if 0 < left < len(tasks):
+        stage.log.info("going on from %d pieces of %d", left, len(tasks))
     rows, runs = [np.zeros(0, dtype=np.int64)], []
     held = np.empty((len(tasks[0].ids) if tasks else 0, *canvas.shape), dtype=np.uint8)
     with stage.Progress("images", len(listed.ids)) as bar:

@@ -59,6 +59,18 @@ def devices_problem(workflow: Any, processes: int, rules: tuple[str, ...]) -> st
     return None
 
 
+def cores_warning(workflow: Any, threads: int) -> str | None:
+    """That a job gets fewer cores than it computes on, in one line; None where it does not. Its threads stay: another
+    number of them would be another result."""
+    cores = workflow.resource_settings.cores
+    if cores is None or cores >= threads:
+        return None
+    return (
+        f"compute.threads times compute.processes is {threads}, and cores = {cores}: trainings get {cores} cores for "
+        f"{threads} threads, and take longer; say --cores {threads} or more, or fewer threads"
+    )
+
+
 def share_devices(workflow: Any) -> None:
     """Tell the jobs of one machine which GPUs there are, where a profile limits them by the resource `gpu`.
 

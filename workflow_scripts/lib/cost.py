@@ -83,6 +83,7 @@ class Job:
     disk: dict[str, float] = field(default_factory=dict)  # bytes that it leaves, by kind
     files: int = 0  # of the raw images
     held: float = 0.0  # bytes of images and the like that it holds in memory
+    since: float = 0.0  # what was measured before this moment was other work
 
     @property
     def key(self) -> str:

@@ -316,6 +316,7 @@ def describe(
         "duplicates": found,
         "left_out": kinds,
         "leave_out": folding.get("leave_out"),
+        "roles_from": folding.get("roles_from"),
         "label_map": _map_in_words(json.loads(data.attrs.get("label_map") or "null")),
         "notes": json.loads(data.attrs.get("notes") or "[]"),
     } | {name: data.attrs.get(name, "") for name in TOLD} | said, tables

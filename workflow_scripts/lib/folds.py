@@ -124,6 +124,8 @@ def roles(
     for attempt in range(ATTEMPTS):
         out = _draw(counts, sizes, locked, asked, folds, shares, derive(seed, repeat, attempt))
         left = sum(len(missing(counts[:, asked], own, [""] * int(asked.sum()))) for own in out.T)
+        # Worse than a part without a class is none at all.
+        left += sum(out.size * (len(_inner(shares)) + 1 - len(set(own) - {LOCKBOX})) for own in out.T)
         drawn.append((left, out))
         if not left:
             break

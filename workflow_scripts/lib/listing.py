@@ -61,7 +61,7 @@ class Labels:
 
     def split(self, target: str) -> list[str]:
         """The labels of an image as the table has them."""
-        if self.separator and self.separator.strip():
+        if self.separator:
             parts = target.split(self.separator)
         else:
             # Names have blanks in them.
@@ -160,20 +160,18 @@ def _fault(
 
 def _columns(table: Table, data: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
     """The columns of a table under the names that MixLoc has for them, and notes of what was left out."""
-    own = {table.find(name): kind for kind, name in data["columns"].items()}
-    out: dict[str, list[str]] = {}
+    own = {kind: table.find(name) for kind, name in data["columns"].items()}
+    out = {kind: table.columns[name] for kind, name in own.items() if name is not None and kind not in ("id", "labels")}
     notes = []
-    # Those with a meaning first: no other column takes the name of one.
-    for name in sorted(table.columns, key=lambda name: name not in own):
-        if own.get(name) in ("id", "labels"):
-            continue
-        kind = own.get(name) or re.sub(r"[/\\.]", "_", name)
-        if kind in out:
-            notes.append(f"column {name!r} of {table.path.name} is left out: another column is already called {kind!r}")
+    for name in (name for name in table.columns if name not in own.values()):
+        kind = re.sub(r"[/\\.]", "_", name)
+        # What the config names elsewhere, in this table or the other, is not to be overwritten by a namesake.
+        if kind in out or kind in data["columns_given"]:
+            notes.append(f"column {name!r} of {table.path.name} is left out: another one is called {kind!r} already")
         else:
-            # A value may span lines in the table; in an image set it is one line.
-            out[kind] = [" ".join(value.split()) for value in table.columns[name]]
-    return out, notes
+            out[kind] = table.columns[name]
+    # A value may span lines in the table; in an image set it is one line.
+    return {kind: [" ".join(value.split()) for value in values] for kind, values in out.items()}, notes
 
 
 def check_columns(tables: Sequence[Table], data: dict[str, Any]) -> None:
@@ -236,8 +234,9 @@ def add_id_parts(listed: Listed, form: str) -> None:
             listed.bad.append(Bad(name, "Id", "Id of another form", f"{name!r} is not of the form {form}"))
     listed.keep(kept)
     for name in shape.groupindex:
-        # A table of the user's knows better than an Id.
-        listed.columns.setdefault(name, [parts[name] for parts in found])
+        # A table of the user's knows better than an Id, where it says anything.
+        told = listed.columns.get(name, [""] * len(found))
+        listed.columns[name] = [value or parts[name] for value, parts in zip(told, found, strict=True)]
 
 
 def map_labels(listed: Listed, data: dict[str, Any]) -> None:

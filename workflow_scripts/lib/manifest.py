@@ -83,6 +83,8 @@ def read(table: Table, columns: tuple[str, str], addressed: bool) -> tuple[list[
             problem = f"has the Id {printable(name)[:80]!r}, which is not gene_antibody_plate_well_field"
         if problem:
             bad.append(Bad(name or f"(line {table.lines[row]})", table.where(row), "Id that is no file name", problem))
+        elif row in table.faults:
+            bad.append(Bad(name, table.where(row), "broken row", table.faults[row]))
         elif name not in entries:
             entries[name] = Entry(name, target, row, **(found.groupdict() if found else {}))
         elif set(entries[name].target.split()) != set(target.split()):

@@ -119,10 +119,10 @@ def _npy(path: str | Path, expected: int) -> Planes:
         raise Unusable("wrong shape", f"holds an array of shape {getattr(stack, 'shape', '?')}; two or three axes fit")
     _check_depth(stack.dtype.name)
     if stack.ndim == 3:
-        # (C, H, W) or (H, W, C): the axis of the channels is the one as long as there are channels.
-        if stack.shape[0] != expected and stack.shape[2] == expected:
+        # (C, H, W) or (H, W, C): the axis of the channels is the one as long as there are channels, else the short one.
+        first, last = stack.shape[0], stack.shape[2]
+        if first != expected and (last == expected or last < min(first, 65)):
             stack = stack.transpose(2, 0, 1)
-        stack = stack if stack.shape[0] <= 64 else stack[None, :, :, 0]
     stack = stack.reshape(-1, *stack.shape[-2:])
     _check_count(stack.shape[2], stack.shape[1], stack.shape[0])
     return _planes(np.asarray(stack))

@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 from workflow_scripts.lib.cost import BLOCK, GFLOP, JOBS, MEGAPIXELS, ON_GPU, Job, Work
+from workflow_scripts.lib.files import digest, write_json
 
 FORMAT_VERSION = 1
 SHORTEST = 0.02  # seconds of work below which a job tells nothing about a rate
@@ -140,12 +141,34 @@ def _number(text: str | None) -> float | None:
         return None
 
 
+def mark_outdated(jobs: list[Job], folder: Path) -> None:
+    """Set `since` of the jobs whose work is another than when they were last predicted: their benchmark files are of
+    that. The works of a run as last predicted are kept beside its prediction."""
+    path = folder / "cost.works.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    for job in jobs:
+        works = digest([asdict(work) for work in job.works])
+        before, job.since = known.get(job.key, (works, 0.0))
+        if before != works and (file := _benchmark_file(folder, job)).is_file():
+            job.since = file.stat().st_mtime
+        known[job.key] = [works, job.since]
+    write_json(path, known)
+
+
+def _benchmark_file(folder: Path, job: Job) -> Path:
+    return folder / "benchmarks" / job.stage / f"{job.name}.tsv"
+
+
 def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
     """The jobs of a run that have a benchmark file."""
     found = []
     for job in jobs_from_json(prediction["jobs"]):
-        measured = benchmark(folder / "benchmarks" / job.stage / f"{job.name}.tsv")
-        if measured is None:
+        file = _benchmark_file(folder, job)
+        measured = benchmark(file)
+        if measured is None or file.stat().st_mtime <= job.since:
             continue
         try:
             text = (folder / "logs" / job.stage / f"{job.name}.log").read_text(encoding="utf-8", errors="replace")

@@ -346,13 +346,15 @@ def _check_folds(section: Config) -> None:
             f"make_folds.roles_from = {_short(section['roles_from'])} and make_folds.{other} = {section[other]!r} do "
             "not go together: a column that says what is tested leaves one fold, folds: 1 (repeats may be several)"
         )
-    if tested > 1 + 1e-9 and not section["leave_out"]:
+    if tested > 1 + 1e-9 and not section["leave_out"] and not section["roles_from"]:
         raise ConfigError(
             f"make_folds.shares.test = {shares['test']}: {section['folds']} folds with test parts that do not overlap "
             f"and the lockbox need {tested:g} of the images"
         )
-    if sum(shares.values()) >= 1 - 1e-9:
-        raise ConfigError(f"make_folds.shares add up to {sum(shares.values()):g}: nothing is left to train on")
+    # What a column marks as test has no share.
+    parts = sum(share for role, share in shares.items() if role != "test" or not section["roles_from"])
+    if parts >= 1 - 1e-9:
+        raise ConfigError(f"make_folds.shares add up to {parts:g}: nothing is left to train on")
 
 
 def _check_plans(config: Config) -> None:
