@@ -125,9 +125,10 @@ def draw(effects: pd.DataFrame, metric: str, confidence: float) -> Figure:
     models = list(dict.fromkeys(shown["model"]))
     row = 0.15 + 0.085 * len(models)
     left, height = figures.label_column(names, 7.6, 2.2), row * len(names)
-    width = (figures.WIDTH - left - 0.1) / 3 - 0.1
+    gap = 0.22  # the numbers at the ends of two panels stand beside each other
+    width = (figures.WIDTH - left - 0.1 - 2 * gap) / 3
     fig = figures.figure(0.3 + height + 0.75 + 0.16 * -(-len(models) // 3))
-    axes = [figures.inches(fig, left + place * (width + 0.1), 0.3, width, height) for place in range(3)]
+    axes = [figures.inches(fig, left + place * (width + gap), 0.3, width, height) for place in range(3)]
     wide = 1.06 * float(shown[["effect", "low", "high"]].abs().max().max())
     for own, outcome in zip(axes, attribution.OUTCOMES, strict=True):
         _panel(own, shown[shown["outcome"] == outcome], names, models)
