@@ -51,7 +51,7 @@ from workflow_scripts.lib.provenance import Provenance
 from workflow_scripts.lib.seeds import derive
 
 COLUMNS = ["what", "strategy", "against", "relation", "metric", "level", "value", "low", "high", "low_single"]
-COLUMNS += ["high_single", "verdict", "detectable", "classes"]
+COLUMNS += ["high_single", "standing", "verdict", "detectable", "classes"]
 LEAK = "LEAK"
 NOTES = (
     "Thresholds were fitted on the calibration parts of the run's folds and on nothing else; the lockbox changes none.",
@@ -291,12 +291,14 @@ def judge(
     judged: np.ndarray,
     seed: int,
 ) -> list[Row]:
-    """Rows of lockbox.csv: the scores of the arms and their paired differences, which are simultaneous by metric and
-    level; a verdict stands where the primary arm is compared with its baseline in the declared metric and level."""
+    """Rows of lockbox.csv: the scores of the arms and their paired differences, tested in the order of the run (the
+    primary arm beside its baseline, then its control, each by itself); a verdict stands where the primary arm is
+    compared with its baseline in the declared metric and level."""
     rows: list[Row] = []
     own = derive(seed, "lockbox")
     groups = 1 + max(int(cell.table.groups.max()) for cells in tables["image"].values() for cell in cells)
     weights = judging.group_weights(own, groups, analysis["draws"])
+    first = [i for i, pair in enumerate(pairs) if pair.strategy == analysis["primary_arm"]]
     for level, arms in tables.items():
         scores = {
             name: fixed_scoring.score(cells, analysis["threshold_rule"], weights, judged)
@@ -305,9 +307,11 @@ def judge(
         for metric in fixed_scoring.METRICS:
             about = {"metric": metric, "level": level, "classes": int(judged.sum())}
             rows += [about | row for row in _score_rows(scores, metric, analysis["confidence"], own)]
-            found = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], own)
+            found = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], own, first)
+            standing = judging.standing(found, first)
             for i, pair in enumerate(pairs):
                 row = {"what": "difference", "strategy": pair.strategy, "against": pair.against}
+                row["standing"] = standing[i]
                 row |= {"relation": pair.relation, "value": found.estimate[i], "low": found.low[i]}
                 row |= {"high": found.high[i], "low_single": found.low_single[i], "high_single": found.high_single[i]}
                 rows.append(about | row)

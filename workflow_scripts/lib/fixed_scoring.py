@@ -7,6 +7,7 @@ averaged, as in `scoring`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +109,9 @@ def _scores(cells: list[Decided], kind: str, weights: np.ndarray, kept: np.ndarr
 
 
 def compare(
-    scores: dict[str, Drawn], pairs: list[Pair], metric: str, confidence: float, seed: int
+    scores: dict[str, Drawn], pairs: list[Pair], metric: str, confidence: float, seed: int, first: Sequence[int] = ()
 ) -> judging.Intervals:
-    """Paired differences of one average, simultaneous over the pairs given."""
+    """Paired differences of one average, simultaneous over the pairs given but for the `first`."""
     plain = [scores[pair.strategy].values[metric] - scores[pair.against].values[metric] for pair in pairs]
     draws = [scores[pair.strategy].draws[metric] - scores[pair.against].draws[metric] for pair in pairs]
-    return judging.intervals(np.array(plain), np.array(draws), confidence, seed)
+    return judging.intervals(np.array(plain), np.array(draws), confidence, seed, first)
