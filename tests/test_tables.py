@@ -10,7 +10,8 @@ from workflow_scripts.lib.stage import UserError
 
 CLASSES = ["Nucleus", "Cytosol", "Golgi"]
 DATA = {
-    "columns": dict(sources.COLUMNS), "labels": "numbers", "label_separator": None, "unlabelled": "keep",
+    "columns": dict(sources.COLUMNS), "columns_given": [], "labels": "numbers", "label_separator": None,
+    "unlabelled": "keep",
 }  # fmt: skip
 
 
