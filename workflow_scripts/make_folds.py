@@ -6,8 +6,8 @@ of every class and, with `stratify_by`, of every value of a column such as cell_
 one value of a column instead; images of the tested groups that have another value are `unused` in that fold, because
 they are relatives of test images. With `roles_from` a column says what is tested, and perhaps what is validation,
 calibration or unused; the other images share the parts that it does not name, but for relatives of those that it
-names, which are unused. `reserve_same` is the one role that
-shares groups with another: images of train groups that only the arms `more_real_same` may use.
+names, which are unused. `reserve_same` is the one role that shares groups with another: images of train groups that
+only the arms `more_real_same` may use.
 
 Example:
     python -m workflow_scripts.make_folds --images images.h5 --out folds.csv --repeat 0 --seed 1 \\
