@@ -339,19 +339,18 @@ def _check_simulated(cells: Config, images: Config) -> None:
 def _check_folds(section: Config) -> None:
     shares = section["shares"]
     tested = section["folds"] * shares["test"] + shares["lockbox"]
-    # Where a value of a column is left out, the images that have it are the test part, however many they are.
     if section["roles_from"] and (section["leave_out"] or section["folds"] != 1):
         other = "leave_out" if section["leave_out"] else "folds"
         raise ConfigError(
             f"make_folds.roles_from = {_short(section['roles_from'])} and make_folds.{other} = {section[other]!r} do "
             "not go together: a column that says what is tested leaves one fold, folds: 1 (repeats may be several)"
         )
+    # Where a column decides what is tested, the images that it names are the test part, however many they are.
     if tested > 1 + 1e-9 and not section["leave_out"] and not section["roles_from"]:
         raise ConfigError(
             f"make_folds.shares.test = {shares['test']}: {section['folds']} folds with test parts that do not overlap "
             f"and the lockbox need {tested:g} of the images"
         )
-    # What a column marks as test has no share.
     parts = sum(share for role, share in shares.items() if role != "test" or not section["roles_from"])
     if parts >= 1 - 1e-9:
         raise ConfigError(f"make_folds.shares add up to {parts:g}: nothing is left to train on")
