@@ -18,7 +18,7 @@ from snakemake.utils import update_config
 from benchmarks import overhead
 from tests.workflow import Checkout
 from workflow_scripts import predict_cost
-from workflow_scripts.lib import cost, cost_page, diffusion, flops, page, rates, scheduling, settings, stage
+from workflow_scripts.lib import cost, cost_page, diffusion, estimates, flops, page, rates, scheduling, settings, stage
 from workflow_scripts.lib.cost import Facts, Job, Network, Work
 from workflow_scripts.lib.diffusion import Condition, Guidance
 
@@ -323,8 +323,8 @@ def test_an_estimate_says_where_it_comes_from(tmp_path):
     run = write_run(tmp_path, [training("a", 100), training("b", 100)], {"train_ddpm/a": 11.0, "train_ddpm/b": 21.0})
     measured = rates.observed(run)
 
-    def estimate(job: Job, machine: str = "A, 2 cores", gpus: int = 0) -> rates.Estimate | None:
-        return rates.estimate(job.works[0], job, measured, gpus, machine)
+    def estimate(job: Job, machine: str = "A, 2 cores", gpus: int = 0) -> estimates.Estimate | None:
+        return estimates.estimate(job.works[0], job, measured, gpus, machine)
 
     same = estimate(training("x", 200))
     assert (same.low, same.high, same.exact) == (pytest.approx(20), pytest.approx(40), True)
@@ -342,7 +342,7 @@ def test_an_estimate_says_where_it_comes_from(tmp_path):
     cells = [rates.Rate("read", "megapixels", {"side": 32}, 1, False, "A", "first", 1, 1.0, 1.0, 1.0)]
     for side, known in ((48, True), (512, False)):
         reading = Job("preprocess_images", "x", [Work("read", "megapixels", 5, {"side": side})])
-        found = rates.estimate(reading.works[0], reading, rates.Measured(cells), 0, "A")
+        found = estimates.estimate(reading.works[0], reading, rates.Measured(cells), 0, "A")
         assert (found is not None) == known
     # Of a GPU nothing was seen, nor of another stage, nor of another unit: unknown.
     assert estimate(training("x", 200), gpus=1) is None
@@ -355,7 +355,7 @@ def test_a_gpu_is_known_by_the_log(tmp_path):
     (rate,) = rates.observed(run).rates
     assert (rate.gpu, rate.machine) == (True, "NVIDIA H100 80GB HBM3")
     job = training("x", 200)
-    assert rates.estimate(job.works[0], job, rates.observed(run), 1, "another").middle == pytest.approx(4.0)
+    assert estimates.estimate(job.works[0], job, rates.observed(run), 1, "another").middle == pytest.approx(4.0)
 
 
 def test_a_run_does_not_predict_itself(tmp_path):

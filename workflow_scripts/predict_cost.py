@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.lib import cost, flops, label_maps, machine, rates, scheduling, sources, stage
+from workflow_scripts.lib import cost, estimates, flops, label_maps, machine, rates, scheduling, sources, stage
 from workflow_scripts.lib.cost import Facts, Job
+from workflow_scripts.lib.estimates import Estimate
 from workflow_scripts.lib.files import write_json
-from workflow_scripts.lib.rates import Estimate, Measured
+from workflow_scripts.lib.rates import Measured
 from workflow_scripts.lib.sim_labels import COMPARTMENTS
 from workflow_scripts.preprocess_images import list_images
 
@@ -125,8 +126,8 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts:
     stages: dict[str, dict[str, Any]] = {}
     seconds: list[dict[str, float]] = [{}, {}, {}]
     for job in jobs:
-        works = [rates.estimate(work, job, measured, gpus, here) for work in job.works]
-        start = rates.start_of(job, measured, gpus, here)
+        works = [estimates.estimate(work, job, measured, gpus, here) for work in job.works]
+        start = estimates.start_of(job, measured, gpus, here)
         known = [work for work in works if work is not None]
         # A job of which a part is unknown counts with nothing: half of it would pass for the whole.
         whole = len(known) == len(works)
@@ -138,7 +139,7 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts:
         row["jobs"] += 1
         row["unknown"] += not whole
         row["longest"] = max(row["longest"], seconds[1][job.key])
-        _note(row, known, rates.memory_of(job, start))
+        _note(row, known, estimates.memory_of(job, start))
     for row in stages.values():
         row["source"] = sorted(row["source"])
     hours = {kind: [sum(row["seconds"][place] * row["width"] / 3600
