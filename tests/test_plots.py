@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -71,6 +72,29 @@ def test_forest_shows_every_comparison(run: FakeRun, found: results.Results) -> 
         )
     assert shown.index("pool") < shown.index("resample_real") < shown.index("mix_loss")
     assert "smallest effect of interest, 0.02" in shown
+
+
+def test_long_names_stay_apart_and_leave_the_axis_legible(run: FakeRun, tmp_path: Path) -> None:
+    ends = ("_of_a_long_name_resnet18", "_of_a_long_name_resnet34")
+    for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
+        text = run.path(name).read_text()
+        for arm, end in zip(("mix_loss", "pool"), ends, strict=True):
+            text = re.sub(rf"\b{arm}\b", f"mix_representation{end}", text)
+        (tmp_path / name).write_text(text)
+    long = results.read(tmp_path / "metrics.csv", tmp_path / "comparisons.csv", tmp_path / "analysis.json")
+    config = {"strategies": [{"name": name, "method": "pool"} for name in long.arms]}
+    with figures.style():
+        fig = plot_arms.draw_forest(long, config)
+        axes = fig.axes[0]
+        labels = [text.get_text() for text in axes.texts if "(" not in text.get_text()]
+        assert sum(label.startswith("mix_representation") or "…" in label for label in labels) >= 2
+        assert len(labels) == len(set(labels)) == len(long.arms) - 1
+        axes.set_xlim(-0.26, 0.04)
+        fig.canvas.draw()
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    inside = [box for box in boxes if axes.bbox.x0 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1]
+    assert len(inside) >= 2
+    assert all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(inside))
 
 
 def test_rivals_placebos_and_ceilings_stand_under_headings_of_their_own(found: results.Results) -> None:

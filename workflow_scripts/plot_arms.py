@@ -36,6 +36,7 @@ from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, 
 ROW = 0.22  # inches a row of a forest plot
 INTERVAL = 1.66  # inches for an estimate and its interval in words
 HEADING = 0.9  # rows that a heading takes
+TICK = 0.5  # inches from one number of an axis to the next, at least
 NAME = 27  # letters of an arm's name that are shown
 CLASS_ROW = 0.165
 FACETS = 4  # columns of small multiples
@@ -106,7 +107,8 @@ def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
     height = (rows + 0.35 * max(0, len(groups) - 1) + 0.6) * ROW
     fig = figures.figure(height + 0.84)
     left = figures.label_column([arm for group in groups for arm in group])
-    axes = figures.inches(fig, left, 0.12, figures.WIDTH - left - INTERVAL, height)
+    wide = figures.WIDTH - left - INTERVAL
+    axes = figures.inches(fig, left, 0.12, wide, height)
     place, ticks = 0.0, []
     for purpose, kept in sections:
         if len(sections) > 1:
@@ -134,7 +136,7 @@ def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
         axes.text(1.04, position, text, ha="left", fontsize=7.4, **look)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=False))
+    axes.xaxis.set_major_locator(MaxNLocator(min(5, int(wide / TICK)), symmetric=False))
     what = METRIC_NAMES.get(found.metric, found.metric)
     axes.set_xlabel(f"difference in {what} to {found.compared_with}")
     _forest_legend(fig, found, bool(serving))

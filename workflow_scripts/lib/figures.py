@@ -121,8 +121,11 @@ def label_column(names: list[str], size: float = 8.6, most: float = 2.1) -> floa
 
 
 def fit(text: str, length: int) -> str:
-    """The text, cut where it is longer than that many letters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """The text; where it has more letters than that, without its middle, as long names often differ at their ends."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def signed(value: float, digits: int = 3) -> str:
