@@ -254,6 +254,33 @@ def test_control_has_the_colour_of_its_arm() -> None:
     assert looks["c"]["color"] not in (looks["a"]["color"], looks["real_only"]["color"])
 
 
+def test_no_two_arms_look_alike() -> None:
+    controls = {f"arm{index}": f"control{index % 9}" for index in range(12)}
+    alone = [f"rival{index}" for index in range(7)]
+    looks = plot_training.line_looks(["real_only", *alone, *controls, *dict.fromkeys(controls.values())], controls)
+    assert len({json.dumps(look, sort_keys=True) for look in looks.values()}) == len(looks) == 1 + 7 + 12 + 9
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (["real_only", "pool", "mix_loss", "mix_loss_real", "resample_real", "mix_representation_real"], 3),
+        ([f"mix_representation_real_resnet{depth}" for depth in (18, 34, 50)], 2),
+        (["a" * 60, "b" * 60], 1),
+        (["real_only"], 1),
+    ],
+)
+def test_a_legend_has_as_many_columns_as_fit(names: list[str], columns: int) -> None:
+    assert figures.legend_columns(names) == columns
+    table = pd.DataFrame({"name": names, "step": 1, "quantity": "loss", "value": 0.5})
+    with figures.style():
+        fig = plot_training.draw_classifiers(table, {})
+        fig.canvas.draw()
+        box = fig.legends[0].get_window_extent()
+    assert box.x1 <= fig.bbox.x1
+    assert box.y1 < min(axes.get_tightbbox().y0 for axes in fig.axes)
+
+
 def test_no_generator_is_no_failure(run: FakeRun, tmp_path: Path) -> None:
     words = ["--histories", "--arms", str(run.arms[0]), "--table", str(tmp_path / "t.csv")]
     words += ["--generators", str(tmp_path / "g.svg"), "--classifiers", str(tmp_path / "c.svg")]

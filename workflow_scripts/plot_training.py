@@ -33,6 +33,8 @@ SHOWN = {
     "validation_map": "validation mAP",
     "validation_macro_f1": "validation macro-F1",
 }
+CONTROL = (0, (2, 1.2))
+DASHES = ("-", (0, (6, 1.2)), (0, (6, 1.2, 1, 1.2)), (0, (0.8, 1.6)))  # of arms of one colour
 COLUMNS = ["kind", "name", "repeat", "fold", "step", "quantity", "value"]
 
 
@@ -130,10 +132,11 @@ def draw_generators(courses: pd.DataFrame) -> Figure:
 
 
 def draw_classifiers(courses: pd.DataFrame, controls: dict[str, str]) -> Figure:
-    """One panel a quantity: the mean over folds of each arm; a control has the colour of its arm, dashed."""
+    """One panel a quantity: the mean over folds of each arm; a control has the colour of its arm."""
     quantities = [name for name in SHOWN if (courses["quantity"] == name).any()]
     names = list(dict.fromkeys(courses["name"]))
-    rows = -(-len(names) // 3)
+    columns = figures.legend_columns(names)
+    rows = -(-len(names) // columns)
     panel = 1.5
     fig = figures.figure(max(1, len(quantities)) * (panel + 0.42) + 0.42 + 0.16 * rows)
     looks = line_looks(names, controls)
@@ -155,33 +158,35 @@ def draw_classifiers(courses: pd.DataFrame, controls: dict[str, str]) -> Figure:
             axes.set_xlabel("optimiser step")
         else:
             axes.tick_params(axis="x", labelbottom=False)
-    handles = [Line2D([], [], label=name, **looks[name]) for name in names]
-    fig.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=2.0, columnspacing=1.2
-    )
+    handles = [Line2D([], [], label=figures.fit(name, figures.LEGEND_NAME), **looks[name]) for name in names]
+    place = {"loc": "lower left", "bbox_to_anchor": (0.01, 0.0)}
+    fig.legend(handles=handles, **place, ncols=columns, handlelength=figures.LEGEND_LINE, columnspacing=1.2)
     return fig
 
 
 def line_looks(names: list[str], controls: dict[str, str]) -> dict[str, dict]:
-    """Colour and dashes by name: arms with one control share its colour; arms without are ink or grey."""
+    """Colour, dashes and width by name: arms with one control share its colour, and it has short dashes; arms without
+    are ink or grey. Where there are more arms than colours or dashes, these begin anew with thicker lines."""
+    serving = list(dict.fromkeys(controls[name] for name in names if controls.get(name) in names))
+    colours = {control: (CYCLE[index % len(CYCLE)], index // len(CYCLE)) for index, control in enumerate(serving)}
     looks: dict[str, dict] = {}
-    families: dict[str, str] = {}
+    seen: dict[str | None, int] = {}
     for name in names:
-        control = controls.get(name)
-        if control in names:
-            families.setdefault(control, CYCLE[len(families) % len(CYCLE)])
-    seen: dict[str, int] = {}
-    for name in names:
-        control = controls.get(name)
-        if name in families:
-            looks[name] = {"color": families[name], "ls": (0, (2, 1.2)), "lw": 1.1}
-        elif control in families:
-            # A second arm with the same control: same colour, long dashes.
-            turn = seen[control] = seen.get(control, -1) + 1
-            looks[name] = {"color": families[control], "ls": "-" if not turn else (0, (6, 1.2)), "lw": 1.4}
+        if name in colours:
+            colour, turn = colours[name]
+            looks[name] = {"color": colour, "ls": CONTROL, "lw": 1.1 + turn}
+            continue
+        control = controls.get(name) if controls.get(name) in colours else None
+        earlier = seen.get(control, 0)
+        seen[control] = earlier + 1
+        if control is not None:
+            colour, turn = colours[control]
+            looks[name] = {"color": colour, "ls": DASHES[earlier % len(DASHES)], "lw": 1.4 + turn}
+        elif not earlier:
+            looks[name] = {"color": INK, "ls": "-", "lw": 1.7}
         else:
-            first = not any(look["color"] == INK for look in looks.values())
-            looks[name] = {"color": INK if first else MUTED, "ls": "-", "lw": 1.7 if first else 1.3}
+            turn, place = divmod(earlier - 1, len(DASHES))
+            looks[name] = {"color": MUTED, "ls": DASHES[place], "lw": 1.3 + turn}
     return looks
 
 

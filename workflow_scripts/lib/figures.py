@@ -38,6 +38,11 @@ INK, MUTED, GRID, BAND, PAPER = (THEME[name][0] for name in ("ink", "muted", "gr
 GAIN, LOSS = THEME["blue"][0], THEME["vermilion"][0]
 CYCLE = [THEME[name][0] for name in ("blue", "vermilion", "green", "purple", "ochre", "sky")]
 
+# Width of a letter of the measured typeface, in its size; those of other typefaces are narrower.
+LETTER = 0.62
+LEGEND_LINE = 2.0  # length of a line in a legend, in the size of its letters
+LEGEND_NAME = 40  # letters of a name that a legend shows
+
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
@@ -116,8 +121,18 @@ def inches(fig: Figure, left: float, top: float, width: float, height: float) ->
 
 def label_column(names: list[str], size: float = 8.6, most: float = 2.1) -> float:
     """Inches that these names need as labels to the left of axes."""
-    # Letters of the measured typeface are about 0.62 of its size wide; those of other typefaces are narrower.
-    return min(most, max(0.9, 0.62 * size / 72 * max(map(len, names), default=0) + 0.12))
+    return min(most, max(0.9, LETTER * size / 72 * max(map(len, names), default=0) + 0.12))
+
+
+def legend_columns(names: list[str], most: int = 3) -> int:
+    """How many columns of these names fit below a figure, in the order in which a legend fills them."""
+    size = STYLE["legend.fontsize"] / 72
+    for columns in range(min(most, len(names)), 1, -1):
+        longest = [min(LEGEND_NAME, max(map(len, part))) for part in np.array_split(np.array(names), columns)]
+        # A line, and the space before the name and the next column.
+        if sum(LETTER * letters + LEGEND_LINE + 2.0 for letters in longest) * size < WIDTH:
+            return columns
+    return 1
 
 
 def fit(text: str, length: int) -> str:
