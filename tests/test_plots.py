@@ -281,6 +281,18 @@ def test_a_legend_has_as_many_columns_as_fit(names: list[str], columns: int) -> 
     assert box.y1 < min(axes.get_tightbbox().y0 for axes in fig.axes)
 
 
+def test_long_names_of_generators_stay_on_the_page() -> None:
+    names = [f"a_generator_with_{index}_times_more_training_than_others" for index in range(5)]
+    table = pd.DataFrame({"name": names * 2, "repeat": 0, "fold": 0, "step": [1] * 5 + [2] * 5, "value": 0.5})
+    with figures.style():
+        fig = plot_training.draw_generators(table)
+        fig.canvas.draw()
+        box = fig.legends[0].get_window_extent()
+    assert len(fig.legends[0].get_texts()) == 5
+    assert box.x1 <= fig.bbox.x1
+    assert box.y1 < fig.axes[0].get_tightbbox().y0
+
+
 def test_no_generator_is_no_failure(run: FakeRun, tmp_path: Path) -> None:
     words = ["--histories", "--arms", str(run.arms[0]), "--table", str(tmp_path / "t.csv")]
     words += ["--generators", str(tmp_path / "g.svg"), "--classifiers", str(tmp_path / "c.svg")]

@@ -106,17 +106,22 @@ def _arm_history(path: Path) -> pd.DataFrame:
 
 def draw_generators(courses: pd.DataFrame) -> Figure:
     """Loss by step on logarithmic axes: one thin line a fold, one colour a generator."""
-    fig = figures.figure(2.5)
+    folds = courses.drop_duplicates(["name", "repeat", "fold"])["name"].value_counts(sort=False).sort_index()
+    labels = [
+        f"{figures.fit(str(name), figures.LEGEND_NAME - 11)} ({count} fold{'s' if count > 1 else ''})"
+        for name, count in folds.items()
+    ]
+    columns = figures.legend_columns(labels, 4)
+    fig = figures.figure(2.32 + 0.18 * -(-len(labels) // columns))
     axes = figures.inches(fig, 0.62, 0.12, figures.WIDTH - 0.75, 1.7)
     if not len(courses):
         return _nothing(fig, axes, "No generator was trained.")
     handles = []
-    for index, (name, own) in enumerate(courses.groupby("name", sort=True)):
+    for index, (label, name) in enumerate(zip(labels, folds.index, strict=True)):
         colour = CYCLE[index % len(CYCLE)]
-        for _, course in own.groupby(["repeat", "fold"]):
+        for _, course in courses[courses["name"] == name].groupby(["repeat", "fold"]):
             axes.plot(course["step"], figures.smooth(course["value"], 0.05), color=colour, lw=1.0, alpha=0.85)
-        folds = own[["repeat", "fold"]].drop_duplicates().shape[0]
-        handles.append(Line2D([], [], color=colour, label=f"{name} ({folds} fold{'s' if folds > 1 else ''})"))
+        handles.append(Line2D([], [], color=colour, label=label))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(True, which="major", color=GRID)
@@ -127,7 +132,7 @@ def draw_generators(courses: pd.DataFrame) -> Figure:
         axis.set_major_formatter("{x:g}")
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("training loss")
-    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=4, handlelength=1.6)
+    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=columns, handlelength=1.6)
     return fig
 
 

@@ -23,7 +23,9 @@ def draw_usefulness(found: Results, points: list[Point]) -> Figure:
     # In the panels in the order of the config: sorted, arms of one set would look like a slope.
     listed, points = points, sorted(points, key=lambda point: point.difference.value)
     shades = {plan: CYCLE[index % len(CYCLE)] for index, plan in enumerate(curves.plans_of(listed))}
-    height, foot = max(2.3, LABEL * len(points)), 0.62 + 0.18 * -(-(len(shades) + 1) // 3)
+    labels = [f"set {figures.fit(plan, figures.LEGEND_NAME - 4)}" for plan in shades] + ["real images"]
+    columns = figures.legend_columns(labels)
+    height, foot = max(2.3, LABEL * len(points)), 0.62 + 0.18 * -(-len(labels) // columns)
     fig = figures.figure(height + 0.12 + foot)
     right = figures.label_column([point.arm for point in points], 7.4, most=1.5)
     wide = (figures.WIDTH - 0.68 - right - 0.3) / len(curves.MEASURES)
@@ -42,11 +44,11 @@ def draw_usefulness(found: Results, points: list[Point]) -> Figure:
         axes.plot([1.0, 1.08], [point.difference.value, label], color=GRID, lw=0.6, clip_on=False,
                   transform=axes.get_yaxis_transform())  # fmt: skip
     handles = [
-        Line2D([], [], color=colour, marker="o", label=f"set {figures.fit(plan, 20)}")
-        for plan, colour in shades.items()
+        Line2D([], [], color=colour, marker="o", label=label)
+        for label, colour in zip(labels[:-1], shades.values(), strict=True)
     ]
-    handles.append(Line2D([], [], color=MUTED, lw=0.8, ls=(0, (1, 2)), label="real images"))
-    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6)
+    handles.append(Line2D([], [], color=MUTED, lw=0.8, ls=(0, (1, 2)), label=labels[-1]))
+    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=columns, handlelength=1.6)
     return fig
 
 
