@@ -22,15 +22,15 @@ localrules:
     submission,
 
 
-cluster.share_devices(workflow)  # one machine with several GPUs
+snakemake_checks.share_devices(workflow)  # one machine with several GPUs
 
 
 onstart:
-    problem = cluster.submission_problem(workflow)
-    problem = problem or cluster.devices_problem(workflow, PROCESSES, ("train_ddpm", "train_classifier"))
+    problem = snakemake_checks.submission_problem(workflow)
+    problem = problem or snakemake_checks.devices_problem(workflow, PROCESSES, ("train_ddpm", "train_classifier"))
     if problem:
         raise WorkflowError(f"MixLoc: {problem}")
-    warning = cluster.cores_warning(workflow, THREADS * PROCESSES)
+    warning = snakemake_checks.cores_warning(workflow, THREADS * PROCESSES)
     if warning:
         logger.warning(f"MixLoc: {warning}")
 

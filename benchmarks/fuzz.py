@@ -30,9 +30,12 @@ import numpy as np
 import yaml
 
 from workflow_scripts import preprocess_images
-from workflow_scripts.lib import bad_input, files, groups, manifest, settings, sources, tables
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.config import check
+from workflow_scripts.lib.download import manifest
+from workflow_scripts.lib.images import grouping, invalid_input, known_datasets, user_tables
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "schemas" / "config.schema.json"
@@ -94,7 +97,7 @@ def tried(what: str, numbers: range, seed: int, once: Callable[[random.Random], 
         try:
             once(random.Random(f"{what} {seed} {number}"))
             out.taken += 1
-        except (settings.ConfigError, UserError) as error:
+        except (check.ConfigError, UserError) as error:
             if str(error) and str(error).isprintable():
                 out.refused += 1
             else:
@@ -128,11 +131,11 @@ def sound_configs(folder: Path) -> list[dict[str, Any]]:
 
 def used(config: dict[str, Any]) -> None:
     """What a run does with a config before its first job: rules/common.smk."""
-    config = settings.check(config, SCHEMA)
-    settings.batches(config)
-    settings.used_plans(config)
-    settings.reading(config)
-    settings.judge_settings(config)
+    config = check.check(config, SCHEMA)
+    check.batches(config)
+    check.used_plans(config)
+    check.reading(config)
+    check.judge_settings(config)
     list(range(config["make_folds"]["repeats"]))
     list(range(config["make_folds"]["folds"]))
 
@@ -256,7 +259,7 @@ def fuzz_configs(numbers: range, seed: int, folder: Path, share_of_texts: float 
                 changed = damaged_text(changed, rng)
             overlay = loaded(changed, folder)
             if overlay is None:
-                raise settings.ConfigError("refused by Snakemake")
+                raise check.ConfigError("refused by Snakemake")
             used(overlaid(sound[0], overlay))
             return
         config = copy.deepcopy(rng.choice(sound))
@@ -344,13 +347,13 @@ def fuzz_tables(numbers: range, seed: int, folder: Path, share_of_sets: float = 
             "group_by": rng.choice([[], ["gene"]]),
         }
         said = {"source": "folder"} | said | {key: value for key, value in other.items() if rng.random() < 0.12}
-        data = sources.described(default | said)
+        data = known_datasets.described(default | said)
         if rng.random() < 0.2:
-            found = tables.read_table(table)
+            found = user_tables.read_table(table)
             manifest.read(found, (data["columns"]["id"], data["columns"]["labels"]), rng.random() < 0.5)
         listed = preprocess_images.list_images(table, second, classes, data)
         by = preprocess_images.group_columns(listed, data["group_by"])
-        names = groups.connected([listed.columns[name] for name in by], len(listed.ids), [])
+        names = grouping.connected([listed.columns[name] for name in by], len(listed.ids), [])
         if rng.random() < share_of_sets:
             _whole(listed, names, folder)
 
@@ -367,7 +370,7 @@ def _whole(listed: Any, names: list[str], folder: Path) -> None:
             raise AssertionError("the set does not say what the table said")
         for name in back.columns():
             back.column(name)
-    bad_input.write_list(folder / "bad.csv", listed.bad + listed.dropped)
+    invalid_input.write_list(folder / "bad.csv", listed.bad + listed.dropped)
     files.write_json(folder / "notes.json", listed.notes)
 
 

@@ -19,10 +19,12 @@ import numpy as np
 import torch
 import yaml
 
-from workflow_scripts.lib import arms, backbones, classifier_file, folds, hardware, training
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.split import assignment
 
 ROOT = Path(__file__).resolve().parents[1]
 HPA_CELLS = "MIXLOC_HPA_CELLS"
@@ -68,8 +70,8 @@ def use_device(name: str, threads: int) -> torch.device:
     if name == "cpu":
         # Read when CUDA is first looked at, which has not happened yet.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    hardware.use_threads(threads)
-    where = hardware.device()
+    device.use_threads(threads)
+    where = device.device()
     if name == "cuda" and where.type != "cuda":
         sys.exit("--device cuda: torch sees no GPU here (take --device cpu)")
     return where
@@ -93,7 +95,7 @@ def generator_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
 
 def machine(where: torch.device) -> str:
     """One phrase about what computes."""
-    return f"{hardware.describe(where)}, torch {torch.__version__}"
+    return f"{device.describe(where)}, torch {torch.__version__}"
 
 
 def load_cells(args: argparse.Namespace, hpa: bool = False) -> Cells:
@@ -119,7 +121,7 @@ def read_set(path: Path) -> Cells:
 
 def simulated(count: int, size: int, seed: int) -> Cells:
     """Simulated cells with the config's settings; groups are proteins."""
-    from workflow_scripts.lib import simulator
+    from workflow_scripts.lib.simulate import simulator
 
     settings = config()["simulate_cells"]
     # As many images a protein as by default, however few are asked for.
@@ -136,7 +138,7 @@ def simulated(count: int, size: int, seed: int) -> Cells:
 
 def _hpa_set(folder: Path, size: int) -> Path:
     """The image set of presets/hpa_cells.yaml, made by the project's own stage."""
-    from workflow_scripts.lib import settings as run_settings
+    from workflow_scripts.lib.config import check as run_settings
 
     both = config()
     preset = yaml.safe_load((ROOT / "presets" / "hpa_cells.yaml").read_text(encoding="utf-8"))
@@ -170,7 +172,7 @@ def split(cells: Cells, seed: int, trained: np.ndarray | None = None) -> dict[st
     if trained is not None:
         free[np.unique(group[trained])] = False
         del shares["train"]
-    assigned = folds.split(counts[free], sizes[free], shares, derive(seed, "split"))
+    assigned = assignment.split(counts[free], sizes[free], shares, derive(seed, "split"))
     role[free] = np.array(list(shares), dtype=object)[assigned]
     return {part: np.flatnonzero(role[group] == part) for part in PARTS}
 
@@ -199,14 +201,14 @@ def train_encoder(
 ) -> tuple[Encoder, float]:
     """A classifier of the parts encoder and select, trained as the arm real_only; and its mean average precision."""
     section = config()["train_classifier"] | {"steps": steps}
-    settings = arms.effective({"name": "encoder", "method": "real_only"}, section)
+    settings = arm_choices.effective({"name": "encoder", "method": "real_only"}, section)
     fit, select = (cells.part(parts[name]) for name in ("encoder", "select"))
     with tempfile.TemporaryDirectory() as place:
-        trained = training.train(
+        trained = classifier_training.train(
             settings,
-            training.Images(fit.images, fit.labels),
+            classifier_training.Images(fit.images, fit.labels),
             None,
-            training.Images(select.images, select.labels),
+            classifier_training.Images(select.images, select.labels),
             derive(seed, "encoder"),
             Resume(Path(place) / "resume.pt", ""),
         )

@@ -33,9 +33,9 @@ import torch
 
 from benchmarks import generator_data, generator_runs, peers
 from benchmarks.generator_data import Cells, Encoder
-from workflow_scripts.lib import hardware
-from workflow_scripts.lib.generator_training import turned
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.generate.generator_training import turned
 
 AIM = 0.5
 BLOCKS = 10  # of held-out groups, for the jackknife
@@ -48,7 +48,7 @@ def train_ours(
 ) -> tuple[Any, list[tuple[float, ...]], dict[str, float]]:
     """Our generator after so many steps, and the course of its training."""
     settings = generator_data.generator_settings(args.generator, args.settings) | {"steps": steps}
-    made, trained = generator_runs.train(cells, settings, args.seed, where, hardware.fast_dtype(where))
+    made, trained = generator_runs.train(cells, settings, args.seed, where, device.fast_dtype(where))
     return made, trained.history, {"seconds": trained.seconds, "steps": steps, "batch": settings["batch"]}
 
 
@@ -72,7 +72,7 @@ def train_peer(
 
     # A few steps in each number format are part of the training.
     taken: dict[torch.dtype, float] = {}
-    for dtype in dict.fromkeys([torch.float32, hardware.fast_dtype(where)]):
+    for dtype in dict.fromkeys([torch.float32, device.fast_dtype(where)]):
         peer.dtype = dtype
         for count in TRIAL:
             before = time.monotonic()

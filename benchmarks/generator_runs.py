@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from benchmarks.generator_data import Cells, config
-from workflow_scripts.lib import fidelity, generator_file, generator_training
-from workflow_scripts.lib.fidelity import Estimate, Sample
-from workflow_scripts.lib.generator_file import Generator
-from workflow_scripts.lib.generator_training import Pixels, Trained
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.resume import Resume
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.fidelity import distances as fidelity_distances
+from workflow_scripts.lib.fidelity.distances import Estimate, Sample
+from workflow_scripts.lib.generate import generator_file, generator_training
+from workflow_scripts.lib.generate.generator_file import Generator
+from workflow_scripts.lib.generate.generator_training import Pixels, Trained
+from workflow_scripts.lib.images.access_record import Provenance
 
 DRAWS = 100  # random halves for the correction and the interval of a distance
 CONFIDENCE = 0.95
@@ -58,7 +59,7 @@ def plan(**changes: Any) -> dict[str, Any]:
 def sample(made: Generator, labels: np.ndarray, settings: dict[str, Any], seed: int, where: torch.device) -> np.ndarray:
     """Images uint8 (n, C, s, s) with these labels (n, K), by the loop of the stage sample_ddpm."""
     # Imported here, as they need pandas: training can then be measured on a machine that has none.
-    from workflow_scripts.lib.orders import Orders
+    from workflow_scripts.lib.generate.requests import Orders
     from workflow_scripts.sample_ddpm import make_images
 
     with tempfile.TemporaryDirectory() as place:
@@ -77,7 +78,7 @@ def distances(
     real = ((reference - centre) / scale).astype(np.float32)
     # Where there are too few images for all dimensions, the directions are those of all sets together.
     every = [real, *scaled.values()]
-    axes = fidelity.main_axes(every, fidelity.reduced(real.shape[1], min(map(len, every))))
+    axes = fidelity_distances.main_axes(every, fidelity_distances.reduced(real.shape[1], min(map(len, every))))
 
     def described(features: np.ndarray, owners: np.ndarray | None) -> Sample:
         owners = np.arange(len(features)) if owners is None else owners
@@ -85,5 +86,5 @@ def distances(
 
     samples = {name: described(features, others[name][1]) for name, features in scaled.items()}
     rng = np.random.default_rng(seed)
-    found = fidelity.estimates(described(real, groups), samples, rng, DRAWS, CONFIDENCE)
+    found = fidelity_distances.estimates(described(real, groups), samples, rng, DRAWS, CONFIDENCE)
     return {name: measures["frechet"] for name, measures in found.items()}

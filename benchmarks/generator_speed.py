@@ -24,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import generator_data, generator_runs, peers
 from benchmarks.generator_data import Cells
-from workflow_scripts.lib import generator_file, generator_training, hardware
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.generate import generator_file, generator_training
 
 AIMS = {"ratio": 5.0, "weights": 1.5e6, "share": {"cpu": 0.5, "cuda": 0.4}, "sampling": 40.0}
 SKIPPED = 3  # steps at the start of a measurement that are not counted
@@ -129,7 +130,7 @@ def product_rate(where: torch.device, seconds: float = 1.0) -> float:
 
 def best_way(bench: Bench, name: str, batches: list[int], seconds: float) -> tuple[Way, float]:
     """The batch size and number format with which a contestant is fastest, and its images/s in this short trial."""
-    fast = hardware.fast_dtype(bench.where)
+    fast = device.fast_dtype(bench.where)
     dtypes = dict.fromkeys([torch.float32, fast]) if name in peers.PEERS else [fast]
     found: list[tuple[float, Way]] = []
     for dtype in dtypes:
@@ -184,7 +185,7 @@ def verdict(what: str, value: str, holds: bool, aim: str) -> None:
 def sampling(bench: Bench, count: int, rounds: int) -> None:
     """Seconds of the default plan, with guidance at all noise levels."""
     plan = generator_runs.plan(evaluations=20, guidance={"scale": 2.0, "interval": [0.0, float("inf")]})
-    made, _ = bench.train(8, 1, bench.where, hardware.fast_dtype(bench.where))
+    made, _ = bench.train(8, 1, bench.where, device.fast_dtype(bench.where))
     labels = bench.cells.labels[np.arange(count) % len(bench.cells)]
     taken = []
     for number in range(rounds):

@@ -36,10 +36,11 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.judge_worlds import Fresh, Pool, PoolSettings, Shape, balance, pool
-from workflow_scripts.lib import comparisons, error_rate, judging, scoring
-from workflow_scripts.lib.files import write_json
-from workflow_scripts.lib.scoring import Cell, Rule
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base.files import write_json
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.judge import comparisons, inference, scoring
+from workflow_scripts.lib.judge.scoring import Cell, Rule
+from workflow_scripts.lib.page.sections import error_rate_section
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("macro_f1", "map")
@@ -48,7 +49,7 @@ ARMS = ("real_only", "mix", "mix_real", "synthetic_only")
 ANALYSIS = {"primary_arm": "mix", "baseline": "real_only", "confidence": 0.95, "smallest_effect": 0.02}
 ANALYSIS |= {"family": "all", "level": "image"}
 RULE = Rule("calibrated", 10)
-CLAIMS = (judging.HELPS, judging.NO_MORE, judging.HURTS, judging.MORE, judging.LESS)
+CLAIMS = (inference.HELPS, inference.NO_MORE, inference.HURTS, inference.MORE, inference.LESS)
 MOST_WRONG, POWER_AIM = 0.08, (0.7, 0.9)
 GAINS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 FOUND_ALWAYS = 2.0  # gain, in logits, of the primary arm in the world `opened`
@@ -73,7 +74,7 @@ def judge(arms: Arms, draws: int, seed: int, refit: bool = True) -> dict[str, li
 def summarise(arms: Arms, draws: int, seed: int, refit: bool = True) -> dict[str, comparisons.Summary]:
     """Scores of all arms, and their bootstrap draws."""
     groups = group_count(arms["real_only"])
-    weights = judging.group_weights(seed, groups, draws)
+    weights = inference.group_weights(seed, groups, draws)
     judged, rule = judged_classes(arms["real_only"]), replace(RULE, refit=refit)
     return {name: comparisons.summarise(cells, rule, weights, judged) for name, cells in arms.items()}
 
@@ -95,7 +96,7 @@ def judged_classes(cells: list[Cell], minimum: int = 5) -> np.ndarray:
     found: dict[int, np.ndarray] = {}
     for cell in cells:  # test parts of a repeat share no group
         found[cell.repeat] = found.get(cell.repeat, 0) + cell.test.positive_groups()
-    return judging.judged_classes(np.stack(list(found.values())), minimum)
+    return inference.judged_classes(np.stack(list(found.values())), minimum)
 
 
 def fresh(shape: Shape, names: Sequence[str] = ARMS, gain: float = 0.0) -> Maker:
@@ -160,7 +161,7 @@ def upper_limit(wrong: int, repetitions: int) -> float:
 
 def claims(rows: list[dict[str, Any]], kinds: Sequence[str] = CLAIMS) -> list[str]:
     """The arms of which any difference is claimed and confirmed."""
-    said = [row for row in rows if row["standing"] == judging.CONFIRMED]
+    said = [row for row in rows if row["standing"] == inference.CONFIRMED]
     return sorted({row["strategy"] for row in said if row["verdict"] in kinds})
 
 
@@ -190,7 +191,7 @@ def counted(judged: list[list[dict[str, Any]]], better: str = "") -> dict[str, A
     estimated."""
     stated = [row["detectable"] for rows in judged for row in rows if _of_mix(row)]
     judged = [[row for row in rows if row["strategy"] != better] for rows in judged]
-    kinds = (judging.HELPS, judging.HURTS)
+    kinds = (inference.HELPS, inference.HURTS)
     errors = [[row["difference"] for row in rows] for rows in judged]
     return {
         "repetitions": len(judged),
@@ -215,7 +216,7 @@ def power(make: Maker, metric: str, repeats: int, numbers: range, draws: int, se
         arms = make(repeats, metric, np.random.default_rng(derive(seed, "power", metric, repeats, number)))
         rows = judge(arms, draws, derive(seed, number))[metric]
         row = next(row for row in rows if _of_mix(row))
-        found += row["verdict"] == judging.HELPS  # of the primary arm, which nothing comes before
+        found += row["verdict"] == inference.HELPS  # of the primary arm, which nothing comes before
         stated.append(row["detectable"])
         change.append(row["difference"])
     means = {"detectable": float(np.mean(stated)), "effect": float(np.mean(change))}
@@ -371,10 +372,10 @@ def main(argv: list[str] | None = None) -> None:
     out.add_argument("--seed", type=int, default=1)
     out.add_argument("--fixed", action="store_true", help="thresholds fitted once, not in each draw")
     out.add_argument("--pool", type=Path, help="where the trained copies are kept (.npz)")
-    out.add_argument("--out", type=Path, help=f"what was measured, for the page: {error_rate.RECORD}")
+    out.add_argument("--out", type=Path, help=f"what was measured, for the page: {error_rate_section.RECORD}")
     args = out.parse_args(argv)
     settings = PoolSettings()
-    about = {"code": error_rate.judge_digest(ROOT), "confidence": ANALYSIS["confidence"], "draws": args.draws}
+    about = {"code": error_rate_section.judge_digest(ROOT), "confidence": ANALYSIS["confidence"], "draws": args.draws}
     about |= {"seed": args.seed, "arms": list(ARMS), "shape": asdict(Shape()), "pool": asdict(settings)}
     trial = Trial(args.out, about)
     measure(trial, worlds(args.worlds, args.pool, settings, args.seed), args)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts.lib.scoring import Cell, Table
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.judge.scoring import Cell, Table
 
 CALIBRATION, TEST = 1, 2  # roles of a group in a fold; 0: train
 
@@ -167,29 +167,30 @@ def train_pool(settings: PoolSettings) -> Pool:
     import torch
 
     from benchmarks import generator_data
-    from workflow_scripts.lib import arms, backbones, classifier_file, folds, training
-    from workflow_scripts.lib.resume import Resume
+    from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+    from workflow_scripts.lib.compute.checkpoint import Resume
+    from workflow_scripts.lib.split import assignment
 
     started = time.monotonic()
     cells = generator_data.simulated(settings.images, settings.size, settings.seed)
     kinds = np.argsort(-cells.labels.sum(axis=0), kind="stable")[: settings.classes]
     labels = cells.labels[:, kinds]
     owner = np.unique(cells.groups, return_inverse=True)[1]
-    counts = folds.group_counts(labels, owner)
-    roles = folds.roles(counts, np.bincount(owner), settings.folds, SHARES, settings.seed, 0)[owner]
+    counts = assignment.group_counts(labels, owner)
+    roles = assignment.roles(counts, np.bincount(owner), settings.folds, SHARES, settings.seed, 0)[owner]
     section = generator_data.config()["train_classifier"] | {"steps": settings.steps, "checkpoints": 2}
     scores = np.zeros((settings.copies + settings.short, settings.folds, *labels.shape))
     for copy in range(len(scores)):
         steps = settings.steps if copy < settings.copies else settings.steps // 3
-        own = arms.effective({"name": "real_only", "method": "real_only"}, section | {"steps": steps})
+        own = arm_choices.effective({"name": "real_only", "method": "real_only"}, section | {"steps": steps})
         for fold in range(settings.folds):
             fit, select = (roles[:, fold] == role for role in ("train", "validation"))
             with tempfile.TemporaryDirectory() as place:
-                trained = training.train(
+                trained = classifier_training.train(
                     own,
-                    training.Images(cells.images[fit], labels[fit]),
+                    classifier_training.Images(cells.images[fit], labels[fit]),
                     None,
-                    training.Images(cells.images[select], labels[select]),
+                    classifier_training.Images(cells.images[select], labels[select]),
                     derive(settings.seed, "copy", copy, fold),
                     Resume(Path(place) / "resume.pt", ""),
                 )

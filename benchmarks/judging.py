@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from workflow_scripts.lib import comparisons, scoring
-from workflow_scripts.lib.scoring import Cell, Rule, Table
+from workflow_scripts.lib.judge import comparisons, scoring
+from workflow_scripts.lib.judge.scoring import Cell, Rule, Table
 
 FOLDS = 5
 

@@ -37,8 +37,9 @@ import torch  # noqa: F401 - for the processes that are forked from this one
 import yaml
 
 from workflow_scripts import sample_ddpm, train_classifier, train_ddpm
-from workflow_scripts.lib import fold_table, vision  # noqa: F401
-from workflow_scripts.lib.dataset import write_images
+from workflow_scripts.lib.classify import torchvision_models  # noqa: F401
+from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.split import role_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES, CHANNELS, SIZE, COUNT = ["a", "b", "c"], ["red", "green"], 16, 80
@@ -73,7 +74,7 @@ def make_data(folder: Path) -> None:
     with write_images(folder / "images.h5", CHANNELS, CLASSES, SIZE, {"source": "a benchmark"}) as writer:
         writer.append(images.clip(0, 255), labels, list(ids), list(groups))
     roles = np.array([[ROLES[index // 4 % len(ROLES)]] for index in range(COUNT)], dtype=object)
-    fold_table.write(folder / "folds.csv", ids, groups, roles)
+    role_table.write(folder / "folds.csv", ids, groups, roles)
 
 
 def tasks(data: Path) -> list[Task]:

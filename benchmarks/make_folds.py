@@ -25,9 +25,10 @@ import numpy as np
 import yaml
 
 from workflow_scripts import make_folds
-from workflow_scripts.lib import folds, stage
-from workflow_scripts.lib.dataset import write_images
-from workflow_scripts.lib.groups import connected
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.images.grouping import connected
+from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.split import assignment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,13 +95,13 @@ def main(argv: list[str] | None = None) -> None:
     stage.log.setLevel(logging.ERROR)
     ids, labels, groups = read_table(args.table, args.groups_from_id)
     took, roles = run_stage(ids, labels, groups, args.folds)
-    ours = deviation(labels, [np.flatnonzero(roles[:, fold] == folds.TEST) for fold in range(args.folds)])
+    ours = deviation(labels, [np.flatnonzero(roles[:, fold] == assignment.TEST) for fold in range(args.folds)])
     print(f"{args.table.name}: {len(ids):,} images, {len(set(groups)):,} groups, {labels.shape[1]} classes")
     print(f"  make_folds                {took:6.1f} s  deviation {1e6 * ours:8.2f} e-6, {args.folds} folds of 4 roles")
     empty = [
         pair
         for fold in range(args.folds)
-        for pair in folds.missing(labels, roles[:, fold], [str(kind) for kind in range(labels.shape[1])])
+        for pair in assignment.missing(labels, roles[:, fold], [str(kind) for kind in range(labels.shape[1])])
     ]
     print(f"  classes without a positive in some role of some fold: {sorted({kind for kind, _ in empty}) or 'none'}")
     found = rival(labels, args.folds)

@@ -19,9 +19,10 @@ import sys
 import time
 from pathlib import Path
 
-from workflow_scripts.lib import machine, rates, scheduling
-from workflow_scripts.lib.cost import Job
-from workflow_scripts.lib.files import write_json
+from workflow_scripts.lib.base import machine
+from workflow_scripts.lib.base.files import write_json
+from workflow_scripts.lib.cost import measured_rates, scheduling
+from workflow_scripts.lib.cost.job_costs import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "overhead"
@@ -40,12 +41,12 @@ def run(cores: int, settings: list[str]) -> float:
 
 def measured(folder: Path) -> tuple[list[Job], dict[str, float], dict[str, float]]:
     """The jobs of a finished run that were timed, their seconds, and their core-seconds."""
-    prediction = rates.read_prediction(folder / "cost.json")
+    prediction = measured_rates.read_prediction(folder / "cost.json")
     if prediction is None:
         sys.exit(f"{folder} has no cost.json to tell how its jobs hang together: run it again")
     jobs, seconds, core = [], {}, {}
-    for job in rates.jobs_from_json(prediction["jobs"]):
-        found = rates.benchmark(folder / "benchmarks" / job.stage / f"{job.name}.tsv")
+    for job in measured_rates.jobs_from_json(prediction["jobs"]):
+        found = measured_rates.benchmark(folder / "benchmarks" / job.stage / f"{job.name}.tsv")
         if found is not None:
             jobs.append(job)
             seconds[job.key], used = found[0], found[2] or 0.0
@@ -56,7 +57,7 @@ def measured(folder: Path) -> tuple[list[Job], dict[str, float], dict[str, float
 
 def span(folder: Path) -> float:
     """Seconds from the beginning of the first job to the end of the last one, by the dates of their files."""
-    files = [(path.stat().st_mtime, rates.benchmark(path)) for path in (folder / "benchmarks").rglob("*.tsv")]
+    files = [(path.stat().st_mtime, measured_rates.benchmark(path)) for path in (folder / "benchmarks").rglob("*.tsv")]
     ends = [(end, found[0]) for end, found in files if found is not None]
     if not ends:
         sys.exit(f"{folder}/benchmarks has no benchmark file: run it again")
@@ -80,7 +81,7 @@ def shown(jobs: list[Job], seconds: dict[str, float], core: dict[str, float], wa
 
 def keep(folder: Path, path: Path) -> None:
     """Write the rates of a run as a file that predictions start from."""
-    found = rates.observed(folder)
+    found = measured_rates.observed(folder)
     for entry in [*found.rates, *found.starts]:
         entry.run = ORIGIN
     about = f"python -m benchmarks.overhead --rates {path.name}, on {machine.described()}"

@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from workflow_scripts.lib import sources
+from workflow_scripts.lib.images import known_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANNELS = ["red", "green", "blue", "yellow"]
@@ -77,7 +77,7 @@ def stage(folder: Path, processes: int, size: int) -> float:
     """Seconds of the whole stage, run as a program."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     given = config["preprocess_images"] | {"size": size, "threads": processes}
-    given["data"] = sources.described(config["data"] | {"source": "kaggle2018"})
+    given["data"] = known_datasets.described(config["data"] | {"source": "kaggle2018"})
     command = [
         sys.executable, "-m", "workflow_scripts.preprocess_images", "--images-dir", str(folder / "train"), "--table",
         str(folder / "train.csv"), "--out", str(folder / "out" / "images.h5"), "--left-out",

@@ -24,12 +24,13 @@ import torch
 
 from benchmarks import generator_data, generator_runs
 from benchmarks.generator_data import Cells, Encoder
-from workflow_scripts.lib import generators, hardware
-from workflow_scripts.lib.generator_file import Generator
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate.generator_file import Generator
 
 AIM = 1.05
-SAMPLERS = tuple(name for name in generators.SAMPLERS if name != "ancestral")
+SAMPLERS = tuple(name for name in generator_choices.SAMPLERS if name != "ancestral")
 
 
 def ready(args: argparse.Namespace, cells: Cells, objective: str | None, where: torch.device) -> tuple[Generator, dict]:
@@ -45,10 +46,10 @@ def ready(args: argparse.Namespace, cells: Cells, objective: str | None, where: 
     settings = generator_data.generator_settings(args.generator, args.settings)
     if objective is not None:
         settings |= {"objective": objective}
-    problem = generators.generator_problem(settings, cells.images.shape[-1], cells.images.shape[1])
+    problem = generator_choices.generator_problem(settings, cells.images.shape[-1], cells.images.shape[1])
     if problem:
         raise SystemExit(problem)
-    dtype = hardware.fast_dtype(where)
+    dtype = device.fast_dtype(where)
     made, trained = generator_runs.train(cells.part(parts["train"]), settings, args.seed, where, dtype)
     print(f"{settings['objective']}: {settings['steps']} steps of {settings['batch']} in {trained.seconds:.0f} s")
     return made, parts
@@ -73,7 +74,7 @@ def measure(
                 clip=args.clip,
                 batch=args.batch,
             )
-            problem = generators.plan_problem(settings, made.settings, made.channels)
+            problem = generator_choices.plan_problem(settings, made.settings, made.channels)
             if problem:
                 raise SystemExit(problem)
             started = time.monotonic()
@@ -110,9 +111,9 @@ def main(argv: list[str] | None = None) -> None:
     out.add_argument("--trained", type=Path, help="a generator of stage train_ddpm; needs --images, its image set")
     out.add_argument("--hpa", action="store_true", help="the cells of presets/hpa_cells.yaml (MIXLOC_HPA_CELLS)")
     out.add_argument(
-        "--objectives", nargs="+", default=[None], choices=generators.OBJECTIVES, help="one after the other"
+        "--objectives", nargs="+", default=[None], choices=generator_choices.OBJECTIVES, help="one after the other"
     )
-    out.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=generators.SAMPLERS)
+    out.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=generator_choices.SAMPLERS)
     out.add_argument("--evaluations", type=int, default=20)
     out.add_argument("--reference", type=int, default=1000, help="steps of the ancestral chain")
     out.add_argument("--count", type=int, default=1000, help="images of each sampler and seed")

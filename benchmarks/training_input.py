@@ -23,8 +23,9 @@ import yaml
 from PIL import Image
 
 from benchmarks.preprocess_images import CHANNELS, ROOT, make_folder, stage
-from workflow_scripts.lib import backbones, hardware, losses, training
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.classify import backbones, classifier_training, losses
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.images.image_set import ImageSet
 
 
 def study_epoch(folder: Path, names: list[str], batch: int, size: int) -> int:
@@ -40,7 +41,7 @@ def study_epoch(folder: Path, names: list[str], batch: int, size: int) -> int:
     return seen
 
 
-def set_epoch(pixels: torch.Tensor, order: training.Order, batch: int) -> int:
+def set_epoch(pixels: torch.Tensor, order: classifier_training.Order, batch: int) -> int:
     """Training's way: shuffled rows of the set in memory."""
     return sum(len(pixels[torch.as_tensor(order.batch(step, batch))]) for step in range(-(-len(pixels) // batch)))
 
@@ -87,17 +88,19 @@ def main() -> None:
         start = time.perf_counter()
         study_epoch(folder / "train", list(part.ids), batch, args.size)
         study = time.perf_counter() - start
-    pixels, order = torch.as_tensor(part.images), training.Order(len(part), 0)
+    pixels, order = torch.as_tensor(part.images), classifier_training.Order(len(part), 0)
     ours = 1 / rate(lambda _: set_epoch(pixels, order, batch), args.seconds)
     print(f"one epoch of {len(part)} images at {args.size} px, before augmentation, one thread")
     print(f"  four PNGs an image  {study:9.4f} s\n  from images.h5      {ours:9.4f} s\n  ratio {study / ours:14.0f}")
-    mean, std = training.statistics(part.images)
-    loader = training.Source(training.Images(part.images, part.labels), "real", settings, 0, mean, std)
+    mean, std = classifier_training.statistics(part.images)
+    loader = classifier_training.Source(
+        classifier_training.Images(part.images, part.labels), "real", settings, 0, mean, std
+    )
     network = backbones.build(settings["backbone"], len(CHANNELS), part.labels.shape[1], args.size, 0)
     network = network.to(memory_format=torch.channels_last)
     loss = losses.LOSSES[settings["loss"]](torch.as_tensor(part.labels.sum(axis=0)), len(part))
     optimiser = torch.optim.AdamW(network.parameters(), fused=True)
-    held, dtype = loader.batch(0, batch), hardware.fast_dtype(torch.device("cpu"))
+    held, dtype = loader.batch(0, batch), device.fast_dtype(torch.device("cpu"))
 
     def load(number: int) -> None:
         loader.batch(number, batch)

@@ -8,11 +8,14 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from workflow_scripts.lib import cluster
-from workflow_scripts.lib import code as source_code
-from workflow_scripts.lib import cost as run_cost
-from workflow_scripts.lib import fetching
-from workflow_scripts.lib import settings as run_settings
+from workflow_scripts.lib.base import source_code
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.config import check as run_settings
+from workflow_scripts.lib.config import snakemake_checks
+from workflow_scripts.lib.cost import job_costs
+from workflow_scripts.lib.download import http_client
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.study import switches
 
 source_code.use_this_python()
 try:
@@ -27,7 +30,7 @@ GENERATORS = run_settings.by_name(CONFIG, "generators")
 PLANS = run_settings.by_name(CONFIG, "plans")
 STRATEGIES = run_settings.by_name(CONFIG, "strategies")
 USED_PLANS = run_settings.used_plans(CONFIG)
-SIMULATOR = run_settings.generators.SIMULATOR  # stands in a plan for no generator: the simulator itself
+SIMULATOR = generator_choices.SIMULATOR  # stands in a plan for no generator: the simulator itself
 USED_GENERATORS = sorted({PLANS[plan]["generator"] for plan in USED_PLANS} - {SIMULATOR})
 # A plan has one of two stages; a name that no plan can have where one of them has none.
 SIMULATED_PLANS = "|".join(name for name in PLANS if PLANS[name]["generator"] == SIMULATOR) or "-"
@@ -39,7 +42,7 @@ FORENSICS = CONFIG["forensics"]
 PROCESSES = CONFIG["compute"]["processes"]
 AT_ONCE = CONFIG["compute"]["arms_at_once"]
 # Among the resources of the stages that train, and not in their params: another number trains nothing again.
-LAUNCHER = cluster.launcher(PROCESSES)
+LAUNCHER = snakemake_checks.launcher(PROCESSES)
 ENVIRONMENT = f"../envs/{CONFIG['compute']['environment']}.yaml"  # of the stages, with --sdm conda
 SUBMITTED = CONFIG["write_submission"]["arm"] or CONFIG["analysis"]["primary_arm"]
 LEDGER = "results/lockbox_openings.jsonl"  # of all runs
@@ -191,12 +194,12 @@ def baseline(wildcards):
 
 def asked_by_plan(wildcards):
     """The baseline, as an input of plans that ask it."""
-    return {"baseline": baseline(wildcards)} if run_settings.generators.asks_baseline(PLANS[wildcards.plan]) else {}
+    return {"baseline": baseline(wildcards)} if generator_choices.asks_baseline(PLANS[wildcards.plan]) else {}
 
 
 def asked_by_arms(wildcards):
     """The baseline, as an input of jobs with arms whose method asks it."""
-    methods = run_settings.arms.METHODS
+    methods = arm_choices.METHODS
     asked = any(methods[entry["method"]].needs_baseline for entry in BATCHES[int(wildcards.batch)])
     return {"baseline": baseline(wildcards)} if asked else {}
 
@@ -214,7 +217,7 @@ def judge(wildcards):
 def weights_of(batch):
     """The files of published weights that the arms of a batch start from. Those that fetch_weights brings outlive runs,
     so they are nobody's declared output: their record of this run stands for them."""
-    methods, found = run_settings.arms, set()
+    methods, found = arm_choices, set()
     for entry in BATCHES[int(batch)]:
         arm = methods.effective(entry, CONFIG["train_classifier"])
         if arm["weights"] == methods.published_path(CONFIG["fetch_weights"]["folder"], arm["backbone"]):
@@ -227,7 +230,7 @@ def weights_of(batch):
 def encoder_weights():
     """The file of the user's own encoder, where the config names one."""
     encoder = CONFIG["assess_synthetic"]["encoder"]
-    return [str(run_settings.arms.weights_path(encoder["weights"]))] if isinstance(encoder, dict) else []
+    return [str(arm_choices.weights_path(encoder["weights"]))] if isinstance(encoder, dict) else []
 
 
 def all_arms(wildcards):

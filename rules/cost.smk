@@ -23,7 +23,8 @@ rule predict_cost:
         rates="benchmarks/rates.json",
         # Another number of cores is another prediction; nothing but the page needs it.
         settings=lambda wildcards: as_json(
-            {"config": run_cost.counted(CONFIG)}, **dict(zip(("cores", "gpus"), cluster.room(workflow), strict=True))
+            {"config": job_costs.counted(CONFIG)},
+            **dict(zip(("cores", "gpus"), snakemake_checks.room(workflow), strict=True)),
         ),
     log:
         "results/{run}/logs/predict_cost/predict_cost.log",

@@ -62,9 +62,9 @@ rule fetch_weights:
         "results/{run}/fetched/weights/{backbone,\w+}.csv",
     params:
         # Functions, because Snakemake would read braces in a plain text as wildcards.
-        folder=lambda wildcards: str(run_settings.arms.weights_path(CONFIG["fetch_weights"]["folder"])),
+        folder=lambda wildcards: str(arm_choices.weights_path(CONFIG["fetch_weights"]["folder"])),
         settings=lambda wildcards: as_json(
-            {name: CONFIG["fetch_images"][name] for name in (*fetching.Policy.__dataclass_fields__, "total_gb")},
+            {name: CONFIG["fetch_images"][name] for name in (*http_client.Policy.__dataclass_fields__, "total_gb")},
             **{name: value for name, value in CONFIG["fetch_weights"].items() if name != "folder"},
         ),
     log:

@@ -58,7 +58,7 @@ rule replay_study:
         record="results/{run}/repeat{repeat}/fold{fold}/replay/{share}.fitted.json",
     params:
         work="results/{run}/repeat{repeat}/fold{fold}/replay",
-        settings=lambda wildcards: as_json(run_settings.replay.stage_settings(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(switches.stage_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/replay_study/repeat{repeat}_fold{fold}_{share}.log",
@@ -104,7 +104,7 @@ use rule certify_leaks as certify_leaks_of_replay with:
         places=f"{FORENSICS['repeats']}x{len(FOLDS)}",
         settings=lambda wildcards: as_json(
             # What the replay breaks, each rule by a switch that declares it; nothing more and nothing less.
-            {"violations": run_settings.replay.violations(CONFIG), "encoder": "baseline"}
+            {"violations": switches.violations(CONFIG), "encoder": "baseline"}
         ),
     log:
         "results/{run}/logs/certify_leaks/forensics.log",
@@ -134,7 +134,7 @@ rule forensics:
             labels={"figure": "forensics"},
         ),
     params:
-        settings=lambda wildcards: as_json(run_settings.replay.stage_settings(CONFIG)),
+        settings=lambda wildcards: as_json(switches.stage_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
         f"{RUN}/logs/forensics/forensics.log",

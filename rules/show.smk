@@ -292,7 +292,7 @@ rule report:
         intensity="results/{run}/intensity.csv",
         left_out="results/{run}/left_out.csv",
         cost="results/{run}/cost.json",
-        template="workflow_scripts/lib/report.html",
+        template="workflow_scripts/lib/page/report.html",
         study="results/{run}/study.csv" if CONFIG["forensics"]["models"] else [],
         judge=[path for path in ["benchmarks/judge_calibration.json"] if Path(path).is_file()],
         code=code("report"),

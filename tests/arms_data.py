@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts.lib import arms, fold_table
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.split import role_table
 
 CLASSES, CHANNELS, SIZE = ["left", "right", "top"], ["red", "green"], 16
 ROLES = ("train", "train", "validation", "calibration", "test")
@@ -29,7 +30,7 @@ SECTION = {
 # An arm of every method, by its name; those that need a synthetic set name the plan "p".
 ENTRIES = {
     name: {"name": name, "method": name} | ({"plan": "p"} if method.needs_plan else {})
-    for name, method in arms.METHODS.items()
+    for name, method in arm_choices.METHODS.items()
 }
 
 
@@ -53,7 +54,7 @@ def write_fold(folder: Path, count: int = 100) -> dict[str, Path]:
     with write_images(paths["images"], CHANNELS, CLASSES, SIZE, {"source": "test"}) as writer:
         writer.append(images, labels, [f"i{index:03d}" for index in range(count)], groups)
     with ImageSet(paths["images"]) as source:
-        fold_table.write(paths["folds"], source.ids, source.groups, roles)
+        role_table.write(paths["folds"], source.ids, source.groups, roles)
         record = Provenance(source.digest, count)
     record.record("fit", np.flatnonzero(roles[:, 0] == "train")[:7])
     images, labels = cells(30, 2)

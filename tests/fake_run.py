@@ -16,9 +16,11 @@ from workflow_scripts import (
     plot_training,
     report,
 )
-from workflow_scripts.lib import fidelity, fidelity_page, fold_table
-from workflow_scripts.lib.dataset import write_images
-from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
+from workflow_scripts.lib.fidelity import distances
+from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.page.sections import fidelity_section
+from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
+from workflow_scripts.lib.split import role_table
 
 TEMPLATE = Path(report.__file__).parent / "lib" / "report.html"
 CHANNELS = ["red", "green", "blue", "yellow"]
@@ -120,8 +122,8 @@ class FakeRun:
         ]
         scopes = [("all", "all images", False), *(("class", name, name == names[-1]) for name in names)]
         for scope, name, small in scopes:
-            for measure in (*fidelity.MEASURES, *fidelity_page.SHARES):
-                for place, contender in enumerate(fidelity_page.CONTENDERS):
+            for measure in (*distances.MEASURES, *fidelity_section.SHARES):
+                for place, contender in enumerate(fidelity_section.CONTENDERS):
                     # The last class has too few images to compute anything.
                     figures = ",," if small else f"{fold + place},{fold + place - 0.5},{fold + place + 0.5}"
                     lines.append(
@@ -150,7 +152,7 @@ class FakeRun:
             for role, digits in (("test", (0, 1, 2)), ("validation", (6, 7)), ("calibration", (8, 9))):
                 roles[np.isin((part - 3 * fold) % 10, digits), fold] = role
         self.roles = roles
-        fold_table.write(self.path("repeat0/folds.csv"), self.ids, self.groups, roles)
+        role_table.write(self.path("repeat0/folds.csv"), self.ids, self.groups, roles)
 
     def _arms(self, rng: np.random.Generator) -> None:
         hard = rng.normal(0, HARD, self.labels.shape)

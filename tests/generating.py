@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from workflow_scripts.lib import fold_table
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
-from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
+from workflow_scripts.lib.split import role_table
 
 UNET = {
     "name": "unet",
@@ -71,7 +71,7 @@ def make_data(folder, n=40, channels=4, size=16):
     with write_images(folder / "images.h5", names, CLASSES, size) as writer:
         writer.append(images, labels, ids, ids)
     roles = np.array([[role_of(i)] for i in range(n)], dtype=object)
-    fold_table.write(folder / "folds.csv", ids, ids, roles)
+    role_table.write(folder / "folds.csv", ids, ids, roles)
     return images, labels
 
 
@@ -98,10 +98,10 @@ def sample_line(folder, settings, generator="g.safetensors", out="s.h5", seed=6,
 def make_baseline(folder, logits, **changed):
     """A list of arms with a baseline that says `logits` (n, K) of the validation images, and of test images too."""
     with ImageSet(folder / "images.h5") as source:
-        rows = {part: fold_table.rows(folder / "folds.csv", 0, source.ids, part) for part in ("validation", "test")}
+        rows = {part: role_table.rows(folder / "folds.csv", 0, source.ids, part) for part in ("validation", "test")}
         record = Provenance(source.digest, len(source))
         for purpose, part in (("fit", "train"), ("select", "validation"), ("score", "test")):
-            record.record(purpose, fold_table.rows(folder / "folds.csv", 0, source.ids, part))
+            record.record(purpose, role_table.rows(folder / "folds.csv", 0, source.ids, part))
         labels, ids, digest = source.labels(None, "inspect"), source.ids, source.digest
     scored = {}
     for part, chosen in rows.items():

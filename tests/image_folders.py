@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from workflow_scripts import preprocess_images as stage_program
-from workflow_scripts.lib import sources
+from workflow_scripts.lib.images import known_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -22,7 +22,7 @@ def settings(source: str = "folder", data: dict[str, Any] | None = None, **own: 
     """The settings of the stage: the defaults, with changes to `data` and to `preprocess_images`."""
     known = copy.deepcopy(DEFAULT["data"]) | {"source": source} | (data or {})
     small = DEFAULT["preprocess_images"] | {"size": 8, "duplicates": 0, "channels": ["red", "green"]}
-    return small | own | {"data": sources.described(known), "threads": own.get("threads", 1)}
+    return small | own | {"data": known_datasets.described(known), "threads": own.get("threads", 1)}
 
 
 def noise(seed: int, side: int = 16) -> np.ndarray:

@@ -9,12 +9,13 @@ import sys
 
 import torch
 
-from workflow_scripts.lib import generator_training, hardware
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.generate import generator_training
 
 KILL = "MIXLOC_TEST_KILL"  # the step before which the second process is killed
 
 if __name__ == "__main__":
-    hardware.fast_dtype = lambda where: torch.float32
+    device.fast_dtype = lambda where: torch.float32
     prepared = generator_training.prepared
 
     def dies(examples, objective, settings, step, *more):

@@ -1,4 +1,4 @@
-"""lib.addresses and lib.manifest: which addresses may be asked for a file, and how they are made."""
+"""lib.download.urls and lib.download.manifest: which addresses may be asked for a file, and how they are made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow_scripts.lib import addresses, manifest
+from workflow_scripts.lib.download import manifest, urls
 
 
 @pytest.mark.parametrize(
@@ -24,22 +24,22 @@ from workflow_scripts.lib import addresses, manifest
     ],
 )
 def test_redirects_never_leave_the_safe_ground(before, url, problem):
-    assert addresses.check_url("https://b.org/y", addresses.check_url(before)).hostname == "b.org"
-    with pytest.raises(addresses.Refused, match=problem):
-        addresses.check_url(url, addresses.check_url(before))
+    assert urls.check_url("https://b.org/y", urls.check_url(before)).hostname == "b.org"
+    with pytest.raises(urls.Refused, match=problem):
+        urls.check_url(url, urls.check_url(before))
 
 
 def test_loopback_is_this_machine_and_nothing_else():
-    assert all(map(addresses.is_loopback, ["127.0.0.1", "127.8.9.10", "::1", "localhost"]))
+    assert all(map(urls.is_loopback, ["127.0.0.1", "127.8.9.10", "::1", "localhost"]))
     others = ["128.0.0.1", "127.0.0.1.example.org", "localhost.example.org", "0.0.0.0", "::2", "2130706433", ""]
-    assert not any(map(addresses.is_loopback, others))
+    assert not any(map(urls.is_loopback, others))
 
 
 def test_retry_after_is_a_number_or_a_date():
-    assert addresses.retry_after("12") == 12
-    assert addresses.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert addresses.retry_after(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3600))) > 3000
-    assert addresses.retry_after("soon") == addresses.retry_after(None) == 0
+    assert urls.retry_after("12") == 12
+    assert urls.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert urls.retry_after(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3600))) > 3000
+    assert urls.retry_after("soon") == urls.retry_after(None) == 0
 
 
 def test_the_default_address_is_sound():

@@ -11,8 +11,9 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from tests.worlds import ANALYSIS, CLASSES, STRATEGIES, World
 from workflow_scripts import aggregate_metrics, declare_analysis
-from workflow_scripts.lib import answer, experiment
-from workflow_scripts.lib.predictions import Scored, read_predictions, write_predictions
+from workflow_scripts.lib.judge import experiment as judged_experiment
+from workflow_scripts.lib.judge import wording
+from workflow_scripts.lib.scores.prediction_file import Scored, read_predictions, write_predictions
 
 OUTPUTS = ("metrics", "comparisons", "thresholds", "analysis")
 
@@ -85,7 +86,7 @@ def test_only_arms_that_are_no_controls_can_lack_one():
     size, judged = {"repeats": 2}, np.ones(3, dtype=bool)
 
     def told(strategies):
-        return [note for note in answer.notes(ANALYSIS, strategies, size, judged) if "No control" in note]
+        return [note for note in wording.notes(ANALYSIS, strategies, size, judged) if "No control" in note]
 
     assert told(STRATEGIES) == []
     alone = {"name": "alone", "method": "synthetic_only"}
@@ -100,8 +101,8 @@ def test_the_order_of_testing_is_told():
     control = {("mix", "control"): row("mix_real", -0.1, 0.2, "confirmed")}
     other = {("pool", "baseline"): row("real_only", 0.1, 0.2, "exploratory")}
     outside = {("late", "baseline"): row("real_only", None, None, "exploratory", "outside")}
-    assert answer.order(ANALYSIS, first | outside).endswith("mix beside real_only.")
-    told = answer.order(ANALYSIS, first | control | other | outside)
+    assert wording.order(ANALYSIS, first | outside).endswith("mix beside real_only.")
+    told = wording.order(ANALYSIS, first | control | other | outside)
     assert "mix beside real_only, then beside mix_real" in told
     assert "(1)" in told and "no difference to mix_real was shown" in told and told.endswith("is exploratory.")
 
@@ -175,7 +176,7 @@ def test_lists_of_arms_repeats_and_no_calibration_part(tmp_path):
 
 def test_what_arms_of_a_fold_have_in_common_is_held_once(tmp_path):
     write_world(tmp_path, repeats=2)
-    found = experiment.read_experiment(sorted(tmp_path.glob("*.h5")), [arm["name"] for arm in STRATEGIES])
+    found = judged_experiment.read_experiment(sorted(tmp_path.glob("*.h5")), [arm["name"] for arm in STRATEGIES])
     first, *others = found.arms.values()
     for arm in others:
         for cell, same in zip(arm, first, strict=True):
@@ -288,13 +289,13 @@ def test_a_later_change_of_the_analysis_is_written_down_with_the_predictions_it_
     assert later["predictions"] == 1
     assert [entry["hash"] for entry in later["earlier"]] == [first["hash"]]
     assert len((tmp_path / "declarations.jsonl").read_text().splitlines()) == 2
-    assert "before the first test prediction" in answer.registered(first)
-    assert first["hash"] in answer.registered(later)
+    assert "before the first test prediction" in wording.registered(first)
+    assert first["hash"] in wording.registered(later)
     # Whoever deletes the predictions does not delete what was declared before them.
     (arm / "predictions.h5").unlink()
     again = declare(tmp_path, settings)
     assert again["predictions"] == 0
-    assert re.search(f"Declared before it: {first['hash']} of .*, {later['hash']} of ", answer.registered(again))
+    assert re.search(f"Declared before it: {first['hash']} of .*, {later['hash']} of ", wording.registered(again))
 
 
 def test_a_later_change_of_what_an_arm_is_is_written_down_too(tmp_path):
@@ -306,9 +307,9 @@ def test_a_later_change_of_what_an_arm_is_is_written_down_too(tmp_path):
     assert declare(tmp_path, settings, train_classifier={"steps": 100}) == first
     later = declare(tmp_path, settings, train_classifier={"steps": 200})
     assert later["hash"] == first["hash"] and later["experiment"] != first["experiment"]
-    said = answer.registered(later)
+    said = wording.registered(later)
     assert "when 1 test prediction had been made already" in said and first["experiment"] in said
-    assert "before the first test prediction" in answer.registered(first)
+    assert "before the first test prediction" in wording.registered(first)
 
 
 def test_another_analysis_than_the_declared_one_is_refused(tmp_path, capsys):

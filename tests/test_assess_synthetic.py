@@ -12,12 +12,15 @@ import torch
 
 from tests.test_fidelity import cells
 from workflow_scripts import assess_synthetic as stage_program
-from workflow_scripts.lib import assessment, backbones, classifier_file, fidelity, fidelity_page, fold_table
-from workflow_scripts.lib.assessment import Answered, Scope
-from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.memorisation import turned
-from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.classify import backbones, classifier_file
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.fidelity import bracket, distances
+from workflow_scripts.lib.fidelity.bracket import Answered, Scope
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.nearest_images import turned
+from workflow_scripts.lib.page.sections import fidelity_section
+from workflow_scripts.lib.split import role_table
 
 CLASSES, SIDE, COUNT = ["spots", "edge + rim", "rare"], 16, 240
 SECTION = {
@@ -40,7 +43,7 @@ class World:
         ids = np.array([f"i{index:03d}" for index in range(COUNT)], dtype=object)
         with write_images(folder / "images.h5", self.channels, CLASSES, SIDE, {}) as writer:
             writer.append(self.images, self.labels, list(ids), list(self.groups))
-        fold_table.write(folder / "folds.csv", ids, self.groups, self.roles[:, None])
+        role_table.write(folder / "folds.csv", ids, self.groups, self.roles[:, None])
         with ImageSet(folder / "images.h5") as source:
             self.digest = source.digest
         self.train = np.flatnonzero(self.roles == "train")
@@ -112,9 +115,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_every_figure_stands_between_its_floor_and_its_ceilings(world: World) -> None:
     table = world.table("f.csv")
     whole = table[table["scope"] == "all"]
-    for measure in fidelity.MEASURES:
+    for measure in distances.MEASURES:
         found = whole[whole["measure"] == measure].set_index("contender")
-        assert list(found.index) == list(assessment.CONTENDERS)
+        assert list(found.index) == list(bracket.CONTENDERS)
         assert np.isfinite(found["value"]).all()
         assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).all(), measure
     # Generated ones are drawn like real ones here, so they lie at the floor, and far below noise.
@@ -233,14 +236,14 @@ def test_agreement_is_half_by_chance_and_one_where_all_is_right() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((2000, 5)) < 0.4).astype(np.uint8)
     everything = Scope("all", "", np.zeros(5, dtype=np.uint8))
-    by_chance = assessment.agreement(rng.standard_normal((2000, 5)), labels, everything)
+    by_chance = bracket.agreement(rng.standard_normal((2000, 5)), labels, everything)
     assert np.nanmean(by_chance) == pytest.approx(0.5, abs=0.02)
-    assert np.nanmin(assessment.agreement(labels.astype(float), labels, everything)) == 1
-    assert np.isnan(assessment.agreement(np.zeros((1, 5)), np.ones((1, 5), dtype=np.uint8), everything)).all()
+    assert np.nanmin(bracket.agreement(labels.astype(float), labels, everything)) == 1
+    assert np.isnan(bracket.agreement(np.zeros((1, 5)), np.ones((1, 5), dtype=np.uint8), everything)).all()
     # Of one class only that class counts.
     third = Scope("class", "", np.eye(5, dtype=np.uint8)[2])
     logits = np.where(np.arange(5) == 2, 1.0, 0.0)[None]
-    shown = assessment.agreement(logits, np.array([[1, 0, 1, 0, 0]], dtype=np.uint8), third)
+    shown = bracket.agreement(logits, np.array([[1, 0, 1, 0, 0]], dtype=np.uint8), third)
     assert shown.tolist() == [1]
 
 
@@ -250,19 +253,19 @@ def test_common_classes_do_not_win_by_being_common() -> None:
     logits = np.array([5.0, -5.0]) + (2.0 * labels - 1)
     groups = np.arange(500)
     plain = Answered(labels, groups, logits)
-    fair = assessment.usual({"floor": plain})["floor"]
+    fair = bracket.usual({"floor": plain})["floor"]
     only_rare = np.flatnonzero((labels == [0, 1]).all(axis=1))
     scope = Scope("class", "", np.array([0, 1], dtype=np.uint8))
-    assert assessment.agreement(plain.logits, labels, scope)[only_rare].max() == 0
-    assert assessment.agreement(fair.logits, labels, scope)[only_rare].min() == 1
+    assert bracket.agreement(plain.logits, labels, scope)[only_rare].max() == 0
+    assert bracket.agreement(fair.logits, labels, scope)[only_rare].min() == 1
 
 
 def test_combinations_that_no_real_image_has_come_last() -> None:
     real = np.array([[1, 1, 0]] * 3 + [[1, 0, 0]] * 5)
     made = np.array([[0, 1, 1]] * 9 + [[1, 1, 0]] * 2)
-    found = assessment.scopes(real, made, ["a", "b", "c"], 5)
+    found = bracket.scopes(real, made, ["a", "b", "c"], 5)
     assert [scope.name for scope in found] == ["all images", "a", "b", "c", "a + b", "b + c"]
-    assert len(assessment.scopes(real, made, ["a", "b", "c"], 1)) == 5
+    assert len(bracket.scopes(real, made, ["a", "b", "c"], 1)) == 5
 
 
 CONFIG = {
@@ -278,7 +281,7 @@ CONFIG = {
 
 
 def test_one_network_with_several_hands_is_named() -> None:
-    said, grave = fidelity_page.same_network("plain", "baseline", "baseline", CONFIG)[0]
+    said, grave = fidelity_section.same_network("plain", "baseline", "baseline", CONFIG)[0]
     assert grave
     for words in (
         "filters or relabels it for choosy",
@@ -287,9 +290,9 @@ def test_one_network_with_several_hands_is_named() -> None:
         "no independent",
     ):
         assert words in said
-    said, grave = fidelity_page.same_network("steered", "own", "independent", CONFIG)[0]
+    said, grave = fidelity_section.same_network("steered", "own", "independent", CONFIG)[0]
     assert grave and "steers what the plan generates" in said and "scores" not in said
     innocent = CONFIG | {"strategies": CONFIG["strategies"][:1]}
-    said, grave = fidelity_page.same_network("plain", "baseline", "independent", innocent)[0]
+    said, grave = fidelity_section.same_network("plain", "baseline", "independent", innocent)[0]
     assert not grave and "gives the label agreement" in said
-    assert fidelity_page.same_network("plain", "own", "independent", innocent) == []
+    assert fidelity_section.same_network("plain", "own", "independent", innocent) == []

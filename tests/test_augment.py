@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from workflow_scripts.lib import augment
+from workflow_scripts.lib.classify import augment
 
 OFF = {"turn": False, "flip": False, "scale": [1.0, 1.0], "aspect": [1.0, 1.0], "intensity": 0.0}
 

@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from workflow_scripts.lib import arms, backbones
+from workflow_scripts.lib.classify import arm_choices, backbones
 
 
 def test_registry_equals_the_description():
-    assert set(backbones.BACKBONES) == set(arms.BACKBONES)
+    assert set(backbones.BACKBONES) == set(arm_choices.BACKBONES)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_any_channels_classes_and_size(name, channels, classes, size):
     assert network(images).shape == (2, classes)
     assert torch.allclose(network(images), features @ network.head.weight.T + network.head.bias, atol=1e-5)
     has_batchnorm = any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
-    assert has_batchnorm == arms.BACKBONES[name].has_batchnorm
+    assert has_batchnorm == arm_choices.BACKBONES[name].has_batchnorm
 
 
 @pytest.mark.parametrize("size", [16, 31, 33, 63, 64, 90])
@@ -67,7 +67,9 @@ def test_a_head_of_cosines_sits_on_the_same_trunk(name):
 
 
 def test_torchvision_is_imported_only_where_needed_and_works():
-    from workflow_scripts.lib import vision
+    from workflow_scripts.lib.classify import torchvision_models
 
-    assert {*vision.RESNETS, *vision.SWINS, *vision.VITS} == set(arms.BACKBONES) - {"small"}
+    assert {*torchvision_models.RESNETS, *torchvision_models.SWINS, *torchvision_models.VITS} == set(
+        arm_choices.BACKBONES
+    ) - {"small"}
     assert "torchvision" in sys.modules

@@ -17,8 +17,8 @@ from PIL import Image
 
 from tests.image_folders import arguments, noise, run, save, settings
 from workflow_scripts import preprocess_images as stage_program
-from workflow_scripts.lib import pieces, pixels
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.images import chunks, decode
+from workflow_scripts.lib.images.image_set import ImageSet
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["Nucleus", "Cytosol"]
@@ -208,13 +208,13 @@ def test_files_cut_anywhere_never_come_through_changed(tmp_path, suffix):
         np.save(path, noise(0))
     else:
         save(path, noise(0))
-    whole, values = path.read_bytes(), np.asarray(pixels.decode(path, 1).images[0])
+    whole, values = path.read_bytes(), np.asarray(decode.decode(path, 1).images[0])
     refused = 0
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         try:
-            found = pixels.decode(path, 1)
-        except pixels.Unusable:
+            found = decode.decode(path, 1)
+        except decode.Unusable:
             refused += 1
         else:
             # Only what follows the pixels is missing.
@@ -234,8 +234,8 @@ def test_bombs_of_every_format(tmp_path):
         compression="zlib",
     )
     for name in ("a.npy", "a.tif"):
-        with pytest.raises(pixels.Unusable) as caught:
-            pixels.decode(tmp_path / name, 1)
+        with pytest.raises(decode.Unusable) as caught:
+            decode.decode(tmp_path / name, 1)
         assert caught.value.kind == "decompression bomb"
 
 
@@ -262,7 +262,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_remains(raw, monkeypatch, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pieces, "_write", full)
+        patched.setattr(chunks, "_write", full)
         assert run(raw, given) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert not (raw / "out" / "images.h5").exists()

@@ -11,26 +11,18 @@ from test_settings import checked, plan, strategy
 from worlds import ANALYSIS, World
 
 from workflow_scripts import certify_leaks, make_folds, plot_arms, sample_simulator, train_classifier
-from workflow_scripts.lib import (
-    answer,
-    arms,
-    comparisons,
-    evidence,
-    experiment,
-    fold_table,
-    folds,
-    generators,
-    judging,
-    page,
-    predictions,
-    results,
-    settings,
-    simulator,
-    worth,
-)
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.scoring import Rule
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.config import check
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.judge import comparisons, experiment, inference, real_image_equivalent, wording
+from workflow_scripts.lib.judge.scoring import Rule
+from workflow_scripts.lib.page import html_page, run_tables
+from workflow_scripts.lib.page.sections import arms_section
+from workflow_scripts.lib.scores import prediction_file
+from workflow_scripts.lib.simulate import simulator
+from workflow_scripts.lib.split import assignment, role_table
 
 SHARES = {"test": 0.2, "calibration": 0.1, "validation": 0.1, "reserve": 0.15, "reserve_same": 0.1, "lockbox": 0.0}
 
@@ -57,7 +49,7 @@ def roles_of(images, tmp_path, name="folds.csv", **shares) -> np.ndarray:
     line = ["--images", str(images), "--out", str(tmp_path / name), "--repeat", "0", "--seed", "1"]
     assert make_folds.main([*line, "--settings", json.dumps(given), "--log", str(tmp_path / "log")]) == 0
     with ImageSet(images) as source:
-        return np.stack([fold_table.read(tmp_path / name, fold, source.ids) for fold in range(2)], axis=1)
+        return np.stack([role_table.read(tmp_path / name, fold, source.ids) for fold in range(2)], axis=1)
 
 
 def test_reserve_has_groups_of_its_own_and_reserve_same_images_of_train_groups(labelled, tmp_path) -> None:
@@ -89,14 +81,14 @@ def test_more_than_train_groups_can_spare_is_told(labelled, tmp_path, capsys) ->
             assert len(set(source.groups[kept])) == kept.sum(), "one image of each group is left"
     assert "make_folds.shares.reserve_same" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no train group has an image to spare"):
-        folds.keep_aside(np.array(["train", "test"], dtype=object), np.array([0, 1]), 0.5, 1)
+        assignment.keep_aside(np.array(["train", "test"], dtype=object), np.array([0, 1]), 0.5, 1)
 
 
 def test_smaller_shares_of_groups_lie_within_larger_ones_and_keep_the_classes() -> None:
     rng = np.random.default_rng(2)
     sizes = rng.integers(1, 9, 160)
     counts = (rng.random((160, 4)) < [0.5, 0.3, 0.15, 0.1]) * sizes[:, None]
-    chosen = {share: folds.nested(counts, sizes, share, 7) for share in (0.1, 0.125, 0.25, 0.5, 0.7, 1)}
+    chosen = {share: assignment.nested(counts, sizes, share, 7) for share in (0.1, 0.125, 0.25, 0.5, 0.7, 1)}
     for (less, small), (more, large) in zip(list(chosen.items())[:-1], list(chosen.items())[1:], strict=True):
         assert (small <= large).all() and less < more
         assert small.sum() == round(less * 160)
@@ -104,7 +96,7 @@ def test_smaller_shares_of_groups_lie_within_larger_ones_and_keep_the_classes() 
     for share in (0.25, 0.5):
         part = counts[chosen[share]].sum(axis=0) / counts.sum(axis=0)
         assert np.allclose(part, share, atol=0.12), "every class has its share"
-    assert (folds.nested(counts, sizes, 0.5, 8) != chosen[0.5]).any()
+    assert (assignment.nested(counts, sizes, 0.5, 8) != chosen[0.5]).any()
 
 
 # --- who reads what --------------------------------------------------------------------------------------------------
@@ -122,7 +114,7 @@ def trained(tmp_path_factory):
     with write_images(folder / "images.h5", CHANNELS, CLASSES, SIZE, {"grouped_by": "gene"}) as writer:
         writer.append(images, labels, [f"i{index:03d}" for index in range(120)], list(groups))
     with ImageSet(folder / "images.h5") as source:
-        fold_table.write(folder / "folds.csv", source.ids, source.groups, roles[:, None])
+        role_table.write(folder / "folds.csv", source.ids, source.groups, roles[:, None])
         record = Provenance(source.digest, 120)
     record.record("fit", np.flatnonzero(roles == "train"))
     made, wanted = cells(30, 2)
@@ -142,7 +134,7 @@ def trained(tmp_path_factory):
 
 
 def of(folder, name):
-    return predictions.read_predictions(folder / "arms" / name / "predictions.h5")
+    return prediction_file.read_predictions(folder / "arms" / name / "predictions.h5")
 
 
 def test_only_more_real_reads_reserve(trained) -> None:
@@ -197,7 +189,7 @@ def test_and_nobody_else(trained, tmp_path, capsys, method, role) -> None:
     record = Provenance.from_json(arm.provenance)
     record.record("fit", np.flatnonzero(roles == role)[:1])
     arm.provenance, arm.settings = record.to_json(), arm.settings | {"method": method}
-    predictions.write_predictions(tmp_path / "sly.h5", arm)
+    prediction_file.write_predictions(tmp_path / "sly.h5", arm)
     (tmp_path / "batch.json").write_text(json.dumps({"arms": [{"strategy": "real_only", "predictions": "sly.h5"}]}))
     assert certify(folder, [tmp_path / "batch.json"]) == 1
     assert "LEAK: arm real_only (repeat 0, fold 0), purpose 'fit': 1 images" in capsys.readouterr().err
@@ -251,7 +243,7 @@ def small_run(tmp_path_factory):
             writer.append(batch.images[:, :2], batch.labels, list(batch.ids), list(batch.genes))
     with ImageSet(folder / "images.h5") as source:
         roles = np.where(np.isin(source.groups, np.unique(source.groups)[::2]), "train", "test").astype(object)
-        fold_table.write(folder / "folds.csv", source.ids, source.groups, roles[:, None])
+        role_table.write(folder / "folds.csv", source.ids, source.groups, roles[:, None])
     return folder, given
 
 
@@ -271,7 +263,7 @@ def test_a_set_of_the_simulator_is_a_synthetic_set(small_run, tmp_path) -> None:
         with ImageSet(tmp_path / f"{name}.h5") as made, ImageSet(folder / "images.h5") as real:
             read[name] = made.read(None, "inspect")
             assert (made.channels, made.classes, made.size) == (real.channels, real.classes, 16)
-            train = fold_table.rows(folder / "folds.csv", 0, real.ids, "train")
+            train = role_table.rows(folder / "folds.csv", 0, real.ids, "train")
             assert np.array_equal(made.inherited().of("fit"), train)
             known, pictures = real.labels(train, "inspect"), real.read(None, "inspect").images
     assert len(read["one"]) == 30 and np.array_equal(read["one"].images, read["two"].images)
@@ -300,7 +292,7 @@ IMAGES = np.array([100.0, 200.0, 400.0, 800.0])
 
 def test_arms_are_placed_in_a_straight_line_of_the_logarithm() -> None:
     curve = (0.2 + 0.1 * np.log2(IMAGES / 100))[:, None].repeat(5, axis=1)
-    found = worth.place(IMAGES, curve, np.array([0.2, 0.25, 0.4, 0.19, 0.51]))
+    found = real_image_equivalent.place(IMAGES, curve, np.array([0.2, 0.25, 0.4, 0.19, 0.51]))
     assert found[:3] == pytest.approx([100, 100 * 2**0.5, 400])
     assert found[3] == 0 and found[4] == np.inf, "beyond the ends nothing is known"
 
@@ -308,7 +300,7 @@ def test_arms_are_placed_in_a_straight_line_of_the_logarithm() -> None:
 def test_a_curve_that_falls_is_averaged_as_isotonic_regression_does() -> None:
     drawn = np.array([[1.0, 3.0, 2.0, 4.0], [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 1.0]]).T
     expected = np.array([[1.0, 2.5, 2.5, 4.0], [2.5] * 4, [1.0, 2.0, 3.0, 4.0], [1.5, 1.5, 2.5, 2.5]]).T
-    assert np.allclose(worth.rising(drawn), expected)
+    assert np.allclose(real_image_equivalent.rising(drawn), expected)
 
 
 def test_the_interval_covers_the_true_number() -> None:
@@ -322,7 +314,9 @@ def test_the_interval_covers_the_true_number() -> None:
         estimate = np.append(heights, target) + mixing @ rng.standard_normal(5)
         drawn = estimate[:, None] + mixing @ rng.standard_normal((5, 400))
         both = np.concatenate([estimate[:, None], drawn], axis=1)
-        _, low, high = worth.interval(worth.place(IMAGES, worth.rising(both[:4]), both[4]), 0.95)
+        _, low, high = real_image_equivalent.interval(
+            real_image_equivalent.place(IMAGES, real_image_equivalent.rising(both[:4]), both[4]), 0.95
+        )
         inside.append(low <= true <= high)
     assert 0.91 <= np.mean(inside) <= 0.995
 
@@ -345,7 +339,7 @@ INF = np.inf
     ],
 )
 def test_sentences(ends, most, said, within) -> None:
-    text = worth.sentence("pool", ends, (100, 400, most), 0.95)
+    text = real_image_equivalent.sentence("pool", ends, (100, 400, most), 0.95)
     assert text.startswith(said) and text.endswith(".")
     assert not within or f"{within})." in text
 
@@ -370,7 +364,7 @@ def judged():
     for entry in entries:
         found[entry["name"]] = world.arm(entry["name"], ARMS[entry["name"]][2], luck=0.2)
         for cell in found[entry["name"]]:
-            cell.settings = arms.effective(entry, SECTION)
+            cell.settings = arm_choices.effective(entry, SECTION)
             cell.numbers = {"real_images": ARMS[entry["name"]][3], "real_groups": 10, "steps": cell.settings["steps"]}
     groups = sorted(
         {
@@ -383,7 +377,7 @@ def judged():
     )
     tested = experiment.Experiment(world.classes, groups, found)
     analysis = ANALYSIS | {"draws": 200, "metric": "map"}
-    weights = judging.group_weights(1, len(groups), 200)
+    weights = inference.group_weights(1, len(groups), 200)
     every = np.ones(len(world.classes), dtype=bool)
     rule = Rule("calibrated", 10, True)
     summaries = comparisons.summarise_all(found, lambda name: tested.cells(name, "image"), rule, weights, every, 1)
@@ -392,7 +386,7 @@ def judged():
 
 def test_arms_of_the_same_settings_are_placed_on_the_curve(judged) -> None:
     tested, summaries, analysis, entries = judged
-    found = worth.measured(tested, summaries, analysis, entries, 1)
+    found = real_image_equivalent.measured(tested, summaries, analysis, entries, 1)
     assert [point["arm"] for point in found["points"]] == ["quarter", "real_only", "more_real"]
     assert [point["images"] for point in found["points"]] == [100, 400, 1600] and found["images"] == 400
     # Other steps are another curve; images drawn to a plan's labels are no point of this one.
@@ -403,13 +397,13 @@ def test_arms_of_the_same_settings_are_placed_on_the_curve(judged) -> None:
     assert found["sentence"] == mix["sentence"]
     assert found["sentence"].startswith("Mixing in the synthetic set of plan p (mix) was worth about")
     assert found["arms"][1]["sentence"].lower().find("the arm planned was worth") == 0
-    json.dumps(answer.plain(found), allow_nan=False)
+    json.dumps(wording.plain(found), allow_nan=False)
 
 
 def test_a_curve_that_is_not_shown_to_rise_tells_nothing(judged) -> None:
     tested, summaries, analysis, entries = judged
     flat = summaries | {"more_real": summaries["quarter"]}
-    found = worth.measured(tested, flat, analysis, entries, 1)
+    found = real_image_equivalent.measured(tested, flat, analysis, entries, 1)
     assert not found["rises"]
     assert found["sentence"].endswith("cannot be told: with 100 to 1,600 the score is not shown to rise.")
 
@@ -419,34 +413,40 @@ def test_nothing_is_said_without_a_curve(judged) -> None:
     few = [entry for entry in entries if entry["name"] in ("real_only", "mix")]
     kept = {name: cells for name, cells in tested.arms.items() if name in ("real_only", "mix")}
     assert (
-        worth.measured(experiment.Experiment(tested.classes, tested.groups, kept), summaries, analysis, few, 1) is None
+        real_image_equivalent.measured(
+            experiment.Experiment(tested.classes, tested.groups, kept), summaries, analysis, few, 1
+        )
+        is None
     )
 
 
 def test_figure_and_table(judged, tmp_path) -> None:
     tested, summaries, analysis, entries = judged
-    facts = {"worth": answer.plain(worth.measured(tested, summaries, analysis, entries, 1)), "analysis": analysis}
-    found = results.Results(_empty(), _empty(), analysis, facts)
+    facts = {
+        "worth": wording.plain(real_image_equivalent.measured(tested, summaries, analysis, entries, 1)),
+        "analysis": analysis,
+    }
+    found = run_tables.Results(_empty(), _empty(), analysis, facts)
     drawn = [text.get_text() for axes in plot_arms.draw_worth(found).axes for text in axes.texts]
     assert drawn == [row["arm"] for row in sorted(facts["worth"]["arms"], key=lambda row: row["score"])]
-    table = evidence.worth(found)
-    page.write_tables(tmp_path / "tables", [table], "tables")
+    table = arms_section.worth(found)
+    html_page.write_tables(tmp_path / "tables", [table], "tables")
     text = (tmp_path / "tables/worth.csv").read_text().splitlines()
     assert text[0] == "arm,images,score,score_low,score_high,worth,low,high" and len(text) == 6
-    none = results.Results(_empty(), _empty(), analysis, {"analysis": analysis})
+    none = run_tables.Results(_empty(), _empty(), analysis, {"analysis": analysis})
     assert "No arm has fewer or more" in plot_arms.draw_worth(none).texts[0].get_text()
 
 
 def _empty():
     columns = ("strategy", "class", "metric", "level", "part", "repeat", "relation", "against")
-    return results.pd.DataFrame(columns=columns)
+    return run_tables.pd.DataFrame(columns=columns)
 
 
 # --- budgets ---------------------------------------------------------------------------------------------------------
 
 
 def steps_of(method: str, **options) -> int:
-    return arms.effective(ENTRIES[method] | options, SECTION | {"steps": 100})["steps"]
+    return arm_choices.effective(ENTRIES[method] | options, SECTION | {"steps": 100})["steps"]
 
 
 def test_a_budget_multiplies_the_steps() -> None:
@@ -457,15 +457,15 @@ def test_a_budget_multiplies_the_steps() -> None:
     assert steps_of("mix_loss", budget="equal_exposures") == 200
     assert steps_of("real_only", budget="equal_exposures") == 100
     for method in ("anneal", "pretrain_finetune", "synthetic_only"):
-        problem = arms.problem(ENTRIES[method] | {"budget": "equal_exposures"}, SECTION, CHANNELS)
+        problem = arm_choices.problem(ENTRIES[method] | {"budget": "equal_exposures"}, SECTION, CHANNELS)
         assert "equal_exposures" in problem and method in problem
 
 
 def test_a_control_has_the_same_budget() -> None:
     known = {"c": ENTRIES["resample_real"] | {"name": "c", "budget": 2}}
     entry = ENTRIES["pool"] | {"control": "c"}
-    assert "another budget: 2 instead of 1" in arms.control_problem(entry, known, SECTION, "real_only")
-    assert arms.control_problem(entry | {"budget": 2}, known, SECTION, "real_only") is None
+    assert "another budget: 2 instead of 1" in arm_choices.control_problem(entry, known, SECTION, "real_only")
+    assert arm_choices.control_problem(entry | {"budget": 2}, known, SECTION, "real_only") is None
 
 
 def test_unequal_steps_and_trials_are_told() -> None:
@@ -474,7 +474,9 @@ def test_unequal_steps_and_trials_are_told() -> None:
 
     def told(entries) -> str:
         return " ".join(
-            arms.unequal({arm["name"]: arms.effective(arm, SECTION) for arm in entries}, entries, "real_only")
+            arm_choices.unequal(
+                {arm["name"]: arm_choices.effective(arm, SECTION) for arm in entries}, entries, "real_only"
+            )
         )
 
     assert "More optimiser steps than real_only (12), their baseline: resample_real, pool." in told(entries)
@@ -493,10 +495,10 @@ def test_unequal_steps_and_trials_are_told() -> None:
 def test_trials_are_declared_and_do_not_retrain() -> None:
     entries = [{"name": "a", "method": "real_only"}, {"name": "b", "method": "mixup"}]
     tried = [entries[0], entries[1] | {"trials": 3}]
-    assert arms.effective(entries[1], SECTION) == arms.effective(tried[1], SECTION)
+    assert arm_choices.effective(entries[1], SECTION) == arm_choices.effective(tried[1], SECTION)
     analysis = ANALYSIS | {"baseline": "a", "primary_arm": "b"}
-    assert "trials" not in judging.declaration(analysis, entries), "hashes of before stay as they are"
-    assert judging.declaration_hash(analysis, entries) != judging.declaration_hash(analysis, tried)
+    assert "trials" not in inference.declaration(analysis, entries), "hashes of before stay as they are"
+    assert inference.declaration_hash(analysis, entries) != inference.declaration_hash(analysis, tried)
 
 
 # --- the config ------------------------------------------------------------------------------------------------------
@@ -534,7 +536,7 @@ def with_arms(*entries: dict, **more: object) -> dict:
     ],
 )  # fmt: skip
 def test_problems_of_the_config_are_one_line(overlay, named) -> None:
-    with pytest.raises(settings.ConfigError) as caught:
+    with pytest.raises(check.ConfigError) as caught:
         checked(overlay)
     assert "\n" not in str(caught.value)
     for word in named:
@@ -549,5 +551,5 @@ def test_what_goes_together_is_taken() -> None:
         {"name": "h", "method": "balanced_real", "real_share": 0.5, "trials": 4},
     ]  # fmt: skip
     found = checked(with_arms(*entries, plans=[TRUE_CELLS, *plan()["plans"]]) | shares)
-    assert "true_cells" in settings.used_plans(found) and not generators.asks_baseline(TRUE_CELLS)
-    assert settings.batches(found)
+    assert "true_cells" in check.used_plans(found) and not generator_choices.asks_baseline(TRUE_CELLS)
+    assert check.batches(found)

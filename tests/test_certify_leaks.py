@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from workflow_scripts import certify_leaks as stage_program
-from workflow_scripts.lib import fold_table
-from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.split import role_table
 
 KINDS = ["generator", "synthetic", "arm"]
 NAMES = {"generator": "generator unet", "synthetic": "synthetic as_train", "arm": "arm real_only"}
@@ -78,7 +78,7 @@ def test_thresholds_may_know_the_calibration_part_only(world, role):
 
 def test_thresholds_come_from_validation_where_there_is_no_calibration_part(world):
     roles = np.where(world.roles == "calibration", "train", world.roles)
-    fold_table.write(world.folds, world.ids, world.groups, roles)
+    role_table.write(world.folds, world.ids, world.groups, roles)
     assert run(world, thresholds=world.thresholds(world.rows("validation")))[0] == 0
     assert run(world, thresholds=world.thresholds(world.rows("calibration")))[0] == 1
 
@@ -87,7 +87,7 @@ def test_relatives_of_test_images_are_leaks_even_where_folds_tear_the_group(worl
     # Row 0 is a test image; its relative, row 24, is called a training image.
     roles = world.roles.copy()
     roles[24, 0] = "train"
-    fold_table.write(world.folds, world.ids, world.groups, roles)
+    role_table.write(world.folds, world.ids, world.groups, roles)
     scored = np.flatnonzero(roles[:, 0] == "test")
     record = with_one_more(world, "fit", 24)
     status, table = run(world, generator=world.generator(record), arm=world.arm(scored=scored))
@@ -99,7 +99,7 @@ def test_unused_images_may_be_relatives_but_must_not_be_read(world):
     # Row 24 is a relative of row 0, a test image; it stands aside in this fold, and so does a train image, row 1.
     roles = world.roles.copy()
     roles[[24, 1], 0] = "unused"
-    fold_table.write(world.folds, world.ids, world.groups, roles)
+    role_table.write(world.folds, world.ids, world.groups, roles)
     train = np.flatnonzero(roles[:, 0] == "train")
     clean = {"arm": world.arm(world.record(fit=train), scored=np.flatnonzero(roles[:, 0] == "test"))}
     kept = world.record(fit=train)
@@ -146,7 +146,7 @@ def test_an_arm_must_be_scored_on_exactly_the_test_part(world, scored):
 def test_without_known_proteins_the_certificate_says_so(world, write_set, capsys):
     groups = list(world.ids)
     write_set(world.images, list(world.ids), groups, grouped_by="")
-    fold_table.write(world.folds, world.ids, world.ids, world.roles)
+    role_table.write(world.folds, world.ids, world.ids, world.roles)
     with stage_program.ImageSet(world.images) as source:
         world.digest = source.digest
     status, table = run(world)

@@ -17,8 +17,9 @@ import yaml
 
 from benchmarks import dag
 from tests.workflow import ROOT, Checkout
-from workflow_scripts.lib import cluster, devices
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.compute import gpu_locks
+from workflow_scripts.lib.config import snakemake_checks
 
 RULES = {
     name for path in (ROOT / "rules").glob("*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
@@ -58,34 +59,34 @@ def test_without_a_choice_no_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
             patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
             for name, value in environment.items():
                 patch.setenv(name, value)
-            assert devices.take() is None
+            assert gpu_locks.take() is None
             assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_one_training_takes_its_gpus_together_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(devices.CHOICE, "0,1,2")
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(devices, "_held", [])
+    monkeypatch.setenv(gpu_locks.CHOICE, "0,1,2")
+    monkeypatch.setattr(gpu_locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpu_locks, "_held", [])
     other = start(tmp_path, "0,1,2")
     taken = other.stdout.readline().strip()
-    assert devices.take_several(2) == [name for name in "012" if name != taken]
+    assert gpu_locks.take_several(2) == [name for name in "012" if name != taken]
     waits = start(tmp_path, "0,1,2")
     with pytest.raises(subprocess.TimeoutExpired):
         waits.wait(1)
     # While two are not to be had, the one that is free is left to others.
-    os.close(devices._held.pop())
+    os.close(gpu_locks._held.pop())
     assert waits.stdout.readline().strip() in "012"
     for job in (other, waits):
         job.kill()
         job.communicate()
-    os.close(devices._held.pop())
+    os.close(gpu_locks._held.pop())
     with pytest.raises(UserError, match="4 processes need as many GPUs, and there are 3"):
-        devices.take_several(4)
+        gpu_locks.take_several(4)
 
 
 def test_processes_meet_on_the_machine_itself_and_one_needs_no_launcher() -> None:
-    assert cluster.launcher(1) == ""
-    words = cluster.launcher(3).split()
+    assert snakemake_checks.launcher(1) == ""
+    words = snakemake_checks.launcher(3).split()
     assert words[0] == "torch.distributed.run" and words[-2:] == ["-m", "--"]
     assert {"--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=3"} <= set(words)
 
@@ -96,7 +97,7 @@ def test_fewer_gpus_than_processes_are_told_of() -> None:
 
     def problem(*jobs: SimpleNamespace) -> str | None:
         dag = SimpleNamespace(needrun_jobs=lambda: jobs)
-        return cluster.devices_problem(SimpleNamespace(dag=dag), 2, ("train_ddpm", "train_classifier"))
+        return snakemake_checks.devices_problem(SimpleNamespace(dag=dag), 2, ("train_ddpm", "train_classifier"))
 
     assert problem(job("train_ddpm"), job("sample_ddpm", gpu=1), job("train_classifier", gpu=2)) is None
     found = problem(job("train_ddpm", gpu=2), job("train_classifier", gpu=1))
@@ -112,27 +113,27 @@ def test_the_choice_is_made_on_one_machine_only(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     # Set and removed, so that it is restored afterwards.
-    monkeypatch.setenv(devices.CHOICE, "")
-    monkeypatch.delenv(devices.CHOICE)
+    monkeypatch.setenv(gpu_locks.CHOICE, "")
+    monkeypatch.delenv(gpu_locks.CHOICE)
     resources = {"gpu": SimpleNamespace(value=limit)}
-    cluster.share_devices(
+    snakemake_checks.share_devices(
         SimpleNamespace(global_resources=resources, remote_exec=False, resource_settings=SimpleNamespace(nodes=nodes))
     )
-    assert os.environ.get(devices.CHOICE) == expected
+    assert os.environ.get(gpu_locks.CHOICE) == expected
 
 
 def test_arrays_that_would_wait_for_ever_are_refused() -> None:
     waiting = Counter({"train_classifier": 300, "train_ddpm": 900})
-    assert cluster.array_problem({"train_classifier"}, waiting, 300) is None
-    assert cluster.array_problem({"train_classifier"}, waiting, None) is None
-    assert "jobs = 299" in cluster.array_problem({"train_classifier"}, waiting, 299)
-    assert "train_ddpm" in cluster.array_problem({"all"}, waiting, 300)
+    assert snakemake_checks.array_problem({"train_classifier"}, waiting, 300) is None
+    assert snakemake_checks.array_problem({"train_classifier"}, waiting, None) is None
+    assert "jobs = 299" in snakemake_checks.array_problem({"train_classifier"}, waiting, 299)
+    assert "train_ddpm" in snakemake_checks.array_problem({"all"}, waiting, 300)
 
 
 @pytest.mark.parametrize(("cores", "told"), [(None, False), (8, False), (4, True)])
 def test_fewer_cores_than_threads_are_told_of(cores: int | None, told: bool) -> None:
     workflow = SimpleNamespace(resource_settings=SimpleNamespace(cores=cores))
-    found = cluster.cores_warning(workflow, 8)
+    found = snakemake_checks.cores_warning(workflow, 8)
     assert (found is not None) == told
     assert not told or "cores = 4" in found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.lib import code
+from workflow_scripts.lib.base import source_code
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = sorted(path.stem for path in (ROOT / "workflow_scripts").glob("*.py") if path.stem != "__init__")
@@ -63,7 +63,7 @@ def imported() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_sources_are_what_is_imported(imported, stage):
-    found = code.sources(stage, ROOT)
+    found = source_code.sources(stage, ROOT)
     assert found[0] == ROOT / "workflow_scripts" / f"{stage}.py"
     assert {str(path.relative_to(ROOT)) for path in found} == imported[stage]
     assert len(found) == len(set(found))
@@ -95,7 +95,7 @@ def test_every_form_of_import_is_found(package):
             "lib/unused.py": "from workflow_scripts import stage\n",
         }
     )
-    found = [str(path.relative_to(root / "workflow_scripts")) for path in code.sources("stage", root)]
+    found = [str(path.relative_to(root / "workflow_scripts")) for path in source_code.sources("stage", root)]
     assert found == ["stage.py", "lib/a.py", "lib/b.py", "lib/c.py", "lib/late.py", "lib/sub/__init__.py"]
     with pytest.raises(FileNotFoundError, match=r"none\.py"):
-        code.sources("none", root)
+        source_code.sources("none", root)

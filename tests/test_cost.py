@@ -18,9 +18,14 @@ from snakemake.utils import update_config
 from benchmarks import overhead
 from tests.workflow import Checkout
 from workflow_scripts import predict_cost
-from workflow_scripts.lib import cost, cost_page, diffusion, estimates, flops, page, rates, scheduling, settings, stage
-from workflow_scripts.lib.cost import Facts, Job, Network, Work
-from workflow_scripts.lib.diffusion import Condition, Guidance
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.config import check
+from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
+from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Work
+from workflow_scripts.lib.generate import diffusion
+from workflow_scripts.lib.generate.diffusion import Condition, Guidance
+from workflow_scripts.lib.page import html_page
+from workflow_scripts.lib.page.sections import cost_section
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "schemas" / "config.schema.json"
@@ -34,7 +39,7 @@ def config(preset: str | None = None, **changed: Any) -> dict[str, Any]:
     overlay = yaml.safe_load((ROOT / "presets" / preset).read_text(encoding="utf-8")) if preset else {}
     for layer in (overlay, changed):
         update_config(out, layer)
-    return settings.check(out, SCHEMA)
+    return check.check(out, SCHEMA)
 
 
 class Simple:
@@ -54,7 +59,7 @@ class Simple:
 
 
 def jobs_of(given: dict[str, Any], facts: Facts = FACTS) -> dict[str, Job]:
-    return {job.key: job for job in cost.jobs_of(given, facts, Simple(), 2)}
+    return {job.key: job for job in job_costs.jobs_of(given, facts, Simple(), 2)}
 
 
 # The model against the workflow ------------------------------------------------------------------------------------
@@ -128,10 +133,10 @@ def test_pieces_of_the_reading_go_and_nothing_is_made_again(tmp_path):
 def test_edits_that_cost_nothing_predict_nothing_again():
     plain = config()
     told = config(data={"origin": "our microscope"}, report={"title": "Another"}, analysis={"metric": "map"})
-    assert cost.counted(told) == cost.counted(plain)
-    assert cost.counted(config(train_classifier={"steps": 700})) != cost.counted(plain)
+    assert job_costs.counted(told) == job_costs.counted(plain)
+    assert job_costs.counted(config(train_classifier={"steps": 700})) != job_costs.counted(plain)
     # Nothing that the count reads is missing.
-    assert jobs_of(cost.counted(plain)).keys() == jobs_of(plain).keys()
+    assert jobs_of(job_costs.counted(plain)).keys() == jobs_of(plain).keys()
 
 
 # Work --------------------------------------------------------------------------------------------------------------
@@ -161,8 +166,8 @@ def test_disk_is_that_of_the_formats():
     assert made == pytest.approx(500 * 4 * 32**2, rel=0.03)
     assert plain["train_classifier/repeat0_fold0_batch0"].disk["weights"] == 8 * 4000
     # Files take whole blocks.
-    assert cost.raw_bytes(10, 32, 0.8) == 10 * 4096
-    assert cost.raw_bytes(1, 128, 0.5) == 2 * 4096
+    assert job_costs.raw_bytes(10, 32, 0.8) == 10 * 4096
+    assert job_costs.raw_bytes(1, 128, 0.5) == 2 * 4096
 
 
 def test_networks_are_counted():
@@ -255,7 +260,9 @@ def write_run(folder: Path, jobs: list[Job], seconds: dict[str, float], **more: 
         log.write_text(
             f"2026 INFO {job.stage}, process 7\n2026 INFO 30 images, {device}\n{middle}2026 INFO done in {told}\n"
         )
-    (run / "cost.json").write_text(json.dumps(about | {"jobs": rates.jobs_to_json(jobs)} | more.get("about", {})))
+    (run / "cost.json").write_text(
+        json.dumps(about | {"jobs": measured_rates.jobs_to_json(jobs)} | more.get("about", {}))
+    )
     return run
 
 
@@ -272,14 +279,14 @@ def test_rates_are_work_by_time_without_the_start(tmp_path):
     taken = {"train_ddpm/a": 11.0, "train_ddpm/b": 21.0, "train_ddpm/c": 6.0, "train_ddpm/large": 121.0}
     # One went on from a checkpoint: its time is not that of its work.
     part = {"train_ddpm/c": "2026 INFO going on from x.resume.pt\n"}
-    found = rates.observed(write_run(tmp_path, jobs, taken, log=part))
+    found = measured_rates.observed(write_run(tmp_path, jobs, taken, log=part))
     small, large = sorted(found.rates, key=lambda rate: rate.traits["size"])
     assert (small.low, small.middle, small.high, small.jobs) == pytest.approx((5.0, 7.5, 10.0, 2))
     assert large.middle == pytest.approx(5.0)
     assert (small.machine, small.gpu, small.run) == ("A, 2 cores", False, "first")
     assert found.starts[0].middle == pytest.approx(1.0) and found.starts[0].jobs == 3
     assert found.starts[0].memory == 300.5
-    again = rates.Measured.from_json(json.loads(json.dumps(found.to_json())))
+    again = measured_rates.Measured.from_json(json.loads(json.dumps(found.to_json())))
     assert again == found
 
 
@@ -287,20 +294,20 @@ def test_what_was_measured_of_other_work_teaches_no_rate(tmp_path):
     def predicted(units: float, **seconds: float) -> Path:
         jobs = [training("a", units), training("b", 100)]
         # As `snakemake cost` does: beside benchmark files of before, if there are any.
-        rates.mark_outdated(jobs, tmp_path / "first")
+        measured_rates.mark_outdated(jobs, tmp_path / "first")
         return write_run(tmp_path, jobs, {f"train_ddpm/{name}": taken for name, taken in seconds.items()})
 
     (tmp_path / "first").mkdir()
     run = predicted(100, a=11.0, b=11.0)
-    assert {rate.jobs for rate in rates.observed(run).rates} == {2}
+    assert {rate.jobs for rate in measured_rates.observed(run).rates} == {2}
     # Ten times as many steps are asked for, and not yet taken.
-    (rate,) = rates.observed(predicted(1000)).rates
+    (rate,) = measured_rates.observed(predicted(1000)).rates
     assert (rate.jobs, rate.middle) == (1, pytest.approx(10.0))
-    (rate,) = rates.observed(predicted(1000)).rates
+    (rate,) = measured_rates.observed(predicted(1000)).rates
     assert rate.jobs == 1, "asked twice"
     file = run / "benchmarks" / "train_ddpm" / "a.tsv"
     os.utime(file, (file.stat().st_atime, file.stat().st_mtime + 60))
-    assert max(rate.middle for rate in rates.observed(run).rates) > 50, "taken by now"
+    assert max(rate.middle for rate in measured_rates.observed(run).rates) > 50, "taken by now"
 
 
 def test_arms_of_a_job_have_their_own_rates(tmp_path):
@@ -309,11 +316,11 @@ def test_arms_of_a_job_have_their_own_rates(tmp_path):
     run = write_run(tmp_path, [job], {job.key: 42.0})
     manifest = run / "repeat0/fold1/arms/batch0.json"
     # Without the list of arms they share the time by their work.
-    assert [rate.middle for rate in rates.observed(run).rates] == pytest.approx([100 / 41] * 2)
+    assert [rate.middle for rate in measured_rates.observed(run).rates] == pytest.approx([100 / 41] * 2)
     manifest.parent.mkdir(parents=True)
     listed = [{"strategy": "small", "seconds": 10.0, "reused": False}, {"strategy": "resnet18", "seconds": 30.0}]
     manifest.write_text(json.dumps({"arms": [entry | {"reused": False} for entry in listed]}))
-    found = rates.observed(run)
+    found = measured_rates.observed(run)
     by_network = {rate.traits["network"]: rate.middle for rate in found.rates}
     assert by_network == pytest.approx({"small": 5.0, "resnet18": 50 / 30})
     assert found.starts[0].middle == pytest.approx(2.0), "reading and predicting belong to no arm"
@@ -321,10 +328,10 @@ def test_arms_of_a_job_have_their_own_rates(tmp_path):
 
 def test_an_estimate_says_where_it_comes_from(tmp_path):
     run = write_run(tmp_path, [training("a", 100), training("b", 100)], {"train_ddpm/a": 11.0, "train_ddpm/b": 21.0})
-    measured = rates.observed(run)
+    measured = measured_rates.observed(run)
 
-    def estimate(job: Job, machine: str = "A, 2 cores", gpus: int = 0) -> estimates.Estimate | None:
-        return estimates.estimate(job.works[0], job, measured, gpus, machine)
+    def estimate(job: Job, machine: str = "A, 2 cores", gpus: int = 0) -> forecast.Estimate | None:
+        return forecast.estimate(job.works[0], job, measured, gpus, machine)
 
     same = estimate(training("x", 200))
     assert (same.low, same.high, same.exact) == (pytest.approx(20), pytest.approx(40), True)
@@ -339,10 +346,10 @@ def test_an_estimate_says_where_it_comes_from(tmp_path):
     threads.threads = 4
     assert estimate(threads).high == pytest.approx(10) and "instead of 4" in estimate(threads).source
     # The time of small files is not that of their pixels.
-    cells = [rates.Rate("read", "megapixels", {"side": 32}, 1, False, "A", "first", 1, 1.0, 1.0, 1.0)]
+    cells = [measured_rates.Rate("read", "megapixels", {"side": 32}, 1, False, "A", "first", 1, 1.0, 1.0, 1.0)]
     for side, known in ((48, True), (512, False)):
         reading = Job("preprocess_images", "x", [Work("read", "megapixels", 5, {"side": side})])
-        found = estimates.estimate(reading.works[0], reading, rates.Measured(cells), 0, "A")
+        found = forecast.estimate(reading.works[0], reading, measured_rates.Measured(cells), 0, "A")
         assert (found is not None) == known
     # Of a GPU nothing was seen, nor of another stage, nor of another unit: unknown.
     assert estimate(training("x", 200), gpus=1) is None
@@ -352,10 +359,10 @@ def test_an_estimate_says_where_it_comes_from(tmp_path):
 
 def test_a_gpu_is_known_by_the_log(tmp_path):
     run = write_run(tmp_path, [training("a", 100)], {"train_ddpm/a": 3.0}, device="NVIDIA H100 80GB HBM3, bfloat16")
-    (rate,) = rates.observed(run).rates
+    (rate,) = measured_rates.observed(run).rates
     assert (rate.gpu, rate.machine) == (True, "NVIDIA H100 80GB HBM3")
     job = training("x", 200)
-    assert estimates.estimate(job.works[0], job, rates.observed(run), 1, "another").middle == pytest.approx(4.0)
+    assert forecast.estimate(job.works[0], job, measured_rates.observed(run), 1, "another").middle == pytest.approx(4.0)
 
 
 def test_a_run_does_not_predict_itself(tmp_path):
@@ -363,7 +370,7 @@ def test_a_run_does_not_predict_itself(tmp_path):
         write_run(tmp_path, [training("a", 100)], {"train_ddpm/a": 3.0}, run=name)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "cost.json").write_text("{")
-    assert {rate.run for rate in rates.earlier(tmp_path, "first").rates} == {"second"}
+    assert {rate.run for rate in measured_rates.earlier(tmp_path, "first").rates} == {"second"}
 
 
 # The stage ---------------------------------------------------------------------------------------------------------
@@ -374,7 +381,7 @@ def predict(
 ) -> dict:
     words = ["--earlier", str(folder / "results"), "--out", str(folder / "cost.json"), "--log", str(folder / "log")]
     words += ["--rates", str(known)] if known else []
-    told = {"config": cost.counted(given), "cores": cores, "gpus": gpus}
+    told = {"config": job_costs.counted(given), "cores": cores, "gpus": gpus}
     assert predict_cost.main([*words, "--settings", json.dumps(told)]) == 0
     return json.loads((folder / "cost.json").read_text())
 
@@ -383,7 +390,7 @@ def test_a_run_like_an_earlier_one_is_predicted_to_cost_what_that_one_did(tmp_pa
     nothing = predict(tmp_path, config())
     assert nothing["core_hours"] == [0, 0, 0] and "train_ddpm" in nothing["unknown"]
     assert "unknown: nothing like" in (tmp_path / "log").read_text()
-    jobs = rates.jobs_from_json(nothing["jobs"])
+    jobs = measured_rates.jobs_from_json(nothing["jobs"])
     taken = {job.key: 2.0 + 7 * number for number, job in enumerate(jobs)}
     about = {"machine": nothing["machine"]}
     run = write_run(tmp_path / "results", jobs, taken, about=about)
@@ -418,7 +425,7 @@ def test_images_are_counted_by_their_table_and_what_is_not_known_is_no_failure(t
     assert "fetch_images" in known["unknown"]
     unknown = predict(tmp_path, config(data={"source": "kaggle2021"}))
     assert "how many images kaggle2021 has is not known" in unknown["problem"] and unknown["jobs"] == []
-    told = cost_page.read(tmp_path / "cost.json", tmp_path / "benchmarks")
+    told = cost_section.read(tmp_path / "cost.json", tmp_path / "benchmarks")
     assert told.tables == {} and "not known" in told.sentence
 
 
@@ -444,7 +451,7 @@ def test_rates_that_come_with_mixloc_predict_the_default_run(tmp_path):
 @pytest.fixture
 def finished(tmp_path) -> Path:
     """A finished run with its prediction, made by one like it that took half as long."""
-    jobs = rates.jobs_from_json(predict(tmp_path, config())["jobs"])
+    jobs = measured_rates.jobs_from_json(predict(tmp_path, config())["jobs"])
     machine = json.loads((tmp_path / "cost.json").read_text())["machine"]
     write_run(tmp_path / "results", jobs, {job.key: 10.0 for job in jobs}, about={"machine": machine})
     found = predict(tmp_path, config())
@@ -455,27 +462,27 @@ def finished(tmp_path) -> Path:
 
 
 def test_the_page_puts_prediction_beside_fact(finished):
-    shown = cost_page.read(finished / "cost.json", finished / "benchmarks")
+    shown = cost_section.read(finished / "cost.json", finished / "benchmarks")
     rows = {row["stage"]: row for row in shown.tables["prediction"].rows}
     assert rows["train_ddpm"]["measured"] == 40.0 and rows["train_ddpm"]["ratio"] == pytest.approx(2.0, rel=0.02)
     total = rows["all of which both are known"]
     assert total["measured"] == 20.0 * sum(row["jobs"] for row in rows.values() if not row.get("is_total"))
     # A stage of which some job was not timed has no sum.
     next((finished / "benchmarks" / "train_ddpm").glob("*")).unlink()
-    again = cost_page.read(finished / "cost.json", finished / "benchmarks").tables["prediction"]
+    again = cost_section.read(finished / "cost.json", finished / "benchmarks").tables["prediction"]
     assert next(row for row in again.rows if row["stage"] == "train_ddpm")["measured"] is None
     disk = {row["kind"]: row for row in shown.tables["disk"].rows}
     assert disk["images"]["measured"] == 8192 / 1e6 and disk["images"]["predicted"] > 10
     assert "core-hours" in shown.sentence and "of disk. Measured: " in shown.sentence
-    page.write_tables(finished / "tables", list(shown.tables.values()), "tables")
+    html_page.write_tables(finished / "tables", list(shown.tables.values()), "tables")
     first = (finished / "tables" / "prediction.csv").read_text().splitlines()[0]
     assert first == "stage,jobs,predicted,predicted_low,predicted_high,measured,ratio,source"
-    assert "Nothing was predicted" in cost_page.read(None, finished / "benchmarks").sentence
+    assert "Nothing was predicted" in cost_section.read(None, finished / "benchmarks").sentence
 
 
 def test_overhead_is_wall_clock_beside_work(finished, tmp_path, capsys):
     jobs, seconds, core = overhead.measured(finished)
-    assert len(jobs) == len(rates.read_prediction(finished / "cost.json")["jobs"])
+    assert len(jobs) == len(measured_rates.read_prediction(finished / "cost.json")["jobs"])
     assert overhead.shown(jobs, seconds, core, 1.25 * sum(core.values()) / 2, 2) == pytest.approx(1.25)
     assert "DOES NOT HOLD" in capsys.readouterr().out
     assert overhead.shown(jobs, seconds, core, 1.05 * sum(core.values()) / 2, 2) == pytest.approx(1.05)

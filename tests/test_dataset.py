@@ -1,4 +1,4 @@
-"""lib.dataset and lib.predictions: what is written is read back, and what is read is recorded."""
+"""lib.images.image_set and lib.scores.prediction_file: what is written is read back, and what is read is recorded."""
 
 import json
 
@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.predictions import Predictions, Scored, read_predictions, write_predictions
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, read_predictions, write_predictions
 
 IDS = [f"cell-é{number}" for number in range(50)]
 GROUPS = [f"gene-{number // 3}" for number in range(50)]

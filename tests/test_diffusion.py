@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from workflow_scripts.lib import diffusion, generators
-from workflow_scripts.lib.diffusion import Condition, Guidance, make_objective
-from workflow_scripts.lib.unet import Minimal
+from workflow_scripts.lib.generate import diffusion, generator_choices
+from workflow_scripts.lib.generate.diffusion import Condition, Guidance, make_objective
+from workflow_scripts.lib.generate.networks import Minimal
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def anything(n, classes=3):
     return Condition(torch.zeros(n, classes), torch.zeros(n, dtype=torch.bool))
 
 
-PAIRS = [(objective, sampler) for objective in generators.OBJECTIVES for sampler in generators.SAMPLERS]
+PAIRS = [(objective, sampler) for objective in generator_choices.OBJECTIVES for sampler in generator_choices.SAMPLERS]
 
 
 def drawn(name, sampler, n, estimate, condition, guidance=None, against=None):
@@ -169,7 +169,7 @@ def test_more_steps_bring_deterministic_samplers_nearer_to_the_exact_flow():
     assert error["heun", 80] < error["ddim", 80] / 2
 
 
-@pytest.mark.parametrize("name", generators.OBJECTIVES)
+@pytest.mark.parametrize("name", generator_choices.OBJECTIVES)
 def test_the_target_is_what_turns_into_the_image(name):
     # A network that returns its own target makes no loss, and its estimate is x0 at every level.
     objective = make_objective(name)
@@ -245,8 +245,8 @@ def test_ancestral_sampling_walks_the_whole_chain():
     assert levels[:-1] == objective.grid.flip(0).tolist()
 
 
-@pytest.mark.parametrize("name", generators.OBJECTIVES)
-@pytest.mark.parametrize("sampler", generators.SAMPLERS)
+@pytest.mark.parametrize("name", generator_choices.OBJECTIVES)
+@pytest.mark.parametrize("sampler", generator_choices.SAMPLERS)
 def test_variations_of_gaussian_data_have_the_spread_that_their_noise_leaves_open(name, sampler):
     # Data N(0, s^2), noised to sigma and drawn back from the posterior: what returns is a x + noise of known variance.
     objective, spread, top, n = make_objective(name), 0.7, 0.5, 20_000
@@ -270,7 +270,7 @@ def test_variations_of_gaussian_data_have_the_spread_that_their_noise_leaves_ope
     assert slope == pytest.approx(expected, abs=0.03)
 
 
-@pytest.mark.parametrize("sampler", generators.SAMPLERS)
+@pytest.mark.parametrize("sampler", generator_choices.SAMPLERS)
 def test_samplers_keep_to_their_number_of_evaluations(sampler):
     calls = 0
 
@@ -327,21 +327,21 @@ PLAIN = {"scale": 1, "interval": [0, 99]}
 def test_every_level_that_a_plan_may_vary_from_is_one_that_generators_know():
     schema = json.loads((Path(__file__).parents[1] / "schemas" / "config.schema.json").read_text())
     vary = schema["$defs"]["plan"]["properties"]["vary"]
-    for name in generators.OBJECTIVES:
+    for name in generator_choices.OBJECTIVES:
         objective = make_objective(name)
         assert objective.lowest < vary["minimum"] < vary["maximum"] < objective.highest
 
 
 def test_pairs_that_make_sense_are_accepted():
-    for objective in generators.OBJECTIVES:
+    for objective in generator_choices.OBJECTIVES:
         generator = GENERATOR | {"objective": objective}
-        assert generators.generator_problem(generator, 32, 4) is None
-        for sampler in generators.SAMPLERS:
+        assert generator_choices.generator_problem(generator, 32, 4) is None
+        for sampler in generator_choices.SAMPLERS:
             plan = PLAN | {"sampler": sampler, "evaluations": 99}
-            assert generators.plan_problem(plan, generator, CHANNELS) is None
-    assert generators.generator_problem(MINIMAL, 32, 4) is None
+            assert generator_choices.plan_problem(plan, generator, CHANNELS) is None
+    assert generator_choices.generator_problem(MINIMAL, 32, 4) is None
     giving = GENERATOR | {"given_share": 0.5}
-    assert generators.plan_problem(PLAN | {"given": ["a", "c"], "labels": "unseen"}, giving, CHANNELS) is None
+    assert generator_choices.plan_problem(PLAN | {"given": ["a", "c"], "labels": "unseen"}, giving, CHANNELS) is None
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_pairs_that_make_sense_are_accepted():
     ],
 )
 def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words):
-    problem = generators.generator_problem(generator, 32, 4)
+    problem = generator_choices.generator_problem(generator, 32, 4)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
 
 
@@ -381,16 +381,16 @@ def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words)
     ],
 )
 def test_plans_that_make_no_sense_are_refused_in_one_line(plan, generator, words):
-    problem = generators.plan_problem(PLAN | plan, generator, CHANNELS)
+    problem = generator_choices.plan_problem(PLAN | plan, generator, CHANNELS)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
 
 
 def test_one_channel_leaves_nothing_to_generate_beside_given_ones():
-    problem = generators.generator_problem(GENERATOR | {"given_share": 0.5}, 32, 1)
+    problem = generator_choices.generator_problem(GENERATOR | {"given_share": 0.5}, 32, 1)
     assert problem is not None and "given_share" in problem and "one channel" in problem
 
 
 def test_the_listed_samplers_are_those_there_are():
-    assert set(generators.SAMPLERS) == set(diffusion.SAMPLERS) == set(generators.FEWEST)
+    assert set(generator_choices.SAMPLERS) == set(diffusion.SAMPLERS) == set(generator_choices.FEWEST)
     with pytest.raises(ValueError):
         make_objective("velocity_quadratic")

@@ -18,19 +18,12 @@ from tests.arms_data import ENTRIES, SECTION, write_fold
 from tests.generating import UNET, make_data, train_line
 from tests.ranks import KILL
 from workflow_scripts import train_classifier, train_ddpm
-from workflow_scripts.lib import (
-    backbones,
-    classifier_file,
-    cluster,
-    distributed,
-    generator_file,
-    hardware,
-    side_by_side,
-    training,
-    vision,
-)
-from workflow_scripts.lib.predictions import read_predictions
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_job, backbones, classifier_file, classifier_training, torchvision_models
+from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.config import snakemake_checks
+from workflow_scripts.lib.generate import generator_file
+from workflow_scripts.lib.scores.prediction_file import read_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 # What another order of sums may change in a few steps; Adam divides by gradients that may be next to nothing.
@@ -44,13 +37,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """As tests.ranks does it."""
-    monkeypatch.setattr(hardware, "fast_dtype", lambda where: torch.float32)
+    monkeypatch.setattr(device, "fast_dtype", lambda where: torch.float32)
 
 
 def together(stage: str, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A stage in two processes, started as the workflow starts it."""
     return subprocess.run(
-        [sys.executable, "-m", *cluster.launcher(2).split(), "tests.ranks", stage, *line], cwd=ROOT, text=True,
+        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.ranks", stage, *line], cwd=ROOT, text=True,
         timeout=120, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 
@@ -109,14 +102,14 @@ def test_arms_trained_by_two_processes_have_the_course_of_one_and_go_on_from_its
     one, two = tmp_path / "one", tmp_path / "two"
     assert train_classifier.main(arms_line(paths, one, SHARED, **section)) == 0
     with monkeypatch.context() as patch:
-        advance = training.Trainer.advance
+        advance = classifier_training.Trainer.advance
 
-        def dies(trainer: training.Trainer, number: int) -> None:
+        def dies(trainer: classifier_training.Trainer, number: int) -> None:
             if number == 5:
                 raise KeyboardInterrupt
             advance(trainer, number)
 
-        patch.setattr(training.Trainer, "advance", dies)
+        patch.setattr(classifier_training.Trainer, "advance", dies)
         patch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
         with pytest.raises(KeyboardInterrupt):
             train_classifier.main(arms_line(paths, two, SHARED, **section))
@@ -167,19 +160,19 @@ def test_what_is_wrong_for_all_is_said_once(tmp_path: Path) -> None:
 
 
 def test_parts_make_up_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "size", lambda: 3)
+    monkeypatch.setattr(multiprocess, "size", lambda: 3)
     for count in (0, 1, 2, 7, 9):
         sizes, together = [], []
         for number in range(3):
-            monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-            own = list(range(count))[distributed.part(count)]
+            monkeypatch.setattr(multiprocess, "rank", lambda number=number: number)
+            own = list(range(count))[multiprocess.part(count)]
             sizes.append(len(own))
             together += own
         assert together == list(range(count))
         assert max(sizes) - min(sizes) <= 1
-    monkeypatch.setattr(distributed, "size", lambda: 9)
+    monkeypatch.setattr(multiprocess, "size", lambda: 9)
     with pytest.raises(UserError, match="a batch of 8 cannot be divided among 9"):
-        distributed.check_batch(8, "arm pool")
+        multiprocess.check_batch(8, "arm pool")
 
 
 def test_batchnorm_of_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,15 +183,15 @@ def test_batchnorm_of_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch
         torch.nn.init.uniform_(norm.weight, generator=torch.Generator().manual_seed(1))
     whole = images.clone().requires_grad_()
     (plain(whole) * slope).sum().backward()
-    monkeypatch.setattr(distributed, "size", lambda: 2)
-    distributed.share_statistics(torch.nn.ModuleList([shared]))
+    monkeypatch.setattr(multiprocess, "size", lambda: 2)
+    multiprocess.share_statistics(torch.nn.ModuleList([shared]))
     exchange, outputs, leaves = Exchange(2), [None, None], [None, None]
-    monkeypatch.setattr(distributed, "_sum", exchange.sum)
-    monkeypatch.setattr(distributed, "rank", exchange.rank)
+    monkeypatch.setattr(multiprocess, "_sum", exchange.sum)
+    monkeypatch.setattr(multiprocess, "rank", exchange.rank)
 
     def process(number: int) -> None:
         exchange.numbers[threading.get_ident()] = number
-        own = distributed.part(5)
+        own = multiprocess.part(5)
         leaves[number] = images[own].clone().requires_grad_()
         outputs[number] = shared(leaves[number])
         (outputs[number] * slope[own]).sum().backward()
@@ -263,7 +256,7 @@ def test_no_network_draws_in_another_way(name: str) -> None:
 
 
 def test_layers_are_left_out_as_torchvision_does_it() -> None:
-    theirs = vision.SWINS["swin_t"](weights=None).features[-1][-1].stochastic_depth.train()
+    theirs = torchvision_models.SWINS["swin_t"](weights=None).features[-1][-1].stochastic_depth.train()
     ours, x = backbones.StochasticDepth(theirs.p, backbones.Draws()).train(), torch.randn(16, 4, 4, 8)
     assert theirs.p > 0
     torch.manual_seed(1)
@@ -301,5 +294,5 @@ def test_side_by_side_they_really_are_and_a_failure_begins_no_other() -> None:
         time.sleep(0.2)
 
     with pytest.raises(UserError, match="no"):
-        side_by_side.each(work, range(20), 2, torch.device("cpu"))
+        arm_job.each(work, range(20), 2, torch.device("cpu"))
     assert {0, 1} <= set(begun) and len(begun) < 6

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workflow_scripts.lib import duplicates, groups
+from workflow_scripts.lib.images import duplicates, grouping
 
 
 def pictures(count: int, size: int = 32, channels: int = 3) -> np.ndarray:
@@ -66,6 +66,6 @@ def test_images_without_content_are_not_copies_of_each_other() -> None:
 
 def test_pairs_join_groups_through_any_chain() -> None:
     genes = ["a", "a", "b", "c", "c"]
-    found = groups.connected([genes], 5, [(1, 2), (2, 4)])
+    found = grouping.connected([genes], 5, [(1, 2), (2, 4)])
     assert len(set(found)) == 1
-    assert len(set(groups.connected([genes], 5))) == 3
+    assert len(set(grouping.connected([genes], 5))) == 3

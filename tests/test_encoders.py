@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.workflow import ROOT, Checkout
-from workflow_scripts.lib import backbones, classifier_file, encoders, vision
-from workflow_scripts.lib import settings as run_settings
-from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import backbones, classifier_file, torchvision_models
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.config import check as run_settings
+from workflow_scripts.lib.fidelity import encoders
 
 CHANNELS = ["red", "green", "blue", "yellow"]
 
@@ -35,7 +36,7 @@ def settings(weights: Path, **given) -> dict:
 
 
 def save_resnet(path: Path, taken: int) -> nn.Module:
-    network = vision.architecture("resnet18").eval()
+    network = torchvision_models.architecture("resnet18").eval()
     if taken != 3:
         network.conv1 = nn.Conv2d(taken, 64, 7, 2, 3, bias=False)
     save_file(network.state_dict(), path)
@@ -107,7 +108,7 @@ def test_size_and_normalisation_are_the_users(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     save_resnet(tmp_path / "w.safetensors", 3)
-    network = vision.architecture("resnet18")
+    network = torchvision_models.architecture("resnet18")
     torch.save(network.state_dict(), tmp_path / "pickled.safetensors")
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "half.safetensors")
     save_file({"other.weight": torch.zeros(1)}, tmp_path / "other.safetensors")

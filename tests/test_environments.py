@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.workflow import Checkout
-from workflow_scripts.lib import evidence
+from workflow_scripts.lib.page.sections import arms_section
 
 ROOT = Path(__file__).resolve().parents[1]
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(\[[a-z,]+\])?==(?P<version>[A-Za-z0-9.+!]+)\s*(;.*)?$")
@@ -316,8 +316,8 @@ def versions_beside(root: Path, change: str) -> tuple[dict[str, dict], bool, str
     pins = [f"{name}=={version(name)}" for name in ("numpy", "pandas", "pluggy")]
     pins += [f"torch=={version('torch').partition('+')[0]} ; sys_platform == 'linux'", "absent==1.0", change]
     (root / "constraints.txt").write_text("\n".join(["# pins", *pins]), encoding="utf-8")
-    table = evidence.versions(root)
-    return {row["what"]: row for row in table.rows}, *evidence.about_pins(table)
+    table = arms_section.versions(root)
+    return {row["what"]: row for row in table.rows}, *arms_section.about_pins(table)
 
 
 def test_report_says_that_versions_are_those_pinned(tmp_path: Path) -> None:
@@ -334,11 +334,11 @@ def test_report_marks_versions_that_are_not_those_pinned(tmp_path: Path) -> None
     assert not sound
     assert f"scipy {version('scipy')} (0.1)" in sentence and f"pytest {version('pytest')} (1.0rc1)" in sentence
     assert "numpy" not in sentence
-    table = evidence.versions(tmp_path)
+    table = arms_section.versions(tmp_path)
     marked = {row["what"] for row in table.rows if table.mark(row) == "alarm"}
     assert marked == {"scipy", "pytest"}, "also what the table does not show otherwise"
 
 
 def test_report_says_that_pins_are_unknown(tmp_path: Path) -> None:
-    sound, sentence = evidence.about_pins(evidence.versions(tmp_path))
+    sound, sentence = arms_section.about_pins(arms_section.versions(tmp_path))
     assert not sound and "no constraints.txt" in sentence

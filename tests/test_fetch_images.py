@@ -19,8 +19,8 @@ from PIL import Image
 from tests.fetch_run import IDS, Run
 from tests.misbehaving_server import Server
 from tests.workflow import Checkout, kill, wait_for
-from workflow_scripts.lib import fetching
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.download import http_client
+from workflow_scripts.lib.images.image_set import ImageSet
 
 
 @pytest.fixture
@@ -317,12 +317,12 @@ def test_addresses_that_must_not_be_asked(one, server, capsys, settings, message
 
 
 def test_calling_off_ends_waiting_at_once(tmp_path, server):
-    policy = fetching.Policy(1, 1000, 5, 0, 5, 30, 60, 3)
-    fetcher = fetching.Fetcher(tmp_path, policy, 10**9)
+    policy = http_client.Policy(1, 1000, 5, 0, 5, 30, 60, 3)
+    fetcher = http_client.Fetcher(tmp_path, policy, 10**9)
     threading.Timer(0.2, fetcher.stop.set).start()
     began = time.monotonic()
-    with pytest.raises(fetching.Stopped):
-        fetcher.fetch(fetching.Item("x.jpg", f"{server.url}/broken/x.jpg", "jpg", 10**6))
+    with pytest.raises(http_client.Stopped):
+        fetcher.fetch(http_client.Item("x.jpg", f"{server.url}/broken/x.jpg", "jpg", 10**6))
     assert time.monotonic() - began < 2
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fetch_run import COLUMNS, Run
 from tests.misbehaving_server import PNG, Server
-from workflow_scripts.lib import archives, fetching, kaggle_api
+from workflow_scripts.lib.download import http_client, kaggle_api, zip_files
 
 SECRET = "0123456789abcdefSECRET"
 
@@ -153,7 +153,7 @@ def test_credentials_come_from_a_file_that_others_should_not_read(tmp_path, capl
 
 
 def test_a_key_is_not_part_of_what_an_item_shows():
-    item = fetching.Item("x", "https://x/", "jpg", 1, lambda: {"Authorization": SECRET})
+    item = http_client.Item("x", "https://x/", "jpg", 1, lambda: {"Authorization": SECRET})
     assert SECRET not in repr(item)
 
 
@@ -192,9 +192,9 @@ def test_an_archive_that_unpacks_to_too_much_or_is_damaged_is_refused(tmp_path):
     bomb = tmp_path / "x.zip"
     bomb.write_bytes(packed({"a.png": bytes(10**7)}))
     with pytest.raises(Exception, match=r"would unpack to 0\.0 GB"):
-        archives.unpack(bomb, tmp_path / "out", {"a.png"}, 10**6, lambda name, sha256: None)
+        zip_files.unpack(bomb, tmp_path / "out", {"a.png"}, 10**6, lambda name, sha256: None)
     damaged = packed({"a.png": bytes(range(256)) * 100})
     bomb.write_bytes(damaged[:60] + b"XX" + damaged[62:])
     with pytest.raises(Exception, match="damaged archive"):
-        archives.unpack(bomb, tmp_path / "out", {"a.png"}, 10**6, lambda name, sha256: None)
+        zip_files.unpack(bomb, tmp_path / "out", {"a.png"}, 10**6, lambda name, sha256: None)
     assert not list((tmp_path / "out").glob("*"))

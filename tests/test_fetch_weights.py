@@ -18,9 +18,12 @@ from tests.misbehaving_server import Server
 from tests.test_settings import DEFAULT, checked, overlaid, strategy
 from tests.workflow import Checkout
 from workflow_scripts import fetch_weights as stage_program
-from workflow_scripts.lib import arms, evidence, pretrained, results, settings
-from workflow_scripts.lib.addresses import check_url
-from workflow_scripts.lib.fetching import Policy
+from workflow_scripts.lib.classify import arm_choices, pretrained
+from workflow_scripts.lib.config import check
+from workflow_scripts.lib.download.http_client import Policy
+from workflow_scripts.lib.download.urls import check_url
+from workflow_scripts.lib.page import run_tables
+from workflow_scripts.lib.page.sections import arms_section
 
 NAME = "resnet18-imagenet1k_v1.pth"
 STATE = {"conv1.weight": torch.arange(2000.0)}
@@ -75,7 +78,7 @@ def run(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Stag
     return Stage(tmp_path, server)
 
 
-@pytest.mark.parametrize("backbone", arms.PUBLISHED)
+@pytest.mark.parametrize("backbone", arm_choices.PUBLISHED)
 def test_torchvision_tells_address_and_checksum(backbone: str) -> None:
     address = stage_program.published(backbone)
     assert check_url(address).scheme == "https"
@@ -174,7 +177,7 @@ def test_imagenet_stands_for_the_file_of_the_arms_own_backbone() -> None:
     assert named["real_only"] == "data/weights/resnet50-imagenet1k_v1.pth"
     assert {path for arm, path in named.items() if arm != "real_only"} == {f"data/weights/{NAME}"}
     # From there on it is a file like any other; where somebody removed it, the job that needs it says what to do.
-    problem = arms.problem(found["strategies"][0], found["train_classifier"], ["red"], 32)
+    problem = arm_choices.problem(found["strategies"][0], found["train_classifier"], ["red"], 32)
     assert problem and "there is no such file" in problem and "--forcerun fetch_weights" in problem
 
 
@@ -191,24 +194,24 @@ def test_imagenet_stands_for_the_file_of_the_arms_own_backbone() -> None:
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_fetched(overlay: dict, told: str) -> None:
-    with pytest.raises(settings.ConfigError, match=re.escape(told)) as caught:
+    with pytest.raises(check.ConfigError, match=re.escape(told)) as caught:
         checked(overlay)
     assert "\n" not in str(caught.value)
 
 
 def test_schema_knows_the_backbones_that_are_published() -> None:
     schema = json.loads((Path(__file__).parents[1] / "schemas" / "config.schema.json").read_text(encoding="utf-8"))
-    assert tuple(schema["properties"]["fetch_weights"]["properties"]["sha256"]["properties"]) == arms.PUBLISHED
+    assert tuple(schema["properties"]["fetch_weights"]["properties"]["sha256"]["properties"]) == arm_choices.PUBLISHED
 
 
 def test_the_page_says_what_arms_start_from() -> None:
     config = checked(overlaid(LARGE, strategy("pool", backbone="resnet18", weights="imagenet", control=None)))
     facts = {"arms": {name: {"method": name, "numbers": {}} for name in ("real_only", "pool")}}
-    found = results.Results(
-        *2 * [evidence.pd.DataFrame({"strategy": ["real_only", "pool"]})], DEFAULT["analysis"], facts
+    found = run_tables.Results(
+        *2 * [arms_section.pd.DataFrame({"strategy": ["real_only", "pool"]})], DEFAULT["analysis"], facts
     )
     found.groups = lambda: [["pool"]]  # type: ignore[method-assign]
-    table = evidence.costs(found, config)
+    table = arms_section.costs(found, config)
     assert {row["arm"]: row["start"] for row in table.rows} == {"real_only": "scratch", "pool": NAME}
     assert "start" in [column.key for column in table.columns]
 

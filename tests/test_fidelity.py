@@ -7,8 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from workflow_scripts.lib import fidelity, spectra
-from workflow_scripts.lib.fidelity import Sample
+from workflow_scripts.lib.fidelity import distances
+from workflow_scripts.lib.fidelity.distances import Sample
+from workflow_scripts.lib.images import spectra
 
 
 def sample(features: np.ndarray, groups: np.ndarray | None = None) -> Sample:
@@ -18,7 +19,7 @@ def sample(features: np.ndarray, groups: np.ndarray | None = None) -> Sample:
 
 
 def compared(real: Sample, made: Sample) -> dict[str, float]:
-    return fidelity.compare(fidelity.summarise(real), fidelity.summarise(made))
+    return distances.compare(distances.summarise(real), distances.summarise(made))
 
 
 def gaussian(rng: np.random.Generator, count: int, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -36,7 +37,7 @@ def test_frechet_distance_of_gaussians_has_a_closed_form() -> None:
         rng = np.random.default_rng(seed)
         real, made = sample(gaussian(rng, count, mean, one)), sample(gaussian(rng, count, shifted, two))
         plain.append(compared(real, made)["frechet"])
-        corrected.append(fidelity.estimates(real, {"made": made}, rng, 20, 0.95)["made"]["frechet"].value)
+        corrected.append(distances.estimates(real, {"made": made}, rng, 20, 0.95)["made"]["frechet"].value)
     assert np.mean(plain) > 1.1 * truth, "five images a dimension are too few without a correction"
     assert np.mean(corrected) == pytest.approx(truth, rel=0.04)
 
@@ -46,7 +47,7 @@ def test_frechet_distance_sees_rotated_covariances() -> None:
     turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
     spread = np.diag([4.0, 1.0, 0.5, 0.1])
     one, two = spread, turn @ spread @ turn.T
-    inner = fidelity.root(one) @ two @ fidelity.root(one)
+    inner = distances.root(one) @ two @ distances.root(one)
     truth = np.trace(one + two) - 2 * np.sqrt(np.linalg.eigvalsh(inner)).sum()
     # Samples with exactly these covariances and mean zero.
     white = rng.standard_normal((400, 4))
@@ -66,7 +67,7 @@ def test_equal_distributions_have_no_distance_also_with_few_groups() -> None:
             groups = np.repeat(np.arange(40), 4)
             features = rng.standard_normal((40, 8))[groups] + 0.3 * rng.standard_normal((160, 8))
             both.append(sample(features, groups))
-        estimate = fidelity.estimates(both[0], {"made": both[1]}, rng, 16, 0.95)["made"]
+        estimate = distances.estimates(both[0], {"made": both[1]}, rng, 16, 0.95)["made"]
         for name, values in found.items():
             values.append(estimate[name].value)
     for name, values in found.items():
@@ -99,7 +100,7 @@ def test_precision_recall_density_and_coverage_of_constructed_sets(clusters: tup
     same = compared(sample(here), sample(here.copy()))
     assert (same["precision"], same["recall"], same["coverage"]) == (1, 1, 1)
     # In every ball lie its own image and BALL_DENSE neighbours, the last on its edge.
-    assert same["density"] == pytest.approx((fidelity.BALL_DENSE + 1) / fidelity.BALL_DENSE, abs=0.03)
+    assert same["density"] == pytest.approx((distances.BALL_DENSE + 1) / distances.BALL_DENSE, abs=0.03)
     apart = compared(sample(here), sample(there))
     assert (apart["precision"], apart["recall"], apart["density"], apart["coverage"]) == (0, 0, 0, 0)
     one_of_two = compared(sample(np.concatenate([here, there])), sample(again))
@@ -112,7 +113,7 @@ def test_precision_recall_density_and_coverage_of_constructed_sets(clusters: tup
     # Naeem et al. 2020: of equal distributions density is 1 and coverage about 1 - 2^-k in expectation.
     equal = [compared(sample(here), sample(rng.uniform(0, 1, (200, 2)))) for _ in range(20)]
     assert np.mean([found["density"] for found in equal]) == pytest.approx(1, abs=0.1)
-    assert np.mean([found["coverage"] for found in equal]) == pytest.approx(1 - 2.0**-fidelity.BALL_DENSE, abs=0.03)
+    assert np.mean([found["coverage"] for found in equal]) == pytest.approx(1 - 2.0**-distances.BALL_DENSE, abs=0.03)
 
 
 def test_one_outlier_does_not_make_density_but_makes_precision(clusters: tuple[np.ndarray, np.ndarray]) -> None:
@@ -120,14 +121,14 @@ def test_one_outlier_does_not_make_density_but_makes_precision(clusters: tuple[n
     real = np.concatenate([here, [[100.5, 100.5]]])
     found = compared(sample(real), sample(there))
     assert found["precision"] == 1, "the ball around the outlier reaches back to the others"
-    assert found["density"] <= 1 / fidelity.BALL_DENSE + 1e-9
+    assert found["density"] <= 1 / distances.BALL_DENSE + 1e-9
 
 
 def test_blocks_change_nothing_and_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     real, made = (sample(rng.standard_normal((3000, 4))) for _ in range(2))
     whole = compared(real, made)
-    monkeypatch.setattr(fidelity, "BLOCK", 64)
+    monkeypatch.setattr(distances, "BLOCK", 64)
     tracemalloc.start()
     parts = compared(real, made)
     peak = tracemalloc.get_traced_memory()[1]
@@ -143,7 +144,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         rng = np.random.default_rng(seed)
         groups = np.repeat(np.arange(30), 10)
         values = (rng.random(300) < rng.beta(0.5, 0.5, 30)[groups]).astype(float)
-        found = fidelity.average(values, groups, rng, 60, 0.9)
+        found = distances.average(values, groups, rng, 60, 0.9)
         held += found.low <= 0.5 <= found.high
     assert 0.82 <= held / 120 <= 0.97
 
@@ -153,7 +154,7 @@ def test_intervals_of_a_frechet_distance_hold_the_truth() -> None:
     for seed in range(40):
         rng = np.random.default_rng(seed)
         real, made = sample(gaussian(rng, 120, mean, spread)), sample(gaussian(rng, 120, mean + 0.4, spread))
-        found = fidelity.estimates(real, {"made": made}, rng, 40, 0.9)["made"]["frechet"]
+        found = distances.estimates(real, {"made": made}, rng, 40, 0.9)["made"]["frechet"]
         held += found.low <= 0.16 <= found.high
     assert 0.8 <= held / 40 <= 1
 
@@ -163,20 +164,20 @@ def test_too_few_images_give_nothing_rather_than_nonsense() -> None:
     few, many = sample(rng.standard_normal((5, 3))), sample(rng.standard_normal((50, 3)))
     one_group = sample(rng.standard_normal((50, 3)), np.zeros(50))
     for real, made in ((few, many), (many, few), (one_group, many)):
-        found = fidelity.estimates(real, {"made": made}, rng, 10, 0.95)["made"]
+        found = distances.estimates(real, {"made": made}, rng, 10, 0.95)["made"]
         assert all(np.isnan(estimate.value) for estimate in found.values())
-    assert np.isnan(fidelity.average(np.array([np.nan]), np.array([0]), rng, 10, 0.95).value)
+    assert np.isnan(distances.average(np.array([np.nan]), np.array([0]), rng, 10, 0.95).value)
 
 
 def test_reduction_keeps_directions_in_which_only_generated_images_vary() -> None:
     rng = np.random.default_rng(8)
     real = rng.standard_normal((100, 10)) * ([1.0] * 3 + [0.01] * 7)
     made = rng.standard_normal((100, 10)) * ([1.0] * 3 + [0.01] * 6 + [5.0])
-    axes = fidelity.main_axes([real, made], 4)
+    axes = distances.main_axes([real, made], 4)
     assert axes.shape == (10, 4)
     assert np.linalg.norm(axes[9]) > 0.99
-    assert fidelity.reduced(128, 100) == 25 and fidelity.reduced(128, 4000) == 128
-    assert np.array_equal(fidelity.main_axes([real, made], 10), np.eye(10))
+    assert distances.reduced(128, 100) == 25 and distances.reduced(128, 4000) == 128
+    assert np.array_equal(distances.main_axes([real, made], 10), np.eye(10))
 
 
 def cells(count: int, channels: int, side: int, seed: int) -> np.ndarray:

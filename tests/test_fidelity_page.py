@@ -10,7 +10,9 @@ import pytest
 
 from tests import fake_run
 from tests.fake_run import FakeRun
-from workflow_scripts.lib import fidelity, fidelity_page, page
+from workflow_scripts.lib.fidelity import distances
+from workflow_scripts.lib.page import html_page
+from workflow_scripts.lib.page.sections import fidelity_section
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +25,24 @@ def plans(run: FakeRun, plan: str = "as_train") -> dict:
         [(plan, run.path(f"repeat0/fold{fold}/synthetic/{plan}.{name}")) for fold in range(2)]
         for name in ("assess.csv", "fidelity.csv", "assess.json")
     ]
-    return fidelity_page.plans(*files, fake_run.CONFIG)[0]
+    return fidelity_section.plans(*files, fake_run.CONFIG)[0]
 
 
 def test_every_measure_stands_in_its_bracket(run: FakeRun, tmp_path: Path) -> None:
     tables = plans(run)["tables"]
-    assert len(tables["bracket"].rows) == len(fidelity.MEASURES) + len(fidelity_page.SHARES)
+    assert len(tables["bracket"].rows) == len(distances.MEASURES) + len(fidelity_section.SHARES)
     row = tables["bracket"].rows[0]
     # Means over the two folds: 0 and 1 for generated images, one more for each further contender.
     assert row["generated"] == (0.5, 0.0, 1.0)
     assert row["phase"] == (4.5, 4.0, 5.0)
-    page.write_tables(tmp_path / "tables", list(tables.values()), "tables")
+    html_page.write_tables(tmp_path / "tables", list(tables.values()), "tables")
     with (tmp_path / "tables" / "fidelity_0.csv").open() as handle:
         first = next(csv.DictReader(handle))
     assert (first["floor"], first["floor_low"], first["floor_high"]) == ("1.5", "1.0", "2.0")
     with (tmp_path / "tables" / "fidelity_0_everything.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     scopes = len(fake_run.CLASSES) + 1
-    assert len(rows) == scopes * len(tables["bracket"].rows) * len(fidelity_page.CONTENDERS)
+    assert len(rows) == scopes * len(tables["bracket"].rows) * len(fidelity_section.CONTENDERS)
 
 
 def test_small_samples_are_marked_where_they_stand(run: FakeRun) -> None:
@@ -49,7 +51,7 @@ def test_small_samples_are_marked_where_they_stand(run: FakeRun) -> None:
     assert [row["warning"] for row in table.rows] == [""] * 4 + ["too small"]
     assert table.mark(table.rows[-1]) == "control" and "fewer than 50" in table.note
     empty = next(text for column, text, _ in table.cells(table.rows[-1]) if column.key == "generated")
-    assert empty == page.EMPTY
+    assert empty == html_page.EMPTY
 
 
 def test_a_plan_that_is_too_small_as_a_whole_is_a_warning(run: FakeRun, tmp_path: Path) -> None:
@@ -100,9 +102,9 @@ def test_an_encoder_that_does_not_see_blur_is_found_out(run: FakeRun) -> None:
 
 
 def test_numbers_of_any_size_are_readable() -> None:
-    assert [page.estimated(value) for value in (0.0412, -0.041, -0.0001, 50.82, 1234.5, float("nan"))] == [
-        "0.041", "−0.041", "0.000", "50.8", "1,234.5", page.EMPTY,
+    assert [html_page.estimated(value) for value in (0.0412, -0.041, -0.0001, 50.82, 1234.5, float("nan"))] == [
+        "0.041", "−0.041", "0.000", "50.8", "1,234.5", html_page.EMPTY,
     ]  # fmt: skip
-    column = page.Column("x", "x", "estimate")
-    assert page.below((0.5, -0.1, 12.34), column) == "−0.100 to 12.3"
-    assert page.below((0.5, float("nan"), float("nan")), column) == ""
+    column = html_page.Column("x", "x", "estimate")
+    assert html_page.below((0.5, -0.1, 12.34), column) == "−0.100 to 12.3"
+    assert html_page.below((0.5, float("nan"), float("nan")), column) == ""

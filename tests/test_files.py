@@ -1,4 +1,4 @@
-"""lib.files: outputs are whole or absent, and one process at a time works on an output."""
+"""lib.base.files: outputs are whole or absent, and one process at a time works on an output."""
 
 import os
 import signal
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.lib import files
+from workflow_scripts.lib.base import files
 
 ROOT = Path(__file__).resolve().parents[1]
 
 HALF_WRITTEN = """
 import sys, time
 from pathlib import Path
-from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.base.files import atomic
 with atomic(Path(sys.argv[1])) as part:
     part.write_text("half")
     print("half", flush=True)
@@ -27,7 +27,7 @@ with atomic(Path(sys.argv[1])) as part:
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from workflow_scripts.lib.files import lock
+from workflow_scripts.lib.base.files import lock
 out, events, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 def tell(what):
     handle = os.open(events, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -1,4 +1,4 @@
-"""lib.folds: groups stay whole, parts are disjoint, and each gets its share of every class."""
+"""lib.split.assignment: groups stay whole, parts are disjoint, and each gets its share of every class."""
 
 import csv
 import gzip
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workflow_scripts.lib import folds
-from workflow_scripts.lib.groups import connected
+from workflow_scripts.lib.images.grouping import connected
+from workflow_scripts.lib.split import assignment
 
 SHARES = {"test": 0.2, "calibration": 0.1, "validation": 0.1, "reserve": 0.0, "lockbox": 0.05}
 # Those of whole groups; reserve_same takes images out of train groups.
-PLAYED = tuple(role for role in folds.ROLES if role not in (folds.UNUSED, folds.RESERVE_SAME))
+PLAYED = tuple(role for role in assignment.ROLES if role not in (assignment.UNUSED, assignment.RESERVE_SAME))
 PREVALENCE = np.array([0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01])
 
 
@@ -38,7 +38,7 @@ def shares_of(counts: np.ndarray, roles: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def many():
     counts = long_tailed(1500)
-    return counts, [folds.roles(counts, sizes_of(counts), 4, SHARES, seed=1, repeat=repeat) for repeat in range(2)]
+    return counts, [assignment.roles(counts, sizes_of(counts), 4, SHARES, seed=1, repeat=repeat) for repeat in range(2)]
 
 
 def test_every_group_has_one_role_and_tests_are_disjoint(many):
@@ -50,7 +50,9 @@ def test_every_group_has_one_role_and_tests_are_disjoint(many):
 
 
 def test_tests_cover_everything_when_the_shares_allow_it():
-    roles = folds.roles(long_tailed(200), np.ones(200), 4, SHARES | {"test": 0.25, "lockbox": 0.0}, seed=1, repeat=0)
+    roles = assignment.roles(
+        long_tailed(200), np.ones(200), 4, SHARES | {"test": 0.25, "lockbox": 0.0}, seed=1, repeat=0
+    )
     assert ((roles == "test").sum(1) == 1).all()
 
 
@@ -63,13 +65,13 @@ def test_the_lockbox_is_the_same_in_all_folds_and_repeats(many):
     # Everything else is drawn anew.
     for role in ("test", "validation", "calibration"):
         assert ((first == role) != (second == role)).any(1).mean() > 0.1
-    other = folds.roles(many[0], sizes_of(many[0]), 4, SHARES, seed=2, repeat=0) == "lockbox"
+    other = assignment.roles(many[0], sizes_of(many[0]), 4, SHARES, seed=2, repeat=0) == "lockbox"
     assert (other != locked).any()
 
 
 def test_same_seed_and_repeat_same_roles(many):
     counts, (first, _) = many
-    assert (folds.roles(counts, sizes_of(counts), 4, SHARES, seed=1, repeat=0) == first).all()
+    assert (assignment.roles(counts, sizes_of(counts), 4, SHARES, seed=1, repeat=0) == first).all()
 
 
 def test_shares_are_met_and_every_class_gets_its_part(many):
@@ -106,19 +108,21 @@ def test_every_class_with_enough_groups_is_in_every_role(seed):
     for kind in (3, 4, 5):
         counts[rng.choice(60, 8, replace=False), kind] = True
     shares = SHARES | {"lockbox": 0.0}
-    roles = folds.roles(counts.astype(int), np.ones(60), 3, shares, seed, repeat=0)
+    roles = assignment.roles(counts.astype(int), np.ones(60), 3, shares, seed, repeat=0)
     for fold in range(3):
-        assert folds.missing(counts, roles[:, fold], list("abcdef")) == []
+        assert assignment.missing(counts, roles[:, fold], list("abcdef")) == []
 
 
 def test_missing_names_class_and_role():
     counts = np.array([[1, 1], [1, 0], [1, 0]])
     roles = np.array(["train", "test", "validation"], dtype=object)
-    assert folds.missing(counts, roles, ["a", "b"]) == [("b", "validation"), ("b", "test")]
+    assert assignment.missing(counts, roles, ["a", "b"]) == [("b", "validation"), ("b", "test")]
 
 
 def test_groups_without_labels_are_spread_too():
-    roles = folds.roles(np.zeros((100, 3), dtype=int), np.ones(100), 4, SHARES | {"lockbox": 0.0}, seed=1, repeat=0)
+    roles = assignment.roles(
+        np.zeros((100, 3), dtype=int), np.ones(100), 4, SHARES | {"lockbox": 0.0}, seed=1, repeat=0
+    )
     for fold in range(4):
         assert (roles[:, fold] == "test").sum() == 20
         assert (roles[:, fold] == "validation").sum() == pytest.approx(10, abs=1)
@@ -128,7 +132,7 @@ def test_thousands_of_groups_take_seconds():
     # 10,000 groups of 3 images each on average: 30,000 rows.
     counts = long_tailed(10_000)
     started = time.monotonic()
-    folds.roles(counts, sizes_of(counts), 4, SHARES, seed=1, repeat=0)
+    assignment.roles(counts, sizes_of(counts), 4, SHARES, seed=1, repeat=0)
     assert time.monotonic() - started < 10
 
 
@@ -150,10 +154,10 @@ def test_real_label_tables(name):
     _, member = np.unique(names, return_inverse=True)
     counts = np.zeros((member.max() + 1, 28), dtype=int)
     np.add.at(counts, member, labels)
-    roles = folds.roles(counts, np.bincount(member), 2, SHARES, seed=1, repeat=0)
+    roles = assignment.roles(counts, np.bincount(member), 2, SHARES, seed=1, repeat=0)
     images = np.bincount(member)
     for fold in range(2):
-        assert folds.missing(counts, roles[:, fold], [str(kind) for kind in range(28)]) == []
+        assert assignment.missing(counts, roles[:, fold], [str(kind) for kind in range(28)]) == []
         for role, share in SHARES.items():
             assert images[roles[:, fold] == role].sum() / len(rows) == pytest.approx(share, abs=0.01)
         # A class's share of the test part is its share of all images to a few images in ten thousand.
@@ -166,24 +170,24 @@ def test_real_label_tables(name):
 def test_rare_classes_beside_each_other_reach_every_role(seed, count, test):
     # Eight classes with as few groups as can do, in a pool so small that they stand on each other's groups.
     shares = SHARES | {"test": test, "lockbox": 0.0}
-    few = folds.fewest_groups(count, shares)
+    few = assignment.fewest_groups(count, shares)
     rng = np.random.default_rng(seed)
     counts = np.zeros((40, 8), dtype=int)
     for kind in range(8):
         counts[rng.choice(40, few, replace=False), kind] = rng.integers(1, 9, few)
-    roles = folds.roles(counts, counts.sum(1) + 1, count, shares, seed, repeat=0)
+    roles = assignment.roles(counts, counts.sum(1) + 1, count, shares, seed, repeat=0)
     for fold in range(count):
-        assert folds.missing(counts, roles[:, fold], list("abcdefgh")) == []
+        assert assignment.missing(counts, roles[:, fold], list("abcdefgh")) == []
 
 
 def test_fewest_groups_by_hand():
     shares = {"test": 0.25, "calibration": 0.1, "validation": 0.1, "reserve": 0.0, "lockbox": 0.0}
-    assert folds.fewest_groups(1, shares) == 4  # test, calibration, validation, train
-    assert folds.fewest_groups(2, shares) == 4
-    assert folds.fewest_groups(4, shares) == 4
+    assert assignment.fewest_groups(1, shares) == 4  # test, calibration, validation, train
+    assert assignment.fewest_groups(2, shares) == 4
+    assert assignment.fewest_groups(4, shares) == 4
     # Every group is tested in one of two folds: half of six leaves one for each of the other roles.
-    assert folds.fewest_groups(2, shares | {"test": 0.5}) == 6
-    assert folds.fewest_groups(2, shares | {"lockbox": 0.1, "reserve": 0.1}) == 6
+    assert assignment.fewest_groups(2, shares | {"test": 0.5}) == 6
+    assert assignment.fewest_groups(2, shares | {"lockbox": 0.1, "reserve": 0.1}) == 6
 
 
 def test_sizes_are_images_not_labels():
@@ -191,7 +195,7 @@ def test_sizes_are_images_not_labels():
     counts = np.zeros((200, 3), dtype=int)
     counts[:100] = 4
     counts[100:, 0] = 4
-    roles = folds.roles(counts, np.full(200, 4), 4, SHARES | {"lockbox": 0.0}, seed=1, repeat=0)
+    roles = assignment.roles(counts, np.full(200, 4), 4, SHARES | {"lockbox": 0.0}, seed=1, repeat=0)
     for fold in range(4):
         assert (roles[:, fold] == "test").sum() == 40
         assert (roles[:100, fold] == "test").sum() == 20
@@ -213,9 +217,9 @@ def lines():
 def test_leaving_out_a_value_keeps_its_relatives_away(lines):
     labels, member, values = lines
     shares = SHARES | {"reserve": 0.1}
-    held = folds.held_out_values(values, 5, 0)
+    held = assignment.held_out_values(values, 5, 0)
     assert sorted(held) == [f"line {k}" for k in "abcde"]
-    roles = folds.roles_leaving_out(labels, member, values, held, shares, seed=1, repeat=0)
+    roles = assignment.roles_leaving_out(labels, member, values, held, shares, seed=1, repeat=0)
     for fold, value in enumerate(held):
         own = roles[:, fold]
         locked = own == "lockbox"
@@ -231,19 +235,23 @@ def test_leaving_out_a_value_keeps_its_relatives_away(lines):
         assert set(own[free]) == {"train", "validation", "calibration", "reserve"}
         for role in ("validation", "calibration", "reserve"):
             assert (own == role).sum() / free.sum() == pytest.approx(0.1 / 0.75, abs=0.02)
-        assert folds.missing(labels, own, list("abc")) == []
+        assert assignment.missing(labels, own, list("abc")) == []
     assert (roles == "lockbox").any() and ((roles == "lockbox").sum(1) % 5 == 0).all()
 
 
 def test_repeats_leave_out_one_value_after_another():
     values = np.array(["c"] * 5 + ["a"] * 3 + ["b"] * 3 + [""] * 9, dtype=object)
-    assert [folds.held_out_values(values, 2, repeat) for repeat in range(3)] == [["c", "a"], ["b", "c"], ["a", "b"]]
-    assert folds.held_out_values(values, 4, 0) == []
-    assert folds.held_out_values(np.array(["x", "x", ""], dtype=object), 1, 0) == []
+    assert [assignment.held_out_values(values, 2, repeat) for repeat in range(3)] == [
+        ["c", "a"],
+        ["b", "c"],
+        ["a", "b"],
+    ]
+    assert assignment.held_out_values(values, 4, 0) == []
+    assert assignment.held_out_values(np.array(["x", "x", ""], dtype=object), 1, 0) == []
 
 
 def test_leaving_out_what_all_groups_have_is_refused():
     member = np.repeat(np.arange(10), 2)
     values = np.array(["a", "b"] * 10, dtype=object)
     with pytest.raises(ValueError, match="leaving out 'a' leaves 0 groups"):
-        folds.roles_leaving_out(np.ones((20, 1), dtype=int), member, values, ["a"], SHARES, 1, 0)
+        assignment.roles_leaving_out(np.ones((20, 1), dtype=int), member, values, ["a"], SHARES, 1, 0)

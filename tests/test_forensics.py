@@ -13,8 +13,11 @@ import pytest
 from tests.arms_data import SECTION
 from tests.generating import MINIMAL, PLAN, UNET
 from workflow_scripts import certify_leaks, forensics, replay_study
-from workflow_scripts.lib import attribution, designs, fold_table, forensics_page, page, replay
-from workflow_scripts.lib.dataset import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.page import html_page
+from workflow_scripts.lib.page.sections import forensics_section
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.study import designs, effect_estimates, switches
 
 TEN = list("abcdefghij")
 
@@ -118,8 +121,8 @@ def planted(rng, places: int = 4, noise: float = 0.02, spread: float = 0.0) -> t
 
 
 def taken(table: pd.DataFrame, design: designs.Design) -> pd.DataFrame:
-    found = attribution.response(table.sample(frac=1, random_state=1), design, "m", "map", TEN, AFTER)
-    return attribution.table_of(list(attribution.effects(found, 0.95)))
+    found = effect_estimates.response(table.sample(frac=1, random_state=1), design, "m", "map", TEN, AFTER)
+    return effect_estimates.table_of(list(effect_estimates.effects(found, 0.95)))
 
 
 def one(lines: pd.DataFrame, switch: str, outcome: str, kind: str = "main", at: str = "mean") -> pd.Series:
@@ -149,7 +152,7 @@ def test_planted_effects_are_found_with_sign_and_size():
     assert total == pytest.approx(-0.25, abs=1e-6)
     # Ends: a, b, p with d on, whatever the aliased interaction does.
     assert one(lines, "all", "test", "ends", "study")["effect"] == pytest.approx(-0.06 - 0.3, abs=0.05)
-    said = attribution.sentence(lines, "m", "map")
+    said = effect_estimates.sentence(lines, "m", "map")
     assert "; test: p (−0.2" in said and "holding zero: validation: a (+0." in said
     # f = a × b × c: it is told that they cannot be kept apart.
     assert "a × b × c" in one(lines, "f", "gap")["aliases"] and one(lines, "p", "gap")["aliases"] == "none"
@@ -163,7 +166,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         for _ in range(150):
             effects = np.zeros((4, 10)) + between * rng.normal(size=(4, 10))
             response = 0.1 * np.arange(4)[:, None] + effects @ design.signs.T + rng.normal(0, 0.05, (4, 32))
-            for found in attribution.estimates(response, design.signs, 0.95)[1:]:
+            for found in effect_estimates.estimates(response, design.signs, 0.95)[1:]:
                 held, count = held + (found.low <= 0 <= found.high), count + 1
         assert held / count > 0.93, between
 
@@ -171,21 +174,21 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 def test_few_places_rest_on_residuals_and_a_single_run_on_nothing():
     design = designs.fraction(TEN, 32)
     response = np.random.default_rng(4).normal(size=(2, 32))
-    assert {found.interval for found in attribution.estimates(response, design.signs, 0.95)} == {"residual"}
-    lonely = attribution.estimates(response[:1, :1], np.zeros((1, 0)), 0.95)[0]
+    assert {found.interval for found in effect_estimates.estimates(response, design.signs, 0.95)} == {"residual"}
+    lonely = effect_estimates.estimates(response[:1, :1], np.zeros((1, 0)), 0.95)[0]
     assert lonely.interval == "none" and np.isnan(lonely.low)
 
 
 def test_missing_scores_are_told():
     table, design = planted(np.random.default_rng(5), places=2)
     broken = table[~((table["repeat"] == 1) & (table["row"] == 3) & (table["part"] == "test"))]
-    with pytest.raises(attribution.UserError, match="model m on test are not complete: 4 are missing of 256"):
+    with pytest.raises(effect_estimates.UserError, match="model m on test are not complete: 4 are missing of 256"):
         taken(broken, design)
 
 
 # The stages -----------------------------------------------------------------------------------------------------------
 
-SWITCHES = ["no_time", "shown_larger", "image_split", "uniform_prior", *replay.SWITCHES][:4]
+SWITCHES = ["no_time", "shown_larger", "image_split", "uniform_prior", *switches.SWITCHES][:4]
 SWITCHES += ["test_in_training_mode", "test_batch_of_one", "last_epoch", "thresholds_on_reported"]
 SMALL = {"widths": [8, 8], "steps": 2, "batch": 4}
 STUDY = {
@@ -198,7 +201,7 @@ STUDY = {
         "training": {"steps": 4, "batch": 8, "checkpoints": 2}, "plans": {"study": "s", "mixloc": "m"},
         "plateau": {"factor": 0.1, "patience": 1}, "metric": "map", "confidence": 0.9,
     },
-    "replay": dict.fromkeys(replay.SWITCHES, True) | {"premultiplied_alpha": False},
+    "replay": dict.fromkeys(switches.SWITCHES, True) | {"premultiplied_alpha": False},
     "train_classifier": SECTION,
     "plans": {
         "study": PLAN | {"sampler": "ancestral", "evaluations": 3, "batch": 8,
@@ -224,7 +227,7 @@ def folder(tmp_path_factory):
     with write_images(out / "images.h5", list("rgby"), list("abc"), 32, {"grouped_by": "gene"}) as writer:
         writer.append(images.astype(np.uint8), labels, ids, groups)
     roles = np.array([[ROLES[number // 4 % 6]] for number in range(120)], dtype=object)
-    fold_table.write(out / "folds.csv", np.array(ids), np.array(groups), roles)
+    role_table.write(out / "folds.csv", np.array(ids), np.array(groups), roles)
     assert replayed(out) == 0
     return out
 
@@ -248,7 +251,7 @@ def certified(folder, violations: list[str]) -> int:
 
 
 def declared() -> list[str]:
-    return replay.violations(STUDY)
+    return switches.violations(STUDY)
 
 
 def test_every_row_has_every_combination_for_every_model(folder):
@@ -298,7 +301,7 @@ def test_the_certificate_finds_what_is_declared_and_nothing_else(folder, capsys)
     # One protein on both sides: groups of the validation part among those that were fitted on.
     assert len(split) == 2 and (split["overlap_groups"] >= 3).all()
     with ImageSet(folder / "images.h5") as source:
-        tested = len(fold_table.rows(folder / "folds.csv", 0, source.ids, "test"))
+        tested = len(role_table.rows(folder / "folds.csv", 0, source.ids, "test"))
     scored = table[table["purpose"] == "scored"]
     assert len(scored) == 4 and (scored["images"] == tested).all() and (scored["status"] == "clean").all()
     # Undeclared it is a leak; declared but absent it is a mistake.
@@ -343,7 +346,7 @@ def test_forensics_states_its_design_and_draws(taken_apart):
     assert facts["settings"]["plans"]["study"]["evaluations"] == 3
     assert facts["violations"] == sorted(declared()) and "Choices that moved mix" in facts["sentence"]
     table = pd.read_csv(taken_apart / "forensics.csv", keep_default_na=True)
-    assert set(table["outcome"]) == set(attribution.OUTCOMES) and set(table["metric"]) == set(forensics.METRICS)
+    assert set(table["outcome"]) == set(effect_estimates.OUTCOMES) and set(table["metric"]) == set(forensics.METRICS)
     own = table[(table["model"] == "mix") & (table["kind"] == "main") & (table["at"] == "mean")]
     assert set(own["switch"]) == set(SWITCHES)
     by_hand = pd.read_csv(taken_apart / "0.csv").query("model == 'mix' and metric == 'map' and part == 'test'")
@@ -355,7 +358,7 @@ def test_forensics_states_its_design_and_draws(taken_apart):
         assert (taken_apart / "figures" / f"forensics.{kind}").stat().st_size > 1000
 
 
-TEMPLATE = Path(forensics_page.__file__).parent / "report.html"
+TEMPLATE = Path(forensics_section.__file__).parent / "report.html"
 
 
 def rendered(shown: dict | None) -> str:
@@ -363,15 +366,15 @@ def rendered(shown: dict | None) -> str:
     text = TEMPLATE.read_text(encoding="utf-8")
     start = text.index("{% if replayed %}\n<section")
     section = text[start : text.index("</section>", start)] + "</section>{% endif %}"
-    return page.render(text[: text.index("<!DOCTYPE")] + section, {"replayed": shown})
+    return html_page.render(text[: text.index("<!DOCTYPE")] + section, {"replayed": shown})
 
 
 def test_the_page_has_a_section_where_the_files_are(taken_apart, tmp_path):
-    assert forensics_page.read(None, tmp_path) is None
-    assert forensics_page.read(tmp_path / "forensics.json", tmp_path) is None
-    shown = forensics_page.read(taken_apart / "forensics.json", taken_apart / "report.html")
+    assert forensics_section.read(None, tmp_path) is None
+    assert forensics_section.read(tmp_path / "forensics.json", tmp_path) is None
+    shown = forensics_section.read(taken_apart / "forensics.json", taken_apart / "report.html")
     assert shown["models"] == ["forensics_mix", "forensics_plain"] and shown["csv"] == "forensics.csv"
-    page.write_tables(taken_apart / "tables", list(shown["tables"].values()), "tables")
+    html_page.write_tables(taken_apart / "tables", list(shown["tables"].values()), "tables")
     cells = [
         text
         for row in shown["tables"]["forensics_mix"].rows

@@ -16,8 +16,9 @@ from generating import MINIMAL, PLAN, UNET, make_data, sample_line, train_line
 from safetensors.torch import load_file
 
 from workflow_scripts import sample_ddpm, train_classifier, train_ddpm
-from workflow_scripts.lib import files, resume
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.compute import checkpoint
+from workflow_scripts.lib.images.image_set import ImageSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +54,7 @@ def filling(monkeypatch: pytest.MonkeyPatch):
                 raise OSError(errno.ENOSPC, "No space left on device")
             saved(value, path)
 
-        monkeypatch.setattr(resume.torch, "save", save)
+        monkeypatch.setattr(checkpoint.torch, "save", save)
 
     return fill
 

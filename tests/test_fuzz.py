@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import fuzz
-from workflow_scripts.lib import settings
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.config import check
 
 # Other inputs than those of the benchmark: it has seeds of its own.
 SEED = 77
@@ -35,7 +35,7 @@ def test_what_escapes_is_seen_and_can_be_had_again() -> None:
         if draw == 1:
             raise UserError("images.h5 is damaged")
         if draw == 2:
-            raise settings.ConfigError("")
+            raise check.ConfigError("")
 
     found = fuzz.tried("any", range(200), 1, once)
     again = fuzz.tried("any", range(100, 101), 1, once)

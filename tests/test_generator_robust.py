@@ -9,13 +9,13 @@ import torch
 
 from tests.generating import MINIMAL, PLAN, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
-from workflow_scripts.lib import diffusion, generator_training, memory
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.diffusion import Condition
-from workflow_scripts.lib.generator_training import Pixels
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.stage import UserError
-from workflow_scripts.lib.unet import UNet
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.generate import diffusion, generator_training, out_of_memory
+from workflow_scripts.lib.generate.diffusion import Condition
+from workflow_scripts.lib.generate.generator_training import Pixels
+from workflow_scripts.lib.generate.networks import UNet
+from workflow_scripts.lib.images.image_set import ImageSet
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -215,7 +215,7 @@ def test_what_fails_for_another_reason_is_not_tried_again():
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        memory.halving(work, 8, "nothing")
+        out_of_memory.halving(work, 8, "nothing")
     assert tried == [8]
 
 

@@ -1,8 +1,8 @@
-"""lib.groups: images that share a protein or an antibody, through any chain, are one group."""
+"""lib.images.grouping: images that share a protein or an antibody, through any chain, are one group."""
 
 import numpy as np
 
-from workflow_scripts.lib.groups import connected
+from workflow_scripts.lib.images.grouping import connected
 
 
 def together(columns: list[list[str]]) -> list[list[int]]:

@@ -11,7 +11,8 @@ from scipy import stats
 
 from benchmarks import judge_calibration, judge_worlds
 from benchmarks.judge_worlds import CALIBRATION, TEST, Fresh, Pool, Shape
-from workflow_scripts.lib import error_rate, judging, verdicts
+from workflow_scripts.lib.judge import inference, verdict_tables
+from workflow_scripts.lib.page.sections import error_rate_section
 
 SMALL = Shape(groups=140, images=2, classes=4, least=0.1, luck=0.0, class_luck=0.0)
 # Networks differ by much more than the draw of the groups explains.
@@ -64,19 +65,19 @@ def test_the_judge_is_rarely_wrong_about_copies_of_the_baseline(lucky, many, ope
 
 @pytest.mark.parametrize("metric", judge_calibration.METRICS)
 def test_a_judge_that_forgets_the_number_of_comparisons_is_told(opened, metric, monkeypatch):
-    honest = judging.intervals
+    honest = inference.intervals
 
     def alone(*args):
         found = honest(*args)
         return replace(found, low=found.low_single, high=found.high_single)
 
-    monkeypatch.setattr(judging, "intervals", alone)
+    monkeypatch.setattr(inference, "intervals", alone)
     assert wrong(opened, metric, "mix") > MOST
 
 
 @pytest.mark.parametrize("metric", judge_calibration.METRICS)
 def test_a_judge_that_forgets_the_order_of_testing_is_told(many, metric, monkeypatch):
-    monkeypatch.setattr(judging, "standing", lambda found, first: [judging.CONFIRMED] * len(found.se))
+    monkeypatch.setattr(inference, "standing", lambda found, first: [inference.CONFIRMED] * len(found.se))
     honest = wrong(many, metric)
     monkeypatch.undo()
     # The primary arm by itself, and the rest as a family: each is wrong in 5 %.
@@ -85,13 +86,13 @@ def test_a_judge_that_forgets_the_order_of_testing_is_told(many, metric, monkeyp
 
 @pytest.mark.parametrize("metric", judge_calibration.METRICS)
 def test_a_judge_that_forgets_the_luck_of_training_is_told(lucky, metric, monkeypatch):
-    honest = judging._luck_of_training
+    honest = inference._luck_of_training
 
     def none(estimates, draws, seed):
         found = honest(estimates, draws, seed)
         return replace(found, size=found.known, noise=np.zeros_like(found.noise))
 
-    monkeypatch.setattr(judging, "_luck_of_training", none)
+    monkeypatch.setattr(inference, "_luck_of_training", none)
     assert wrong(lucky, metric) > MOST
 
 
@@ -110,7 +111,7 @@ def test_what_the_judge_says_it_can_find_is_found(many):
 
 def test_detectable_effect_of_normal_draws():
     draws = np.random.default_rng(2).normal(0, 0.1, (2, 1, 40_000))
-    found = judging.intervals(np.zeros((2, 1)), draws, 0.95, 1)
+    found = inference.intervals(np.zeros((2, 1)), draws, 0.95, 1)
     width = found.high[0]
     assert found.detectable([0]) == pytest.approx(width + 0.1 * stats.norm.ppf(0.8), rel=0.02)
     # Both of two independent comparisons must be seen: each with a power of the root.
@@ -121,13 +122,13 @@ def test_detectable_effect_of_normal_draws():
 @pytest.mark.parametrize("freedom", [1, 2.7, 8, 300, 5000, np.inf])
 @pytest.mark.parametrize("value", [0.0, 0.5, 2.5, 9.0])
 def test_tails_agree_with_scipy(value, freedom):
-    assert judging.t_tails(value, freedom) == pytest.approx(2 * stats.t.sf(value, freedom), rel=2e-2, abs=1e-15)
+    assert inference.t_tails(value, freedom) == pytest.approx(2 * stats.t.sf(value, freedom), rel=2e-2, abs=1e-15)
 
 
 def test_p_values_know_that_few_repeats_say_little():
     rng = np.random.default_rng(3)
     draws = np.repeat(rng.normal(0, 0.001, (1, 1, 2000)), 3, axis=1)
-    found = judging.intervals(np.array([[0.1, 0.2, 0.3]]), draws, 0.95, 1)
+    found = inference.intervals(np.array([[0.1, 0.2, 0.3]]), draws, 0.95, 1)
     # Hardly any doubt but the luck of training: the t-test of three values.
     assert found.p_values()[0] == pytest.approx(stats.ttest_1samp([0.1, 0.2, 0.3], 0).pvalue, rel=0.02)
 
@@ -203,9 +204,9 @@ def test_one_command_measures_and_writes_what_the_page_prints(tmp_path, capsys):
         assert other == pytest.approx(one)
     assert said[0].startswith("world") and said[1].split()[:4] == ["fresh", "macro_f1", "1", "refit"]
     record = json.loads(out.read_text())
-    digest = error_rate.judge_digest(judge_calibration.ROOT)
+    digest = error_rate_section.judge_digest(judge_calibration.ROOT)
     assert record["code"] == digest and [row["metric"] for row in record["worlds"]] == ["macro_f1", "map"]
-    text = error_rate.measured(record, "map", 1, digest)
+    text = error_rate_section.measured(record, "map", 1, digest)
     assert "In 3 repetitions of one world" in text and "one repeat" in text and "earlier version" not in text
 
 
@@ -230,28 +231,28 @@ RECORD = {
 
 def test_the_rate_is_that_of_the_runs_own_number_of_repeats():
     for repeats in (3, 5):
-        text = error_rate.measured(RECORD, "map", repeats, "x")
+        text = error_rate_section.measured(RECORD, "map", repeats, "x")
         assert "In 1,000 repetitions of 2 worlds" in text and "with 3 repeats" in text
         assert "in 4.0 % (aim: 5.0 %; worst world: 5.0 %, upper limit 6.8 %)" in text
-    assert "with one repeat" in (two := error_rate.measured(RECORD, "map", 2, "x")) and "not with two" in two
-    once = error_rate.measured(RECORD, "map", 1, "x")
+    assert "with one repeat" in (two := error_rate_section.measured(RECORD, "map", 2, "x")) and "not with two" in two
+    once = error_rate_section.measured(RECORD, "map", 1, "x")
     assert "in 20.0 %" in once and "luck of training" in once and "simulated cells, it was 20.0 %" in once
-    assert "earlier version" in error_rate.measured(RECORD, "map", 3, "y")
+    assert "earlier version" in error_rate_section.measured(RECORD, "map", 3, "y")
     for record, metric in ((None, "map"), (RECORD, "macro_f1")):
-        assert "not been measured" in error_rate.measured(record, metric, 3, "x")
+        assert "not been measured" in error_rate_section.measured(record, metric, 3, "x")
 
 
 def test_what_could_have_been_found_is_said_of_the_arm_and_its_control():
     answer = {"detectable": 0.0414, "power": 0.8, "baseline": "real_only", "control": "mix_real"}
-    assert error_rate.detectable(answer) == (
+    assert error_rate_section.detectable(answer) == (
         "A true gain of 0.041 over real_only and over mix_real would be found with a power of 80 %."
     )
-    assert "mix_real" not in error_rate.detectable(answer | {"control": None})
-    assert error_rate.detectable(answer | {"detectable": None}) == ""
+    assert "mix_real" not in error_rate_section.detectable(answer | {"control": None})
+    assert error_rate_section.detectable(answer | {"detectable": None}) == ""
 
 
 @pytest.mark.parametrize(("luck", "verdict", "said"), [
-    (False, judging.HURTS, True), (True, judging.HURTS, False), (False, judging.INCONCLUSIVE, False),
+    (False, inference.HURTS, True), (True, inference.HURTS, False), (False, inference.INCONCLUSIVE, False),
 ])  # fmt: skip
 def test_a_claim_from_one_repeat_says_so_in_the_headline(luck, verdict, said):
     answer = {
@@ -261,7 +262,7 @@ def test_a_claim_from_one_repeat_says_so_in_the_headline(luck, verdict, said):
         "training_luck": luck,
     }  # fmt: skip
     sizes = {"test_groups": 9, "test_images": 90}
-    assert ("single repeat" in verdicts.opening(answer, sizes, 4).headline) == said
+    assert ("single repeat" in verdict_tables.opening(answer, sizes, 4).headline) == said
 
 
 def test_a_pool_of_other_settings_is_not_taken(fake_pool, tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from tests.worlds import ANALYSIS, STRATEGIES, World
-from workflow_scripts.lib import comparisons, judging, scoring
-from workflow_scripts.lib.experiment import Experiment
+from workflow_scripts.lib.judge import comparisons, inference, scoring
+from workflow_scripts.lib.judge.experiment import Experiment
 
 
 @pytest.mark.parametrize(
@@ -31,31 +31,31 @@ from workflow_scripts.lib.experiment import Experiment
     ],
 )
 def test_verdict(low, high, control, expected):
-    assert judging.verdict(low, high, 0.02, control) == expected
+    assert inference.verdict(low, high, 0.02, control) == expected
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 7, 40])
 @pytest.mark.parametrize("probability", [0.6, 0.975, 0.995])
 def test_t_quantile_agrees_with_scipy(freedom, probability):
-    assert judging.t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-4)
+    assert inference.t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-4)
 
 
 def test_nadeau_bengio_by_hand():
-    mean, low, high = judging.nadeau_bengio(np.array([0.1, 0.2, 0.3]), 0.5, 0.95)
+    mean, low, high = inference.nadeau_bengio(np.array([0.1, 0.2, 0.3]), 0.5, 0.95)
     half = stats.t.ppf(0.975, 2) * math.sqrt(0.01 * (1 / 3 + 0.5))
     assert (mean, low, high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-4)
-    assert math.isnan(judging.nadeau_bengio(np.array([0.1]), 0.5, 0.95)[1])
+    assert math.isnan(inference.nadeau_bengio(np.array([0.1]), 0.5, 0.95)[1])
 
 
 def test_benjamini_hochberg_agrees_with_scipy():
     p = np.random.default_rng(1).random(30) ** 3
-    np.testing.assert_allclose(judging.benjamini_hochberg(p), stats.false_discovery_control(p), rtol=1e-12)
+    np.testing.assert_allclose(inference.benjamini_hochberg(p), stats.false_discovery_control(p), rtol=1e-12)
 
 
 def test_single_and_simultaneous_intervals_of_normal_draws():
     rng = np.random.default_rng(2)
     draws = rng.normal(0.5, 0.1, (4, 1, 40_000))  # the mean of the draws is biased; the interval must not follow
-    found = judging.intervals(np.zeros((4, 1)), draws, 0.95, 1)
+    found = inference.intervals(np.zeros((4, 1)), draws, 0.95, 1)
     np.testing.assert_allclose(found.high_single, 0.196, rtol=0.02)
     sidak = stats.norm.ppf((1 + 0.95 ** (1 / 4)) / 2) * 0.1  # independent quantities
     np.testing.assert_allclose(found.high, sidak, rtol=0.02)
@@ -64,8 +64,8 @@ def test_single_and_simultaneous_intervals_of_normal_draws():
 
 def test_what_is_tested_first_has_an_interval_of_its_own_and_costs_the_others_nothing():
     draws = np.random.default_rng(2).normal(0, 0.1, (4, 1, 2000))
-    plain, found = (judging.intervals(np.zeros((4, 1)), draws, 0.95, 1, first) for first in ((), (2, 0)))
-    rest = judging.intervals(np.zeros((2, 1)), draws[[1, 3]], 0.95, 1)
+    plain, found = (inference.intervals(np.zeros((4, 1)), draws, 0.95, 1, first) for first in ((), (2, 0)))
+    rest = inference.intervals(np.zeros((2, 1)), draws[[1, 3]], 0.95, 1)
     np.testing.assert_array_equal(found.high[[2, 0]], plain.high_single[[2, 0]])
     np.testing.assert_allclose(found.high[[1, 3]], rest.high)
     assert (found.high < plain.high).all()
@@ -85,16 +85,16 @@ def test_a_step_counts_only_where_those_before_it_showed_a_difference(seen, firs
     draws = np.random.default_rng(2).normal(0, 0.1, (4, 1, 2000))
     # A loss is a difference as well.
     estimates = np.array([[sign * 1.0] if there else [0.0] for there, sign in zip(seen, (1, -1, -1, 1), strict=True)])
-    found = judging.intervals(estimates, draws, 0.95, 1, first)
-    expected = [judging.CONFIRMED if one else judging.EXPLORATORY for one in confirmed]
-    assert judging.standing(found, first) == expected
+    found = inference.intervals(estimates, draws, 0.95, 1, first)
+    expected = [inference.CONFIRMED if one else inference.EXPLORATORY for one in confirmed]
+    assert inference.standing(found, first) == expected
 
 
 def test_variance_between_repeats_widens_the_interval():
     rng = np.random.default_rng(3)
     draws = np.repeat(rng.normal(0, 0.01, (1, 1, 4000)), 4, axis=1)  # same groups, no luck of the models' own
-    calm = judging.intervals(np.full((1, 4), 0.1), draws, 0.95, 1)
-    wild = judging.intervals(np.array([[0.0, 0.2, 0.05, 0.15]]), draws, 0.95, 1)
+    calm = inference.intervals(np.full((1, 4), 0.1), draws, 0.95, 1)
+    wild = inference.intervals(np.array([[0.0, 0.2, 0.05, 0.15]]), draws, 0.95, 1)
     assert calm.se[0] == pytest.approx(0.01, rel=0.03)
     between = np.var([0.0, 0.2, 0.05, 0.15], ddof=1) / 4
     assert wild.se[0] == pytest.approx(math.hypot(0.01, math.sqrt(between)), rel=0.03)
@@ -107,38 +107,38 @@ def test_what_the_bootstrap_holds_is_not_counted_twice():
     draws = rng.normal(0, 0.1, (3, 5, 4000))  # repeats err on different groups: their draws are independent
     estimates = rng.normal(0, 0.1, (3, 5))
     estimates *= 0.09 / estimates.std(axis=1, ddof=1, keepdims=True)
-    found = judging.intervals(estimates, draws, 0.95, 1)
+    found = inference.intervals(estimates, draws, 0.95, 1)
     np.testing.assert_allclose(found.se, 0.1 / math.sqrt(5), rtol=0.05)
 
 
 def test_an_arm_equal_to_its_baseline_has_an_empty_interval():
-    found = judging.intervals(np.zeros((2, 2)), np.zeros((2, 2, 100)), 0.95, 1)
+    found = inference.intervals(np.zeros((2, 2)), np.zeros((2, 2, 100)), 0.95, 1)
     assert found.low.tolist() == found.high.tolist() == [0, 0]
     assert found.p_values().tolist() == [1, 1]
-    assert judging.verdict(found.low[0], found.high[0], 0.02) == "no difference larger than 0.000"
+    assert inference.verdict(found.low[0], found.high[0], 0.02) == "no difference larger than 0.000"
 
 
 def test_weights_come_from_the_seed_alone_and_never_vanish():
-    first, again, other = (judging.group_weights(seed, 500, 200) for seed in (5, 5, 6))
+    first, again, other = (inference.group_weights(seed, 500, 200) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.min() > 0 and first.mean() == pytest.approx(1, abs=0.01) and first.var() == pytest.approx(1, abs=0.03)
 
 
 def test_hash_changes_with_what_is_declared_and_with_nothing_else():
-    reference = judging.declaration_hash(ANALYSIS, STRATEGIES)
+    reference = inference.declaration_hash(ANALYSIS, STRATEGIES)
     shuffled = json.loads(json.dumps(dict(reversed(ANALYSIS.items()))))
-    assert judging.declaration_hash(shuffled, STRATEGIES[::-1]) == reference
+    assert inference.declaration_hash(shuffled, STRATEGIES[::-1]) == reference
     retrained = [STRATEGIES[0] | {"loss": "focal"}, *STRATEGIES[1:]]
-    assert judging.declaration_hash(ANALYSIS, retrained) == reference
+    assert inference.declaration_hash(ANALYSIS, retrained) == reference
     for key, value in {"smallest_effect": 0.03, "primary_arm": "pool", "metric": "map", "family": ["mix"]}.items():
-        assert judging.declaration_hash(ANALYSIS | {key: value}, STRATEGIES) != reference
+        assert inference.declaration_hash(ANALYSIS | {key: value}, STRATEGIES) != reference
     more = [*STRATEGIES, {"name": "late_idea", "method": "pool"}]
-    assert judging.declaration_hash(ANALYSIS, more) != reference
+    assert inference.declaration_hash(ANALYSIS, more) != reference
 
 
 def test_judged_classes_need_enough_groups_in_every_repeat():
-    found = judging.judged_classes(np.array([[5, 9, 4], [7, 4, 8]]), 5)
+    found = inference.judged_classes(np.array([[5, 9, 4], [7, 4, 8]]), 5)
     assert found.tolist() == [True, False, False]
 
 
@@ -150,7 +150,7 @@ def summaries(seed, skills, draws=200, repeats=1, **more):
     parts = [part for arm in arms.values() for cell in arm for part in cell.parts.values()]
     groups = sorted({str(name) for part in parts for name in part.groups})
     found = Experiment(world.classes, groups, arms)
-    weights = judging.group_weights(seed, len(groups), draws)
+    weights = inference.group_weights(seed, len(groups), draws)
     judged = np.ones(len(world.classes), dtype=bool)
     return comparisons.summarise_all(
         arms, lambda name: found.cells(name, "image"), scoring.Rule("calibrated", 10), weights, judged, 1

@@ -1,13 +1,13 @@
-"""lib.label_maps: merging, renaming and selecting classes, and the built-in lists of locations."""
+"""lib.images.label_maps: merging, renaming and selecting classes, and the built-in lists of locations."""
 
 import json
 
 import numpy as np
 import pytest
 
-from workflow_scripts.lib import label_maps
-from workflow_scripts.lib.label_maps import BUILT_IN, KAGGLE_2018, KAGGLE_2021, NUMBERINGS
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images import label_maps
+from workflow_scripts.lib.images.label_maps import BUILT_IN, KAGGLE_2018, KAGGLE_2021, NUMBERINGS
 
 CLASSES = ["Nucleoplasm", "Nucleoli", "Cytosol", "Rods & rings"]
 LABELS = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], dtype=np.uint8)

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from workflow_scripts.lib import label_plans
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.generate import label_plans
 
 
 def rows(*combinations, classes=4):

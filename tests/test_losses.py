@@ -6,7 +6,7 @@ import pytest
 import torch
 from arms_data import SECTION
 
-from workflow_scripts.lib import arms, losses
+from workflow_scripts.lib.classify import arm_choices, losses
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [-3.0, 0.5, 1.0]])
 TARGETS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -20,10 +20,10 @@ def made(name, **changes):
 
 
 def test_registry_equals_the_description():
-    assert set(losses.LOSSES) == set(arms.LOSSES)
+    assert set(losses.LOSSES) == set(arm_choices.LOSSES)
 
 
-@pytest.mark.parametrize("name", arms.LOSSES)
+@pytest.mark.parametrize("name", arm_choices.LOSSES)
 def test_one_finite_value_an_image_and_a_gradient_even_far_out(name):
     logits = torch.tensor([[200.0, -200.0, 0.0]] * 2, requires_grad=True)
     found = made(name)(logits, torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]))
@@ -34,7 +34,7 @@ def test_one_finite_value_an_image_and_a_gradient_even_far_out(name):
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("name", [name for name in arms.LOSSES if name not in arms.HARD_LOSSES])
+@pytest.mark.parametrize("name", [name for name in arm_choices.LOSSES if name not in arm_choices.HARD_LOSSES])
 def test_soft_targets_are_between(name):
     loss = made(name)
     both = [loss(LOGITS, torch.full_like(LOGITS, value)) for value in (0.0, 1.0)]

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from workflow_scripts import make_folds as stage_program
-from workflow_scripts.lib import fold_table
-from workflow_scripts.lib.dataset import write_images
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.split import role_table
 
 LINES = ["A-431", "U-2 OS", "HeLa", "U-2 OS"]
 SHARES = {"test": 0.25, "calibration": 0.15, "validation": 0.15, "reserve": 0.0, "reserve_same": 0.0, "lockbox": 0.0}
@@ -195,18 +195,18 @@ def test_too_few_groups(images, capsys):
 
 
 def test_a_table_is_read_only_for_its_own_image_set(world):
-    np.testing.assert_array_equal(fold_table.read(world.folds, 1, world.ids), world.roles[:, 1])
-    np.testing.assert_array_equal(fold_table.rows(world.folds, 0, world.ids, "test"), world.rows("test"))
+    np.testing.assert_array_equal(role_table.read(world.folds, 1, world.ids), world.roles[:, 1])
+    np.testing.assert_array_equal(role_table.rows(world.folds, 0, world.ids, "test"), world.rows("test"))
     with pytest.raises(UserError, match="no fold 2"):
-        fold_table.read(world.folds, 2, world.ids)
+        role_table.read(world.folds, 2, world.ids)
     for other in (world.ids[::-1], world.ids[:-1]):
         with pytest.raises(UserError, match="another image set"):
-            fold_table.read(world.folds, 0, other)
+            role_table.read(world.folds, 0, other)
 
 
 def test_without_a_calibration_part_thresholds_come_from_validation(world):
     roles = np.where(world.roles == "calibration", "train", world.roles)
-    fold_table.write(world.folds, world.ids, world.groups, roles)
+    role_table.write(world.folds, world.ids, world.groups, roles)
     np.testing.assert_array_equal(
-        fold_table.rows(world.folds, 0, world.ids, "calibration"), np.flatnonzero(roles[:, 0] == "validation")
+        role_table.rows(world.folds, 0, world.ids, "calibration"), np.flatnonzero(roles[:, 0] == "validation")
     )

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from tests.workflow import Checkout
-from workflow_scripts.lib import data_page, settings, sources
+from workflow_scripts.lib.config import check
+from workflow_scripts.lib.images import known_datasets
+from workflow_scripts.lib.page.sections import data_section
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -22,22 +24,22 @@ def config(**data: object) -> dict:
     return copy.deepcopy(DEFAULT) | {"data": DEFAULT["data"] | data}
 
 
-@pytest.mark.parametrize("source", sorted(sources.SOURCES))
+@pytest.mark.parametrize("source", sorted(known_datasets.SOURCES))
 def test_text_for_the_report_reaches_no_image_set(source: str) -> None:
     plain, told = config(source=source), config(source=source, **TEXTS)
-    assert settings.reading(told) == settings.reading(plain)
-    assert settings.reading(config(source="folder", bits=[8])) != settings.reading(config(source="folder"))
+    assert check.reading(told) == check.reading(plain)
+    assert check.reading(config(source="folder", bits=[8])) != check.reading(config(source="folder"))
 
 
 def test_the_page_tells_what_the_config_says_before_what_the_set_knows(world) -> None:
-    read = data_page.read(world.images, [("0", world.folds)])
+    read = data_section.read(world.images, [("0", world.folds)])
     read.attrs |= {"source": "a known set", "licence": "its own", "credit": "its makers"}
-    shown, _ = data_page.describe(read, config(source="kaggle2018", licence="ours"), None, None)
+    shown, _ = data_section.describe(read, config(source="kaggle2018", licence="ours"), None, None)
     assert (shown["source"], shown["licence"], shown["credit"]) == ("a known set", "ours", "its makers")
-    shown, _ = data_page.describe(read, config(source="folder", **TEXTS), None, None)
+    shown, _ = data_section.describe(read, config(source="folder", **TEXTS), None, None)
     assert [shown[name] for name in ("source", "release", "licence", "credit")] == list(TEXTS.values())
     # Simulated cells are what the run makes them.
-    shown, _ = data_page.describe(read, config(source="simulated", **TEXTS), None, None)
+    shown, _ = data_section.describe(read, config(source="simulated", **TEXTS), None, None)
     assert shown["licence"] == "its own"
 
 

@@ -15,10 +15,13 @@ from tests import arms_data
 from tests.workflow import ROOT, Checkout
 from tests.worlds import ANALYSIS
 from workflow_scripts import aggregate_metrics, certify_leaks, declare_analysis, open_lockbox, train_classifier
-from workflow_scripts.lib import classifier_file, fixed_scoring, fold_table, lockbox, metrics, scoring
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.predictions import PARTS, read_predictions
-from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.classify import classifier_file
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.judge import fixed_scoring, lockbox_ledger, scoring
+from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.scores.prediction_file import PARTS, read_predictions
+from workflow_scripts.lib.split import role_table
 
 GROUPS, IMAGES = 60, 4  # of each group
 STRATEGIES = [
@@ -92,7 +95,7 @@ def trained(tmp_path_factory) -> Run:
     roles = np.array([[cycle[group % 6], other[group % 6]] for group in owner], dtype=object)
     with write_images(run.path("images.h5"), arms_data.CHANNELS, arms_data.CLASSES, 16, {"grouped_by": "gene"}) as out:
         out.append(images, labels, ids, [f"g{group}" for group in owner])
-    fold_table.write(run.path("folds.csv"), np.array(ids), np.array([f"g{group}" for group in owner]), roles)
+    role_table.write(run.path("folds.csv"), np.array(ids), np.array([f"g{group}" for group in owner]), roles)
     settings = {"strategies": STRATEGIES, "train_classifier": arms_data.SECTION, "threads": 1}
     for fold in (0, 1):
         words = ["--images", str(run.path("images.h5")), "--folds", str(run.path("folds.csv")), "--repeat", "0"]
@@ -189,7 +192,11 @@ def test_thresholds_are_never_fitted_again(run: Run, monkeypatch: pytest.MonkeyP
         raise AssertionError("a threshold was fitted")
 
     monkeypatch.setattr(open_lockbox, "judge", watch)
-    for module, name in ((scoring, "fit_thresholds"), (scoring, "choose_thresholds"), (metrics, "best_threshold")):
+    for module, name in (
+        (scoring, "fit_thresholds"),
+        (scoring, "choose_thresholds"),
+        (ranking_metrics, "best_threshold"),
+    ):
         monkeypatch.setattr(module, name, refuse)
     assert run.open() == 0
     # With every label of the lockbox turned round, the same is said by the same thresholds.
@@ -214,7 +221,7 @@ def test_a_killed_opening_goes_on_with_its_own_line(run: Run, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(lockbox if where == "finish" else open_lockbox, where, killed)
+        patch.setattr(lockbox_ledger if where == "finish" else open_lockbox, where, killed)
         with pytest.raises(KeyboardInterrupt):
             run.open()
     begun = run.ledger()
@@ -259,7 +266,7 @@ def test_no_lockbox_is_told_in_one_sentence(run: Run, capsys: pytest.CaptureFixt
     text = run.path("folds.csv").read_text()
     run.path("folds.csv").write_text(text.replace("lockbox", "reserve"))
     assert run.open() == 1
-    assert f"open_lockbox failed: {lockbox.NO_LOCKBOX}" in capsys.readouterr().err
+    assert f"open_lockbox failed: {lockbox_ledger.NO_LOCKBOX}" in capsys.readouterr().err
     run.path("folds.csv").write_text(text.replace("lockbox,lockbox", "lockbox,reserve", 1))
     assert run.open() == 1
     assert "not the same in all folds" in capsys.readouterr().err
@@ -310,7 +317,7 @@ def test_the_certificate_refuses_what_was_fitted_on_the_lockbox(world, kind: str
     # The group of a train image, in both folds.
     group = world.groups[world.rows("train")[0]]
     roles[world.groups == group] = "lockbox"
-    fold_table.write(world.folds, world.ids, world.groups, roles)
+    role_table.write(world.folds, world.ids, world.groups, roles)
     row = int(np.flatnonzero(world.groups == group)[0])
     train = np.flatnonzero(roles[:, 0] == "train")
     fair = world.record(fit=train, select=world.rows("validation"))

@@ -8,9 +8,9 @@ import torch
 
 from tests.generating import CLASSES, PLAN, UNET, make_baseline, make_data, sample_line, train_line
 from workflow_scripts import certify_leaks, sample_ddpm, train_ddpm
-from workflow_scripts.lib import generator_training
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.orders import Orders
+from workflow_scripts.lib.generate import generator_training
+from workflow_scripts.lib.generate.requests import Orders
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)

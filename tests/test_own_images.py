@@ -8,7 +8,7 @@ import yaml
 
 from tests.image_folders import noise, save
 from tests.workflow import Checkout
-from workflow_scripts.lib.dataset import ImageSet
+from workflow_scripts.lib.images.image_set import ImageSet
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,10 +13,12 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_data
-from workflow_scripts.lib import data_page, fold_table, page
-from workflow_scripts.lib.data_page import Data
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.page import html_page
+from workflow_scripts.lib.page.sections import data_section
+from workflow_scripts.lib.page.sections.data_section import Data
+from workflow_scripts.lib.split import role_table
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 
 @pytest.fixture(scope="module")
 def data(run: FakeRun) -> Data:
-    return data_page.read(run.path("images.h5"), [("0", run.path("repeat0/folds.csv"))])
+    return data_section.read(run.path("images.h5"), [("0", run.path("repeat0/folds.csv"))])
 
 
 def by_hand() -> Data:
@@ -44,15 +46,15 @@ def by_hand() -> Data:
     return Data(labels, ["A", "B", "C"], groups, columns, {}, roles, ["green"], 8)
 
 
-def rows_of(table: page.Table, *names: str) -> list[tuple]:
+def rows_of(table: html_page.Table, *names: str) -> list[tuple]:
     return [tuple(row[name] for name in names) for row in table.rows]
 
 
 def test_classes_are_judged_by_the_repeat_with_the_fewest_tested_groups() -> None:
     made = by_hand()
     # Repeat 0 tests the groups a and b, repeat 1 a, b and c.
-    assert data_page.tested_groups(made).tolist() == [2, 1, 0]
-    table = data_page.classes_table(made, minimum=2)
+    assert data_section.tested_groups(made).tolist() == [2, 1, 0]
+    table = data_section.classes_table(made, minimum=2)
     assert rows_of(table, "class", "images", "groups", "train", "test", "test_groups", "judged") == [
         ("A", 3, 2, 1, 1, 2, "yes"),
         ("B", 2, 2, 1, 0, 1, "no, 2 needed"),
@@ -63,32 +65,32 @@ def test_classes_are_judged_by_the_repeat_with_the_fewest_tested_groups() -> Non
 
 def test_roles_combinations_and_cooccurrence() -> None:
     made = by_hand()
-    roles = data_page.roles_table(made)
+    roles = data_section.roles_table(made)
     assert rows_of(roles, "test_images", "test_groups", "unused_images") == [(2, 1, 0), (1, 1, 2), (5, 3, 0)]
     assert "nobody reads them" in roles.note
-    combinations = data_page.combinations_table(made)
+    combinations = data_section.combinations_table(made)
     assert rows_of(combinations, "classes", "labels", "images", "groups")[0] == ("A", 1, 2, 1)
     assert sorted(row["classes"] for row in combinations.rows) == ["A", "A + B", "B", "C", "none"]
-    both, share = data_page.cooccurrence(made.labels)
+    both, share = data_section.cooccurrence(made.labels)
     assert both.tolist() == [[3, 1, 0], [1, 2, 0], [0, 0, 1]]
     np.testing.assert_allclose(share[1], [0.5, 1, 0])
 
 
 def test_columns_are_tables_where_they_exist() -> None:
     made = by_hand()
-    (table,) = data_page.column_tables(made, ["cell_line", "cell_line", "plate"])
+    (table,) = data_section.column_tables(made, ["cell_line", "cell_line", "plate"])
     assert rows_of(table, "value", "images", "groups", "classes", "lacking") == [
         ("x", 3, 2, 2, "C"),
         ("y", 2, 2, 2, "C"),
         ("unknown", 1, 1, 1, "A, B"),
     ]
     made.columns["plate"] = np.array([str(k) for k in range(6)], dtype=object)
-    assert len(data_page.column_tables(made, ["plate"])) == 1
+    assert len(data_section.column_tables(made, ["plate"])) == 1
 
 
 def test_group_sizes_cover_all_groups() -> None:
     groups = np.repeat([f"g{k}" for k in range(5)], [1, 1, 3, 7, 2000])
-    rows = data_page.group_sizes(groups)
+    rows = data_section.group_sizes(groups)
     assert {row["size"]: (row["groups"], row["images"]) for row in rows if row["groups"]} == {
         "1": (2, 2), "3": (1, 3), "6 to 9": (1, 7), "1,000 to 9,999": (1, 2000),
     }  # fmt: skip
@@ -97,11 +99,11 @@ def test_group_sizes_cover_all_groups() -> None:
 
 def test_what_was_left_out_is_counted_by_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "left_out.csv"
-    assert data_page.left_out_table(None) == data_page.left_out_table(path) == ({}, None)
+    assert data_section.left_out_table(None) == data_section.left_out_table(path) == ({}, None)
     path.write_text("Id,file,kind,reason\n")
-    assert data_page.left_out_table(path) == ({}, None)
+    assert data_section.left_out_table(path) == ({}, None)
     path.write_text("Id,file,kind,reason\nNA,a.png,missing,is missing\nb,b.png,missing,is missing\nc,,twice,twice\n")
-    kinds, table = data_page.left_out_table(path)
+    kinds, table = data_section.left_out_table(path)
     assert kinds == {"missing": 2, "twice": 1}
     assert rows_of(table, "Id", "reason")[0] == ("NA", "is missing")
 
@@ -159,16 +161,16 @@ def test_any_number_of_classes_and_channels(tmp_path: Path, classes: int, channe
     with write_images(tmp_path / "images.h5", [f"c{k}" for k in range(channels)], names, 16) as writer:
         writer.append(rng.integers(0, 256, (images, channels, 16, 16)), labels, ids, ids)
     roles = np.array([["test", "train", "validation"][row % 3] for row in range(images)], dtype=object)[:, None]
-    fold_table.write(tmp_path / "folds.csv", np.array(ids), np.array(ids), roles)
+    role_table.write(tmp_path / "folds.csv", np.array(ids), np.array(ids), roles)
     words = ["--images", str(tmp_path / "images.h5"), "--folds", f"0={tmp_path / 'folds.csv'}"]
     words += [word for name in fake_run.DATA_FIGURES for word in (f"--{name}", str(tmp_path / f"{name}.svg"))]
     settings = {"per_class": 4, "protein_channel": "c0", "minimum_positive_groups": 3}
     assert plot_data.main([*words, "--table", str(tmp_path / "t.csv"), "--settings", json.dumps(settings)]) == 0
     for name in fake_run.DATA_FIGURES:
-        assert page.inline_svg((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), name, "a figure")
+        assert html_page.inline_svg((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), name, "a figure")
 
 
 def test_tables_of_roles_need_their_repeat() -> None:
-    assert data_page.numbered(["0=a.csv", "12=b=c.csv"]) == [("0", Path("a.csv")), ("12", Path("b=c.csv"))]
+    assert data_section.numbered(["0=a.csv", "12=b=c.csv"]) == [("0", Path("a.csv")), ("12", Path("b=c.csv"))]
     with pytest.raises(UserError, match="must be a repeat and its table"):
-        data_page.numbered(["folds.csv"])
+        data_section.numbered(["folds.csv"])

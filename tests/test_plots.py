@@ -15,9 +15,11 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib import curve_figures, curves, figures, memorisation, page, purposes, results, tiles
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images import nearest_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.page import arm_categories, curve_figures, figure_style, html_page, image_strips, run_tables
+from workflow_scripts.lib.page.sections import curves_section
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 
 
 @pytest.fixture(scope="module")
-def found(run: FakeRun) -> results.Results:
-    return results.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
+def found(run: FakeRun) -> run_tables.Results:
+    return run_tables.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
 
 
 def texts(path: Path) -> str:
@@ -57,18 +59,19 @@ def test_equal_inputs_give_equal_files(run: FakeRun, tmp_path: Path) -> None:
     words += ["--fidelity", *fake_run.fidelity_tables(run), "--settings", json.dumps(fake_run.CONFIG)]
     assert plot_arms.main(words) == 0
     for name in fake_run.ARM_FIGURES:
-        for kind in figures.FORMATS:
+        for kind in figure_style.FORMATS:
             again = (tmp_path / f"{name}.{kind}").read_bytes()
             assert again == run.path(f"figures/{name}.{kind}").read_bytes(), f"{name}.{kind}"
 
 
-def test_forest_shows_every_comparison(run: FakeRun, found: results.Results) -> None:
+def test_forest_shows_every_comparison(run: FakeRun, found: run_tables.Results) -> None:
     shown = texts(run.path("figures/forest.svg"))
     for name, _, _ in fake_run.ARMS[1:]:
         assert name in shown
         difference = found.difference(name)
-        assert f"{figures.signed(difference.value)} ({figures.span(difference.low, difference.high)})" in " ".join(
-            shown.split()
+        assert (
+            f"{figure_style.signed(difference.value)} ({figure_style.span(difference.low, difference.high)})"
+            in " ".join(shown.split())
         )
     assert shown.index("pool") < shown.index("resample_real") < shown.index("mix_loss")
     assert "smallest effect of interest, 0.02" in shown
@@ -81,9 +84,9 @@ def test_long_names_stay_apart_and_leave_the_axis_legible(run: FakeRun, tmp_path
         for arm, end in zip(("mix_loss", "pool"), ends, strict=True):
             text = re.sub(rf"\b{arm}\b", f"mix_representation{end}", text)
         (tmp_path / name).write_text(text)
-    long = results.read(tmp_path / "metrics.csv", tmp_path / "comparisons.csv", tmp_path / "analysis.json")
+    long = run_tables.read(tmp_path / "metrics.csv", tmp_path / "comparisons.csv", tmp_path / "analysis.json")
     config = {"strategies": [{"name": name, "method": "pool"} for name in long.arms]}
-    with figures.style():
+    with figure_style.style():
         fig = plot_arms.draw_forest(long, config)
         axes = fig.axes[0]
         labels = [text.get_text() for text in axes.texts if "(" not in text.get_text()]
@@ -97,32 +100,36 @@ def test_long_names_stay_apart_and_leave_the_axis_legible(run: FakeRun, tmp_path
     assert all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(inside))
 
 
-def test_rivals_placebos_and_ceilings_stand_under_headings_of_their_own(found: results.Results) -> None:
+def test_rivals_placebos_and_ceilings_stand_under_headings_of_their_own(found: run_tables.Results) -> None:
     def section(entry: dict[str, Any]) -> str:
-        return purposes.purpose(entry, {"p": {"generator": "unet"}, "true": {"generator": "simulator"}})
+        return arm_categories.purpose(entry, {"p": {"generator": "unet"}, "true": {"generator": "simulator"}})
 
     assert (
-        section({"method": "pool", "plan": "p"}) == section({"method": "filtered", "plan": "p"}) == purposes.GENERATED
+        section({"method": "pool", "plan": "p"})
+        == section({"method": "filtered", "plan": "p"})
+        == arm_categories.GENERATED
     )
-    assert section({"method": "strong_augment"}) == section({"method": "mix_loss_real"}) == purposes.RIVALS
-    assert section({"method": "resample_real", "plan": "p"}) == purposes.RIVALS
+    assert section({"method": "strong_augment"}) == section({"method": "mix_loss_real"}) == arm_categories.RIVALS
+    assert section({"method": "resample_real", "plan": "p"}) == arm_categories.RIVALS
     assert (
-        section({"method": "noise", "plan": "p"}) == section({"method": "blend_real", "plan": "p"}) == purposes.PLACEBOS
+        section({"method": "noise", "plan": "p"})
+        == section({"method": "blend_real", "plan": "p"})
+        == arm_categories.PLACEBOS
     )
-    assert section({"method": "pool", "plan": "true"}) == section({"method": "more_real"}) == purposes.CEILINGS
-    assert section({"method": "resample_real", "plan": "true"}) == purposes.RIVALS
-    assert section({"method": "real_only", "real_share": 0.5}) == purposes.CEILINGS
+    assert section({"method": "pool", "plan": "true"}) == section({"method": "more_real"}) == arm_categories.CEILINGS
+    assert section({"method": "resample_real", "plan": "true"}) == arm_categories.RIVALS
+    assert section({"method": "real_only", "real_share": 0.5}) == arm_categories.CEILINGS
     alone = {"strategies": [{"name": name, "method": "pool"} for name in found.arms]}
     names = {text.get_text() for text in plot_arms.draw_forest(found, alone).axes[0].texts}
-    assert not names & set(purposes.PURPOSES), "one kind needs no heading"
+    assert not names & set(arm_categories.PURPOSES), "one kind needs no heading"
     rival = {"name": "synthetic_only", "method": "cutmix"}
     mixed = {"strategies": [rival if entry["name"] == "synthetic_only" else entry for entry in alone["strategies"]]}
     heights = {text.get_text(): text.get_position()[1] for text in plot_arms.draw_forest(found, mixed).axes[0].texts}
-    assert heights[found.primary] < heights[purposes.RIVALS] < heights["synthetic_only"]
-    assert heights[purposes.GENERATED] < heights[found.primary]
+    assert heights[found.primary] < heights[arm_categories.RIVALS] < heights["synthetic_only"]
+    assert heights[arm_categories.GENERATED] < heights[found.primary]
 
 
-def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: results.Results) -> None:
+def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: run_tables.Results) -> None:
     kind, arm = found.judged[0], found.primary
     rows = found.comparisons
     chosen = (rows["strategy"] == arm) & (rows["relation"] == "baseline") & (rows["class"] == kind)
@@ -133,13 +140,13 @@ def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: result
         changed.loc[rows["class"] != "", "q"] = 1.0
         changed.loc[chosen, ["difference", "low", "high", "low_single", "high_single"]] = [0.2, 0.1, 0.3, 0.1, 0.3]
         changed.loc[chosen, "q"] = q
-        drawn = plot_arms.draw_classes(results.Results(found.metrics, changed, found.analysis, found.facts))
+        drawn = plot_arms.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, found.facts))
         return sum(line.get_linewidth() == 1.6 for axes in drawn.axes for line in axes.lines)
 
     assert (bold(0.04), bold(0.06)) == (1, 0)
 
 
-def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: results.Results) -> None:
+def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: run_tables.Results) -> None:
     shown = texts(run.path("figures/classes.svg"))
     assert found.unjudged == ["Rare"]
     assert shown.count("Rare") == 1
@@ -150,7 +157,7 @@ def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: r
 
 def swept(
     entries: list[dict[str, Any]], plans: list[dict[str, Any]] | None = None
-) -> tuple[results.Results, list[curves.Sweep]]:
+) -> tuple[run_tables.Results, list[curves_section.Sweep]]:
     """The curves of a run with these arms; the n-th gained n hundredths."""
     rows = [
         {"strategy": entry["name"], "against": "real_only", "relation": "baseline", "metric": "macro_f1"}
@@ -159,9 +166,9 @@ def swept(
         for n, entry in enumerate(entries)
     ]
     controls = {entry["name"]: entry.get("control") for entry in entries}
-    found = results.Results(pd.DataFrame(), pd.DataFrame(rows), {"smallest_effect": 0.01}, {"controls": controls})
+    found = run_tables.Results(pd.DataFrame(), pd.DataFrame(rows), {"smallest_effect": 0.01}, {"controls": controls})
     config = {"strategies": entries, "plans": plans or [], "train_classifier": {"ratio": 0.5, "steps": 60}}
-    return found, curves.sweeps(found, config)
+    return found, curves_section.sweeps(found, config)
 
 
 def test_a_ratio_curve_holds_arms_that_differ_in_nothing_else() -> None:
@@ -175,15 +182,15 @@ def test_a_ratio_curve_holds_arms_that_differ_in_nothing_else() -> None:
     found, curve = swept([*arms, *others])
     assert [(one.of, one.arms, one.values) for one in curve] == [("ratio", ["a", "b", "c"], [0.1, 0.5, 2.0])]
     assert curve[0].controls == ["a_real", "b_real", "c_real"]
-    row = curves.sweeps_table(found, curve).rows[0]
+    row = curves_section.sweeps_table(found, curve).rows[0]
     assert row["difference"] == pytest.approx((0.02, 0.0, 0.04)) and row["of_control"][0] == pytest.approx(0.03)
-    with figures.style():
+    with figure_style.style():
         axes = curve_figures.draw_sweeps(found, curve).axes[0]
     assert axes.get_xscale() == "log" and axes.get_title(loc="left") == "pool, plan p"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.5", "2"]
     # Two points are no curve.
     assert swept([*arms[:4], *others])[1] == []
-    with figures.style():
+    with figure_style.style():
         assert "No three arms differ" in curve_figures.draw_sweeps(found, []).texts[0].get_text()
 
 
@@ -200,29 +207,29 @@ def test_a_guidance_curve_holds_plans_that_differ_in_nothing_else() -> None:
     entries.append({"name": "mix_loss_real", "method": "mix_loss_real"})
     found, curve = swept(entries, [*plans, other])
     assert [(one.of, one.arms, one.values) for one in curve] == [("guidance", ["G1", "G2", "G4"], [1.0, 2.0, 4.0])]
-    with figures.style():
+    with figure_style.style():
         axes = curve_figures.draw_sweeps(found, curve).axes[0]
     assert axes.get_xscale() == "linear" and axes.get_xlabel() == "guidance scale"
     plans[2]["guidance"]["interval"] = [0.1, 20]
     assert swept(entries, [*plans, other])[1] == []
 
 
-def test_usefulness_needs_two_sets(run: FakeRun, found: results.Results) -> None:
+def test_usefulness_needs_two_sets(run: FakeRun, found: run_tables.Results) -> None:
     shown = texts(run.path("figures/usefulness.svg"))
     assert all(word in shown for word in ("pool", "mix_loss", "set as_train", "set balanced", "label agreement"))
     assert "resample_real" not in shown
     files = [("balanced", run.path("repeat0/fold0/synthetic/balanced.fidelity.csv"))]
-    points = curves.usefulness(found, fake_run.CONFIG, files)
+    points = curves_section.usefulness(found, fake_run.CONFIG, files)
     assert [point.arm for point in points] == ["mix_loss", "synthetic_only"]
-    with figures.style():
+    with figure_style.style():
         assert "fewer than two" in curve_figures.draw_usefulness(found, points).texts[0].get_text()
     broken = run.path("repeat0/broken.csv")
     broken.write_text("scope,measure\n")
     with pytest.raises(UserError, match=r"broken.csv has no column 'contender': delete it"):
-        curves.usefulness(found, fake_run.CONFIG, [("balanced", broken)])
+        curves_section.usefulness(found, fake_run.CONFIG, [("balanced", broken)])
 
 
-def test_groups_put_the_primary_arm_first_and_controls_last(found: results.Results) -> None:
+def test_groups_put_the_primary_arm_first_and_controls_last(found: run_tables.Results) -> None:
     assert found.groups() == [["pool", "resample_real"], ["mix_loss", "mix_loss_real"], ["synthetic_only"]]
     assert found.primary == "pool"
     assert all("real_only" not in group for group in found.groups())
@@ -231,7 +238,7 @@ def test_groups_put_the_primary_arm_first_and_controls_last(found: results.Resul
 def test_a_class_called_na_is_a_class(tmp_path: Path, run: FakeRun) -> None:
     table = run.path("metrics.csv").read_text().replace("Nucleoplasm", "NA")
     (tmp_path / "metrics.csv").write_text(table)
-    again = results.read(tmp_path / "metrics.csv", run.path("comparisons.csv"), run.path("analysis.json"))
+    again = run_tables.read(tmp_path / "metrics.csv", run.path("comparisons.csv"), run.path("analysis.json"))
     assert again.classes[0] == "NA"
     assert np.isfinite(again.score("pool", "f1", kind="NA"))
 
@@ -271,9 +278,9 @@ def test_no_two_arms_look_alike() -> None:
     ],
 )
 def test_a_legend_has_as_many_columns_as_fit(names: list[str], columns: int) -> None:
-    assert figures.legend_columns(names) == columns
+    assert figure_style.legend_columns(names) == columns
     table = pd.DataFrame({"name": names, "step": 1, "quantity": "loss", "value": 0.5})
-    with figures.style():
+    with figure_style.style():
         fig = plot_training.draw_classifiers(table, {})
         fig.canvas.draw()
         box = fig.legends[0].get_window_extent()
@@ -284,7 +291,7 @@ def test_a_legend_has_as_many_columns_as_fit(names: list[str], columns: int) -> 
 def test_long_names_of_generators_stay_on_the_page() -> None:
     names = [f"a_generator_with_{index}_times_more_training_than_others" for index in range(5)]
     table = pd.DataFrame({"name": names * 2, "repeat": 0, "fold": 0, "step": [1] * 5 + [2] * 5, "value": 0.5})
-    with figures.style():
+    with figure_style.style():
         fig = plot_training.draw_generators(table)
         fig.canvas.draw()
         box = fig.legends[0].get_window_extent()
@@ -301,21 +308,21 @@ def test_no_generator_is_no_failure(run: FakeRun, tmp_path: Path) -> None:
 
 
 def test_smoothing_keeps_constants_and_length() -> None:
-    assert figures.smooth(np.full(50, 3.0), 0.2) == pytest.approx(np.full(50, 3.0))
+    assert figure_style.smooth(np.full(50, 3.0), 0.2) == pytest.approx(np.full(50, 3.0))
     bumpy = np.tile([0.0, 1.0], 100)
-    assert np.abs(figures.smooth(bumpy, 0.2) - 0.5).max() < 0.1
-    assert figures.smooth(bumpy, 0.0).tolist() == bumpy.tolist()
+    assert np.abs(figure_style.smooth(bumpy, 0.2) - 0.5).max() < 0.1
+    assert figure_style.smooth(bumpy, 0.0).tolist() == bumpy.tolist()
 
 
 def test_images_are_the_first_of_each_protein_in_their_order() -> None:
     ids = np.array(["d", "a", "c", "b", "e", "f"])
     groups = np.array(["g1", "g1", "g2", "g1", "g3", "g3"])
     labels = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [1, 1], [0, 1]])
-    chosen = tiles.choose(labels, np.array([1, 0]), ids, groups, 3)
+    chosen = image_strips.choose(labels, np.array([1, 0]), ids, groups, 3)
     # a is the first of g1, c of g2; then b, a second of g1; e has a further label and comes last.
     assert ids[chosen].tolist() == ["a", "c", "b"]
-    assert ids[tiles.choose(labels, np.array([1, 0]), ids, groups, 9)].tolist() == ["a", "c", "b", "d", "e"]
-    assert ids[tiles.choose(labels, np.array([1, 1]), ids, groups, 9)].tolist() == ["e"]
+    assert ids[image_strips.choose(labels, np.array([1, 0]), ids, groups, 9)].tolist() == ["a", "c", "b", "d", "e"]
+    assert ids[image_strips.choose(labels, np.array([1, 1]), ids, groups, 9)].tolist() == ["e"]
 
 
 def test_panel_shows_test_images_only(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +358,7 @@ def test_closest_pairs_are_drawn_with_their_distances(run: FakeRun, tmp_path: Pa
     with ImageSet(run.path("images.h5")) as real, ImageSet(run.path("repeat0/fold0/synthetic/as_train.h5")) as made:
         first = plot_images.closest(table, real, made)[1]
         whole = made.read(np.array([1]), "inspect").images
-        assert np.array_equal(first.generated, memorisation.turned(whole, 1)[0]), "turned as the table says"
+        assert np.array_equal(first.generated, nearest_images.turned(whole, 1)[0]), "turned as the table says"
         table.write_text(table.read_text().replace("cell0003", "cell9999"))
         with pytest.raises(UserError, match="run again"):
             plot_images.closest(table, real, made)
@@ -369,25 +376,25 @@ def test_the_order_of_panels_is_drawn_by_the_seed(run: FakeRun) -> None:
 def test_colours_and_scale() -> None:
     images = np.zeros((1, 2, 2, 2), dtype=np.uint8)
     images[0, 0, 0, 0], images[0, 1, 1, 1] = 100, 50
-    shown = tiles.compose(images, ["green", "blue"], np.array([100.0, 100.0]))
+    shown = image_strips.compose(images, ["green", "blue"], np.array([100.0, 100.0]))
     assert shown[0, 0, 0].tolist() == [0, 1, 0]
-    assert shown[0, 1, 1] == pytest.approx(0.5 * np.array(tiles.COLOURS["blue"]))
+    assert shown[0, 1, 1] == pytest.approx(0.5 * np.array(image_strips.COLOURS["blue"]))
     assert shown[0, 0, 1].tolist() == [0, 0, 0]
-    grey = tiles.compose(images[:, :1], ["dapi"], np.array([100.0]))
+    grey = image_strips.compose(images[:, :1], ["dapi"], np.array([100.0]))
     assert grey[0, 0, 0].tolist() == [1, 1, 1]
     # All colours taken by name, and more channels than there are colours.
-    many = [*tiles.COLOURS, "actin", "dapi"]
-    assert tiles.compose(np.full((1, len(many), 2, 2), 10, np.uint8), many, np.full(len(many), 10.0)).max() == 1
+    many = [*image_strips.COLOURS, "actin", "dapi"]
+    assert image_strips.compose(np.full((1, len(many), 2, 2), 10, np.uint8), many, np.full(len(many), 10.0)).max() == 1
 
 
 def test_strip_shrinks_large_images_and_leaves_gaps() -> None:
-    wide = tiles.strip(np.ones((2, 128, 128, 3)), 3)
+    wide = image_strips.strip(np.ones((2, 128, 128, 3)), 3)
     assert wide.shape == (64, 3 * 65 - 1, 4)
     assert (wide[:, :64] == 255).all() and not wide[:, 64].any() and not wide[:, 130:].any()
 
 
 def test_figures_change_their_colours_with_the_page(run: FakeRun) -> None:
-    shown = page.inline_svg(run.path("figures/forest.svg").read_text(), "forest", "a <b> figure")
+    shown = html_page.inline_svg(run.path("figures/forest.svg").read_text(), "forest", "a <b> figure")
     assert "var(--ink)" in shown and "var(--paper)" in shown
     # Every colour has its counterpart: none is left that a dark page would swallow.
     assert set(re.findall(r"#[0-9a-f]{6}\b", shown)) == set()
@@ -409,17 +416,17 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_colours_stand_out_on_their_paper(side: int) -> None:
-    for name, pair in figures.THEME.items():
+    for name, pair in figure_style.THEME.items():
         wanted = {"paper": 1, "grid": 1.1, "band": 1.05, "sky": 3}.get(name, 4.5)
-        assert contrast(pair[side], figures.THEME["paper"][side]) >= wanted, name
+        assert contrast(pair[side], figure_style.THEME["paper"][side]) >= wanted, name
 
 
 def test_signed_numbers_and_intervals() -> None:
-    assert [figures.signed(value) for value in (0.0314, -0.004, 0.0001, float("nan"))] == [
+    assert [figure_style.signed(value) for value in (0.0314, -0.004, 0.0001, float("nan"))] == [
         "+0.031",
         "−0.004",
         "0.000",
         "–",
     ]
-    assert figures.span(-0.01, 0.02) == "−0.010 to +0.020"
-    assert figures.span(float("nan"), 0.02) == ""
+    assert figure_style.span(-0.01, 0.02) == "−0.010 to +0.020"
+    assert figure_style.span(float("nan"), 0.02) == ""

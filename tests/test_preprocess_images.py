@@ -14,10 +14,11 @@ from PIL import Image
 
 from tests.image_folders import noise, run, save, settings
 from workflow_scripts import preprocess_shard
-from workflow_scripts.lib import dataset, files, pieces, reading, sources
-from workflow_scripts.lib.canvas import claim
-from workflow_scripts.lib.dataset import ImageSet, Inventory
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images import chunks, image_set, known_datasets, read_image
+from workflow_scripts.lib.images.canvas import claim
+from workflow_scripts.lib.images.image_set import ImageSet, Inventory
 
 IDS = ["a", "b", "c", "d"]
 NAMES = {"class_names": ["Nucleus", "Cytosol"], "unlabelled": "keep"}
@@ -57,7 +58,7 @@ def test_a_folder_becomes_an_image_set(raw):
         told = {name: made.attrs[name] for name in ("source", "release", "licence", "credit", "grouped_by")}
         assert json.loads(made.attrs["white_level"]) == {"uint16": 65535, "float": 1.0}
     np.testing.assert_array_equal(part.labels, [[1, 0], [0, 1], [1, 1], [0, 0]])
-    known = sources.SOURCES["kaggle2018"]
+    known = known_datasets.SOURCES["kaggle2018"]
     assert told == {
         "source": known.origin, "release": known.release, "licence": known.licence, "credit": known.credit,
         "grouped_by": "gene, antibody",
@@ -100,7 +101,7 @@ def test_class_names_from_a_table_pieces_and_processes_change_nothing(raw, monke
     assert run(raw, settings(data=NAMES)) == 0
     digest = read(raw)[0].digest
     (raw / "classes.csv").write_text("number,name\n0,Nucleus\n1,Cytosol\n")
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 3 * 2 * 8 * 8)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 3 * 2 * 8 * 8)
     for threads in (1, 2):
         given = settings(data={"unlabelled": "keep"}, threads=threads)
         assert run(raw, given, "--classes", str(raw / "classes.csv")) == 0
@@ -332,10 +333,10 @@ def test_a_pixel_size_is_reached_around_the_centre(tmp_path):
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(raw, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 8 * 8)
     assert run(raw, settings(data=NAMES)) == 0
     digest = read(raw)[0].digest
-    reads, whole = [], reading.Reader.read
+    reads, whole = [], read_image.Reader.read
 
     def dying(self, name, pixel_size=""):
         reads.append(name)
@@ -344,7 +345,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(raw, monkeypatch):
         return whole(self, name, pixel_size)
 
     (raw / "out" / "images.h5").unlink()
-    monkeypatch.setattr(reading.Reader, "read", dying)
+    monkeypatch.setattr(read_image.Reader, "read", dying)
     with pytest.raises(KeyboardInterrupt):
         run(raw, settings(data=NAMES))
     assert not (raw / "out" / "images.h5").exists()
@@ -355,7 +356,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(raw, monkeypatch):
 
 
 def test_a_mended_file_makes_its_piece_anew_and_no_other(raw, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 8 * 8)
     good = (raw / "train" / "b_red.png").read_bytes()
     (raw / "train" / "b_red.png").write_bytes(good[:60])
     assert run(raw, settings(data=NAMES)) == 1
@@ -363,9 +364,9 @@ def test_a_mended_file_makes_its_piece_anew_and_no_other(raw, monkeypatch):
     # A piece that lost its end on a full disk or at a power cut.
     spoilt = raw / "out" / ".images.h5.pieces" / "000002.piece"
     spoilt.write_bytes(spoilt.read_bytes()[:-50])
-    reads, whole = [], reading.Reader.read
+    reads, whole = [], read_image.Reader.read
     monkeypatch.setattr(
-        reading.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
+        read_image.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
     )
     assert run(raw, settings(data=NAMES)) == 0
     assert reads == ["b", "c"]
@@ -403,7 +404,7 @@ def test_a_column_name_cannot_break_the_set(raw):
 
 
 def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 8 * 8)
     assert run(raw, settings(data=NAMES)) == 0
     digest = read(raw)[0].digest
     (raw / "out" / "images.h5").unlink()
@@ -413,9 +414,9 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
         flags = ["--set", str(raw / "out" / "images.h5"), "--shard", str(shard), "--shards", "3", "--out", str(done)]
         assert preprocess_shard.main([*common, *flags, "--settings", json.dumps(settings(data=NAMES))]) == 0
         assert json.loads(done.read_text())["images"] == (2 if shard == 0 else 1)
-    reads, whole = [], reading.Reader.read
+    reads, whole = [], read_image.Reader.read
     monkeypatch.setattr(
-        reading.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
+        read_image.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
     )
     assert run(raw, settings(data=NAMES)) == 0
     assert reads == []
@@ -425,25 +426,25 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
 @pytest.mark.parametrize("count", [0, 3])
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count, inside):
-    reader = reading.Reader(raw / "train", settings(data=NAMES))
+    reader = read_image.Reader(raw / "train", settings(data=NAMES))
     shape = (len(reader.channels), reader.size, reader.size)
     canvas = claim(raw / "kept", "0" * 32, shape, 100)
-    (task,) = pieces.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept", None if inside else canvas)
+    (task,) = chunks.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept", None if inside else canvas)
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-    fault = pieces.Bad("b", "b_red.png", "missing file", "is missing\nor was")
-    whole = pieces.Piece(pieces.duplicates.grid_means(images), np.arange(count), [fault])
+    fault = chunks.Bad("b", "b_red.png", "missing file", "is missing\nor was")
+    whole = chunks.Piece(chunks.duplicates.grid_means(images), np.arange(count), [fault])
     if not inside:
         canvas.write(0, images)
-    pieces._save(task, whole, "digest", images)
+    chunks._save(task, whole, "digest", images)
     # Whoever writes the set finds the pixels on its canvas, wherever they were kept.
     task = replace(task, canvas=canvas)
-    found = pieces.load(task, "digest")
+    found = chunks.load(task, "digest")
     for name in ("grids", "rows"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
     assert found.bad == [fault]
     held = np.empty_like(images)
     assert canvas.read(0, held) and (held == images).all()
-    assert pieces.load(task, "another") is None
+    assert chunks.load(task, "another") is None
     spoilt = [(task.path, 1)]
     if count:
         spoilt += [(task.path, -1), (task.path, -whole.grids.nbytes)]
@@ -453,12 +454,12 @@ def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count, inside):
         content = bytearray(path.read_bytes())
         content[place] ^= 1
         path.write_bytes(content)
-        assert pieces.load(task, "digest") is None, (path, place)
+        assert chunks.load(task, "digest") is None, (path, place)
         content[place] ^= 1
         path.write_bytes(content)
-        assert pieces.load(task, "digest") is not None
+        assert chunks.load(task, "digest") is not None
     task.path.write_bytes(task.path.read_bytes()[:20])
-    assert pieces.load(task, "digest") is None
+    assert chunks.load(task, "digest") is None
 
 
 def test_a_canvas_holds_what_was_written_and_closes_up(tmp_path):
@@ -541,7 +542,7 @@ def test_links_do_not_lead_a_canvas_away(raw, tmp_path):
 def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkeypatch, killed):
     """Everything is read, the file has nothing of its head, or half of what follows, or all of it: the same bytes come
     out. What SIGKILL leaves lying about is there too."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 8 * 8)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 8 * 8)
     assert run(raw, settings(data=NAMES)) == 0
     target = raw / "out" / "images.h5"
     whole = target.read_bytes()
@@ -558,8 +559,8 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
     with monkeypatch.context() as patched:
         patched.setattr(files, "_remove", lambda path: None)
         if killed == "head":
-            dataset.images_begin()
-            patched.setattr(dataset, "_place_images", nothing)
+            image_set.images_begin()
+            patched.setattr(image_set, "_place_images", nothing)
         elif killed == "tail":
             patched.setattr(Inventory, "write", half)
         else:
@@ -567,7 +568,7 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
         with pytest.raises(KeyboardInterrupt):
             run(raw, settings(data=NAMES))
     assert not target.exists()
-    monkeypatch.setattr(reading.Reader, "read", lambda *_: pytest.fail("was read before"))
+    monkeypatch.setattr(read_image.Reader, "read", lambda *_: pytest.fail("was read before"))
     assert run(raw, settings(data=NAMES)) == 0
     assert target.read_bytes() == whole
 
@@ -605,16 +606,16 @@ def test_a_job_without_a_share_and_a_table_without_a_usable_row(raw, capsys):
 
 
 def test_a_job_whose_pieces_were_cleared_away_says_so(raw):
-    reader = reading.Reader(raw / "train", settings(data=NAMES))
-    (task,) = pieces.tasks(reader, ["a"], [""], raw / "gone", None)
+    reader = read_image.Reader(raw / "train", settings(data=NAMES))
+    (task,) = chunks.tasks(reader, ["a"], [""], raw / "gone", None)
     with pytest.raises(UserError, match="was cleared away"):
-        pieces.make(task)
+        chunks.make(task)
     assert not (raw / "gone").exists()
 
 
 def test_images_that_cannot_be_used_leave_no_gaps(raw, monkeypatch):
     """In the middle of a piece, a whole piece, and the first of all: pixels, ids and labels stay together."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 2 * 2 * 8 * 8)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 2 * 8 * 8)
     assert run(raw, settings(data=NAMES)) == 0
     part = read(raw)[1]
     for bad in (["a"], ["b"], ["c", "d"], ["a", "c"], ["a", "b", "d"]):

@@ -12,16 +12,17 @@ from arms_data import ENTRIES, SECTION, cells, write_fold
 from safetensors.torch import save_file
 
 from workflow_scripts import train_classifier as stage_program
-from workflow_scripts.lib import arms, backbones, classifier_file, files, pretrained, training
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training, pretrained
+from workflow_scripts.lib.compute.checkpoint import Resume
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """Three-channel weights as torchvision names them, with a classifier of 1000 classes."""
     folder = tmp_path_factory.mktemp("weights")
-    from workflow_scripts.lib.vision import RESNETS
+    from workflow_scripts.lib.classify.torchvision_models import RESNETS
 
     torch.manual_seed(3)
     state = RESNETS["resnet18"](weights=None).state_dict()
@@ -92,22 +93,22 @@ def test_nothing_is_unpickled(tmp_path, capsys):
 
 def test_a_frozen_trunk_stays_and_the_head_learns(published, tmp_path):
     images, labels = cells(40, 1)
-    wide = training.Images(images.repeat(2, axis=2).repeat(2, axis=3), labels)
+    wide = classifier_training.Images(images.repeat(2, axis=2).repeat(2, axis=3), labels)
     entry = ENTRIES["real_only"] | {
         "backbone": "resnet18", "frozen": True, "weights": str(published[0] / "resnet18.pth"),
     }  # fmt: skip
-    settings = arms.effective(entry, SECTION | {"steps": 4, "checkpoints": 2})
-    found = training.train(settings, wide, None, wide, 5, Resume(tmp_path / "a.pt", "d"))
+    settings = arm_choices.effective(entry, SECTION | {"steps": 4, "checkpoints": 2})
+    found = classifier_training.train(settings, wide, None, wide, 5, Resume(tmp_path / "a.pt", "d"))
     for name, value in published[1].items():
         if name.startswith(("layer", "bn1")):
             assert torch.equal(found.weights[f"trunk.{name}"], value), name
-    fresh = backbones.build("resnet18", 2, 3, 32, training.derive(5, "weights"))
+    fresh = backbones.build("resnet18", 2, 3, 32, classifier_training.derive(5, "weights"))
     assert not torch.equal(found.weights["head.weight"], fresh.head.weight)
 
 
 def test_the_checksum_of_the_file_is_recorded_and_part_of_the_task(published, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "BACKBONES", backbones.BACKBONES | {"resnet18": backbones.BACKBONES["small"]})
-    monkeypatch.setattr(arms, "BACKBONES", arms.BACKBONES | {"resnet18": arms.Backbone(True, 16)})
+    monkeypatch.setattr(arm_choices, "BACKBONES", arm_choices.BACKBONES | {"resnet18": arm_choices.Backbone(True, 16)})
     paths, weights = write_fold(tmp_path), tmp_path / "mine.pth"
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))
     found = []
@@ -129,9 +130,9 @@ def test_the_checksum_of_the_file_is_recorded_and_part_of_the_task(published, tm
 
 
 def test_heads_of_cosines_are_saved_and_used_again(tmp_path):
-    settings = arms.effective(ENTRIES["real_only"] | {"loss": "arcface"}, SECTION | {"steps": 3})
-    real = training.Images(*cells(30, 1))
-    found = training.train(settings, real, None, real, 5, Resume(tmp_path / "a.pt", "d"))
+    settings = arm_choices.effective(ENTRIES["real_only"] | {"loss": "arcface"}, SECTION | {"steps": 3})
+    real = classifier_training.Images(*cells(30, 1))
+    found = classifier_training.train(settings, real, None, real, 5, Resume(tmp_path / "a.pt", "d"))
     saved = classifier_file.Classifier(
         "a", 0, 0, ["a", "b", "c"], ["red", "green"], 16, settings, found.mean, found.std, found.weights
     )

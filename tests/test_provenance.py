@@ -1,4 +1,4 @@
-"""lib.provenance: records of what was read survive the way through files, and forged ones are refused."""
+"""lib.images.access_record: records of what was read survive the way through files, and forged ones are refused."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.provenance import PURPOSES, Provenance
+from workflow_scripts.lib.images.access_record import PURPOSES, Provenance
 
 
 def record(**rows: list[int]) -> Provenance:

@@ -15,38 +15,32 @@ from PIL import Image
 
 from tests.arms_data import SECTION, cells
 from workflow_scripts import tabulate_study
-from workflow_scripts.lib import (
-    arms,
-    backbones,
-    classifier_file,
-    hardware,
-    replay,
-    replaying,
-    scoring,
-    settings,
-    training,
-)
-from workflow_scripts.lib.predictions import Predictions, Scored, write_predictions
-from workflow_scripts.lib.replaying import Asked, Course, StudyTrainer
-from workflow_scripts.lib.study_scores import probabilities
-from workflow_scripts.lib.training import Images
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify.classifier_training import Images
+from workflow_scripts.lib.classify.validation_scores import probabilities
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.config import check
+from workflow_scripts.lib.judge import scoring
+from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
+from workflow_scripts.lib.study import emulation, switches
+from workflow_scripts.lib.study.emulation import Asked, Course, StudyTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 PAPER = yaml.safe_load((ROOT / "presets" / "paper.yaml").read_text(encoding="utf-8"))
 CPU = torch.device("cpu")
-OFF = dict.fromkeys(replay.SWITCHES, False)
+OFF = dict.fromkeys(switches.SWITCHES, False)
 PLATEAU = {"factor": 0.1, "patience": 0}
 
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch, one_thread):
     """Float32 everywhere: these tests compare numbers."""
-    monkeypatch.setattr(hardware, "fast_dtype", lambda where: torch.float32)
+    monkeypatch.setattr(device, "fast_dtype", lambda where: torch.float32)
 
 
 def model(method: str = "mix_loss", **changes: object) -> dict:
-    return arms.effective({"name": method, "method": method} | changes, SECTION)
+    return arm_choices.effective({"name": method, "method": method} | changes, SECTION)
 
 
 def trainer(settings: dict, **levels: bool) -> StudyTrainer:
@@ -64,15 +58,15 @@ def test_the_registry_is_complete_and_speaks():
         "last_epoch", "thresholds_on_reported", "scheduler_minimises", "warmup_late", "lambda_averaged", "single_label",
         "uniform_prior", "no_time", "shown_larger", "normalisation_mismatch", "arcface_test_dropout_and_scale",
     }  # fmt: skip
-    assert set(replay.SWITCHES) == wanted
+    assert set(switches.SWITCHES) == wanted
     schema = json.loads((ROOT / "schemas" / "config.schema.json").read_text(encoding="utf-8"))["properties"]
-    assert list(schema["replay"]["properties"]) == list(DEFAULT["replay"]) == list(replay.SWITCHES)
+    assert list(schema["replay"]["properties"]) == list(DEFAULT["replay"]) == list(switches.SWITCHES)
     assert not any(DEFAULT["replay"].values()), "off unless asked for"
-    assert all(PAPER["replay"][name] for name in replay.SWITCHES), "the study's preset has all of them on"
-    for name, switch in replay.SWITCHES.items():
+    assert all(PAPER["replay"][name] for name in switches.SWITCHES), "the study's preset has all of them on"
+    for name, switch in switches.SWITCHES.items():
         assert switch.about.endswith(".") and "off:" in switch.about, name
-        assert switch.acts in (replay.DATA, replay.GENERATOR, replay.TRAINING, replay.AFTER)
-    assert {name for name, switch in replay.SWITCHES.items() if switch.violation} == {
+        assert switch.acts in (switches.DATA, switches.GENERATOR, switches.TRAINING, switches.AFTER)
+    assert {name for name, switch in switches.SWITCHES.items() if switch.violation} == {
         "image_split",
         "thresholds_on_reported",
     }
@@ -81,15 +75,17 @@ def test_the_registry_is_complete_and_speaks():
 def test_switches_act_where_they_can():
     plain, vit = model("real_only"), model("real_only", backbone="vit_b_16")
     face, mixed = model("real_only", loss="arcface"), model("mix_representation")
-    before = replay.of_model(replay.SWITCHES, plain, after=False)
+    before = switches.of_model(switches.SWITCHES, plain, after=False)
     assert before == ["image_split", "premultiplied_alpha", "scheduler_minimises", "warmup_late"]
-    assert "lambda_averaged" in replay.of_model(replay.SWITCHES, model(), after=False)
-    assert "lambda_averaged" not in replay.of_model(replay.SWITCHES, mixed, after=False)
-    assert {"no_time", "uniform_prior", "shared_batchnorm"} <= set(replay.of_model(replay.SWITCHES, mixed, after=False))
+    assert "lambda_averaged" in switches.of_model(switches.SWITCHES, model(), after=False)
+    assert "lambda_averaged" not in switches.of_model(switches.SWITCHES, mixed, after=False)
+    assert {"no_time", "uniform_prior", "shared_batchnorm"} <= set(
+        switches.of_model(switches.SWITCHES, mixed, after=False)
+    )
     after = ["test_in_training_mode", "test_batch_of_one", "last_epoch", "thresholds_on_reported"]
-    assert replay.of_model(replay.SWITCHES, plain, after=True) == after
-    assert replay.of_model(replay.SWITCHES, vit, after=True) == [*after[2:], "normalisation_mismatch"]
-    assert replay.of_model(replay.SWITCHES, face, after=True) == [*after, "arcface_test_dropout_and_scale"]
+    assert switches.of_model(switches.SWITCHES, plain, after=True) == after
+    assert switches.of_model(switches.SWITCHES, vit, after=True) == [*after[2:], "normalisation_mismatch"]
+    assert switches.of_model(switches.SWITCHES, face, after=True) == [*after, "arcface_test_dropout_and_scale"]
 
 
 def overlaid(**forensics: object) -> dict:
@@ -102,14 +98,14 @@ def overlaid(**forensics: object) -> dict:
 
 
 def test_the_paper_preset_declares_what_it_breaks():
-    assert replay.problem(overlaid()) is None
+    assert switches.problem(overlaid()) is None
     names = ("mix_loss", "mix_representation", "real_only")
     wanted = {f"replay {name} image_split:fit" for name in names}
     wanted |= {f"replay {name} thresholds_on_reported:threshold" for name in names}
-    assert set(replay.violations(overlaid())) == wanted
+    assert set(switches.violations(overlaid())) == wanted
     clean = overlaid(switches=["no_time", "last_epoch"])
     clean["replay"] = dict(OFF)
-    assert replay.violations(clean) == []
+    assert switches.violations(clean) == []
 
 
 @pytest.mark.parametrize(
@@ -128,7 +124,7 @@ def test_the_paper_preset_declares_what_it_breaks():
     ],
 )
 def test_what_cannot_be_replayed_is_refused(change, message):
-    assert message in str(replay.problem(overlaid(**change)))
+    assert message in str(switches.problem(overlaid(**change)))
 
 
 @pytest.mark.parametrize(
@@ -143,20 +139,20 @@ def test_plans_that_ask_for_more_than_labels_are_refused(change, word):
     config = overlaid()
     used = config["forensics"]["plans"]["mixloc"]
     config["plans"] = [plan | change if plan["name"] == used else plan for plan in config["plans"]]
-    assert f"{used!r} asks for {word}" in str(replay.problem(config))
+    assert f"{used!r} asks for {word}" in str(switches.problem(config))
 
 
 def test_other_channels_and_no_calibration_part_are_refused():
     config = overlaid()
     config["preprocess_images"] = config["preprocess_images"] | {"channels": ["red", "green", "blue"]}
-    assert "fourth channel" in str(replay.problem(config))
+    assert "fourth channel" in str(switches.problem(config))
     config = overlaid()
     config["make_folds"]["shares"] = config["make_folds"]["shares"] | {"calibration": 0}
-    assert "calibration" in str(replay.problem(config))
-    with pytest.raises(settings.ConfigError, match=r"replay.*no_time"):
+    assert "calibration" in str(switches.problem(config))
+    with pytest.raises(check.ConfigError, match=r"replay.*no_time"):
         broken = copy.deepcopy(DEFAULT)
         broken["replay"]["no_time"] = "yes"
-        settings.check(broken, ROOT / "schemas" / "config.schema.json")
+        check.check(broken, ROOT / "schemas" / "config.schema.json")
 
 
 # Pixels, labels, splits -----------------------------------------------------------------------------------------------
@@ -173,8 +169,8 @@ def test_premultiplied_is_what_pillow_does_to_rgba():
             ).transpose(2, 0, 1)
             for image in images
         ]
-        assert np.array_equal(replaying.resized(images, size, True), np.stack(expected))
-    larger, apart = replaying.resized(images, 32, True), replaying.resized(images, 32, False)
+        assert np.array_equal(emulation.resized(images, size, True), np.stack(expected))
+    larger, apart = emulation.resized(images, 32, True), emulation.resized(images, 32, False)
     assert not larger[:, :3, :, :12].any(), "where the fourth channel is 0 the others vanish"
     assert apart[:, :3, :, :12].mean() > 50
     plane = Image.fromarray(images[1, 2]).resize((32, 32), Image.Resampling.BICUBIC)
@@ -184,27 +180,27 @@ def test_premultiplied_is_what_pillow_does_to_rgba():
 def test_at_an_unchanged_size_the_multiplication_alone_is_left():
     images = np.full((1, 4, 8, 8), 77, dtype=np.uint8)
     images[0, 3] = np.arange(64).reshape(8, 8) * 4
-    done = replaying.resized(images, 8, True)
+    done = emulation.resized(images, 8, True)
     assert not done[0, :3, 0, 0].any() and (done[0, 3] == images[0, 3]).all()
     # Bright alpha keeps the value, dark alpha keeps a coarse one.
     assert abs(int(done[0, 0, 7, 7]) - 77) <= 1 < abs(int(done[0, 0, 0, 1]) - 77)
-    assert replaying.resized(images, 8, False) is images
+    assert emulation.resized(images, 8, False) is images
 
 
 def test_synthetic_labels_follow_the_prior_and_the_condition():
     rng = np.random.default_rng(1)
     labels = np.array([[1, 1, 0, 0]] * 30 + [[1, 0, 1, 0]] * 10 + [[0, 0, 0, 0]], dtype=np.uint8)
-    uniform = replaying.wanted_labels(labels, 90, True, True, rng)
+    uniform = emulation.wanted_labels(labels, 90, True, True, rng)
     assert (uniform.sum(axis=1) == 1).all() and list(uniform.sum(axis=0)) == [30, 30, 30, 0]
-    pairs = replaying.wanted_labels(labels, 80, False, True, rng)
+    pairs = emulation.wanted_labels(labels, 80, False, True, rng)
     assert (pairs.sum(axis=1) == 1).all() and list(pairs.sum(axis=0)) == [40, 30, 10, 0]
-    sets = replaying.wanted_labels(labels, 40, False, False, rng)
+    sets = emulation.wanted_labels(labels, 40, False, False, rng)
     assert list(sets.sum(axis=0)) == [40, 30, 10, 0] and (sets.sum(axis=1) == 2).all()
 
 
 def test_a_split_by_image_tears_groups():
     rows, groups = np.arange(200), np.arange(200) // 4
-    train, validation = replaying.split_by_image(rows, 20, 3)
+    train, validation = emulation.split_by_image(rows, 20, 3)
     assert len(validation) == 20 and sorted([*train, *validation]) == list(rows)
     assert len(np.intersect1d(groups[train], groups[validation])) > 10
 
@@ -222,7 +218,7 @@ def test_lambda_averaged_leaves_only_the_mean_to_act():
     both = step.real(4) + step.partners(4)
     losses = step.loss(step.head(step.features(both.images)), both.targets)
     expected = after[0] * losses[:4].mean() + (1 - after[0]) * losses[4:].mean()
-    found = training.strategies.of("mix_loss")(step)
+    found = classifier_training.strategies.of("mix_loss")(step)
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
@@ -245,7 +241,7 @@ def test_the_schedule_follows_the_switches():
     plain, late = trainer(model()), trainer(model(), warmup_late=True)
     steps = range(SECTION["steps"])
     assert [plain.rate(number) for number in steps] == [
-        training.learning_rate(number, plain.settings) for number in steps
+        classifier_training.learning_rate(number, plain.settings) for number in steps
     ]
     assert late.epoch == 10, "40 images, four real ones a step"
     assert all(late.rate(number) == SECTION["learning_rate"] for number in range(10))
@@ -262,12 +258,12 @@ def test_the_schedule_follows_the_switches():
 def test_last_and_best_weights_are_both_kept():
     real, made = cells(40, 1), cells(24, 2)
     own = model("real_only", steps=12, checkpoints=3)
-    done, course = replaying.trained(own, OFF, PLATEAU, Images(*real), None, Images(*made), 7)
+    done, course = emulation.trained(own, OFF, PLATEAU, Images(*real), None, Images(*made), 7)
     last, best = (course.weights[name] for name in (True, False))
     assert all(torch.equal(value, done.network.state_dict()[name]) for name, value in last.items())
     assert all(torch.equal(value, done.best[name]) for name, value in best.items())
     # Without any switch the training is that of an arm.
-    arm = training.Trainer(own, Images(*real), None, 7, CPU)
+    arm = classifier_training.Trainer(own, Images(*real), None, 7, CPU)
     for number in range(own["steps"]):
         arm.advance(number)
     assert all(torch.equal(value, arm.network.state_dict()[name]) for name, value in last.items())
@@ -290,7 +286,7 @@ SCALING = (torch.tensor([0.2, 0.3]), torch.tensor([0.1, 0.2]))
 
 
 def said(network, pixels, settings=None, **levels) -> np.ndarray:
-    return replaying.tested(network, pixels, *SCALING, OFF | levels, settings or model("real_only"), 3)
+    return emulation.tested(network, pixels, *SCALING, OFF | levels, settings or model("real_only"), 3)
 
 
 def test_training_mode_with_a_batch_of_one_is_a_loop_over_images(network):
@@ -330,8 +326,8 @@ def test_another_normalisation_and_arcface_without_scale(network):
         said(network, pixels, normalisation_mismatch=True), classifier_file.predict(network, pixels, half, half)
     )
     face = model("real_only", loss="arcface")
-    assert replaying.dropout_of(face) > 0 == replaying.dropout_of(model("real_only"))
-    cosine = backbones.build("small", 2, 3, 16, 5, arms.cosine_scale(face)).eval()
+    assert emulation.dropout_of(face) > 0 == emulation.dropout_of(model("real_only"))
+    cosine = backbones.build("small", 2, 3, 16, 5, arm_choices.cosine_scale(face)).eval()
     plain, wrong = said(cosine, pixels, face), said(cosine, pixels, face, arcface_test_dropout_and_scale=True)
     assert np.abs(wrong).max() <= 1 < np.abs(plain).max()
     # Beyond the scale it is dropout that changes the answers.
@@ -352,7 +348,7 @@ def test_thresholds_come_from_the_part_that_the_switch_names(network, monkeypatc
         scoring, "fit_thresholds", lambda table, rule: (asked.append(table.scores.copy()), fit(table, rule))[1]
     )
     levels = [OFF, OFF | {"thresholds_on_reported": True}, OFF | {"last_epoch": True}]
-    plain, reported, last = replaying.scored(
+    plain, reported, last = emulation.scored(
         network, course, parts, levels, model("real_only"), 5, np.ones(3, dtype=bool), 1
     )
     network.load_state_dict(state)

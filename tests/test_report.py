@@ -19,7 +19,9 @@ import pytest
 from tests import fake_run
 from tests.fake_run import FakeRun
 from workflow_scripts import report
-from workflow_scripts.lib import evidence, failures, figures, judging, other_runs, page, results, verdicts
+from workflow_scripts.lib.judge import inference, verdict_tables
+from workflow_scripts.lib.page import figure_style, html_page, run_tables
+from workflow_scripts.lib.page.sections import arms_section, failures_section, other_runs_section
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -75,7 +77,7 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
     where = words.index("unseen proteins")
     assert words.index("A demonstration at small scale.") < where < words.index("The arms")
     assert f"{abs(answer['difference']):.3f}" in words[where : where + 400]
-    assert verdicts.headline(answer["verdict"]) in words
+    assert verdict_tables.headline(answer["verdict"]) in words
     assert "Not excluded" in words
     assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
 
@@ -101,7 +103,7 @@ def test_what_generators_and_sets_cost_is_said_by_name(tmp_path: Path) -> None:
     ):  # fmt: skip
         (tmp_path / stage).mkdir(exist_ok=True)
         (tmp_path / stage / f"{name}.tsv").write_text(f"s\tmax_rss\n{seconds}\t100\n")
-    rows = {row["name"]: row for row in evidence.generator_times(tmp_path).rows}
+    rows = {row["name"]: row for row in arms_section.generator_times(tmp_path).rows}
     assert set(rows) == {"my_unet", "plan_a"}
     assert (rows["my_unet"]["mean"], rows["my_unet"]["longest"], rows["my_unet"]["jobs"]) == (70, 80, 2)
     assert rows["plan_a"]["what"] == "synthetic set"
@@ -122,7 +124,7 @@ def test_other_runs_that_tested_the_same_images_are_listed(tmp_path: Path) -> No
     names = ("this", "same", "larger", "other", "broken", "bare")
     runs = {name: FakeRun(_folder(tmp_path / name), groups=48 if name == "larger" else 40) for name in names}
     runs["bare"].path("images.h5").unlink()
-    alike = other_runs.table(tmp_path / "this", runs["this"].path("images.h5"))
+    alike = other_runs_section.table(tmp_path / "this", runs["this"].path("images.h5"))
     assert [row["run"] for row in alike.rows] == ["broken", "larger", "other", "same"]
     # Other labels are other cells; what cannot be read is no finished run.
     with h5py.File(runs["other"].path("images.h5"), "r+") as file:
@@ -134,7 +136,7 @@ def test_other_runs_that_tested_the_same_images_are_listed(tmp_path: Path) -> No
     assert "These images were tested in 2 other runs beside this one, too" in words
     listed = pd.read_csv(runs["this"].path("tables/other_runs.csv"))
     assert list(listed["run"]) == ["larger", "same"] and set(listed["arm"]) == {"pool"}
-    assert other_runs.table(runs["this"].path("."), runs["other"].path("images.h5")).rows[0]["run"] == "other"
+    assert other_runs_section.table(runs["this"].path("."), runs["other"].path("images.h5")).rows[0]["run"] == "other"
 
 
 def _folder(path: Path) -> Path:
@@ -170,7 +172,7 @@ def test_the_tables_of_closest_pairs_are_linked(run: FakeRun, text: str) -> None
 
 
 def test_says_whether_versions_are_those_pinned(text: str) -> None:
-    _, sentence = evidence.about_pins(evidence.versions(report.ROOT))
+    _, sentence = arms_section.about_pins(arms_section.versions(report.ROOT))
     words = " ".join(" ".join(Reader(text).words).split())
     assert words.index(sentence) < words.index("Run time of the stages")
 
@@ -228,7 +230,7 @@ def test_linked_files_are_there_and_tables_are_csv(run: FakeRun, text: str) -> N
     assert len(tables) == len(list(run.path("tables").iterdir())) >= 9
     with run.path("tables/verdicts.csv").open() as handle:
         rows = {row["arm"]: row for row in csv.DictReader(handle)}
-    found = results.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
+    found = run_tables.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
     against = found.difference("pool")
     assert float(rows["pool"]["against_baseline"]) == pytest.approx(against.value)
     assert float(rows["pool"]["against_baseline_low"]) == pytest.approx(against.low)
@@ -318,7 +320,7 @@ def test_fidelity_stands_against_usefulness(run: FakeRun, text: str) -> None:
         rows = {row["arm"]: row for row in csv.DictReader(handle)}
     # Controls learn from no generated image.
     assert set(rows) == {"pool", "mix_loss", "synthetic_only"}
-    found = results.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
+    found = run_tables.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
     assert float(rows["mix_loss"]["difference_low"]) == pytest.approx(found.difference("mix_loss").low)
     assert (rows["pool"]["plan"], float(rows["pool"]["frechet"])) == ("as_train", 0.5), "mean of folds"
     assert float(rows["pool"]["frechet_real"]) == 1.5
@@ -359,9 +361,9 @@ DAY = fake_run.DAY
 )  # fmt: skip
 def test_attempts_of_a_job(lines: list[str], counts: tuple[int, ...], said: str, tmp_path: Path) -> None:
     (tmp_path / "x.log").write_text("".join(f"{DAY} {line}\n" for line in lines))
-    job = failures.jobs(tmp_path)[0]
+    job = failures_section.jobs(tmp_path)[0]
     assert (len(job.attempts), job.failed, job.cut_short, job.finished) == counts
-    rows = failures.table([job]).rows
+    rows = failures_section.table([job]).rows
     assert bool(rows) == bool(said or job.cut_short)
     assert not rows or rows[0]["said"] == said
 
@@ -370,9 +372,9 @@ def test_the_page_does_not_call_itself_cut_short(tmp_path: Path) -> None:
     own = tmp_path / "report" / "report.log"
     own.parent.mkdir()
     own.write_text(f"{DAY} INFO report, process 4\n")
-    assert failures.jobs(tmp_path, tmp_path)[0].cut_short == 1
-    assert failures.jobs(tmp_path, own)[0].cut_short == 0
-    assert failures.sentence([]).startswith("No log of a job was found")
+    assert failures_section.jobs(tmp_path, tmp_path)[0].cut_short == 1
+    assert failures_section.jobs(tmp_path, own)[0].cut_short == 0
+    assert failures_section.sentence([]).startswith("No log of a job was found")
 
 
 def test_heavy_panels_become_links(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,17 +412,17 @@ def answer(verdict: str, difference: float, low: float, high: float, **more: obj
 @pytest.mark.parametrize(
     ("verdict", "confirmed", "said"),
     [
-        (judging.HELPS, True, "helps"),
-        (judging.HELPS, False, "helps (exploratory)"),
-        (f"{judging.NO_DIFFERENCE} 0.012", False, "no difference larger than 0.012 (exploratory)"),
-        (judging.INCONCLUSIVE, False, "inconclusive"),
+        (inference.HELPS, True, "helps"),
+        (inference.HELPS, False, "helps (exploratory)"),
+        (f"{inference.NO_DIFFERENCE} 0.012", False, "no difference larger than 0.012 (exploratory)"),
+        (inference.INCONCLUSIVE, False, "inconclusive"),
         ("", False, "not in the family"),
     ],
 )
 def test_a_claim_that_the_order_of_testing_does_not_confirm_says_so(verdict: str, confirmed: bool, said: str) -> None:
-    found = results.Difference("real_only", 0.03, 0.01, 0.05, bool(verdict), verdict, confirmed)
+    found = run_tables.Difference("real_only", 0.03, 0.01, 0.05, bool(verdict), verdict, confirmed)
     assert found.said == said
-    assert figures.shade(found) == (figures.GAIN if said == "helps" else figures.INK)
+    assert figure_style.shade(found) == (figure_style.GAIN if said == "helps" else figure_style.INK)
 
 
 SIZES = {"test_groups": 1048, "test_images": 2401}
@@ -428,17 +430,17 @@ SIZES = {"test_groups": 1048, "test_images": 2401}
 
 BOTH = "a gain of up to 0.012 or a loss of up to 0.008"
 VERDICTS = [
-    (judging.HELPS, (0.031, 0.01, 0.052), "helped", "raised macro-F1 by 0.031", "any gain from 0.010 to 0.052"),
+    (inference.HELPS, (0.031, 0.01, 0.052), "helped", "raised macro-F1 by 0.031", "any gain from 0.010 to 0.052"),
     (
-        judging.NO_MORE,
+        inference.NO_MORE,
         (0.031, 0.01, 0.052),
         "not provably more than the control",
         "not shown to exceed that of its control",
         "any gain",
     ),
-    (judging.HURTS, (-0.031, -0.052, -0.01), "hurt", "lowered macro-F1 by 0.031", "any loss from 0.010 to 0.052"),
-    (f"{judging.NO_DIFFERENCE} 0.012", (0.002, -0.008, 0.012), "no difference", "difference larger than 0.012", BOTH),
-    (judging.INCONCLUSIVE, (0.01, -0.008, 0.012), "Undecided", "inconclusive", BOTH),
+    (inference.HURTS, (-0.031, -0.052, -0.01), "hurt", "lowered macro-F1 by 0.031", "any loss from 0.010 to 0.052"),
+    (f"{inference.NO_DIFFERENCE} 0.012", (0.002, -0.008, 0.012), "no difference", "difference larger than 0.012", BOTH),
+    (inference.INCONCLUSIVE, (0.01, -0.008, 0.012), "Undecided", "inconclusive", BOTH),
 ]
 
 
@@ -446,7 +448,7 @@ VERDICTS = [
 def test_sentence_of_every_verdict(
     verdict: str, ends: tuple[float, float, float], headline: str, meaning: str, limits: str
 ) -> None:
-    said = verdicts.opening(answer(verdict, *ends), SIZES, judged=9)
+    said = verdict_tables.opening(answer(verdict, *ends), SIZES, judged=9)
     assert headline in said.headline
     assert said.sentence.startswith("On 1,048 unseen proteins (2,401 images; 9 classes judged), pool ")
     assert meaning in said.sentence
@@ -460,54 +462,54 @@ def test_sentence_of_every_verdict(
 def test_sentences_of_the_judge_and_of_the_page_agree_on_kinds() -> None:
     """Whatever verdict the judge can reach has a headline of its own."""
     reached = {
-        judging.verdict(0.01, 0.05, 0.02, (0.001, 0.02)): "helped",
-        judging.verdict(0.01, 0.05, 0.02, (-0.001, 0.02)): "control",
-        judging.verdict(-0.05, -0.01, 0.02): "hurt",
-        judging.verdict(-0.01, 0.01, 0.02): "no difference",
-        judging.verdict(-0.01, 0.05, 0.02): "Undecided",
+        inference.verdict(0.01, 0.05, 0.02, (0.001, 0.02)): "helped",
+        inference.verdict(0.01, 0.05, 0.02, (-0.001, 0.02)): "control",
+        inference.verdict(-0.05, -0.01, 0.02): "hurt",
+        inference.verdict(-0.01, 0.01, 0.02): "no difference",
+        inference.verdict(-0.01, 0.05, 0.02): "Undecided",
     }
-    assert len({verdicts.headline(said) for said in reached}) == len(reached)
-    assert all(word in verdicts.headline(said) for said, word in reached.items())
+    assert len({verdict_tables.headline(said) for said in reached}) == len(reached)
+    assert all(word in verdict_tables.headline(said) for said, word in reached.items())
 
 
 def test_an_arm_of_real_images_is_not_called_generated() -> None:
-    said = verdicts.opening(answer(judging.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject="The arm resample_real")
+    said = verdict_tables.opening(answer(inference.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject="The arm resample_real")
     assert said.headline == "The arm resample_real helped"
 
 
 def test_a_loss_that_the_control_shares_is_not_laid_on_the_generated_images() -> None:
-    lost = answer(judging.HURTS, -0.045, -0.078, -0.011)
+    lost = answer(inference.HURTS, -0.045, -0.078, -0.011)
     shared = lost | {"beyond_control": {"difference": 0.001, "low": -0.036, "high": 0.038}}
     own = lost | {"beyond_control": {"difference": -0.04, "low": -0.07, "high": -0.01}}
-    assert verdicts.opening(shared, SIZES, 9).headline == "pool hurt, but not provably more than its control"
-    assert verdicts.opening(own, SIZES, 9).headline == "Generated training images hurt"
+    assert verdict_tables.opening(shared, SIZES, 9).headline == "pool hurt, but not provably more than its control"
+    assert verdict_tables.opening(own, SIZES, 9).headline == "Generated training images hurt"
 
 
 def test_sentence_without_control_interval_or_repeats() -> None:
-    bare = answer(judging.HELPS, 0.03, 0.01, 0.05, control=None, beyond_control=None, control_against_baseline=None)
-    assert "No control was declared" in verdicts.opening(bare, SIZES, 1).control
-    assert "no control was declared for it" in verdicts.opening(bare, SIZES, 1).sentence
-    assert "1 class judged" in verdicts.opening(bare, SIZES, 1).sentence
-    alone = answer(judging.INCONCLUSIVE, 0.0, -0.02, 0.02, training_luck=False)
-    assert "left macro-F1 unchanged" in verdicts.opening(alone, SIZES, 9).sentence
-    assert "luck of training is not in these intervals" in verdicts.opening(alone, SIZES, 9).limits
+    bare = answer(inference.HELPS, 0.03, 0.01, 0.05, control=None, beyond_control=None, control_against_baseline=None)
+    assert "No control was declared" in verdict_tables.opening(bare, SIZES, 1).control
+    assert "no control was declared for it" in verdict_tables.opening(bare, SIZES, 1).sentence
+    assert "1 class judged" in verdict_tables.opening(bare, SIZES, 1).sentence
+    alone = answer(inference.INCONCLUSIVE, 0.0, -0.02, 0.02, training_luck=False)
+    assert "left macro-F1 unchanged" in verdict_tables.opening(alone, SIZES, 9).sentence
+    assert "luck of training is not in these intervals" in verdict_tables.opening(alone, SIZES, 9).limits
     outside = answer("", 0.01, 0.0, 0.0) | {"low": None, "high": None}
-    assert "(95 % interval" in verdicts.opening(outside, SIZES, 9).sentence
+    assert "(95 % interval" in verdict_tables.opening(outside, SIZES, 9).sentence
     # What is tested first has the interval of a single comparison.
-    first = answer(judging.HELPS, 0.03, 0.01, 0.05, low_single=0.01, high_single=0.05)
-    assert "(95 % interval +0.010" in verdicts.opening(first, SIZES, 9).sentence
-    assert "unseen groups" in verdicts.opening(alone, SIZES, 9, unit="group").sentence
+    first = answer(inference.HELPS, 0.03, 0.01, 0.05, low_single=0.01, high_single=0.05)
+    assert "(95 % interval +0.010" in verdict_tables.opening(first, SIZES, 9).sentence
+    assert "unseen groups" in verdict_tables.opening(alone, SIZES, 9, unit="group").sentence
 
 
 def test_cells_and_formulas_in_csv(tmp_path: Path) -> None:
     columns = [
-        page.Column("name", "name", "name"),
-        page.Column("d", "d", "difference"),
-        page.Column("x", "x", "number"),
+        html_page.Column("name", "name", "name"),
+        html_page.Column("d", "d", "difference"),
+        html_page.Column("x", "x", "number"),
     ]
-    table = page.Table("t", "caption", columns, [{"name": "=1+1", "d": (0.0001, -0.5, np.nan), "x": np.nan}])
+    table = html_page.Table("t", "caption", columns, [{"name": "=1+1", "d": (0.0001, -0.5, np.nan), "x": np.nan}])
     assert [cell[1:] for cell in table.cells(table.rows[0])] == [("=1+1", ""), ("0.000", ""), ("–", "")]
-    page.write_tables(tmp_path / "tables", [table], "tables")
+    html_page.write_tables(tmp_path / "tables", [table], "tables")
     with (tmp_path / "tables" / "t.csv").open() as handle:
         rows = list(csv.reader(handle))
     assert rows == [["name", "d", "d_low", "d_high", "x"], ["'=1+1", "0.0001", "-0.5", "", ""]]

@@ -1,4 +1,4 @@
-"""lib.resume: a checkpoint serves exactly the task that wrote it, and nothing in it is ever run."""
+"""lib.compute.checkpoint: a checkpoint serves exactly the task that wrote it, and nothing in it is ever run."""
 
 import logging
 import os
@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.compute.checkpoint import Resume
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.workflow import Checkout
-from workflow_scripts.lib import settings
+from workflow_scripts.lib.config import check
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
@@ -124,7 +124,7 @@ def test_a_method_that_asks_the_baseline_gets_it(checkout: Checkout, tmp_path: P
     asking = checkout.clone(tmp_path / "clone")
     method = 'METHODS["mix_loss"]'
     line = f"\n{method} = __import__('dataclasses').replace({method}, needs_baseline=True)\n"
-    asking.edit("workflow_scripts/lib/arms.py", None, line)
+    asking.edit("workflow_scripts/lib/classify/arm_choices.py", None, line)
     jobs = dry_run(asking)
     fold = "results/ci/repeat0/fold0"
     job = jobs[f"{fold}/arms/batch2.json"]
@@ -137,5 +137,5 @@ def test_a_baseline_that_needs_a_baseline_is_refused() -> None:
     config["plans"].append(config["plans"][0] | {"name": "errs", "labels": "feedback"})
     config["strategies"].append({"name": "circular", "method": "pool", "plan": "errs"})
     config["analysis"]["baseline"] = "circular"
-    with pytest.raises(settings.ConfigError, match=r"analysis\.baseline = 'circular'.*real_only"):
-        settings.check(config, ROOT / "schemas" / "config.schema.json")
+    with pytest.raises(check.ConfigError, match=r"analysis\.baseline = 'circular'.*real_only"):
+        check.check(config, ROOT / "schemas" / "config.schema.json")

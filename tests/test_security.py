@@ -28,22 +28,17 @@ from image_folders import arguments, noise, save, settings
 
 from tests.workflow import Checkout
 from workflow_scripts import certify_leaks, make_folds, preprocess_images, sample_ddpm, train_classifier, train_ddpm
-from workflow_scripts.lib import (
-    arm_lists,
-    classifier_file,
-    encoders,
-    files,
-    fold_table,
-    generator_file,
-    pixels,
-    predictions,
-    pretrained,
-    tables,
-)
-from workflow_scripts.lib import settings as run_settings
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import classifier_file, pretrained
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.config import check as run_settings
+from workflow_scripts.lib.fidelity import encoders
+from workflow_scripts.lib.generate import generator_file
+from workflow_scripts.lib.images import decode, user_tables
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.scores import arm_list, prediction_file
+from workflow_scripts.lib.split import role_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -98,14 +93,14 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "weights.safetensors": pretrained._read,
     "weights.pth": pretrained._read,
     "images.h5": ImageSet,
-    "predictions.h5": predictions.read_predictions,
-    "folds.csv": lambda path: fold_table.read(path, 0, np.array(["a"], dtype=object)),
-    "batch0.json": arm_lists.read,
+    "predictions.h5": prediction_file.read_predictions,
+    "folds.csv": lambda path: role_table.read(path, 0, np.array(["a"], dtype=object)),
+    "batch0.json": arm_list.read,
     "analysis.json": certify_leaks._fitted_on,
-    "train.csv": tables.read_table,
-    "image.npy": lambda path: pixels.decode(path, 1),
-    "image.png": lambda path: pixels.decode(path, 1),
-    "image.tif": lambda path: pixels.decode(path, 1),
+    "train.csv": user_tables.read_table,
+    "image.npy": lambda path: decode.decode(path, 1),
+    "image.png": lambda path: decode.decode(path, 1),
+    "image.tif": lambda path: decode.decode(path, 1),
 }
 
 
@@ -114,7 +109,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 def test_no_reader_unpickles(tmp_path: Path, marker: Path, name: str, how: str) -> None:
     path = tmp_path / name
     set_trap(path, how, marker)
-    with pytest.raises((UserError, pixels.Unusable)) as caught:
+    with pytest.raises((UserError, decode.Unusable)) as caught:
         READERS[name](path)
     assert str(caught.value).isprintable()
 
@@ -122,7 +117,7 @@ def test_no_reader_unpickles(tmp_path: Path, marker: Path, name: str, how: str) 
 @pytest.mark.parametrize("how", ["pickle", "torch"])
 def test_no_digest_is_believed_of_a_pickle(tmp_path: Path, marker: Path, how: str) -> None:
     set_trap(tmp_path / "trap", how, marker)
-    for module in (generator_file, classifier_file, predictions):
+    for module in (generator_file, classifier_file, prediction_file):
         assert module.read_digest(tmp_path / "trap") == ""
 
 
@@ -386,19 +381,19 @@ def test_predictions_of_other_types_are_refused(copied: Path, marker: Path, name
         with h5py.File(path, "r+") as file:
             change(file, f"test/{name}", marker)
         with pytest.raises(UserError, match=r"predictions\.h5 is not a predictions file"):
-            predictions.read_predictions(path)
+            prediction_file.read_predictions(path)
     path.write_bytes(whole)
     for attribute in ("classes", "settings", "numbers"):
         with h5py.File(path, "r+") as file:
             file.attrs[attribute] = np.void(pickled(marker))
         with pytest.raises(UserError, match=r"predictions\.h5 is not a predictions file"):
-            predictions.read_predictions(path)
+            prediction_file.read_predictions(path)
 
 
 def test_damaged_artefacts_are_refused_wherever_they_end(copied: Path) -> None:
     for name, reader in (
         ("images.h5", ImageSet),
-        ("arms/pool/predictions.h5", predictions.read_predictions),
+        ("arms/pool/predictions.h5", prediction_file.read_predictions),
         ("unet.safetensors", generator_file.read),
         ("arms/pool/classifier.safetensors", classifier_file.read),
     ):
@@ -670,7 +665,7 @@ def test_a_config_that_holds_itself_is_refused() -> None:
 def test_tables_that_are_none_are_refused(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "train.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=re.escape(told)) as caught:
-        tables.read_table(tmp_path / "train.csv").need("Target")
+        user_tables.read_table(tmp_path / "train.csv").need("Target")
     assert str(caught.value).isprintable()
 
 
@@ -685,4 +680,4 @@ def test_control_characters_make_a_row_bad_in_either_table(tmp_path: Path) -> No
     ]  # fmt: skip
     (tmp_path / "classes.csv").write_text("number,name\n0,Nucleus,extra\n")
     with pytest.raises(UserError, match=r"classes\.csv, line 2: has 3 cells"):
-        tables.read_classes(tmp_path / "classes.csv")
+        user_tables.read_classes(tmp_path / "classes.csv")

@@ -1,8 +1,8 @@
-"""lib.seeds: numbers that are stable for a purpose and unrelated between purposes."""
+"""lib.base.seeds: numbers that are stable for a purpose and unrelated between purposes."""
 
 import numpy as np
 
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base.seeds import derive
 
 
 def test_numbers_are_stable():

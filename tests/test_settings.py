@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow_scripts.lib import settings
+from workflow_scripts.lib.config import check
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "schemas" / "config.schema.json"
@@ -25,7 +25,7 @@ def overlaid(base: object, overlay: object) -> object:
 
 
 def checked(overlay: dict) -> dict:
-    return settings.check(overlaid(DEFAULT, overlay), SCHEMA)
+    return check.check(overlaid(DEFAULT, overlay), SCHEMA)
 
 
 def strategy(name: str, **changes: object) -> dict:
@@ -127,7 +127,7 @@ def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(overlay: dict, named: list[str]) -> None:
-    with pytest.raises(settings.ConfigError) as caught:
+    with pytest.raises(check.ConfigError) as caught:
         checked(overlay)
     text = str(caught.value)
     assert "\n" not in text
@@ -149,7 +149,7 @@ def test_addresses_are_checked_before_anything_is_fetched(section: dict, named: 
     (tmp_path / "list.csv").write_text("Id,Target\n")
     overlay = {"data": {"source": "public", "table": str(tmp_path / "list.csv")}}
     assert checked(overlay)["data"]["source"] == "public"
-    with pytest.raises(settings.ConfigError) as caught:
+    with pytest.raises(check.ConfigError) as caught:
         checked(overlay | {"fetch_images": section})
     for word in named:
         assert word in str(caught.value)
@@ -159,7 +159,7 @@ def test_addresses_are_checked_before_anything_is_fetched(section: dict, named: 
 
 def test_the_classes_of_a_label_map_keep_their_order_on_the_way_to_the_stages() -> None:
     config = checked({"data": {"label_map": {"z": ["Nucleoplasm"], "a": ["Cytosol"]}}})
-    for given in (settings.reading(config), settings.judge_settings(config)):
+    for given in (check.reading(config), check.judge_settings(config)):
         travelled = json.loads(json.dumps(given, sort_keys=True))["data"]["label_map"]
         assert [name for name, _ in travelled] == ["z", "a"]
 
@@ -174,13 +174,13 @@ def test_a_label_map_is_a_name_or_a_mapping() -> None:
 
 
 def test_simulated_channels_are_those_of_the_simulator() -> None:
-    from workflow_scripts.lib import simulator
+    from workflow_scripts.lib.simulate import simulator
 
-    assert tuple(simulator.CHANNELS) == settings.SIMULATED_CHANNELS
+    assert tuple(simulator.CHANNELS) == check.SIMULATED_CHANNELS
 
 
 def test_control_characters_in_values_stay_on_one_line() -> None:
-    with pytest.raises(settings.ConfigError) as caught:
+    with pytest.raises(check.ConfigError) as caught:
         checked({"run": "a\nb\x1b[31m"})
     assert str(caught.value).isprintable()
 
@@ -203,8 +203,8 @@ def test_random_damage_never_escapes_as_another_error() -> None:
     refused = 0
     for _ in range(400):
         try:
-            settings.check(damage(DEFAULT), SCHEMA)
-        except settings.ConfigError as error:
+            check.check(damage(DEFAULT), SCHEMA)
+        except check.ConfigError as error:
             refused += 1
             assert "\n" not in str(error)
     assert refused > 300

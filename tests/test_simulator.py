@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from workflow_scripts import simulate_cells
-from workflow_scripts.lib import sim_labels, simulator
+from workflow_scripts.lib.simulate import protein_labels, simulator
 
 K = len(simulator.COMPARTMENTS)
 DEFAULT = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text(encoding="utf-8"))["simulate_cells"]
@@ -71,19 +71,19 @@ def test_long_tail_and_proteins_per_class_at_the_default_size(seed):
     assert given.any(1).all()
     # Prevalence as in the real table, within a tenth and a protein or two.
     share = made.true.mean(0)
-    assert np.all(np.abs(share - sim_labels.PREVALENCE) < 0.1 * sim_labels.PREVALENCE + 0.004)
+    assert np.all(np.abs(share - protein_labels.PREVALENCE) < 0.1 * protein_labels.PREVALENCE + 0.004)
 
 
 def test_labels_occur_together_as_in_the_real_table():
     true = world(genes=4000).true.astype(int)
     share = true.mean(0)
     lift = (true.T @ true) / len(true) / np.outer(share, share)
-    wanted = sim_labels.lift_matrix()
+    wanted = protein_labels.lift_matrix()
     often = np.outer(share, share) * len(true) > 40
     pairs = np.triu(often, 1)
     assert np.corrcoef(lift[pairs], wanted[pairs])[0, 1] > 0.85
     cardinality = np.bincount(true.sum(1), minlength=5)[1:5] / len(true)
-    assert np.abs(cardinality - sim_labels.CARDINALITY).max() < 0.01
+    assert np.abs(cardinality - protein_labels.CARDINALITY).max() < 0.01
     independent = world(genes=4000, labels={"co_occurrence": 0.0}).true.astype(int)
     # Mitochondria and cytosol avoid each other only where the real table is followed.
     assert true[:, 7] @ true[:, 8] < 0.5 * (independent[:, 7] @ independent[:, 8])

@@ -14,7 +14,10 @@ from tests import fake_run
 from tests.fake_run import FakeRun
 from tests.test_report import Reader
 from workflow_scripts import report
-from workflow_scripts.lib import fold_table, lockbox, results, spread_page
+from workflow_scripts.lib.judge import lockbox_ledger
+from workflow_scripts.lib.page import run_tables
+from workflow_scripts.lib.page.sections import robustness_section
+from workflow_scripts.lib.split import role_table
 
 EVIL = "<img src=x onerror=alert(7)>"
 STUB = '<svg viewBox="0 0 1 1"></svg>'
@@ -83,8 +86,8 @@ def test_spread_over_repeats() -> None:
     said |= {"class": "", "difference": 0.05, "low": 0, "high": 1, "low_single": 0, "high_single": 1, "verdict": ""}
     said |= {"standing": "confirmed"}
     analysis = {"baseline": "base", "metric": "macro_f1", "primary_arm": "mix"}
-    found = results.Results(pd.DataFrame(lines), pd.DataFrame([said]), analysis, {"sizes": {"repeats": 2}})
-    base, mix = spread_page.spread(found).rows[:2]
+    found = run_tables.Results(pd.DataFrame(lines), pd.DataFrame([said]), analysis, {"sizes": {"repeats": 2}})
+    base, mix = robustness_section.spread(found).rows[:2]
     assert base["sd_folds"] == pytest.approx(np.sqrt((0.02 + 0.005) / 2))
     assert base["sd_repeats"] == pytest.approx(np.std([0.5, 0.75], ddof=1)) and base["mean"] == 0.625
     assert (base["worst"], base["worst_at"]) == (0.4, "repeat 0, fold 0")
@@ -127,16 +130,16 @@ def test_the_lockbox_on_the_first_screen(run: FakeRun) -> None:
     roles = run.roles.copy()
     some = np.isin(run.groups, np.unique(run.groups)[:7])
     roles[some] = "lockbox"
-    fold_table.write(table, run.ids, run.groups, roles)
+    role_table.write(table, run.ids, run.groups, roles)
     facts = json.loads(run.path("analysis.json").read_text())
-    box = lockbox.find(run.ids, run.groups, {0: roles[:, 0]})
+    box = lockbox_ledger.find(run.ids, run.groups, {0: roles[:, 0]})
     assert box is not None and (len(box.rows), box.groups) == (21, 7)
     result = {"answer": facts["answer"], "sizes": {"test_images": 21, "test_groups": 7, "repeats": 1}}
     entry = {"run": "tiny", "ids_digest": box.digest, "images_digest": "x", "declaration": facts["hash"], "task": "t"}
     try:
         shut = words(page(run))
         assert "Lockbox: closed. 21 images of 7 proteins are set aside" in shut[: shut.index("The arms")]
-        lockbox.finish(ledger, lockbox.begin(ledger, entry), result | {"judged_classes": 3})
+        lockbox_ledger.finish(ledger, lockbox_ledger.begin(ledger, entry), result | {"judged_classes": 3})
         once = words(page(run))
         first = once[: once.index("The arms")]
         assert (
@@ -145,8 +148,8 @@ def test_the_lockbox_on_the_first_screen(run: FakeRun) -> None:
         )
         assert "On 7 unseen proteins (21 images; 3 classes judged), pool" in first
         other = entry | {"run": EVIL, "declaration": "another", "task": "u"}
-        lockbox.finish(ledger, lockbox.begin(ledger, other), result | {"judged_classes": 3})
-        lockbox.begin(ledger, entry | {"task": "killed"})
+        lockbox_ledger.finish(ledger, lockbox_ledger.begin(ledger, other), result | {"judged_classes": 3})
+        lockbox_ledger.begin(ledger, entry | {"task": "killed"})
         text = page(run)
         twice = words(text)
         assert "opened 2 times." in twice and "never come to a result: 1." in twice
@@ -154,14 +157,14 @@ def test_the_lockbox_on_the_first_screen(run: FakeRun) -> None:
         assert [row["run"] for row in rows(run, "lockbox_openings")] == ["tiny", EVIL]
     finally:
         ledger.unlink(missing_ok=True)
-        fold_table.write(table, run.ids, run.groups, run.roles)
+        role_table.write(table, run.ids, run.groups, run.roles)
 
 
 NEW = {"hash": "new", "experiment": "e"}
 
 
 def test_openings_by_others_are_told() -> None:
-    box = lockbox.Box(np.arange(5), 2, "d")
+    box = lockbox_ledger.Box(np.arange(5), 2, "d")
     ends = {"difference": 0.1, "low": 0.05, "high": 0.2, "verdict": "helps"}
     answer = ends | {"arm": "mix", "baseline": "real", "control": None, "metric": "map", "level": "image"}
     answer |= {"confidence": 0.95, "smallest_effect": 0.01, "gain_not_excluded": 0.2, "loss_not_excluded": 0.0}
@@ -169,28 +172,28 @@ def test_openings_by_others_are_told() -> None:
     sizes = {"test_images": 5, "test_groups": 2}
     entry = {"run": "a", "ids_digest": "d", "declaration": "old", "begun_at": "1", "ended_at": "2026-01-02"}
     entry |= {"result": {"answer": answer, "sizes": sizes, "judged_classes": 1}}
-    found = lockbox.Openings([entry, entry | {"run": "b"}], [], 1)
-    text, table = spread_page.of_lockbox(box, found, "c", NEW, "group", "Images")
+    found = lockbox_ledger.Openings([entry, entry | {"run": "b"}], [], 1)
+    text, table = robustness_section.of_lockbox(box, found, "c", NEW, "group", "Images")
     assert "on which nothing was fitted or chosen): opened 2 times. Not by this run, but by a, b." in text
     assert "Other lockboxes of these images were opened before, 1 in number." in text and len(table.rows) == 2
-    text, _ = spread_page.of_lockbox(box, found, "b", NEW, "group", "Images")
+    text, _ = robustness_section.of_lockbox(box, found, "b", NEW, "group", "Images")
     assert "raised mean average precision by 0.100" in text
     assert "no first look" in text and "another analysis was declared (hash old)" in text
-    found = lockbox.Openings([entry | {"declaration": "new", "experiment": "e"}], [], 0)
+    found = lockbox_ledger.Openings([entry | {"declaration": "new", "experiment": "e"}], [], 0)
     for experiment, otherwise in (("e", False), ("f", True)):
-        text, _ = spread_page.of_lockbox(box, found, "a", NEW | {"experiment": experiment}, "group", "Images")
+        text, _ = robustness_section.of_lockbox(box, found, "a", NEW | {"experiment": experiment}, "group", "Images")
         assert ("of arms made otherwise than those on this page" in text) == otherwise
 
 
 def test_a_ledger_that_is_none_is_the_users_to_mend(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    assert lockbox.read_ledger(path) == []
+    assert lockbox_ledger.read_ledger(path) == []
     for text in ("not json\n", "[]\n", '{"ids_digest": 1}\n'):
         path.write_text(text)
-        with pytest.raises(lockbox.UserError, match="so mend it"):
-            lockbox.read_ledger(path)
+        with pytest.raises(lockbox_ledger.UserError, match="so mend it"):
+            lockbox_ledger.read_ledger(path)
     path.write_text("")
-    begun = lockbox.begin(path, {"ids_digest": "d", "run": "a", "task": "t", "declaration": "h"})
+    begun = lockbox_ledger.begin(path, {"ids_digest": "d", "run": "a", "task": "t", "declaration": "h"})
     path.write_text("")
-    with pytest.raises(lockbox.UserError, match="has lost the line"):
-        lockbox.finish(path, begun, {})
+    with pytest.raises(lockbox_ledger.UserError, match="has lost the line"):
+        lockbox_ledger.finish(path, begun, {})

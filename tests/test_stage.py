@@ -1,4 +1,4 @@
-"""lib.stage: the command line, the log, the progress and the failures that all stages share."""
+"""lib.base.stage: the command line, the log, the progress and the failures that all stages share."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.lib import stage
+from workflow_scripts.lib.base import stage
 
 
 def parse(*words: str) -> argparse.Namespace:

@@ -9,11 +9,11 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from tests import test_aggregate_metrics as stage
 from tests.worlds import ANALYSIS, CLASSES, STRATEGIES
-from workflow_scripts.lib import experiment, fixed_scoring, judging, strata
-from workflow_scripts.lib.dataset import write_images
-from workflow_scripts.lib.fixed_scoring import Decided
-from workflow_scripts.lib.predictions import read_predictions
-from workflow_scripts.lib.scoring import Rule, Table
+from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.judge import experiment, fixed_scoring, inference, strata
+from workflow_scripts.lib.judge.fixed_scoring import Decided
+from workflow_scripts.lib.judge.scoring import Rule, Table
+from workflow_scripts.lib.scores.prediction_file import read_predictions
 
 PLACES = [(0, 0), (0, 1), (1, 0), (1, 1)]
 NUMBERS = ["score", "score_against", "difference", "low", "high", "se", "p", "q"]
@@ -128,7 +128,7 @@ def test_false_discoveries_are_counted_over_all_strata(folder):
     table = judge(folder)
     table = table[table["judged"]]
     for _, rows in table.groupby(["metric", "relation"]):
-        q = judging.benjamini_hochberg(rows["p"].to_numpy())
+        q = inference.benjamini_hochberg(rows["p"].to_numpy())
         assert rows["q"].to_numpy() == pytest.approx(q, abs=1e-8)
         assert ((rows["verdict"] == "inconclusive") == (q > 0.05)).all()
 
@@ -141,7 +141,7 @@ def test_draws_are_those_of_weighted_rows():
         labels = rng.random((60, 3)) < [0.5, 0.3, 0.2]
         groups = rng.integers(10 * fold, 10 * fold + 10, 60)
         cells.append(Decided(repeat, fold, Table(rng.random(labels.shape), labels, groups), np.array([0.4, 0.5, 0.6])))
-    weights = judging.group_weights(3, 20, 4)
+    weights = inference.group_weights(3, 20, 4)
     found = fixed_scoring.score(cells, "calibrated", weights, np.array([True, False, True]))
     for b in range(4):
         for repeat in (0, 1):
@@ -184,7 +184,7 @@ def test_without_columns_there_is_an_empty_table_and_foreign_images_are_refused(
         writer.append(blank, labels, ids, ids, {"cell_line": ["one"] * len(ids)})
     assert strata.known_columns(tmp_path / "bare.hdf5", found) == {}
     rule, judged = Rule("calibrated", 10), np.ones(len(CLASSES), dtype=bool)
-    weights = judging.group_weights(1, len(found.groups), 20)
+    weights = inference.group_weights(1, len(found.groups), 20)
     assert strata.table(found, {}, judged, rule, ANALYSIS, STRATEGIES, weights, 1) == []
     with write_images(tmp_path / "other.hdf5", ["green"], CLASSES, 4) as writer:
         writer.append(blank[:5], labels[:5], ids[:5], ids[:5], {"cell_line": list("aabbb")})

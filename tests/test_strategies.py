@@ -10,9 +10,9 @@ import pytest
 import torch
 from arms_data import CHANNELS, ENTRIES, SECTION
 
-from workflow_scripts.lib import arms, losses, strategies
-from workflow_scripts.lib.resampling import matching_rows
-from workflow_scripts.lib.strategies import Batch
+from workflow_scripts.lib.classify import arm_choices, losses, method_steps
+from workflow_scripts.lib.classify.method_steps import Batch
+from workflow_scripts.lib.classify.resampling import matching_rows
 
 
 class HandStep:
@@ -66,7 +66,7 @@ def bce(value, target):
 
 def run(name, **settings):
     step = HandStep(**settings)
-    return float(strategies.of(name)(step)), step.asked
+    return float(method_steps.of(name)(step)), step.asked
 
 
 def test_mix_loss_weighs_each_pair_by_its_own_lambda():
@@ -118,12 +118,12 @@ def test_mixup_mixes_each_image_with_the_one_before():
 
 def test_boxes_cover_the_area_that_is_asked_for():
     areas = torch.tensor([0.0, 0.25, 1.0, 0.1])
-    boxes = strategies._boxes(torch.zeros(4, 3, 20, 20), areas, np.random.default_rng(1))
+    boxes = method_steps._boxes(torch.zeros(4, 3, 20, 20), areas, np.random.default_rng(1))
     assert boxes.shape == (4, 1, 20, 20)
     assert boxes.float().mean(dim=(1, 2, 3)).tolist() == pytest.approx([0, 0.25, 1, 0.09], abs=1e-6)
     inside = boxes[1, 0].nonzero()
     assert (inside.max(dim=0).values - inside.min(dim=0).values == 9).all(), "one square"
-    places = {tuple(strategies._boxes(torch.zeros(1, 1, 20, 20), areas[1:2], np.random.default_rng(seed))
+    places = {tuple(method_steps._boxes(torch.zeros(1, 1, 20, 20), areas[1:2], np.random.default_rng(seed))
                     .nonzero()[0].tolist()) for seed in range(20)}  # fmt: skip
     assert len(places) > 10
 
@@ -160,13 +160,13 @@ class ElsewhereStep(HandStep):
 
 
 @pytest.mark.parametrize(
-    ("name", "loss"), [*((name, "bce") for name in ENTRIES), *(("pool", loss) for loss in arms.LOSSES)]
+    ("name", "loss"), [*((name, "bce") for name in ENTRIES), *(("pool", loss) for loss in arm_choices.LOSSES)]
 )
 def test_no_method_and_no_loss_needs_the_memory_of_the_processor(name, loss):
-    step = ElsewhereStep(**arms.effective(ENTRIES[name] | {"loss": loss}, SECTION))
+    step = ElsewhereStep(**arm_choices.effective(ENTRIES[name] | {"loss": loss}, SECTION))
     for number in (0, 9):
         step.number = number
-        found = strategies.of(name)(step)
+        found = method_steps.of(name)(step)
         assert found.shape == ()
         assert found.device.type == "meta"
         found.backward()
@@ -185,36 +185,36 @@ def test_one_class_at_a_time_leaves_the_others_alone():
     for number in range(4):
         step = Several()
         step.number = number
-        strategies.of("one_class")(step).backward()
+        method_steps.of("one_class")(step).backward()
         moved = (step.logits.grad != 0).any(dim=0).tolist()
         assert moved == [column == number % 3 for column in range(3)]
 
 
 def test_controls_do_the_same_with_other_images():
-    for method in arms.METHODS.values():
+    for method in arm_choices.METHODS.values():
         if method.control:
-            control = arms.METHODS[method.control]
+            control = arm_choices.METHODS[method.control]
             assert control.step == method.step
             assert set(control.options) <= set(method.options)
-            assert method.partners not in (*arms.PHOTOGRAPHS, *arms.NOTHING_NEW)
-            assert control.partners in arms.PHOTOGRAPHS
+            assert method.partners not in (*arm_choices.PHOTOGRAPHS, *arm_choices.NOTHING_NEW)
+            assert control.partners in arm_choices.PHOTOGRAPHS
             assert control.control is None
 
 
 def test_whoever_adds_synthetic_images_has_a_control():
-    made = {name for name, method in arms.METHODS.items() if method.partners == arms.SYNTHETIC}
-    assert {name for name in made if not arms.METHODS[name].control} == {"synthetic_only"}
-    assert set(arms.controls("pool")) == {
+    made = {name for name, method in arm_choices.METHODS.items() if method.partners == arm_choices.SYNTHETIC}
+    assert {name for name in made if not arm_choices.METHODS[name].control} == {"synthetic_only"}
+    assert set(arm_choices.controls("pool")) == {
         "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise",
     }  # fmt: skip
-    assert arms.controls("mix_loss") == ["mix_loss_real"]
+    assert arm_choices.controls("mix_loss") == ["mix_loss_real"]
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
-    for name, method in arms.METHODS.items():
+    for name, method in arm_choices.METHODS.items():
         if method.control:
-            assert arms.METHODS[method.control].partners in (
-                arms.RESAMPLED, arms.RELABELLED_REAL, arms.WEIGHED_REAL,
+            assert arm_choices.METHODS[method.control].partners in (
+                arm_choices.RESAMPLED, arm_choices.RELABELLED_REAL, arm_choices.WEIGHED_REAL,
             ), name  # fmt: skip
-    assert arms.controls("relabel") == ["relabel_real"]
+    assert arm_choices.controls("relabel") == ["relabel_real"]
 
 
 def arm(method, **more):
@@ -225,7 +225,7 @@ def test_controls_are_compared_by_what_acts():
     known = {"resample_real": arm("resample_real", ratio=1.0), "other": arm("resample_real", name="other", ratio=2.0)}
 
     def problem(entry, control):
-        return arms.control_problem(entry | {"control": control}, known, SECTION, "real_only")
+        return arm_choices.control_problem(entry | {"control": control}, known, SECTION, "real_only")
 
     assert "another baseline: 'real_only' instead of 'long'" in problem(arm("pool", baseline="long"), "resample_real")
     # SECTION says ratio 1: said or not, it is the same.
@@ -242,15 +242,15 @@ def test_controls_are_compared_by_what_acts():
 
 
 def test_registries_agree():
-    assert {method.step for method in arms.METHODS.values()} == set(strategies.STEPS)
+    assert {method.step for method in arm_choices.METHODS.values()} == set(method_steps.STEPS)
     schema = json.loads((Path(__file__).resolve().parents[1] / "schemas" / "config.schema.json").read_text())["$defs"]
     entry, section = schema["strategy"]["properties"], schema["train_classifier"]["properties"]
-    assert entry["method"]["enum"] == list(arms.METHODS)
+    assert entry["method"]["enum"] == list(arm_choices.METHODS)
     for properties in (entry, section):
-        assert properties["backbone"]["enum"] == list(arms.BACKBONES)
-        assert properties["loss"]["enum"] == list(arms.LOSSES)
-    assert set(entry) == {*arms.NAMING, *arms.COMMON_OPTIONS, *arms.METHOD_OPTIONS}
-    assert all(entry[key] == section[key] for key in (*arms.COMMON_OPTIONS, *arms.METHOD_OPTIONS))
+        assert properties["backbone"]["enum"] == list(arm_choices.BACKBONES)
+        assert properties["loss"]["enum"] == list(arm_choices.LOSSES)
+    assert set(entry) == {*arm_choices.NAMING, *arm_choices.COMMON_OPTIONS, *arm_choices.METHOD_OPTIONS}
+    assert all(entry[key] == section[key] for key in (*arm_choices.COMMON_OPTIONS, *arm_choices.METHOD_OPTIONS))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_registries_agree():
     ],
 )
 def test_impossible_arms_are_named(entry, change, words):
-    problem = arms.problem({"name": "a"} | entry, SECTION | change, CHANNELS, size=16)
+    problem = arm_choices.problem({"name": "a"} | entry, SECTION | change, CHANNELS, size=16)
     assert problem is not None
     assert words in problem
     assert "\n" not in problem
@@ -297,21 +297,21 @@ def test_impossible_arms_are_named(entry, change, words):
     ],
 )
 def test_which_networks_go_with_what(entry, size, words):
-    problem = arms.problem({"name": "a"} | entry, SECTION, CHANNELS, size)
+    problem = arm_choices.problem({"name": "a"} | entry, SECTION, CHANNELS, size)
     assert problem is None if words is None else words in problem
 
 
 def test_only_what_acts_in_an_arm_is_part_of_it():
-    pool = arms.effective({"name": "p", "method": "pool", "plan": "x", "control": "c", "ratio": 2.0}, SECTION)
+    pool = arm_choices.effective({"name": "p", "method": "pool", "plan": "x", "control": "c", "ratio": 2.0}, SECTION)
     assert pool["ratio"] == 2.0
     assert "alpha" not in pool
     assert "control" not in pool
-    assert arms.effective({"name": "p", "method": "mix_loss"}, SECTION)["alpha"] == SECTION["alpha"]
+    assert arm_choices.effective({"name": "p", "method": "mix_loss"}, SECTION)["alpha"] == SECTION["alpha"]
     assert pool["losses"] == {}
-    arcface = arms.effective({"name": "p", "method": "real_only", "loss": "arcface"}, SECTION)
+    arcface = arm_choices.effective({"name": "p", "method": "real_only", "loss": "arcface"}, SECTION)
     assert arcface["losses"] == {"arcface": SECTION["losses"]["arcface"]}
-    assert (arms.cosine_scale(arcface), arms.cosine_scale(pool)) == (30.0, None)
-    strong = arms.effective({"name": "p", "method": "strong_augment"}, SECTION)
+    assert (arm_choices.cosine_scale(arcface), arm_choices.cosine_scale(pool)) == (30.0, None)
+    strong = arm_choices.effective({"name": "p", "method": "strong_augment"}, SECTION)
     assert strong["augment"] == SECTION["augment"] | {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4}
     assert "strong" not in pool
 

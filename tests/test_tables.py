@@ -1,16 +1,16 @@
-"""lib.tables and lib.listing: tables as people really write them, and what is wrong with one, by line and name."""
+"""lib.images.user_tables and lib.images.image_list: tables as people really write them, and what is wrong with one, by line and name."""
 
 import gzip
 
 import numpy as np
 import pytest
 
-from workflow_scripts.lib import listing, sources, tables
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images import image_list, known_datasets, user_tables
 
 CLASSES = ["Nucleus", "Cytosol", "Golgi"]
 DATA = {
-    "columns": dict(sources.COLUMNS), "columns_given": [], "labels": "numbers", "label_separator": None,
+    "columns": dict(known_datasets.COLUMNS), "columns_given": [], "labels": "numbers", "label_separator": None,
     "unlabelled": "keep",
 }  # fmt: skip
 
@@ -28,7 +28,7 @@ def table(tmp_path):
 
 
 def listed(path, classes=CLASSES, **changes):
-    return listing.read_images(tables.read_table(path), DATA | changes, classes)
+    return image_list.read_images(user_tables.read_table(path), DATA | changes, classes)
 
 
 GOOD = [
@@ -136,7 +136,7 @@ def test_an_empty_label_is_bad_unless_it_is_meant(table):
 def test_a_second_table_is_joined_in_the_order_of_the_images(table):
     second = table(",Id,gene,Target,plate\n0,b,B,1,\n1,a,A,2,p\n2,c,C,0,p\n", "groups.csv")
     found = listed(table("Id,Target\na,1\nb,1\nx,1\n"))
-    listing.join(found, tables.read_table(second), DATA)
+    image_list.join(found, user_tables.read_table(second), DATA)
     assert found.ids == ["a", "b"]
     assert found.columns == {"gene": ["A", "B"], "plate": ["p", ""]}
     assert [bad.reason for bad in found.bad] == ["has no row for Id 'x'"]
@@ -144,34 +144,34 @@ def test_a_second_table_is_joined_in_the_order_of_the_images(table):
 
 def test_two_rows_of_an_image_must_agree(table):
     found = listed(table("Id,Target\na,1\nb,1\n"))
-    again = tables.read_table(table("Id,gene\na,A\na,A\nb,A\nb,B\n", "groups.csv"))
-    listing.join(found, again, DATA)
+    again = user_tables.read_table(table("Id,gene\na,A\na,A\nb,A\nb,B\n", "groups.csv"))
+    image_list.join(found, again, DATA)
     assert found.ids == ["a"]
     assert found.bad[0].kind == "conflicting rows"
 
 
 def test_columns_get_the_names_that_are_known(table):
     path = table("Id,Target,Group,ensembl,Well/Row\na,1,g,E,W\n")
-    found = listed(path, columns=sources.COLUMNS | {"gene": "ensembl"})
+    found = listed(path, columns=known_datasets.COLUMNS | {"gene": "ensembl"})
     assert found.columns == {"group": ["g"], "gene": ["E"], "Well_Row": ["W"]}
 
 
 def test_parts_of_an_id(table):
     names = "ENSG1_10_2_A1_1\nENSG1_11_2_A1_2_cr5\n", "nothing_of_this\n"
     found = listed(table("Id,Target\n" + "".join(names).replace("\n", ",1\n")))
-    listing.add_id_parts(found, "{gene}_{antibody}_{plate}_{well}_{field}")
+    image_list.add_id_parts(found, "{gene}_{antibody}_{plate}_{well}_{field}")
     assert found.columns["antibody"] == ["10", "11"]
     assert found.columns["field"] == ["1", "2"]
     assert [bad.kind for bad in found.bad] == ["Id of another form"]
 
 
 def test_class_names(table):
-    assert tables.read_classes(table("number,name\n0,Nucleus\n1,Golgi\n")) == ["Nucleus", "Golgi"]
+    assert user_tables.read_classes(table("number,name\n0,Nucleus\n1,Golgi\n")) == ["Nucleus", "Golgi"]
     for content in ("number,name\n1,Nucleus\n", "number,name\n0,A\n1,A\n", "number,name\n0,\n", "number,name\n"):
         with pytest.raises(UserError, match=r"train\.csv"):
-            tables.read_classes(table(content))
+            user_tables.read_classes(table(content))
 
 
 def test_a_missing_table(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv cannot be read"):
-        tables.read_table(tmp_path / "none.csv")
+        user_tables.read_table(tmp_path / "none.csv")

@@ -15,11 +15,13 @@ import torch
 from arms_data import ENTRIES, SECTION, cells, write_fold
 
 from workflow_scripts import train_classifier as stage_program
-from workflow_scripts.lib import arms, backbones, classifier_file, fold_table, metrics, training
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.predictions import read_predictions
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.scores.prediction_file import read_predictions
+from workflow_scripts.lib.split import role_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,12 +62,12 @@ def test_every_arm_is_written_with_ids_and_equal_effort(finished):
     for name in FINISHED:
         found = read_predictions(folder / entries[name]["predictions"])
         for role, part in found.parts.items():
-            rows = fold_table.rows(paths["folds"], 0, ids, role)
+            rows = role_table.rows(paths["folds"], 0, ids, role)
             assert np.array_equal(part.ids, ids[rows])
             assert np.array_equal(part.labels, labels[rows])
         numbers = found.numbers
         assert numbers["images_seen"] == numbers["real_seen"] + numbers["synthetic_seen"] == 12 * 8
-        uses_synthetic = arms.METHODS[name].partners in (arms.SYNTHETIC, arms.FILTERED)
+        uses_synthetic = arm_choices.METHODS[name].partners in (arm_choices.SYNTHETIC, arm_choices.FILTERED)
         assert (numbers["synthetic_seen"] > 0) == uses_synthetic
         assert list(found.history["step"]) == [4, 8, 12]
         best = found.history["validation_map"].max()
@@ -78,7 +80,7 @@ def test_provenance_says_what_was_read_and_inherits_the_generators(finished):
     paths, folder, entries = finished
     with ImageSet(paths["images"]) as source:
         ids = source.ids
-    role = {name: set(fold_table.rows(paths["folds"], 0, ids, name)) for name in ("train", "validation", "test")}
+    role = {name: set(role_table.rows(paths["folds"], 0, ids, name)) for name in ("train", "validation", "test")}
     for name in ("pool", "filtered"):
         record = Provenance.from_json(read_predictions(folder / entries[name]["predictions"]).provenance)
         assert set(record.of("fit")) == role["train"]
@@ -113,7 +115,7 @@ def test_an_arm_that_looks_at_some_channels_does_not_know_the_others(finished, t
 def test_a_generator_fitted_on_test_rows_is_not_forgotten(finished, tmp_path):
     paths = dict(finished[0])
     with ImageSet(paths["images"]) as source:
-        record, test = Provenance(source.digest, len(source)), fold_table.rows(paths["folds"], 0, source.ids, "test")
+        record, test = Provenance(source.digest, len(source)), role_table.rows(paths["folds"], 0, source.ids, "test")
         classes, channels = source.classes, source.channels
     record.record("fit", test[:2])
     paths["synthetic"] = tmp_path / "leaky.h5"
@@ -130,7 +132,7 @@ def test_saved_classifier_gives_the_saved_logits(finished):
     saved = classifier_file.read(folder / entries["mix_loss"]["classifier"])
     part = read_predictions(folder / entries["mix_loss"]["predictions"]).parts["test"]
     with ImageSet(paths["images"]) as source:
-        images = source.read(fold_table.rows(paths["folds"], 0, source.ids, "test"), "score").images
+        images = source.read(role_table.rows(paths["folds"], 0, source.ids, "test"), "score").images
     network = saved.network(torch.device("cpu"))
     assert np.array_equal(classifier_file.predict(network, images, saved.mean, saved.std), part.logits)
     # Evaluation mode: an image by itself gets what it got among others.
@@ -141,7 +143,7 @@ def test_saved_classifier_gives_the_saved_logits(finished):
 def test_prediction_is_in_evaluation_mode_and_leaves_training_as_it_was():
     network = backbones.build("small", 2, 3, 16, seed=1).train()
     images = cells(12, 1)[0]
-    mean, std = training.statistics(images)
+    mean, std = classifier_training.statistics(images)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     together = classifier_file.predict(network, images, mean, std, batch=12)
     apart = classifier_file.predict(network, images, mean, std, batch=1)
@@ -152,9 +154,10 @@ def test_prediction_is_in_evaluation_mode_and_leaves_training_as_it_was():
 
 def test_partners_are_drawn_independently_of_the_real_images():
     images, labels = cells(40, 1)
-    mean, std = training.statistics(images)
+    mean, std = classifier_training.statistics(images)
     made = [
-        training.Source(training.Images(images, labels), name, SECTION, 3, mean, std) for name in ("real", "partners")
+        classifier_training.Source(classifier_training.Images(images, labels), name, SECTION, 3, mean, std)
+        for name in ("real", "partners")
     ]
     real, partners = (np.concatenate([source.order.batch(step, 8) for step in range(500)]) for source in made)
     assert 0.01 < (real == partners).mean() < 0.05, "by chance alone: 1 in 40"
@@ -162,16 +165,16 @@ def test_partners_are_drawn_independently_of_the_real_images():
 
 
 def test_order_is_the_same_from_any_step():
-    forward, later = training.Order(10, 3), training.Order(10, 3)
+    forward, later = classifier_training.Order(10, 3), classifier_training.Order(10, 3)
     steps = [forward.batch(step, 7) for step in range(9)]
     assert all(np.array_equal(later.batch(step, 7), steps[step]) for step in (8, 0, 5, 4))
     assert sorted(np.concatenate(steps)[:10]) == list(range(10))
 
 
 def test_lambdas_are_beta_and_shared():
-    settings = arms.effective(ENTRIES["mix_loss"], SECTION | {"batch": 512})
-    real = training.Images(*cells(8, 1))
-    step = training.Trainer(settings, real, real, 5, torch.device("cpu")).step
+    settings = arm_choices.effective(ENTRIES["mix_loss"], SECTION | {"batch": 512})
+    real = classifier_training.Images(*cells(8, 1))
+    step = classifier_training.Trainer(settings, real, real, 5, torch.device("cpu")).step
     values = []
     for number in range(20):
         step.number = number
@@ -265,7 +268,7 @@ def test_weights_of_another_task_are_not_asked(tmp_path):
     paths, folder = write_fold(tmp_path), tmp_path / "arms"
     run(paths, folder, [ENTRIES["real_only"]], SECTION | {"steps": 3})
     fold = stage_program.Fold(paths["images"], paths["folds"], 0, 0)
-    arm = stage_program.Arm(arms.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
+    arm = stage_program.Arm(arm_choices.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
     with pytest.raises(UserError, match="another run"):
         stage_program.predict_arm(arm, fold)
 
@@ -276,7 +279,7 @@ def test_the_classifier_learns(tmp_path):
     run(paths, tmp_path / "arms", [ENTRIES["real_only"], ENTRIES["mix_representation"]], section)
     for name in ("real_only", "mix_representation"):
         part = read_predictions(tmp_path / "arms" / name / "predictions.h5").parts["test"]
-        assert training.mean_average_precision(part.logits, part.labels) > 0.9
+        assert classifier_training.mean_average_precision(part.logits, part.labels) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -303,14 +306,17 @@ def test_selection_score_equals_the_judges_average_precision():
     rng = np.random.default_rng(1)
     scores, labels = np.round(rng.normal(size=(200, 4)), 1), (rng.random((200, 4)) < 0.2).astype(np.uint8)
     labels[:, 3] = 0
-    expected = [metrics.average_precision(scores[:, k], labels[:, k], *metrics.unweighted(200))[0] for k in range(3)]
-    assert training.mean_average_precision(scores, labels) == pytest.approx(np.mean(expected))
+    expected = [
+        ranking_metrics.average_precision(scores[:, k], labels[:, k], *ranking_metrics.unweighted(200))[0]
+        for k in range(3)
+    ]
+    assert classifier_training.mean_average_precision(scores, labels) == pytest.approx(np.mean(expected))
 
 
 def test_statistics_are_those_of_the_pixels():
     images = np.random.default_rng(1).integers(0, 256, (30, 3, 8, 8)).astype(np.uint8)
     images[:, 2] = 0
-    mean, std = training.statistics(images)
+    mean, std = classifier_training.statistics(images)
     assert np.allclose(mean, images.mean(axis=(0, 2, 3)) / 255)
     assert np.allclose(std[:2], images.std(axis=(0, 2, 3))[:2] / 255)
     assert std[2] > 0
@@ -318,7 +324,7 @@ def test_statistics_are_those_of_the_pixels():
 
 def test_learning_rate_rises_and_falls():
     settings = {"steps": 100, "warmup": 0.2, "learning_rate": 0.1}
-    rates = [training.learning_rate(step, settings) for step in range(100)]
+    rates = [classifier_training.learning_rate(step, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1 / 20)
     assert max(rates) == pytest.approx(0.1)
     assert rates.index(max(rates)) == 19

@@ -10,11 +10,11 @@ import torch
 
 from tests.generating import CLASSES, MINIMAL, PLAN, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
-from workflow_scripts.lib import generator_file, generator_training, label_plans
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.generator_training import Examples, Pixels
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.stage import UserError
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.generate import generator_file, generator_training, label_plans
+from workflow_scripts.lib.generate.generator_training import Examples, Pixels
+from workflow_scripts.lib.images.image_set import ImageSet
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)

@@ -4,7 +4,8 @@ import yaml
 
 from tests.test_settings import ROOT
 from workflow_scripts import train_judge
-from workflow_scripts.lib import label_maps, simulator
+from workflow_scripts.lib.images import label_maps
+from workflow_scripts.lib.simulate import simulator
 
 CELLS = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["simulate_cells"]
 DATA = {"label_map": None, "unmapped": "refuse", "emptied": "keep"}

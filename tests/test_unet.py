@@ -6,9 +6,9 @@ from itertools import combinations
 import pytest
 import torch
 
-from workflow_scripts.lib import generators, unet
-from workflow_scripts.lib.diffusion import Condition
-from workflow_scripts.lib.unet import Minimal, UNet
+from workflow_scripts.lib.generate import generator_choices, networks
+from workflow_scripts.lib.generate.diffusion import Condition
+from workflow_scripts.lib.generate.networks import Minimal, UNet
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -24,10 +24,10 @@ def network(channels=3, classes=4, size=32, dtype=torch.float32):
     torch.manual_seed(0)
     made = UNet(channels, classes, size, [16, 32], [1, 1], dtype)
     # Gains start at zero, so that a fresh network says nothing; here they must let the signal through.
-    torch.nn.init.constant_(made.head_gain, 1 / unet.PACE)
+    torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
     for module in made.modules():
-        if isinstance(module, unet.Block):
-            torch.nn.init.constant_(module.gain, 1 / unet.PACE)
+        if isinstance(module, networks.Block):
+            torch.nn.init.constant_(module.gain, 1 / networks.PACE)
     return made
 
 
@@ -44,7 +44,7 @@ def test_any_channels_classes_and_sizes(channels, size, classes):
 
 @pytest.mark.parametrize(("size", "levels"), [(8, 2), (300, 2), (18, 3), (36, 3), (130, 2)])
 def test_sizes_that_do_not_suit_are_refused_by_name(size, levels):
-    problem = generators.size_problem(size, levels)
+    problem = generator_choices.size_problem(size, levels)
     assert problem is not None and str(size) in problem
     with pytest.raises(ValueError, match=str(size)):
         UNet(1, 1, size, [16] * levels, [1] * levels)
@@ -95,7 +95,7 @@ def test_images_of_a_batch_do_not_touch_each_other():
 def giving(dtype=torch.float32):
     torch.manual_seed(0)
     made = UNet(3, 4, 32, [16, 32], [1, 1], dtype, given=True)
-    torch.nn.init.constant_(made.head_gain, 1 / unet.PACE)
+    torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
     return made
 
 
@@ -145,7 +145,7 @@ def test_conditions_are_joined_and_cut_whole():
 def test_activations_keep_their_magnitude():
     torch.manual_seed(0)
     made = UNet(4, 10, 32, [32, 48, 64], [2, 2, 2])
-    torch.nn.init.constant_(made.head_gain, 1 / unet.PACE)
+    torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
     out = made(torch.randn(16, 4, 32, 32), torch.zeros(16), condition(16, 10))
     assert 0.3 < float(out.detach().std()) < 3
 

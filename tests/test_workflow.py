@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflow import JOB, ROOT, Checkout, kill, processes, wait_for
-from workflow_scripts.lib import code
+from workflow_scripts.lib.base import source_code
 
 pytestmark = pytest.mark.workflow
 
@@ -40,7 +40,13 @@ RULES_AFTER = {
     "plot_arms": {"report"},
     "report": set(),
 }
-EDITED = ["lib/diffusion.py", "lib/judging.py", "lib/metrics.py", "lib/figures.py", "report.py"]
+EDITED = [
+    "lib/generate/diffusion.py",
+    "lib/judge/inference.py",
+    "lib/scores/ranking_metrics.py",
+    "lib/page/figure_style.py",
+    "report.py",
+]
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +142,9 @@ def test_another_number_of_cores_predicts_again_and_does_nothing_else(finished: 
 
 @pytest.mark.parametrize("module", EDITED)
 def test_editing_a_module_reruns_the_stages_that_import_it_and_what_follows(clone: Checkout, module: str) -> None:
-    importers = {stage for stage in RULES_AFTER if ROOT / "workflow_scripts" / module in code.sources(stage, ROOT)}
+    importers = {
+        stage for stage in RULES_AFTER if ROOT / "workflow_scripts" / module in source_code.sources(stage, ROOT)
+    }
     assert importers
     clone.edit(f"workflow_scripts/{module}", None, "\n# edited\n")
     assert clone.planned() - {"all"} == downstream(importers)
@@ -201,7 +209,7 @@ def test_killed_snakemake_and_its_orphan(finished: Checkout, tmp_path: Path) -> 
 def test_planted_leak_fails_the_run(clone: Checkout) -> None:
     # A loader that, asked for train rows to fit on, slips in a test image.
     clone.edit(
-        "workflow_scripts/lib/dataset.py",
+        "workflow_scripts/lib/images/image_set.py",
         "        chosen = self._rows(rows)\n        labels = ",
         "        chosen = self._rows(rows)\n"
         "        if purpose == 'fit' and 'syn-' not in str(self.ids[0]):\n"

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from workflow_scripts import write_submission as stage_program
-from workflow_scripts.lib import backbones, classifier_file
-from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.sources import COLUMNS
+from workflow_scripts.lib.classify import backbones, classifier_file
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.images.known_datasets import COLUMNS
 
 CLASSES = ["Cytosol", "Golgi"]  # of the classifiers
 NUMBERED = ["Nucleus", "Golgi", "Cytosol"]  # of the competition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workflow_scripts.lib.predictions import PARTS, Predictions, Scored
+from workflow_scripts.lib.scores.prediction_file import PARTS, Predictions, Scored
 
 CLASSES = ["nucleus", "golgi", "cytosol", "rods"]
 PREVALENCE = np.array([0.5, 0.3, 0.2, 0.1])

@@ -3,7 +3,7 @@
 Reads the predictions of all arms in all folds and repeats. Makes
   metrics.csv      scores per arm, repeat, fold, part, level and class; `gap` rows hold validation minus test
   comparisons.csv  paired differences: primary and secondary averages with simultaneous intervals, classes exploratory;
-                   `standing` says which claims are confirmed by the order of testing (lib/judging.py)
+                   `standing` says which claims are confirmed by the order of testing (lib/judge/inference.py)
   thresholds.csv   the threshold of every arm, fold and class, at both levels
   strata.csv       the primary question within each cell line and tier of reliability, where images.h5 knows them
   analysis.json    what was declared (and its hash), the classes judged, the verdicts, the answer in numbers and words,
@@ -27,10 +27,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import answer, comparisons, experiment, judging, scoring, stage, strata, worth
-from workflow_scripts.lib import arms as arm_table
-from workflow_scripts.lib.files import atomic, digest, write_json
-from workflow_scripts.lib.scoring import Cell, Rule
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import atomic, digest, write_json
+from workflow_scripts.lib.classify import arm_choices as arm_table
+from workflow_scripts.lib.judge import (
+    comparisons,
+    experiment,
+    inference,
+    real_image_equivalent,
+    scoring,
+    strata,
+    wording,
+)
+from workflow_scripts.lib.judge.scoring import Cell, Rule
 
 METRIC_COLUMNS = ["strategy", "repeat", "fold", "part", "level", "metric", "class", "value", "low", "high"]
 METRIC_COLUMNS += ["positives", "positive_groups", "judged"]
@@ -82,7 +91,7 @@ def aggregate_metrics(
             f"no class has {analysis['minimum_positive_groups']} positive test groups, so nothing can be judged: "
             "use more images, or lower analysis: minimum_positive_groups"
         )
-    weights = judging.group_weights(seed, len(found.groups), analysis["draws"])
+    weights = inference.group_weights(seed, len(found.groups), analysis["draws"])
     rule = Rule(analysis["threshold_rule"], analysis["minimum_calibration_groups"], analysis["refit_thresholds"])
     metric_rows, comparison_rows, threshold_rows, checked = [], [], [], []
     for level in scoring.LEVELS:
@@ -99,7 +108,7 @@ def aggregate_metrics(
         if level == analysis["level"]:
             ratio = found.test_to_train(analysis["baseline"])
             checked = comparisons.cross_check(summaries, analysis, strategies, judged, ratio)
-            in_images = worth.measured(found, summaries, analysis, strategies, seed)
+            in_images = real_image_equivalent.measured(found, summaries, analysis, strategies, seed)
     by_stratum = []
     if strata_out is not None:
         if images is None:
@@ -110,9 +119,9 @@ def aggregate_metrics(
     extra = {"repeats": repeats, "training_luck": repeats > 1}
     comparison_rows = [row | extra for row in comparison_rows]
     declared = json.loads(declaration.read_text(encoding="utf-8"))
-    if declared["hash"] != judging.declaration_hash(analysis, strategies):
+    if declared["hash"] != inference.declaration_hash(analysis, strategies):
         raise stage.UserError(f"{declaration} declares another analysis: make it again, the ledger keeps both")
-    report = answer.report(found, analysis, strategies, judged, counts, comparison_rows, declared)
+    report = wording.report(found, analysis, strategies, judged, counts, comparison_rows, declared)
     report |= {"seed": seed, "cross_check": checked, "thresholds_fitted_on": fitted_on(found)}
     report |= {"worth": in_images} if in_images else {}
     _write(metrics, metric_rows, METRIC_COLUMNS)
@@ -120,7 +129,7 @@ def aggregate_metrics(
     _write(thresholds, threshold_rows, THRESHOLD_COLUMNS)
     if strata_out is not None:
         _write(strata_out, by_stratum, strata.TABLE)
-    write_json(analysis_out, answer.plain(report))
+    write_json(analysis_out, wording.plain(report))
     stage.log.info("%s", report["answer"]["sentence"])
 
 
@@ -140,7 +149,7 @@ def count_positives(found: experiment.Experiment, minimum: int) -> tuple[np.ndar
         groups = np.array([[len(np.unique(who[column])) for column in labels.T] for labels, who in pooled])
         counts[level] = {"positives": positives.min(axis=0), "positive_groups": groups.min(axis=0)}
         if level == "image":
-            judged = judging.judged_classes(groups, minimum)
+            judged = inference.judged_classes(groups, minimum)
     return judged, counts
 
 

@@ -7,7 +7,7 @@ their files recorded. Four files are written for a plan:
                           0.5) on real and on generated images, class by class
     {plan}.fidelity.csv   distances in an encoder's features and in plain pixels, label agreement by the baseline, and
                           the share of authentic images: each figure with its floor, its ceilings and intervals; for
-                          all images, each class and each combination (lib/assessment.py)
+                          all images, each class and each combination (lib/fidelity/bracket.py)
     {plan}.closest.csv    the generated images that lie closest to a training image
     {plan}.assess.json    which networks were asked, what is known of them, and what to be wary of
 
@@ -30,27 +30,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import (
-    arm_lists,
-    assessment,
-    classifier_file,
-    encoders,
-    fold_table,
-    folds,
-    hardware,
-    memorisation,
-    metrics,
-    spectra,
-    stage,
-)
-from workflow_scripts.lib.assessment import Answered, Described
-from workflow_scripts.lib.dataset import ImageSet, Part
-from workflow_scripts.lib.encoders import Encoder
-from workflow_scripts.lib.files import atomic, write_json
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import atomic, write_json
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.classify import classifier_file
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.fidelity import bracket, encoders
+from workflow_scripts.lib.fidelity.bracket import Answered, Described
+from workflow_scripts.lib.fidelity.encoders import Encoder
+from workflow_scripts.lib.images import nearest_images, spectra
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, Part
+from workflow_scripts.lib.scores import arm_list, ranking_metrics
+from workflow_scripts.lib.split import assignment, role_table
 
-HELD_OUT = (folds.VALIDATION, folds.CALIBRATION, folds.TEST)
+HELD_OUT = (assignment.VALIDATION, assignment.CALIBRATION, assignment.TEST)
 
 
 @dataclass
@@ -94,7 +88,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def assess_synthetic(args: argparse.Namespace) -> None:
     """Write the four files of one plan."""
     settings = args.settings
-    hardware.use_threads(settings["threads"])
+    device.use_threads(settings["threads"])
     with ImageSet(args.images) as source:
         classes, channels = source.classes, source.channels
     baseline = _classifier(args.baseline, settings["baseline"], "baseline", classes, channels)
@@ -108,14 +102,14 @@ def assess_synthetic(args: argparse.Namespace) -> None:
     place = {"repeat": args.repeat, "fold": args.fold, "plan": args.synthetic.stem}
     _write(args.scores, judged(world, judge, place | {"judge": settings["judge"]}))
     rows = fidelity_rows(world, encoder, baseline, settings, seed)
-    found, shares = assessment.copies(
+    found, shares = bracket.copies(
         world.made.images, world.own, world.held_out.images, world.held_out.groups, world.train.images, world.given,
         encoder.encode, settings, seed,
     )  # fmt: skip
     about = next({key: row[key] for key in row if key not in ("measure", "contender", "value", "low", "high")}
                  for row in rows)  # fmt: skip
     rows += [
-        assessment.row(about | {"images": len(world.made)}, measure, contender, estimate)
+        bracket.row(about | {"images": len(world.made)}, measure, contender, estimate)
         for measure, by in shares.items()
         for contender, estimate in by.items()
     ]
@@ -142,12 +136,12 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
             raise stage.UserError(
                 f"{args.synthetic} has other channels or classes than {args.images}: delete it and run again"
             )
-        roles = fold_table.read(args.folds, args.fold, source.ids)
+        roles = role_table.read(args.folds, args.fold, source.ids)
         records = [record for record in (inherited, *(network.fitted for network in networks)) if record is not None]
         seen = _rows_seen(records, source, args.images)
         held = np.isin(roles, HELD_OUT) & ~np.isin(source.groups, source.groups[seen])
         fitted = np.zeros(len(source), dtype=bool)
-        fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == folds.TRAIN)] = True
+        fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == assignment.TRAIN)] = True
         if not held.any() or not fitted.any():
             raise stage.UserError(f"{args.folds} leaves no held-out or no train image in fold {args.fold} to compare")
         given = [source.channels.index(name) for name in plan.get("given") or [] if name in source.channels]
@@ -204,10 +198,10 @@ def fidelity_rows(
     # Encoding more than is compared would be a waste; classes and combinations draw from these.
     held, train = (_some(part, 4 * settings["images"], rng) for part in (world.held_out, world.train))
     made = world.made
-    reference = assessment.describe(held.images, held.labels, held.groups, encoder)
+    reference = bracket.describe(held.images, held.labels, held.groups, encoder)
     others = {
-        assessment.GENERATED: assessment.describe(made.images, made.labels, world.own, encoder),
-        assessment.FLOOR: assessment.describe(train.images, train.labels, train.groups, encoder),
+        bracket.GENERATED: bracket.describe(made.images, made.labels, world.own, encoder),
+        bracket.FLOOR: bracket.describe(train.images, train.labels, train.groups, encoder),
     }
 
     def answered(images: np.ndarray, of: Described) -> Answered:
@@ -215,14 +209,14 @@ def fidelity_rows(
         return Answered(of.labels, of.groups, baseline.decide(features))
 
     answers = {
-        assessment.GENERATED: answered(made.images, others[assessment.GENERATED]),
-        assessment.FLOOR: answered(held.images, reference),
+        bracket.GENERATED: answered(made.images, others[bracket.GENERATED]),
+        bracket.FLOOR: answered(held.images, reference),
     }
     for name, spoil in spectra.CEILINGS.items():
-        others[name] = assessment.describe(spoil(train.images, rng), train.labels, train.groups, encoder)
+        others[name] = bracket.describe(spoil(train.images, rng), train.labels, train.groups, encoder)
         logits = baseline.decide(baseline.encode(spoil(held.images, rng)))
         answers[name] = Answered(held.labels, reference.groups, logits)
-    return assessment.bracketed(reference, others, answers, world.classes, settings, seed)
+    return bracket.bracketed(reference, others, answers, world.classes, settings, seed)
 
 
 def _some(part: Part, most: int, rng: np.random.Generator) -> Part:
@@ -233,7 +227,7 @@ def _some(part: Part, most: int, rng: np.random.Generator) -> Part:
     return Part(*(values[chosen] for values in columns), part.provenance)
 
 
-def closest(world: World, found: dict[str, memorisation.Nearest], count: int) -> list[dict[str, Any]]:
+def closest(world: World, found: dict[str, nearest_images.Nearest], count: int) -> list[dict[str, Any]]:
     """The pairs that lie closest for the distances between training images, in pixels and in features."""
     rows = []
     for measure, nearest in found.items():
@@ -275,7 +269,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """Average precision; empty (NaN) where a class has no positive or nothing but positives."""
     if not 0 < truth.sum() < len(truth):
         return float("nan")
-    return float(metrics.average_precision(scores, truth, *metrics.unweighted(len(truth)))[0])
+    return float(ranking_metrics.average_precision(scores, truth, *ranking_metrics.unweighted(len(truth)))[0])
 
 
 def roc_area(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -290,7 +284,7 @@ def roc_area(scores: np.ndarray, truth: np.ndarray) -> float:
 
 def _classifier(path: Path, name: str, kind: str, classes: list[str], channels: list[str]) -> Encoder:
     if path.suffix == ".json":
-        listed = {arm["strategy"]: arm for arm in arm_lists.read(path)}
+        listed = {arm["strategy"]: arm for arm in arm_list.read(path)}
         if name not in listed:
             raise stage.UserError(f"{path} has no arm {name!r} to ask")
         path = listed[name]["classifier"]

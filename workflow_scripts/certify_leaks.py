@@ -27,18 +27,21 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from workflow_scripts.lib import arm_lists, arms, fold_table, folds, predictions, stage
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.files import atomic
-from workflow_scripts.lib.provenance import Provenance
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import atomic
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.scores import arm_list, prediction_file
+from workflow_scripts.lib.split import assignment, role_table
 
 # Records of replay_study: its models, of which several are trained in one job.
 REPLAYED = ".fitted.json"
 # What may be read for what. Anything else that was read for such a purpose is a leak.
 ALLOWED = {
-    "fit": (folds.TRAIN,),
-    "select": (folds.TRAIN, folds.VALIDATION),
-    "threshold": (folds.CALIBRATION,),
+    "fit": (assignment.TRAIN,),
+    "select": (assignment.TRAIN, assignment.VALIDATION),
+    "threshold": (assignment.CALIBRATION,),
 }
 # "not excluded": no overlap was found, but the proteins are unknown, so relatives of test images may be in other parts.
 CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
@@ -115,7 +118,7 @@ def certify_leaks(
         if repeat not in tables:
             raise stage.UserError(f"no table of roles is given for repeat {repeat}")
         if (repeat, fold) not in roles:
-            roles[repeat, fold] = fold_table.read(tables[repeat], fold, ids)
+            roles[repeat, fold] = role_table.read(tables[repeat], fold, ids)
         return roles[repeat, fold]
 
     checks: list[Check] = []
@@ -166,13 +169,13 @@ def _check_artefact(
         rows = artefact.provenance.of(purpose)
         if purpose == "fit":
             allowed += _reserve_of(artefact.method)
-        if purpose == "threshold" and not (roles == folds.CALIBRATION).any():
-            allowed = (folds.VALIDATION,)
+        if purpose == "threshold" and not (roles == assignment.CALIBRATION).any():
+            allowed = (assignment.VALIDATION,)
         good = np.isin(roles, allowed)
         foreign = rows[~good[rows]]
         # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
         # nobody may read in this fold are no part of it: their groups are judged by their other images.
-        outside = np.intersect1d(groups[rows], groups[~np.isin(kin, allowed) & (kin != folds.UNUSED)])
+        outside = np.intersect1d(groups[rows], groups[~np.isin(kin, allowed) & (kin != assignment.UNUSED)])
         check = Check(
             artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed),
             len(foreign), len(outside), CLEAN if known or not len(rows) else NOT_EXCLUDED,
@@ -184,18 +187,18 @@ def _check_artefact(
 
 def _reserve_of(method: str) -> tuple[str, ...]:
     """The images in reserve that an arm of this method may be fitted on."""
-    partners = arms.METHODS[method].partners if method in arms.METHODS else None
-    return (partners,) if partners in arms.RESERVES else ()
+    partners = arm_choices.METHODS[method].partners if method in arm_choices.METHODS else None
+    return (partners,) if partners in arm_choices.RESERVES else ()
 
 
 def _kin(roles: np.ndarray) -> np.ndarray:
     """Roles as far as relatives are concerned: images kept aside from train groups are relatives of train images."""
-    return np.where(roles == folds.RESERVE_SAME, folds.TRAIN, roles)
+    return np.where(roles == assignment.RESERVE_SAME, assignment.TRAIN, roles)
 
 
 def _check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray) -> Check:
     roles = _kin(roles)
-    played = roles != folds.UNUSED
+    played = roles != assignment.UNUSED
     table = pd.DataFrame({"group": groups[played], "role": roles[played]}).groupby("group")["role"].nunique()
     torn = table.index[table > 1]
     images = int(np.isin(groups[played], torn).sum())
@@ -214,13 +217,13 @@ def _check_encoder(repeat: int, fold: int, encoder: dict[str, Any]) -> Check:
 def _check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[Check]:
     # The reverse of a leak: an arm scored on other images than the fold's test part, or not on all of them.
     for path in _arm_files(paths):
-        arm = predictions.read_predictions(path, parts=("test",))
-        expected = set(ids[roles_of(arm.repeat, arm.fold) == folds.TEST])
+        arm = prediction_file.read_predictions(path, parts=("test",))
+        expected = set(ids[roles_of(arm.repeat, arm.fold) == assignment.TEST])
         scored = arm.parts["test"]
         wrong = expected.symmetric_difference(scored.ids)
         repeated = len(scored) - len(set(scored.ids))
         yield Check(
-            f"arm {arm.strategy}", arm.repeat, arm.fold, "scored", len(scored), folds.TEST, len(wrong) + repeated, 0,
+            f"arm {arm.strategy}", arm.repeat, arm.fold, "scored", len(scored), assignment.TEST, len(wrong) + repeated, 0,
             LEAK if wrong or repeated else CLEAN,
         )  # fmt: skip
     for path in paths:
@@ -232,9 +235,9 @@ def _check_replayed(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
     # A model of the replay is scored on the test part however it was trained; its thresholds alone score nothing.
     rows = artefact.provenance.of("score")
     if len(rows):
-        wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == folds.TEST))
+        wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == assignment.TEST))
         yield Check(
-            artefact.name, artefact.repeat, artefact.fold, "scored", len(rows), folds.TEST, len(wrong), 0,
+            artefact.name, artefact.repeat, artefact.fold, "scored", len(rows), assignment.TEST, len(wrong), 0,
             LEAK if len(wrong) else CLEAN,
         )  # fmt: skip
 
@@ -242,7 +245,7 @@ def _check_replayed(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
 def _arm_files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         if path.suffix == ".json" and not path.name.endswith(REPLAYED):
-            for arm in arm_lists.read(path):
+            for arm in arm_list.read(path):
                 yield arm["predictions"]
 
 
@@ -257,7 +260,7 @@ def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) -> I
             for entry in _replayed(path):
                 yield _artefact(str(entry.get("name")), entry, path)
     for path in _arm_files(paths):
-        arm = predictions.read_predictions(path, parts=())
+        arm = prediction_file.read_predictions(path, parts=())
         yield _artefact(f"arm {arm.strategy}", vars(arm), path, str(arm.settings.get("method", "")))
     if thresholds:
         at = {name: row for row, name in enumerate(ids)}

@@ -21,8 +21,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import judging, stage
-from workflow_scripts.lib.files import digest, write_json, write_text
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import digest, write_json, write_text
+from workflow_scripts.lib.judge import inference
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[str, Any]) -> None:
     """Write the declaration, and add it to the ledger if it differs from the last one."""
     analysis = {key: value for key, value in settings.items() if key not in ("strategies", "experiment")}
-    hashed, experiment = judging.declaration_hash(analysis, settings["strategies"]), digest(settings["experiment"])
+    hashed, experiment = inference.declaration_hash(analysis, settings["strategies"]), digest(settings["experiment"])
     entries = _read(ledger)
     if not entries or (entries[-1]["hash"], entries[-1]["experiment"]) != (hashed, experiment):
         entries.append(
@@ -46,7 +47,7 @@ def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[s
                 "experiment": experiment,
                 "declared_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "predictions": len(list(run_folder.glob("repeat*/fold*/arms/*/predictions.h5"))),
-                "declaration": judging.declaration(analysis, settings["strategies"]),
+                "declaration": inference.declaration(analysis, settings["strategies"]),
             }
         )
         write_text(ledger, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))

@@ -25,22 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import (
-    archives,
-    bad_input,
-    download_store,
-    fetching,
-    files,
-    kaggle_api,
-    manifest,
-    stage,
-    tables,
-)
-from workflow_scripts.lib.addresses import check_url
-from workflow_scripts.lib.bad_input import Bad
-from workflow_scripts.lib.download_store import Store
-from workflow_scripts.lib.fetching import Fetcher, Item, Policy, Refused, Unreachable
-from workflow_scripts.lib.manifest import Entry
+from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.download import download_store, http_client, kaggle_api, manifest, zip_files
+from workflow_scripts.lib.download.download_store import Store
+from workflow_scripts.lib.download.http_client import Fetcher, Item, Policy, Refused, Unreachable
+from workflow_scripts.lib.download.manifest import Entry
+from workflow_scripts.lib.download.urls import check_url
+from workflow_scripts.lib.images import invalid_input, user_tables
+from workflow_scripts.lib.images.invalid_input import Bad
 
 IMAGES = "train"
 TEST = "test"
@@ -106,7 +98,7 @@ def fetch_images(
             stage.log.info("going on from %d files that were fetched before", len(store.records))
         try:
             rows, names = (_public if source == "public" else _kaggle)(session, listed)
-        except fetching.Stopped:
+        except http_client.Stopped:
             if not fetcher.full:
                 raise
             raise stage.UserError(
@@ -114,12 +106,12 @@ def fetch_images(
                 "(fetch_images.limit); what is there is kept"
             ) from None
         except OSError as error:
-            if error.errno not in fetching.NO_ROOM:
+            if error.errno not in http_client.NO_ROOM:
                 raise
             raise stage.UserError(f"{home} cannot be written to: {error.strerror}; what is there is kept") from None
         finally:
             fetcher.stop.set()
-            bad_input.write_list(home / "failed.csv", session.bad)
+            invalid_input.write_list(home / "failed.csv", session.bad)
         files.write_text(table, rows)
         with files.atomic(checksums) as part, part.open("w", encoding="utf-8", newline="") as out:
             download_store.write(out, {name: store.records[name] for name in names})
@@ -143,17 +135,17 @@ def _public(session: Session, listed: Path | None) -> tuple[str, list[str]]:
         url = entry.address(settings["url"], settings["colours"].get(channel, channel))
         return session.item(_name(IMAGES, entry, channel, kind), url, kind, settings["file_mb"] * MB)
 
-    return _images(session, tables.read_table(listed), item, kind)
+    return _images(session, user_tables.read_table(listed), item, kind)
 
 
 def _kaggle(session: Session, listed: Path | None) -> tuple[str, list[str]]:
     settings = session.settings
-    labels = tables.read_table(_kaggle_table(session, "train.csv"))
+    labels = user_tables.read_table(_kaggle_table(session, "train.csv"))
     if session.source == "kaggle2018":
         found = _images(session, labels, None, "png")
         if settings["kaggle"]["test_images"]:
             train, session.bad = session.bad, []
-            sample = tables.read_table(_kaggle_table(session, SAMPLE))
+            sample = user_tables.read_table(_kaggle_table(session, SAMPLE))
             entries, _ = manifest.read(sample, ("Id", "Predicted"), addressed=False)
             _archived(session, TEST, entries)
             _settle(session, len(entries))
@@ -172,7 +164,7 @@ def _name(folder: str, entry: Entry, channel: str, suffix: str) -> str:
 
 
 def _images(
-    session: Session, table: tables.Table, item: Callable[[Entry, str], Item] | None, suffix: str
+    session: Session, table: user_tables.Table, item: Callable[[Entry, str], Item] | None, suffix: str
 ) -> tuple[str, list[str]]:
     """Fetch the images of a table, and return it with the rows that are complete, and the names of their files."""
     settings = session.settings
@@ -206,7 +198,9 @@ def _quoted(cell: str) -> str:
 
 def _settle(session: Session, count: int) -> None:
     settings = session.settings
-    bad_input.settle(session.bad, count, settings["on_bad"], settings["bad_limit"], session.store.folder / "failed.csv")
+    invalid_input.settle(
+        session.bad, count, settings["on_bad"], settings["bad_limit"], session.store.folder / "failed.csv"
+    )
 
 
 def _whole(session: Session, name: str, kind: str) -> bool:
@@ -221,8 +215,8 @@ def _whole(session: Session, name: str, kind: str) -> bool:
         stage.log.warning("%s has changed since it was fetched: fetching it again", name)
         return False
     with place.open("rb") as file:
-        begins = fetching.KINDS[kind].begins
-        if not known and begins and not file.read(fetching.HEAD).startswith(begins):
+        begins = http_client.KINDS[kind].begins
+        if not known and begins and not file.read(http_client.HEAD).startswith(begins):
             return False
     session.store.add(name, found)
     return True
@@ -288,7 +282,7 @@ def _kaggle_table(session: Session, name: str) -> Path:
         received = session.store.folder / item.name
         _fetch_large(session, item)
         if zipfile.is_zipfile(received):
-            lacking = archives.unpack(
+            lacking = zip_files.unpack(
                 received, place.parent, {name}, int(1 * GB), lambda found, sha256: _landed(session, found, sha256)
             )
             if lacking:
@@ -327,7 +321,7 @@ def _archived(session: Session, part: str, entries: list[Entry]) -> None:
             _landed(session, f"{part}/{name}", sha256)
 
         most = int(session.settings["total_gb"] * GB)
-        lacking = archives.unpack(archive, session.store.folder / part, missing, most, landed)
+        lacking = zip_files.unpack(archive, session.store.folder / part, missing, most, landed)
     for name in sorted(lacking):
         entry = wanted[f"{part}/{name}"]
         session.bad.append(Bad(entry.id, name, "file that cannot be fetched", f"is not in {archive.name}"))

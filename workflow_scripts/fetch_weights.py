@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from workflow_scripts.lib import arms, download_store, fetching, files, stage, vision
-from workflow_scripts.lib.addresses import Refused
-from workflow_scripts.lib.download_store import Store
-from workflow_scripts.lib.fetching import Fetcher, Item, Policy
+from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.classify import arm_choices, torchvision_models
+from workflow_scripts.lib.download import download_store, http_client
+from workflow_scripts.lib.download.download_store import Store
+from workflow_scripts.lib.download.http_client import Fetcher, Item, Policy
+from workflow_scripts.lib.download.urls import Refused
 
 MB, GB = 1e6, 1e9
 
@@ -35,7 +37,7 @@ MB, GB = 1e6, 1e9
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     out = stage.parser(__doc__)
-    out.add_argument("--backbone", choices=sorted(arms.PUBLISHED), required=True, help="whose weights")
+    out.add_argument("--backbone", choices=sorted(arm_choices.PUBLISHED), required=True, help="whose weights")
     out.add_argument("--folder", type=Path, required=True, help="folder of all published weights, kept between runs")
     out.add_argument("--record", type=Path, required=True, help="table with the checksum to write")
     return out.parse_args(argv)
@@ -43,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def published(backbone: str) -> str:
     """Where torchvision says that the weights lie."""
-    return str(vision.models.get_model_weights(backbone)["IMAGENET1K_V1"].url)
+    return str(torchvision_models.models.get_model_weights(backbone)["IMAGENET1K_V1"].url)
 
 
 def fetch_weights(backbone: str, folder: Path, record: Path, settings: dict[str, Any]) -> None:
@@ -53,7 +55,7 @@ def fetch_weights(backbone: str, folder: Path, record: Path, settings: dict[str,
     expected = settings["sha256"].get(backbone) or digits_in(file)
     if settings["url"]:
         address = f"{settings['url'].rstrip('/')}/{file}"
-    name = arms.published_path("", backbone)
+    name = arm_choices.published_path("", backbone)
 
     def waiting(holder: str) -> None:
         stage.log.info("waiting for process %s, which fetches into %s", holder, folder)
@@ -96,7 +98,7 @@ def _fetched(folder: Path, name: str, address: str, expected: str, settings: dic
             f"{address} cannot be fetched: {error}. Run again later, name a mirror in fetch_weights.url, or put "
             f"the file at {folder / name}"
         ) from None
-    except fetching.Stopped:
+    except http_client.Stopped:
         raise stage.UserError(
             f"{address} has cost more than fetch_images.total_gb = {settings['total_gb']:g} already: the server "
             "breaks off again and again; name a mirror in fetch_weights.url"

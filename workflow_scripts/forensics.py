@@ -25,9 +25,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib import attribution, designs, figures, replay, stage
-from workflow_scripts.lib.figures import CYCLE, GRID, INK, MUTED
-from workflow_scripts.lib.files import atomic, write_json
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import atomic, write_json
+from workflow_scripts.lib.page import figure_style
+from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED
+from workflow_scripts.lib.study import designs, effect_estimates, switches
 
 METRICS = {
     "macro_f1": "macro-F1 at tuned thresholds",
@@ -65,27 +67,27 @@ def forensics(
     """Take the scores apart; write table, facts and figure."""
     section, base = settings["forensics"], settings["train_classifier"]
     lines = pd.concat([_read(path) for path in scores], ignore_index=True)
-    design = designs.fraction(replay.acting(section, base, after=False), section["runs"])
-    idle = replay.idle_switches(section, base)
-    names, found, described = [name for name in replay.varied(section) if name not in idle], [], {}
-    for model in replay.models(section, base):
-        training, after = (replay.of_model(names, model, after=kind) for kind in (False, True))
+    design = designs.fraction(switches.acting(section, base, after=False), section["runs"])
+    idle = switches.idle_switches(section, base)
+    names, found, described = [name for name in switches.varied(section) if name not in idle], [], {}
+    for model in switches.models(section, base):
+        training, after = (switches.of_model(names, model, after=kind) for kind in (False, True))
         for metric in METRICS:
-            own = attribution.response(lines, design, model["name"], metric, training, after)
-            found += attribution.effects(own, section["confidence"])
-        described[model["name"]] = attribution.named(own.design) | {"after": after, "trainings": own.size}
-    effects = attribution.table_of(found)
+            own = effect_estimates.response(lines, design, model["name"], metric, training, after)
+            found += effect_estimates.effects(own, section["confidence"])
+        described[model["name"]] = effect_estimates.named(own.design) | {"after": after, "trainings": own.size}
+    effects = effect_estimates.table_of(found)
     with atomic(table) as part:
         effects.to_csv(part, index=False, float_format="%.6f")
     metric, certificate = section["metric"], pd.read_csv(leaks)
-    about = {name: {"about": replay.SWITCHES[name].about, "acts": replay.SWITCHES[name].acts} for name in names}
+    about = {name: {"about": switches.SWITCHES[name].about, "acts": switches.SWITCHES[name].acts} for name in names}
     notes = [f"Not varied, for want of a model that they act on: {', '.join(idle)}."] if idle else []
-    sentences = [attribution.sentence(effects, name, metric) for name in described]
+    sentences = [effect_estimates.sentence(effects, name, metric) for name in described]
     broken = certificate[certificate["status"] == "declared"]
     write_json(
         facts,
         {
-            "design": attribution.named(design) | {"rows": _rows(design)},
+            "design": effect_estimates.named(design) | {"rows": _rows(design)},
             "settings": {name: settings[name] for name in ("forensics", "plans", "generators")},
             "models": described,
             "switches": about,
@@ -100,8 +102,8 @@ def forensics(
             "sentence": " ".join(sentences),
         },
     )  # fmt: skip
-    with figures.style():
-        figures.save(draw(effects, metric, section["confidence"]), figure)
+    with figure_style.style():
+        figure_style.save(draw(effects, metric, section["confidence"]), figure)
     for text in sentences:
         stage.log.info("%s", text)
 
@@ -121,16 +123,16 @@ def _read(path: Path) -> pd.DataFrame:
 def draw(effects: pd.DataFrame, metric: str, confidence: float) -> Figure:
     """Main effects, a row a switch, a panel an outcome: a dot a model with its interval; filled where 0 is outside."""
     shown = effects[(effects["metric"] == metric) & (effects["kind"] == "main") & (effects["at"] == "mean")]
-    names = [name for name in replay.SWITCHES if (shown["switch"] == name).any()]
+    names = [name for name in switches.SWITCHES if (shown["switch"] == name).any()]
     models = list(dict.fromkeys(shown["model"]))
     row = 0.15 + 0.085 * len(models)
-    left, height = figures.label_column(names, 7.6, 2.2), row * len(names)
+    left, height = figure_style.label_column(names, 7.6, 2.2), row * len(names)
     gap = 0.22  # the numbers at the ends of two panels stand beside each other
-    width = (figures.WIDTH - left - 0.1 - 2 * gap) / 3
-    fig = figures.figure(0.3 + height + 0.75 + 0.16 * -(-len(models) // 3))
-    axes = [figures.inches(fig, left + place * (width + gap), 0.3, width, height) for place in range(3)]
+    width = (figure_style.WIDTH - left - 0.1 - 2 * gap) / 3
+    fig = figure_style.figure(0.3 + height + 0.75 + 0.16 * -(-len(models) // 3))
+    axes = [figure_style.inches(fig, left + place * (width + gap), 0.3, width, height) for place in range(3)]
     wide = 1.06 * float(shown[["effect", "low", "high"]].abs().max().max())
-    for own, outcome in zip(axes, attribution.OUTCOMES, strict=True):
+    for own, outcome in zip(axes, effect_estimates.OUTCOMES, strict=True):
         _panel(own, shown[shown["outcome"] == outcome], names, models)
         own.set_title(outcome, fontsize=8.6)
         own.set_xlim(-wide, wide)
@@ -149,7 +151,7 @@ def draw(effects: pd.DataFrame, metric: str, confidence: float) -> Figure:
 def _panel(axes: Axes, shown: pd.DataFrame, names: list[str], models: list[str]) -> None:
     axes.axvline(0, color=MUTED, lw=0.7)
     for index, name in enumerate(names):
-        if index and replay.SWITCHES[name].acts == replay.AFTER != replay.SWITCHES[names[index - 1]].acts:
+        if index and switches.SWITCHES[name].acts == switches.AFTER != switches.SWITCHES[names[index - 1]].acts:
             axes.axhline(index - 0.5, color=INK, lw=0.5)
     for row in shown.itertuples():
         place = models.index(row.model)

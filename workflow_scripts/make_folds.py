@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import fold_table, folds, stage
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.split import assignment, role_table
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,7 +65,7 @@ def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[s
         assigned = _keeping_aside(assigned, member, share, repeat, seed)
     _check_parts(assigned, settings["shares"])
     _tell(labels, member, classes, assigned, settings)
-    fold_table.write(out, ids, groups, assigned)
+    role_table.write(out, ids, groups, assigned)
     stage.log.info("%d images of %d groups", len(ids), len(names))
 
 
@@ -83,18 +84,18 @@ def _column(source: ImageSet, name: str | None, option: str) -> np.ndarray | Non
 def _by_group(
     images: Path, labels: np.ndarray, member: np.ndarray, repeat: int, seed: int, settings: dict[str, Any]
 ) -> np.ndarray:
-    counts, count = folds.group_counts(labels, member), settings["folds"]
-    parts = 1 + sum(share > 0 for role, share in settings["shares"].items() if role != folds.RESERVE_SAME)
+    counts, count = assignment.group_counts(labels, member), settings["folds"]
+    parts = 1 + sum(share > 0 for role, share in settings["shares"].items() if role != assignment.RESERVE_SAME)
     if len(counts) < parts + count - 1:
         raise stage.UserError(f"{images} has {len(counts)} groups, too few for {count} folds of {parts} parts")
-    return folds.roles(counts, np.bincount(member), count, settings["shares"], seed, repeat)[member]
+    return assignment.roles(counts, np.bincount(member), count, settings["shares"], seed, repeat)[member]
 
 
 def _leaving_out(
     values: np.ndarray, labels: np.ndarray, member: np.ndarray, repeat: int, seed: int, settings: dict[str, Any]
 ) -> np.ndarray:
     column, count = settings["leave_out"], settings["folds"]
-    held = folds.held_out_values(values, count, repeat)
+    held = assignment.held_out_values(values, count, repeat)
     if not held:
         raise stage.UserError(
             f"make_folds.leave_out = {column!r}: the column has {len(set(values) - {''})} values, too few for {count} "
@@ -104,7 +105,7 @@ def _leaving_out(
     if unknown:
         stage.log.warning("%d images without a value of %r are unused in every fold", unknown, column)
     try:
-        assigned = folds.roles_leaving_out(labels, member, values, held, settings["shares"], seed, repeat)
+        assigned = assignment.roles_leaving_out(labels, member, values, held, settings["shares"], seed, repeat)
     except ValueError as error:
         raise stage.UserError(f"make_folds.leave_out = {column!r}: {error}") from None
     for fold, value in enumerate(held):
@@ -124,14 +125,14 @@ def _as_marked(
     """Roles (n, 1) where the user's own column says which images are tested; `names` are those of the groups."""
     option = f"make_folds.roles_from = {settings['roles_from']!r}"
     values = np.array([value.casefold() for value in values], dtype=object)
-    known = ", ".join(folds.MARKS)
-    strange = sorted(set(values) - {*folds.MARKS, ""})
+    known = ", ".join(assignment.MARKS)
+    strange = sorted(set(values) - {*assignment.MARKS, ""})
     if strange:
         raise stage.UserError(f"{option}: the column holds {strange[0]!r}; what it may say is {known}, or nothing")
-    if folds.TEST not in values:
+    if assignment.TEST not in values:
         raise stage.UserError(f"{option}: the column marks no image as test")
     marks = np.full(len(names), "", dtype=object)
-    for value in (value for value in folds.MARKS if value in values):
+    for value in (value for value in assignment.MARKS if value in values):
         own = np.unique(member[values == value])
         torn = own[marks[own] != ""]
         if len(torn):
@@ -142,14 +143,14 @@ def _as_marked(
             )
         marks[own] = value
     try:
-        out = folds.roles_as_marked(
-            folds.group_counts(labels, member), np.bincount(member), marks, settings["shares"], seed, repeat
+        out = assignment.roles_as_marked(
+            assignment.group_counts(labels, member), np.bincount(member), marks, settings["shares"], seed, repeat
         )
     except ValueError as error:
         raise stage.UserError(f"{option}: {error}: lower make_folds.shares") from None
     out = out[member]
-    relatives = (values == "") & ~np.isin(marks[member], ("", folds.TRAIN))
-    out[relatives] = folds.UNUSED
+    relatives = (values == "") & ~np.isin(marks[member], ("", assignment.TRAIN))
+    out[relatives] = assignment.UNUSED
     if relatives.any():
         stage.log.warning("%d images that are not marked are unused: others of their group are", int(relatives.sum()))
     return out[:, None]
@@ -157,7 +158,7 @@ def _as_marked(
 
 def _check_parts(assigned: np.ndarray, shares: dict[str, float]) -> None:
     """That no part which the settings ask for is empty."""
-    wanted = [folds.TRAIN, folds.TEST, *(role for role in folds.ROLES if shares.get(role, 0) > 0)]
+    wanted = [assignment.TRAIN, assignment.TEST, *(role for role in assignment.ROLES if shares.get(role, 0) > 0)]
     for fold in range(assigned.shape[1]):
         empty = [role for role in dict.fromkeys(wanted) if not (assigned[:, fold] == role).any()]
         if empty:
@@ -172,10 +173,10 @@ def _keeping_aside(assigned: np.ndarray, member: np.ndarray, share: float, repea
     out = assigned.copy()
     for fold in range(out.shape[1]):
         try:
-            out[:, fold] = folds.keep_aside(out[:, fold], member, share, derive(seed, repeat, fold))
+            out[:, fold] = assignment.keep_aside(out[:, fold], member, share, derive(seed, repeat, fold))
         except ValueError as error:
             raise stage.UserError(f"make_folds.shares.reserve_same = {share:g}: fold {fold}: {error}") from None
-        found = int((out[:, fold] == folds.RESERVE_SAME).sum())
+        found = int((out[:, fold] == assignment.RESERVE_SAME).sum())
         if found < round(share * len(out)):
             stage.log.warning(
                 "fold %d: train groups can spare %d images, not the %d that make_folds.shares.reserve_same asks for",
@@ -188,16 +189,16 @@ def _tell(
     labels: np.ndarray, member: np.ndarray, classes: list[str], assigned: np.ndarray, settings: dict[str, Any]
 ) -> None:
     """How large the parts are, and which classes do not reach every one of them."""
-    groups = (folds.group_counts(labels, member) > 0).sum(0)
-    enough = folds.fewest_groups(settings["folds"], settings["shares"])
+    groups = (assignment.group_counts(labels, member) > 0).sum(0)
+    enough = assignment.fewest_groups(settings["folds"], settings["shares"])
     rare = {name for name, count in zip(classes, groups, strict=True) if count < enough}
     if rare and not settings["leave_out"] and not settings["roles_from"]:
         listed = ", ".join(f"{name} ({count})" for name, count in zip(classes, groups, strict=True) if count < enough)
         stage.log.warning("fewer groups than the %d that every role of every fold takes: %s", enough, listed)
     for fold in range(settings["folds"]):
-        for kind, role in folds.missing(labels, assigned[:, fold], classes):
+        for kind, role in assignment.missing(labels, assigned[:, fold], classes):
             stage.log.warning("fold %d: class %r has no image in %s", fold, kind, role)
-        sizes = {role: int((assigned[:, fold] == role).sum()) for role in folds.ROLES}
+        sizes = {role: int((assigned[:, fold] == role).sum()) for role in assignment.ROLES}
         stage.log.info("fold %d: %s", fold, ", ".join(f"{role} {n}" for role, n in sizes.items() if n))
 
 

@@ -27,28 +27,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import (
-    answer,
-    arm_lists,
-    classifier_file,
-    data_page,
-    files,
-    fixed_scoring,
-    fold_table,
-    hardware,
-    judging,
-    lockbox,
-    scoring,
-    stage,
-)
-from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.comparisons import Pair
-from workflow_scripts.lib.dataset import ImageSet, Part, select_channels
-from workflow_scripts.lib.fixed_scoring import Decided, Drawn
-from workflow_scripts.lib.lockbox import Box
-from workflow_scripts.lib.predictions import Scored
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.classify import classifier_file
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+from workflow_scripts.lib.judge import fixed_scoring, inference, lockbox_ledger, scoring, wording
+from workflow_scripts.lib.judge.comparisons import Pair
+from workflow_scripts.lib.judge.fixed_scoring import Decided, Drawn
+from workflow_scripts.lib.judge.lockbox_ledger import Box
+from workflow_scripts.lib.page.sections import data_section
+from workflow_scripts.lib.scores import arm_list
+from workflow_scripts.lib.scores.prediction_file import Scored
+from workflow_scripts.lib.split import role_table
 
 COLUMNS = ["what", "strategy", "against", "relation", "metric", "level", "value", "low", "high", "low_single"]
 COLUMNS += ["high_single", "standing", "verdict", "detectable", "classes"]
@@ -91,7 +84,7 @@ def open_lockbox(args: argparse.Namespace) -> None:
     """Check that the run is finished and clean, write down the opening, predict, score, write the result down."""
     settings = args.settings
     analysis, strategies = settings["analysis"], settings["strategies"]
-    hardware.use_threads(settings["threads"])
+    device.use_threads(settings["threads"])
     pairs = fixed_scoring.question(analysis, strategies)
     declared, run_judged = read_declaration(args, analysis, strategies)
     with ImageSet(args.images) as source:
@@ -99,7 +92,7 @@ def open_lockbox(args: argparse.Namespace) -> None:
         members = read_members(args, fixed_scoring.arms_of(pairs), source, box)
         judged, left = judged_classes(source, box, run_judged, analysis)
         entry = entry_of(args, source, box, declared, members)
-        begun = lockbox.begin(args.ledger, entry)
+        begun = lockbox_ledger.begin(args.ledger, entry)
         stage.log.info(
             "the lockbox is opened: %d images of %d groups, %s", len(box.rows), box.groups, ", ".join(members)
         )
@@ -108,17 +101,17 @@ def open_lockbox(args: argparse.Namespace) -> None:
     rows = judge(tables, pairs, analysis, judged, args.seed)
     repeats = len({repeat for cells in members.values() for repeat, _ in cells})
     result = conclude(rows, analysis, strategies, box, repeats, int(judged.sum()))
-    entries = lockbox.read_ledger(args.ledger)
-    before = lockbox.openings([other for other in entries if other != begun], box, entry["images_digest"])
+    entries = lockbox_ledger.read_ledger(args.ledger)
+    before = lockbox_ledger.openings([other for other in entries if other != begun], box, entry["images_digest"])
     history = told(declared, before, entry)
     about = {name: entry[name] for name in ("run", "declaration", "images", "groups", "ids_digest", "arms")}
     about |= {"judged": [name for name, kept in zip(classes, judged, strict=True) if kept], "not_judged": left}
     about |= {"opening": len(before.ended) + 1, "notes": [*NOTES, *history]}
     with files.atomic(args.table) as part:
         pd.DataFrame(rows, columns=COLUMNS).to_csv(part, index=False, float_format="%.9g", lineterminator="\n")
-    files.write_json(args.out, answer.plain(about | result))
+    files.write_json(args.out, wording.plain(about | result))
     # Last, so that whoever was killed before goes on with the line that was begun, and no opening has two.
-    lockbox.finish(args.ledger, begun, answer.plain(result))
+    lockbox_ledger.finish(args.ledger, begun, wording.plain(result))
     stage.log.info("%s", result["answer"]["sentence"])
     for note in history:
         stage.log.warning("%s", note)
@@ -130,7 +123,7 @@ def read_declaration(
 ) -> tuple[dict[str, Any], list[str]]:
     """What was declared, and the classes that the run judged; refuses a run not finished under this analysis."""
     declared, judged = (json.loads(path.read_text(encoding="utf-8")) for path in (args.declaration, args.analysis))
-    hashed = judging.declaration_hash(analysis, strategies)
+    hashed = inference.declaration_hash(analysis, strategies)
     for path, found in ((args.declaration, declared), (args.analysis, judged)):
         if found.get("hash") != hashed:
             raise stage.UserError(
@@ -146,13 +139,13 @@ def read_declaration(
 def find_box(args: argparse.Namespace, source: ImageSet) -> Box:
     """The lockbox by the folds of all repeats."""
     roles = {}
-    for repeat, path in data_page.numbered(args.folds):
+    for repeat, path in data_section.numbered(args.folds):
         with path.open(encoding="utf-8") as handle:
             count = sum(name.startswith("fold") for name in handle.readline().strip().split(","))
-        roles |= {(repeat, fold): fold_table.read(path, fold, source.ids) for fold in range(count)}
-    box = lockbox.find(source.ids, source.groups, roles)
+        roles |= {(repeat, fold): role_table.read(path, fold, source.ids) for fold in range(count)}
+    box = lockbox_ledger.find(source.ids, source.groups, roles)
     if box is None:
-        raise stage.UserError(lockbox.NO_LOCKBOX)
+        raise stage.UserError(lockbox_ledger.NO_LOCKBOX)
     return box
 
 
@@ -164,7 +157,7 @@ def read_members(
     closed = np.isin(source.groups, source.groups[box.rows])
     out: dict[str, dict[tuple[int, int], Member]] = {name: {} for name in names}
     for manifest in args.arms:
-        for entry in arm_lists.read(manifest):
+        for entry in arm_list.read(manifest):
             if entry["strategy"] not in out:
                 continue
             path = entry["classifier"]
@@ -266,7 +259,7 @@ def predict(
 ) -> dict[str, dict[str, list[Decided]]]:
     """level -> arm -> what each of its classifiers says of the lockbox images, with its thresholds."""
     _, groups = np.unique(part.groups.astype(str), return_inverse=True)
-    labels, where = part.labels.astype(bool), hardware.device()
+    labels, where = part.labels.astype(bool), device.device()
     out: dict[str, dict[str, list[Decided]]] = {level: {name: [] for name in members} for level in scoring.LEVELS}
     with stage.Progress("classifiers", sum(len(cells) for cells in members.values())) as bar:
         for name, cells in members.items():
@@ -297,7 +290,7 @@ def judge(
     rows: list[Row] = []
     own = derive(seed, "lockbox")
     groups = 1 + max(int(cell.table.groups.max()) for cells in tables["image"].values() for cell in cells)
-    weights = judging.group_weights(own, groups, analysis["draws"])
+    weights = inference.group_weights(own, groups, analysis["draws"])
     first = [i for i, pair in enumerate(pairs) if pair.strategy == analysis["primary_arm"]]
     for level, arms in tables.items():
         scores = {
@@ -308,7 +301,7 @@ def judge(
             about = {"metric": metric, "level": level, "classes": int(judged.sum())}
             rows += [about | row for row in _score_rows(scores, metric, analysis["confidence"], own)]
             found = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], own, first)
-            standing = judging.standing(found, first)
+            standing = inference.standing(found, first)
             for i, pair in enumerate(pairs):
                 row = {"what": "difference", "strategy": pair.strategy, "against": pair.against}
                 row["standing"] = standing[i]
@@ -320,7 +313,7 @@ def judge(
                     rows[-1]["detectable"] = found.detectable([i, *control])
                     if (metric, level) == (analysis["metric"], analysis["level"]):
                         beyond = (found.low[control[0]], found.high[control[0]]) if control else None
-                        rows[-1]["verdict"] = judging.verdict(
+                        rows[-1]["verdict"] = inference.verdict(
                             found.low[i], found.high[i], analysis["smallest_effect"], beyond
                         )
     return rows
@@ -328,7 +321,7 @@ def judge(
 
 def _score_rows(scores: dict[str, Drawn], metric: str, confidence: float, seed: int) -> list[Row]:
     plain, draws = (np.array([getattr(one, name)[metric] for one in scores.values()]) for name in ("values", "draws"))
-    found = judging.intervals(plain, draws, confidence, seed)
+    found = inference.intervals(plain, draws, confidence, seed)
     return [
         {"what": "score", "strategy": name, "value": found.estimate[i]}
         | {"low_single": found.low_single[i], "high_single": found.high_single[i]}
@@ -352,16 +345,16 @@ def conclude(
         if row["what"] == "difference"
     }
     sizes = {"repeats": repeats, "test_images": len(box.rows), "test_groups": box.groups}
-    said = answer.answer(analysis, strategies, primary, sizes, judged)
+    said = wording.answer(analysis, strategies, primary, sizes, judged)
     scores = {row["strategy"]: row["value"] for row in declared if row["what"] == "score"}
     return {"answer": said, "sizes": sizes, "judged_classes": judged, "scores": scores}
 
 
-def told(declared: dict[str, Any], before: lockbox.Openings, entry: Row) -> list[str]:
+def told(declared: dict[str, Any], before: lockbox_ledger.Openings, entry: Row) -> list[str]:
     """What a reader of the result must know of its history."""
     out = []
     if declared["predictions"] or declared["earlier"]:
-        out.append(answer.registered(declared))
+        out.append(wording.registered(declared))
     if before.ended:
         out.append(f"These images had been {before.words()} before: this is no first look at them.")
     other = sorted({found["declaration"] for found in before.ended} - {entry["declaration"]})

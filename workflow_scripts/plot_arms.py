@@ -29,9 +29,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib import curve_figures, curves, figures, flags, purposes, results, stage
-from workflow_scripts.lib.figures import BAND, GAIN, GRID, INK, LOSS, MUTED, PAPER
-from workflow_scripts.lib.results import METRIC_NAMES, SHORT_NAMES, Difference, Results
+from workflow_scripts.lib.base import flags, stage
+from workflow_scripts.lib.page import arm_categories, curve_figures, figure_style, run_tables
+from workflow_scripts.lib.page.figure_style import BAND, GAIN, GRID, INK, LOSS, MUTED, PAPER
+from workflow_scripts.lib.page.run_tables import METRIC_NAMES, SHORT_NAMES, Difference, Results
+from workflow_scripts.lib.page.sections import curves_section
 
 ROW = 0.22  # inches a row of a forest plot
 INTERVAL = 1.66  # inches for an estimate and its interval in words
@@ -63,19 +65,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def plot_arms(args: argparse.Namespace) -> None:
     """Draw and save the figures."""
-    found, config = results.read(args.metrics, args.comparisons, args.analysis), args.settings
-    points = curves.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
+    found, config = run_tables.read(args.metrics, args.comparisons, args.analysis), args.settings
+    points = curves_section.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
     drawn: list[tuple[Path, Callable[[], Figure]]] = [
         (args.forest, lambda: draw_forest(found, config)),
         (args.classes, lambda: draw_classes(found)),
         (args.gap, lambda: draw_gap(found)),
         (args.worth, lambda: draw_worth(found)),
         (args.usefulness, lambda: curve_figures.draw_usefulness(found, points)),
-        (args.sweeps, lambda: curve_figures.draw_sweeps(found, curves.sweeps(found, config))),
+        (args.sweeps, lambda: curve_figures.draw_sweeps(found, curves_section.sweeps(found, config))),
     ]
-    with figures.style():
+    with figure_style.style():
         for path, draw in drawn:
-            figures.save(draw(), path)
+            figure_style.save(draw(), path)
             stage.log.info("%s", path)
 
 
@@ -85,9 +87,9 @@ def by_purpose(found: Results, config: dict[str, Any]) -> list[tuple[str, list[l
     plans = {plan["name"]: plan for plan in config.get("plans", [])}
     sections: dict[str, list[list[str]]] = {}
     for group in found.groups():
-        sections.setdefault(purposes.purpose(entries.get(group[0], {}), plans), []).append(group)
+        sections.setdefault(arm_categories.purpose(entries.get(group[0], {}), plans), []).append(group)
     first = next(iter(sections), None)
-    return sorted(sections.items(), key=lambda item: (item[0] != first, purposes.PURPOSES.index(item[0])))
+    return sorted(sections.items(), key=lambda item: (item[0] != first, arm_categories.PURPOSES.index(item[0])))
 
 
 def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
@@ -105,10 +107,10 @@ def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
     rows = sum(map(len, groups)) + (HEADING * len(sections) if len(sections) > 1 else 0)
     # Rows of a group stand together; a third of a row parts the groups.
     height = (rows + 0.35 * max(0, len(groups) - 1) + 0.6) * ROW
-    fig = figures.figure(height + 0.84)
-    left = figures.label_column([arm for group in groups for arm in group])
-    wide = figures.WIDTH - left - INTERVAL
-    axes = figures.inches(fig, left, 0.12, wide, height)
+    fig = figure_style.figure(height + 0.84)
+    left = figure_style.label_column([arm for group in groups for arm in group])
+    wide = figure_style.WIDTH - left - INTERVAL
+    axes = figure_style.inches(fig, left, 0.12, wide, height)
     place, ticks = 0.0, []
     for purpose, kept in sections:
         if len(sections) > 1:
@@ -131,8 +133,8 @@ def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
         colour = MUTED if control else INK
         look = {"transform": axes.get_yaxis_transform(), "va": "center", "color": colour}
         weight = "bold" if arm == found.primary else "normal"
-        axes.text(-0.03, position, figures.fit(arm, NAME), ha="right", weight=weight, **look)
-        text = f"{figures.signed(difference.value)} ({figures.span(difference.low, difference.high)})"
+        axes.text(-0.03, position, figure_style.fit(arm, NAME), ha="right", weight=weight, **look)
+        text = f"{figure_style.signed(difference.value)} ({figure_style.span(difference.low, difference.high)})"
         axes.text(1.04, position, text, ha="left", fontsize=7.4, **look)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -145,7 +147,7 @@ def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
 
 def draw_interval(axes: Axes, place: float, difference: Difference, control: bool) -> None:
     """One row: the interval as a line (dashed outside the declared family) and the estimate upon it."""
-    colour = MUTED if control else figures.shade(difference)
+    colour = MUTED if control else figure_style.shade(difference)
     line = "-" if difference.in_family else (0, (2, 1.5))
     axes.plot([difference.low, difference.high], [place, place], color=colour, ls=line, solid_capstyle="butt")
     face = PAPER if control else colour
@@ -166,21 +168,21 @@ def _forest_legend(fig: Figure, found: Results, controls: bool) -> None:
 
 def draw_classes(found: Results) -> Figure:
     """Small multiples: one arm each, one row a judged class, the change against the baseline with its interval."""
-    metric = results.BY_CLASS.get(found.metric, "f1")
+    metric = run_tables.BY_CLASS.get(found.metric, "f1")
     arms = [arm for group in found.groups() for arm in group if found.difference(arm)]
     kinds = found.judged
     lines = -(-max(1, len(arms)) // FACETS)
     panel = (len(kinds) + 0.6) * CLASS_ROW
     label, gap = 1.25, 0.1
-    wide = (figures.WIDTH - label - 0.08 - gap * (FACETS - 1)) / FACETS
+    wide = (figure_style.WIDTH - label - 0.08 - gap * (FACETS - 1)) / FACETS
     pitch = panel + 0.58
-    fig = figures.figure(0.04 + lines * pitch + 0.38)
+    fig = figure_style.figure(0.04 + lines * pitch + 0.38)
     changes = {(arm, kind): found.difference(arm, metric=metric, kind=kind) for arm in arms for kind in kinds}
     limit = max(_limit([change for change in changes.values() if change]), 1.5 * found.smallest_effect)
     step = _round_step(limit)
     for index, arm in enumerate(arms):
         line, column = divmod(index, FACETS)
-        axes = figures.inches(fig, label + column * (wide + gap), 0.34 + line * pitch, wide, panel)
+        axes = figure_style.inches(fig, label + column * (wide + gap), 0.34 + line * pitch, wide, panel)
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
         axes.axvspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
         for row, kind in enumerate(kinds):
@@ -189,16 +191,16 @@ def draw_classes(found: Results) -> Figure:
         axes.set_ylim(len(kinds) - 0.3, -0.7)
         axes.set_xticks([-step, 0, step], [f"{value:g}".replace("-", "−") for value in (-step, 0, step)])
         axes.set_title(_two_lines(arm, 19), fontsize=6.8, fontweight="normal", pad=3, linespacing=1.1)
-        axes.set_yticks(range(len(kinds)), [figures.fit(kind, 20) for kind in kinds] if column == 0 else [])
+        axes.set_yticks(range(len(kinds)), [figure_style.fit(kind, 20) for kind in kinds] if column == 0 else [])
         axes.tick_params(axis="y", length=0, labelsize=7.6)
         axes.tick_params(axis="x", labelsize=7.2)
         axes.spines["left"].set_visible(False)
     name = SHORT_NAMES.get(metric, metric)
-    high, left = fig.get_figheight(), label / figures.WIDTH
+    high, left = fig.get_figheight(), label / figure_style.WIDTH
     fig.text(left, 0.22 / high, f"change in {name} of the class against {found.compared_with}")
     if found.unjudged:
         fig.text(
-            left, 0.05 / high, figures.fit(f"not judged: {', '.join(found.unjudged)}", 76), fontsize=7, color=MUTED
+            left, 0.05 / high, figure_style.fit(f"not judged: {', '.join(found.unjudged)}", 76), fontsize=7, color=MUTED
         )
     return fig
 
@@ -242,9 +244,9 @@ def _two_lines(name: str, length: int) -> str:
     """A long arm's name broken after an underscore, as near to its middle as can be."""
     cuts = [index + 1 for index, letter in enumerate(name[:-1]) if letter == "_"]
     if len(name) <= length or not cuts:
-        return figures.fit(name, length)
+        return figure_style.fit(name, length)
     cut = min(cuts, key=lambda place: (max(place, len(name) - place), -place))
-    return f"{figures.fit(name[:cut], length)}\n{figures.fit(name[cut:], length)}"
+    return f"{figure_style.fit(name[:cut], length)}\n{figure_style.fit(name[cut:], length)}"
 
 
 def draw_gap(found: Results) -> Figure:
@@ -253,11 +255,11 @@ def draw_gap(found: Results) -> Figure:
     arms = [arm for arm in arms if np.isfinite(found.score(arm, found.metric))]
     shown = list(dict.fromkeys([found.metric, "macro_f1", "map"]))[:2]
     height = (len(arms) + 0.4) * ROW
-    fig = figures.figure(height + 1.0)
-    left = figures.label_column(arms, 8.0)
-    wide = (figures.WIDTH - left - 0.22) / len(shown)
+    fig = figure_style.figure(height + 1.0)
+    left = figure_style.label_column(arms, 8.0)
+    wide = (figure_style.WIDTH - left - 0.22) / len(shown)
     for index, metric in enumerate(shown):
-        axes = figures.inches(fig, left + index * (wide + 0.1), 0.28, wide, height)
+        axes = figure_style.inches(fig, left + index * (wide + 0.1), 0.28, wide, height)
         axes.margins(x=0.08)
         for row, arm in enumerate(arms):
             held, seen = found.score(arm, metric), found.score(arm, metric, "validation")
@@ -275,7 +277,7 @@ def draw_gap(found: Results) -> Figure:
                 chance, -0.62, " chance ", fontsize=6.5, color=MUTED, va="center", ha="left" if right else "right"
             )
         axes.set_ylim(len(arms) - 0.4, -0.9)
-        axes.set_yticks(range(len(arms)), [figures.fit(arm, NAME) for arm in arms] if index == 0 else [])
+        axes.set_yticks(range(len(arms)), [figure_style.fit(arm, NAME) for arm in arms] if index == 0 else [])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -292,12 +294,12 @@ def draw_worth(found: Results) -> Figure:
     """Score by number of real images (discs), and the other arms where the curve has their score (rings)."""
     facts = found.facts.get("worth")
     if not facts:
-        return figures.nothing("No arm has fewer or more real images than the others.")
+        return figure_style.nothing("No arm has fewer or more real images than the others.")
     points, placed = facts["points"], sorted(facts["arms"], key=lambda row: row["score"])
     height = max(2.4, ROW * len(placed))
-    fig = figures.figure(height + 0.9)
-    right = figures.label_column([row["arm"] for row in placed], most=1.6)
-    axes = figures.inches(fig, 0.62, 0.12, figures.WIDTH - 0.62 - right - 0.12, height)
+    fig = figure_style.figure(height + 0.9)
+    right = figure_style.label_column([row["arm"] for row in placed], most=1.6)
+    axes = figure_style.inches(fig, 0.62, 0.12, figure_style.WIDTH - 0.62 - right - 0.12, height)
     axes.set_xscale("log")
     sizes = [point["images"] for point in points]
     axes.plot(sizes, [point["curve"] for point in points], color=INK, zorder=2)
@@ -307,7 +309,7 @@ def draw_worth(found: Results) -> Figure:
     axes.axvline(facts["images"], color=MUTED, lw=0.8, ls=(0, (1, 2)), zorder=1)
     axes.set_xlim(0.93 * min(sizes), 1.07 * max(sizes))
     axes.margins(y=0.08)
-    for row, label in zip(placed, figures.apart([row["score"] for row in placed], axes, height), strict=True):
+    for row, label in zip(placed, figure_style.apart([row["score"] for row in placed], axes, height), strict=True):
         colour = GAIN if row["arm"] == found.primary else MUTED
         axes.axhline(row["score"], color=GRID, lw=0.6, zorder=0.5)
         # On a curve that does not rise a score has no place.
@@ -317,7 +319,7 @@ def draw_worth(found: Results) -> Figure:
             axes.plot(row["images"], row["score"], "o", mfc=PAPER, mec=colour, mew=1.2, zorder=4)
         look = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.4}
         bold = {"weight": "bold" if row["arm"] == found.primary else "normal"}
-        axes.text(1.04, label, figures.fit(row["arm"], 20), ha="left", color=colour, **look, **bold)
+        axes.text(1.04, label, figure_style.fit(row["arm"], 20), ha="left", color=colour, **look, **bold)
         axes.plot([1, 1.03], [row["score"], label], color=GRID, lw=0.6, clip_on=False,
                   transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_xticks(sorted(set(sizes)), [f"{size:,.0f}" for size in sorted(set(sizes))])

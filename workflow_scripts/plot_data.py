@@ -26,11 +26,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib import data_page, figures, stage, tiles
-from workflow_scripts.lib.data_page import Data
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.figures import CYCLE, GRID, INK, MUTED, THEME
-from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import atomic
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.page import figure_style, image_strips
+from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED, THEME
+from workflow_scripts.lib.page.sections import data_section
+from workflow_scripts.lib.page.sections.data_section import Data
 
 BLUE, PALE = THEME["blue"][0], THEME["sky"][0]
 # A channel that is called by a colour is drawn in it.
@@ -38,7 +40,7 @@ NAMED = {"red": "vermilion", "green": "green", "blue": "blue", "yellow": "ochre"
 CHANNEL_COLOURS = {name: THEME[shown][0] for name, shown in NAMED.items()}
 SAMPLED = 2000  # images whose pixels are counted, evenly spaced over the set
 BLOCK = 200  # of these in memory at a time
-COLUMNS = ["channel", *(name for name, _, _ in data_page.INTENSITY)]
+COLUMNS = ["channel", *(name for name, _, _ in data_section.INTENSITY)]
 FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
 
 
@@ -56,18 +58,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def plot_data(args: argparse.Namespace) -> None:
     """Draw and save all figures, and the table."""
     settings = args.settings
-    data = data_page.read(args.images, data_page.numbered(args.folds))
+    data = data_section.read(args.images, data_section.numbered(args.folds))
     with ImageSet(args.images) as source:
         counts = pixel_counts(source)
         rows = samples(source, data, settings["per_class"])
     with atomic(args.table) as part:
         pd.DataFrame(statistics(counts, data.channels), columns=COLUMNS).to_csv(part, index=False, float_format="%.6g")
-    with figures.style():
-        figures.save(draw_classes(data, settings["minimum_positive_groups"]), args.classes)
-        figures.save(draw_cooccurrence(data), args.cooccurrence)
-        figures.save(draw_groups(data.groups), args.groups)
-        figures.save(draw_intensity(counts, data.channels), args.intensity)
-        figures.save(draw_samples(rows, data.channels, settings), args.samples)
+    with figure_style.style():
+        figure_style.save(draw_classes(data, settings["minimum_positive_groups"]), args.classes)
+        figure_style.save(draw_cooccurrence(data), args.cooccurrence)
+        figure_style.save(draw_groups(data.groups), args.groups)
+        figure_style.save(draw_intensity(counts, data.channels), args.intensity)
+        figure_style.save(draw_samples(rows, data.channels, settings), args.samples)
 
 
 def pixel_counts(source: ImageSet) -> np.ndarray:
@@ -98,7 +100,7 @@ def samples(source: ImageSet, data: Data, count: int) -> list[tuple[str, np.ndar
     out = []
     for k, name in enumerate(data.classes):
         target = np.eye(len(data.classes), dtype=np.uint8)[k]
-        rows = tiles.choose(data.labels, target, source.ids, source.groups, count)
+        rows = image_strips.choose(data.labels, target, source.ids, source.groups, count)
         if len(rows):
             out.append((name, source.read(rows, "inspect").images))
     return out
@@ -106,17 +108,17 @@ def samples(source: ImageSet, data: Data, count: int) -> list[tuple[str, np.ndar
 
 def draw_classes(data: Data, minimum: int) -> Figure:
     """Images of every class on the left; its groups on the right, those tested in some fold filled."""
-    tested, (_, member) = data_page.tested_groups(data), np.unique(data.groups, return_inverse=True)
-    groups, images = data_page.groups_with(data.labels, member), data.labels.sum(axis=0)
-    left = figures.label_column(data.classes, 8.0)
+    tested, (_, member) = data_section.tested_groups(data), np.unique(data.groups, return_inverse=True)
+    groups, images = data_section.groups_with(data.labels, member), data.labels.sum(axis=0)
+    left = figure_style.label_column(data.classes, 8.0)
     row, top, gap = 0.19, 0.46, 0.42
-    width = (figures.WIDTH - left - gap - 0.34) / 2
+    width = (figure_style.WIDTH - left - gap - 0.34) / 2
     height = row * max(1, len(data.classes))
-    fig = figures.figure(top + height + 0.42)
+    fig = figure_style.figure(top + height + 0.42)
     places = np.arange(len(data.classes))
     length = int((left - 0.1) * 72 / (0.62 * 8.0))
     for side, (title, values) in enumerate((("images", images), ("groups", groups))):
-        axes = figures.inches(fig, left + side * (width + gap), top, width, height)
+        axes = figure_style.inches(fig, left + side * (width + gap), top, width, height)
         axes.barh(places, values, height=0.62, color=PALE if side else MUTED, lw=0)
         if side:
             axes.barh(places, tested, height=0.62, color=BLUE, lw=0)
@@ -126,7 +128,7 @@ def draw_classes(data: Data, minimum: int) -> Figure:
             )
         axes.set_xlim(0, max(1, values.max(initial=1)) * 1.02)
         axes.set_ylim(len(places) - 0.5, -0.5)
-        axes.set_yticks(places, [figures.fit(name, length) for name in data.classes] if not side else [])
+        axes.set_yticks(places, [figure_style.fit(name, length) for name in data.classes] if not side else [])
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -142,14 +144,14 @@ def draw_classes(data: Data, minimum: int) -> Figure:
 
 def draw_cooccurrence(data: Data) -> Figure:
     """Of the images with the class of a row, the share that also has the class of a column: the darker, the more."""
-    both, share = data_page.cooccurrence(data.labels)
+    both, share = data_section.cooccurrence(data.labels)
     number = len(data.classes)
-    left = figures.label_column(data.classes, 7.5, most=1.75)
+    left = figure_style.label_column(data.classes, 7.5, most=1.75)
     length = int((left - 0.08) * 72 / (0.62 * 7.5))
-    cell = min(0.34, (figures.WIDTH - left - 0.05) / max(1, number))
+    cell = min(0.34, (figure_style.WIDTH - left - 0.05) / max(1, number))
     top = left  # the names of the columns stand upright and need as much
-    fig = figures.figure(top + cell * number + 0.12)
-    axes = figures.inches(fig, left, top, cell * number, cell * number)
+    fig = figure_style.figure(top + cell * number + 0.12)
+    axes = figure_style.inches(fig, left, top, cell * number, cell * number)
     size = min(8.0, 72 * cell * 0.82, 7.5)
     for row in range(number):
         for column in range(number):
@@ -175,7 +177,7 @@ def draw_cooccurrence(data: Data) -> Figure:
                 )
     axes.set_xlim(-0.5, number - 0.5)
     axes.set_ylim(number - 0.5, -0.5)
-    names = [figures.fit(name, length) for name in data.classes]
+    names = [figure_style.fit(name, length) for name in data.classes]
     axes.set_yticks(range(number), names, fontsize=size)
     axes.set_xticks(range(number), names, rotation=90, fontsize=size)
     axes.xaxis.tick_top()
@@ -187,9 +189,9 @@ def draw_cooccurrence(data: Data) -> Figure:
 
 def draw_groups(names: np.ndarray) -> Figure:
     """Groups by their number of images."""
-    rows = data_page.group_sizes(names)
-    fig = figures.figure(1.75)
-    axes = figures.inches(fig, 0.55, 0.22, figures.WIDTH - 0.65, 0.95)
+    rows = data_section.group_sizes(names)
+    fig = figure_style.figure(1.75)
+    axes = figure_style.inches(fig, 0.55, 0.22, figure_style.WIDTH - 0.65, 0.95)
     places = np.arange(len(rows))
     axes.bar(places, [row["groups"] for row in rows], width=0.72, color=BLUE, lw=0)
     for place, row in enumerate(rows):
@@ -209,8 +211,8 @@ def draw_groups(names: np.ndarray) -> Figure:
 def draw_intensity(counts: np.ndarray, channels: list[str]) -> Figure:
     """Share of the pixels by value, one line a channel, on a logarithmic axis."""
     rows = -(-len(channels) // 4)
-    fig = figures.figure(2.05 + 0.16 * rows)
-    axes = figures.inches(fig, 0.8, 0.12, figures.WIDTH - 0.95, 1.45)
+    fig = figure_style.figure(2.05 + 0.16 * rows)
+    axes = figure_style.inches(fig, 0.8, 0.12, figure_style.WIDTH - 0.95, 1.45)
     handles = []
     for index, (name, own) in enumerate(zip(channels, counts, strict=True)):
         colour = CHANNEL_COLOURS.get(name.lower(), CYCLE[index % len(CYCLE)])
@@ -233,22 +235,29 @@ def draw_intensity(counts: np.ndarray, channels: list[str]) -> Figure:
 
 def draw_samples(rows: list[tuple[str, np.ndarray]], channels: list[str], settings: dict[str, Any]) -> Figure:
     """A row of images a class: all channels in colour above, the protein channel alone below."""
-    count, protein = settings["per_class"], tiles.protein_index(channels, settings["protein_channel"])
+    count, protein = settings["per_class"], image_strips.protein_index(channels, settings["protein_channel"])
     left = 1.08
-    wide = figures.WIDTH - left - 0.04
+    wide = figure_style.WIDTH - left - 0.04
     tile = wide / count
     double = len(channels) > 1
     pitch = tile * (2 if double else 1) + 0.09
-    fig = figures.figure(0.06 + max(1, len(rows)) * pitch)
-    scale = tiles.brightest([images for _, images in rows], len(channels)) if rows else np.ones(len(channels))
+    fig = figure_style.figure(0.06 + max(1, len(rows)) * pitch)
+    scale = image_strips.brightest([images for _, images in rows], len(channels)) if rows else np.ones(len(channels))
     for line, (title, images) in enumerate(rows):
         top = 0.03 + line * pitch
-        fig.text(0, 1 - (top + 0.03) / fig.get_figheight(), tiles.wrap(title), va="top", fontsize=7.5, linespacing=1.15)
-        colours = tiles.strip(tiles.compose(images, channels, scale), count)
-        tiles.show(figures.inches(fig, left, top, wide, tile), colours)
+        fig.text(
+            0,
+            1 - (top + 0.03) / fig.get_figheight(),
+            image_strips.wrap(title),
+            va="top",
+            fontsize=7.5,
+            linespacing=1.15,
+        )
+        colours = image_strips.strip(image_strips.compose(images, channels, scale), count)
+        image_strips.show(figure_style.inches(fig, left, top, wide, tile), colours)
         if double:
-            alone = tiles.strip(tiles.grey(images, protein, scale), count)
-            tiles.show(figures.inches(fig, left, top + tile, wide, tile), alone)
+            alone = image_strips.strip(image_strips.grey(images, protein, scale), count)
+            image_strips.show(figure_style.inches(fig, left, top + tile, wide, tile), alone)
     return fig
 
 

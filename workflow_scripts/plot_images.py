@@ -27,10 +27,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from workflow_scripts.lib import figures, fold_table, folds, memorisation, stage, tiles
-from workflow_scripts.lib.dataset import ImageSet, Part, select_channels
-from workflow_scripts.lib.figures import LOSS, MUTED
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.images import nearest_images
+from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+from workflow_scripts.lib.page import figure_style, image_strips
+from workflow_scripts.lib.page.figure_style import LOSS, MUTED
+from workflow_scripts.lib.split import assignment, role_table
 
 SPACES = {"pixels": "closest in pixels", "features": "closest in features of the encoder"}
 PAIRS_A_LINE = 5
@@ -67,14 +70,14 @@ def plot_images(args: argparse.Namespace) -> None:
             raise stage.UserError(
                 f"{args.synthetic} has other channels or classes than {args.images}: delete it and run again"
             )
-        held = fold_table.rows(args.folds, args.fold, real.ids, folds.TEST)
+        held = role_table.rows(args.folds, args.fold, real.ids, assignment.TEST)
         rng = np.random.default_rng(derive(args.seed, args.fold, "panel", args.synthetic.stem))
         rows = collect(real, held, generated, rng, settings)
         pairs = closest(args.closest, real, generated)
         channels = real.channels
-    with figures.style():
-        figures.save(draw_panel(rows, channels, settings), args.out)
-        figures.save(draw_pairs(pairs), args.pairs)
+    with figure_style.style():
+        figure_style.save(draw_panel(rows, channels, settings), args.out)
+        figure_style.save(draw_pairs(pairs), args.pairs)
     stage.log.info("%d rows of %d + %d images: %s", len(rows), settings["per_class"], settings["per_class"], args.out)
 
 
@@ -93,8 +96,8 @@ def collect(
     count, out = settings["per_class"], []
     drawn, drawn_made, everything = rng.permutation(len(held)), rng.permutation(len(asked)), np.arange(len(asked))
     for title, target in wanted:
-        shown = held[tiles.choose(labels, target, drawn, real.groups[held], count)]
-        other = tiles.choose(asked, target, drawn_made, everything, count)
+        shown = held[image_strips.choose(labels, target, drawn, real.groups[held], count)]
+        other = image_strips.choose(asked, target, drawn_made, everything, count)
         if len(shown) or len(other):
             out.append(Row(title, _read(real, shown).images, _read(generated, other).images))
     return out
@@ -126,7 +129,7 @@ def closest(table: Path, real: ImageSet, generated: ImageSet) -> list[Pair]:
             select_channels(_read(source, np.array([place[row[key]]])).images, real.channels, channels)
             for source, place, key in ((generated, at[0], "generated"), (real, at[1], "train"))
         )
-        made = memorisation.turned(made, int(row["turn"]))[0]
+        made = nearest_images.turned(made, int(row["turn"]))[0]
         out.append(Pair(row["space"], made, train[0], float(row["ratio"]), str(row["authentic"]) == "True", channels))
     return out
 
@@ -137,70 +140,78 @@ def _read(source: ImageSet, rows: np.ndarray) -> Part:
 
 def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -> Figure:
     """All rows: a colour strip and a protein strip, real on the left, generated on the right."""
-    count, protein = settings["per_class"], tiles.protein_index(channels, settings["protein_channel"])
+    count, protein = settings["per_class"], image_strips.protein_index(channels, settings["protein_channel"])
     left, gap = 1.08, 0.14
-    half = (figures.WIDTH - left - gap - 0.04) / 2
+    half = (figure_style.WIDTH - left - gap - 0.04) / 2
     tile = half / count
     double = len(channels) > 1
     pitch = tile * (2 if double else 1) + 0.09
-    fig = figures.figure(0.34 + max(1, len(rows)) * pitch)
+    fig = figure_style.figure(0.34 + max(1, len(rows)) * pitch)
     for index, text in enumerate(("real, held out", "generated")):
         fig.text(
-            (left + index * (half + gap)) / figures.WIDTH,
+            (left + index * (half + gap)) / figure_style.WIDTH,
             1 - 0.2 / fig.get_figheight(),
             text,
             fontweight="bold",
             va="baseline",
         )
     shown = [row.real for row in rows if len(row.real)] or [row.generated for row in rows]
-    scale = tiles.brightest(shown, len(channels)) if rows else np.ones(len(channels))
+    scale = image_strips.brightest(shown, len(channels)) if rows else np.ones(len(channels))
     for line, row in enumerate(rows):
         top = 0.3 + line * pitch
         fig.text(
-            0, 1 - (top + 0.04) / fig.get_figheight(), tiles.wrap(row.title), va="top", fontsize=7.5, linespacing=1.15
+            0,
+            1 - (top + 0.04) / fig.get_figheight(),
+            image_strips.wrap(row.title),
+            va="top",
+            fontsize=7.5,
+            linespacing=1.15,
         )
         for side, images in enumerate((row.real, row.generated)):
             start = left + side * (half + gap)
             if not len(images):
                 fig.text(
-                    (start + 0.04) / figures.WIDTH,
+                    (start + 0.04) / figure_style.WIDTH,
                     1 - (top + 0.12) / fig.get_figheight(),
                     "none",
                     va="top",
                     color=MUTED,
                 )
                 continue
-            tiles.show(
-                figures.inches(fig, start, top, half, tile), tiles.strip(tiles.compose(images, channels, scale), count)
+            image_strips.show(
+                figure_style.inches(fig, start, top, half, tile),
+                image_strips.strip(image_strips.compose(images, channels, scale), count),
             )
             if double:
-                alone = tiles.grey(images, protein, scale)
-                tiles.show(figures.inches(fig, start, top + tile, half, tile), tiles.strip(alone, count))
+                alone = image_strips.grey(images, protein, scale)
+                image_strips.show(
+                    figure_style.inches(fig, start, top + tile, half, tile), image_strips.strip(alone, count)
+                )
     return fig
 
 
 def draw_pairs(pairs: list[Pair]) -> Figure:
     """The closest pairs, generated on the left of each; below one, what their distance is of that between real ones."""
     gap, words, head = 0.14, 0.24, 0.3
-    width = (figures.WIDTH - (PAIRS_A_LINE - 1) * gap) / PAIRS_A_LINE
+    width = (figure_style.WIDTH - (PAIRS_A_LINE - 1) * gap) / PAIRS_A_LINE
     tile = width / 2
     spaces = {name: [pair for pair in pairs if pair.space == name] for name in SPACES}
     lines = {name: -(-len(found) // PAIRS_A_LINE) for name, found in spaces.items()}
-    fig = figures.figure(max(0.4, sum(head + count * (tile + words) for count in lines.values() if count)))
+    fig = figure_style.figure(max(0.4, sum(head + count * (tile + words) for count in lines.values() if count)))
     top = 0.0
     for name, found in spaces.items():
         if not found:
             continue
         fig.text(0, 1 - (top + 0.18) / fig.get_figheight(), SPACES[name], fontweight="bold", va="baseline")
         top += head
-        scale = tiles.brightest([np.stack([pair.train for pair in found])], len(found[0].channels))
+        scale = image_strips.brightest([np.stack([pair.train for pair in found])], len(found[0].channels))
         for index, pair in enumerate(found):
             left = index % PAIRS_A_LINE * (width + gap)
             high = top + index // PAIRS_A_LINE * (tile + words)
-            both = tiles.compose(np.stack([pair.generated, pair.train]), pair.channels, scale)
-            tiles.show(figures.inches(fig, left, high, width, tile), tiles.strip(both, 2))
+            both = image_strips.compose(np.stack([pair.generated, pair.train]), pair.channels, scale)
+            image_strips.show(figure_style.inches(fig, left, high, width, tile), image_strips.strip(both, 2))
             fig.text(
-                left / figures.WIDTH,
+                left / figure_style.WIDTH,
                 1 - (high + tile + 0.14) / fig.get_figheight(),
                 f"{pair.ratio:.2f}" + ("" if pair.authentic else ", closer"),
                 color=MUTED if pair.authentic else LOSS,

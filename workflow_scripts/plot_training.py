@@ -23,9 +23,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from workflow_scripts.lib import arm_lists, figures, predictions, stage
-from workflow_scripts.lib.figures import CYCLE, GRID, INK, MUTED
-from workflow_scripts.lib.files import atomic
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import atomic
+from workflow_scripts.lib.page import figure_style
+from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED
+from workflow_scripts.lib.scores import arm_list, prediction_file
 
 # The quantities of a classifier's history that are drawn, in this order, where they are there.
 SHOWN = {
@@ -60,9 +62,9 @@ def plot_training(
     with atomic(table) as part:
         courses.to_csv(part, index=False)
     controls = settings["controls"]
-    with figures.style():
-        figures.save(draw_generators(courses[courses["kind"] == "generator"]), generators)
-        figures.save(draw_classifiers(courses[courses["kind"] == "classifier"], controls), classifiers)
+    with figure_style.style():
+        figure_style.save(draw_generators(courses[courses["kind"] == "generator"]), generators)
+        figure_style.save(draw_classifiers(courses[courses["kind"] == "classifier"], controls), classifiers)
 
 
 def _generator_history(text: str) -> pd.DataFrame:
@@ -79,11 +81,11 @@ def _generator_history(text: str) -> pd.DataFrame:
 
 
 def _predictions(manifests: list[Path]) -> list[Path]:
-    return [entry["predictions"] for manifest in manifests for entry in arm_lists.read(manifest)]
+    return [entry["predictions"] for manifest in manifests for entry in arm_list.read(manifest)]
 
 
 def _arm_history(path: Path) -> pd.DataFrame:
-    found = predictions.read_predictions(path, parts=())
+    found = prediction_file.read_predictions(path, parts=())
     history = {name: np.ravel(np.asarray(values)) for name, values in found.history.items()}
     frames = []
     for quantity in SHOWN:
@@ -108,19 +110,19 @@ def draw_generators(courses: pd.DataFrame) -> Figure:
     """Loss by step on logarithmic axes: one thin line a fold, one colour a generator."""
     folds = courses.drop_duplicates(["name", "repeat", "fold"])["name"].value_counts(sort=False).sort_index()
     labels = [
-        f"{figures.fit(str(name), figures.LEGEND_NAME - 11)} ({count} fold{'s' if count > 1 else ''})"
+        f"{figure_style.fit(str(name), figure_style.LEGEND_NAME - 11)} ({count} fold{'s' if count > 1 else ''})"
         for name, count in folds.items()
     ]
-    columns = figures.legend_columns(labels, 4)
-    fig = figures.figure(2.32 + 0.18 * -(-len(labels) // columns))
-    axes = figures.inches(fig, 0.62, 0.12, figures.WIDTH - 0.75, 1.7)
+    columns = figure_style.legend_columns(labels, 4)
+    fig = figure_style.figure(2.32 + 0.18 * -(-len(labels) // columns))
+    axes = figure_style.inches(fig, 0.62, 0.12, figure_style.WIDTH - 0.75, 1.7)
     if not len(courses):
         return _nothing(fig, axes, "No generator was trained.")
     handles = []
     for index, (label, name) in enumerate(zip(labels, folds.index, strict=True)):
         colour = CYCLE[index % len(CYCLE)]
         for _, course in courses[courses["name"] == name].groupby(["repeat", "fold"]):
-            axes.plot(course["step"], figures.smooth(course["value"], 0.05), color=colour, lw=1.0, alpha=0.85)
+            axes.plot(course["step"], figure_style.smooth(course["value"], 0.05), color=colour, lw=1.0, alpha=0.85)
         handles.append(Line2D([], [], color=colour, label=label))
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -140,19 +142,19 @@ def draw_classifiers(courses: pd.DataFrame, controls: dict[str, str]) -> Figure:
     """One panel a quantity: the mean over folds of each arm; a control has the colour of its arm."""
     quantities = [name for name in SHOWN if (courses["quantity"] == name).any()]
     names = list(dict.fromkeys(courses["name"]))
-    columns = figures.legend_columns(names)
+    columns = figure_style.legend_columns(names)
     rows = -(-len(names) // columns)
     panel = 1.5
-    fig = figures.figure(max(1, len(quantities)) * (panel + 0.42) + 0.42 + 0.16 * rows)
+    fig = figure_style.figure(max(1, len(quantities)) * (panel + 0.42) + 0.42 + 0.16 * rows)
     looks = line_looks(names, controls)
     if not quantities:
-        return _nothing(fig, figures.inches(fig, 0.6, 0.2, 4.6, panel), "No classifier left a history.")
+        return _nothing(fig, figure_style.inches(fig, 0.6, 0.2, 4.6, panel), "No classifier left a history.")
     for index, quantity in enumerate(quantities):
-        axes = figures.inches(fig, 0.62, 0.24 + index * (panel + 0.42), figures.WIDTH - 0.75, panel)
+        axes = figure_style.inches(fig, 0.62, 0.24 + index * (panel + 0.42), figure_style.WIDTH - 0.75, panel)
         shown = courses[courses["quantity"] == quantity]
         for name in names:
             mean = shown[shown["name"] == name].groupby("step", as_index=False)["value"].mean()
-            values = figures.smooth(mean["value"].to_numpy(), 0.05 if quantity == "loss" else 0.0)
+            values = figure_style.smooth(mean["value"].to_numpy(), 0.05 if quantity == "loss" else 0.0)
             marker = "." if len(values) <= 30 and quantity != "loss" else ""
             axes.plot(mean["step"], values, marker=marker, ms=4, **looks[name])
         axes.grid(True, axis="y", color=GRID)
@@ -163,9 +165,9 @@ def draw_classifiers(courses: pd.DataFrame, controls: dict[str, str]) -> Figure:
             axes.set_xlabel("optimiser step")
         else:
             axes.tick_params(axis="x", labelbottom=False)
-    handles = [Line2D([], [], label=figures.fit(name, figures.LEGEND_NAME), **looks[name]) for name in names]
+    handles = [Line2D([], [], label=figure_style.fit(name, figure_style.LEGEND_NAME), **looks[name]) for name in names]
     place = {"loc": "lower left", "bbox_to_anchor": (0.01, 0.0)}
-    fig.legend(handles=handles, **place, ncols=columns, handlelength=figures.LEGEND_LINE, columnspacing=1.2)
+    fig.legend(handles=handles, **place, ncols=columns, handlelength=figure_style.LEGEND_LINE, columnspacing=1.2)
     return fig
 
 

@@ -1,6 +1,6 @@
 """predict_cost: what a run will cost, before it is spent: core- and GPU-hours, disk, memory, wall-clock.
 
-Every stage's work is counted from the config (lib/cost.py) and multiplied by what such work was measured to take: in
+Every stage's work is counted from the config (lib/cost/job_costs.py) and multiplied by what such work was measured to take: in
 earlier runs, whose cost.json and benchmark files lie below --earlier, and in the file --rates, which comes with MixLoc
 and names its machine. Each figure says where it comes from; it has a range, from the fastest to the slowest job that
 was seen, and says so where it was measured with other settings or on another machine. Work of which nothing like it was
@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.lib import cost, estimates, flops, label_maps, machine, rates, scheduling, sources, stage
-from workflow_scripts.lib.cost import Facts, Job
-from workflow_scripts.lib.estimates import Estimate
-from workflow_scripts.lib.files import write_json
-from workflow_scripts.lib.rates import Measured
-from workflow_scripts.lib.sim_labels import COMPARTMENTS
+from workflow_scripts.lib.base import machine, stage
+from workflow_scripts.lib.base.files import write_json
+from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
+from workflow_scripts.lib.cost.forecast import Estimate
+from workflow_scripts.lib.cost.job_costs import Facts, Job
+from workflow_scripts.lib.cost.measured_rates import Measured
+from workflow_scripts.lib.images import known_datasets, label_maps
+from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
 from workflow_scripts.preprocess_images import list_images
 
 # Sets that may be asked about before they are there: images with labels, and pixels a side.
@@ -50,21 +52,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def predict_cost(args: argparse.Namespace) -> None:
     """Write the prediction and show it; what cannot be known of the images is told, and no failure."""
     config, cores, gpus = (args.settings[name] for name in ("config", "cores", "gpus"))
-    measured = rates.earlier(args.earlier, config["run"])
+    measured = measured_rates.earlier(args.earlier, config["run"])
     if args.rates is not None and args.rates.is_file():
         measured.add(read_rates(args.rates))
     # A GPU that Snakemake does not count is used nevertheless, by one job at a time.
     gpus = len(machine.gpus()) if gpus is None else gpus
     try:
         facts, problem = facts_of(config), None
-        jobs = cost.jobs_of(config, facts, flops.Counted(), cores)
+        jobs = job_costs.jobs_of(config, facts, flops.Counted(), cores)
     except stage.UserError as error:
         facts, problem, jobs = Facts(0, 0), str(error), []
-    rates.mark_outdated(jobs, args.out.parent)
+    measured_rates.mark_outdated(jobs, args.out.parent)
     found = predicted(jobs, measured, cores, gpus, facts, machine.described())
-    about = {"format_version": rates.FORMAT_VERSION, "run": config["run"], "machine": machine.described()}
+    about = {"format_version": measured_rates.FORMAT_VERSION, "run": config["run"], "machine": machine.described()}
     about |= {"cores": cores, "gpus": gpus, "problem": problem, "facts": vars(facts)}
-    write_json(args.out, about | found | {"jobs": rates.jobs_to_json(jobs)})
+    write_json(args.out, about | found | {"jobs": measured_rates.jobs_to_json(jobs)})
     show(about | found)
 
 
@@ -81,7 +83,7 @@ def read_rates(path: Path) -> Measured:
 def facts_of(config: dict[str, Any]) -> Facts:
     """How many images and classes there are, from the tables; no image is read but the size of the first."""
     data, fetched = config["data"], Path("results") / config["run"] / "fetched" / "table.csv"
-    described = sources.described(data)
+    described = known_datasets.described(data)
     table = Path(data["table"]) if data["table"] else fetched
     if data["source"] == "simulated":
         cells = config["simulate_cells"]
@@ -126,8 +128,8 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts:
     stages: dict[str, dict[str, Any]] = {}
     seconds: list[dict[str, float]] = [{}, {}, {}]
     for job in jobs:
-        works = [estimates.estimate(work, job, measured, gpus, here) for work in job.works]
-        start = estimates.start_of(job, measured, gpus, here)
+        works = [forecast.estimate(work, job, measured, gpus, here) for work in job.works]
+        start = forecast.start_of(job, measured, gpus, here)
         known = [work for work in works if work is not None]
         # A job of which a part is unknown counts with nothing: half of it would pass for the whole.
         whole = len(known) == len(works)
@@ -139,7 +141,7 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts:
         row["jobs"] += 1
         row["unknown"] += not whole
         row["longest"] = max(row["longest"], seconds[1][job.key])
-        _note(row, known, estimates.memory_of(job, start))
+        _note(row, known, forecast.memory_of(job, start))
     for row in stages.values():
         row["source"] = sorted(row["source"])
     hours = {kind: [sum(row["seconds"][place] * row["width"] / 3600
@@ -159,7 +161,7 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts:
 
 
 def _row(job: Job, gpus: int) -> dict[str, Any]:
-    on_gpu = gpus > 0 and job.stage in cost.ON_GPU
+    on_gpu = gpus > 0 and job.stage in job_costs.ON_GPU
     row = {"stage": job.stage, "jobs": 0, "unknown": 0, "gpu": on_gpu, "seconds": [0.0, 0.0, 0.0], "longest": 0.0}
     # An hour of a job is so many hours of a core or of a GPU.
     return row | {"width": job.gpus if on_gpu else job.threads, "memory": None, "exact": True, "source": set()}
@@ -188,7 +190,7 @@ def disk(jobs: list[Job], measured: Measured, facts: Facts) -> dict[str, Any]:
             unknown.append(kind)
         elif count:
             mean = sum(seen) / len(seen)
-            kinds[kind] = cost.raw_bytes(count, facts.side or 0, mean) if kind == "raw images" else count * mean
+            kinds[kind] = job_costs.raw_bytes(count, facts.side or 0, mean) if kind == "raw images" else count * mean
     return {"kinds": kinds, "total": sum(kinds.values()), "unknown": unknown}
 
 

@@ -1,6 +1,6 @@
 """preprocess_images: from a folder of images and a label table to one image set, images.h5.
 
-What the files and tables look like is a description that comes with the settings (`lib.sources`). Every image is scaled
+What the files and tables look like is a description that comes with the settings (`lib.images.known_datasets`). Every image is scaled
 down by area averaging and written as uint8 (N, C, H, W) to where it stays, piece by piece, so that memory does not grow
 with their number and an interrupted run goes on where it stopped. Groups are the connected components of the columns
 named in the settings (such as gene and antibody), and of near-duplicates: images that show the same pixels again, found
@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import bad_input, files, listing, pieces, reading, stage, tables
-from workflow_scripts.lib import groups as grouping
-from workflow_scripts.lib.bad_input import Bad
-from workflow_scripts.lib.canvas import Canvas, claim
-from workflow_scripts.lib.dataset import Inventory, enclose, images_begin
-from workflow_scripts.lib.duplicates import GridFile, near_duplicates
-from workflow_scripts.lib.listing import Listed
-from workflow_scripts.lib.sources import GROUP_BY
+from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.images import chunks, grouping, image_list, invalid_input, read_image, user_tables
+from workflow_scripts.lib.images.canvas import Canvas, claim
+from workflow_scripts.lib.images.duplicates import GridFile, near_duplicates
+from workflow_scripts.lib.images.image_list import Listed
+from workflow_scripts.lib.images.image_set import Inventory, enclose, images_begin
+from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.known_datasets import GROUP_BY
 
 SHOWN = 20  # examples in a message or an attribute
 
@@ -63,7 +63,7 @@ class Work:
 
     listed: Listed
     by: list[str]  # columns that decide which images belong together
-    reader: reading.Reader
+    reader: read_image.Reader
     folder: Path  # of the pieces
 
     @property
@@ -71,13 +71,13 @@ class Work:
         """Bytes of all pixels."""
         return len(self.listed.ids) * len(self.reader.channels) * self.reader.size**2
 
-    def tasks(self, canvas: Canvas | None) -> list[pieces.Task]:
+    def tasks(self, canvas: Canvas | None) -> list[chunks.Task]:
         """The pieces in which the images are read."""
-        return pieces.tasks(self.reader, self.listed.ids, self._pixel_sizes(), self.folder, canvas)
+        return chunks.tasks(self.reader, self.listed.ids, self._pixel_sizes(), self.folder, canvas)
 
     def claim_canvas(self) -> Canvas:
         """The canvas for this run; only for the holder of the set's lock."""
-        name = pieces.canvas_name(self.reader, self.listed.ids, self._pixel_sizes())
+        name = chunks.canvas_name(self.reader, self.listed.ids, self._pixel_sizes())
         shape = (len(self.reader.channels), self.reader.size, self.reader.size)
         told = "waiting for a process that still writes what was read"
         return claim(self.folder, name, shape, images_begin(), lambda: stage.log.info(told))
@@ -93,7 +93,7 @@ def plan(args: argparse.Namespace, out: Path) -> Work:
         raise stage.UserError(f"{args.images_dir} is no folder of images (data.images)")
     listed = list_images(args.table, args.groups, args.classes, data)
     by = group_columns(listed, data["group_by"])
-    reader = reading.Reader(args.images_dir, args.settings)
+    reader = read_image.Reader(args.images_dir, args.settings)
     reader.learn_depth(listed.ids)
     return Work(listed, by, reader, files.private_folder(out.with_name(f".{out.name}.pieces")))
 
@@ -116,12 +116,12 @@ def preprocess_images(args: argparse.Namespace) -> None:
         with tempfile.TemporaryFile(dir=args.out.parent) as handle:
             grids = GridFile(handle, len(reader.channels))
             rows, runs = _read_all(inventory, work, canvas, bad, grids)
-            bad_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
+            invalid_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
             listed.keep(rows)
             pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
         names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
         inventory.regroup(names)
-        bad_input.write_list(args.left_out, bad + listed.dropped)
+        invalid_input.write_list(args.left_out, bad + listed.dropped)
         attrs |= {"left_out": len({entry.id for entry in bad + listed.dropped}), "notes": json.dumps(listed.notes)}
         canvas.close_up(runs)
         enclose(canvas.path, (len(rows), *canvas.shape), inventory, attrs)
@@ -132,15 +132,15 @@ def preprocess_images(args: argparse.Namespace) -> None:
 
 def list_images(table: Path, groups: Path | None, classes: Path | None, data: dict[str, Any]) -> Listed:
     """What the tables say, with labels mapped."""
-    names = tables.read_classes(classes) if classes else list(data["class_names"] or [])
-    labelled, further = tables.read_table(table), tables.read_table(groups) if groups else None
-    listing.check_columns([labelled] if further is None else [labelled, further], data)
-    listed = listing.read_images(labelled, data, names)
+    names = user_tables.read_classes(classes) if classes else list(data["class_names"] or [])
+    labelled, further = user_tables.read_table(table), user_tables.read_table(groups) if groups else None
+    image_list.check_columns([labelled] if further is None else [labelled, further], data)
+    listed = image_list.read_images(labelled, data, names)
     if further is not None:
-        listing.join(listed, further, data)
+        image_list.join(listed, further, data)
     if data["id_parts"]:
-        listing.add_id_parts(listed, data["id_parts"])
-    listing.map_labels(listed, data)
+        image_list.add_id_parts(listed, data["id_parts"])
+    image_list.map_labels(listed, data)
     return listed
 
 
@@ -170,7 +170,7 @@ def _read_all(
     rows, runs = [np.zeros(0, dtype=np.int64)], []
     held = np.empty((len(tasks[0].ids) if tasks else 0, *canvas.shape), dtype=np.uint8)
     with stage.Progress("images", len(listed.ids)) as bar:
-        for task, piece in zip(tasks, pieces.made(tasks, int(reader.settings["threads"])), strict=True):
+        for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
             bad += piece.bad
             bar.update(task.first + len(task.ids), bad=len(bad))
             if bad and reader.data["on_bad"] == "fail":
@@ -214,11 +214,11 @@ def check_room(out: Path, size: int, kept: Iterable[Path]) -> None:
         )
 
 
-def _note_files_without_row(reader: reading.Reader, listed: Listed) -> None:
+def _note_files_without_row(reader: read_image.Reader, listed: Listed) -> None:
     known = {*listed.ids, *(entry.id for entry in [*listed.bad, *listed.dropped])}
-    without = sorted(islice(reading.files_without_row(reader, known), 100_000))
+    without = sorted(islice(read_image.files_without_row(reader, known), 100_000))
     if without:
-        shown = ", ".join(map(bad_input.printable, without[:SHOWN])) + (" …" if len(without) > SHOWN else "")
+        shown = ", ".join(map(invalid_input.printable, without[:SHOWN])) + (" …" if len(without) > SHOWN else "")
         listed.notes.append(f"files of {len(without)} Ids have no row in the table and are not used: {shown}")
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from workflow_scripts.lib import pieces, stage
-from workflow_scripts.lib.files import write_json
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import write_json
+from workflow_scripts.lib.images import chunks
 from workflow_scripts.preprocess_images import arguments, check_room, plan
 
 
@@ -36,7 +37,7 @@ def preprocess_shard(args: argparse.Namespace) -> None:
     count, bad = sum(len(task.ids) for task in own), 0
     with stage.Progress("images", count) as bar:
         done = 0
-        for task, piece in zip(own, pieces.made(own, int(args.settings["threads"])), strict=True):
+        for task, piece in zip(own, chunks.made(own, int(args.settings["threads"])), strict=True):
             done, bad = done + len(task.ids), bad + len(piece.bad)
             bar.update(done, bad=bad)
     write_json(args.out, {"pieces": [task.path.name for task in own], "images": count, "bad": bad})

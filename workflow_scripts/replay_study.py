@@ -1,6 +1,6 @@
 """replay_study: the reference study's models in one fold, under every row of a design of its suspicious choices.
 
-`forensics.switches` names the choices that are varied (see lib/replay.py); those that act before or during training
+`forensics.switches` names the choices that are varied (see lib/study/switches.py); those that act before or during training
 follow a two-level design, those that act after it are all combined on every trained model, which costs no training.
 Rows that agree in what makes a generator share it, and rows that agree in all that acts on a model share its training.
 A unit is one trained model with all its scores; finished ones are kept under --work and found again after a kill.
@@ -28,32 +28,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import (
-    code,
-    designs,
-    files,
-    fold_table,
-    folds,
-    generator_file,
-    generator_training,
-    hardware,
-    replay,
-    replaying,
-    stage,
-)
-from workflow_scripts.lib.dataset import ImageSet, Part, write_images
-from workflow_scripts.lib.designs import Design
-from workflow_scripts.lib.generator_file import Generator
-from workflow_scripts.lib.generator_training import Pixels
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.replaying import Asked
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.seeds import derive
-from workflow_scripts.lib.training import Images
+from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.classify.classifier_training import Images
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.generate import generator_file, generator_training
+from workflow_scripts.lib.generate.generator_file import Generator
+from workflow_scripts.lib.generate.generator_training import Pixels
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, Part, write_images
+from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.study import designs, emulation
+from workflow_scripts.lib.study import switches as study_switches
+from workflow_scripts.lib.study.designs import Design
+from workflow_scripts.lib.study.emulation import Asked
 
 ROOT = Path(__file__).resolve().parent.parent
 Levels = dict[str, bool]
-OFF: Levels = dict.fromkeys(replay.SWITCHES, False)
+OFF: Levels = dict.fromkeys(study_switches.SWITCHES, False)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -91,22 +84,24 @@ class Unit:
 def units_of(settings: dict[str, Any], share: int) -> tuple[Design, list[Unit]]:
     """The design, and the units of a share: those with one generator together, generators dealt out in turn."""
     section, base = settings["forensics"], settings["train_classifier"]
-    training = replay.acting(section, base, after=False)
+    training = study_switches.acting(section, base, after=False)
     design = designs.fraction(training, section["runs"])
-    varied, fixed = replay.varied(section), settings["replay"]
+    varied, fixed = study_switches.varied(section), settings["replay"]
     groups: dict[tuple, list[Unit]] = {}
-    for model in replay.models(section, base):
-        acting = replay.of_model(replay.SWITCHES, model, after=False)
-        after = tuple(replay.of_model(varied, model, after=True))
+    for model in study_switches.models(section, base):
+        acting = study_switches.of_model(study_switches.SWITCHES, model, after=False)
+        after = tuple(study_switches.of_model(varied, model, after=True))
         states: dict[tuple, list[int]] = {}
         for row, signs in enumerate(design.signs):
             levels = fixed | {name: bool(sign > 0) for name, sign in zip(design.factors, signs, strict=True)}
             states.setdefault(tuple((name, levels[name]) for name in acting), []).append(row)
         for state, rows in states.items():
-            levels = {name: level for name, level in OFF.items() if replay.SWITCHES[name].acts != replay.AFTER}
+            levels = {
+                name: level for name, level in OFF.items() if study_switches.SWITCHES[name].acts != study_switches.AFTER
+            }
             levels |= dict(state)
-            learns = any(replay.SWITCHES[name].acts == replay.GENERATOR for name in acting)
-            names = replay.needs_generator(levels) if learns else ("image_split", "premultiplied_alpha")
+            learns = any(study_switches.SWITCHES[name].acts == study_switches.GENERATOR for name in acting)
+            names = study_switches.needs_generator(levels) if learns else ("image_split", "premultiplied_alpha")
             key = (learns, *((name, levels[name]) for name in names))
             made = (*key[1:], ("uniform_prior", levels["uniform_prior"])) if learns else None
             groups.setdefault(key, []).append(Unit(model, levels, after, tuple(rows), made))
@@ -133,13 +128,13 @@ class Place:
     judged: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     def __post_init__(self) -> None:
-        where = [self.source.digest, self.repeat, self.fold, list(self.roles), hardware.rounding(hardware.device())]
-        self.digest = files.digest([where, files.code_digest(code.sources("replay_study", ROOT)), self.seed])
+        where = [self.source.digest, self.repeat, self.fold, list(self.roles), device.rounding(device.device())]
+        self.digest = files.digest([where, files.code_digest(source_code.sources("replay_study", ROOT)), self.seed])
         self.part = lru_cache(maxsize=6)(self._part)
         labels = self.source.labels(None, "inspect").astype(bool)
         # Classes that occur in every part, however it is drawn: gaps must not come from another set of classes.
         parts = [rows for split in (False, True) for rows in self.rows(split)]
-        parts += [self.of(role) for role in (folds.CALIBRATION, folds.TEST)]
+        parts += [self.of(role) for role in (assignment.CALIBRATION, assignment.TEST)]
         self.judged = np.all([labels[rows].any(axis=0) for rows in parts], axis=0)
         if not self.judged.any():
             raise stage.UserError(f"repeat {self.repeat}, fold {self.fold}: no class has images in every part")
@@ -153,27 +148,27 @@ class Place:
 
     def rows(self, image_split: bool) -> tuple[np.ndarray, np.ndarray]:
         """Train and validation rows; drawn image by image they are as many as those of the fold."""
-        train, validation = self.of(folds.TRAIN), self.of(folds.VALIDATION)
+        train, validation = self.of(assignment.TRAIN), self.of(assignment.VALIDATION)
         if not image_split:
             return train, validation
         both = np.sort(np.concatenate([train, validation]))
-        return replaying.split_by_image(both, len(validation), derive(self.seed, "image_split"))
+        return emulation.split_by_image(both, len(validation), derive(self.seed, "image_split"))
 
     def _part(self, role: str, image_split: bool, premultiplied: bool) -> Part:
         purpose = {"train": "fit", "validation": "select", "calibration": "threshold", "test": "score"}[role]
-        rows = self.of(role) if role in (folds.CALIBRATION, folds.TEST) else None
+        rows = self.of(role) if role in (assignment.CALIBRATION, assignment.TEST) else None
         if rows is None:
-            rows = self.rows(image_split)[0 if role == folds.TRAIN else 1]
+            rows = self.rows(image_split)[0 if role == assignment.TRAIN else 1]
         part = self.source.read(rows, purpose)
-        part.images = replaying.resized(part.images, self.source.size, premultiplied)
+        part.images = emulation.resized(part.images, self.source.size, premultiplied)
         return part
 
     def parts(self, levels: Levels) -> dict[str, Part]:
         """All parts under these switches, by role."""
         return {
-            role: self.part(role, levels["image_split"] and role in (folds.TRAIN, folds.VALIDATION),
+            role: self.part(role, levels["image_split"] and role in (assignment.TRAIN, assignment.VALIDATION),
                             levels["premultiplied_alpha"])
-            for role in (folds.TRAIN, folds.VALIDATION, folds.CALIBRATION, folds.TEST)
+            for role in (assignment.TRAIN, assignment.VALIDATION, assignment.CALIBRATION, assignment.TEST)
         }  # fmt: skip
 
     def task(self, *what: Any) -> str:
@@ -186,20 +181,20 @@ def generator_of(place: Place, levels: Levels) -> Generator:
     key = "study" if levels["no_time"] else "mixloc"
     settings = place.settings["generators"][key] | {"labels": "single" if levels["single_label"] else "multi_hot"}
     size = place.settings["forensics"]["shown_from"] if levels["shown_larger"] else place.source.size
-    named = {name: levels[name] for name in replay.needs_generator(levels)}
+    named = {name: levels[name] for name in study_switches.needs_generator(levels)}
     digest = place.task("generator", settings, size, named)
     path = place.work / "generators" / f"{digest}.safetensors"
     with files.lock(path, _waiting):
         if generator_file.read_digest(path) == digest:
             return generator_file.read(path)
-        part = place.parts(levels)[folds.TRAIN]
-        images = replaying.resized(part.images, size, levels["premultiplied_alpha"] and size != part.images.shape[-1])
-        pixels, where = Pixels.fitted(settings["pixels"], images), hardware.device()
+        part = place.parts(levels)[assignment.TRAIN]
+        images = emulation.resized(part.images, size, levels["premultiplied_alpha"] and size != part.images.shape[-1])
+        pixels, where = Pixels.fitted(settings["pixels"], images), device.device()
         resume = Resume(path.with_suffix(".resume.pt"), digest)
         seed = derive(place.seed, "generator")
         with stage.Progress("generator", total=settings["steps"]) as bar:
             done = generator_training.train(
-                images, part.labels, settings, pixels, seed, where, hardware.fast_dtype(where), resume,
+                images, part.labels, settings, pixels, seed, where, device.fast_dtype(where), resume,
                 lambda step, loss: bar.update(step, loss=loss),
             )  # fmt: skip
         found = Generator(
@@ -220,12 +215,12 @@ def synthetic_of(place: Place, levels: Levels) -> tuple[Images, Provenance]:
     path = place.work / "synthetic" / f"{digest}.h5"
     with files.lock(path, _waiting):
         if not path.exists():
-            real = place.parts(levels)[folds.TRAIN].labels
+            real = place.parts(levels)[assignment.TRAIN].labels
             rng = np.random.default_rng(derive(place.seed, "labels"))
             single = levels["single_label"]
-            labels = replaying.wanted_labels(real, section["count"], levels["uniform_prior"], single, rng)
-            images = replaying.made_images(made, labels, plan, derive(place.seed, "sample"), hardware.device())
-            images = replaying.resized(images, place.source.size, levels["premultiplied_alpha"])
+            labels = emulation.wanted_labels(real, section["count"], levels["uniform_prior"], single, rng)
+            images = emulation.made_images(made, labels, plan, derive(place.seed, "sample"), device.device())
+            images = emulation.resized(images, place.source.size, levels["premultiplied_alpha"])
             attrs = {"source": "replay of the reference study", "provenance": made.provenance.to_json()}
             attrs |= {"repeat": place.repeat, "fold": place.fold}
             with write_images(path, made.channels, made.classes, place.source.size, attrs) as writer:
@@ -244,7 +239,10 @@ def _synthetic_settings(place: Place, levels: Levels) -> list[Any]:
 
 def unit_scores(place: Place, unit: Unit) -> dict[str, Any]:
     """The scores of a unit under every combination of its after-training switches, and what it was fitted on."""
-    fixed = {name: place.settings["replay"][name] for name in replay.of_model(replay.SWITCHES, unit.model, after=True)}
+    fixed = {
+        name: place.settings["replay"][name]
+        for name in study_switches.of_model(study_switches.SWITCHES, unit.model, after=True)
+    }
     states = [OFF | fixed | levels for levels in designs.combinations_of(list(unit.after))]
     section = place.settings["forensics"]
     least = place.settings["minimum_calibration_groups"]
@@ -257,15 +255,19 @@ def unit_scores(place: Place, unit: Unit) -> dict[str, Any]:
             return finished
         partners, inherited = synthetic_of(place, unit.levels) if unit.made else (None, None)
         parts = place.parts(unit.levels)
-        real, validation = (Images(parts[role].images, parts[role].labels) for role in (folds.TRAIN, folds.VALIDATION))
+        real, validation = (
+            Images(parts[role].images, parts[role].labels) for role in (assignment.TRAIN, assignment.VALIDATION)
+        )
         seed = derive(place.seed, "classifier")
-        trainer, course = replaying.trained(
+        trainer, course = emulation.trained(
             unit.model, unit.levels, section["plateau"], real, partners, validation, seed
         )
-        asked = {role: _asked(parts[role]) for role in (folds.VALIDATION, folds.CALIBRATION, folds.TEST)}
-        found = replaying.scored(trainer.network, course, asked, states, unit.model, least, place.judged, seed)
-        record = parts[folds.TRAIN].provenance.merged(
-            parts[folds.VALIDATION].provenance, parts[folds.TEST].provenance, *([inherited] if inherited else [])
+        asked = {role: _asked(parts[role]) for role in (assignment.VALIDATION, assignment.CALIBRATION, assignment.TEST)}
+        found = emulation.scored(trainer.network, course, asked, states, unit.model, least, place.judged, seed)
+        record = parts[assignment.TRAIN].provenance.merged(
+            parts[assignment.VALIDATION].provenance,
+            parts[assignment.TEST].provenance,
+            *([inherited] if inherited else []),
         )
         out = {"scores": found, "fitted": _records(unit, states, record, parts)}
         files.write_json(path, out)
@@ -284,12 +286,12 @@ def _records(unit: Unit, states: list[Levels], record: Provenance, parts: dict[s
     """What stands in the certificate: the model, and apart from it what breaks a rule on purpose."""
     name = unit.model["name"]
     reported = {levels["thresholds_on_reported"] for levels in states}
-    own = record.merged(parts[folds.CALIBRATION].provenance) if False in reported else record
-    out = {replay.artefact(name, "image_split" if unit.levels["image_split"] else ""): own.to_json()}
+    own = record.merged(parts[assignment.CALIBRATION].provenance) if False in reported else record
+    out = {study_switches.artefact(name, "image_split" if unit.levels["image_split"] else ""): own.to_json()}
     if True in reported:
         tuned = Provenance(record.images, record.count)
-        tuned.record("threshold", parts[folds.VALIDATION].rows)
-        out[replay.artefact(name, "thresholds_on_reported")] = tuned.to_json()
+        tuned.record("threshold", parts[assignment.VALIDATION].rows)
+        out[study_switches.artefact(name, "thresholds_on_reported")] = tuned.to_json()
     return out
 
 
@@ -310,7 +312,7 @@ def replay_study(
     settings: dict[str, Any],
 ) -> None:
     """Train and score all units of a share; write their scores and what they were fitted on."""
-    hardware.use_threads(settings["threads"])
+    device.use_threads(settings["threads"])
     design, units = units_of(settings, share)
     stage.log.info(
         "%s design of resolution %s, %d units here", design.notation, design.resolution or "full", len(units)
@@ -318,7 +320,7 @@ def replay_study(
     lines: list[dict[str, Any]] = []
     fitted: dict[str, Provenance] = {}
     with ImageSet(images) as source:
-        roles = fold_table.read(table, fold, source.ids)
+        roles = role_table.read(table, fold, source.ids)
         place = Place(source, roles, repeat, fold, derive(seed, repeat, fold, "replay"), work, settings)
         for number, unit in enumerate(units, start=1):
             found = unit_scores(place, unit)
@@ -327,7 +329,7 @@ def replay_study(
             for name, text in found["fitted"].items():
                 own = Provenance.from_json(text)
                 fitted[name] = fitted[name].merged(own) if name in fitted else own
-    columns = ["repeat", "fold", "row", "model", "part", "metric", "value", *replay.SWITCHES]
+    columns = ["repeat", "fold", "row", "model", "part", "metric", "value", *study_switches.SWITCHES]
     with files.atomic(scores) as part:
         pd.DataFrame(lines, columns=columns).to_csv(part, index=False, float_format="%.6f")
     entries = [

@@ -14,7 +14,7 @@ Example:
         usefulness=... sweeps=... generators=... data_classes=... \\
         --intensity intensity.csv --left-out left_out.csv --benchmarks benchmarks --logs logs \\
         --cost cost.json \\
-        --template workflow_scripts/lib/report.html --out report.html --tables tables \\
+        --template workflow_scripts/lib/page/report.html --out report.html --tables tables \\
         --settings '{"report": {"title": "Demo", ...}, "config": {...}}'
 """
 
@@ -26,31 +26,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import (
-    answer,
-    arms,
-    cost_page,
-    curves,
-    data_page,
-    error_rate,
-    evidence,
-    failures,
-    fidelity_page,
-    flags,
-    forensics_page,
-    generators,
-    lockbox,
-    other_runs,
-    page,
-    results,
-    spread_page,
-    stage,
-    verdicts,
+from workflow_scripts.lib.base import flags, stage
+from workflow_scripts.lib.base.files import write_text
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.judge import lockbox_ledger, verdict_tables, wording
+from workflow_scripts.lib.page import html_page, run_tables
+from workflow_scripts.lib.page.html_page import Table
+from workflow_scripts.lib.page.run_tables import METRIC_NAMES, Results
+from workflow_scripts.lib.page.sections import (
+    arms_section,
+    cost_section,
+    curves_section,
+    data_section,
+    error_rate_section,
+    failures_section,
+    fidelity_section,
+    forensics_section,
+    other_runs_section,
+    robustness_section,
 )
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.files import write_text
-from workflow_scripts.lib.page import Table
-from workflow_scripts.lib.results import METRIC_NAMES, Results
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "generators", "classifiers")
@@ -96,48 +92,48 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def report(args: argparse.Namespace) -> None:
     """Gather everything, write the tables, fill in the page."""
     settings, config = args.settings["report"], args.settings["config"]
-    found = results.read(args.metrics, args.comparisons, args.analysis)
-    shown = data_page.read(args.images, data_page.numbered(args.folds))
-    data, data_tables = data_page.describe(shown, config, args.intensity, args.left_out)
-    certificate, statuses = evidence.leaks(args.leaks)
-    foreseen = cost_page.read(args.cost, args.benchmarks)
-    swept = curves.sweeps(found, config)
-    points = curves.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
+    found = run_tables.read(args.metrics, args.comparisons, args.analysis)
+    shown = data_section.read(args.images, data_section.numbered(args.folds))
+    data, data_tables = data_section.describe(shown, config, args.intensity, args.left_out)
+    certificate, statuses = arms_section.leaks(args.leaks)
+    foreseen = cost_section.read(args.cost, args.benchmarks)
+    swept = curves_section.sweeps(found, config)
+    points = curves_section.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
     failed, jobs_said = of_failures(args)
-    times = evidence.generator_times(args.benchmarks)
+    times = arms_section.generator_times(args.benchmarks)
     tables = {
-        "verdicts": evidence.verdicts(found),
-        "scores": evidence.scores(found),
-        "costs": evidence.costs(found, config),
-        "classes": evidence.by_class(found),
-        "class_changes": evidence.class_changes(found),
-        **({"worth": evidence.worth(found)} if "worth" in found.facts else {}),
+        "verdicts": arms_section.verdicts(found),
+        "scores": arms_section.scores(found),
+        "costs": arms_section.costs(found, config),
+        "classes": arms_section.by_class(found),
+        "class_changes": arms_section.class_changes(found),
+        **({"worth": arms_section.worth(found)} if "worth" in found.facts else {}),
         **data_tables,
-        **({"sweeps": curves.sweeps_table(found, swept)} if swept else {}),
-        **({"usefulness": curves.usefulness_table(found, points)} if points else {}),
-        "spread": spread_page.spread(found),
+        **({"sweeps": curves_section.sweeps_table(found, swept)} if swept else {}),
+        **({"usefulness": curves_section.usefulness_table(found, points)} if points else {}),
+        "spread": robustness_section.spread(found),
         "leaks": certificate,
         **({"failures": failed} if failed.rows else {}),
         **({"generator_times": times} if times.rows else {}),
-        "run_times": evidence.run_times(args.benchmarks),
+        "run_times": arms_section.run_times(args.benchmarks),
         **foreseen.tables,
-        "versions": evidence.versions(ROOT),
+        "versions": arms_section.versions(ROOT),
     }
     first = opening(found, data)
-    by_stratum = spread_page.strata(args.strata, found) if args.strata else None
+    by_stratum = robustness_section.strata(args.strata, found) if args.strata else None
     locked, openings = of_lockbox(args, found, shown, config, data["unit"])
-    others = other_runs.table(args.out.parent, args.images)
-    for table in (by_stratum, openings, forensics_page.study_table(args.study), others):
+    others = other_runs_section.table(args.out.parent, args.images)
+    for table in (by_stratum, openings, forensics_section.study_table(args.study), others):
         tables |= {table.name: table} if table else {}
-    replayed = forensics_page.read(args.forensics, args.out)
+    replayed = forensics_section.read(args.forensics, args.out)
     if replayed:
         tables |= replayed["tables"]
-        replayed["figure"] = _figure(replayed["figure"], "forensics", forensics_page.ALT, args.out)
-    assessed = fidelity_page.plans(
+        replayed["figure"] = _figure(replayed["figure"], "forensics", forensics_section.ALT, args.out)
+    assessed = fidelity_section.plans(
         *(flags.of_plans(getattr(args, name), f"--{name}") for name in ("assess", "fidelity", "assessed")), config
     )
     every: list[Table] = [*tables.values(), *(table for plan in assessed for table in plan["tables"].values())]
-    page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
+    html_page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
     context = {
         "settings": settings,
         "run": config.get("run", ""),
@@ -145,11 +141,13 @@ def report(args: argparse.Namespace) -> None:
         "judge": of_judge(found),
         "same_steps": len({arm["numbers"].get("steps") for arm in found.facts["arms"].values()}) == 1,
         "lockbox": locked,
-        "verdict": verdicts.kind_of(found.difference(found.primary).verdict) if found.difference(found.primary) else "",
+        "verdict": verdict_tables.kind_of(found.difference(found.primary).verdict)
+        if found.difference(found.primary)
+        else "",
         "facts": key_facts(found, data, statuses, generators_trained(args.fidelity, config)),
-        "registered": answer.registered(found.facts["declared"], HASH_LETTERS),
+        "registered": wording.registered(found.facts["declared"], HASH_LETTERS),
         "figures": drawn(flags.pairs(args.figures, "--figures"), found, args.out),
-        "useful": curves.enough(points),
+        "useful": curves_section.enough(points),
         "failures": jobs_said,
         "panels": panels(flags.pairs(args.panels, "--panels"), args.out, PANEL_ALT),
         "closest": {
@@ -166,60 +164,65 @@ def report(args: argparse.Namespace) -> None:
         "cross_check": found.facts.get("cross_check", []),
         "data": data,
         "statuses": statuses,
-        "config": page.pretty_json(config),
-        "pinned": evidence.about_pins(tables["versions"]),
-        "theme": page.theme_css(),
+        "config": html_page.pretty_json(config),
+        "pinned": arms_section.about_pins(tables["versions"]),
+        "theme": html_page.theme_css(),
         "sources": {
             name: os.path.relpath(getattr(args, name), args.out.parent)
             for name in ("metrics", "comparisons", "analysis", "leaks", "thresholds", "training")
             if getattr(args, name)
         },
         "replayed": replayed,
-        "svg": page.inline_svg,
+        "svg": html_page.inline_svg,
     }
-    write_text(args.out, page.render(args.template.read_text(encoding="utf-8"), context))
+    write_text(args.out, html_page.render(args.template.read_text(encoding="utf-8"), context))
     stage.log.info("%s, %.1f MB", args.out, args.out.stat().st_size / 2**20)
 
 
 def of_failures(args: argparse.Namespace) -> tuple[Table, str]:
     """The jobs that failed or were cut short, as a table, and how many they were."""
-    found = failures.jobs(args.logs, args.log) if args.logs else []
-    return failures.table(found), failures.sentence(found)
+    found = failures_section.jobs(args.logs, args.log) if args.logs else []
+    return failures_section.table(found), failures_section.sentence(found)
 
 
-def opening(found: Results, data: dict[str, Any]) -> verdicts.Opening:
+def opening(found: Results, data: dict[str, Any]) -> verdict_tables.Opening:
     """The first paragraph, from the answer that the judge wrote down."""
     if "answer" not in found.facts or "sizes" not in found.facts:
         raise stage.UserError("analysis.json holds no answer: delete it and run again")
     sizes, judged = found.facts["sizes"], len(found.judged)
-    return verdicts.opening(found.facts["answer"], sizes, judged, data["unit"], subject_of(found), data["lines_tested"])
+    return verdict_tables.opening(
+        found.facts["answer"], sizes, judged, data["unit"], subject_of(found), data["lines_tested"]
+    )
 
 
 def of_lockbox(
-    args: argparse.Namespace, found: Results, shown: data_page.Data, config: dict[str, Any], unit: str
+    args: argparse.Namespace, found: Results, shown: data_section.Data, config: dict[str, Any], unit: str
 ) -> tuple[str, Table | None]:
     """What the ledger knows of the run's lockbox."""
     with ImageSet(args.images) as source:
-        box, digest = lockbox.find(source.ids, shown.groups, shown.roles), source.digest
-    entries = lockbox.read_ledger(args.lockbox_ledger) if args.lockbox_ledger else []
-    opened = lockbox.openings(entries, box, digest) if box else None
+        box, digest = lockbox_ledger.find(source.ids, shown.groups, shown.roles), source.digest
+    entries = lockbox_ledger.read_ledger(args.lockbox_ledger) if args.lockbox_ledger else []
+    opened = lockbox_ledger.openings(entries, box, digest) if box else None
     subject, declared = subject_of(found), {"experiment": ""} | found.facts["declared"]
-    return spread_page.of_lockbox(box, opened, str(config.get("run", "")), declared, unit, subject)
+    return robustness_section.of_lockbox(box, opened, str(config.get("run", "")), declared, unit, subject)
 
 
 def subject_of(found: Results) -> str:
     """What the primary arm adds: an arm without generated images must not be praised or blamed for them."""
     arm = found.facts["answer"]["arm"]
-    method = arms.METHODS.get(found.facts.get("arms", {}).get(arm, {}).get("method"))
-    return f"The arm {arm}" if method and not method.learns_from_generated else verdicts.GENERATED
+    method = arm_choices.METHODS.get(found.facts.get("arms", {}).get(arm, {}).get("method"))
+    return f"The arm {arm}" if method and not method.learns_from_generated else verdict_tables.GENERATED
 
 
 def of_judge(found: Results) -> str:
     """What this run could have found, and how often the judge is wrong."""
-    rate = error_rate.measured(
-        error_rate.read(ROOT), found.metric, found.facts["sizes"]["repeats"], error_rate.judge_digest(ROOT)
+    rate = error_rate_section.measured(
+        error_rate_section.read(ROOT),
+        found.metric,
+        found.facts["sizes"]["repeats"],
+        error_rate_section.judge_digest(ROOT),
     )
-    return f"{error_rate.detectable(found.facts['answer'])} {rate}".strip()
+    return f"{error_rate_section.detectable(found.facts['answer'])} {rate}".strip()
 
 
 def generators_trained(sets: list[str], config: dict[str, Any]) -> int:
@@ -227,7 +230,7 @@ def generators_trained(sets: list[str], config: dict[str, Any]) -> int:
     makers = {plan["name"]: plan["generator"] for plan in config.get("plans", [])}
     places = [flags.place(where) for where, _ in flags.pairs(sets, "--fidelity")]
     trained = {(makers.get(plan, plan), repeat, fold) for plan, repeat, fold in places}
-    return sum(name != generators.SIMULATOR for name, _, _ in trained)
+    return sum(name != generator_choices.SIMULATOR for name, _, _ in trained)
 
 
 def key_facts(found: Results, data: dict[str, Any], statuses: dict[str, int], trained: int) -> list[tuple[str, str]]:
@@ -281,14 +284,14 @@ def drawn(paths: list[tuple[str, Path]], found: Results, out: Path) -> dict[str,
         raise stage.UserError(f"--figures lacks {missing[0]!r}")
     best = found.difference(found.primary)
     if best is not None:
-        words = f" {found.primary}: {verdicts.movement(best.value, found.metric, f'against {best.against}')}."
+        words = f" {found.primary}: {verdict_tables.movement(best.value, found.metric, f'against {best.against}')}."
         shown["forest"] = _figure(dict(paths)["forest"], "forest", ALTS["forest"] + words, out)
     return shown
 
 
 def _figure(path: Path, name: str, alt: str, out: Path) -> dict[str, Any]:
     files = {kind: os.path.relpath(path.with_suffix(f".{kind}"), out.parent) for kind in ("svg", "pdf", "png")}
-    return {"svg": page.inline_svg(path.read_text(encoding="utf-8"), name, alt), "files": files}
+    return {"svg": html_page.inline_svg(path.read_text(encoding="utf-8"), name, alt), "files": files}
 
 
 PANEL_ALT = "Held-out real images beside images that plan {plan} generated, class by class ({title})."

@@ -21,26 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib import (
-    code,
-    confusion,
-    diffusion,
-    files,
-    fold_table,
-    folds,
-    generator_file,
-    generators,
-    hardware,
-    memory,
-    stage,
-)
-from workflow_scripts.lib.confusion import Opinion
-from workflow_scripts.lib.dataset import ImageSet, write_images
-from workflow_scripts.lib.diffusion import Guidance
-from workflow_scripts.lib.generator_file import Generator
-from workflow_scripts.lib.orders import Orders, plan_orders
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.generate import baseline_errors, diffusion, generator_choices, generator_file, out_of_memory
+from workflow_scripts.lib.generate.baseline_errors import Opinion
+from workflow_scripts.lib.generate.diffusion import Guidance
+from workflow_scripts.lib.generate.generator_file import Generator
+from workflow_scripts.lib.generate.requests import Orders, plan_orders
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.split import assignment, role_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,10 +64,10 @@ def sample_ddpm(
     """Make one synthetic set; goes on from a checkpoint beside `out` where a killed run left one."""
     settings = dict(settings)
     seed = derive(seed, repeat, fold, "plan", settings["name"])
-    hardware.use_threads(settings.pop("threads"))
+    device.use_threads(settings.pop("threads"))
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
         made = generator_file.read(generator)
-        problem = generators.plan_problem(settings, made.settings, made.channels)
+        problem = generator_choices.plan_problem(settings, made.settings, made.channels)
         if problem:
             raise stage.UserError(f"plan {settings['name']}: {problem}")
         with ImageSet(images) as source:
@@ -85,11 +76,11 @@ def sample_ddpm(
                     f"the generator was trained on other classes, channels or sizes than those of {images}"
                 )
             opinion = _opinion(baseline, source, table, repeat, fold, settings)
-            rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
+            rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
             orders = plan_orders(settings, made, source, rows, opinion, seed)
-        where = hardware.device()
+        where = device.device()
         provenance = orders.provenance
-        task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), hardware.rounding(where), _code()]
+        task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), device.rounding(where), _code()]
         digest = files.digest(task)
         if _finished(out, digest):
             stage.log.info("%s was finished meanwhile by another process: kept", out)
@@ -103,7 +94,7 @@ def sample_ddpm(
             settings["sampler"],
             settings["evaluations"],
             settings["guidance"]["scale"],
-            hardware.describe(where),
+            device.describe(where),
         )
         attrs: dict[str, Any] = {
             "source": f"generator {made.settings['name']}, plan {settings['name']}",
@@ -129,11 +120,11 @@ def sample_ddpm(
 def _opinion(
     baseline: Path | None, source: ImageSet, table: Path, repeat: int, fold: int, settings: dict[str, Any]
 ) -> Opinion | None:
-    if not generators.asks_baseline(settings):
+    if not generator_choices.asks_baseline(settings):
         return None
     if baseline is None:
         raise stage.UserError(f"plan {settings['name']} asks the fold's trained baseline: --baseline arms/batch0.json")
-    return confusion.ask(baseline, source, table, repeat, fold)
+    return baseline_errors.ask(baseline, source, table, repeat, fold)
 
 
 def _finished(out: Path, digest: str) -> bool:
@@ -152,7 +143,7 @@ def make_images(
     resume: Resume,
 ) -> np.ndarray:
     """Images uint8 (n, C, s, s) as ordered, batch by batch; finished batches survive a kill."""
-    network = memory.Divided(made.network(where, hardware.fast_dtype(where)))
+    network = out_of_memory.Divided(made.network(where, device.fast_dtype(where)))
     objective = diffusion.make_objective(made.settings["objective"])
     low, high = settings["guidance"]["interval"]
     guidance = Guidance(settings["guidance"]["scale"], low, high)
@@ -208,7 +199,7 @@ def _checked(images: torch.Tensor, x: torch.Tensor, number: int) -> torch.Tensor
 
 
 def _code() -> str:
-    return files.code_digest(code.sources("sample_ddpm", ROOT))
+    return files.code_digest(source_code.sources("sample_ddpm", ROOT))
 
 
 def main(argv: list[str] | None = None) -> int:

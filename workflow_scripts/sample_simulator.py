@@ -20,9 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import fold_table, folds, generators, label_plans, simulator, stage
-from workflow_scripts.lib.dataset import ImageSet, select_channels, write_images
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.generate import generator_choices, label_plans
+from workflow_scripts.lib.images.image_set import ImageSet, select_channels, write_images
+from workflow_scripts.lib.simulate import simulator
+from workflow_scripts.lib.split import assignment, role_table
 
 COHORTS = 3  # of proteins that are taken: those of the run, and two of train_judge
 
@@ -44,7 +47,7 @@ def sample_simulator(
 ) -> None:
     """Plan labels from the train part, and draw fresh cells that have them."""
     plan = settings["plan"]
-    problem = generators.simulator_problem(plan)
+    problem = generator_choices.simulator_problem(plan)
     if problem:
         raise stage.UserError(f"plan {plan['name']}: {problem}")
     own = derive(seed, repeat, fold, "plan", plan["name"])
@@ -53,7 +56,7 @@ def sample_simulator(
             raise stage.UserError(
                 f"{images} has other classes than the simulator draws: take another generator for plan {plan['name']}"
             )
-        rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
+        rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
         labels = label_plans.planned(
             plan, source.labels(rows, "fit"), np.random.default_rng(derive(own, "labels")), None
         )
@@ -69,7 +72,7 @@ def sample_simulator(
             done += len(which)
             bar.update(done)
     attrs = {
-        "source": f"generator {generators.SIMULATOR}, plan {plan['name']}",
+        "source": f"generator {generator_choices.SIMULATOR}, plan {plan['name']}",
         "provenance": record.to_json(),
         "plan": json.dumps(plan, sort_keys=True),
         "repeat": repeat,

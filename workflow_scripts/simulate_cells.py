@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.lib import files, simulator, stage, workers
+from workflow_scripts.lib.base import files, process_pool, stage
+from workflow_scripts.lib.simulate import simulator
 
 AT_ONCE = 50  # images that a worker draws and writes before it reports
 
@@ -68,7 +69,7 @@ def _parts(settings: dict[str, Any], seed: int, folder: Path, processes: int) ->
         for start, stop in spans:
             yield write_part(settings, seed, start, stop, folder)
         return
-    with workers.pool(processes) as pool:
+    with process_pool.pool(processes) as pool:
         jobs = [pool.submit(write_part, settings, seed, start, stop, folder) for start, stop in spans]
         for job in jobs:
             yield job.result()

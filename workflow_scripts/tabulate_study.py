@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib import arm_lists, predictions, scoring, stage, study_scores
-from workflow_scripts.lib.files import atomic
-from workflow_scripts.lib.predictions import Scored
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.files import atomic
+from workflow_scripts.lib.classify import validation_scores
+from workflow_scripts.lib.judge import scoring
+from workflow_scripts.lib.scores import arm_list, prediction_file
+from workflow_scripts.lib.scores.prediction_file import Scored
 
 # Macro-F1 on validation, last and best epoch, in the authors' notebooks (GitHub sylvey/MixDiffusion).
 PUBLISHED = {
@@ -55,8 +58,8 @@ def tabulate_study(arms: list[Path], out: Path) -> None:
     found: dict[str, list[dict[str, float]]] = {}
     described: dict[str, dict[str, Any]] = {}
     for listing in arms:
-        for entry in arm_lists.read(listing):
-            arm = predictions.read_predictions(entry["predictions"], ("validation", "test"))
+        for entry in arm_list.read(listing):
+            arm = prediction_file.read_predictions(entry["predictions"], ("validation", "test"))
             described[arm.strategy] = arm.settings
             found.setdefault(arm.strategy, []).append(_scores(arm))
     rows = []
@@ -78,7 +81,7 @@ def tabulate_study(arms: list[Path], out: Path) -> None:
     stage.log.info("%d models", len(rows))
 
 
-def _scores(arm: predictions.Predictions) -> dict[str, float]:
+def _scores(arm: prediction_file.Predictions) -> dict[str, float]:
     history = arm.history["validation_macro_f1"]
     return {
         # While training, check by check: decided as the study decided with all but ViT and Swin.
@@ -89,14 +92,14 @@ def _scores(arm: predictions.Predictions) -> dict[str, float]:
     }
 
 
-def study_f1(arm: predictions.Predictions, name: str) -> float:
+def study_f1(arm: prediction_file.Predictions, name: str) -> float:
     """Macro-F1 over the classes that occur in a part, decided as the study decided with such a network."""
     part = arm.parts[name]
     if arm.settings["backbone"] not in TUNED:
-        decided = study_scores.study_decisions(part.probabilities, part.logits)
+        decided = validation_scores.study_decisions(part.probabilities, part.logits)
     else:
         decided = part.probabilities >= _tuned(arm.parts["validation"])
-    return study_scores.macro_f1(decided, part.labels)
+    return validation_scores.macro_f1(decided, part.labels)
 
 
 def _tuned(part: Scored) -> np.ndarray:

@@ -28,32 +28,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib import (
-    arm_lists,
-    arms,
-    classifier_file,
-    code,
-    distributed,
-    files,
-    fold_table,
-    folds,
-    hardware,
-    partners,
-    predictions,
-    side_by_side,
-    stage,
-)
-from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.dataset import ImageSet, Part, select_channels
-from workflow_scripts.lib.distributed import SharedResume
-from workflow_scripts.lib.predictions import Predictions, Scored
-from workflow_scripts.lib.provenance import Provenance
-from workflow_scripts.lib.seeds import derive
-from workflow_scripts.lib.training import Images, train
+from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.classify import arm_choices, arm_job, classifier_file, second_source
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.classify.classifier_training import Images, train
+from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.compute.multiprocess import SharedResume
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+from workflow_scripts.lib.scores import arm_list, prediction_file
+from workflow_scripts.lib.scores.prediction_file import Predictions, Scored
+from workflow_scripts.lib.split import assignment, role_table
 
 ROOT = Path(__file__).resolve().parent.parent
 # What each part of a fold is read for.
-PURPOSES = {folds.VALIDATION: "select", folds.CALIBRATION: "threshold", folds.TEST: "score"}
+PURPOSES = {assignment.VALIDATION: "select", assignment.CALIBRATION: "threshold", assignment.TEST: "score"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -114,7 +104,7 @@ class Arm:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.trained and predictions.read_digest(self.predictions) == self.digest
+        return self.trained and prediction_file.read_digest(self.predictions) == self.digest
 
 
 class Fold:
@@ -128,7 +118,7 @@ class Fold:
 
     def rows(self, role: str) -> np.ndarray:
         """Row numbers of a role."""
-        rows = fold_table.rows(self.table, self.fold, self.source.ids, role)
+        rows = role_table.rows(self.table, self.fold, self.source.ids, role)
         if not len(rows):
             raise stage.UserError(f"{self.table}: fold {self.fold} has no image with role {role}")
         return rows
@@ -142,7 +132,7 @@ class Fold:
 
     def digest(self) -> str:
         """Of the image set and of who plays which role in this fold."""
-        roles = fold_table.read(self.table, self.fold, self.source.ids)
+        roles = role_table.read(self.table, self.fold, self.source.ids)
         return files.digest([self.source.digest, self.repeat, self.fold, list(roles)])
 
 
@@ -160,27 +150,27 @@ def train_classifier(
     at_once: int = 1,
 ) -> None:
     """Train and predict all arms of the settings that are not finished; write the manifest."""
-    hardware.use_threads(settings["threads"])
-    if at_once > 1 and distributed.size() > 1:
+    device.use_threads(settings["threads"])
+    if at_once > 1 and multiprocess.size() > 1:
         raise stage.UserError("--at-once is for one process; several share one arm after the other: leave it out")
     data = Fold(images, table, repeat, fold)
     with data.source:
         listed = arms_of(data, synthetic, baseline, arms_dir, seed, settings)
-        kept = {arm.name for arm in listed if distributed.decided(arm.finished)}
-        where = hardware.device()
+        kept = {arm.name for arm in listed if multiprocess.decided(arm.finished)}
+        where = device.device()
 
         def work(arm: Arm) -> None:
             place = f"arm {arm.name} ({listed.index(arm) + 1} of {len(listed)})"
             if arm.name in kept:
                 stage.log.info("%s: unchanged, kept", place)
                 return
-            stage.log.info("%s: %s", place, hardware.describe(where))
-            with distributed.held(_lock(arm)):
-                if not distributed.decided(arm.trained):
+            stage.log.info("%s: %s", place, device.describe(where))
+            with multiprocess.held(_lock(arm)):
+                if not multiprocess.decided(arm.trained):
                     train_arm(arm, data, derive(seed, repeat, fold), bar=at_once == 1)
 
-        side_by_side.each(work, listed, at_once, where)
-        if not distributed.first():
+        arm_job.each(work, listed, at_once, where)
+        if not multiprocess.first():
             return
         for arm in listed:
             with _lock(arm):
@@ -192,7 +182,7 @@ def train_classifier(
             raise stage.UserError(f"{arm.folder} was changed by another run meanwhile: run again when that has ended")
         # Relative to the manifest's folder, so that results can be moved.
         paths = {key: os.path.relpath(getattr(arm, key), manifest.parent) for key in ("predictions", "classifier")}
-        seconds = predictions.read_predictions(arm.predictions, parts=()).numbers["seconds"]
+        seconds = prediction_file.read_predictions(arm.predictions, parts=()).numbers["seconds"]
         found = {"strategy": arm.name, "digest": arm.digest, "reused": arm.name in kept, "seconds": seconds}
         entries.append(found | paths)
     files.write_json(manifest, {"arms": entries})
@@ -202,16 +192,16 @@ def arms_of(
     data: Fold, synthetic: dict[str, Path], baseline: Path | None, arms_dir: Path, seed: int, settings: dict[str, Any]
 ) -> list[Arm]:
     """The arms with their digests; complains about what does not fit before anything is trained."""
-    code_digest = files.code_digest(code.sources("train_classifier", ROOT))
+    code_digest = files.code_digest(source_code.sources("train_classifier", ROOT))
     fold_digest, out, sets = data.digest(), [], {}
     for entry in settings["strategies"]:
-        if entry["method"] not in arms.METHODS:
+        if entry["method"] not in arm_choices.METHODS:
             raise stage.UserError(f"strategies ({entry['name']}).method = {entry['method']!r} is not known")
-        found = arms.problem(entry, settings["train_classifier"], data.source.channels, data.source.size)
+        found = arm_choices.problem(entry, settings["train_classifier"], data.source.channels, data.source.size)
         if found:
             raise stage.UserError(f"strategies ({entry['name']}): {found}")
         path, set_digest = None, ""
-        if arms.METHODS[entry["method"]].needs_plan or "plan" in entry:
+        if arm_choices.METHODS[entry["method"]].needs_plan or "plan" in entry:
             path = synthetic.get(entry.get("plan", ""))
             if path is None:
                 raise stage.UserError(
@@ -221,13 +211,13 @@ def arms_of(
             if path not in sets:
                 sets[path] = _check_synthetic(path, data.source)
             set_digest = sets[path]
-        effective = arms.effective(entry, settings["train_classifier"])
+        effective = arm_choices.effective(entry, settings["train_classifier"])
         inputs = [fold_digest, set_digest, code_digest, torch.__version__]
         if effective["weights"]:
             # By content, and written down with the arm: a name says little about a file.
-            effective["weights_digest"] = files.file_digest(arms.weights_path(effective["weights"]))
+            effective["weights_digest"] = files.file_digest(arm_choices.weights_path(effective["weights"]))
         asked = None
-        if arms.METHODS[entry["method"]].needs_baseline:
+        if arm_choices.METHODS[entry["method"]].needs_baseline:
             asked = _baseline_file(baseline, data, entry["name"])
             inputs.append(classifier_file.read_digest(asked))
         digest = files.digest([effective, settings["threads"], seed, *inputs])
@@ -239,7 +229,7 @@ def _baseline_file(manifest: Path | None, data: Fold, name: str) -> Path:
     """The classifier of the first arm of a manifest, checked to be of this very fold."""
     if manifest is None:
         raise stage.UserError(f"strategies ({name}) asks the fold's trained baseline: --baseline MANIFEST")
-    path = arm_lists.read(manifest)[0]["classifier"]
+    path = arm_list.read(manifest)[0]["classifier"]
     found = classifier_file.read(path)
     record = Provenance.from_json(found.provenance)
     if (found.repeat, found.fold, record.images) != (data.repeat, data.fold, data.source.digest):
@@ -285,18 +275,18 @@ def partners_of(
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
         inherited.append(Provenance.from_json(asked.provenance))
-    material = partners.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve)
-    return partners.of(material, arm.seen(channels)), inherited
+    material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve)
+    return second_source.of(material, arm.seen(channels)), inherited
 
 
 def real_part(arm: Arm, data: Fold, seed: int) -> Part:
     """The train images of an arm: all, or those of its share of the groups."""
-    part, share = data.part(folds.TRAIN), arm.settings.get("real_share", 1)
+    part, share = data.part(assignment.TRAIN), arm.settings.get("real_share", 1)
     if share == 1:
         return part
     names, member = np.unique(part.groups.astype(str), return_inverse=True)
-    counts = folds.group_counts(part.labels, member)
-    kept = folds.nested(counts, np.bincount(member), share, derive(seed, "real_share"))
+    counts = assignment.group_counts(part.labels, member)
+    kept = assignment.nested(counts, np.bincount(member), share, derive(seed, "real_share"))
     stage.log.info("arm %s: %d of %d train groups", arm.name, kept.sum(), len(names))
     # Read as any other part, so that the record holds these rows and no others.
     with data.reading:
@@ -312,9 +302,9 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
 
 def train_arm(arm: Arm, data: Fold, seed: int, bar: bool = True) -> None:
     """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
-    real, validation = real_part(arm, data, seed), data.part(folds.VALIDATION)
-    kind = arms.METHODS[arm.settings["method"]].partners
-    reserve = data.part(kind) if kind in arms.RESERVES else None
+    real, validation = real_part(arm, data, seed), data.part(assignment.VALIDATION)
+    kind = arm_choices.METHODS[arm.settings["method"]].partners
+    reserve = data.part(kind) if kind in arm_choices.RESERVES else None
     source = data.source
     own = arm.seen(source.channels)
     if arm.settings["weights"]:
@@ -324,10 +314,10 @@ def train_arm(arm: Arm, data: Fold, seed: int, bar: bool = True) -> None:
     second, inherited = partners_of(arm, real, source.channels, seed, reserve)
     if second is not None:
         # The baseline's answers may differ in their last bits between GPUs; all must see the same images.
-        second.rows, second.weights = distributed.of_first(second.rows), distributed.of_first(second.weights)
-        second.labels = distributed.of_first(second.labels)
+        second.rows, second.weights = multiprocess.of_first(second.rows), multiprocess.of_first(second.weights)
+        second.labels = multiprocess.of_first(second.labels)
     # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
-    task = files.digest([arm.digest, hardware.rounding(hardware.device())])
+    task = files.digest([arm.digest, device.rounding(device.device())])
     resume = SharedResume(arm.resume, task)
     with stage.Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
         result = train(
@@ -339,7 +329,7 @@ def train_arm(arm: Arm, data: Fold, seed: int, bar: bool = True) -> None:
             resume,
             lambda step, numbers: progress.update(step, **numbers),
         )
-    if not distributed.first():
+    if not multiprocess.first():
         return
     result.numbers |= real_numbers(result.numbers, real, reserve)
     # What this arm used, whatever else this process has read for other arms.
@@ -361,7 +351,7 @@ def predict_arm(arm: Arm, data: Fold) -> None:
     trained = classifier_file.read(arm.classifier)
     if trained.digest != arm.digest:
         raise stage.UserError(f"{arm.classifier} was replaced by another run meanwhile: run again when that has ended")
-    network = trained.network(hardware.device())
+    network = trained.network(device.device())
     parts = {}
     for role in PURPOSES:
         part = data.part(role)
@@ -371,7 +361,7 @@ def predict_arm(arm: Arm, data: Fold) -> None:
     # A kill just after the weights were written leaves this behind.
     arm.resume.unlink(missing_ok=True)
     record = Provenance.from_json(trained.provenance).merged(*(data.part(role).provenance for role in PURPOSES))
-    predictions.write_predictions(
+    prediction_file.write_predictions(
         arm.predictions,
         Predictions(
             classes=trained.classes,
@@ -393,7 +383,7 @@ def main(argv: list[str] | None = None) -> int:
     """The program."""
     args = parse_args(argv)
     synthetic = {name: Path(path) for name, _, path in (text.partition("=") for text in args.synthetic)}
-    return distributed.run(
+    return multiprocess.run(
         "train_classifier",
         args,
         lambda: train_classifier(

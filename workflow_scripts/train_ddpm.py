@@ -15,21 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib import (
-    code,
-    distributed,
-    files,
-    fold_table,
-    folds,
-    generator_file,
-    generators,
-    hardware,
-    stage,
-)
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.distributed import SharedResume
-from workflow_scripts.lib.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.compute.multiprocess import SharedResume
+from workflow_scripts.lib.generate import generator_choices, generator_file
+from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.split import assignment, role_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,12 +53,12 @@ def train_ddpm(
     """Train one generator; goes on from a checkpoint beside `out` where a killed run left one."""
     settings = dict(settings)
     seed = derive(seed, repeat, fold, "generator", settings["name"])
-    hardware.use_threads(settings.pop("threads"))
+    device.use_threads(settings.pop("threads"))
     lock = files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out))
-    with distributed.held(lock):
+    with multiprocess.held(lock):
         with ImageSet(images) as source:
-            rows = fold_table.rows(table, fold, source.ids, folds.TRAIN)
-            problem = generators.generator_problem(settings, source.size, len(source.channels))
+            rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
+            problem = generator_choices.generator_problem(settings, source.size, len(source.channels))
             if problem:
                 raise stage.UserError(f"generator {settings['name']}: {problem}")
             if not len(rows):
@@ -77,13 +70,13 @@ def train_ddpm(
                     f"{images} has images of {width} x {height} px: generators take square ones; "
                     "let preprocess_images make them (preprocess_images.size)"
                 )
-            where = hardware.device()
-            dtype = hardware.fast_dtype(where)
+            where = device.device()
+            dtype = device.fast_dtype(where)
             # The provenance tells which rows were read; threads and number format change the last bits.
             digest = files.digest(
-                [settings, seed, source.provenance().to_json(), hardware.rounding(where), _code_digest()]
+                [settings, seed, source.provenance().to_json(), device.rounding(where), _code_digest()]
             )
-            if distributed.decided(history.exists() and generator_file.read_digest(out) == digest):
+            if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
                 stage.log.info("%s was finished meanwhile by another process: kept", out)
                 return
             resume = SharedResume(out.with_name(f"{out.stem}.resume.pt"), digest)
@@ -93,7 +86,7 @@ def train_ddpm(
                 settings["name"],
                 len(part),
                 source.size,
-                hardware.describe(where),
+                device.describe(where),
             )
             steps = settings["steps"]
             with stage.Progress("train", total=steps) as bar:
@@ -108,7 +101,7 @@ def train_ddpm(
                     resume,
                     lambda step, loss: bar.update(step, loss=loss),
                 )
-            if not distributed.first():
+            if not multiprocess.first():
                 return
             result = generator_file.Generator(
                 repeat,
@@ -133,7 +126,7 @@ def train_ddpm(
 
 
 def _code_digest() -> str:
-    return files.code_digest(code.sources("train_ddpm", ROOT))
+    return files.code_digest(source_code.sources("train_ddpm", ROOT))
 
 
 def _write_history(path: Path, trained: Trained) -> None:
@@ -147,7 +140,7 @@ def _write_history(path: Path, trained: Trained) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse_args(argv)
-    return distributed.run(
+    return multiprocess.run(
         "train_ddpm",
         args,
         lambda: train_ddpm(

@@ -17,12 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib import classifier_file, code, files, hardware, label_maps, simulator, stage
-from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.dataset import select_channels
-from workflow_scripts.lib.resume import Resume
-from workflow_scripts.lib.seeds import derive
-from workflow_scripts.lib.training import Images, train
+from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.classify import classifier_file
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.classify.classifier_training import Images, train
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.images import label_maps
+from workflow_scripts.lib.images.image_set import select_channels
+from workflow_scripts.lib.simulate import simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 FIT, SELECT = 1, 2  # cohorts of proteins; the run's own is 0
@@ -39,10 +43,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
     """Simulate fresh cells and train a classifier on them."""
-    hardware.use_threads(settings["threads"])
+    device.use_threads(settings["threads"])
     cells = settings["simulate_cells"]
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
-        digest = files.digest([settings, seed, files.code_digest(code.sources("train_judge", ROOT))])
+        digest = files.digest([settings, seed, files.code_digest(source_code.sources("train_judge", ROOT))])
         if classifier_file.read_digest(out) == digest:
             stage.log.info("%s was finished meanwhile by another process: kept", out)
             return

@@ -23,12 +23,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workflow_scripts.lib import arm_lists, bad_input, classifier_file, files, hardware, listing, stage, tables
-from workflow_scripts.lib.backbones import Backbone
-from workflow_scripts.lib.bad_input import Bad
-from workflow_scripts.lib.classifier_file import Classifier
-from workflow_scripts.lib.dataset import select_channels
-from workflow_scripts.lib.reading import Reader
+from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.classify import classifier_file
+from workflow_scripts.lib.classify.backbones import Backbone
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.images import image_list, invalid_input, user_tables
+from workflow_scripts.lib.images.image_set import select_channels
+from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.read_image import Reader
+from workflow_scripts.lib.scores import arm_list
 
 LEVEL = "image"  # of the thresholds: a submission has one row an image
 
@@ -76,7 +80,7 @@ class Ensemble:
 def write_submission(args: argparse.Namespace) -> None:
     """Write the table `args.out`."""
     settings = args.settings
-    hardware.use_threads(settings["threads"])
+    device.use_threads(settings["threads"])
     for path, what in ((args.sample, "sample table"), (args.images_dir, "folder of test images")):
         if not path.exists():
             raise stage.UserError(
@@ -98,7 +102,7 @@ def write_submission(args: argparse.Namespace) -> None:
             bar.update(len(predicted) + len({entry.id for entry in arm.bad}))
     data = settings["preprocess_images"]["data"]
     faults = (args.log or args.out).with_suffix(".bad_input.csv")
-    bad_input.settle(arm.bad, len(ids), data["on_bad"], data["bad_limit"], faults)
+    invalid_input.settle(arm.bad, len(ids), data["on_bad"], data["bad_limit"], faults)
     usual = str(arm.numbers[int(total.argmax())])
     files.write_text(args.out, "Id,Predicted\n" + "".join(f"{name},{predicted.get(name, usual)}\n" for name in ids))
     stage.log.info("%d images, %d of them by the usual class %s", len(ids), len(ids) - len(predicted), usual)
@@ -106,8 +110,8 @@ def write_submission(args: argparse.Namespace) -> None:
 
 def read_ids(sample: Path) -> list[str]:
     """The Ids of the sample, in its order; each once."""
-    ids = tables.read_table(sample).need("Id")
-    problem = next((text for text in map(listing.id_problem, ids) if text), None)
+    ids = user_tables.read_table(sample).need("Id")
+    problem = next((text for text in map(image_list.id_problem, ids) if text), None)
     if problem or len(set(ids)) != len(ids) or not ids:
         raise stage.UserError(
             f"{sample} is no sample of a submission: {problem or 'an Id stands there twice, or none'}"
@@ -120,7 +124,7 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
     name, data = args.settings["arm"], args.settings["preprocess_images"]["data"]
     members = []
     for manifest in args.arms:
-        for entry in arm_lists.read(manifest):
+        for entry in arm_list.read(manifest):
             if entry["strategy"] == name:
                 members.append(classifier_file.read(entry["classifier"]))
     if not members:
@@ -133,16 +137,16 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
                 f"the classifier of repeat {member.repeat}, fold {member.fold} was trained on other classes, channels "
                 "or sizes than the settings have: run again, so that all are trained alike"
             )
-    names = tables.read_classes(args.classes) if args.classes else list(data["class_names"] or [])
+    names = user_tables.read_classes(args.classes) if args.classes else list(data["class_names"] or [])
     unknown = [label for label in first.classes if label not in names]
     if unknown:
         raise stage.UserError(
             f"the class {unknown[0]!r} has no number in the competition: a submission needs its classes as they are, "
             "without data.label_map"
         )
-    where = hardware.device()
+    where = device.device()
     networks = [member.network(where) for member in members]
-    stage.log.info("arm %s: %d classifiers, %s", name, len(members), hardware.describe(where))
+    stage.log.info("arm %s: %d classifiers, %s", name, len(members), device.describe(where))
     return Ensemble(
         members,
         networks,
@@ -154,7 +158,7 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
 
 def mean_thresholds(path: Path, arm: str, classes: list[str]) -> np.ndarray:
     """The threshold of each class (K,), averaged over the folds and repeats of an arm."""
-    table = tables.read_table(path)
+    table = user_tables.read_table(path)
     rows: dict[str, list[float]] = {name: [] for name in classes}
     columns = (table.need(name) for name in ("strategy", "level", "class", "threshold"))
     for strategy, level, name, threshold in zip(*columns, strict=True):

@@ -1,0 +1,250 @@
+"""Networks that turn images (B, C, H, W) into a vector each, and that into logits; any number of channels and classes.
+
+Every backbone has `features(images) -> (B, D)`, the pooled representation that arms may mix, and a linear `head`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class CosineHead(nn.Module):
+    """Logits that are the cosine between representation and class, times a scale."""
+
+    def __init__(self, width: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.scale = width, classes, scale
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(classes, width)))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, D) -> (B, K), within ±scale."""
+        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
+
+
+class Draws:
+    """What networks draw at random in training, for the whole of a batch, of which they may be given a part."""
+
+    def __init__(self) -> None:
+        self.generator: torch.Generator | None = None  # None: torch's own, which other networks draw from as well
+        self.count = 0  # images of the whole batch; 0: as many as are given
+        self.part = slice(None)  # which of them are given
+
+    def kept(self, x: torch.Tensor, share: float) -> torch.Tensor:
+        """1 for a `share` of the images and 0 for the others, each drawn by itself: (n, 1, ...) beside x (n, ...)."""
+        shape = [self.count or len(x), *[1] * (x.ndim - 1)]
+        out = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(share, generator=self.generator)
+        return out[self.part]
+
+
+class StochasticDepth(nn.Module):
+    """Leaves out what a layer adds to an image, at random in training (Huang et al. 2016), as torchvision's does it."""
+
+    def __init__(self, probability: float, draws: Draws) -> None:
+        super().__init__()
+        self.probability, self.draws = probability, draws
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, ...) -> the same."""
+        if not self.training or self.probability == 0:
+            return x
+        share = 1 - self.probability
+        return x * self.draws.kept(x, share).div_(share)
+
+
+class Backbone(nn.Module):
+    """A trunk, and a linear layer upon its pooled representation."""
+
+    def __init__(self, trunk: nn.Module, width: int, classes: int, draws: Draws | None = None) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.draws = draws or Draws()
+        self.head: nn.Linear | CosineHead = nn.Linear(width, classes)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Leave the trunk as it is from now on: no gradients, evaluation mode; only the head learns."""
+        self.frozen = True
+        self.trunk.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; a frozen trunk stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.trunk.eval()
+        return self
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled representation (B, D)."""
+        return self.trunk(images)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K)."""
+        return self.head(self.features(images))
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions with BatchNorm around a shortcut; a stride of 2 halves the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        self.shortcut: nn.Module | None = None
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        if self.shortcut is not None:
+            # Averaged rather than every other pixel dropped: the shortcut keeps faint structures.
+            x = self.shortcut(F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x)
+        return F.relu(y + x)
+
+
+class SmallTrunk(nn.Module):
+    """Residual stages behind a pixel-unshuffle stem: made for images of 32 to 128 px on a CPU.
+
+    The stem moves blocks of 2×2 pixels (4×4 from 128 px on) into channels, so that no detail is thrown away while all
+    convolutions work at 32×32 and below, where a CPU is fast."""
+
+    def __init__(self, channels: int, size: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.block = 4 if size >= 128 else 2
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels * self.block**2, widths[0], 3, 1, 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
+        ]
+        inputs = widths[0]
+        for stage, width in enumerate(widths):
+            layers.append(Residual(inputs, width, 1 if stage == 0 else 2))
+            inputs = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, D)."""
+        # Sizes that the block does not divide are filled up with zeros, the mean of standardised images.
+        short = [-images.shape[axis] % self.block for axis in (3, 2)]
+        if any(short):
+            images = F.pad(images, (0, short[0], 0, short[1]))
+        return self.layers(F.pixel_unshuffle(images, self.block)).mean(dim=(2, 3))
+
+
+SMALL_WIDTHS = (32, 64, 128, 256)
+
+
+def small(channels: int, classes: int, size: int) -> Backbone:
+    """Three stages below 64 px (0.3 M weights), four from there on (1.2 M): the last one sees 4×4 positions or so."""
+    widths = SMALL_WIDTHS[: 3 if size < 64 else 4]
+    return Backbone(SmallTrunk(channels, size, widths), widths[-1], classes)
+
+
+def _resnet(name: str) -> Callable[[int, int, int], Backbone]:
+    def build(channels: int, classes: int, size: int) -> Backbone:
+        # Imported here: it takes a second that a small network need not wait for.
+        from workflow_scripts.lib.classify.torchvision_models import RESNETS
+
+        # The stem stays as published (7×7, stride 2, then pooling), also for small images, so that results compare with
+        # the literature; at 32 px the last stage sees a single position.
+        network = RESNETS[name](weights=None)
+        first = network.conv1
+        network.conv1 = nn.Conv2d(channels, first.out_channels, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        width = network.fc.in_features
+        network.fc = nn.Identity()
+        return Backbone(network, width, classes)
+
+    return build
+
+
+def _patches(channels: int, width: int, side: int) -> nn.Conv2d:
+    """What turns squares of pixels into tokens, for any number of channels."""
+    layer = nn.Conv2d(channels, width, side, side)
+    nn.init.trunc_normal_(layer.weight, std=math.sqrt(1 / (channels * side**2)))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _vit(name: str) -> Callable[[int, int, int], Backbone]:
+    def build(channels: int, classes: int, size: int) -> Backbone:
+        from workflow_scripts.lib.classify.torchvision_models import VITS
+
+        network = VITS[name](weights=None, image_size=size)
+        width = network.hidden_dim
+        network.conv_proj = _patches(channels, width, network.patch_size)
+        network.heads = nn.Identity()
+        return Backbone(network, width, classes)
+
+    return build
+
+
+def _swin(name: str) -> Callable[[int, int, int], Backbone]:
+    def build(channels: int, classes: int, size: int) -> Backbone:
+        from workflow_scripts.lib.classify.torchvision_models import BLOCKS, SWINS
+
+        network = SWINS[name](weights=None)
+        first = network.features[0][0]
+        network.features[0][0] = _patches(channels, first.out_channels, first.kernel_size[0])
+        width = network.head.in_features
+        network.head = nn.Identity()
+        draws = Draws()
+        for block in network.modules():
+            if isinstance(block, BLOCKS):
+                block.stochastic_depth = StochasticDepth(block.stochastic_depth.p, draws)
+        return Backbone(network, width, classes, draws)
+
+    return build
+
+
+# name -> maker(channels, classes, size)
+BACKBONES: dict[str, Callable[[int, int, int], Backbone]] = {
+    "small": small,
+    "resnet18": _resnet("resnet18"),
+    "resnet34": _resnet("resnet34"),
+    "resnet50": _resnet("resnet50"),
+    "vit_b_16": _vit("vit_b_16"),
+    "swin_t": _swin("swin_t"),
+    "swin_b": _swin("swin_b"),
+}
+
+
+_BUILDING = threading.Lock()
+
+
+def build(name: str, channels: int, classes: int, size: int, seed: int, cosine_scale: float | None = None) -> Backbone:
+    """A network with fresh weights; the same seed gives the same weights, whatever was drawn before.
+
+    With a `cosine_scale` the head gives cosines times that, on the same trunk."""
+    # One after the other: arms that train side by side share torch's own generator.
+    with _BUILDING, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = BACKBONES[name](channels, classes, size)
+        if cosine_scale is not None:
+            network.head = CosineHead(network.head.in_features, classes, cosine_scale)
+        return network
+
+
+@contextlib.contextmanager
+def statistics_apart(network: nn.Module) -> Iterator[None]:
+    """Within the block, BatchNorm in training mode normalises as ever but learns no running statistics."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

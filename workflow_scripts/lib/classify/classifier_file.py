@@ -1,0 +1,114 @@
+"""A trained classifier on disk: one safetensors file with weights and all that is needed to use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from workflow_scripts.lib.base.files import atomic
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices, backbones
+from workflow_scripts.lib.classify.backbones import Backbone
+from workflow_scripts.lib.compute import device
+
+FORMAT_VERSION = 1
+_NETWORK = "network."
+_TEXT = ("strategy", "provenance", "digest")
+_JSON = ("repeat", "fold", "size", "classes", "channels", "settings", "history", "numbers")
+
+
+@dataclass
+class Classifier:
+    """One arm of one fold."""
+
+    strategy: str
+    repeat: int
+    fold: int
+    classes: list[str]
+    channels: list[str]
+    size: int  # of the images it was trained on, in pixels
+    settings: dict[str, Any]  # `arms.effective`
+    mean: torch.Tensor  # (C,), of pixels in [0, 1] of the real train images
+    std: torch.Tensor  # (C,)
+    weights: dict[str, torch.Tensor]
+    provenance: str = ""  # Provenance.to_json(): what it was fitted and selected on
+    digest: str = ""  # of settings, inputs and code
+    history: dict[str, list[float]] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def network(self, where: torch.device) -> Backbone:
+        """The trained network, in evaluation mode."""
+        name, channels, classes = self.settings["backbone"], len(self.channels), len(self.classes)
+        network = backbones.build(name, channels, classes, self.size, 0, arm_choices.cosine_scale(self.settings))
+        network.load_state_dict(self.weights)
+        return network.to(where, memory_format=torch.channels_last).eval()
+
+
+def write(path: Path, classifier: Classifier) -> None:
+    """Write a classifier, whole or not at all."""
+    tensors = {_NETWORK + name: value.contiguous().cpu() for name, value in classifier.weights.items()}
+    tensors |= {"mean": classifier.mean.contiguous().cpu(), "std": classifier.std.contiguous().cpu()}
+    about = {name: getattr(classifier, name) for name in _TEXT}
+    about |= {name: json.dumps(getattr(classifier, name), sort_keys=True) for name in _JSON}
+    with atomic(path) as part:
+        save_file(tensors, part, metadata=about | {"format_version": str(FORMAT_VERSION)})
+
+
+def read(path: Path) -> Classifier:
+    """Read a classifier; a file of another kind is the user's to mend."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            if about.get("format_version") != str(FORMAT_VERSION):
+                raise UserError(f"{path} is not a classifier of format {FORMAT_VERSION}: delete it and run again")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        described = {name: about[name] for name in _TEXT} | {name: json.loads(about[name]) for name in _JSON}
+        mean, std = tensors.pop("mean"), tensors.pop("std")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a classifier that can be read ({error}): delete it and run again") from None
+    weights = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
+    return Classifier(mean=mean, std=std, weights=weights, **described)
+
+
+def read_digest(path: Path) -> str:
+    """The digest a finished classifier was written with; empty where there is no whole file of this format."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return ""
+    return about.get("digest", "") if about.get("format_version") == str(FORMAT_VERSION) else ""
+
+
+def standardise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Pixels in [0, 1] (B, C, H, W) with the train part's mean and spread taken out."""
+    scaled = (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def predict(
+    network: Backbone, images: np.ndarray | torch.Tensor, mean: torch.Tensor, std: torch.Tensor, batch: int = 256
+) -> np.ndarray:
+    """Logits float32 (n, K) of images uint8 (n, C, H, W), in evaluation mode, without augmentation."""
+    was_training = network.training
+    where = next(network.parameters()).device
+    mean, std = mean.to(where), std.to(where)
+    dtype = device.fast_dtype(where)
+    out = []
+    network.eval()
+    with torch.inference_mode():
+        for block in torch.as_tensor(images).split(batch):
+            ready = standardise(block.to(where).float() / 255, mean, std)
+            with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+                features = network.features(ready)
+            # The head in float32: bfloat16 logits would tie.
+            out.append(network.head(features.float()).cpu())
+    network.train(was_training)
+    return torch.cat(out).numpy() if out else np.zeros((0, network.head.out_features), dtype=np.float32)

@@ -1,0 +1,279 @@
+"""The second source of images of an arm: synthetic ones, real ones in their place, or placebos made of either.
+
+A source is a function of the `Material` of the arm's fold that returns `Images`, and a line in SOURCES under its name
+in `arms`. Whatever it draws derives from the fold's seed and its own purpose, so arms that use one source see the same
+images. Only train images, the synthetic set and, for `more_real` and `more_real_same` alone, images in reserve can be
+reached from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices, classifier_file
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.classify.classifier_training import Images
+from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs, matching_rows
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.images import nearest_images, spectra
+from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+
+BLOCK = 256  # images that are worked on at a time
+
+
+@dataclass
+class Material:
+    """What a source may be made of; images with all their channels."""
+
+    settings: dict[str, Any]  # of the arm, `arms.effective`
+    real: Part  # the train part
+    channels: list[str]
+    seed: int  # of the fold
+    synthetic: Path | None = None  # the synthetic set
+    baseline: Classifier | None = None  # the fold's own
+    reserve: Part | None = None  # real images kept aside for this arm
+
+    @cached_property
+    def made(self) -> Part:
+        """The synthetic images."""
+        with ImageSet(self.synthetic) as source:
+            return source.read(None, "fit")
+
+    @cached_property
+    def wanted(self) -> np.ndarray:
+        """Labels of the synthetic images (m, K), without reading these."""
+        with ImageSet(self.synthetic) as source:
+            return source.labels(None, "fit")
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """What the synthetic images were made by."""
+        with ImageSet(self.synthetic) as source:
+            return json.loads(source.attrs.get("plan", "{}"))
+
+    @property
+    def given(self) -> list[int]:
+        """Channels that the plan took from train images instead of generating them."""
+        return [self.channels.index(name) for name in self.plan.get("given") or [] if name in self.channels]
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose."""
+        return np.random.default_rng(derive(self.seed, purpose))
+
+    def asked(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (n, K) that the baseline gives for images uint8 (n, C, H, W)."""
+        seen = select_channels(images, self.channels, self.baseline.channels)
+        network = self.baseline.network(device.device())
+        logits = classifier_file.predict(network, seen, self.baseline.mean, self.baseline.std)
+        return 1 / (1 + np.exp(-logits.astype(np.float64).clip(-50, 50)))
+
+
+def of(material: Material, wanted_channels: list[str]) -> Images | None:
+    """The second source of an arm with the channels that it looks at; None where its method has none."""
+    kind = arm_choices.METHODS[material.settings["method"]].partners
+    if kind is None:
+        return None
+    found = SOURCES[kind](material)
+    pixels = select_channels(found.pixels, material.channels, wanted_channels)
+    return Images(pixels, found.labels, found.synthetic, found.rows, found.weights)
+
+
+def balanced(material: Material) -> Images:
+    """Train images, every class equally often."""
+    rows = balanced_rows(material.real.labels, material.rng("balance"))
+    return Images(material.real.images, material.real.labels, rows=rows)
+
+
+def synthetic(material: Material) -> Images:
+    """The synthetic set as it is."""
+    return Images(material.made.images, material.made.labels, synthetic=True)
+
+
+def resampled(material: Material) -> Images:
+    """Train images drawn to the label combinations of the synthetic set."""
+    rows = matching_rows(material.real.labels, material.wanted, material.rng("resample"))
+    return Images(material.real.images, material.real.labels, rows=rows)
+
+
+def blended(material: Material) -> Images:
+    """Two train images one over the other, which together have the labels of a synthetic one.
+
+    Pixels are λ : (1 − λ), λ even in [1/4, 3/4], so that both show. Labels are those of either (`blend: union`), or
+    mixed as the pixels are (`weighted`)."""
+    rng, labels = material.rng("blend"), material.real.labels
+    pairs = matching_pairs(labels, material.wanted, rng)
+    share = rng.uniform(0.25, 0.75, len(pairs))
+
+    def mixed(rows: slice) -> np.ndarray:
+        first, second = (material.real.images[pairs[rows, side]].astype(np.float32) for side in (0, 1))
+        weight = share[rows, None, None, None].astype(np.float32)
+        return weight * first + (1 - weight) * second
+
+    first, second = (labels[pairs[:, side]].astype(np.float32) for side in (0, 1))
+    targets = np.maximum(first, second)
+    if material.settings["blend"] == "weighted":
+        targets = (share[:, None] * first + (1 - share[:, None]) * second).astype(np.float32)
+    return Images(_drawn(len(pairs), material.real.images, mixed), targets, synthetic=True)
+
+
+def shuffled(material: Material) -> Images:
+    """The synthetic images, labels exchanged among them at random."""
+    order = material.rng("shuffle").permutation(len(material.made))
+    return Images(material.made.images, material.made.labels[order], synthetic=True)
+
+
+def noise(material: Material) -> Images:
+    """Noise, every pixel by itself, with each channel's mean and spread in the train images."""
+    return _spoiled(material, spectra.noise, "noise")
+
+
+def phase_randomised(material: Material) -> Images:
+    """Resampled train images with random phases in place of their own.
+
+    What is left is how bright and how fine each channel is, and how much channels have in common."""
+    return _spoiled(material, spectra.phase_randomised, "phase")
+
+
+def nearest(material: Material) -> Images:
+    """For each synthetic image the train image nearest to it, however turned, with that one's own labels."""
+    return Images(material.real.images, material.real.labels, rows=_nearest(material).train)
+
+
+def authentic(material: Material) -> Images:
+    """The synthetic images that are farther from the nearest train image than that one is from its own nearest.
+
+    They take the places of the others with the same labels, so that the labels stay those of the set, which the control
+    has; a combination of which none is authentic is left out."""
+    fine = _nearest(material).authentic
+    _, owner = np.unique(material.made.labels, axis=0, return_inverse=True)
+    alike = [np.flatnonzero(owner.ravel() == index) for index in range(owner.max() + 1)]
+    kept = [np.resize(rows[fine[rows]], len(rows)) for rows in alike if fine[rows].any()]
+    if not kept:
+        cure = "raise vary in its plan" if material.plan.get("vary") else "train the generator for fewer steps"
+        raise UserError(
+            f"{material.synthetic}: every image is nearer to a train image than these are to each other, so the arm "
+            f"{material.settings['name']} has none left: {cure}, or leave the arm out"
+        )
+    return Images(material.made.images, material.made.labels, synthetic=True, rows=np.sort(np.concatenate(kept)))
+
+
+def reserve(material: Material) -> Images:
+    """Real images in reserve: all of them or, where the arm names a plan, drawn to the labels of its synthetic set."""
+    kept, rows = material.reserve, None
+    if material.synthetic is not None:
+        rows = matching_rows(kept.labels, material.wanted, material.rng("resample"))
+    return Images(kept.images, kept.labels, rows=rows)
+
+
+def filtered(material: Material) -> Images:
+    """Of the synthetic images of each label combination the share `keep` that the baseline agrees with most.
+
+    Combination by combination, so that the classes that the baseline knows well do not crowd out the others."""
+    scores = agreement(material.asked(material.made.images), material.made.labels)
+    _, owner = np.unique(material.made.labels, axis=0, return_inverse=True)
+    kept = []
+    for index in range(owner.max() + 1):
+        rows = np.flatnonzero(owner.ravel() == index)
+        best = np.argsort(-scores[rows], kind="stable")[: max(1, round(material.settings["keep"] * len(rows)))]
+        kept.append(rows[best])
+    return Images(material.made.images, material.made.labels, synthetic=True, rows=np.sort(np.concatenate(kept)))
+
+
+def relabelled(material: Material) -> Images:
+    """The synthetic set with labels moved by the share `trust` towards the baseline's probabilities."""
+    found = synthetic(material)
+    found.labels = _trusting(found.labels, material.asked(found.pixels), material.settings["trust"])
+    return found
+
+
+def relabelled_real(material: Material) -> Images:
+    """Resampled train images with labels moved in the same way."""
+    found = resampled(material)
+    found.labels = _trusting(found.labels, material.asked(found.pixels), material.settings["trust"])
+    return found
+
+
+def weighed(material: Material) -> Images:
+    """The synthetic set, images weighed by the baseline's agreement."""
+    return _weighed(synthetic(material), material)
+
+
+def weighed_real(material: Material) -> Images:
+    """Resampled train images, weighed in the same way."""
+    return _weighed(resampled(material), material)
+
+
+SOURCES: dict[str, Callable[[Material], Images]] = {
+    arm_choices.BALANCED: balanced,
+    arm_choices.SYNTHETIC: synthetic,
+    arm_choices.RESAMPLED: resampled,
+    arm_choices.BLENDED: blended,
+    arm_choices.SHUFFLED: shuffled,
+    arm_choices.NOISE: noise,
+    arm_choices.PHASE: phase_randomised,
+    arm_choices.NEAREST: nearest,
+    arm_choices.RESERVE: reserve,
+    arm_choices.RESERVE_SAME: reserve,
+    arm_choices.AUTHENTIC: authentic,
+    arm_choices.FILTERED: filtered,
+    arm_choices.RELABELLED: relabelled,
+    arm_choices.RELABELLED_REAL: relabelled_real,
+    arm_choices.WEIGHED: weighed,
+    arm_choices.WEIGHED_REAL: weighed_real,
+}
+
+
+def agreement(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How much a classifier agrees with labels, both (n, K): (n,) in [0, 1], 1 where it is sure of every label.
+
+    The geometric mean of the probabilities of the right answers, over the labels that an image has and over those that
+    it has not, and of these two: else the many absent labels would hide the few present ones."""
+    has = np.asarray(labels, dtype=bool)
+    right = np.log(np.where(has, probabilities, 1 - probabilities).clip(1e-12))
+    means = [np.where(mask, right, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1) for mask in (has, ~has)]
+    sides = has.any(axis=1).astype(int) + (~has).any(axis=1)
+    return np.exp((means[0] + means[1]) / np.maximum(sides, 1))
+
+
+def _nearest(material: Material) -> nearest_images.Nearest:
+    # Channels that the plan took from train images are no likeness of the generator's making.
+    pair = (nearest_images.without(images, material.given) for images in (material.made.images, material.real.images))
+    return nearest_images.nearest(*pair, nearest_images.pixels)
+
+
+def _spoiled(
+    material: Material, spoil: Callable[[np.ndarray, np.random.Generator], np.ndarray], purpose: str
+) -> Images:
+    """Resampled train images, spoiled; labels are theirs."""
+    chosen, rng = resampled(material), material.rng(purpose)
+    pixels = _drawn(len(chosen), chosen.pixels, lambda rows: spoil(chosen.pixels[chosen.rows[rows]], rng))
+    return Images(pixels, chosen.labels[chosen.rows], synthetic=True)
+
+
+def _drawn(count: int, like: np.ndarray, make: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """Pixels uint8 (count, C, H, W) made block by block, so that floats of the whole set are never in memory."""
+    out = np.empty((count, *like.shape[1:]), dtype=np.uint8)
+    for start in range(0, count, BLOCK):
+        rows = slice(start, min(start + BLOCK, count))
+        out[rows] = np.round(make(rows)).clip(0, 255)
+    return out
+
+
+def _trusting(labels: np.ndarray, probabilities: np.ndarray, trust: float) -> np.ndarray:
+    return ((1 - trust) * labels + trust * probabilities).astype(np.float32)
+
+
+def _weighed(found: Images, material: Material) -> Images:
+    scores = agreement(material.asked(found.pixels), found.labels)
+    scores = scores if found.rows is None else scores[found.rows]
+    # Mean 1: together they weigh as much as without weights.
+    found.weights = (scores / max(scores.mean(), 1e-12)).astype(np.float32)
+    return found

@@ -1,0 +1,34 @@
+"""How the reference study decides and scores: 0.5, and the most probable class where nothing passes; macro-F1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workflow_scripts.lib.scores import ranking_metrics
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Sigmoid of logits (n, K) in float64: small probabilities keep their order down to the smallest."""
+    small = np.exp(-np.abs(logits.astype(np.float64)))
+    return np.where(logits >= 0, 1.0, small) / (1.0 + small)
+
+
+def study_decisions(scores: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Decisions bool (n, K) at 0.5, with the most probable class where none passes; logits break ties of scores."""
+    decided = scores >= 0.5
+    none = ~decided.any(axis=1)
+    decided[none, logits[none].argmax(axis=1)] = True
+    return decided
+
+
+def macro_f1(decided: np.ndarray, labels: np.ndarray, classes: np.ndarray | None = None) -> float:
+    """Mean F1 over the classes (bool (K,); None: those that occur) of decisions and labels (n, K)."""
+    truth = labels.astype(bool)
+    chosen = truth.any(axis=0) if classes is None else classes
+    values = ranking_metrics.f1_score((decided & truth).sum(0), decided.sum(0), truth.sum(0))
+    return float(values[chosen].mean()) if chosen.any() else 0.0
+
+
+def from_logits(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Macro-F1 of logits (n, K) as the study decides and scores."""
+    return macro_f1(study_decisions(probabilities(logits), logits), labels)

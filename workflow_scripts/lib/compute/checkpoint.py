@@ -1,0 +1,67 @@
+"""Training checkpoints that belong to exactly one task, kept beside its output until it is done."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workflow_scripts.lib.base.files import atomic, sweep
+from workflow_scripts.lib.base.stage import UserError, log
+
+# Seconds between checkpoints. Not a setting of the run: how often is a matter of the machine, and changes no result.
+VARIABLE, DEFAULT_SECONDS = "MIXLOC_CHECKPOINT_SECONDS", 20.0
+
+
+class Resume:
+    """The checkpoint at `path` of the task with this digest (of its arguments, inputs and code).
+
+    Snakemake deletes declared outputs before a job, so the file is not declared to it."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path, self.digest = Path(path), digest
+        self._every, self._saved_at = _interval(), time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint (or the start) is long enough ago for another one."""
+        return time.monotonic() - self._saved_at >= self._every
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, or None where there is none for this very task; says which."""
+        if not self.path.exists():
+            return None
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            found, state = saved["digest"], saved["state"]
+        except Exception as error:
+            log.warning("%s cannot be read (%s): starting afresh", self.path, type(error).__name__)
+            return None
+        if found != self.digest:
+            log.warning("%s belongs to other settings, data or code: starting afresh", self.path)
+            return None
+        log.info("going on from %s", self.path)
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; a kill at any moment leaves the old one or the new one."""
+        with atomic(self.path) as part:
+            torch.save({"digest": self.digest, "state": state}, part)
+        self._saved_at = time.monotonic()
+
+    def clear(self) -> None:
+        """Remove the checkpoint: the task is done."""
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir():
+            sweep(self.path)
+
+
+def _interval() -> float:
+    text = os.environ.get(VARIABLE, "")
+    try:
+        seconds = float(text) if text else DEFAULT_SECONDS
+    except ValueError:
+        raise UserError(f"{VARIABLE} = {text!r} is no number of seconds") from None
+    return seconds

@@ -1,0 +1,41 @@
+"""What the machine can do, found out rather than configured."""
+
+from __future__ import annotations
+
+import torch
+
+from workflow_scripts.lib.compute import gpu_locks
+
+
+def use_threads(count: int) -> None:
+    """Compute with this many threads, whatever the machine has: their number changes the last bits of sums."""
+    torch.set_num_threads(max(1, int(count)))
+
+
+def device() -> torch.device:
+    """The GPU where there is one, otherwise the CPU; where jobs share several GPUs, one that is free."""
+    gpu_locks.take()
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fast_dtype(where: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively, otherwise float32."""
+    if where.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    native = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+    return torch.bfloat16 if any(capabilities.get(name) for name in native) else torch.float32
+
+
+def describe(where: torch.device) -> str:
+    """One phrase for the log, such as `cpu, 2 threads, bfloat16`."""
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"cpu, {torch.get_num_threads()} thread(s)"
+    return f"{name}, {str(fast_dtype(where)).removeprefix('torch.')}"
+
+
+def rounding(where: torch.device) -> str:
+    """What the last bits of a training depend on beside its settings: another kind cannot go on from its checkpoint.
+
+    Bits are promised on a CPU alone, so a training may move from one model of GPU to another."""
+    kind = describe(where) if where.type == "cpu" else f"{where.type}, {str(fast_dtype(where)).removeprefix('torch.')}"
+    return f"torch {torch.__version__}, {kind}"

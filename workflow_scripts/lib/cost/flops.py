@@ -1,0 +1,75 @@
+"""How much the networks compute for an image, counted by torch on networks without values, in no time and no memory."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from workflow_scripts.lib.classify import backbones
+from workflow_scripts.lib.cost.job_costs import Network
+from workflow_scripts.lib.generate import diffusion, networks
+from workflow_scripts.lib.generate.diffusion import Condition, Guidance
+
+IMAGES = 2  # that are sent through: the figures are for one
+
+
+class Counted:
+    """The networks of a run as `cost.Networks` asks for them."""
+
+    def classifier(self, backbone: str, channels: int, classes: int, size: int, frozen: bool) -> Network:
+        """A classifier; of a frozen one only the way forward is computed, and the head learns."""
+        return _classifier(backbone, channels, classes, size, frozen)
+
+    def generator(self, settings: dict[str, Any], channels: int, classes: int, size: int) -> Network:
+        """The network of a generator."""
+        return _generator(json.dumps(settings, sort_keys=True), channels, classes, size)
+
+    def calls(self, generator: dict[str, Any], plan: dict[str, Any]) -> float:
+        """How often the network is computed for an image of a plan; guidance computes it twice."""
+        levels = diffusion.noise_levels(
+            diffusion.make_objective(generator["objective"]), plan["sampler"], plan["evaluations"], plan.get("vary")
+        )
+        guidance = Guidance(plan["guidance"]["scale"], *plan["guidance"]["interval"])
+
+        def at(sigma: float) -> int:
+            return 2 if guidance.acts(sigma) else 1
+
+        again = plan["sampler"] == "heun"
+        return float(sum(at(sigma) + (at(after) if again and after > 0 else 0) for sigma, after in pairwise(levels)))
+
+
+@lru_cache(maxsize=64)
+def _classifier(backbone: str, channels: int, classes: int, size: int, frozen: bool) -> Network:
+    with torch.device("meta"):
+        network = backbones.BACKBONES[backbone](channels, classes, size).train()
+        images = torch.zeros(IMAGES, channels, size, size)
+    if frozen:
+        network.freeze()
+    return _counted(network, lambda: network(images))
+
+
+@lru_cache(maxsize=64)
+def _generator(settings: str, channels: int, classes: int, size: int) -> Network:
+    with torch.device("meta"):
+        network = networks.make_network(json.loads(settings), channels, classes, size, torch.float32)
+        images, levels = torch.zeros(IMAGES, channels, size, size), torch.zeros(IMAGES)
+        given = (torch.zeros_like(images), torch.zeros(IMAGES, channels, dtype=torch.bool))
+        shown = given if getattr(network, "given", False) else (None, None)
+        condition = Condition(torch.zeros(IMAGES, classes), torch.zeros(IMAGES, dtype=torch.bool), *shown)
+    return _counted(network, lambda: network(images, levels, condition))
+
+
+def _counted(network: nn.Module, forward: Any) -> Network:
+    with FlopCounterMode(display=False) as there:
+        out = forward()
+    with FlopCounterMode(display=False) as back:
+        out.sum().backward()
+    ahead = there.get_total_flops() / IMAGES
+    values = [*network.parameters(), *network.buffers()]
+    return Network(ahead, ahead + back.get_total_flops() / IMAGES, 4 * sum(value.numel() for value in values))

@@ -1,0 +1,102 @@
+"""What work that is still to come will take, looked up in what was measured (`lib.cost.measured_rates`); nothing is made up.
+
+The rate of the same work on a machine of the same name comes first, then the nearest to it, which is told as such."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from workflow_scripts.lib.cost.job_costs import GFLOP, MEGAPIXELS, ON_GPU, Job, Work
+from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Start
+
+
+@dataclass
+class Estimate:
+    """Seconds of some work, the least and the most by what was seen; and where that comes from."""
+
+    low: float
+    middle: float
+    high: float
+    source: str
+    exact: bool  # measured with the same settings on a machine of the same name
+
+
+def estimate(work: Work, job: Job, measured: Measured, gpus: int, machine: str) -> Estimate | None:
+    """How long a part of a job will take; None where nothing like it was measured."""
+    # The judge draws its cells on the processor.
+    on_gpu = gpus > 0 and job.stage in ON_GPU and work.unit == GFLOP
+    alike = [rate for rate in measured.rates if (rate.kind, rate.unit, rate.gpu) == (work.kind, work.unit, on_gpu)]
+    if work.unit == MEGAPIXELS:
+        # A small file costs by itself, a large one by its pixels: one tells nothing about the other.
+        alike = [rate for rate in alike if _near(work, rate)]
+    same = [rate for rate in alike if rate.traits == work.traits]
+    network = [rate for rate in alike if rate.traits.get("network") == work.traits.get("network")]
+    if same:
+        chosen, how = same, ""
+    elif network:
+        chosen, how = network, _differs(work, network)
+    elif alike and work.unit == GFLOP:
+        # Another network of the same stage: as many operations, done as fast as by those that were seen.
+        chosen, how = alike, f"by its FLOPs as {_listed(rate.traits['network'] for rate in alike)}"
+    else:
+        return None
+    here = [rate for rate in chosen if on_gpu or rate.machine == machine]
+    chosen = here or chosen
+    # A GPU does not compute faster with more cores; of cores, work is taken to spread evenly.
+    scale = [1.0 if on_gpu else job.threads / rate.threads for rate in chosen]
+    if any(factor != 1 for factor in scale):
+        how = f"{how}; " if how else ""
+        how += f"with {_listed(str(rate.threads) for rate in chosen)} thread(s) instead of {job.threads}"
+    jobs = sum(rate.jobs for rate in chosen)
+    source = f"{jobs} measured in {_listed(rate.run for rate in chosen)} on {_listed(rate.machine for rate in chosen)}"
+    if not here and not on_gpu:
+        source += " (another machine)"
+    return Estimate(
+        min(work.units / (rate.high * by) for rate, by in zip(chosen, scale, strict=True)),
+        work.units / median([rate.middle * by for rate, by in zip(chosen, scale, strict=True)]),
+        max(work.units / (rate.low * by) for rate, by in zip(chosen, scale, strict=True)),
+        source + (f"; {how}" if how else ""),
+        bool(same) and bool(here) and not how,
+    )
+
+
+def _near(work: Work, rate: Rate) -> bool:
+    sizes = [name for name in ("side", "size") if name in work.traits and name in rate.traits]
+    return all(0.5 <= rate.traits[name] / work.traits[name] <= 2 for name in sizes)
+
+
+def _differs(work: Work, rates: list[Rate]) -> str:
+    said = []
+    for name, value in work.traits.items():
+        others = {str(rate.traits.get(name)) for rate in rates if rate.traits.get(name) != value}
+        if others:
+            said.append(f"{name} {_listed(others)} instead of {value}")
+    return "with " + ", ".join(said) if said else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(set(names)))
+
+
+def start_of(job: Job, measured: Measured, gpus: int, machine: str) -> Start | None:
+    """What a job takes beside its work, by what was seen of its stage."""
+    on_gpu = gpus > 0 and job.stage in ON_GPU
+    found = [start for start in measured.starts if (start.stage, start.gpu) == (job.stage, on_gpu)]
+    found = [start for start in found if on_gpu or start.machine == machine] or found
+    if not found:
+        return None
+    largest = max(found, key=lambda start: start.memory or 0.0)
+    return Start(
+        job.stage, on_gpu, _listed(start.machine for start in found), _listed(start.run for start in found),
+        sum(start.jobs for start in found), min(start.low for start in found),
+        median([start.middle for start in found]), max(start.high for start in found), largest.memory, largest.held,
+    )  # fmt: skip
+
+
+def memory_of(job: Job, start: Start | None) -> float | None:
+    """MB that a job needs at most: that of the largest job seen, and more images than that one held."""
+    if start is None or start.memory is None:
+        return None
+    return start.memory + max(0.0, job.held - start.held) / 2**20

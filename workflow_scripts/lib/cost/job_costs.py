@@ -1,0 +1,396 @@
+"""What a run is made of, counted before any of it is done: its jobs, the work in each, and what they leave on disk.
+
+Work is counted in units whose number follows from the config: billions of operations of a network (GFLOP: steps x batch
+x those of an image, which hold size and widths), millions of pixels drawn or read, images, draws of the bootstrap. What
+a unit takes is measured (`lib.cost.measured_rates`); nothing here knows a speed. Jobs name those that they wait for, so that the
+wall-clock of any number of cores can be played through (`schedule`).
+
+Pure: no files, no torch; the networks are counted by whoever is asked for them (`Networks`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.config import check
+from workflow_scripts.lib.generate import generator_choices
+
+Config = dict[str, Any]
+GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
+# Stages that the profiles give a GPU.
+ON_GPU = ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge")
+PARTS = ("test", "calibration", "validation")  # that a classifier is asked about
+
+# Bytes on disk, of the formats: see lib.images.image_set and lib.predictions.
+BLOCK = 4096  # what a file takes at least, and takes in multiples of
+TEXT = 48  # of an entry in a column of text: the reference to it, and the few letters themselves
+COLUMNS = 6  # columns of text of an image set of cells (id, group, gene, antibody, cell line ...)
+JUDGE_SELECTS = 0.2  # images that the judge is selected on, to one that it is fitted on
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must be known of the images beside the config."""
+
+    images: int
+    classes: int
+    side: int | None = None  # pixels a side of an image file; None: not known
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network computes for one image, and how large it is."""
+
+    forward: float  # FLOP
+    training: float  # FLOP, forward and backward
+    bytes: int  # of its weights, in float32
+
+
+class Networks(Protocol):
+    """Who counts networks."""
+
+    def classifier(self, backbone: str, channels: int, classes: int, size: int, frozen: bool) -> Network:
+        """A classifier."""
+
+    def generator(self, settings: Config, channels: int, classes: int, size: int) -> Network:
+        """The network of a generator."""
+
+    def calls(self, generator: Config, plan: Config) -> float:
+        """How often a plan computes that network for an image."""
+
+
+@dataclass
+class Work:
+    """Work of one kind, and what its speed may depend on."""
+
+    kind: str  # the stage by whose rate it goes
+    unit: str
+    units: float
+    traits: Config = field(default_factory=dict)
+    part: str = ""  # what of the job it is, such as an arm
+
+
+@dataclass
+class Job:
+    """One job of the workflow, named as its log and its benchmark file are."""
+
+    stage: str
+    name: str
+    works: list[Work]
+    after: list[str] = field(default_factory=list)  # keys of the jobs that it waits for
+    threads: int = 1
+    gpus: int = 1  # that it takes where there are any
+    disk: dict[str, float] = field(default_factory=dict)  # bytes that it leaves, by kind
+    files: int = 0  # of the raw images
+    held: float = 0.0  # bytes of images and the like that it holds in memory
+    since: float = 0.0  # what was measured before this moment was other work
+
+    @property
+    def key(self) -> str:
+        """How other jobs name it."""
+        return f"{self.stage}/{self.name}"
+
+
+class Counter:
+    """The jobs of one config."""
+
+    def __init__(self, config: Config, facts: Facts, networks: Networks, cores: int) -> None:
+        self.config, self.facts, self.networks, self.cores = config, facts, networks, cores
+        images, section = config["preprocess_images"], config["make_folds"]
+        self.size, self.channels = images["size"], len(images["channels"])
+        compute = config["compute"]
+        self.threads, self.processes, self.at_once = (compute[key] for key in ("threads", "processes", "arms_at_once"))
+        self.places = [(r, f) for r in range(section["repeats"]) for f in range(section["folds"])]
+        shares = section["shares"]
+        self.part = {role: share * facts.images for role, share in shares.items()}
+        self.part["train"] = facts.images * (1 - sum(shares.values()))
+        known = check.by_name(config, "plans")
+        self.plans = [known[name] for name in check.used_plans(config)]
+        self.generators = check.by_name(config, "generators")
+        self.batches = check.batches(config)
+        self.pixels = self.channels * self.size**2  # bytes of an image
+        self.simulated = config["data"]["source"] == "simulated"
+
+    def jobs(self) -> list[Job]:
+        """All jobs, those that others wait for before them."""
+        return [
+            *self._reading(), *self._weights(), *self._judge(), *self._declaring(), *self._folds(),
+            *self._fold_by_fold(), *self._judging(), *self._showing(),
+        ]  # fmt: skip
+
+    # Images ---------------------------------------------------------------------------------------------------------
+
+    def _reading(self) -> list[Job]:
+        raw, jobs = self._raw(), []
+        shards, files = self.config["preprocess_images"]["shards"], self.facts.images * self.channels
+        side = self.facts.side
+        read = Work("preprocess_images", IMAGES, self.facts.images, {"source": self.config["data"]["source"]})
+        if side is not None:
+            read = Work("preprocess_images", MEGAPIXELS, files * side**2 / 1e6, {"side": side, "size": self.size})
+        before = [job.key for job in raw]
+        if shards > 1:
+            jobs = [
+                self._job("preprocess_shard", f"{n}of{shards}", [_share(read, shards)], before, self.threads)
+                for n in range(shards)
+            ]
+            before = [job.key for job in jobs]
+            # What the shards have read is put together, which takes no decoding.
+            read = Work("preprocess_images", "images joined", self.facts.images, {"size": self.size})
+        joined = self._job("preprocess_images", "preprocess_images", [read], before, self.threads)
+        joined.disk["images"] = self.facts.images * (self.pixels + self.facts.classes + COLUMNS * TEXT)
+        return [*raw, *jobs, joined]
+
+    def _raw(self) -> list[Job]:
+        if self.simulated:
+            cells = self.config["simulate_cells"]
+            job = self._job("simulate_cells", "simulate_cells", [self._drawing(1)], [], cells["processes"])
+            job.files = cells["images"] * 4  # all channels are drawn, whichever are used
+            return [job]
+        if self.config["data"]["source"] != "folder" and not self.config["data"]["images"]:
+            wanted = Work("fetch_images", IMAGES, self.facts.images, {"source": self.config["data"]["source"]})
+            return [self._job("fetch_images", "fetch_images", [wanted])]
+        return []
+
+    def _weights(self) -> list[Job]:
+        keys = {key for batch in self.batches for key in self._fetched(batch)}
+        return [
+            self._job("fetch_weights", key.partition("/")[2], [Work("fetch_weights", "files", 1)])
+            for key in sorted(keys)
+        ]
+
+    def _fetched(self, batch: list[Config]) -> list[str]:
+        """The jobs that bring the published weights from which the arms of a batch start."""
+        folder, out = self.config["fetch_weights"]["folder"], set()
+        for entry in batch:
+            arm = arm_choices.effective(entry, self.config["train_classifier"])
+            if arm["weights"] == arm_choices.published_path(folder, arm["backbone"]):
+                out.add(f"fetch_weights/{arm['backbone']}")
+        return sorted(out)
+
+    def _drawing(self, share: float) -> Work:
+        cells = self.config["simulate_cells"]
+        return Work(
+            "simulate_cells", MEGAPIXELS, share * cells["images"] * 4 * cells["size"] ** 2 / 1e6,
+            {"size": cells["size"]}, "drawing",
+        )  # fmt: skip
+
+    def _folds(self) -> list[Job]:
+        section = self.config["make_folds"]
+        work = Work("make_folds", IMAGES, self.facts.images * section["folds"])
+        after = ["preprocess_images/preprocess_images"]
+        return [self._job("make_folds", f"repeat{r}", [work], after) for r in range(section["repeats"])]
+
+    # Networks -------------------------------------------------------------------------------------------------------
+
+    def _fold_by_fold(self) -> list[Job]:
+        jobs = []
+        used = self._used_generators()
+        for repeat, fold in self.places:
+            place, folds = f"repeat{repeat}_fold{fold}", [f"make_folds/repeat{repeat}"]
+            first = f"train_classifier/{place}_batch0"
+            jobs += [self._generator(self.generators[name], place, folds) for name in used]
+            jobs += [self._set(plan, place, folds, first) for plan in self.plans]
+            jobs += [self._arms(number, batch, place, folds, first) for number, batch in enumerate(self.batches)]
+            for plan in self.plans:
+                seen = [self._set_key(plan["name"], place), first]
+                jobs += self._looking(plan, place, seen + (["train_judge/train_judge"] if self.simulated else []))
+        # In the order in which they can run: what asks the baseline comes after it.
+        return _ordered(jobs)
+
+    def _network(self, generator: Config) -> Network:
+        return self.networks.generator(generator, self.channels, self.facts.classes, self.size)
+
+    def _generator_traits(self, generator: Config) -> Config:
+        shape = [generator.get("widths"), generator.get("blocks")] if generator["network"] == "unet" else []
+        name = " ".join([generator["network"], *("-".join(map(str, part)) for part in shape)])
+        return {"network": name, "size": self.size, "channels": self.channels}
+
+    def _generator(self, generator: Config, place: str, after: list[str]) -> Job:
+        network = self._network(generator)
+        units = generator["steps"] * generator["batch"] * network.training / 1e9
+        traits = self._generator_traits(generator) | {"batch": generator["batch"]} | self._shared()
+        job = self._job(
+            "train_ddpm", f"{place}_{generator['name']}", [Work("train_ddpm", GFLOP, units, traits)], after,
+            self.threads,
+        )  # fmt: skip
+        job.threads, job.gpus = self.threads * self.processes, self.processes
+        job.disk["weights"], job.held = network.bytes, self.part["train"] * self.pixels
+        return job
+
+    def _shared(self) -> Config:
+        """That several processes share a training, as a trait of it."""
+        return {"processes": self.processes} if self.processes > 1 else {}
+
+    def made(self, plan: Config) -> int:
+        """Images of a plan: those that it asks for, at most."""
+        return plan["per_class"] * self.facts.classes if plan["labels"] == "single" else plan["count"]
+
+    def _used_generators(self) -> list[str]:
+        return sorted({plan["generator"] for plan in self.plans} - {generator_choices.SIMULATOR})
+
+    def _set_key(self, name: str, place: str) -> str:
+        plan = next(plan for plan in self.plans if plan["name"] == name)
+        stage = "sample_simulator" if plan["generator"] == generator_choices.SIMULATOR else "sample_ddpm"
+        return f"{stage}/{place}_{name}"
+
+    def _set(self, plan: Config, place: str, folds: list[str], first: str) -> Job:
+        """A synthetic set."""
+        count = self.made(plan)
+        stage, name = self._set_key(plan["name"], place).split("/")
+        if stage == "sample_simulator":
+            job = self._job(stage, name, [Work(stage, IMAGES, count, {"size": self.size})], folds)
+        else:
+            generator = self.generators[plan["generator"]]
+            units = count * self.networks.calls(generator, plan) * self._network(generator).forward / 1e9
+            traits = self._generator_traits(generator) | {"batch": min(plan["batch"], count)}
+            after = [
+                f"train_ddpm/{place}_{plan['generator']}",
+                *([first] if generator_choices.asks_baseline(plan) else []),
+            ]
+            job = self._job(stage, name, [Work(stage, GFLOP, units, traits)], after, self.threads)
+        job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
+        # Real images that channels are taken from, or that are varied, lie beside those that are made.
+        job.held = count * self.pixels * (2 if plan.get("given") or plan.get("vary") else 1)
+        return job
+
+    def _training(self, entry: Config, kind: str, judged: float) -> tuple[Work, Network]:
+        """The training of a classifier that is judged `judged` times on an image."""
+        seen = len(entry["channels"]) if entry["channels"] else self.channels
+        frozen = bool(entry["frozen"])
+        network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
+        operations = entry["steps"] * entry["batch"] * network.training + judged * network.forward
+        traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
+        return Work(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
+
+    def _arms(self, number: int, batch: list[Config], place: str, folds: list[str], first: str) -> Job:
+        plans = sorted({entry["plan"] for entry in batch if entry.get("plan")})
+        asked = any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in batch)
+        after = [*folds, *(self._set_key(plan, place) for plan in plans), *([first] if asked else [])]
+        after += self._fetched(batch)
+        job = self._job("train_classifier", f"{place}_batch{number}", [], after, self.threads)
+        scored = sum(self.part[role] for role in PARTS)
+        row = 2 * TEXT + 5 * self.facts.classes  # ids and groups, a label of one byte and a logit of four a class
+        job.disk = {"weights": 0.0, "predictions": 0.0}
+        for entry in batch:
+            entry = arm_choices.effective(entry, self.config["train_classifier"])
+            work, network = self._training(entry, "train_classifier", entry["checkpoints"] * self.part["validation"])
+            work.traits |= self._shared() | ({"at_once": self.at_once} if self.at_once > 1 else {})
+            job.works.append(work)
+            job.disk["weights"] += network.bytes
+            job.disk["predictions"] += scored * row
+        made = sum(self.made(plan) for plan in self.plans if plan["name"] in plans)
+        job.threads, job.gpus = self.threads * self.processes * self.at_once, self.processes
+        job.held = (self.facts.images + made) * self.pixels
+        return job
+
+    def _judge(self) -> list[Job]:
+        if not self.simulated:
+            return []
+        entry, images = check.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
+        # It is trained by the same code as any arm.
+        judged = entry["checkpoints"] * JUDGE_SELECTS * images
+        work, network = self._training(entry | {"channels": None}, "train_classifier", judged)
+        drawn = self._drawing(1 + JUDGE_SELECTS)
+        job = self._job("train_judge", "train_judge", [work, drawn], [], self.threads)
+        job.disk["weights"], job.held = network.bytes, (1 + JUDGE_SELECTS) * images * self.pixels
+        return [job]
+
+    def _looking(self, plan: Config, place: str, after: list[str]) -> list[Job]:
+        name = f"{place}_{plan['name']}"
+        compared = self.made(plan) + self.facts.images
+        # Also each generated image with each of the train part, which these do not hold apart.
+        work = Work("assess_synthetic", IMAGES, compared, {"size": self.size, "classes": self.facts.classes})
+        job = self._job("assess_synthetic", name, [work], after, self.threads)
+        job.held = compared * self.pixels
+        drawn = self._job("plot_images", name, [Work("plot_images", JOBS, 1)], [job.key])
+        drawn.disk["figures"] = 1.0
+        return [job, drawn]
+
+    # Tables and figures ---------------------------------------------------------------------------------------------
+
+    def _declaring(self) -> list[Job]:
+        return [
+            self._job(stage, stage, [Work(stage, JOBS, 1)])
+            for stage in ("predict_cost", "declare_analysis")
+        ]  # fmt: skip
+
+    def _judging(self) -> list[Job]:
+        analysis, places = self.config["analysis"], len(self.places)
+        trained = len(self.config["strategies"]) * places
+        scored = self.part["test"] + self.part["calibration"]
+        arms_done = [f"train_classifier/repeat{r}_fold{f}_batch{n}" for r, f in self.places
+                     for n in range(len(self.batches))]  # fmt: skip
+        units = trained * analysis["draws"] * scored * self.facts.classes / 1e9
+        refit = {"refit_thresholds": analysis["refit_thresholds"]}
+        judged = self._job(
+            "aggregate_metrics", "aggregate_metrics",
+            [Work("aggregate_metrics", "billion logits drawn", units, refit)],
+            [*arms_done, "declare_analysis/declare_analysis"], min(4, self.cores),
+        )  # fmt: skip
+        judged.held = trained * scored * self.facts.classes * 8
+        artefacts = trained + places * (len(self.plans) + len(self._used_generators()))
+        checks = Work("certify_leaks", IMAGES, artefacts * self.facts.images)
+        return [judged, self._job("certify_leaks", "certify_leaks", [checks], [judged.key])]
+
+    def _showing(self) -> list[Job]:
+        arms_done = [f"train_classifier/repeat{r}_fold{f}_batch{n}" for r, f in self.places
+                     for n in range(len(self.batches))]  # fmt: skip
+        folds = [f"make_folds/repeat{r}" for r in range(self.config["make_folds"]["repeats"])]
+        trained = len(self.config["strategies"]) * len(self.places)
+        data = self._job("plot_data", "plot_data", [Work("plot_data", IMAGES, self.facts.images)], folds)
+        curves = self._job("plot_training", "plot_training", [Work("plot_training", "arms", trained)], arms_done)
+        assessed = [f"assess_synthetic/repeat{r}_fold{f}_{plan['name']}" for r, f in self.places for plan in self.plans]
+        after = ["aggregate_metrics/aggregate_metrics", *assessed]
+        forest = self._job("plot_arms", "plot_arms", [Work("plot_arms", JOBS, 1)], after)
+        panels = [f"plot_images/repeat{r}_fold{f}_{plan['name']}" for r, f in self.places for plan in self.plans]
+        before = [data.key, curves.key, forest.key, "certify_leaks/certify_leaks", "predict_cost/predict_cost", *panels]
+        return [data, curves, forest, self._job("report", "report", [Work("report", JOBS, 1)], before)]
+
+    @staticmethod
+    def _job(stage: str, name: str, works: list[Work], after: Sequence[str] = (), threads: int = 1) -> Job:
+        return Job(stage, name, works, list(after), threads)
+
+
+def _share(work: Work, count: int) -> Work:
+    return Work(work.kind, work.unit, work.units / count, work.traits, work.part)
+
+
+def _ordered(jobs: list[Job]) -> list[Job]:
+    """The same jobs, each after those of them that it waits for, otherwise in their order."""
+    here, done, out, waiting = {job.key for job in jobs}, set(), [], list(jobs)
+    while waiting:
+        later = []
+        for job in waiting:
+            if any(key in here and key not in done for key in job.after):
+                later.append(job)
+            else:
+                done.add(job.key)
+                out.append(job)
+        if len(later) == len(waiting):
+            raise ValueError(f"jobs wait for each other: {', '.join(job.key for job in later[:3])}")
+        waiting = later
+    return out
+
+
+def counted(config: Config) -> Config:
+    """Of a config what decides about the cost: an edit of anything else predicts nothing again."""
+    out = {name: config[name] for name in ("run", "simulate_cells", "preprocess_images", "make_folds", "generators",
+                                           "plans", "strategies", "train_classifier")}  # fmt: skip
+    out["data"] = config["data"] | dict.fromkeys(("origin", "release", "licence", "credit"), "")
+    out["fetch_images"] = {"limit": config["fetch_images"]["limit"]}
+    out["fetch_weights"] = {"folder": config["fetch_weights"]["folder"]}
+    out["analysis"] = {name: config["analysis"][name] for name in ("baseline", "draws", "refit_thresholds")}
+    out["compute"] = {name: value for name, value in config["compute"].items() if name != "environment"}
+    return out
+
+
+def jobs_of(config: Config, facts: Facts, networks: Networks, cores: int) -> list[Job]:
+    """All jobs of a run of a checked config, those that others wait for before them."""
+    return Counter(config, facts, networks, cores).jobs()
+
+
+def raw_bytes(files: int, side: int, a_pixel: float) -> float:
+    """What the files of raw images take: whole blocks."""
+    return files * -(-(side**2) * a_pixel // BLOCK) * BLOCK

@@ -1,0 +1,320 @@
+"""What a unit of work takes, measured: read from the benchmark files of earlier runs (looked up in `lib.cost.forecast`).
+
+A run's cost.json says how much work each of its jobs holds (`lib.cost.job_costs`), Snakemake's benchmark file how long the job
+took, its log how much of that was its start, on which device it computed, and whether it did all of the work. From
+these come rates (units a second) and starts (seconds of a job before and around its work), each with the lowest and the
+highest that was seen.
+
+Times are those of the machine and of what else ran on it: that of another machine is told as such."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from workflow_scripts.lib.base.files import digest, write_json
+from workflow_scripts.lib.cost.job_costs import BLOCK, JOBS, Job, Work
+
+FORMAT_VERSION = 1
+SHORTEST = 0.02  # seconds of work below which a job tells nothing about a rate
+# Jobs of which a log says this did not do all of their work in the time that was measured.
+PARTLY = ("going on from", "unchanged, kept", "was finished meanwhile")
+DURATION = re.compile(r"done in (?:(\d+) h )?(?:(\d+) min )?(?:([\d.]+) s)?$", re.MULTILINE)
+DEVICE = re.compile(r"[:,] ([^:,]+)(?:, (\d+) thread\(s\))?, (?:bfloat16|float32)\b")
+# What the bytes of a run are told apart by; the first pattern that fits a path counts.
+KINDS = {
+    "raw images": r"^simulated/train/",
+    "images": r"^images\.h5$",
+    "synthetic": r"/synthetic/[^/]+\.h5$",
+    "predictions": r"/predictions\.h5$",
+    "weights": r"\.safetensors$",
+    "figures": r"^figures/",
+}
+
+
+@dataclass
+class Rate:
+    """How fast work of one kind went in one run."""
+
+    kind: str
+    unit: str
+    traits: dict[str, Any]
+    threads: int
+    gpu: bool
+    machine: str
+    run: str
+    jobs: int
+    low: float  # units a second of one job
+    middle: float
+    high: float
+
+
+@dataclass
+class Start:
+    """What the jobs of a stage took beside their work in one run, and the most memory."""
+
+    stage: str
+    gpu: bool
+    machine: str
+    run: str
+    jobs: int
+    low: float  # seconds
+    middle: float
+    high: float
+    memory: float | None = None  # MB, the largest job
+    held: float = 0.0  # bytes of images and the like in that job
+
+
+@dataclass
+class Measured:
+    """All that earlier runs tell."""
+
+    rates: list[Rate] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    pixel_bytes: list[float] = field(default_factory=list)  # of the files of simulated cells, a pixel of a channel
+    figure_bytes: list[float] = field(default_factory=list)  # of all figures, for each panel of a synthetic set
+
+    def add(self, other: Measured) -> None:
+        """Take over what another one holds."""
+        for name in ("rates", "starts", "pixel_bytes", "figure_bytes"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def to_json(self) -> dict[str, Any]:
+        """For a file of rates."""
+        return {"format_version": FORMAT_VERSION} | asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Measured:
+        """What such a file holds."""
+        if value.get("format_version") != FORMAT_VERSION:
+            raise ValueError(f"no rates of format {FORMAT_VERSION}")
+        rates, starts = [Rate(**row) for row in value["rates"]], [Start(**row) for row in value["starts"]]
+        return cls(rates, starts, list(value["pixel_bytes"]), list(value["figure_bytes"]))
+
+
+# Reading runs -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Timed:
+    """A job of an earlier run."""
+
+    job: Job
+    seconds: float
+    memory: float | None
+    start: float | None
+    gpu: bool
+    machine: str
+    whole: bool  # whether it did all of its work in that time
+
+
+def jobs_to_json(jobs: list[Job]) -> list[dict[str, Any]]:
+    """Jobs as cost.json keeps them."""
+    return [asdict(job) for job in jobs]
+
+
+def jobs_from_json(rows: list[dict[str, Any]]) -> list[Job]:
+    """And back."""
+    return [Job(**row | {"works": [Work(**work) for work in row["works"]]}) for row in rows]
+
+
+def benchmark(path: Path) -> tuple[float, float | None, float | None] | None:
+    """Seconds, peak memory (MB) and seconds of CPU of a benchmark file; None where there is none to be read."""
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            row = list(csv.DictReader(handle, delimiter="\t"))[-1]
+        return float(row["s"]), _number(row.get("max_rss")), _number(row.get("cpu_time"))
+    except (OSError, IndexError, KeyError, ValueError):
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def mark_outdated(jobs: list[Job], folder: Path) -> None:
+    """Set `since` of the jobs whose work is another than when they were last predicted: their benchmark files are of
+    that. The works of a run as last predicted are kept beside its prediction."""
+    path = folder / "cost.works.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    for job in jobs:
+        works = digest([asdict(work) for work in job.works])
+        before, job.since = known.get(job.key, (works, 0.0))
+        if before != works and (file := _benchmark_file(folder, job)).is_file():
+            job.since = file.stat().st_mtime
+        known[job.key] = [works, job.since]
+    write_json(path, known)
+
+
+def _benchmark_file(folder: Path, job: Job) -> Path:
+    return folder / "benchmarks" / job.stage / f"{job.name}.tsv"
+
+
+def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
+    """The jobs of a run that have a benchmark file."""
+    found = []
+    for job in jobs_from_json(prediction["jobs"]):
+        file = _benchmark_file(folder, job)
+        measured = benchmark(file)
+        if measured is None or file.stat().st_mtime <= job.since:
+            continue
+        try:
+            text = (folder / "logs" / job.stage / f"{job.name}.log").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            text = ""
+        # Logs are appended to: the last start counts.
+        text = text[max((match.start() for match in re.finditer(r", process \d+$", text, re.MULTILINE)), default=0) :]
+        device = DEVICE.search(text)
+        gpu = device is not None and device[1].strip() != "cpu"
+        found.append(
+            Timed(
+                job, measured[0], measured[1], _start(measured[0], text), gpu,
+                device[1].strip() if gpu else prediction["machine"], not any(words in text for words in PARTLY),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _start(seconds: float, text: str) -> float | None:
+    """Seconds of a job that its log does not account for: Python, imports, and the way out."""
+    told = list(DURATION.finditer(text))
+    # Hours are told in whole minutes, too coarse for this.
+    if not told or told[-1][1]:
+        return None
+    minutes, rest = (float(value or 0) for value in told[-1].groups()[1:])
+    return max(0.0, seconds - 60 * minutes - rest)
+
+
+def observed(folder: Path) -> Measured:
+    """What a run tells; nothing where it has left no cost.json."""
+    prediction = read_prediction(folder / "cost.json")
+    if prediction is None or not prediction["jobs"]:
+        return Measured()
+    run, jobs = prediction["run"], timed(folder, prediction)
+    starts = _starts([found for found in jobs if found.whole], run, folder)
+    begun = {(start.stage, start.gpu, start.machine): start.middle for start in starts}
+    seen: dict[str, tuple[Work, Timed, list[float]]] = {}
+    for found in jobs:
+        if not found.whole:
+            continue
+        start = begun.get((found.job.stage, found.gpu, found.machine), 0.0)
+        for work, seconds in _parts(folder, found, start):
+            # A job that is nothing but its start is known by that; of other work nothing is learned from so little.
+            if work.units <= 0 or (seconds < SHORTEST and work.unit != JOBS):
+                continue
+            seconds = max(seconds, SHORTEST)
+            key = json.dumps([work.kind, work.unit, work.traits, found.job.threads, found.gpu, found.machine])
+            seen.setdefault(key, (work, found, []))[2].append(work.units / seconds)
+    rates = [
+        Rate(work.kind, work.unit, work.traits, found.job.threads, found.gpu, found.machine, run, len(values),
+             min(values), median(values), max(values))
+        for work, found, values in seen.values()
+    ]  # fmt: skip
+    return Measured(rates, starts, *_bytes(folder, prediction))
+
+
+def _parts(folder: Path, found: Timed, start: float) -> list[tuple[Work, float]]:
+    """The works of a job with the seconds of each, where that can be told."""
+    works = found.job.works
+    if len(works) == 1:
+        return [(works[0], found.seconds - start)]
+    arms = _arm_seconds(folder, found.job)
+    # Arms that were trained side by side took longer than their job.
+    if arms is not None and sum(arms.values()) <= found.seconds:
+        return [(work, arms[work.part]) for work in works if work.part in arms]
+    if found.job.stage == "train_classifier":
+        # They share its time by their work.
+        whole = sum(work.units for work in works)
+        return [(work, (found.seconds - start) * work.units / whole) for work in works]
+    return []
+
+
+def _arm_seconds(folder: Path, job: Job) -> dict[str, float] | None:
+    """Seconds of each arm of a job, from its list of arms."""
+    place = re.fullmatch(r"repeat(\d+)_fold(\d+)_(batch\d+)", job.name)
+    if job.stage != "train_classifier" or place is None:
+        return None
+    try:
+        path = folder / f"repeat{place[1]}/fold{place[2]}/arms/{place[3]}.json"
+        listed = json.loads(path.read_text(encoding="utf-8"))["arms"]
+        return {arm["strategy"]: float(arm["seconds"]) for arm in listed if not arm["reused"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _starts(jobs: list[Timed], run: str, folder: Path) -> list[Start]:
+    out: dict[tuple[str, bool, str], list[Timed]] = {}
+    for found in jobs:
+        out.setdefault((found.job.stage, found.gpu, found.machine), []).append(found)
+    starts = []
+    for (stage, gpu, machine), group in out.items():
+        begun = []
+        for found in group:
+            arms = _arm_seconds(folder, found.job)
+            # Reading, and the predictions of the trained arms, belong to none of them.
+            own = found.start if not arms else max(0.0, found.seconds - sum(arms.values()))
+            if own is not None:
+                begun.append(own)
+        if not begun:
+            continue
+        largest = max(group, key=lambda found: found.memory or 0.0)
+        starts.append(
+            Start(stage, gpu, machine, run, len(group), min(begun), median(begun), max(begun), largest.memory,
+                  largest.job.held)
+        )  # fmt: skip
+    return starts
+
+
+def _bytes(folder: Path, prediction: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Bytes of the files of simulated cells a pixel, and of figures a panel, where they are still there."""
+    pixels, figures = [], []
+    raw = folder / "simulated" / "train"
+    sizes = [path.stat().st_size for path in raw.iterdir()] if raw.is_dir() else []
+    if sizes and prediction["facts"]["side"]:
+        pixels.append(sum(sizes) / len(sizes) / prediction["facts"]["side"] ** 2)
+    panels = sum(1 for row in prediction["jobs"] if row["stage"] == "plot_images")
+    drawn = disk_used(folder).get("figures", 0)
+    if panels and drawn:
+        figures.append(drawn / panels)
+    return pixels, figures
+
+
+def disk_used(folder: Path) -> dict[str, int]:
+    """Bytes that the files of a run take on disk, by kind; of those kinds that can be predicted."""
+    used = dict.fromkeys(KINDS, 0)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            name = path.relative_to(folder).as_posix()
+            kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), None)
+            if kind:
+                used[kind] += -(-path.stat().st_size // BLOCK) * BLOCK
+    return {kind: size for kind, size in used.items() if size}
+
+
+def read_prediction(path: Path) -> dict[str, Any] | None:
+    """A cost.json; None where there is none of this format."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if value["format_version"] == FORMAT_VERSION and "jobs" in value else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def earlier(folder: Path, but: str) -> Measured:
+    """What all runs below a folder tell, but the one named: a run must not predict itself."""
+    found = Measured()
+    for path in sorted(folder.glob("*/cost.json")):
+        if path.parent.name != but:
+            found.add(observed(path.parent))
+    return found

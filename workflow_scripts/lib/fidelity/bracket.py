@@ -1,0 +1,223 @@
+"""The bracketed table of one synthetic set: every figure beside its floor and its ceilings, for all images, for each
+class and for each combination of classes.
+
+The reference is always the real held-out part. Beside it stand, at equal sizes, the generated images; real images of
+the train part (the floor: as good as another set of real images is); and real train images spoiled in three ways (the
+ceilings). Figures that need no reference (label agreement, authentic share) have their floor in the held-out part
+itself, and their ceilings in spoiled held-out images, because the networks asked have seen the train part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.fidelity import distances
+from workflow_scripts.lib.fidelity.distances import Estimate, Sample
+from workflow_scripts.lib.fidelity.encoders import Encoder
+from workflow_scripts.lib.images import nearest_images, spectra
+
+GENERATED, FLOOR = "generated", "floor"
+CONTENDERS = (GENERATED, FLOOR, *spectra.CEILINGS)
+AGREEMENT, AUTHENTIC_PIXELS, AUTHENTIC_FEATURES = "agreement", "authentic_pixels", "authentic_features"
+CONTROLS = 250  # held-out images that are searched for in the train part: the floor of the authentic share
+
+
+class Rows:
+    """Arrays with a row an image each."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Some of the images."""
+        return type(self)(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Described(Rows):
+    """Images as an encoder and filters see them."""
+
+    labels: np.ndarray  # uint8 (n, K)
+    groups: np.ndarray  # (n,)
+    features: np.ndarray  # float32 (n, D), as the encoder gives them
+    curves: np.ndarray  # float32 (n, B)
+    links: np.ndarray  # float32 (n, P)
+
+
+@dataclass(frozen=True)
+class Answered(Rows):
+    """Images as the baseline takes them."""
+
+    labels: np.ndarray  # uint8 (n, K), those asked for or those of the table
+    groups: np.ndarray  # (n,)
+    logits: np.ndarray  # float32 (n, K)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which images are compared: all, those of a class, or those of exactly one combination of classes."""
+
+    kind: str  # all, class or combination
+    name: str
+    target: np.ndarray  # uint8 (K,)
+
+    def rows(self, labels: np.ndarray) -> np.ndarray:
+        """The rows of labels (n, K) that belong to it."""
+        if self.kind == "combination":
+            return np.flatnonzero((labels == self.target).all(axis=1))
+        return np.flatnonzero((labels[:, self.target > 0] > 0).all(axis=1))
+
+
+def describe(images: np.ndarray, labels: np.ndarray, groups: np.ndarray, encoder: Encoder) -> Described:
+    """What is compared of images uint8 (n, C, s, s)."""
+    curves, links = spectra.power_curves(images), spectra.channel_links(images)
+    # Numbers in place of names: groups are looked up thousands of times.
+    numbers = np.unique(groups, return_inverse=True)[1]
+    return Described(labels, numbers, encoder.encode(images), curves, links)
+
+
+def scopes(real: np.ndarray, generated: np.ndarray, classes: list[str], combinations: int) -> list[Scope]:
+    """All images, every class, and the combinations of several classes that both sides have most of."""
+    zero = np.zeros(len(classes), dtype=np.uint8)
+    out = [Scope("all", "all images", zero)]
+    out += [Scope("class", name, np.eye(len(classes), dtype=np.uint8)[k]) for k, name in enumerate(classes)]
+    seen, asked = (Counter(tuple(row) for row in part.tolist() if sum(row) > 1) for part in (real, generated))
+    # Combinations that no real image has come last: of them only the labels can be assessed.
+    order = sorted(asked, key=lambda row: (-min(seen[row], asked[row]), -asked[row], [-value for value in row]))
+    for row in order[:combinations]:
+        names = [name for name, on in zip(classes, row, strict=True) if on]
+        out.append(Scope("combination", " + ".join(names), np.array(row, dtype=np.uint8)))
+    return out
+
+
+def agreement(logits: np.ndarray, labels: np.ndarray, scope: Scope) -> np.ndarray:
+    """Of every image the chance that a class asked for stands above one that is not, ties half (n,); chance is 0.5.
+
+    One minus the ranking loss (Schapire and Singer 2000), of logits in units of what is usual for each class
+    (see `usual`). It needs no threshold; of a class, only that class counts as asked for. NaN where there is no such
+    pair."""
+    on = labels.astype(bool)
+    wanted = on & (scope.target > 0) if scope.kind == "class" else on
+    above = (logits[:, :, None] > logits[:, None]) + 0.5 * (logits[:, :, None] == logits[:, None])
+    pairs = wanted[:, :, None] & ~on[:, None]
+    count = pairs.sum(axis=(1, 2))
+    return np.divide((above * pairs).sum(axis=(1, 2)), count, out=np.full(len(on), np.nan), where=count > 0)
+
+
+def usual(answers: dict[str, Answered]) -> dict[str, Answered]:
+    """Logits less the mean of the class on held-out real images, by its spread there: else common classes would win."""
+    logits = answers[FLOOR].logits
+    mean, spread = logits.mean(axis=0), np.maximum(logits.std(axis=0), 1e-6)
+    return {name: Answered(part.labels, part.groups, (part.logits - mean) / spread) for name, part in answers.items()}
+
+
+def bracketed(
+    reference: Described,
+    others: dict[str, Described],
+    answers: dict[str, Answered],
+    classes: list[str],
+    settings: dict[str, Any],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Rows of the table: scope, measure, contender, value, low, high, how many images, and whether that is enough."""
+    centre = reference.features.mean(axis=0)
+    scale = np.sqrt(np.maximum(reference.features.var(axis=0).mean(), 1e-12))
+    out, answers = [], usual(answers)
+    for scope in scopes(reference.labels, others[GENERATED].labels, classes, settings["combinations"]):
+        rng = np.random.default_rng(derive(seed, "scope", scope.kind, scope.name))
+        out += _of_scope(scope, reference, others, answers, (centre, scale), settings, rng)
+    return out
+
+
+def _of_scope(
+    scope: Scope,
+    reference: Described,
+    others: dict[str, Described],
+    answers: dict[str, Answered],
+    units: tuple[np.ndarray, np.ndarray],
+    settings: dict[str, Any],
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    real = reference.take(_drawn(scope.rows(reference.labels), settings["images"], rng))
+    within = {name: scope.rows(part.labels) for name, part in others.items()}
+    # k-NN measures depend on the number of images: everything beside the reference is brought to the same.
+    equal = min(settings["images"], *map(len, within.values()))
+    parts = {name: part.take(_drawn(within[name], equal, rng)) for name, part in others.items()}
+    samples = _samples(real, parts, units)
+    draws, level = settings["draws"], settings["confidence"]
+    found = distances.estimates(samples.pop(""), samples, rng, draws, level)
+    for name, part in answers.items():
+        answered = part.take(scope.rows(part.labels))
+        values = agreement(answered.logits, answered.labels, scope)
+        found[name][AGREEMENT] = distances.average(values, answered.groups, rng, draws, level)
+    groups, least = len(np.unique(real.groups)), settings["smallest"]
+    small = min(len(real), equal) < least["images"] or groups < least["groups"]
+    about = {
+        "scope": scope.kind, "name": scope.name, "images_real": len(real), "groups_real": groups,
+        "images": equal, "asked": len(within[GENERATED]), "too_small": bool(small),
+        "dimensions": samples[GENERATED].axes.shape[1], "of_dimensions": samples[GENERATED].features.shape[1],
+    }  # fmt: skip
+    return [row(about, measure, name, value) for name in CONTENDERS for measure, value in found[name].items()]
+
+
+def row(about: dict[str, Any], measure: str, contender: str, found: Estimate) -> dict[str, Any]:
+    """A line of the table."""
+    figures = {"value": found.value, "low": found.low, "high": found.high}
+    return about | {"measure": measure, "contender": contender} | figures
+
+
+def _drawn(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+
+
+def _samples(real: Described, parts: dict[str, Described], units: tuple[np.ndarray, np.ndarray]) -> dict[str, Sample]:
+    """The reference (under the name "") and its contenders, in common units and along common axes."""
+    centre, scale = units
+    scaled = {name: ((part.features - centre) / scale).astype(np.float32) for name, part in parts.items()}
+    scaled[""] = ((real.features - centre) / scale).astype(np.float32)
+    dimensions, smallest = scaled[""].shape[1], min(map(len, scaled.values()))
+    if smallest < distances.FEWEST_IMAGES:  # nothing will be computed
+        axes = np.eye(dimensions, 1, dtype=np.float32)
+    else:
+        kept = [scaled[name] for name in ("", GENERATED, FLOOR)]
+        axes = distances.main_axes(kept, distances.reduced(dimensions, smallest))
+    every = parts | {"": real}
+    return {
+        name: Sample(features, features @ axes, every[name].curves, every[name].links, every[name].groups)
+        for name, features in scaled.items()
+    }
+
+
+def copies(
+    made: np.ndarray,
+    made_groups: np.ndarray,
+    held_out: np.ndarray,
+    held_groups: np.ndarray,
+    train: np.ndarray,
+    given: list[int],
+    encode: Callable[[np.ndarray], np.ndarray],
+    settings: dict[str, Any],
+    seed: int,
+) -> tuple[dict[str, nearest_images.Nearest], dict[str, dict[str, Estimate]]]:
+    """The nearest training image of each generated one, in pixels and in features, and the shares of authentic images
+    beside that of held-out real ones."""
+    rng = np.random.default_rng(derive(seed, "copies"))
+    some = _drawn(np.arange(len(held_out)), CONTROLS, rng)
+    made, train, held_out = (nearest_images.without(images, given) for images in (made, train, held_out[some]))
+    draws, level = settings["draws"], settings["confidence"]
+    found: dict[str, nearest_images.Nearest] = {}
+    shares: dict[str, dict[str, Estimate]] = {}
+    spaces = {AUTHENTIC_PIXELS: nearest_images.pixels, AUTHENTIC_FEATURES: encode}
+    for measure, describe_by in spaces.items():
+        found[measure] = nearest_images.nearest(made, train, describe_by)
+        control = nearest_images.nearest(held_out, train, describe_by)
+        shares[measure] = {
+            GENERATED: distances.average(found[measure].authentic.astype(float), made_groups, rng, draws, level),
+            FLOOR: distances.average(control.authentic.astype(float), held_groups[some], rng, draws, level),
+        }
+    return found, shares

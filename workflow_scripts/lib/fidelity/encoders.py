@@ -1,0 +1,208 @@
+"""Networks whose features images are compared in: a classifier of the run, or the user's own.
+
+A user's own encoder is a file of weights (safetensors; nothing is unpickled) and the name of an architecture: one of
+torchvision's classifiers, without its last linear layer, or one of OWN below. Its images may have any channels:
+
+    its first layer takes as many channels as are listed   they go in together, in the order listed
+    it takes three, or one                                 each listed channel goes in by itself, three times where
+                                                           three are wanted; all features stand side by side
+
+What it learned from before is not known here, so the leak certificate says `pre-training overlap: unknown`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices, classifier_file
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import channel_statistics, select_channels
+
+BATCH = 256
+
+# The hook for encoders that torchvision does not know, such as a SubCell or DINO vision transformer:
+#     name -> maker(weights by name) -> (network: (B, c, s, s) -> (B, D), c, the channels that it takes)
+# The maker builds the network, loads the weights strictly, and raises UserError where they do not fit. One function and
+# one line here register it; config then names it: assess_synthetic.encoder.architecture.
+Maker = Callable[[dict[str, torch.Tensor]], tuple[nn.Module, int]]
+OWN: dict[str, Maker] = {}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Something that turns images into vectors."""
+
+    name: str  # as the page calls it
+    kind: str  # baseline, judge or own
+    overlap: str  # what is known of the images that it learned from
+    fitted: Provenance | None  # rows of the run's images that it knows; None where it cannot know any, or nobody knows
+    encode: Callable[[np.ndarray], np.ndarray]  # uint8 (n, C, H, W), all channels of the set -> float32 (n, D)
+    decide: Callable[[np.ndarray], np.ndarray] | None = None  # features -> logits (n, K), of a classifier of the run
+
+
+def of_classifier(classifier: Classifier, kind: str, channels: list[str]) -> Encoder:
+    """The pooled features of a classifier of the run, for images of these channels."""
+    if not set(classifier.channels) <= set(channels):
+        raise UserError(
+            f"the {kind} looks at the channels {', '.join(classifier.channels)}; the images have {', '.join(channels)}"
+        )
+    where = device.device()
+    network = classifier.network(where)
+    mean, std = classifier.mean.to(where), classifier.std.to(where)
+
+    def ready(block: torch.Tensor) -> torch.Tensor:
+        return network.features(classifier_file.standardise(block, mean, std))
+
+    def decide(features: np.ndarray) -> np.ndarray:
+        # In float32: bfloat16 logits would tie.
+        with torch.inference_mode():
+            return network.head(torch.from_numpy(features).to(where)).cpu().numpy()
+
+    fitted = Provenance.from_json(classifier.provenance) if classifier.provenance else None
+    return Encoder(
+        name=f"the {kind}",
+        kind=kind,
+        overlap="none with held-out images" if fitted else "none: fitted on freshly simulated cells",
+        fitted=fitted,
+        encode=lambda images: _run(ready, select_channels(images, channels, classifier.channels), where),
+        decide=decide,
+    )
+
+
+def own(settings: dict[str, Any], channels: list[str], train: np.ndarray) -> Encoder:
+    """The user's encoder, from assess_synthetic.encoder, for images of these channels.
+
+    Without means and spreads of its own it gets channels standardised as in the train images uint8 (n, C, H, W)."""
+    path, architecture = arm_choices.weights_path(settings["weights"]), settings["architecture"]
+    network, taken = _build(path, architecture)
+    listed = settings["channels"] or channels
+    unknown = [name for name in listed if name not in channels]
+    if unknown:
+        raise UserError(
+            f"assess_synthetic.encoder.channels names {unknown[0]!r}; the images have {', '.join(channels)}"
+        )
+    together = taken == len(listed)
+    if not together and taken not in (1, 3):
+        raise UserError(
+            f"{path} takes {taken} channels, and {len(listed)} are listed ({', '.join(listed)}): list as many in "
+            "assess_synthetic.encoder.channels"
+        )
+    where = device.device()
+    network = network.to(where, memory_format=torch.channels_last).eval()
+    mean, std = _normalisation(settings, train, channels, listed, where)
+    size = settings["size"]
+
+    def ready(block: torch.Tensor) -> torch.Tensor:
+        images = classifier_file.standardise(block, mean, std)
+        if size is not None and size != images.shape[-1]:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        if together:
+            return network(images).flatten(1)
+        each = [images[:, c : c + 1].expand(-1, taken, -1, -1) for c in range(len(listed))]
+        return torch.cat([network(channel).flatten(1) for channel in each], dim=1)
+
+    try:
+        _run(ready, select_channels(train[:1], channels, listed), where)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"{architecture} does not take images of {size or train.shape[-1]} px ({error}): "
+            "say in assess_synthetic.encoder.size which it takes"
+        ) from None
+    return Encoder(
+        name=f"{architecture} ({path.name}, {files.file_digest(path)[:8]})",
+        kind="own",
+        overlap="unknown",
+        fitted=None,
+        encode=lambda images: _run(ready, select_channels(images, channels, listed), where),
+    )
+
+
+def _normalisation(
+    settings: dict[str, Any], train: np.ndarray, channels: list[str], listed: list[str], where: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    given = settings["normalise"]
+    if given is None:
+        mean, std = (part / 255 for part in channel_statistics(select_channels(train, channels, listed)))
+    else:
+        mean, std = np.array(given["mean"]), np.array(given["std"])
+        if {len(mean), len(std)} - {1, len(listed)}:
+            raise UserError(
+                f"assess_synthetic.encoder.normalise needs one mean and std, or one for each of {', '.join(listed)}"
+            )
+    count = len(listed)
+    return tuple(
+        torch.tensor(np.broadcast_to(part, count).copy(), dtype=torch.float32).to(where) for part in (mean, std)
+    )
+
+
+def _run(ready: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray, where: torch.device) -> np.ndarray:
+    dtype, out = device.fast_dtype(where), []
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            block = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(where).float() / 255
+            with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+                out.append(ready(block).float().cpu())
+    return torch.cat(out).numpy() if out else np.zeros((0, 1), dtype=np.float32)
+
+
+def _build(path: Path, architecture: str) -> tuple[nn.Module, int]:
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"assess_synthetic.encoder.weights = {path} is no safetensors file ({error}); other formats are not read, "
+            "because opening them can run code: save the weights with safetensors.torch.save_file"
+        ) from None
+    if architecture in OWN:
+        return OWN[architecture](weights)
+    # Imported here: it takes a second that the run's own classifiers need not wait for.
+    from workflow_scripts.lib.classify import torchvision_models
+
+    network = torchvision_models.architecture(architecture)
+    if network is None:
+        known = f"registered here: {', '.join(OWN)}" if OWN else "such as resnet50, convnext_tiny or vit_b_16"
+        raise UserError(
+            f"assess_synthetic.encoder.architecture = {architecture!r} is none of torchvision's classifiers; {known}"
+        )
+    return _torchvision(network, weights, path, architecture)
+
+
+def _torchvision(
+    network: nn.Module, weights: dict[str, torch.Tensor], path: Path, architecture: str
+) -> tuple[nn.Module, int]:
+    """Headless network with the weights of the file, whose first layer decides how many channels it takes."""
+    linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    first, layer = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    if not linear or f"{first}.weight" not in weights:
+        what = f"{path} has no {first}.weight" if linear else "it does not end in a linear layer"
+        raise UserError(f"assess_synthetic.encoder.architecture {architecture}: {what}")
+    taken = int(weights[f"{first}.weight"].shape[1]) * layer.groups
+    if taken != layer.in_channels:
+        fresh = nn.Conv2d(
+            taken, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups,
+            layer.bias is not None,
+        )  # fmt: skip
+        network.set_submodule(first, fresh)
+    network.set_submodule(linear[-1], nn.Identity())
+    body = {name: value for name, value in weights.items() if not name.startswith(f"{linear[-1]}.")}
+    try:
+        missing, unexpected = network.load_state_dict(body, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit {architecture}: {str(error).splitlines()[-1].strip()}") from None
+    if missing or unexpected:
+        what = f"it lacks {missing[0]}" if missing else f"it has {unexpected[0]}, which is no layer of it"
+        raise UserError(f"{path} does not fit {architecture}: {what}")
+    return network, taken

@@ -1,0 +1,104 @@
+"""The file of a trained generator: weights and all that is needed to make images with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from workflow_scripts.lib.base.files import atomic
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.generate.generator_training import Pixels
+from workflow_scripts.lib.generate.networks import Minimal, UNet, make_network
+from workflow_scripts.lib.images.access_record import Provenance
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Generator:
+    """A trained generator as it lies on disk."""
+
+    repeat: int
+    fold: int
+    settings: dict[str, Any]
+    channels: list[str]
+    classes: list[str]
+    size: int
+    pixels: Pixels
+    provenance: Provenance
+    digest: str  # of everything the weights depend on
+    seconds: float
+    weights: dict[str, torch.Tensor]
+
+    def network(self, device: torch.device, dtype: torch.dtype) -> UNet | Minimal:
+        """The network with its weights, ready to make images."""
+        network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
+        network.load_state_dict(self.weights)
+        return network.to(device).eval().requires_grad_(False)
+
+
+def write(path: Path, generator: Generator) -> None:
+    """Write a generator whole."""
+    described = {
+        "format_version": FORMAT_VERSION,
+        "repeat": generator.repeat,
+        "fold": generator.fold,
+        "settings": generator.settings,
+        "channels": generator.channels,
+        "classes": generator.classes,
+        "size": generator.size,
+        "provenance": json.loads(generator.provenance.to_json()),
+        "digest": generator.digest,
+        "seconds": round(generator.seconds, 1),
+    }
+    tensors = {f"network.{name}": value.contiguous() for name, value in generator.weights.items()}
+    tensors |= {"pixels.shift": generator.pixels.shift, "pixels.scale": generator.pixels.scale}
+    metadata = {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
+    with atomic(path) as part:
+        save_file(tensors, part, metadata)
+
+
+def read(path: Path) -> Generator:
+    """Read what `write` wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            described = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if described.get("format_version") != FORMAT_VERSION:
+            raise UserError(f"{path} was written by another version of MixLoc: delete it and run again")
+        return _described(described, tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a generator that can be read ({error}): delete it and run again") from None
+
+
+def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Generator:
+    weights = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+    return Generator(
+        repeat=described["repeat"],
+        fold=described["fold"],
+        settings=described["settings"],
+        channels=described["channels"],
+        classes=described["classes"],
+        size=described["size"],
+        pixels=Pixels(tensors["pixels.shift"], tensors["pixels.scale"]),
+        provenance=Provenance.from_json(json.dumps(described["provenance"])),
+        digest=described["digest"],
+        seconds=described["seconds"],
+        weights=weights,
+    )
+
+
+def read_digest(path: Path) -> str:
+    """The digest a finished generator was written with; empty where there is no whole file of this format."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        return json.loads(about["digest"]) if json.loads(about["format_version"]) == FORMAT_VERSION else ""
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return ""

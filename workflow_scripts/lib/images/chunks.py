@@ -1,0 +1,180 @@
+"""The work of reading images, cut into pieces of which each is done once.
+
+A piece is a run of images of about 4 MB: large enough to be worth a file, small enough for processes to come to their
+end together. It is made by one process, which writes the pixels to where they will stay in the set (`canvas.Canvas`)
+and leaves a small file: what is wrong with the other images, checksums, and a digest of all that the piece was made
+from. So pixels never travel between processes, an interrupted run takes up what is done, and a mended file makes its
+own piece anew and no other. (Where bad images leave gaps, one that is interrupted while it closes them, in the last
+seconds, reads again what had moved.)
+
+The jobs of a cluster have no canvas: they keep the pixels in the file, from which whoever writes the set takes them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import __version__ as pillow_version
+
+from workflow_scripts.lib.base import files, process_pool
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images import canvas as canvas_file
+from workflow_scripts.lib.images import decode, duplicates, read_image
+from workflow_scripts.lib.images.canvas import Canvas
+from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.read_image import Reader
+
+PIECE_BYTES = 2**22
+_CODE = [Path(module.__file__) for module in (decode, read_image, duplicates, canvas_file)] + [Path(__file__)]
+_BROKEN = (OSError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece to be made."""
+
+    reader: Reader
+    ids: list[str]
+    pixel_sizes: list[str]  # µm a pixel of each image, empty where not known
+    first: int  # row of the first image among all that the tables name
+    path: Path
+    canvas: Canvas | None  # None: the pixels stay with the piece
+
+
+@dataclass
+class Piece:
+    """What was read; the n images that can be used stand on the canvas from the row of the piece's first image on."""
+
+    grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
+    rows: np.ndarray  # int64 (n,), where the images stand among all that the tables name
+    bad: list[Bad]
+
+
+def canvas_name(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str]) -> str:
+    """What a canvas is called: it follows from all that decides its pixels, but the files themselves."""
+    return files.digest([_settings(reader), list(ids), list(pixel_sizes)])
+
+
+def tasks(
+    reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path, canvas: Canvas | None
+) -> list[Task]:
+    """All pieces of a set; where they are cut does not depend on how many processes make them."""
+    count = max(1, PIECE_BYTES // (len(reader.channels) * reader.size**2))
+    cuts = [slice(at, at + count) for at in range(0, len(ids), count)]
+    return [
+        Task(reader, list(ids[cut]), list(pixel_sizes[cut]), cut.start, folder / f"{number:06d}.piece", canvas)
+        for number, cut in enumerate(cuts)
+    ]
+
+
+def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
+    """The pieces in order, made by so many processes or found as they were left."""
+    if processes == 1 or len(wanted) <= 1:
+        yield from map(make, wanted)
+        return
+    with process_pool.pool(min(processes, len(wanted))) as pool:
+        try:
+            yield from pool.map(make, wanted)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def make(task: Task) -> Piece:
+    """The piece, as it was left if it is still sound."""
+    wanted = digest(task)
+    found = load(task, wanted)
+    if found is not None:
+        return found
+    size = task.reader.size
+    images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
+    rows: list[int] = []
+    bad: list[Bad] = []
+    for place, (name, pixel_size) in enumerate(zip(task.ids, task.pixel_sizes, strict=True)):
+        image, faults = task.reader.read(name, pixel_size)
+        bad += faults
+        if image is not None:
+            images[len(rows)] = image
+            rows.append(task.first + place)
+    images = images[: len(rows)]
+    piece = Piece(duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
+    if task.canvas:
+        task.canvas.write(task.first, images)
+    _save(task, piece, wanted, images)
+    return piece
+
+
+def digest(task: Task) -> str:
+    """All that a piece follows from: settings, ids, the state of the files, and the code that reads them."""
+    stamps = [task.reader.stamps(name) for name in task.ids]
+    return files.digest([_settings(task.reader), task.ids, task.pixel_sizes, task.first, stamps])
+
+
+def _settings(reader: Reader) -> list[Any]:
+    """What decides the pixels of every image, code included."""
+    keys = ("channels", "size", "intensity", "white_level", "pixel_size")
+    own = {key: reader.settings[key] for key in keys}
+    known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size")}
+    where = str(reader.folder.resolve())
+    return [own, known, sorted(reader.bits), where, files.code_digest(_CODE), pillow_version]
+
+
+def _save(task: Task, piece: Piece, digest: str, images: np.ndarray) -> None:
+    # Without waiting for the disk: what a power cut has spoiled fails its checksum and is made again. A folder that is
+    # gone is not made anew: nobody would clear it away.
+    part = task.path.with_suffix(f".{uuid.uuid4().hex}.part")
+    try:
+        with part.open("xb") as handle:
+            _write(handle, piece, digest, images, inside=task.canvas is None)
+        part.replace(task.path)
+    except FileNotFoundError:
+        raise UserError(f"{part.parent} was cleared away: another run has finished the set, or somebody") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(handle: BinaryIO, piece: Piece, digest: str, images: np.ndarray, inside: bool) -> None:
+    """A line of JSON, then the bare arrays."""
+    arrays = (piece.grids, piece.rows, images)
+    about = {
+        "digest": digest,
+        "images": len(images),
+        "inside": inside,
+        "sums": [zlib.crc32(array) for array in arrays],
+        "bad": [asdict(entry) for entry in piece.bad],
+    }
+    handle.write(json.dumps(about).encode() + b"\n")
+    for array in arrays if inside else arrays[:2]:
+        handle.write(array)
+
+
+def load(task: Task, digest: str) -> Piece | None:
+    """A piece from disk, its pixels on the canvas; None if it is not there, damaged, or made from something else."""
+    try:
+        with task.path.open("rb") as handle:
+            about = json.loads(handle.readline())
+            if about["digest"] != digest or not 0 <= about["images"] <= len(task.ids):
+                return None
+            count, channels, size = about["images"], len(task.reader.channels), task.reader.size
+            grids = np.empty((count, channels, duplicates.GRID, duplicates.GRID), dtype=np.uint8)
+            rows = np.empty(count, dtype=np.int64)
+            images = np.empty((count, channels, size, size), dtype=np.uint8)
+            arrays = (grids, rows, images)
+            if any(handle.readinto(array) != array.nbytes for array in (arrays if about["inside"] else arrays[:2])):
+                return None
+            if not about["inside"] and not (task.canvas and task.canvas.read(task.first, images)):
+                return None
+        if [zlib.crc32(array) for array in arrays] != about["sums"]:
+            return None
+        piece = Piece(grids, rows, [Bad(**entry) for entry in about["bad"]])
+    except _BROKEN:
+        return None
+    if about["inside"] and task.canvas:
+        task.canvas.write(task.first, images)
+    return piece

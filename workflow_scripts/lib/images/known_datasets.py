@@ -1,0 +1,111 @@
+"""Where images come from: what is known of the sets that MixLoc can name, and of anyone's folder.
+
+Each source is a description and no code. Whatever the `data` section of the config says itself comes before it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from workflow_scripts.lib.images.label_maps import NUMBERINGS, ordered
+
+# Columns with a meaning, and what a table calls them unless the config says otherwise (upper and lower case are the
+# same). All other columns are carried along under their own names.
+COLUMNS = {
+    "id": "Id",
+    "labels": "Target",
+    "group": "group",
+    "gene": "gene",
+    "antibody": "antibody",
+    "cell_line": "cell_line",
+    "reliability": "reliability",
+    "pixel_size": "pixel_size",
+}
+# Where proteins are known, an image belongs with those that share any of these.
+GROUP_BY = ("group", "gene", "antibody")
+ATLAS = "Human Protein Atlas, proteinatlas.org (Thul et al., Science 2017, doi:10.1126/science.aal3321)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of the images of a source before any is read; None: found out or not known."""
+
+    origin: str
+    files: str = "{id}_{channel}.png"
+    columns: dict[str, str] = field(default_factory=dict)
+    labels: str | None = "numbers"
+    label_separator: str | None = None
+    class_names: str | None = None  # a list in label_maps.NUMBERINGS
+    bits: tuple[int, ...] | None = None
+    planes: dict[str, str] | None = None
+    id_parts: str | None = None
+    release: str = ""
+    licence: str = ""
+    credit: str = ""
+
+
+SOURCES = {
+    "simulated": Source("simulated cells (MixLoc)", bits=(8,), licence="none needed: made by the run itself"),
+    "folder": Source("", labels=None),
+    "kaggle2018": Source(
+        "Human Protein Atlas Image Classification (Kaggle 2018)",
+        class_names="kaggle_2018",
+        bits=(8,),
+        licence="the rules of the competition",
+        credit=ATLAS,
+    ),
+    "kaggle2021": Source(
+        "Human Protein Atlas - Single Cell Classification (Kaggle 2021)",
+        columns={"id": "ID", "labels": "Label"},
+        label_separator="|",
+        class_names="kaggle_2021",
+        bits=(8, 16),
+        licence="the rules of the competition",
+        credit=ATLAS,
+    ),
+    "public": Source(
+        "Human Protein Atlas, subcellular images",
+        files="{id}_{channel}.jpg",
+        class_names="kaggle_2018",
+        bits=(8,),
+        # The Atlas shows each stain in its colour; yellow light is red and green light alike.
+        planes={"red": "red", "green": "green", "blue": "blue", "yellow": "yellow"},
+        id_parts="{gene}_{antibody}_{plate}_{well}_{field}",
+        licence="see proteinatlas.org/about/licence for the release",
+        credit=ATLAS,
+    ),
+}  # fmt: skip
+
+
+TOLD = ("origin", "release", "licence", "credit")  # text for the report alone
+
+
+def described(data: dict[str, Any]) -> dict[str, Any]:
+    """The `data` section of the config with what its source knows filled in where it says nothing.
+
+    Of what is text for the report this holds only what the source knows: what the config says goes to the page
+    directly (`told`), so that editing it makes no image set again."""
+    known = asdict(SOURCES[data["source"]])
+    said = {name: value for name, value in data.items() if name not in TOLD and value not in (None, "", [])}
+    out = {name: said.get(name, value) for name, value in known.items()}
+    if data["source"] == "simulated":
+        # They are what the run makes them: settings for other images do not reach them.
+        out = known
+    given = {name: value for name, value in (data["columns"] or {}).items() if value}
+    given = given if data["source"] != "simulated" else {}
+    out["columns"] = COLUMNS | known["columns"] | given
+    out["columns_given"] = sorted(given)  # these must be there
+    if isinstance(out["class_names"], str):
+        out["class_names"] = list(NUMBERINGS[out["class_names"]])
+    kept = ("group_by", "file_channels", "pixel_size", "unmapped", "emptied")
+    out |= {name: data[name] for name in (*kept, "unlabelled", "on_bad", "bad_limit")}
+    out["label_map"] = ordered(data["label_map"])
+    if data["source"] == "simulated":
+        out |= {"group_by": ["gene", "antibody"], "file_channels": None, "pixel_size": None}
+    return out
+
+
+def told(data: dict[str, Any]) -> dict[str, str]:
+    """What the `data` section of the config says about origin, release, licence and credit, for the report."""
+    # Simulated cells are what the run makes them, as in `described`.
+    return {} if data.get("source") == "simulated" else {name: data[name] for name in TOLD if data.get(name)}

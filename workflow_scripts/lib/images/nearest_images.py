@@ -1,0 +1,99 @@
+"""Did the generator copy? The nearest training image of every generated one, over rotations and mirror images.
+
+A generated image is authentic if it is farther from its nearest training image than that image is from the nearest
+other training image (AuthPct; Alaa et al. 2022, arXiv:2102.08921). Distances are taken in pixels, averaged down to at
+most SIDE a side, and in the features of an encoder; both over the eight orientations that a cell may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from workflow_scripts.lib.fidelity.distances import BLOCK, squared_distances
+
+SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images would take long
+TURNS = 8
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of every image: its nearest training image, how it must be turned to lie on it, and how far apart they are."""
+
+    train: np.ndarray  # (n,), place among the training images
+    turn: np.ndarray  # (n,), orientation 0 to 7 of the image (see `turned`)
+    distance: np.ndarray  # (n,), Euclidean
+    own: np.ndarray  # (n,), distance of that training image to the nearest other one
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """Distance as a multiple of that between training images: 1 or less is not authentic."""
+        return np.divide(self.distance, self.own, out=np.full(len(self.own), np.inf), where=self.own > 0)
+
+    @property
+    def authentic(self) -> np.ndarray:
+        """Whether each image is authentic, bool (n,). An exact copy never is, also where training images are equal."""
+        return (self.distance > self.own) & (self.distance > 0)
+
+
+def turned(images: np.ndarray, turn: int) -> np.ndarray:
+    """Images (n, C, s, s) in one of eight orientations: quarter turns 0 to 3, and 4 to 7 the same after mirroring."""
+    mirrored = images[..., ::-1] if turn >= 4 else images
+    return np.rot90(mirrored, turn % 4, axes=(-2, -1))
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Pixels as vectors float32 (n, C · s · s), values 0 to 1, root mean square: comparable over sizes and channels."""
+    step = -(-images.shape[-1] // SIDE)
+    small = images.astype(np.float32) / 255
+    if step > 1:
+        # Sides that the step does not divide are filled up with their edge.
+        extra = -images.shape[-1] % step
+        small = np.pad(small, ((0, 0), (0, 0), (0, extra), (0, extra)), mode="edge")
+        count, channels, side = small.shape[:3]
+        small = small.reshape(count, channels, side // step, step, side // step, step).mean(axis=(3, 5))
+    flat = small.reshape(len(small), -1)
+    return flat / np.float32(np.sqrt(max(1, flat.shape[1])))
+
+
+def without(images: np.ndarray, given: list[int]) -> np.ndarray:
+    """Images whose given channels are black: what was taken from a training image is no sign of copying."""
+    if not given:
+        return images
+    out = images.copy()
+    out[:, given] = 0
+    return out
+
+
+def nearest(made: np.ndarray, train: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]) -> Nearest:
+    """The nearest training image of each image, both uint8 (n, C, s, s), by vectors that `describe` makes."""
+    known = describe(train)
+    place, turn, distance = _search(made, known, describe, None)
+    # Only training images that are somebody's nearest need a neighbour of their own.
+    asked, back = np.unique(place, return_inverse=True)
+    own = _search(train[asked], known, describe, asked)[2]
+    return Nearest(place, turn, distance, own[back])
+
+
+def _search(
+    images: np.ndarray, known: np.ndarray, describe: Callable[[np.ndarray], np.ndarray], selves: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count = len(images)
+    place, turn = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    best = np.full(count, np.inf, dtype=np.float32)
+    for orientation in range(TURNS):
+        vectors = describe(np.ascontiguousarray(turned(images, orientation)))
+        for start in range(0, count, BLOCK):
+            rows = np.arange(start, min(start + BLOCK, count))
+            apart = squared_distances(vectors[rows], known)
+            if selves is not None:
+                apart[np.arange(len(rows)), selves[rows]] = np.inf
+            candidate = apart.argmin(axis=1)
+            # Differences of products leave rounding where two vectors are equal: the winner is measured directly.
+            value = ((vectors[rows] - known[candidate]) ** 2).sum(axis=1)
+            value[~np.isfinite(apart[np.arange(len(rows)), candidate])] = np.inf
+            better = value < best[rows]
+            place[rows[better]], turn[rows[better]] = candidate[better], orientation
+            best[rows[better]] = value[better]
+    return place, turn, np.sqrt(best)

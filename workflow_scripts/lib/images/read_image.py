@@ -1,0 +1,302 @@
+"""From the files of one image to its pixels in the set: channels by name, size, intensities; or what is wrong with it.
+
+Size: without a pixel size to aim at, a square image is scaled to `size` × `size`. With one, the image is scaled to that
+many micrometres a pixel and its centre is cut out; an image that shows less than that is refused, as a black frame
+would tell a network which microscope it came from. Nothing is ever scaled up."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from workflow_scripts.lib.images.decode import Planes, Unusable, blend, decode, to_array
+from workflow_scripts.lib.images.invalid_input import Bad
+
+# The planes of a colour file, of which each stain takes its own.
+_COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
+_SAMPLED = 40  # images that are looked at to learn the bit depth of a set
+
+
+@dataclass(slots=True)
+class _Plane:
+    """One channel of an image, at the size of the set already where whole blocks of pixels make a pixel."""
+
+    image: Image.Image
+    size: tuple[int, int]  # as it was in the file
+    bits: int
+    highest: float  # of floating point values; 0 for whole numbers
+
+
+class Reader:
+    """Reads the images of one folder as the settings of the stage say; safe to share between threads."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = Path(folder)
+        self._root = f"{self.folder}{os.sep}"  # paths as text: objects for them cost as much as opening the files
+        self.channels: list[str] = list(settings["channels"])
+        self.size = int(settings["size"])
+        self.settings = settings
+        self.data = settings["data"]
+        self.file_channels: list[str] = list(self.data["file_channels"] or self.channels)
+        self.bits = set(self.data["bits"] or ())
+        # Only files below a folder of their own can leave the folder through a linked folder.
+        self._real = os.path.realpath(self.folder)
+
+    def files(self, name: str) -> dict[str, list[str]]:
+        """File name of an image -> the channels that are in it, in the order of its planes."""
+        pattern = self.data["files"]
+        if isinstance(pattern, dict):
+            return {pattern[channel].replace("{id}", name): [channel] for channel in self.channels}
+        if "{channel}" not in pattern:
+            return {pattern.replace("{id}", name): self.file_channels}
+        return {pattern.replace("{channel}", channel).replace("{id}", name): [channel] for channel in self.channels}
+
+    def learn_depth(self, ids: list[str]) -> None:
+        """Where the bit depth is left open: that of most images, so that an odd one among them is noticed."""
+        if self.bits:
+            return
+        counts: dict[int, int] = {}
+        for name in ids[:: max(1, len(ids) // _SAMPLED)]:
+            for file, channels in self.files(name).items():
+                try:
+                    bits = self._decode(file, channels).bits
+                except Unusable:
+                    continue
+                counts[bits] = counts.get(bits, 0) + 1
+                break
+        self.bits = {max(counts, key=lambda bits: (counts[bits], -bits))} if counts else set()
+
+    def stamps(self, name: str) -> list[list[int]]:
+        """Size and time of change of each file, by which an edited one is noticed."""
+        out = []
+        for file in self.files(name):
+            try:
+                found = os.stat(self._root + file)  # noqa: PTH116
+                out.append([found.st_size, found.st_mtime_ns])
+            except (OSError, ValueError):
+                out.append([])
+        return out
+
+    def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Bad]]:
+        """Pixels uint8 (C, size, size) of an image, or None and all that is wrong with it."""
+        bad: list[Bad] = []
+        planes: dict[str, _Plane] = {}
+        files = self.files(name)
+        for file, channels in files.items():
+            try:
+                planes |= self._planes(file, channels)
+            except Unusable as problem:
+                bad.append(Bad(name, file, problem.kind, problem.reason))
+        missing = [entry for entry in bad if entry.kind == "missing file"]
+        if len(missing) == len(files) > 1:
+            return None, [Bad(name, ", ".join(files), "Id without files", "none of these files is there")]
+        if bad:
+            return None, bad
+        try:
+            self._check(planes)
+            window = self._window(planes[self.channels[0]].size, pixel_size)
+            pixels = self._pixels([planes[channel] for channel in self.channels], window)
+            if all(map(_constant, pixels)):
+                black = self.settings["intensity"] == "fixed" and not pixels.any()
+                raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
+        except Unusable as problem:
+            return None, [Bad(name, ", ".join(files), problem.kind, problem.reason)]
+        return pixels, []
+
+    def _planes(self, file: str, channels: list[str]) -> dict[str, _Plane]:
+        """The planes of a file that are wanted, averaged at once, while the pixels are in the processor's cache; the
+        memory of those pixels is free again for the next file, which then finds it in the cache."""
+        found = self._decode(file, channels)
+        if self.bits and found.bits not in self.bits:
+            raise Unusable("wrong bit depth", f"is {_bits(found.bits)}; expected is {self._expected_bits()}")
+        named = self._by_channel(found, channels)
+        return {name: self._averaged(image, found.bits) for name, image in named.items() if name in self.channels}
+
+    def _decode(self, file: str, channels: list[str]) -> Planes:
+        path = self._root + file
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            raise Unusable("missing file", "is missing") from None
+        except OSError as error:
+            raise Unusable("cannot be read", f"cannot be read: {error.strerror}") from None
+        # A link, or a folder on the way that is one, may lead out of the folder.
+        if stat.S_ISLNK(found.st_mode) or "/" in file:
+            real = os.path.realpath(path)
+            if os.path.commonpath([real, self._real]) != self._real:
+                raise Unusable("link out of the folder", "is a link to a place outside of the folder")
+            if not os.path.exists(path):  # noqa: PTH110
+                raise Unusable("missing file", "is a link to nothing")
+        elif not found.st_size:
+            raise Unusable("empty file", "is empty (0 bytes)")
+        return decode(path, len(channels))
+
+    def _by_channel(self, found: Planes, channels: list[str]) -> dict[str, Image.Image]:
+        """The planes of a file under the names of their channels."""
+        count = len(found.images)
+        colours = self.data["planes"] or {}
+        if len(channels) == 1 and count > 1:
+            colour = colours.get(channels[0])
+            if colour is None:
+                raise Unusable("colour file", f"has {count} planes, such as colours; one plane of grey is expected")
+            taken = [found.images[plane] for plane in _COLOURS[colour]]
+            return {channels[0]: taken[0] if len(taken) == 1 else blend(taken)}
+        names = found.names or channels
+        if count != len(names):
+            raise Unusable("wrong number of channels", f"has {count} channels; {len(channels)} are expected")
+        named = dict(zip(names, found.images, strict=True))
+        absent = [channel for channel in self.channels if channel in channels and channel not in named]
+        if absent and found.names and not set(found.names) & set(channels):
+            # Names that have nothing to do with ours say nothing about the order; it is the user's then.
+            named, absent = dict(zip(channels, found.images, strict=False)), channels[count:]
+        if absent:
+            have = ", ".join(names)
+            raise Unusable("missing channel", f"has no channel {absent[0]!r}; its channels are {have}")
+        return named
+
+    def _check(self, planes: dict[str, _Plane]) -> None:
+        """What the channels of an image must have in common."""
+        absent = [channel for channel in self.channels if channel not in planes]
+        if absent:
+            raise Unusable("missing channel", f"no channel {absent[0]!r}")
+        sizes = {channel: planes[channel].size for channel in self.channels}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{channel} {width} × {height}" for channel, (width, height) in sizes.items())
+            raise Unusable("channels of different size", f"channels differ in size: {told}")
+        if len({planes[channel].bits for channel in self.channels}) > 1:
+            told = ", ".join(f"{channel} {_bits(planes[channel].bits)}" for channel in self.channels)
+            raise Unusable("wrong bit depth", f"channels differ in depth: {told}")
+
+    def _expected_bits(self) -> str:
+        told = " or ".join(map(_bits, sorted(self.bits)))
+        return told if self.data["bits"] else f"{told}, as most images are (data.bits allows others)"
+
+    def _window(self, size: tuple[int, int], pixel_size: str) -> tuple[float, float, float, float] | None:
+        """The part of an image that becomes the pixels of the set; None: all of it."""
+        width, height = size
+        wanted = self.settings["pixel_size"]
+        if wanted is None:
+            if width != height:
+                raise Unusable("not square", f"{width} × {height} pixels; square images are expected")
+            if width < self.size:
+                raise Unusable("too small", f"{width} pixels wide, less than preprocess_images.size = {self.size}")
+            return None
+        known = _number(pixel_size) or self.data["pixel_size"]
+        if not known:
+            raise Unusable("unknown pixel size", "no pixel size: set data.pixel_size or give a column of them")
+        if known > wanted * 1.001:
+            raise Unusable("too coarse", f"{known:g} µm a pixel; preprocess_images.pixel_size = {wanted:g} is finer")
+        side = self.size * wanted / known
+        if side > min(width, height) + 0.5:
+            shown, needed = min(width, height) * known, self.size * wanted
+            raise Unusable("too small", f"shows {shown:.4g} µm; {needed:.4g} µm are needed at this size and pixel size")
+        left, top = max(0.0, (width - side) / 2), max(0.0, (height - side) / 2)
+        return left, top, min(left + side, float(width)), min(top + side, float(height))
+
+    def _averaged(self, image: Image.Image, bits: int) -> _Plane:
+        """A plane, averaged already if that is a matter of whole blocks of pixels."""
+        blocks, rest = divmod(image.width, self.size)
+        highest = float(image.getextrema()[1]) if bits == 32 else 0.0
+        small = image
+        if self.settings["pixel_size"] is None and blocks > 1 and not rest and image.width == image.height:
+            # Pillow averages whole numbers in one fast pass, but rounds them well only in blocks of 2, 4, 8 ...
+            small = (image if blocks & (blocks - 1) == 0 else image.convert("F")).reduce(blocks)
+        return _Plane(small, image.size, bits, highest)
+
+    def _pixels(self, planes: list[_Plane], window: tuple[float, float, float, float] | None) -> np.ndarray:
+        """The channels of an image, scaled by area averaging, as uint8 (C, size, size)."""
+        fixed = self.settings["intensity"] == "fixed"
+        out = np.empty((len(planes), self.size, self.size), dtype=np.uint8)
+        for place, plane in enumerate(planes):
+            values = to_array(plane.image)
+            if window is not None or values.shape != (self.size, self.size):
+                values = area_means(values.astype(np.float32), self.size, window or (0, 0, *plane.size))
+            if fixed and values.dtype != np.uint8:
+                values = spread(values, 0, self._white(plane))
+            out[place] = values if fixed else stretch(values)
+        return out
+
+    def _white(self, plane: _Plane) -> float:
+        if plane.bits == 8:
+            return 255.0
+        white = float(self.settings["white_level"]["uint16" if plane.bits == 16 else "float"])
+        # A few values above white are clipped where it was chosen on purpose; with floats the unit itself is a guess.
+        if plane.highest > white * 1.0001:
+            raise Unusable(
+                "brighter than white",
+                f"values up to {plane.highest:g}, above preprocess_images.white_level.float = {white:g}",
+            )
+        return white
+
+
+def _constant(channel: np.ndarray) -> bool:
+    """Whether all pixels are the same; bytes are compared as far as they are."""
+    data = channel.tobytes()
+    return data == data[:1] * len(data)
+
+
+def _bits(bits: int) -> str:
+    return "floating point" if bits == 32 else f"{bits} bits deep"
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < 1e6 else None
+
+
+def area_means(values: np.ndarray, size: int, window: tuple[float, float, float, float]) -> np.ndarray:
+    """Means over the cells of a grid `size` × `size` laid over a window (left, top, right, bottom) of an image (H, W);
+    a pixel on the border of two cells counts in each by its share."""
+    left, top, right, bottom = window
+    down, across = _shares(values.shape[0], size, top, bottom), _shares(values.shape[1], size, left, right)
+    return down @ values @ across.T
+
+
+@lru_cache(maxsize=16)
+def _shares(length: int, size: int, start: float, stop: float) -> np.ndarray:
+    """The share of each pixel of a row in each cell, (size, length); the shares of a cell add up to one."""
+    edges = np.linspace(start, stop, size + 1)[:, None]
+    pixels = np.arange(length)[None]
+    covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return (np.clip(covered, 0, None) / ((stop - start) / size)).astype(np.float32)
+
+
+def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Intensities from `low` to `high` as uint8 from 0 to 255, clipped outside."""
+    return np.clip(np.rint((values.astype(np.float32) - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
+
+
+def stretch(values: np.ndarray) -> np.ndarray:
+    """Intensities between the image's own 0.1 and 99.9 percentile, spread over 0 to 255."""
+    low, high = (float(value) for value in np.percentile(values, [0.1, 99.9]))
+    # Black where nothing varies: noise must not be blown up into a picture.
+    return spread(values, low, high) if high - low > 1e-6 * max(1.0, abs(high)) else np.zeros(values.shape, np.uint8)
+
+
+def files_without_row(reader: Reader, ids: set[str]) -> Iterator[str]:
+    """Ids that files in the folder have and no table names."""
+    shapes = {_shape(file) for file in reader.files("{id}") if "/" not in file}
+    seen: set[str] = set()
+    with os.scandir(reader.folder) as entries:
+        for entry in entries:
+            for shape in shapes:
+                found = shape.fullmatch(entry.name)
+                if found and found[1] not in ids and found[1] not in seen:
+                    seen.add(found[1])
+                    yield found[1]
+
+
+def _shape(file: str) -> re.Pattern[str]:
+    return re.compile("(.+)".join(map(re.escape, file.split("{id}"))))

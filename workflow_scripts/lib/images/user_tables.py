@@ -1,0 +1,123 @@
+"""Tables that users bring: read as people really write them, and everything is text until it has been checked."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images.invalid_input import printable
+
+LARGEST = 2**30  # bytes of a table, unpacked
+DELIMITERS = ",;\t"
+# Neither HDF5 nor a page takes them, and no person has typed them.
+CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f\ufffe\uffff]")
+
+
+@dataclass
+class Table:
+    """A table by columns, so that a large one stays small in memory."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: array[int]  # where each row begins in the file
+    faults: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with its form
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def find(self, name: str) -> str | None:
+        """The column of this name; upper and lower case are the same unless two columns differ in nothing else."""
+        if name in self.columns:
+            return name
+        alike = [found for found in self.columns if found.casefold() == name.casefold()]
+        return alike[0] if len(alike) == 1 else None
+
+    def need(self, name: str) -> list[str]:
+        """The values of a column that must be there."""
+        found = self.find(name)
+        if found is None:
+            names = ", ".join(self.columns) or "none"
+            raise UserError(f"{self.path} has no column {name!r}; its columns are: {names}")
+        return self.columns[found]
+
+    def where(self, row: int) -> str:
+        """A row as a person finds it."""
+        return f"{self.path.name}, line {self.lines[row]}"
+
+    def alike(self, one: int, other: int) -> bool:
+        """Whether two rows say the same."""
+        return all(values[one] == values[other] for values in self.columns.values())
+
+
+def read_table(path: Path) -> Table:
+    """A CSV with a header, perhaps packed by gzip; the header shows whether commas, semicolons or tabs separate it."""
+    path = Path(path)
+    try:
+        text = _text(path)
+        header = text.partition("\n")[0]
+        delimiter = max(DELIMITERS, key=header.count)
+        # Strict, because a quote that is never closed would swallow the rest of the table without a word.
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+        # A name may span lines in the table; everywhere else it is one line.
+        names = [printable(" ".join(name.split())) for name in next(reader, [])]
+        twice = next((name for name in names if name and names.count(name) > 1), None)
+        if twice:
+            raise UserError(f"{path} has two columns {twice!r}")
+        table = Table(path, {name: [] for name in names if name}, array("l"))
+        line = reader.line_num
+        for cells in reader:
+            begin, line = line + 1, reader.line_num
+            cells = [cell.strip() for cell in cells]
+            if any(cells):
+                _add(table, names, cells, begin)
+    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table: {error}") from None
+    return table
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as handle:
+        packed = handle.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else path.open("rb") as handle:
+        content = handle.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{path} is larger than {LARGEST // 2**30} GiB unpacked; that is no table of images")
+    # utf-8-sig drops the byte order mark that spreadsheets write; some write their text in two bytes a letter.
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = content.decode("utf-16" if wide else "utf-8-sig")
+    if "\0" in text:
+        raise UserError(f"{path} cannot be read as a table: it holds zero bytes, as other kinds of files do")
+    return re.sub("\r\n?", "\n", text)
+
+
+def _add(table: Table, names: list[str], cells: list[str], line: int) -> None:
+    if any(cells[len(names) :]):
+        table.faults[len(table)] = f"has {len(cells)} cells, the header {len(names)}"
+    if any(map(CONTROL.search, cells)):
+        table.faults[len(table)] = "holds control characters"
+    cells += [""] * (len(names) - len(cells))
+    for name, cell in zip(names, cells, strict=False):
+        if name:
+            table.columns[name].append(cell)
+    table.lines.append(line)
+
+
+def read_classes(path: Path) -> list[str]:
+    """Class names by number from a table `number,name`."""
+    table = read_table(path)
+    numbers, names = table.need("number"), table.need("name")
+    if table.faults:
+        row, fault = next(iter(table.faults.items()))
+        raise UserError(f"{table.where(row)}: {fault}")
+    if numbers != [str(index) for index in range(len(table))]:
+        raise UserError(f"{path}: the numbers must run 0, 1, 2 … in order")
+    if not names or "" in names or len(set(names)) != len(names):
+        raise UserError(f"{path}: every class needs a name of its own")
+    return names

@@ -1,0 +1,24 @@
+"""What an arm is there for, as the page sorts them; apart from `arms`, so that training does not depend on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.generate import generator_choices
+
+GENERATED, RIVALS, PLACEBOS, CEILINGS = "generated images", "real images alone", "placebos", "ceilings"
+PURPOSES = (GENERATED, RIVALS, PLACEBOS, CEILINGS)
+
+
+def purpose(entry: dict[str, Any], plans: dict[str, dict[str, Any]]) -> str:
+    """One of PURPOSES; `plans` by name, as cells that the simulator itself draws are a ceiling."""
+    method = arm_choices.METHODS.get(entry.get("method", ""))
+    plan = plans.get(entry.get("plan", ""), {})
+    if method is None or method.learns_from_generated:
+        return CEILINGS if plan.get("generator") == generator_choices.SIMULATOR else GENERATED
+    if arm_choices.is_yardstick(entry):
+        return CEILINGS
+    return (
+        PLACEBOS if method.partners in arm_choices.NOTHING_NEW and method.partners != arm_choices.RESAMPLED else RIVALS
+    )

@@ -1,0 +1,322 @@
+"""The tables of the report, from the files of a run. Every table here is also a CSV beside the page."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workflow_scripts.lib.base import machine
+from workflow_scripts.lib.page import run_tables
+from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.run_tables import Results
+
+# Shown always; of the other packages those that are not at their pinned version.
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "h5py", "pillow", "tifffile", "safetensors")
+PACKAGES += ("matplotlib", "snakemake")
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
+
+
+def verdicts(found: Results) -> Table:
+    """Every arm against the baseline and against its own control, with the verdict."""
+    rows = []
+    for arm in [arm for group in found.groups() for arm in group]:
+        against, control = found.difference(arm), found.difference(arm, "control")
+        if against is None:
+            continue
+        rows.append(
+            {"arm": arm, "control": found.controls.get(arm, ""), "against_baseline": _triple(against)}
+            | {"against_control": _triple(control), "verdict": against.said}
+            | {"is_primary": arm == found.primary, "is_control": arm in found.controls.values()}
+        )
+    name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
+    return Table(
+        "verdicts",
+        f"Change in {name}, with {100 * found.confidence:g} % intervals",
+        [
+            Column("arm", "arm", "name"),
+            Column("against_baseline", f"against {found.compared_with}", "difference"),
+            Column("control", "its control"),
+            Column("against_control", "against its control", "difference"),
+            Column("verdict", "verdict"),
+        ],
+        rows,
+        mark=lambda row: "primary" if row["is_primary"] else "control" if row["is_control"] else "",
+    )
+
+
+def _triple(difference: run_tables.Difference | None) -> tuple[float, float, float] | None:
+    return None if difference is None else (difference.value, difference.low, difference.high)
+
+
+def scores(found: Results) -> Table:
+    """Scores of every arm on the test and validation parts, their gap, and what the arm cost."""
+    rows = []
+    for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
+        row: dict[str, Any] = {"arm": arm, "is_baseline": arm == found.baseline}
+        for metric in ("macro_f1", "map", "micro_f1"):
+            test, seen = found.score(arm, metric), found.score(arm, metric, "validation")
+            row |= {f"{metric}_test": test, f"{metric}_validation": seen, f"{metric}_gap": seen - test}
+        rows.append(row)
+    columns = [Column("arm", "arm", "name")]
+    for metric in ("macro_f1", "map", "micro_f1"):
+        name = run_tables.SHORT_NAMES[metric]
+        columns.append(Column(f"{metric}_test", f"{name}, test", "number"))
+        columns.append(Column(f"{metric}_validation", "validation", "number"))
+        columns.append(Column(f"{metric}_gap", "gap", "signed"))
+    per = "" if found.level == "image" else f" per {found.level}"
+    return Table(
+        "scores",
+        f"Scores{per}, mean over repeats",
+        columns,
+        rows,
+        note="The gap is validation minus test. Thresholds come from the calibration part, never from the test part.",
+        mark=lambda row: "primary" if row["is_baseline"] else "",
+    )
+
+
+def costs(found: Results, config: dict[str, Any]) -> Table:
+    """What every arm started from and what it cost, as far as it wrote that down."""
+    common = config.get("train_classifier", {}).get("weights")
+    given = {arm["name"]: arm.get("weights", common) for arm in config.get("strategies", [])}
+    # The whole path stands among the settings.
+    starts = {arm: Path(weights).name if weights else "scratch" for arm, weights in given.items()}
+    rows = []
+    for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
+        facts = found.facts.get("arms", {}).get(arm, {})
+        numbers = facts.get("numbers", {}) | {"trials": facts.get("trials")}
+        row = {"arm": arm, "method": facts.get("method"), "start": starts.get(arm)}
+        rows.append(row | {k: numbers.get(k) for k in COSTS})
+    known = [name for name in COSTS if any(row[name] is not None for row in rows)]
+    columns = [Column("arm", "arm", "name"), Column("method", "method"), Column("start", "starts from")]
+    columns += [Column(name, *COSTS[name]) for name in known]
+    return Table("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
+
+
+COSTS = {
+    "seconds": ("seconds", "seconds"),
+    "images_seen": ("images seen", "count"),
+    "synthetic_seen": ("of them made, not photographed", "count"),
+    "steps": ("steps", "count"),
+    "best_step": ("chosen step", "count"),
+    "real_images": ("real images it had", "count"),
+    "trials": ("settings tried before", "count"),
+}
+
+
+def worth(found: Results) -> Table:
+    """The learning curve over real images, and where the other arms stand on it."""
+    facts = found.facts["worth"]
+    rows = [
+        {"arm": point["arm"], "images": point["images"], "score": (point["score"], point["low"], point["high"])}
+        for point in facts["points"]
+    ]
+    rows += [
+        {"arm": row["arm"], "score": (row["score"], float("nan"), float("nan"))}
+        | {end: row[end] for end in ("worth", "low", "high")}
+        for row in facts["arms"]
+    ]
+    columns = [
+        Column("arm", "arm", "name"),
+        Column("images", "real images", "count"),
+        Column("score", run_tables.SHORT_NAMES.get(found.metric, found.metric), "estimate"),
+        Column("worth", f"worth, beside the {round(facts['images']):,}", "count"),
+        Column("low", "low", "count"),
+        Column("high", "high", "count"),
+    ]
+    return Table(
+        "worth",
+        "Arms of real images alone, and how many more real images the others were worth",
+        columns,
+        rows,
+        note=f"Means over folds and repeats, {100 * found.confidence:g} % intervals, each for itself. Nothing stands "
+        "where the curve does not reach.",
+    )
+
+
+def by_class(found: Results) -> Table:
+    """The score of every class under every arm, judged classes first."""
+    metric = run_tables.BY_CLASS.get(found.metric, "f1")
+    arms = [found.baseline] + [arm for group in found.groups() for arm in group]
+    rows = []
+    for kind in found.judged + found.unjudged:
+        facts = found.facts.get("classes", {}).get(kind, {})
+        row = {"class": kind, "judged": "yes" if kind in found.judged else "not judged"}
+        row |= {"positive_groups": facts.get("positive_groups"), "positives": facts.get("positives")}
+        row |= {"chance": found.score(found.baseline, "prevalence", kind=kind)}
+        rows.append(row | {f"{metric}_{arm}": found.score(arm, metric, kind=kind) for arm in arms})
+    name = run_tables.SHORT_NAMES.get(metric, metric)
+    columns = [
+        Column("class", "class", "name"),
+        Column("judged", "judged"),
+        Column("positive_groups", "test groups", "count"),
+        Column("positives", "test images", "count"),
+        Column("chance", "share of images", "percent"),
+    ]
+    columns += [Column(f"{metric}_{arm}", arm, "number", 2) for arm in arms]
+    return Table(
+        "classes",
+        f"{name} on the test part, class by class",
+        columns,
+        rows,
+        mark=lambda row: "control" if row["judged"] != "yes" else "",
+    )
+
+
+def class_changes(found: Results) -> Table:
+    """What every arm changed in every judged class, and which changes stand when all are looked at."""
+    metric = run_tables.BY_CLASS.get(found.metric, "f1")
+    rows = []
+    for arm in (arm for group in found.groups() for arm in group):
+        for kind in found.judged:
+            change = found.difference(arm, metric=metric, kind=kind)
+            if change:
+                rows.append(
+                    {"arm": arm, "class": kind, "change": _triple(change), "q": change.q, "verdict": change.verdict}
+                    | {"is_control": arm in found.controls.values()}
+                )
+    return Table(
+        "class_changes",
+        f"Change in {run_tables.SHORT_NAMES.get(metric, metric)} of every class against {found.compared_with}, with "
+        f"{100 * found.confidence:g} % intervals",
+        [
+            Column("arm", "arm", "name"),
+            Column("class", "class"),
+            Column("change", "change", "difference"),
+            Column("q", "q", "number"),
+            Column("verdict", "verdict"),
+        ],
+        rows,
+        note="Intervals hold each for itself. q: the share of false ones to be expected among all changes with this or "
+        "a smaller q; the verdict counts those at most "
+        f"{1 - found.confidence:.2g}.",
+        mark=lambda row: "control" if row["is_control"] else "",
+    )
+
+
+def leaks(path: Path) -> tuple[Table, dict[str, int]]:
+    """The leak certificate, and how many checks ended how."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    counts = table["status"].value_counts().sort_index().to_dict() if "status" in table else {}
+    columns = [
+        Column(name, name.replace("_", " "), "count" if name in LEAK_COUNTS else "text") for name in table.columns
+    ]
+    rows = table.to_dict("records")
+    marked = Table("leaks", "Every check of the certificate", columns, rows, mark=lambda row: _leak_mark(row))
+    return marked, {str(status): int(count) for status, count in counts.items()}
+
+
+LEAK_COUNTS = ("images", "overlap_images", "overlap_groups")
+
+
+def _leak_mark(row: dict[str, Any]) -> str:
+    return "" if row.get("status") in ("clean", None) else "alarm"
+
+
+def run_times(folder: Path) -> Table:
+    """Jobs, seconds and memory of every stage, from Snakemake's benchmark files."""
+    rows = []
+    for stage in sorted(
+        {path.relative_to(folder).parts[0] for path in folder.rglob("*.tsv")} if folder.is_dir() else ()
+    ):
+        files = sorted((folder / stage).rglob("*.tsv")) or [folder / stage]
+        jobs = pd.concat([pd.read_csv(path, sep="\t") for path in files], ignore_index=True)
+        seconds = pd.to_numeric(jobs.get("s"), errors="coerce")
+        memory = pd.to_numeric(jobs.get("max_rss"), errors="coerce")
+        rows.append(
+            {"stage": stage.removesuffix(".tsv"), "jobs": len(jobs), "seconds": seconds.sum(), "longest": seconds.max()}
+            | {"memory": float(memory.max()) if memory.notna().any() else None}
+        )
+    if rows:
+        whole = {name: sum(row[name] for row in rows) for name in ("jobs", "seconds")}
+        largest = {name: max((row[name] for row in rows if row[name]), default=None) for name in ("longest", "memory")}
+        rows.append({"stage": "all stages", "is_total": True} | whole | largest)
+    columns = [
+        Column("stage", "stage", "name"),
+        Column("jobs", "jobs", "count"),
+        Column("seconds", "seconds, all jobs", "seconds"),
+        Column("longest", "longest job", "seconds"),
+        Column("memory", "peak memory (MB)", "count"),
+    ]
+    caption = "Run time of the stages that this page rests upon, one after the other"
+    return Table("run_times", caption, columns, rows, mark=lambda row: "total" if row.get("is_total") else "")
+
+
+MADE = {"train_ddpm": "generator", "sample_ddpm": "synthetic set", "sample_simulator": "cells of the simulator"}
+
+
+def generator_times(folder: Path) -> Table:
+    """What a generator and a synthetic set cost in one fold, from Snakemake's benchmark files."""
+    taken: dict[tuple[str, str], list[float]] = {}
+    for stage, made in MADE.items():
+        for path in sorted((folder / stage).glob("*.tsv")):
+            # repeat0_fold1_unet.tsv; names of generators and plans may hold underscores, too.
+            name = path.stem.split("_", 2)[-1]
+            seconds = pd.to_numeric(pd.read_csv(path, sep="\t").get("s"), errors="coerce")
+            taken.setdefault((made, name), []).append(float(seconds.sum()))
+    rows = [
+        {"what": what, "name": name, "jobs": len(seconds), "mean": sum(seconds) / len(seconds), "longest": max(seconds)}
+        for (what, name), seconds in taken.items()
+    ]
+    columns = [
+        Column("name", "name", "name"),
+        Column("what", "what"),
+        Column("jobs", "folds", "count"),
+        Column("mean", "seconds a fold", "seconds"),
+        Column("longest", "longest", "seconds"),
+    ]
+    return Table("generator_times", "Cost of generators and of the sets that they made", columns, rows)
+
+
+def versions(root: Path) -> Table:
+    """Versions of MixLoc, Python and the packages that numbers depend on beside the pinned ones, and the machine that
+    wrote the page."""
+    rows = [{"what": "MixLoc", "version": _own_version(root)}, {"what": "Python", "version": platform.python_version()}]
+    pins = _pins(root)
+    for name in [*PACKAGES, *sorted(set(pins) - set(PACKAGES))]:
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        # The build (+cpu, +cu130) is the machine's affair.
+        other = name in pins and installed.partition("+")[0] != pins[name]
+        if other or name in PACKAGES:
+            rows.append({"what": name, "version": installed, "pinned": pins.get(name, ""), "is_other": other})
+    rows.append({"what": "operating system", "version": f"{platform.system()} {platform.release()}"})
+    rows.append({"what": "processor", "version": f"{machine.processor()}, {os.cpu_count()} threads"})
+    rows += [{"what": "GPU", "version": name} for name in machine.gpus()]
+    columns = [Column("what", "what", "name"), Column("version", "version"), Column("pinned", "pinned version")]
+    caption = "Versions, and the machine that wrote this page"
+    return Table("versions", caption, columns, rows, mark=lambda row: "alarm" if row.get("is_other") else "")
+
+
+def _pins(root: Path) -> dict[str, str]:
+    """Name and version of every package of constraints.txt; none where the file is not there."""
+    try:
+        lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return {found[1]: found[2] for found in map(PIN.match, lines) if found}
+
+
+def about_pins(table: Table) -> tuple[bool, str]:
+    """Whether all versions of that table are those pinned, and that in a sentence."""
+    others = [row for row in table.rows if row.get("is_other")]
+    if others:
+        told = ", ".join(f"{row['what']} {row['version']} ({row['pinned']})" for row in others)
+        return False, f"Not the pinned versions, which stand in brackets: {told}. Figures may differ for that reason."
+    if not any(row.get("pinned") for row in table.rows):
+        return False, "There is no constraints.txt here: whether these are the pinned versions is not known."
+    return True, "All packages have the versions pinned in constraints.txt."
+
+
+def _own_version(root: Path) -> str:
+    try:
+        return machine.after((root / "pyproject.toml").read_text(encoding="utf-8"), "version =").strip('" ')
+    except OSError:
+        return "unknown"

@@ -1,0 +1,121 @@
+"""What the page says of the cost: the prediction of cost.json beside what Snakemake measured and what lies on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.lib.base.stage import duration
+from workflow_scripts.lib.cost import measured_rates
+from workflow_scripts.lib.page.html_page import Column, Table
+
+
+@dataclass
+class Foreseen:
+    """A paragraph, and the tables `prediction` and `disk` where there are any."""
+
+    sentence: str
+    tables: dict[str, Table] = field(default_factory=dict)
+
+
+def read(path: Path | None, benchmarks: Path) -> Foreseen:
+    """Prediction and fact; `benchmarks` lies in the folder of the run."""
+    found = measured_rates.read_prediction(path) if path is not None else None
+    if found is None:
+        return Foreseen("Nothing was predicted of the cost of this run.")
+    if found["problem"]:
+        return Foreseen(f"Nothing was predicted of the cost of this run: {found['problem']}.")
+    stages, disk = _stages(found, benchmarks), _disk(found, benchmarks.parent)
+    tables = {"prediction": _stage_table(stages), "disk": _disk_table(disk)}
+    return Foreseen(_sentence(found, stages, disk), tables)
+
+
+def _stages(found: dict[str, Any], benchmarks: Path) -> list[dict[str, Any]]:
+    """A row a stage, of the jobs that were predicted."""
+    measured: dict[str, list[float]] = {}
+    for job in found["jobs"]:
+        taken = measured_rates.benchmark(benchmarks / job["stage"] / f"{job['name']}.tsv")
+        if taken is not None:
+            measured.setdefault(job["stage"], []).append(taken[0])
+    rows = []
+    for row in found["stages"]:
+        low, middle, high = row["seconds"]
+        seen = measured.get(row["stage"], [])
+        # Half a stage beside a whole one would tell nothing.
+        seconds = sum(seen) if len(seen) == row["jobs"] else None
+        predicted = None if row["unknown"] else (middle, low, high)
+        ratio = seconds / middle if seconds and middle and predicted else None
+        rows.append(
+            {"stage": row["stage"], "jobs": row["jobs"], "predicted": predicted, "measured": seconds, "ratio": ratio,
+             "source": "; ".join(row["source"]) or "unknown: nothing like it was measured",
+             "hours": (seconds or 0.0) * row["width"] / 3600, "gpu": row["gpu"]}
+        )  # fmt: skip
+    both = [row for row in rows if row["ratio"] is not None]
+    if both:
+        whole = tuple(sum(row["predicted"][place] for row in both) for place in range(3))
+        seconds = sum(row["measured"] for row in both)
+        rows.append(
+            {"stage": "all of which both are known", "jobs": sum(row["jobs"] for row in both), "predicted": whole,
+             "measured": seconds, "ratio": seconds / whole[0], "source": "", "hours": 0.0, "gpu": False,
+             "is_total": True}
+        )  # fmt: skip
+    return rows
+
+
+def _stage_table(rows: list[dict[str, Any]]) -> Table:
+    columns = [
+        Column("stage", "stage", "name"),
+        Column("jobs", "jobs", "count"),
+        Column("predicted", "seconds predicted", "estimate"),
+        Column("measured", "seconds measured", "seconds"),
+        Column("ratio", "measured to predicted", "number", 2),
+        Column("source", "predicted from"),
+    ]
+    note = "Beneath a prediction: by the fastest and by the slowest job that was seen."
+    return Table(
+        "prediction", "Seconds of all jobs, predicted and measured", columns, rows, note,
+        mark=lambda row: "total" if row.get("is_total") else "",
+    )  # fmt: skip
+
+
+def _disk(found: dict[str, Any], run: Path) -> list[dict[str, Any]]:
+    """A row a kind of file, in MB."""
+    predicted, used = found["disk"]["kinds"], measured_rates.disk_used(run)
+    names = [kind for kind in measured_rates.KINDS if kind in predicted or kind in used]
+    rows = [
+        {"kind": kind} | {key: sizes[kind] / 1e6 if kind in sizes else None
+                          for key, sizes in (("predicted", predicted), ("measured", used))}
+        for kind in names
+    ]  # fmt: skip
+    whole = {key: sum(row[key] or 0.0 for row in rows) for key in ("predicted", "measured")}
+    return [*rows, {"kind": "all kinds", "is_total": True} | whole]
+
+
+def _disk_table(rows: list[dict[str, Any]]) -> Table:
+    columns = [
+        Column("kind", "kind of file", "name"),
+        Column("predicted", "MB predicted", "number", 1),
+        Column("measured", "MB on disk", "number", 1),
+    ]
+    return Table(
+        "disk", "Disk of the run, predicted and taken", columns, rows,
+        mark=lambda row: "total" if row.get("is_total") else "",
+    )  # fmt: skip
+
+
+def _sentence(found: dict[str, Any], stages: list[dict[str, Any]], disk: list[dict[str, Any]]) -> str:
+    low, middle, high = (f"{hours:.3g}" for hours in found["core_hours"])
+    gpus = f" and {found['gpus']} GPU(s)" if found["gpus"] else ""
+    said = f"Predicted from other runs, for {found['cores']} core(s){gpus} of {found['machine']}: {middle} core-hours "
+    said += f"({low} to {high})"
+    if found["gpus"]:
+        said += f", {found['gpu_hours'][1]:.3g} GPU-hours"
+    said += f", a wall-clock of {duration(found['wall_clock'][1])}, {disk[-1]['predicted']:,.1f} MB of disk. Measured: "
+    said += f"{sum(row['hours'] for row in stages if not row['gpu']):.3g} core-hours"
+    if found["gpus"]:
+        said += f", {sum(row['hours'] for row in stages if row['gpu']):.3g} GPU-hours"
+    said += f", {disk[-1]['measured']:,.1f} MB."
+    if found["unknown"]:
+        said += f" Not predicted, for want of any measurement: {', '.join(found['unknown'])}."
+    return said

@@ -1,0 +1,185 @@
+"""How an arm's gain goes with what it is given: with the fidelity of its synthetic set, with the share of synthetic
+images and with the strength of the guidance. The numbers of the figures and of the tables beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.page import run_tables
+from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.run_tables import Difference, Results
+
+MEASURES = {"frechet": "Fréchet distance", "agreement": "label agreement"}
+REFERENCES = {"generated": "", "floor": "_real"}  # contender -> end of its key in a point
+FEWEST_PLANS = 2  # fewer lie on one vertical line
+FEWEST_POINTS = 3  # fewer make no curve
+# What must not tell apart two arms of a curve: their names, and what serves them.
+APART = ("name", "control", "trials")
+SWEPT = {"ratio": "synthetic images to one real image", "guidance": "guidance scale"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm that learns from a synthetic set, beside how good that set is by itself."""
+
+    arm: str
+    plan: str
+    fidelity: dict[str, float]  # measure -> mean over folds; with the end _real what real images reach
+    difference: Difference
+    too_small: bool
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Arms that differ in one setting only, by its value."""
+
+    of: str  # ratio | guidance
+    title: str  # what they have in common
+    values: list[float]
+    arms: list[str]
+    controls: list[str]  # each arm's own; empty where it has none
+
+
+def usefulness(found: Results, config: dict[str, Any], files: list[tuple[str, Path]]) -> list[Point]:
+    """Every arm that learns from generated images and was compared; `files` are tables of fidelity with their plans."""
+    known = {plan: _fidelity([path for name, path in files if name == plan]) for plan in dict(files)}
+    out = []
+    for entry in config.get("strategies", []):
+        method, plan = arm_choices.METHODS.get(entry["method"]), entry.get("plan")
+        difference = found.difference(entry["name"])
+        if method is None or not method.learns_from_generated or plan not in known or difference is None:
+            continue
+        numbers, too_small = known[plan]
+        out.append(Point(entry["name"], plan, numbers, difference, too_small))
+    return out
+
+
+def _fidelity(paths: list[Path]) -> tuple[dict[str, float], bool]:
+    """What a plan's images reach over all classes, and what real ones do; the mean over folds."""
+    folds = []
+    for path in paths:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        lacking = [name for name in ("scope", "measure", "contender", "value", "too_small") if name not in table]
+        if lacking:
+            raise UserError(f"{path} has no column {lacking[0]!r}: delete it and run again")
+        folds.append(table[table["scope"] == "all"])
+    whole = pd.concat(folds, ignore_index=True)
+    value = pd.to_numeric(whole["value"], errors="coerce")
+    out = {}
+    for measure in MEASURES:
+        for contender, end in REFERENCES.items():
+            rows = value[(whole["measure"] == measure) & (whole["contender"] == contender)]
+            out[f"{measure}{end}"] = float(rows.mean()) if len(rows) else np.nan
+    return out, bool((whole["too_small"] == "True").any())
+
+
+def plans_of(points: list[Point]) -> list[str]:
+    """The plans of these points, in their order."""
+    return list(dict.fromkeys(point.plan for point in points))
+
+
+def enough(points: list[Point]) -> bool:
+    """Whether there is anything to see in a figure of fidelity against usefulness."""
+    return len(plans_of(points)) >= FEWEST_PLANS
+
+
+def usefulness_table(found: Results, points: list[Point]) -> Table:
+    """The numbers of the figure."""
+    rows: list[dict[str, Any]] = [
+        {"arm": point.arm, "plan": point.plan, "difference": _triple(point.difference)}
+        | {"verdict": point.difference.said, "warning": "too small" * point.too_small}
+        | point.fidelity
+        for point in points
+    ]
+    name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
+    columns = [Column("arm", "arm", "name"), Column("plan", "synthetic set")]
+    for measure, title in MEASURES.items():
+        columns.append(Column(measure, title, "number"))
+        columns.append(Column(f"{measure}_real", "of real images", "number"))
+    columns += [
+        Column("difference", f"{name} against {found.compared_with}", "difference"),
+        Column("verdict", "verdict"),
+        Column("warning", "warning"),
+    ]
+    note = "Fidelity is that of all images together, mean over folds. Arms of one set share its fidelity."
+    return Table(
+        "usefulness", "Fidelity of a synthetic set, and what the arms that learn from it gained", columns, rows, note,
+        mark=lambda row: "primary" if row["arm"] == found.primary else "",
+    )  # fmt: skip
+
+
+def sweeps(found: Results, config: dict[str, Any]) -> list[Sweep]:
+    """Curves over the ratio and over the guidance: of each, arms that are alike in all else, three or more."""
+    plans = {plan["name"]: plan for plan in config.get("plans", [])}
+    usual = config.get("train_classifier", {})
+    serving = set(found.controls.values())
+    groups: dict[tuple[str, str], list[tuple[float, dict[str, Any]]]] = {}
+    for entry in config.get("strategies", []):
+        method = arm_choices.METHODS.get(entry["method"])
+        if method is None or entry["name"] in serving or found.difference(entry["name"]) is None:
+            continue
+        # What is given as it is anyway is not given.
+        alike = {key: value for key, value in entry.items() if key not in APART and value != usual.get(key)}
+        if "ratio" in method.options:
+            ratio = entry.get("ratio", usual.get("ratio", np.nan))
+            rest = {key: value for key, value in alike.items() if key != "ratio"}
+            groups.setdefault(("ratio", _key(rest)), []).append((float(ratio), entry))
+        plan = plans.get(entry.get("plan", ""), {})
+        if "guidance" in plan and method.learns_from_generated:
+            guidance = {key: value for key, value in plan["guidance"].items() if key != "scale"}
+            made = {key: value for key, value in plan.items() if key != "name"} | {"guidance": guidance}
+            rest = alike | {"plan": made}
+            groups.setdefault(("guidance", _key(rest)), []).append((float(plan["guidance"]["scale"]), entry))
+    return [
+        _sweep(found, of, members)
+        for (of, _), members in groups.items()
+        if len({value for value, _ in members}) >= FEWEST_POINTS
+    ]
+
+
+def _key(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def _sweep(found: Results, of: str, members: list[tuple[float, dict[str, Any]]]) -> Sweep:
+    members = sorted(members, key=lambda member: member[0])
+    first = members[0][1]
+    sets = list(dict.fromkeys(entry["plan"] for _, entry in members if entry.get("plan")))
+    title = first["method"] + (f", plan{'s' * (len(sets) > 1)} {', '.join(sets)}" if sets else "")
+    names = [entry["name"] for _, entry in members]
+    return Sweep(of, title, [value for value, _ in members], names, [found.controls.get(name, "") for name in names])
+
+
+def sweeps_table(found: Results, curves: list[Sweep]) -> Table:
+    """The numbers of the curves."""
+    rows: list[dict[str, Any]] = [
+        {"curve": curve.title, "of": curve.of, "value": value, "arm": arm, "control": control}
+        | {"difference": _triple(found.difference(arm)), "of_control": _triple(found.difference(control))}
+        | {"beyond": _triple(found.difference(arm, "control"))}
+        for curve in curves
+        for value, arm, control in zip(curve.values, curve.arms, curve.controls, strict=True)
+    ]
+    name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
+    columns = [
+        Column("curve", "arms", "name"),
+        Column("of", "setting"),
+        Column("value", "value", "number", 2),
+        Column("arm", "arm"),
+        Column("difference", f"{name} against {found.compared_with}", "difference"),
+        Column("control", "its control"),
+        Column("of_control", f"the control against {found.compared_with}", "difference"),
+        Column("beyond", "arm minus control", "difference"),
+    ]
+    return Table("sweeps", "Arms that differ in one setting only", columns, rows)
+
+
+def _triple(difference: Difference | None) -> tuple[float, float, float] | None:
+    return None if difference is None else (difference.value, difference.low, difference.high)

@@ -1,0 +1,254 @@
+"""The section "Fidelity" of the report: what assess_synthetic found about every plan, and what to be wary of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.fidelity import distances
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.page.html_page import Column, Table
+
+CONTENDERS = {
+    "generated": "generated",
+    "floor": "real (floor)",
+    "noise": "noise",
+    "blurred": "blurred real",
+    "phase": "random phases",
+}
+# Measures beyond the distances: title and which way is better.
+SHARES = {
+    "agreement": ("label agreement of the baseline", "high"),
+    "authentic_pixels": ("authentic, in pixels", "high"),
+    "authentic_features": ("authentic, in features", "high"),
+}
+COUNTS = ("images_real", "groups_real", "images", "asked", "dimensions", "of_dimensions")
+TEXT = {"name": str, "scope": str, "measure": str, "contender": str, "encoder": str, "class": str, "plan": str}
+SCORES = {
+    "class": ("class", "name"),
+    "images_real": ("real images", "count"),
+    "images_generated": ("generated", "count"),
+    "prevalence_real": ("share, real", "percent"),
+    "prevalence_generated": ("share, generated", "percent"),
+    "ap_real": ("AP on real", "number", 2),
+    "ap_generated": ("AP on generated", "number", 2),
+}
+Placed = list[tuple[str, Path]]  # plan and file, one each fold
+
+
+def plans(scores: Placed, figures: Placed, about: Placed, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the page says of each plan: its tables, remarks and warnings."""
+    out = []
+    for index, name in enumerate(dict.fromkeys(plan for plan, _ in figures)):
+        table = _averaged([_read(path) for plan, path in figures if plan == name])
+        facts = [_facts(path) for plan, path in about if plan == name]
+        tables = {
+            "bracket": _bracket(table, f"fidelity_{index}", name),
+            "frechet": _by_scope(table, "frechet", f"fidelity_{index}_frechet", "Fréchet distance", facts),
+            "agreement": _by_scope(table, "agreement", f"fidelity_{index}_agreement", "Label agreement", facts),
+            "scores": _judged([_read(path) for plan, path in scores if plan == name], f"fidelity_{index}_judge", name),
+            "everything": _everything(table, f"fidelity_{index}_everything", name),
+        }
+        said = {"remarks": _remarks(facts, table), "warnings": _warnings(table, facts)}
+        for text, grave in _hands(name, facts, config):
+            said["warnings" if grave else "remarks"].append(text)
+        out.append({"plan": name, "tables": tables, "judge": facts[0]["judge"] if facts else ""} | said)
+    return out
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(
+        path, dtype=TEXT, keep_default_na=False, na_values={key: [""] for key in ("value", "low", "high")}
+    )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it and run again") from None
+
+
+def _averaged(folds: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean over folds; a scope is too small if it is so in any fold."""
+    whole = pd.concat(folds, ignore_index=True)
+    for column in ("value", "low", "high", *COUNTS):
+        whole[column] = pd.to_numeric(whole[column], errors="coerce")
+    whole["too_small"] = whole["too_small"].astype(str) == "True"
+    how = dict.fromkeys(("value", "low", "high", *COUNTS), "mean") | {"too_small": "max"}
+    return whole.groupby(["scope", "name", "measure", "contender"], sort=False).agg(how).reset_index()
+
+
+def _triples(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    return {row.contender: (row.value, row.low, row.high) for row in rows.itertuples()}
+
+
+def _columns() -> list[Column]:
+    return [Column(name, title, "estimate") for name, title in CONTENDERS.items()]
+
+
+def _bracket(table: pd.DataFrame, name: str, plan: str) -> Table:
+    every = {key: (kind.title + (f" ({kind.unit})" if kind.unit == "dB" else ""), kind.better)
+             for key, kind in distances.MEASURES.items()} | SHARES  # fmt: skip
+    shown = table[table["scope"] == "all"]
+    rows = [
+        {"measure": title, "better": better} | _triples(shown[shown["measure"] == key])
+        for key, (title, better) in every.items()
+    ]
+    columns = [Column("measure", "measure", "name"), Column("better", "better"), *_columns()]
+    return Table(name, f"Plan {plan}: generated images between their floor and their ceilings", columns, rows)
+
+
+def _by_scope(table: pd.DataFrame, measure: str, name: str, title: str, facts: list[dict[str, Any]]) -> Table:
+    shown, rows = table[table["measure"] == measure], []
+    for (_, label), part in shown.groupby(["scope", "name"], sort=False):
+        first = part.iloc[0]
+        row = {"name": label, "too_small": bool(part["too_small"].any())}
+        row |= {key: float(first[key]) for key in ("images_real", "groups_real", "images", "asked")}
+        rows.append(row | _triples(part) | {"warning": "too small" if row["too_small"] else ""})
+    columns = [
+        Column("name", "images of", "name"),
+        Column("warning", "warning"),
+        Column("images_real", "real images", "count"),
+        Column("groups_real", "groups", "count"),
+        Column("asked", "generated", "count"),
+        *_columns(),
+    ]
+    caption = f"{title}, class by class and for the commonest combinations"
+    note = f"{_limits(facts)}." if facts else ""
+    return Table(name, caption, columns, rows, note, mark=lambda row: "control" if row["too_small"] else "")
+
+
+def _limits(facts: list[dict[str, Any]]) -> str:
+    least = facts[0]["settings"]["smallest"]
+    return (
+        f"Too small to mean anything are fewer than {least['images']} real or generated images, or real ones of fewer "
+        f"than {least['groups']} groups"
+    )
+
+
+def _everything(table: pd.DataFrame, name: str, plan: str) -> Table:
+    keys = ("scope", "name", "measure", "contender", "value", "low", "high", *COUNTS, "too_small")
+    rows = table[list(keys)].to_dict("records")
+    return Table(name, f"Plan {plan}: every figure", [Column(key, key.replace("_", " ")) for key in keys], rows)
+
+
+def _judged(folds: list[pd.DataFrame], name: str, plan: str) -> Table:
+    whole = pd.concat(folds, ignore_index=True)
+    numbers = [key for key in SCORES if key != "class" and key in whole]
+    for key in numbers:
+        whole[key] = pd.to_numeric(whole[key], errors="coerce")
+    mean = whole.groupby("class", sort=False)[numbers].mean().reset_index()
+    rows = mean.to_dict("records")
+    if mean["ap_generated"].notna().any():
+        last = {key: mean[key].mean() for key in numbers if key.startswith("ap_")}
+        rows.append({"class": "mean of the classes", "is_mean": True} | last)
+    columns = [Column(key, *SCORES[key]) for key in ("class", *numbers)]
+    caption = f"Plan {plan}: real and generated images before the same judge"
+    return Table(name, caption, columns, rows, mark=lambda row: "total" if row.get("is_mean") else "")
+
+
+def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
+    """What must be known to read the tables."""
+    if not facts:
+        return []
+    encoder, settings, out = facts[0]["encoder"], facts[0]["settings"], []
+    out.append(f"Features are those of {encoder['name']}; pre-training overlap: {encoder['overlap']}.")
+    whole = table[table["scope"] == "all"].iloc[0]
+    if whole["dimensions"] < whole["of_dimensions"]:
+        out.append(
+            f"The Fréchet distance sees {whole['dimensions']:.0f} of {whole['of_dimensions']:.0f} dimensions, those "
+            f"that vary most: there are fewer than {distances.PER_DIMENSION} images for each."
+        )
+    blind = _not_seen(table)
+    if blind:
+        out.append(
+            f"In these features {' and '.join(blind)} are no farther from held-out images than real ones may be: what "
+            "such images lack the encoder does not see, in generated ones either. The power spectrum needs no encoder."
+        )
+    if facts[0]["knows_train"]:
+        out.append(
+            "The encoder was fitted on the train part, from which the floor and the ceilings are drawn: in its "
+            "features the floor may lie farther from held-out images than in those of a network that knows neither."
+        )
+    if not all(fact["shares_labels"] for fact in facts):
+        out.append(
+            "The plan asks for classes in other shares than the real images have: figures of all images hold that "
+            "difference too, those of single classes do not."
+        )
+    if facts[0]["given"]:
+        out.append(
+            f"The channels {', '.join(facts[0]['given'])} were taken from real training images: distances and "
+            "agreement see them, the search for copies does not."
+        )
+    if facts[0]["varied"]:
+        out.append(
+            f"The images are variations of real training images, noised to level {facts[0]['varied']:g} and denoised: "
+            "they are meant to resemble these, so few can be authentic. The fold's baseline has learned from the "
+            "originals: what it says of their labels is too favourable."
+        )
+    out.append(
+        f"Intervals ({100 * settings['confidence']:g} %, each for itself) are those of a fold, averaged over folds; at "
+        f"most {settings['images']:,} images of each kind are compared."
+    )
+    return out
+
+
+def _not_seen(table: pd.DataFrame) -> list[str]:
+    """Ceilings within the interval of the floor."""
+    shown = table[(table["scope"] == "all") & (table["measure"] == "frechet")].set_index("contender")
+    spoiled = {"noise": "noise", "blurred": "blurred real images", "phase": "real images with random phases"}
+    return [text for name, text in spoiled.items() if shown["value"][name] <= shown["high"]["floor"]]
+
+
+def _hands(name: str, facts: list[dict[str, Any]], config: dict[str, Any]) -> list[tuple[str, bool]]:
+    return same_network(name, facts[0]["encoder"]["kind"], facts[0]["judge"], config) if facts else []
+
+
+def _warnings(table: pd.DataFrame, facts: list[dict[str, Any]]) -> list[str]:
+    """What forbids to trust the tables."""
+    out = []
+    whole = table[table["scope"] == "all"].iloc[0]
+    if whole["too_small"]:
+        out.append(
+            f"Too small to mean anything: {whole['images_real']:.0f} real images of {whole['groups_real']:.0f} groups "
+            f"beside {whole['images']:.0f} generated ones. {_limits(facts) if facts else ''}."
+        )
+    return out
+
+
+def same_network(plan: str, encoder: str, judge: str, config: dict[str, Any]) -> list[tuple[str, bool]]:
+    """What the page must say where one network has several hands in the game: it steers or filters what is generated,
+    its features score the result, and it judges whether images show what they should; and whether that is a warning."""
+    entries = {entry["name"]: entry for entry in config.get("plans", [])}
+    filtering = [
+        entry["name"]
+        for entry in config.get("strategies", [])
+        if entry.get("plan") == plan and _filters(entry.get("method", ""))
+    ]
+    hands = []
+    if plan in entries and generator_choices.asks_baseline(entries[plan]):
+        hands.append("steers what the plan generates")
+    if filtering:
+        hands.append(f"filters or relabels it for {', '.join(filtering)}")
+    acts = bool(hands)
+    if encoder == "baseline":
+        hands.append("scores it by its features")
+    hands.append("judges its labels" if judge == "baseline" else "gives the label agreement")
+    if len(hands) < 2:
+        return []
+    text = f"One network has several hands in this: the fold's baseline {', '.join(hands[:-1])} and {hands[-1]}."
+    if acts:
+        text += " Images that please it were favoured, so what it says of them is no independent evidence."
+    return [(text, acts)]
+
+
+def _filters(method: str) -> bool:
+    known = arm_choices.METHODS.get(method)
+    # Controls handle real images only, and have no control themselves.
+    return known is not None and known.needs_baseline and known.control is not None

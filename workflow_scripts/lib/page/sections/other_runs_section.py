@@ -1,0 +1,74 @@
+"""Which other runs beside this one tested the same images: every attempt is listed, not the last one alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.page import run_tables
+from workflow_scripts.lib.page.html_page import Column, Table
+
+# Share of the images, of the smaller set, that have the same id and the same labels where two sets show the same cells;
+# at another size or with other channels they are the same evidence.
+SAME = 0.5
+
+
+def table(own: Path, images: Path) -> Table | None:
+    """The finished runs in the folders beside `own`, the folder of this run, on the images of its set; None: there are
+    none. What cannot be read is no finished run."""
+    mine = _labelled(images)
+    rows = []
+    for folder in sorted(own.resolve().parent.iterdir()):
+        if folder == own.resolve() or not (folder / "analysis.json").is_file():
+            continue
+        try:
+            facts = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+            if _alike(mine, _labelled(folder / "images.h5")):
+                rows.append(_row(folder.name, facts))
+        except (UserError, OSError, ValueError, KeyError, TypeError):
+            continue
+    columns = [
+        Column("run", "run", "name"),
+        Column("declared", "declared"),
+        Column("arm", "primary arm"),
+        Column("against", "against"),
+        Column("metric", "metric"),
+        Column("difference", "difference", "difference"),
+        Column("verdict", "verdict"),
+    ]
+    note = (
+        "As far as they lie beside this run. Choices that were made upon their results were made upon the test images."
+    )
+    return Table("other_runs", "Other runs that tested these images", columns, rows, note) if rows else None
+
+
+def _labelled(path: Path) -> dict[str, frozenset[str]]:
+    """The labels of every image by its id."""
+    with ImageSet(path) as source:
+        classes = np.array(source.classes, dtype=object)
+        hot = source.labels(None, "inspect").astype(bool)
+        return {str(name): frozenset(classes[row].tolist()) for name, row in zip(source.ids, hot, strict=True)}
+
+
+def _alike(mine: dict[str, frozenset[str]], theirs: dict[str, frozenset[str]]) -> bool:
+    # Simulated cells of other runs have the same ids, and other labels where they are other cells.
+    same = sum(theirs.get(name) == labels for name, labels in mine.items())
+    return bool(mine and theirs) and same >= SAME * min(len(mine), len(theirs))
+
+
+def _row(run: str, facts: dict[str, Any]) -> dict[str, Any]:
+    answer = facts["answer"]
+    return {
+        "run": run,
+        "declared": facts["declared"]["declared_at"][:10],
+        "arm": answer["arm"],
+        "against": answer["baseline"],
+        "metric": run_tables.SHORT_NAMES.get(answer["metric"], answer["metric"]),
+        "difference": tuple(float(answer[end]) for end in ("difference", "low", "high")),
+        "verdict": answer["verdict"],
+    }

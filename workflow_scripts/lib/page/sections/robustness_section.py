@@ -1,0 +1,187 @@
+"""What the page says of how far the result holds: over folds and repeats, in each stratum, and on the lockbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.judge import lockbox_ledger, verdict_tables
+from workflow_scripts.lib.judge.lockbox_ledger import Box
+from workflow_scripts.lib.page import run_tables
+from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.run_tables import Results
+
+METRICS = ("macro_f1", "map")
+
+
+def spread(found: Results) -> Table:
+    """Mean, spread over folds and over repeats, and the worst fold of every arm, by itself and beside its baseline."""
+    rows = []
+    for metric in sorted(METRICS, key=lambda name: name != found.metric):
+        for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
+            against = found.difference(arm)
+            rows.append(
+                {"arm": arm, "metric": run_tables.SHORT_NAMES[metric], "is_baseline": arm == found.baseline}
+                | _of_arm(found, arm, against.against if against else None, metric)
+            )
+    columns = [
+        Column("arm", "arm", "name"),
+        Column("metric", "metric"),
+        Column("mean", "mean", "number"),
+        Column("sd_folds", "deviation over folds", "number"),
+        Column("sd_repeats", "over repeats", "number"),
+        Column("worst", "worst fold", "number"),
+        Column("worst_at", "which"),
+        Column("worst_difference", "worst against the baseline", "signed"),
+        Column("worst_difference_at", "which"),
+    ]
+    note = "Of single folds, so F1 is not pooled here. The deviation over folds is that within a repeat."
+    if found.facts.get("sizes", {}).get("repeats", 1) < 2:
+        note += " With one repeat there is no deviation over repeats."
+    return Table(
+        "spread", "Test scores over folds and repeats", columns, rows, note,
+        mark=lambda row: "primary" if row["is_baseline"] else "",
+    )  # fmt: skip
+
+
+def _of_arm(found: Results, arm: str, against: str | None, metric: str) -> dict[str, Any]:
+    own = found.by_fold(arm, metric)
+    repeats = found.by_repeat(arm, metric)
+    out = {"mean": found.score(arm, metric), "sd_folds": _within(own), "sd_repeats": repeats.std(ddof=1)}
+    out |= dict(zip(("worst", "worst_at"), _lowest(own), strict=True))
+    if against:
+        beside = own - found.by_fold(against, metric)
+        out |= dict(zip(("worst_difference", "worst_difference_at"), _lowest(beside), strict=True))
+    return out
+
+
+def _within(values: pd.Series) -> float:
+    variances = values.groupby(level="repeat").var(ddof=1).dropna()
+    return float(np.sqrt(variances.mean())) if len(variances) else np.nan
+
+
+def _lowest(values: pd.Series) -> tuple[float, str]:
+    known = values.dropna()
+    if not len(known):
+        return np.nan, ""
+    repeat, fold = known.idxmin()
+    return float(known.min()), f"repeat {repeat}, fold {fold}"
+
+
+def strata(path: Path, found: Results) -> Table | None:
+    """The primary question within each stratum; None where no column of strata is known."""
+    text = dict.fromkeys(("column", "stratum", "strategy", "against", "relation", "metric", "verdict", "reason"), str)
+    table = pd.read_csv(path, dtype=text | {"judged": str}, keep_default_na=False)
+    if "stratum" not in table:
+        raise UserError(f"{path} is no table of strata: delete it and run again")
+    if not len(table):
+        return None
+    rows = []
+    for _, stratum in table.groupby(["column", "stratum"], sort=False):
+        first = stratum.iloc[0]
+        about = {"stratum": f"{first['column'].replace('_', ' ')}: {first['stratum']}"}
+        about |= {name: int(first[name]) for name in ("images", "groups", "classes")}
+        if first["judged"] != "True":
+            rows.append(about | {"verdict": f"not judged: {first['reason']}"})
+            continue
+        for metric in sorted(METRICS, key=lambda name: name != found.metric):
+            mine = stratum[stratum["metric"] == metric]
+            rows.append(about | {"metric": run_tables.SHORT_NAMES[metric]} | _stratum(mine, found.primary))
+    control = found.controls.get(found.primary)
+    columns = [
+        Column("stratum", "where", "name"),
+        Column("images", "test images", "count"),
+        Column("groups", "groups", "count"),
+        Column("classes", "classes", "count"),
+        Column("metric", "metric"),
+        Column("baseline", "baseline", "number"),
+        Column("arm", found.primary, "number"),
+    ]
+    columns += [Column("control", control, "number")] if control else []
+    columns.append(Column("difference", f"{found.primary} against its baseline", "difference"))
+    columns += [Column("beyond", "against its control", "difference")] if control else []
+    columns += [Column("q", "q", "number"), Column("verdict", "exploratory verdict")]
+    note = (
+        "Each average is over the classes that have enough positive test groups there, so scores of different rows are "
+        "of different classes; a difference is always over the same. Intervals hold each for itself, at thresholds "
+        "that stand; q is the false discovery rate over all rows of a metric, for the difference to the baseline."
+    )
+    return Table(
+        "strata", "Exploratory: the primary arm within each cell line and tier of reliability", columns, rows, note,
+        mark=lambda row: "control" if "metric" not in row else "",
+    )  # fmt: skip
+
+
+def _stratum(rows: pd.DataFrame, primary: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for row in rows.to_dict("records"):
+        triple = tuple(float(row[name]) for name in ("difference", "low", "high"))
+        if row["relation"] == "control":
+            out["beyond"] = triple
+        elif row["strategy"] == primary:
+            out |= {"difference": triple, "q": float(row["q"]), "verdict": row["verdict"]}
+            out |= {"arm": float(row["score"]), "baseline": float(row["score_against"])}
+        else:
+            out["control"] = float(row["score"])
+    return out
+
+
+def of_lockbox(
+    box: Box | None, found: lockbox_ledger.Openings | None, run: str, declared: dict[str, Any], unit: str, subject: str
+) -> tuple[str, Table | None]:
+    """Whether the lockbox is closed, and what was found in it: a few sentences, and a table of the openings.
+
+    `declared` has the hashes of the page's own analysis and experiment, `unit` is what a group is, `subject` what the
+    arm adds."""
+    if box is None or found is None:
+        return "Lockbox: none. No images were set aside to be scored once, at the end.", None
+    holds = f"{len(box.rows):,} image{'s' * (len(box.rows) != 1)} of {box.groups:,} {unit}{'s' * (box.groups != 1)}"
+    others = ""
+    if found.of_other_boxes:
+        others = f" Other lockboxes of these images were opened before, {found.of_other_boxes} in number."
+    if found.unfinished:
+        others += f" Begun, and never come to a result: {len(found.unfinished)}."
+    if not found.ended:
+        return f"Lockbox: closed. {holds} are set aside; the ledger knows of no opening.{others}", None
+    own = [entry for entry in found.ended if entry["run"] == run]
+    text = f"Lockbox ({holds}, on which nothing was fitted or chosen): {found.words()}."
+    if not own:
+        text += f" Not by this run, but by {', '.join(dict.fromkeys(str(entry['run']) for entry in found.ended))}."
+    for entry in own[:1]:
+        result = entry["result"]
+        said = verdict_tables.opening(result["answer"], result["sizes"], result["judged_classes"], unit, subject)
+        which = "The first result of this run" if len(own) > 1 else "The result"
+        text += f" {which}, of {entry['ended_at'][:10]}: {said.sentence} {said.control}"
+        if found.ended[0] is not entry:
+            text += " It was no first look: another run had opened it before."
+        if entry["declaration"] != declared["hash"]:
+            text += f" At that time another analysis was declared (hash {entry['declaration']})."
+        elif entry.get("experiment", "") != declared["experiment"]:
+            text += " It is of arms made otherwise than those on this page: settings were changed since."
+    return text + others, _openings(found.ended)
+
+
+def _openings(entries: list[dict[str, Any]]) -> Table:
+    rows = []
+    for entry in entries:
+        said = entry["result"]["answer"]
+        rows.append(
+            {"opened": entry["ended_at"], "run": entry["run"], "declaration": entry["declaration"], "arm": said["arm"]}
+            | {"metric": run_tables.SHORT_NAMES.get(said["metric"], said["metric"]), "verdict": said["verdict"]}
+            | {"difference": (said["difference"], said["low"], said["high"])}
+        )
+    columns = [
+        Column("opened", "opened", "name"),
+        Column("run", "run"),
+        Column("declaration", "hash of the declared analysis"),
+        Column("arm", "arm"),
+        Column("metric", "metric"),
+        Column("difference", "against its baseline", "difference"),
+        Column("verdict", "verdict"),
+    ]
+    note = "From results/lockbox_openings.jsonl, which whoever can write to the folder can change."
+    return Table("lockbox_openings", "Every opening of this lockbox that the ledger knows", columns, rows, note)

@@ -1,0 +1,23 @@
+"""The list of arms that a job of train_classifier leaves, batch0.json: which arms there are, and where they lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.lib.base.stage import UserError
+
+FILES = ("predictions", "classifier")  # relative to the list, so that results can be moved
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The entries of a list, `predictions` and `classifier` as paths; there is at least one."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["arms"]
+        found = [entry | {key: path.parent / entry[key] for key in FILES if key in entry} for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no list of arms that can be read ({error}): delete it and run again") from None
+    if not found:
+        raise UserError(f"{path} lists no arm: delete it and run again")
+    return found

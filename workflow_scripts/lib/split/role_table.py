@@ -1,0 +1,45 @@
+"""folds.csv: which role every image has in every fold of one repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.lib.base.files import atomic
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.split import assignment
+
+
+def write(path: Path, ids: np.ndarray, groups: np.ndarray, roles: np.ndarray) -> None:
+    """Write roles (n, folds), one row an image in the order of the image set."""
+    columns = {"id": ids, "group": groups} | {f"fold{fold}": roles[:, fold] for fold in range(roles.shape[1])}
+    with atomic(path) as part:
+        pd.DataFrame(columns).to_csv(part, index=False)
+
+
+def read(path: Path, fold: int, ids: np.ndarray) -> np.ndarray:
+    """Roles (n,) of one fold in the order of the image set with these ids."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no table of roles ({error}): delete it and run again") from None
+    if f"fold{fold}" not in table:
+        raise UserError(f"{path} has no fold {fold}; delete it and run again")
+    if (
+        "id" not in table
+        or len(table) != len(ids)
+        or not np.array_equal(table["id"].to_numpy(dtype=object), ids.astype(object))
+    ):
+        raise UserError(f"{path} was made for another image set (its ids differ); delete it and run again")
+    return table[f"fold{fold}"].to_numpy(dtype=object)
+
+
+def rows(path: Path, fold: int, ids: np.ndarray, role: str) -> np.ndarray:
+    """Row numbers of the images with a role in one fold. Sets too small for a calibration part of their own (its
+    share is 0) find their thresholds on the validation part."""
+    roles = read(path, fold, ids)
+    if role == assignment.CALIBRATION and not (roles == role).any():
+        role = assignment.VALIDATION
+    return np.flatnonzero(roles == role)

@@ -1,0 +1,241 @@
+"""What moved a score: effects of switches from the scores of a designed set of trainings, with intervals.
+
+A response is an array (places, runs, 2^a): a place is one fold of one repeat, a run one row of the design, and the last
+axis holds all combinations of the switches that act after training (`designs.combinations_of`). An effect is the mean
+with a switch on minus the mean with it off; every estimate is a mean over places of one number a place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.study import designs
+from workflow_scripts.lib.study.designs import Design
+
+OUTCOMES = ("validation", "test", "gap")  # the gap is validation minus test
+# From so many places on their spread is an estimate worth having.
+FEWEST_PLACES = 3
+# Where the other kind of switches stands while an effect is taken: averaged over, all off, all on.
+STATES = ("mean", "mixloc", "study")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+    interval: str  # what the interval rests on: places, residual, none
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A line of forensics.csv."""
+
+    switch: str
+    acts: str  # training (before or in it), after, both, all
+    model: str
+    outcome: str
+    metric: str
+    kind: str  # main, interaction, shapley, total, ends
+    at: str  # where the switches of the other kind stand: STATES
+    effect: float
+    low: float
+    high: float
+    interval: str
+    n: int  # trainings that it rests on
+    aliases: str  # what cannot be told apart from it, interactions of up to three switches; none
+
+
+def estimates(response: np.ndarray, signs: np.ndarray, confidence: float) -> list[Estimate]:
+    """Mean of a response (P, R) and half the effect of each column of ±1 signs (R, k): 1 + k estimates.
+
+    Two intervals are taken, and the wider one is given: Student's over the P places (where there are enough), which
+    holds what differs from fold to fold and repeat to repeat; and that of the residuals of a model with places and main
+    effects, which holds the luck of single trainings and the interactions that the model leaves out."""
+    places, runs = response.shape
+    columns = np.concatenate([np.ones((runs, 1)), signs], axis=1)
+    by_place = response @ columns / runs  # (P, 1 + k), the columns being orthogonal
+    values = by_place.mean(axis=0)
+    fitted = by_place[:, :1] + (columns[:, 1:] @ values[1:])[None, :]
+    freedom = places * (runs - 1) - signs.shape[1]
+    spread = ((response - fitted) ** 2).sum() / freedom if freedom > 0 else np.nan
+    level = (1 + confidence) / 2
+    residual = stats.t.ppf(level, freedom) * np.sqrt(spread / (places * runs)) if freedom > 0 else np.nan
+    out = []
+    for value, own in zip(values, by_place.T, strict=True):
+        between = np.nan
+        if places >= FEWEST_PLACES:
+            between = stats.t.ppf(level, places - 1) * own.std(ddof=1) / np.sqrt(places)
+        widths = {"places": between, "residual": residual}
+        known = {name: width for name, width in widths.items() if not np.isnan(width)}
+        name = max(known, key=known.__getitem__) if known else "none"
+        width = known.get(name, np.nan)
+        out.append(Estimate(float(value), float(value - width), float(value + width), name))
+    return out
+
+
+def doubled(found: Estimate) -> Estimate:
+    """From half an effect to the effect."""
+    return Estimate(2 * found.value, 2 * found.low, 2 * found.high, found.interval)
+
+
+@dataclass(frozen=True)
+class Response:
+    """The scores of one model by one metric."""
+
+    model: str
+    metric: str
+    design: Design  # of the switches that act on the model's training, its distinct runs
+    after: tuple[str, ...]
+    outcomes: dict[str, np.ndarray]  # outcome -> (P, R, 2^a)
+
+    @property
+    def size(self) -> int:
+        """Trainings behind it."""
+        places, runs, _ = self.outcomes["test"].shape
+        return places * runs
+
+    def aliases(self, name: str) -> str:
+        """What cannot be told apart from a training switch."""
+        found = self.design.aliases(frozenset([name]))
+        return "; ".join(designs.said(word, self.design.factors) for word in found) or "none"
+
+
+def response(
+    table: pd.DataFrame, design: Design, model: str, metric: str, training: list[str], after: list[str]
+) -> Response:
+    """The scores of a model as arrays, from lines of replay_study; complains about what is missing."""
+    own = design.restricted(training)
+    runs = _first_rows(design, own)
+    lines = table[(table["model"] == model) & (table["metric"] == metric) & table["row"].isin(runs)]
+    places = sorted(set(zip(lines["repeat"], lines["fold"], strict=True)))
+    bits = 1 << np.arange(len(after) - 1, -1, -1, dtype=np.int64)
+    state = lines[after].to_numpy(dtype=np.int64) @ bits if after else np.zeros(len(lines), dtype=np.int64)
+    at = {place: number for number, place in enumerate(places)}
+    where = (
+        [at[place] for place in zip(lines["repeat"], lines["fold"], strict=True)],
+        [runs.index(row) for row in lines["row"]],
+        state,
+    )
+    outcomes = {}
+    for part in ("validation", "test"):
+        values = np.full((len(places), len(runs), 2 ** len(after)), np.nan)
+        chosen = (lines["part"] == part).to_numpy()
+        values[tuple(np.asarray(index)[chosen] for index in where)] = lines["value"].to_numpy()[chosen]
+        if not len(places) or np.isnan(values).any():
+            raise UserError(
+                f"the scores of model {model} on {part} are not complete: {int(np.isnan(values).sum())} are missing of "
+                f"{values.size}; give the tables of all shares, repeats and folds"
+            )
+        outcomes[part] = values
+    outcomes["gap"] = outcomes["validation"] - outcomes["test"]
+    return Response(model, metric, own, tuple(after), outcomes)
+
+
+def _first_rows(design: Design, own: Design) -> list[int]:
+    """For each distinct run of a restricted design the first row of the whole one that has it."""
+    first = np.unique(design.runs(own.factors), return_index=True)[1]
+    return [int(row) for row in np.sort(first)]
+
+
+def effects(found: Response, confidence: float) -> Iterator[Effect]:
+    """All effects on a response: main effects, interactions of the two kinds of switches, shares, totals."""
+    for outcome, values in found.outcomes.items():
+        yield from _of_training(found, outcome, values, confidence)
+        if found.after:
+            yield from _of_after(found, outcome, values, confidence)
+        yield from _ends(found, outcome, values, confidence)
+
+
+def _line(
+    found: Response, outcome: str, switch: str, acts: str, kind: str, at: str, own: Estimate, aliases: str
+) -> Effect:
+    return Effect(
+        switch, acts, found.model, outcome, found.metric, kind, at, own.value, own.low, own.high, own.interval,
+        found.size, aliases,
+    )  # fmt: skip
+
+
+def _of_training(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
+    taken = {"mean": values.mean(axis=-1), "mixloc": values[..., 0], "study": values[..., -1]}
+    for at in STATES if found.after else STATES[:1]:
+        for name, own in zip(
+            found.design.factors, estimates(taken[at], found.design.signs, confidence)[1:], strict=True
+        ):
+            yield _line(found, outcome, name, "training", "main", at, doubled(own), found.aliases(name))
+
+
+def _of_after(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
+    main, shares = designs.main_effects(values), designs.shapley(values)
+    for place, name in enumerate(found.after):
+        mean, *slopes = estimates(main[..., place], found.design.signs, confidence)
+        yield _line(found, outcome, name, "after", "main", "mean", mean, "none")
+        for other, own in zip(found.design.factors, slopes, strict=True):
+            aliases = found.aliases(other)
+            aliases = aliases if aliases == "none" else "; ".join(f"{word} × {name}" for word in aliases.split("; "))
+            yield _line(found, outcome, f"{other} × {name}", "both", "interaction", "mean", doubled(own), aliases)
+        share = estimates(shares[..., place], found.design.signs, confidence)[0]
+        yield _line(found, outcome, name, "after", "shapley", "mean", share, "none")
+    total = estimates(values[..., -1] - values[..., 0], found.design.signs, confidence)[0]
+    yield _line(found, outcome, "all after training", "after", "total", "mean", total, "none")
+
+
+def _ends(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
+    """All as the study against all as MixLoc: two runs of the design, each with after switches to match."""
+    on, off = (int(np.flatnonzero((found.design.signs == sign).all(axis=1))[0]) for sign in (1, -1))
+    difference = values[:, on, -1:] - values[:, off, :1]
+    own = estimates(difference, np.zeros((1, 0)), confidence)[0]
+    yield Effect(
+        "all", "all", found.model, outcome, found.metric, "ends", "study", own.value, own.low, own.high, own.interval,
+        2 * len(values), "none",
+    )  # fmt: skip
+
+
+def table_of(found: list[Effect]) -> pd.DataFrame:
+    """Effects as a table."""
+    return pd.DataFrame([asdict(line) for line in found])
+
+
+def sentence(lines: pd.DataFrame, model: str, metric: str) -> str:
+    """What moved validation, test and the gap of a model, in plain words, from its main effects."""
+    own = lines[(lines["model"] == model) & (lines["metric"] == metric)]
+    main = own[(own["kind"] == "main") & (own["at"] == "mean")]
+    parts = []
+    for outcome in OUTCOMES:
+        some = main[main["outcome"] == outcome]
+        sure = some[(some["low"] > 0) | (some["high"] < 0)]
+        sure = sure.reindex(sure["effect"].abs().sort_values(ascending=False).index)
+        named = [f"{row.switch} ({_signed(row.effect)})" for row in sure.itertuples()]
+        parts.append(f"{outcome}: {', '.join(named) if named else f'none of {len(some)}'}")
+    ends = own[own["kind"] == "ends"].set_index("outcome")["effect"]
+    whole = ", ".join(f"{outcome} {_signed(ends[outcome])}" for outcome in OUTCOMES)
+    return (
+        f"Choices that moved {model}, their interval not holding zero: {'; '.join(parts)}. "
+        f"All as the study against all as MixLoc: {whole}."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def named(design: Design) -> dict[str, Any]:
+    """What a design can tell apart and what it cannot, for people: notation, resolution, generators, aliases."""
+    return {
+        "notation": design.notation,
+        "runs": len(design.signs),
+        "resolution": design.resolution,
+        "generators": {name: " × ".join(product) for name, product in design.generators.items()},
+        "defining_relation": [designs.said(word, design.factors) for word in design.words],
+        "aliased_interactions": [
+            [designs.said(word, design.factors) for word in found] for found in design.interaction_sets()
+        ],
+    }
