@@ -1,7 +1,7 @@
 """How long Snakemake takes to plan a run of the size of a paper, and how much memory, beside one job for each arm.
 
-    python -m benchmarks.dag                       # 5 repeats, 5 folds, 12 strategies at 7 ratios, 6 plans
-    python -m benchmarks.dag --repeats 1 --folds 2 --strategies 2 --ratios 2 --plans 1 --batches 8
+    python -m benchmarks.dag                       # 5 repeats, 5 folds, 12 arms at 7 ratios, 6 plans
+    python -m benchmarks.dag --repeats 1 --folds 2 --arms 2 --ratios 2 --plans 1 --batches 8
 
 A dry run of the workflow in this folder, with an overlay that lists so many arms; nothing is made. The number of
 classes changes nothing here. The start of a job is measured too: a batch of arms must work twenty times as long."""
@@ -19,24 +19,24 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARE = 0.05  # of a job's time that may go into its start
+FRACTION = 0.05  # of a job's time that may go into its start
 
 
-def overlay(repeats: int, folds: int, strategies: int, ratios: int, plans: int, batch: int) -> dict[str, Any]:
-    """Settings of a run with a baseline and `strategies` x `ratios` arms, `batch` of them a job."""
+def overlay(repeats: int, folds: int, arms: int, ratios: int, plans: int, batch: int) -> dict[str, Any]:
+    """Settings of a run with a baseline and `arms` x `ratios` arms, `batch` of them a job."""
     plan = {"generator": "unet", "labels": "as_train", "sampler": "dpmpp_2m", "evaluations": 20, "clip": True}
     plan |= {"count": 5000, "batch": 125, "guidance": {"scale": 1.5, "interval": [0.2, 20]}}
-    arms = [
+    entries = [
         {"name": f"pool{kind}_{step}", "method": "pool", "plan": f"plan{kind % plans}", "ratio": 0.25 * (step + 1)}
-        for kind in range(strategies)
+        for kind in range(arms)
         for step in range(ratios)
     ]
     return {
         "run": "dag",
-        "make_folds": {"repeats": repeats, "folds": folds, "shares": {"test": 0.2}},
+        "make_folds": {"repeats": repeats, "folds": folds, "fractions": {"test": 0.2}},
         "plans": [{"name": f"plan{number}"} | plan for number in range(plans)],
-        "strategies": [{"name": "real_only", "method": "real_only"}, *arms],
-        "analysis": {"primary_arm": arms[0]["name"]},
+        "arms": [{"name": "real_only", "method": "real_only"}, *entries],
+        "analysis": {"primary_arm": entries[0]["name"]},
         "compute": {"arms_per_job": batch},
     }
 
@@ -83,20 +83,20 @@ def start() -> float:
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("repeats", 5), ("folds", 5), ("strategies", 12), ("ratios", 7), ("plans", 6)):
+    for name, value in (("repeats", 5), ("folds", 5), ("arms", 12), ("ratios", 7), ("plans", 6)):
         out.add_argument(f"--{name}", type=int, default=value)
     out.add_argument("--batches", type=int, nargs="+", default=[8, 1], help="arms a job")
     args = out.parse_args(argv)
-    sizes = (args.repeats, args.folds, args.strategies, args.ratios, args.plans)
-    arms = args.repeats * args.folds * (1 + args.strategies * args.ratios)
-    sets = min(args.plans, args.strategies) * args.repeats * args.folds
-    print(f"{arms} arms in folds, {sets} synthetic sets")
+    sizes = (args.repeats, args.folds, args.arms, args.ratios, args.plans)
+    count = args.repeats * args.folds * (1 + args.arms * args.ratios)
+    sets = min(args.plans, args.arms) * args.repeats * args.folds
+    print(f"{count} arms in folds, {sets} synthetic sets")
     for batch in args.batches:
         seconds, megabytes, jobs = plan(overlay(*sizes, batch))
         print(f"{batch} arms a job: {jobs} jobs planned in {seconds:.1f} s of CPU with {megabytes:.0f} MB")
     begins = start()
     print(
-        f"a job starts in {begins:.1f} s of CPU: at most {SHARE:.0%} if its arms take {begins / SHARE:.0f} s together"
+        f"a job starts in {begins:.1f} s of CPU: at most {FRACTION:.0%} if its arms take {begins / FRACTION:.0f} s together"
     )
     return 0
 

@@ -4,7 +4,7 @@
     python -m benchmarks.fuzz --seed 2 --from 4711 --count 1
 
 A config goes the way of a run: what Snakemake makes of the files (of some of them by their text), `settings.check`, and
-what the Snakefile then asks. A table goes the way of preprocess_images and fetch_images, a share of them to the end: an
+what the Snakefile then asks. A table goes the way of preprocess_images and fetch_images, a fraction of them to the end: an
 image set with the columns that were read. Every input follows from seed and number alone, so that one can be had again.
 
 Ends with exit status 1 if anything but a ConfigError or a UserError of one line has come out."""
@@ -132,8 +132,8 @@ def sound_configs(folder: Path) -> list[dict[str, Any]]:
 def used(config: dict[str, Any]) -> None:
     """What a run does with a config before its first job: rules/common.smk."""
     config = check.check(config, SCHEMA)
-    check.batches(config)
-    check.used_plans(config)
+    check.job_lists(config)
+    check.used_sets(config)
     check.reading(config)
     check.judge_settings(config)
     list(range(config["make_folds"]["repeats"]))
@@ -245,15 +245,15 @@ def damaged_text(text: str, rng: random.Random) -> str:
     return "".join(lines)
 
 
-def fuzz_configs(numbers: range, seed: int, folder: Path, share_of_texts: float = 0.05) -> Outcome:
-    """Damaged configs, a share of them damaged as text."""
+def fuzz_configs(numbers: range, seed: int, folder: Path, fraction_of_texts: float = 0.05) -> Outcome:
+    """Damaged configs, a fraction of them damaged as text."""
     sound = sound_configs(folder)
     for config in sound:
         used(copy.deepcopy(config))
     text = (ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8")
 
     def once(rng: random.Random) -> None:
-        if rng.random() < share_of_texts:
+        if rng.random() < fraction_of_texts:
             changed = text
             for _ in range(rng.choice([1, 1, 2, 5])):
                 changed = damaged_text(changed, rng)
@@ -321,8 +321,8 @@ def _changed(content: bytes, rng: random.Random) -> bytes:
     return content[:start] + piece + content[stop:]
 
 
-def fuzz_tables(numbers: range, seed: int, folder: Path, share_of_sets: float = 0.02) -> Outcome:
-    """Damaged tables of labels, groups and classes; a share of those that are taken becomes an image set."""
+def fuzz_tables(numbers: range, seed: int, folder: Path, fraction_of_sets: float = 0.02) -> Outcome:
+    """Damaged tables of labels, groups and classes; a fraction of those that are taken becomes an image set."""
     default = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["data"]
 
     def write(name: str, text: str, rng: random.Random, chance: float) -> Path:
@@ -354,7 +354,7 @@ def fuzz_tables(numbers: range, seed: int, folder: Path, share_of_sets: float = 
         listed = preprocess_images.list_images(table, second, classes, data)
         by = preprocess_images.group_columns(listed, data["group_by"])
         names = grouping.connected([listed.columns[name] for name in by], len(listed.ids), [])
-        if rng.random() < share_of_sets:
+        if rng.random() < fraction_of_sets:
             _whole(listed, names, folder)
 
     return tried("tables", numbers, seed, once)

@@ -29,8 +29,8 @@ from workflow_scripts.lib.split import assignment
 ROOT = Path(__file__).resolve().parents[1]
 HPA_CELLS = "MIXLOC_HPA_CELLS"
 # Roles of groups: the encoder learns from groups that no generator trains on and none is judged by.
-SHARES = {"encoder": 0.28, "select": 0.07, "train": 0.40, "held": 0.25}
-PARTS = tuple(SHARES)
+FRACTIONS = {"encoder": 0.28, "select": 0.07, "train": 0.40, "held": 0.25}
+PARTS = tuple(FRACTIONS)
 
 
 @dataclass
@@ -144,7 +144,7 @@ def _hpa_set(folder: Path, size: int) -> Path:
     preset = yaml.safe_load((ROOT / "presets" / "hpa_cells.yaml").read_text(encoding="utf-8"))
     data = both["data"] | preset["data"]
     given = both | {"data": data, "preprocess_images": both["preprocess_images"] | {"size": size}}
-    given["strategies"] = preset["strategies"]
+    given["arms"] = preset["arms"]
     checked = run_settings.check(given, ROOT / "schemas" / "config.schema.json")
     images, table, groups = (os.path.expandvars(data[key]) for key in ("images", "table", "groups"))
     command = [
@@ -166,14 +166,14 @@ def split(cells: Cells, seed: int, trained: np.ndarray | None = None) -> dict[st
     counts = np.zeros((len(names), cells.labels.shape[1]), dtype=np.int64)
     np.add.at(counts, group, cells.labels.astype(np.int64))
     sizes = np.bincount(group)
-    shares = dict(SHARES)
+    fractions = dict(FRACTIONS)
     role = np.full(len(names), "train", dtype=object)
     free = np.ones(len(names), dtype=bool)
     if trained is not None:
         free[np.unique(group[trained])] = False
-        del shares["train"]
-    assigned = assignment.split(counts[free], sizes[free], shares, derive(seed, "split"))
-    role[free] = np.array(list(shares), dtype=object)[assigned]
+        del fractions["train"]
+    assigned = assignment.split(counts[free], sizes[free], fractions, derive(seed, "split"))
+    role[free] = np.array(list(fractions), dtype=object)[assigned]
     return {part: np.flatnonzero(role[group] == part) for part in PARTS}
 
 

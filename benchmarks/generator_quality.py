@@ -64,9 +64,9 @@ def train_peer(
     images = torch.from_numpy(cells.images)
     rng, generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
 
-    def step(share: float) -> None:
+    def step(fraction: float) -> None:
         rows = torch.from_numpy(rng.integers(len(cells), size=args.peer_batch))
-        loss = peer.step(turned(images[rows], generator), classes[rows], share)
+        loss = peer.step(turned(images[rows], generator), classes[rows], fraction)
         if where.type == "cuda" and peer.steps % 10 == 0:
             float(loss)
 
@@ -111,8 +111,10 @@ def contestant(name: str, folder: Path, args: argparse.Namespace, where: torch.d
         made, _, facts = train_ours(cells, args, args.steps, where)
         started = time.monotonic()
         for sampler in args.samplers:
-            plan = generator_runs.plan(sampler=sampler, guidance={"scale": args.guidance, "interval": [0.2, 20]})
-            sets[f"{name}, {sampler}"] = generator_runs.sample(made, wanted, plan, args.seed, where)
+            synthetic_set = generator_runs.synthetic_set(
+                sampler=sampler, guidance={"scale": args.guidance, "interval": [0.2, 20]}
+            )
+            sets[f"{name}, {sampler}"] = generator_runs.sample(made, wanted, synthetic_set, args.seed, where)
         facts["sampling"] = (time.monotonic() - started) / len(sets)
     else:
         peer, facts = train_peer(cells, name, args, args.steps, where)

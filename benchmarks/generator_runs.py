@@ -51,9 +51,9 @@ def read(path: Path) -> Generator:
     return generator_file.read(path)
 
 
-def plan(**changes: Any) -> dict[str, Any]:
-    """The config's plan `balanced`, with single settings replaced; no channel is given."""
-    return {entry["name"]: entry for entry in config()["plans"]}["balanced"] | {"given": []} | changes
+def synthetic_set(**changes: Any) -> dict[str, Any]:
+    """The config's synthetic set `balanced`, with single settings replaced; no channel is given."""
+    return {entry["name"]: entry for entry in config()["synthetic_sets"]}["balanced"] | {"given": []} | changes
 
 
 def sample(made: Generator, labels: np.ndarray, settings: dict[str, Any], seed: int, where: torch.device) -> np.ndarray:

@@ -4,7 +4,7 @@
     PYTHONPATH=PEERS python -m benchmarks.generator_speed --device cuda --size 128 --batches 128 256 512 --seconds 20
 
 Prints images/s of training (the project's own loop, with the settings of config.yaml), weights, FLOPs an image by
-torch's counter, GFLOP/s and the share of the bf16 matrix-product rate measured in between; the ratios to the other
+torch's counter, GFLOP/s and the fraction of the bf16 matrix-product rate measured in between; the ratios to the other
 packages; and the seconds that 1,000 images take at 20 evaluations, each with guidance (40 network calls an image).
 
 Every contestant uses the batch size, and the peers also the number format, that suits it best of those tried. Rounds
@@ -27,7 +27,7 @@ from benchmarks.generator_data import Cells
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.generate import generator_file, generator_training
 
-AIMS = {"ratio": 5.0, "weights": 1.5e6, "share": {"cpu": 0.5, "cuda": 0.4}, "sampling": 40.0}
+AIMS = {"ratio": 5.0, "weights": 1.5e6, "fraction": {"cpu": 0.5, "cuda": 0.4}, "sampling": 40.0}
 SKIPPED = 3  # steps at the start of a measurement that are not counted
 
 
@@ -155,16 +155,16 @@ def training_table(bench: Bench, names: list[str], args: argparse.Namespace) -> 
             rates[way.name].append(way.batch / bench.seconds(way, steps))
     top = float(np.median(products))
     print(f"\nbf16 matrix product {top / 1e9:.0f} GFLOP/s; median of {args.rounds} rounds (lowest to highest)")
-    print(f"{'contestant':44} {'images/s':>22} {'weights':>10} {'GFLOP/image':>12} {'GFLOP/s':>8} {'share':>6}")
+    print(f"{'contestant':44} {'images/s':>22} {'weights':>10} {'GFLOP/image':>12} {'GFLOP/s':>8} {'fraction':>6}")
     medians = {name: float(np.median(found)) for name, found in rates.items()}
-    shares = {}
+    fractions = {}
     for way, _ in ways:
         cost, found = bench.flops(way.name), rates[way.name]
-        shares[way.name] = cost * medians[way.name] / top
+        fractions[way.name] = cost * medians[way.name] / top
         spread = f"{medians[way.name]:.0f} ({min(found):.0f} to {max(found):.0f})"
         print(
             f"{way!s:44} {spread:>22} {bench.weights(way.name):10,} {cost / 1e9:12.3f} "
-            f"{cost * medians[way.name] / 1e9:8.0f} {shares[way.name]:6.2f}"
+            f"{cost * medians[way.name] / 1e9:8.0f} {fractions[way.name]:6.2f}"
         )
     ours = names[0]
     for name in names[1:]:
@@ -173,8 +173,8 @@ def training_table(bench: Bench, names: list[str], args: argparse.Namespace) -> 
         verdict(f"training, {ours} / {name}", f"{ratio:.1f}", ratio >= AIMS["ratio"], f"at least {AIMS['ratio']:g}")
     count = bench.weights(ours)
     verdict("weights", f"{count:,}", count >= AIMS["weights"], f"at least {AIMS['weights']:,.0f}")
-    aim = AIMS["share"][bench.where.type]
-    verdict("share of the bf16 rate", f"{shares[ours]:.2f}", shares[ours] >= aim, f"at least {aim:g}")
+    aim = AIMS["fraction"][bench.where.type]
+    verdict("share of the bf16 rate", f"{fractions[ours]:.2f}", fractions[ours] >= aim, f"at least {aim:g}")
 
 
 def verdict(what: str, value: str, holds: bool, aim: str) -> None:
@@ -183,18 +183,20 @@ def verdict(what: str, value: str, holds: bool, aim: str) -> None:
 
 
 def sampling(bench: Bench, count: int, rounds: int) -> None:
-    """Seconds of the default plan, with guidance at all noise levels."""
-    plan = generator_runs.plan(evaluations=20, guidance={"scale": 2.0, "interval": [0.0, float("inf")]})
+    """Seconds of the default synthetic set, with guidance at all noise levels."""
+    synthetic_set = generator_runs.synthetic_set(
+        evaluations=20, guidance={"scale": 2.0, "interval": [0.0, float("inf")]}
+    )
     made, _ = bench.train(8, 1, bench.where, device.fast_dtype(bench.where))
     labels = bench.cells.labels[np.arange(count) % len(bench.cells)]
     taken = []
     for number in range(rounds):
         started = time.monotonic()
-        generator_runs.sample(made, labels, plan, number, bench.where)
+        generator_runs.sample(made, labels, synthetic_set, number, bench.where)
         taken.append(time.monotonic() - started)
     middle = float(np.median(taken)) * 1000 / count
     spread = f"{middle:.1f} s ({min(taken) * 1000 / count:.1f} to {max(taken) * 1000 / count:.1f})"
-    what = f"sampling 1,000 images, {plan['sampler']}, 20 guided evaluations, batch {plan['batch']}"
+    what = f"sampling 1,000 images, {synthetic_set['sampler']}, 20 guided evaluations, batch {synthetic_set['batch']}"
     verdict(what, spread, middle < AIMS["sampling"], f"under {AIMS['sampling']:g} s")
 
 

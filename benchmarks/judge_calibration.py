@@ -162,7 +162,7 @@ def upper_limit(wrong: int, repetitions: int) -> float:
 def claims(rows: list[dict[str, Any]], kinds: Sequence[str] = CLAIMS) -> list[str]:
     """The arms of which any difference is claimed and confirmed."""
     said = [row for row in rows if row["standing"] == inference.CONFIRMED]
-    return sorted({row["strategy"] for row in said if row["verdict"] in kinds})
+    return sorted({row["arm"] for row in said if row["verdict"] in kinds})
 
 
 def error_rates(
@@ -190,7 +190,7 @@ def counted(judged: list[list[dict[str, Any]]], better: str = "") -> dict[str, A
     """Wrong repetitions of those given, which have no effect but that of `better`; and mean and spread of what was
     estimated."""
     stated = [row["detectable"] for rows in judged for row in rows if _of_mix(row)]
-    judged = [[row for row in rows if row["strategy"] != better] for rows in judged]
+    judged = [[row for row in rows if row["arm"] != better] for rows in judged]
     kinds = (inference.HELPS, inference.HURTS)
     errors = [[row["difference"] for row in rows] for rows in judged]
     return {
@@ -206,7 +206,7 @@ def counted(judged: list[list[dict[str, Any]]], better: str = "") -> dict[str, A
 
 def _of_mix(row: dict[str, Any]) -> bool:
     # The arm that gains something where any does.
-    return (row["strategy"], row["relation"]) == ("mix", "baseline")
+    return (row["arm"], row["relation"]) == ("mix", "baseline")
 
 
 def power(make: Maker, metric: str, repeats: int, numbers: range, draws: int, seed: int) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def added(row: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
         both = np.average(squares, weights=[before, after][-len(squares) :])
         out["spread"] = math.sqrt(max(0.0, both - out["mean"] ** 2))
     if "wrong" in out:
-        out |= {"share": out["wrong"] / out["repetitions"], "upper": upper_limit(out["wrong"], out["repetitions"])}
+        out |= {"fraction": out["wrong"] / out["repetitions"], "upper": upper_limit(out["wrong"], out["repetitions"])}
     return out
 
 
@@ -344,15 +344,15 @@ def table(record: dict[str, Any]) -> str:
         holds = "" if row["repeats"] < 3 else "holds" if row["upper"] <= MOST_WRONG else "DOES NOT HOLD"
         lines.append(
             f"{row['world']:9} {row['metric']:9} {row['repeats']:7} {row['thresholds']:10} {row['repetitions']:11} "
-            f"{row['wrong']:6} {100 * row['share']:8.1f} {100 * row['upper']:8.1f}  {holds:13} "
+            f"{row['wrong']:6} {100 * row['fraction']:8.1f} {100 * row['upper']:8.1f}  {holds:13} "
             f"{row['helps_or_hurts']:11} {row['mean']:+8.4f} {row['spread']:7.4f} {row['half_width']:11.4f}"
         )
     for row in record["power"]:
-        share = row["found"] / row["repetitions"]
-        holds = "holds" if POWER_AIM[0] <= share <= POWER_AIM[1] else "DOES NOT HOLD"
+        fraction = row["found"] / row["repetitions"]
+        holds = "holds" if POWER_AIM[0] <= fraction <= POWER_AIM[1] else "DOES NOT HOLD"
         lines.append(
             f"power, {row['metric']}, repeats {row['repeats']}: stated detectable {row['detectable']:.4f}, true effect "
-            f"{row['effect']:.4f}, found in {100 * share:.1f} % of {row['repetitions']} (aim 70 to 90 %: {holds})"
+            f"{row['effect']:.4f}, found in {100 * fraction:.1f} % of {row['repetitions']} (aim 70 to 90 %: {holds})"
         )
     return "\n".join(lines)
 

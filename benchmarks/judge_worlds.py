@@ -47,13 +47,13 @@ class Fresh:
 
     def __init__(self, shape: Shape, repeats: int, rng: np.random.Generator) -> None:
         self.shape = shape
-        share = np.geomspace(shape.most, shape.least, shape.classes)
-        self.of_group = rng.random((shape.groups, shape.classes)) < share
+        fraction = np.geomspace(shape.most, shape.least, shape.classes)
+        self.of_group = rng.random((shape.groups, shape.classes)) < fraction
         self.owner = np.repeat(np.arange(shape.groups), shape.images)
         self.labels = self.of_group[self.owner]
         hard = rng.normal(0, shape.hard_group, self.of_group.shape)[self.owner]
         # Networks know how frequent a class is: without that one threshold could not serve all classes.
-        self.common = hard + rng.normal(0, shape.hard_image, self.labels.shape) + np.log(share / (1 - share)) / 2
+        self.common = hard + rng.normal(0, shape.hard_image, self.labels.shape) + np.log(fraction / (1 - fraction)) / 2
         self.roles = [_roles(shape, rng) for _ in range(repeats)]
 
     def arm(self, rng: np.random.Generator, gain: float | np.ndarray = 0.0, persistent: float = 0.0) -> list[Cell]:
@@ -155,7 +155,7 @@ class PoolSettings:
     seed: int = 1
 
 
-SHARES = {"test": 0.4, "calibration": 0.12, "validation": 0.1, "reserve": 0.0, "lockbox": 0.0}
+FRACTIONS = {"test": 0.4, "calibration": 0.12, "validation": 0.1, "reserve": 0.0, "lockbox": 0.0}
 
 
 def train_pool(settings: PoolSettings) -> Pool:
@@ -177,7 +177,7 @@ def train_pool(settings: PoolSettings) -> Pool:
     labels = cells.labels[:, kinds]
     owner = np.unique(cells.groups, return_inverse=True)[1]
     counts = assignment.group_counts(labels, owner)
-    roles = assignment.roles(counts, np.bincount(owner), settings.folds, SHARES, settings.seed, 0)[owner]
+    roles = assignment.roles(counts, np.bincount(owner), settings.folds, FRACTIONS, settings.seed, 0)[owner]
     section = generator_data.config()["train_classifier"] | {"steps": settings.steps, "checkpoints": 2}
     scores = np.zeros((settings.copies + settings.short, settings.folds, *labels.shape))
     for copy in range(len(scores)):

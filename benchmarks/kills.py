@@ -82,12 +82,12 @@ def tasks(data: Path) -> list[Task]:
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     given = [*("--images", str(data / "images.h5"), "--folds", str(data / "folds.csv")), *PLACE]
     generator = config["generators"][0] | {"widths": [16, 16], "blocks": [1, 1], "steps": 40, "batch": 8}
-    plan = config["plans"][0] | {
+    synthetic_set = config["synthetic_sets"][0] | {
         "labels": "as_train", "count": 48, "batch": 4, "sampler": "dpmpp_2m_sde", "evaluations": 10,
     }  # fmt: skip
     section = config["train_classifier"] | {"steps": 16, "batch": 8, "checkpoints": 4}
     arms = [
-        {"name": name, "method": name, "plan": "balanced"} | ({} if name == "mix_loss" else {"ratio": 1.0})
+        {"name": name, "method": name, "synthetic_set": "balanced"} | ({} if name == "mix_loss" else {"ratio": 1.0})
         for name in ARMS
     ]
 
@@ -109,7 +109,7 @@ def tasks(data: Path) -> list[Task]:
             sample_ddpm.main,
             lambda out: [
                 *(*given, "--generator", str(data / "train_ddpm" / "unet.safetensors")),
-                *("--out", str(out / "balanced.h5"), *settings(plan), "--log", str(out / "log.txt")),
+                *("--out", str(out / "balanced.h5"), *settings(synthetic_set), "--log", str(out / "log.txt")),
             ],
             ("balanced.h5",),
         ),
@@ -118,13 +118,13 @@ def tasks(data: Path) -> list[Task]:
             train_classifier.main,
             lambda out: [
                 *(*given, "--synthetic", f"balanced={data / 'sample_ddpm' / 'balanced.h5'}"),
-                *("--arms-dir", str(out), "--manifest", str(out / "batch0.json")),
-                *(*settings({"strategies": arms, "train_classifier": section}), "--log", str(out / "log.txt")),
+                *("--arms-dir", str(out), "--manifest", str(out / "job0.json")),
+                *(*settings({"arms": arms, "train_classifier": section}), "--log", str(out / "log.txt")),
             ],
             (
                 *(f"{name}/classifier.safetensors" for name in ARMS),
                 *(f"{name}/predictions.h5" for name in ARMS),
-                "batch0.json",
+                "job0.json",
             ),
         ),
     ]
@@ -230,9 +230,9 @@ def main(argv: list[str] | None = None) -> int:
         data = Path(name)
         make_data(data)
         # Most of them where weights are made.
-        shares = {"train_ddpm": 0.4, "sample_ddpm": 0.2, "train_classifier": 0.4}
+        fractions = {"train_ddpm": 0.4, "sample_ddpm": 0.2, "train_classifier": 0.4}
         for task in tasks(data):
-            chosen = shares[task.name] if args.only is None else float(args.only == task.name)
+            chosen = fractions[task.name] if args.only is None else float(args.only == task.name)
             equal, line = kill_often(task, data, round(args.kills * chosen), random.Random(f"{args.seed} {task.name}"))
             print(line, flush=True)
             sound = sound and equal

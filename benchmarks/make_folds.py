@@ -9,7 +9,7 @@ gene_antibody_..., and images that share a gene or an antibody, through any chai
 keep groups and splits the bare rows of the same table.
 
 Seconds: the whole stage, from an image set with these rows to folds.csv, on one core. Deviation: mean over folds and
-classes of the absolute difference between the class's share of a fold's test part and its share of all images."""
+classes of the absolute difference between the class's share of a fold's test part and its fraction of all images."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def read_table(path: Path, groups_from_id: bool) -> tuple[list[str], np.ndarray,
 def run_stage(ids: list[str], labels: np.ndarray, groups: list[str], count: int) -> tuple[float, np.ndarray]:
     """Seconds of the stage, and the roles (n, folds)."""
     default = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["make_folds"]
-    shares = default["shares"] | {"test": 1 / count, "calibration": 0.1, "validation": 0.1}
-    settings = default | {"folds": count, "shares": shares}
+    fractions = default["fractions"] | {"test": 1 / count, "calibration": 0.1, "validation": 0.1}
+    settings = default | {"folds": count, "fractions": fractions}
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder) / "images.h5", Path(folder) / "folds.csv"
         with write_images(images, ["green"], [f"class {k}" for k in range(labels.shape[1])], SIDE) as writer:
@@ -68,7 +68,7 @@ def run_stage(ids: list[str], labels: np.ndarray, groups: list[str], count: int)
 
 
 def deviation(labels: np.ndarray, tests: list[np.ndarray]) -> float:
-    """Mean absolute difference of a class's share of a test part from its share of all images."""
+    """Mean absolute difference of a class's share of a test part from its fraction of all images."""
     whole = labels.mean(0)
     return float(np.mean([np.abs(labels[rows].mean(0) - whole) for rows in tests]))
 

@@ -47,7 +47,7 @@ class Peer:
     follow: Callable[[], None]  # update the averaged weights
     draw: Callable[[Tensor, int, float], Tensor]  # classes (n,), steps, guidance -> images in -1 ... 1
     dtype: torch.dtype = torch.float32
-    rate: Callable[[int, float], float] = lambda step, share: 1.0  # factor on the learning rate
+    rate: Callable[[int, float], float] = lambda step, fraction: 1.0  # factor on the learning rate
     learning_rate: float = LEARNING_RATE
     steps: int = 0
 
@@ -61,13 +61,13 @@ class Peer:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def step(self, images: Tensor, classes: Tensor, share: float = 0.0) -> Tensor:
+    def step(self, images: Tensor, classes: Tensor, fraction: float = 0.0) -> Tensor:
         """One training step on bytes (n, C, s, s); `share` of the training that is over."""
         x = images.to(self.device).float() / 127.5 - 1
         with self._autocast():
             loss = self.loss(x, classes.to(self.device))
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate * self.rate(self.steps, share)
+            group["lr"] = self.learning_rate * self.rate(self.steps, fraction)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
@@ -134,8 +134,8 @@ def diffusers(channels: int, classes: int, size: int, where: torch.device) -> Pe
         average.restore(weights)
         return x
 
-    def rate(step: int, share: float) -> float:
-        return min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * share)) / 2
+    def rate(step: int, fraction: float) -> float:
+        return min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * fraction)) / 2
 
     optimiser = torch.optim.AdamW(weights, lr=LEARNING_RATE, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     return Peer("diffusers", network, loss, optimiser, lambda: average.step(weights), draw, rate=rate)

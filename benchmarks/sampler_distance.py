@@ -67,14 +67,14 @@ def measure(
         rows = np.random.default_rng(seed).choice(len(held), args.count, replace=args.count > len(held))
         features: dict[str, Any] = {}
         for name, evaluations in ways.items():
-            settings = generator_runs.plan(
+            settings = generator_runs.synthetic_set(
                 sampler=name,
                 evaluations=evaluations,
                 guidance={"scale": args.guidance, "interval": [0.2, 20]},
                 clip=args.clip,
                 batch=args.batch,
             )
-            problem = generator_choices.plan_problem(settings, made.settings, made.channels)
+            problem = generator_choices.set_problem(settings, made.settings, made.channels)
             if problem:
                 raise SystemExit(problem)
             started = time.monotonic()

@@ -1,44 +1,44 @@
 # The arms of the experiment. Training one takes seconds to minutes and importing torch takes seconds too, so one job
-# trains several arms of a fold: `batch` numbers these jobs (compute.arms_per_job). The job's declared output lists its
+# trains several arms of a fold: `job` numbers these jobs (compute.arms_per_job). The job's declared output lists its
 # arms; the arms themselves stay where they are when the job runs again, and those whose settings, inputs and code are
 # unchanged are kept.
 #
-# The first job of a fold holds the baseline; arms whose method or plan asks the trained baseline are in later jobs.
+# The first job of a fold holds the baseline; arms whose method or synthetic set asks the trained baseline are in later jobs.
 #
 # Needs:  images.h5, folds.csv, the synthetic sets that the arms name
-# Makes:  .../fold{fold}/arms/batch{batch}.json, and beside it {strategy}/classifier.safetensors, {strategy}/predictions.h5
+# Makes:  .../fold{fold}/arms/job{job}.json, and beside it {arm}/classifier.safetensors, {arm}/predictions.h5
 
 
 rule train_classifier:
-    """Train and predict a batch of arms of one fold."""
+    """Train and predict the arms of a job of one fold."""
     input:
         unpack(asked_by_arms),
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic=lambda wildcards: [
-            f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{plan}.h5"
-            for plan in plans_of(wildcards.batch)
+            f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{name}.h5"
+            for name in sets_of(wildcards.job)
         ],
         # Published weights that arms start from, where the config names some.
-        weights=lambda wildcards: weights_of(wildcards.batch),
+        weights=lambda wildcards: weights_of(wildcards.job),
         code=code("train_classifier"),
     output:
-        "results/{run}/repeat{repeat}/fold{fold}/arms/batch{batch}.json",
+        "results/{run}/repeat{repeat}/fold{fold}/arms/job{job}.json",
     params:
         arms="results/{run}/repeat{repeat}/fold{fold}/arms",
         synthetic=lambda wildcards, input: [
-            f"{plan}={path}" for plan, path in zip(plans_of(wildcards.batch), input.synthetic, strict=True)
+            f"{name}={path}" for name, path in zip(sets_of(wildcards.job), input.synthetic, strict=True)
         ],
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(
-            {"strategies": BATCHES[int(wildcards.batch)], "train_classifier": CONFIG["train_classifier"]},
+            {"arms": JOBS[int(wildcards.job)], "train_classifier": CONFIG["train_classifier"]},
             threads=THREADS,
         ),
         seed=CONFIG["seed"],
     log:
-        "results/{run}/logs/train_classifier/repeat{repeat}_fold{fold}_batch{batch}.log",
+        "results/{run}/logs/train_classifier/repeat{repeat}_fold{fold}_job{job}.log",
     benchmark:
-        "results/{run}/benchmarks/train_classifier/repeat{repeat}_fold{fold}_batch{batch}.tsv"
+        "results/{run}/benchmarks/train_classifier/repeat{repeat}_fold{fold}_job{job}.tsv"
     threads: THREADS * PROCESSES * AT_ONCE
     resources:
         mem_mb=growing(4000 * PROCESSES),

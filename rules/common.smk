@@ -27,16 +27,16 @@ RUN = f"results/{CONFIG['run']}"
 REPEATS = range(CONFIG["make_folds"]["repeats"])
 FOLDS = range(CONFIG["make_folds"]["folds"])
 GENERATORS = run_settings.by_name(CONFIG, "generators")
-PLANS = run_settings.by_name(CONFIG, "plans")
-STRATEGIES = run_settings.by_name(CONFIG, "strategies")
-USED_PLANS = run_settings.used_plans(CONFIG)
-SIMULATOR = generator_choices.SIMULATOR  # stands in a plan for no generator: the simulator itself
-USED_GENERATORS = sorted({PLANS[plan]["generator"] for plan in USED_PLANS} - {SIMULATOR})
-# A plan has one of two stages; a name that no plan can have where one of them has none.
-SIMULATED_PLANS = "|".join(name for name in PLANS if PLANS[name]["generator"] == SIMULATOR) or "-"
-GENERATED_PLANS = "|".join(name for name in PLANS if PLANS[name]["generator"] != SIMULATOR) or "-"
+SYNTHETIC_SETS = run_settings.by_name(CONFIG, "synthetic_sets")
+ARMS = run_settings.by_name(CONFIG, "arms")
+USED_SETS = run_settings.used_sets(CONFIG)
+SIMULATOR = generator_choices.SIMULATOR  # stands in a synthetic set for no generator: the simulator itself
+USED_GENERATORS = sorted({SYNTHETIC_SETS[name]["generator"] for name in USED_SETS} - {SIMULATOR})
+# A plan has one of two stages; a name that no synthetic set can have where one of them has none.
+SIMULATED_SETS = "|".join(name for name in SYNTHETIC_SETS if SYNTHETIC_SETS[name]["generator"] == SIMULATOR) or "-"
+GENERATED_SETS = "|".join(name for name in SYNTHETIC_SETS if SYNTHETIC_SETS[name]["generator"] != SIMULATOR) or "-"
 JUDGE = "independent" if CONFIG["data"]["source"] == "simulated" else CONFIG["analysis"]["baseline"]
-BATCHES = run_settings.batches(CONFIG)
+JOBS = run_settings.job_lists(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
 FORENSICS = CONFIG["forensics"]
 PROCESSES = CONFIG["compute"]["processes"]
@@ -52,10 +52,10 @@ wildcard_constraints:
     run=re.escape(CONFIG["run"]),
     repeat=r"\d+",
     fold=r"\d+",
-    batch=r"\d+",
+    job=r"\d+",
     generator="|".join(GENERATORS),
-    plan="|".join(PLANS) or "none",
-    strategy="|".join(STRATEGIES),
+    set="|".join(SYNTHETIC_SETS) or "none",
+    arm="|".join(ARMS),
 
 
 def in_run(path):
@@ -85,9 +85,9 @@ def every_fold(pattern, **more):
     return expand(in_run(f"repeat{{repeat}}/fold{{fold}}/{pattern}"), repeat=REPEATS, fold=FOLDS, **more)
 
 
-def plans_of(batch):
-    """The plans whose synthetic sets the arms of a batch need."""
-    return sorted({entry["plan"] for entry in BATCHES[int(batch)] if entry.get("plan")})
+def sets_of(job):
+    """The synthetic sets that the arms of a job need."""
+    return sorted({entry["synthetic_set"] for entry in JOBS[int(job)] if entry.get("synthetic_set")})
 
 
 def fetched():
@@ -137,19 +137,17 @@ def test_images(wildcards):
 
 def submitted_arm(wildcards):
     """The lists of arms with the one that is handed in."""
-    found = [index for index, arms in enumerate(BATCHES) if any(arm["name"] == SUBMITTED for arm in arms)]
+    found = [index for index, arms in enumerate(JOBS) if any(arm["name"] == SUBMITTED for arm in arms)]
     if not found:
-        raise WorkflowError(
-            f"MixLoc: write_submission.arm = {SUBMITTED!r} is not among the strategies: {', '.join(STRATEGIES)}"
-        )
-    return every_fold("arms/batch{batch}.json", batch=found)
+        raise WorkflowError(f"MixLoc: write_submission.arm = {SUBMITTED!r} is not among the arms: {', '.join(ARMS)}")
+    return every_fold("arms/job{job}.json", job=found)
 
 
 def arms_for_lockbox(wildcards):
     """The lists of arms, where there is a lockbox that they can be asked about."""
-    if not CONFIG["make_folds"]["shares"]["lockbox"] > 0:
+    if not CONFIG["make_folds"]["fractions"]["lockbox"] > 0:
         raise WorkflowError(
-            "MixLoc: there is no lockbox: make_folds.shares.lockbox is 0, so no image was set aside for it. Give it a "
+            "MixLoc: there is no lockbox: make_folds.fractions.lockbox is 0, so no image was set aside for it. Give it a "
             "share, such as 0.1, and train again"
         )
     return all_arms(wildcards)
@@ -176,31 +174,31 @@ def raw_flags(wildcards, input):
 
 
 def shards(wildcards):
-    """What the jobs that read a share of the images leave, where there are several."""
+    """What the jobs that read a shard of the images leave, where there are several."""
     count = CONFIG["preprocess_images"]["shards"]
     return [in_run(f"shards/{shard}of{count}.json") for shard in range(count)] if count > 1 else []
 
 
 def generator_of(wildcards):
-    """The generator that a plan samples from."""
-    name = PLANS[wildcards.plan]["generator"]
+    """The generator that a synthetic set samples from."""
+    name = SYNTHETIC_SETS[wildcards.set]["generator"]
     return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/generators/{name}.safetensors")
 
 
 def baseline(wildcards):
     """The list of arms with the fold's own baseline; it is in the first job of the fold."""
-    return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/arms/batch0.json")
+    return in_run(f"repeat{wildcards.repeat}/fold{wildcards.fold}/arms/job0.json")
 
 
-def asked_by_plan(wildcards):
-    """The baseline, as an input of plans that ask it."""
-    return {"baseline": baseline(wildcards)} if generator_choices.asks_baseline(PLANS[wildcards.plan]) else {}
+def asked_by_set(wildcards):
+    """The baseline, as an input of synthetic sets that ask it."""
+    return {"baseline": baseline(wildcards)} if generator_choices.asks_baseline(SYNTHETIC_SETS[wildcards.set]) else {}
 
 
 def asked_by_arms(wildcards):
     """The baseline, as an input of jobs with arms whose method asks it."""
     methods = arm_choices.METHODS
-    asked = any(methods[entry["method"]].needs_baseline for entry in BATCHES[int(wildcards.batch)])
+    asked = any(methods[entry["method"]].needs_baseline for entry in JOBS[int(wildcards.job)])
     return {"baseline": baseline(wildcards)} if asked else {}
 
 
@@ -214,11 +212,11 @@ def judge(wildcards):
     return in_run("judge.safetensors") if CONFIG["data"]["source"] == "simulated" else baseline(wildcards)
 
 
-def weights_of(batch):
-    """The files of published weights that the arms of a batch start from. Those that fetch_weights brings outlive runs,
+def weights_of(job):
+    """The files of published weights that the arms of a job start from. Those that fetch_weights brings outlive runs,
     so they are nobody's declared output: their record of this run stands for them."""
     methods, found = arm_choices, set()
-    for entry in BATCHES[int(batch)]:
+    for entry in JOBS[int(job)]:
         arm = methods.effective(entry, CONFIG["train_classifier"])
         if arm["weights"] == methods.published_path(CONFIG["fetch_weights"]["folder"], arm["backbone"]):
             found.add(in_run(f"fetched/weights/{arm['backbone']}.csv"))
@@ -235,18 +233,18 @@ def encoder_weights():
 
 def all_arms(wildcards):
     """The lists of arms of the whole run."""
-    return every_fold("arms/batch{batch}.json", batch=range(len(BATCHES)))
+    return every_fold("arms/job{job}.json", job=range(len(JOBS)))
 
 
 def every_replay(pattern):
-    """A file of every share of the replay (target forensics), in every fold of its own number of repeats."""
+    """A file of every shard of the replay (target forensics), in every fold of its own number of repeats."""
     if not FORENSICS["models"]:
         raise WorkflowError("MixLoc: the target forensics needs forensics.models; presets/paper.yaml has some")
     places = expand(
-        in_run("repeat{repeat}/fold{fold}/replay/{share}"),
+        in_run("repeat{repeat}/fold{fold}/replay/{shard}"),
         repeat=range(FORENSICS["repeats"]),
         fold=FOLDS,
-        share=range(FORENSICS["shares"]),
+        shard=range(FORENSICS["shards"]),
     )
     return [f"{place}{pattern}" for place in places]
 

@@ -43,7 +43,7 @@ rule simulate_cells:
 
 
 rule preprocess_shard:
-    """A share of the images, read by one of several jobs (preprocess_images.shards); preprocess_images joins them."""
+    """A shard of the images, read by one of several jobs (preprocess_images.shards); preprocess_images joins them."""
     input:
         unpack(raw_images),
         code=code("preprocess_shard"),

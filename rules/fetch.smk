@@ -4,7 +4,7 @@
 # Makes:  the images under fetch_images.folder, which is kept between runs and so declared by no rule, and
 #         results/{run}/fetched/table.csv, checksums.csv
 #
-# Needs:  weights: imagenet in train_classifier or in a strategy
+# Needs:  weights: imagenet in train_classifier or in a arm
 # Makes:  the weights under fetch_weights.folder, likewise kept, and results/{run}/fetched/weights/{backbone}.csv
 
 
@@ -30,8 +30,8 @@ rule fetch_images:
             {name: value for name, value in CONFIG["fetch_images"].items() if name != "folder"},
             channels=CONFIG["preprocess_images"]["channels"],
             columns=run_settings.described_data(CONFIG)["columns"],
-            on_bad=CONFIG["data"]["on_bad"],
-            bad_limit=CONFIG["data"]["bad_limit"],
+            on_invalid=CONFIG["data"]["on_invalid"],
+            invalid_limit=CONFIG["data"]["invalid_limit"],
         ),
     log:
         "results/{run}/logs/fetch_images/fetch_images.log",

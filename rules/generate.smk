@@ -1,8 +1,8 @@
 # Generators and the synthetic sets made from them, fold by fold.
 #
 # Needs:  results/{run}/images.h5, results/{run}/repeat{repeat}/folds.csv
-# Makes:  .../fold{fold}/generators/{generator}.safetensors, .../fold{fold}/synthetic/{plan}.h5, and beside it
-#         {plan}.assess.csv, {plan}.fidelity.csv, {plan}.closest.csv, {plan}.assess.json
+# Makes:  .../fold{fold}/generators/{generator}.safetensors, .../fold{fold}/synthetic/{set}.h5, and beside it
+#         {set}.assess.csv, {set}.fidelity.csv, {set}.closest.csv, {set}.assess.json
 
 
 rule train_ddpm:
@@ -12,7 +12,7 @@ rule train_ddpm:
         folds="results/{run}/repeat{repeat}/folds.csv",
         code=code("train_ddpm"),
     output:
-        # Not temp: another plan samples from it, and the certificate reads what it was fitted on.
+        # Not temp: another synthetic set samples from it, and the certificate reads what it was fitted on.
         generator="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.safetensors",
         history="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.history.csv",
     params:
@@ -43,9 +43,9 @@ rule train_ddpm:
 
 
 rule sample_ddpm:
-    """One synthetic set: a plan says which generator, labels, sampler and guidance."""
+    """One synthetic set: it says which generator, labels, sampler and guidance."""
     input:
-        unpack(asked_by_plan),
+        unpack(asked_by_set),
         generator=generator_of,
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
@@ -53,17 +53,17 @@ rule sample_ddpm:
     output:
         # Not temp, though they are most of the disk: a job of the classifier that is asked for one more arm compares the
         # sets with those that its other arms were trained on, and would have all of them made again.
-        "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
+        "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
     params:
         baseline=baseline_flag,
-        settings=lambda wildcards: as_json(PLANS[wildcards.plan], threads=THREADS),
+        settings=lambda wildcards: as_json(SYNTHETIC_SETS[wildcards.set], threads=THREADS),
         seed=CONFIG["seed"],
     wildcard_constraints:
-        plan=GENERATED_PLANS,
+        set=GENERATED_SETS,
     log:
-        "results/{run}/logs/sample_ddpm/repeat{repeat}_fold{fold}_{plan}.log",
+        "results/{run}/logs/sample_ddpm/repeat{repeat}_fold{fold}_{set}.log",
     benchmark:
-        "results/{run}/benchmarks/sample_ddpm/repeat{repeat}_fold{fold}_{plan}.tsv"
+        "results/{run}/benchmarks/sample_ddpm/repeat{repeat}_fold{fold}_{set}.tsv"
     threads: THREADS
     resources:
         mem_mb=growing(4000),
@@ -85,17 +85,17 @@ rule sample_ddpm:
 
 
 rule sample_simulator:
-    """The ceiling of all generators: fresh simulated cells of fresh proteins, with the labels that a plan asks for."""
+    """The ceiling of all generators: fresh simulated cells of fresh proteins, with the labels that a synthetic set asks for."""
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
         code=code("sample_simulator"),
     output:
-        "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
+        "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
     params:
         settings=lambda wildcards: as_json(
             {
-                "plan": PLANS[wildcards.plan],
+                "synthetic_set": SYNTHETIC_SETS[wildcards.set],
                 "simulate_cells": {
                     key: value for key, value in CONFIG["simulate_cells"].items() if key not in ("images", "processes")
                 },
@@ -103,11 +103,11 @@ rule sample_simulator:
         ),
         seed=CONFIG["seed"],
     wildcard_constraints:
-        plan=SIMULATED_PLANS,
+        set=SIMULATED_SETS,
     log:
-        "results/{run}/logs/sample_simulator/repeat{repeat}_fold{fold}_{plan}.log",
+        "results/{run}/logs/sample_simulator/repeat{repeat}_fold{fold}_{set}.log",
     benchmark:
-        "results/{run}/benchmarks/sample_simulator/repeat{repeat}_fold{fold}_{plan}.tsv"
+        "results/{run}/benchmarks/sample_simulator/repeat{repeat}_fold{fold}_{set}.tsv"
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -156,7 +156,7 @@ rule train_judge:
 rule assess_synthetic:
     """How good is a synthetic set? Beside real images of groups that neither its generator nor those asked have seen."""
     input:
-        synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
+        synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
         judge=judge,
@@ -166,33 +166,33 @@ rule assess_synthetic:
         code=code("assess_synthetic"),
     output:
         scores=report(
-            "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.assess.csv",
+            "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.assess.csv",
             caption="../captions/assess.rst",
             category="Tables",
             labels={
                 "table": "what a judge sees in generated images",
-                "plan": "{plan}",
+                "synthetic set": "{set}",
                 "repeat": "{repeat}",
                 "fold": "{fold}",
             },
         ),
         fidelity=report(
-            "results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.fidelity.csv",
+            "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.fidelity.csv",
             caption="../captions/fidelity.rst",
             category="Tables",
-            labels={"table": "fidelity", "plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
+            labels={"table": "fidelity", "synthetic set": "{set}", "repeat": "{repeat}", "fold": "{fold}"},
         ),
-        closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.closest.csv",
-        about="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.assess.json",
+        closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",
+        about="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.assess.json",
     params:
         settings=lambda wildcards: as_json(
             CONFIG["assess_synthetic"] | {"judge": JUDGE, "baseline": CONFIG["analysis"]["baseline"]}, threads=THREADS
         ),
         seed=CONFIG["seed"],
     log:
-        "results/{run}/logs/assess_synthetic/repeat{repeat}_fold{fold}_{plan}.log",
+        "results/{run}/logs/assess_synthetic/repeat{repeat}_fold{fold}_{set}.log",
     benchmark:
-        "results/{run}/benchmarks/assess_synthetic/repeat{repeat}_fold{fold}_{plan}.tsv"
+        "results/{run}/benchmarks/assess_synthetic/repeat{repeat}_fold{fold}_{set}.tsv"
     threads: THREADS
     resources:
         mem_mb=growing(4000),

@@ -1,6 +1,6 @@
 # Scores, comparisons and the proof that no test image was learned from.
 #
-# Needs:  the lists of arms of every fold (arms/batch{batch}.json)
+# Needs:  the lists of arms of every fold (arms/job{job}.json)
 # Makes:  results/{run}/declaration.json before arms are trained; metrics.csv, comparisons.csv, thresholds.csv, strata.csv,
 #         analysis.json, leaks.csv
 
@@ -19,7 +19,7 @@ rule declare_analysis:
         folder="results/{run}",
         ledger="results/{run}/declarations.jsonl",
         settings=lambda wildcards: as_json(
-            CONFIG["analysis"], strategies=CONFIG["strategies"], experiment=run_settings.experiment(CONFIG)
+            CONFIG["analysis"], arms=CONFIG["arms"], experiment=run_settings.experiment(CONFIG)
         ),
     log:
         "results/{run}/logs/declare_analysis/declare_analysis.log",
@@ -67,9 +67,9 @@ rule aggregate_metrics:
         ),
         analysis="results/{run}/analysis.json",
     params:
-        arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
+        arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
-        settings=lambda wildcards: as_json(CONFIG["analysis"], strategies=CONFIG["strategies"]),
+        settings=lambda wildcards: as_json(CONFIG["analysis"], arms=CONFIG["arms"]),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/aggregate_metrics/aggregate_metrics.log",
@@ -77,7 +77,7 @@ rule aggregate_metrics:
         "results/{run}/benchmarks/aggregate_metrics/aggregate_metrics.tsv"
     threads: 4  # their number changes nothing but the time
     resources:
-        mem_mb=growing(4000 + 3 * len(STRATEGIES) * len(REPEATS) * len(FOLDS)),  # the logits of every arm in every fold
+        mem_mb=growing(4000 + 3 * len(ARMS) * len(REPEATS) * len(FOLDS)),  # the logits of every arm in every fold
         runtime=240,
     conda:
         ENVIRONMENT
@@ -104,7 +104,7 @@ rule certify_leaks:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
         generators=every_fold("generators/{generator}.safetensors", generator=USED_GENERATORS),
-        synthetic=every_fold("synthetic/{plan}.h5", plan=USED_PLANS),
+        synthetic=every_fold("synthetic/{set}.h5", set=USED_SETS),
         arms=all_arms,
         analysis="results/{run}/analysis.json",
         code=code("certify_leaks"),
@@ -118,8 +118,8 @@ rule certify_leaks:
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         artefacts=lambda wildcards: [
             *at_places("generators/{generator}.safetensors", generator=USED_GENERATORS)(wildcards),
-            *at_places("synthetic/{plan}.h5", plan=USED_PLANS)(wildcards),
-            *at_places("arms/batch{batch}.json", batch=range(len(BATCHES)))(wildcards),
+            *at_places("synthetic/{set}.h5", set=USED_SETS)(wildcards),
+            *at_places("arms/job{job}.json", job=range(len(JOBS)))(wildcards),
         ],
         places=PLACES,
         settings=lambda wildcards: as_json(

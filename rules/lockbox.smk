@@ -1,4 +1,4 @@
-# The lockbox: images that nothing was fitted or chosen on (make_folds.shares.lockbox), scored once, at the very end:
+# The lockbox: images that nothing was fitted or chosen on (make_folds.fractions.lockbox), scored once, at the very end:
 #
 #   snakemake --cores 2 lockbox
 #   snakemake --cores 2             # the page is made again and tells the result
@@ -30,11 +30,11 @@ rule open_lockbox:
         found="results/{run}/lockbox.json",
     params:
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
-        arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
+        arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         ledger=LEDGER,
         settings=lambda wildcards: as_json(
-            {"analysis": CONFIG["analysis"], "strategies": CONFIG["strategies"]}, run=CONFIG["run"], threads=THREADS
+            {"analysis": CONFIG["analysis"], "arms": CONFIG["arms"]}, run=CONFIG["run"], threads=THREADS
         ),
         seed=CONFIG["seed"],
     log:

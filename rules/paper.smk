@@ -5,7 +5,7 @@
 #   snakemake --configfile presets/paper.yaml --cores 2 forensics
 #
 # Needs:  the arms, figures and report of the run; for forensics images.h5, folds.csv
-# Makes:  results/{run}/study.csv; .../fold{fold}/replay/{share}.csv and {share}.fitted.json, results/{run}/forensics.csv,
+# Makes:  results/{run}/study.csv; .../fold{fold}/replay/{shard}.csv and {shard}.fitted.json, results/{run}/forensics.csv,
 #         forensics.json, forensics_leaks.csv, figures/forensics.*
 #
 # replay_study keeps generators, synthetic sets and finished units in .../fold{fold}/replay/, so that a job that was killed
@@ -25,7 +25,7 @@ rule tabulate_study:
             category="Reference study",
         ),
     params:
-        arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
+        arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         settings=lambda wildcards: as_json({}),
     log:
@@ -54,16 +54,16 @@ rule replay_study:
         folds="results/{run}/repeat{repeat}/folds.csv",
         code=code("replay_study"),
     output:
-        scores="results/{run}/repeat{repeat}/fold{fold}/replay/{share,\d+}.csv",
-        record="results/{run}/repeat{repeat}/fold{fold}/replay/{share}.fitted.json",
+        scores="results/{run}/repeat{repeat}/fold{fold}/replay/{shard,\d+}.csv",
+        record="results/{run}/repeat{repeat}/fold{fold}/replay/{shard}.fitted.json",
     params:
         work="results/{run}/repeat{repeat}/fold{fold}/replay",
         settings=lambda wildcards: as_json(switches.stage_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
-        "results/{run}/logs/replay_study/repeat{repeat}_fold{fold}_{share}.log",
+        "results/{run}/logs/replay_study/repeat{repeat}_fold{fold}_{shard}.log",
     benchmark:
-        "results/{run}/benchmarks/replay_study/repeat{repeat}_fold{fold}_{share}.tsv"
+        "results/{run}/benchmarks/replay_study/repeat{repeat}_fold{fold}_{shard}.tsv"
     threads: THREADS
     resources:
         mem_mb=growing(4000),
@@ -76,7 +76,7 @@ rule replay_study:
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
-        " --share {wildcards.share}"
+        " --shard {wildcards.shard}"
         " --seed {params.seed}"
         " --work {params.work:q}"
         " --scores {output.scores:q}"

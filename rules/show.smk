@@ -83,30 +83,35 @@ rule plot_images:
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
-        synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.h5",
-        closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{plan}.closest.csv",
+        synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
+        closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",
         code=code("plot_images"),
     output:
-        beside("images_repeat{repeat}_fold{fold}_{plan}", "closest_repeat{repeat}_fold{fold}_{plan}"),
+        beside("images_repeat{repeat}_fold{fold}_{set}", "closest_repeat{repeat}_fold{fold}_{set}"),
         figure=report(
-            "results/{run}/figures/images_repeat{repeat}_fold{fold}_{plan}.svg",
+            "results/{run}/figures/images_repeat{repeat}_fold{fold}_{set}.svg",
             caption="../captions/images.rst",
             category="Generated images",
-            labels={"figure": "real and generated", "plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
+            labels={"figure": "real and generated", "synthetic set": "{set}", "repeat": "{repeat}", "fold": "{fold}"},
         ),
         pairs=report(
-            "results/{run}/figures/closest_repeat{repeat}_fold{fold}_{plan}.svg",
+            "results/{run}/figures/closest_repeat{repeat}_fold{fold}_{set}.svg",
             caption="../captions/closest.rst",
             category="Generated images",
-            labels={"figure": "closest to training images", "plan": "{plan}", "repeat": "{repeat}", "fold": "{fold}"},
+            labels={
+                "figure": "closest to training images",
+                "synthetic set": "{set}",
+                "repeat": "{repeat}",
+                "fold": "{fold}",
+            },
         ),
     params:
         settings=lambda wildcards: as_json(CONFIG["report"]["panels"]),
         seed=CONFIG["seed"],
     log:
-        "results/{run}/logs/plot_images/repeat{repeat}_fold{fold}_{plan}.log",
+        "results/{run}/logs/plot_images/repeat{repeat}_fold{fold}_{set}.log",
     benchmark:
-        "results/{run}/benchmarks/plot_images/repeat{repeat}_fold{fold}_{plan}.tsv"
+        "results/{run}/benchmarks/plot_images/repeat{repeat}_fold{fold}_{set}.tsv"
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -149,11 +154,11 @@ rule plot_training:
         ),
         table="results/{run}/training.csv",
     params:
-        arms=at_places("arms/batch{batch}.json", batch=range(len(BATCHES))),
+        arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         histories=of_each(USED_GENERATORS, "repeat{repeat}/fold{fold}/generators/{name}.history.csv"),
         settings=lambda wildcards: as_json(
-            {"controls": {name: entry["control"] for name, entry in STRATEGIES.items() if entry.get("control")}}
+            {"controls": {name: entry["control"] for name, entry in ARMS.items() if entry.get("control")}}
         ),
     log:
         "results/{run}/logs/plot_training/plot_training.log",
@@ -183,7 +188,7 @@ rule plot_arms:
         metrics="results/{run}/metrics.csv",
         comparisons="results/{run}/comparisons.csv",
         analysis="results/{run}/analysis.json",
-        fidelity=every_fold("synthetic/{plan}.fidelity.csv", plan=USED_PLANS),
+        fidelity=every_fold("synthetic/{set}.fidelity.csv", set=USED_SETS),
         code=code("plot_arms"),
     output:
         beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps"),
@@ -225,8 +230,8 @@ rule plot_arms:
         ),
     params:
         places=PLACES,
-        fidelity=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
-        settings=lambda wildcards: as_json({key: CONFIG[key] for key in ("strategies", "plans", "train_classifier")}),
+        fidelity=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
+        settings=lambda wildcards: as_json({key: CONFIG[key] for key in ("arms", "synthetic_sets", "train_classifier")}),
     log:
         "results/{run}/logs/plot_arms/plot_arms.log",
     benchmark:
@@ -267,9 +272,7 @@ rule report:
         leaks="results/{run}/leaks.csv",
         thresholds="results/{run}/thresholds.csv",
         training="results/{run}/training.csv",
-        assess=every_fold(
-            "synthetic/{plan}.{table}", plan=USED_PLANS, table=["assess.csv", "fidelity.csv", "assess.json"]
-        ),
+        assess=every_fold("synthetic/{set}.{table}", set=USED_SETS, table=["assess.csv", "fidelity.csv", "assess.json"]),
         forest="results/{run}/figures/arms_forest.svg",
         classes="results/{run}/figures/arms_classes.svg",
         gap="results/{run}/figures/arms_gap.svg",
@@ -279,11 +282,11 @@ rule report:
         generators="results/{run}/figures/training_generators.svg",
         classifiers="results/{run}/figures/training_classifiers.svg",
         panels=expand(
-            "results/{{run}}/figures/{figure}_repeat{repeat}_fold{fold}_{plan}.svg",
+            "results/{{run}}/figures/{figure}_repeat{repeat}_fold{fold}_{set}.svg",
             figure=["images", "closest"],
             repeat=REPEATS,
             fold=FOLDS,
-            plan=USED_PLANS,
+            set=USED_SETS,
         ),
         data_figures=[
             f"results/{{run}}/figures/data_{name}.svg"
@@ -307,11 +310,11 @@ rule report:
     params:
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         places=PLACES,
-        assess=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
-        fidelity=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
-        assessed=of_each(USED_PLANS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.json"),
-        panels=of_each(USED_PLANS, "figures/images_repeat{repeat}_fold{fold}_{name}.svg"),
-        closest=of_each(USED_PLANS, "figures/closest_repeat{repeat}_fold{fold}_{name}.svg"),
+        assess=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
+        fidelity=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
+        assessed=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.json"),
+        panels=of_each(USED_SETS, "figures/images_repeat{repeat}_fold{fold}_{name}.svg"),
+        closest=of_each(USED_SETS, "figures/closest_repeat{repeat}_fold{fold}_{name}.svg"),
         data_figures=lambda wildcards, input: [f"{Path(path).stem}={path}" for path in input.data_figures],
         benchmarks="results/{run}/benchmarks",
         logs="results/{run}/logs",

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from tests import fetch_run
-from tests.misbehaving_server import Server
+from tests.helpers import fetch_run
+from tests.helpers.misbehaving_server import Server
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
@@ -97,8 +97,8 @@ class World:
             folder / name / "predictions.h5",
             Predictions(CLASSES, name, 0, 0, {"test": part}, images=self.digest, provenance=text),
         )
-        manifest = folder / "batch0.json"
-        manifest.write_text(json.dumps({"arms": [{"strategy": name, "predictions": f"{name}/predictions.h5"}]}))
+        manifest = folder / "job0.json"
+        manifest.write_text(json.dumps({"arms": [{"arm": name, "predictions": f"{name}/predictions.h5"}]}))
         return manifest
 
     def thresholds(self, rows: np.ndarray | None = None, digest: str = "") -> Path:

@@ -9,10 +9,10 @@ Reads the predictions of all arms in all folds and repeats. Makes
   analysis.json    what was declared (and its hash), the classes judged, the verdicts, the answer in numbers and words,
                    and the ids of the images that thresholds were fitted on
 
-    python -m workflow_scripts.aggregate_metrics --arms results/demo/repeat0/fold*/arms/batch*.json \\
+    python -m workflow_scripts.aggregate_metrics --arms results/demo/repeat0/fold*/arms/job*.json \\
         --declaration declaration.json --metrics metrics.csv --comparisons comparisons.csv \\
         --thresholds thresholds.csv --images images.h5 --strata strata.csv --analysis analysis.json --seed 1 \\
-        --settings '{"primary_arm": "pool", "metric": "macro_f1", ..., "strategies": [...]}'
+        --settings '{"primary_arm": "pool", "metric": "macro_f1", ..., "arms": [...]}'
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from workflow_scripts.lib.judge import (
 )
 from workflow_scripts.lib.judge.scoring import Cell, Rule
 
-METRIC_COLUMNS = ["strategy", "repeat", "fold", "part", "level", "metric", "class", "value", "low", "high"]
+METRIC_COLUMNS = ["arm", "repeat", "fold", "part", "level", "metric", "class", "value", "low", "high"]
 METRIC_COLUMNS += ["positives", "positive_groups", "judged"]
-COMPARISON_COLUMNS = ["strategy", "against", "relation", "metric", "level", "class", "difference", "low", "high"]
+COMPARISON_COLUMNS = ["arm", "against", "relation", "metric", "level", "class", "difference", "low", "high"]
 COMPARISON_COLUMNS += ["low_single", "high_single", "verdict", "family", "standing", "se", "p", "q", "repeats"]
 COMPARISON_COLUMNS += ["training_luck", "detectable"]
-THRESHOLD_COLUMNS = ["strategy", "repeat", "fold", "level", "class", "threshold", "pooled", "positive_groups"]
+THRESHOLD_COLUMNS = ["arm", "repeat", "fold", "level", "class", "threshold", "pooled", "positive_groups"]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,7 +66,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def aggregate_metrics(
-    arms: list[Path],
+    arm_lists: list[Path],
     declaration: Path,
     metrics: Path,
     comparisons_out: Path,
@@ -78,13 +78,13 @@ def aggregate_metrics(
     images: Path | None = None,
     strata_out: Path | None = None,
 ) -> None:
-    """Judge the arms; `settings` is the analysis block with the list of strategies."""
-    analysis = {key: value for key, value in settings.items() if key != "strategies"}
-    strategies: list[dict[str, Any]] = settings["strategies"]
-    problem = arm_table.analysis_problem(analysis, strategies)
+    """Judge the arms; `settings` is the analysis block with the list of arms."""
+    analysis = {key: value for key, value in settings.items() if key != "arms"}
+    arms: list[dict[str, Any]] = settings["arms"]
+    problem = arm_table.analysis_problem(analysis, arms)
     if problem:
         raise stage.UserError(problem)
-    found = experiment.read_experiment(arms, [arm["name"] for arm in strategies])
+    found = experiment.read_experiment(arm_lists, [arm["name"] for arm in arms])
     judged, counts = count_positives(found, analysis["minimum_positive_groups"])
     if not judged.any():
         raise stage.UserError(
@@ -103,25 +103,25 @@ def aggregate_metrics(
                 name, summary, level, found.classes, judged, counts[level], analysis, seed
             )
             threshold_rows += _threshold_rows(name, cells(name), rule, level, found.classes)
-        comparison_rows += comparisons.macro_rows(summaries, analysis, strategies, level, seed)
-        comparison_rows += comparisons.class_rows(summaries, analysis, strategies, level, found.classes, judged, seed)
+        comparison_rows += comparisons.macro_rows(summaries, analysis, arms, level, seed)
+        comparison_rows += comparisons.class_rows(summaries, analysis, arms, level, found.classes, judged, seed)
         if level == analysis["level"]:
             ratio = found.test_to_train(analysis["baseline"])
-            checked = comparisons.cross_check(summaries, analysis, strategies, judged, ratio)
-            in_images = real_image_equivalent.measured(found, summaries, analysis, strategies, seed)
+            checked = comparisons.cross_check(summaries, analysis, arms, judged, ratio)
+            in_images = real_image_equivalent.measured(found, summaries, analysis, arms, seed)
     by_stratum = []
     if strata_out is not None:
         if images is None:
             raise stage.UserError("--strata needs --images: the image set knows the cell lines")
         columns = strata.known_columns(images, found)
-        by_stratum = strata.table(found, columns, judged, rule, analysis, strategies, weights, seed)
+        by_stratum = strata.table(found, columns, judged, rule, analysis, arms, weights, seed)
     repeats = len({repeat for repeat, _ in found.places})
     extra = {"repeats": repeats, "training_luck": repeats > 1}
     comparison_rows = [row | extra for row in comparison_rows]
     declared = json.loads(declaration.read_text(encoding="utf-8"))
-    if declared["hash"] != inference.declaration_hash(analysis, strategies):
+    if declared["hash"] != inference.declaration_hash(analysis, arms):
         raise stage.UserError(f"{declaration} declares another analysis: make it again, the ledger keeps both")
-    report = wording.report(found, analysis, strategies, judged, counts, comparison_rows, declared)
+    report = wording.report(found, analysis, arms, judged, counts, comparison_rows, declared)
     report |= {"seed": seed, "cross_check": checked, "thresholds_fitted_on": fitted_on(found)}
     report |= {"worth": in_images} if in_images else {}
     _write(metrics, metric_rows, METRIC_COLUMNS)
@@ -172,7 +172,7 @@ def _threshold_rows(name: str, cells: list[Cell], rule: Rule, level: str, classe
         fitted = scoring.fit_thresholds(cell.calibration, rule)
         for k, label in enumerate(classes):
             rows.append(
-                {"strategy": name, "repeat": cell.repeat, "fold": cell.fold, "level": level, "class": label}
+                {"arm": name, "repeat": cell.repeat, "fold": cell.fold, "level": level, "class": label}
                 | {"threshold": float(fitted.values[k]), "pooled": bool(fitted.pooled[k])}
                 | {"positive_groups": int(fitted.positive_groups[k])}
             )

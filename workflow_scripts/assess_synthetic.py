@@ -1,19 +1,19 @@
 """assess_synthetic: how good is a synthetic set, beside real images of groups that its generator never saw?
 
 Held-out real images are those that neither the generator nor a network asked here was fitted or selected on, by what
-their files recorded. Four files are written for a plan:
+their files recorded. Four files are written for a synthetic set:
 
-    {plan}.assess.csv     a judge's average precision (chance: the prevalence) and area under the ROC curve (chance:
+    {set}.assess.csv     a judge's average precision (chance: the prevalence) and area under the ROC curve (chance:
                           0.5) on real and on generated images, class by class
-    {plan}.fidelity.csv   distances in an encoder's features and in plain pixels, label agreement by the baseline, and
-                          the share of authentic images: each figure with its floor, its ceilings and intervals; for
+    {set}.fidelity.csv   distances in an encoder's features and in plain pixels, label agreement by the baseline, and
+                          the fraction of authentic images: each figure with its floor, its ceilings and intervals; for
                           all images, each class and each combination (lib/fidelity/bracket.py)
-    {plan}.closest.csv    the generated images that lie closest to a training image
-    {plan}.assess.json    which networks were asked, what is known of them, and what to be wary of
+    {set}.closest.csv    the generated images that lie closest to a training image
+    {set}.assess.json    which networks were asked, what is known of them, and what to be wary of
 
 Example:
     python -m workflow_scripts.assess_synthetic --synthetic synthetic/as_train.h5 --images images.h5 \\
-        --folds folds.csv --repeat 0 --fold 0 --seed 1 --judge judge.safetensors --baseline arms/batch0.json \\
+        --folds folds.csv --repeat 0 --fold 0 --seed 1 --judge judge.safetensors --baseline arms/job0.json \\
         --scores as_train.assess.csv --fidelity as_train.fidelity.csv --closest as_train.closest.csv \\
         --about as_train.assess.json --settings '{"judge": "independent", "baseline": "real_only", "threads": 1, ...}'
 """
@@ -54,7 +54,7 @@ class World:
     held_out: Part
     train: Part  # what the generator was fitted on
     made: Part
-    given: list[int]  # channels that the plan took from training images
+    given: list[int]  # channels that the synthetic set took from training images
     varied: float | None  # noise level to which training images were noised that the generated ones are variations of
     references: np.ndarray | None  # ids (n,) of these training images
     relatives: np.ndarray | None  # their groups
@@ -70,7 +70,7 @@ class World:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     out = stage.parser(__doc__)
-    out.add_argument("--synthetic", type=Path, required=True, help="the synthetic set of one plan")
+    out.add_argument("--synthetic", type=Path, required=True, help="the synthetic set of one synthetic set")
     out.add_argument("--images", type=Path, required=True, help="the real image set")
     out.add_argument("--folds", type=Path, required=True, help="the table of roles")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
@@ -86,7 +86,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def assess_synthetic(args: argparse.Namespace) -> None:
-    """Write the four files of one plan."""
+    """Write the four files of one synthetic set."""
     settings = args.settings
     device.use_threads(settings["threads"])
     with ImageSet(args.images) as source:
@@ -99,10 +99,10 @@ def assess_synthetic(args: argparse.Namespace) -> None:
     world = _world(args, [network for network in (baseline, judge, fixed) if network is not None])
     encoder = fixed or encoders.own(settings["encoder"], channels, world.train.images)
     seed = derive(args.seed, args.repeat, args.fold, "assess", args.synthetic.stem)
-    place = {"repeat": args.repeat, "fold": args.fold, "plan": args.synthetic.stem}
+    place = {"repeat": args.repeat, "fold": args.fold, "synthetic_set": args.synthetic.stem}
     _write(args.scores, judged(world, judge, place | {"judge": settings["judge"]}))
     rows = fidelity_rows(world, encoder, baseline, settings, seed)
-    found, shares = bracket.copies(
+    found, fractions = bracket.copies(
         world.made.images, world.own, world.held_out.images, world.held_out.groups, world.train.images, world.given,
         encoder.encode, settings, seed,
     )  # fmt: skip
@@ -110,7 +110,7 @@ def assess_synthetic(args: argparse.Namespace) -> None:
                  for row in rows)  # fmt: skip
     rows += [
         bracket.row(about | {"images": len(world.made)}, measure, contender, estimate)
-        for measure, by in shares.items()
+        for measure, by in fractions.items()
         for contender, estimate in by.items()
     ]
     _write(args.fidelity, [place | {"encoder": encoder.name} | row for row in rows])
@@ -125,10 +125,10 @@ def assess_synthetic(args: argparse.Namespace) -> None:
 
 
 def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
-    """The three sets of images; held out is what no network and no plan has seen, nor a relative of it."""
+    """The three sets of images; held out is what no network and no synthetic set has seen, nor a relative of it."""
     with ImageSet(args.synthetic) as source:
         made, inherited = source.read(None, "inspect"), source.inherited()
-        plan = json.loads(source.attrs.get("plan", "{}"))
+        synthetic_set = json.loads(source.attrs.get("synthetic_set", "{}"))
         references = source.column("reference") if "reference" in source.columns() else None
         theirs = (source.channels, source.classes)
     with ImageSet(args.images) as source:
@@ -144,10 +144,10 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
         fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == assignment.TRAIN)] = True
         if not held.any() or not fitted.any():
             raise stage.UserError(f"{args.folds} leaves no held-out or no train image in fold {args.fold} to compare")
-        given = [source.channels.index(name) for name in plan.get("given") or [] if name in source.channels]
+        given = [source.channels.index(name) for name in synthetic_set.get("given") or [] if name in source.channels]
         return World(
             source.read(np.flatnonzero(held), "inspect"), source.read(np.flatnonzero(fitted), "inspect"), made,
-            given, plan.get("vary"), references, _groups_of(references, source, args), source.classes, source.channels,
+            given, synthetic_set.get("start_noise"), references, _groups_of(references, source, args), source.classes, source.channels,
         )  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def roc_area(scores: np.ndarray, truth: np.ndarray) -> float:
 
 def _classifier(path: Path, name: str, kind: str, classes: list[str], channels: list[str]) -> Encoder:
     if path.suffix == ".json":
-        listed = {arm["strategy"]: arm for arm in arm_list.read(path)}
+        listed = {arm["arm"]: arm for arm in arm_list.read(path)}
         if name not in listed:
             raise stage.UserError(f"{path} has no arm {name!r} to ask")
         path = listed[name]["classifier"]

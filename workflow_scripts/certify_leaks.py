@@ -9,7 +9,7 @@ line for each check; one that finds something not declared under `violations` fa
 
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\
-        --artefacts generators/unet.safetensors synthetic/as_train.h5 arms/batch0.json --thresholds analysis.json \\
+        --artefacts generators/unet.safetensors synthetic/as_train.h5 arms/job0.json --thresholds analysis.json \\
         --out leaks.csv --settings '{"violations": [], "encoder": "baseline"}'
 """
 
@@ -223,7 +223,7 @@ def _check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator
         wrong = expected.symmetric_difference(scored.ids)
         repeated = len(scored) - len(set(scored.ids))
         yield Check(
-            f"arm {arm.strategy}", arm.repeat, arm.fold, "scored", len(scored), assignment.TEST, len(wrong) + repeated, 0,
+            f"arm {arm.arm}", arm.repeat, arm.fold, "scored", len(scored), assignment.TEST, len(wrong) + repeated, 0,
             LEAK if wrong or repeated else CLEAN,
         )  # fmt: skip
     for path in paths:
@@ -261,7 +261,7 @@ def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) -> I
                 yield _artefact(str(entry.get("name")), entry, path)
     for path in _arm_files(paths):
         arm = prediction_file.read_predictions(path, parts=())
-        yield _artefact(f"arm {arm.strategy}", vars(arm), path, str(arm.settings.get("method", "")))
+        yield _artefact(f"arm {arm.arm}", vars(arm), path, str(arm.settings.get("method", "")))
     if thresholds:
         at = {name: row for row, name in enumerate(ids)}
         for entry in _fitted_on(thresholds):

@@ -8,7 +8,7 @@ after a look at results.
 
 Example:
     python -m workflow_scripts.declare_analysis --run-folder results/demo --ledger results/demo/declarations.jsonl \\
-        --out results/demo/declaration.json --settings '{"primary_arm": "pool", ..., "strategies": [...], \\
+        --out results/demo/declaration.json --settings '{"primary_arm": "pool", ..., "arms": [...], \\
         "experiment": {"train_classifier": {...}, ...}}'
 """
 
@@ -37,8 +37,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[str, Any]) -> None:
     """Write the declaration, and add it to the ledger if it differs from the last one."""
-    analysis = {key: value for key, value in settings.items() if key not in ("strategies", "experiment")}
-    hashed, experiment = inference.declaration_hash(analysis, settings["strategies"]), digest(settings["experiment"])
+    analysis = {key: value for key, value in settings.items() if key not in ("arms", "experiment")}
+    hashed, experiment = inference.declaration_hash(analysis, settings["arms"]), digest(settings["experiment"])
     entries = _read(ledger)
     if not entries or (entries[-1]["hash"], entries[-1]["experiment"]) != (hashed, experiment):
         entries.append(
@@ -47,7 +47,7 @@ def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[s
                 "experiment": experiment,
                 "declared_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "predictions": len(list(run_folder.glob("repeat*/fold*/arms/*/predictions.h5"))),
-                "declaration": inference.declaration(analysis, settings["strategies"]),
+                "declaration": inference.declaration(analysis, settings["arms"]),
             }
         )
         write_text(ledger, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))

@@ -174,7 +174,7 @@ def _images(
     faulty = len({entry.id for entry in session.bad})
     if len(table) > len(entries) + len(session.bad):
         stage.log.info("%d rows say again what another one says", len(table) - len(entries) - len(session.bad))
-    if settings["on_bad"] == "fail":
+    if settings["on_invalid"] == "fail":
         # Before hours are spent on the others.
         _settle(session, len(entries) + faulty)
     entries = manifest.limited(entries, settings["limit"]["images"], settings["limit"]["per_class"])
@@ -199,7 +199,7 @@ def _quoted(cell: str) -> str:
 def _settle(session: Session, count: int) -> None:
     settings = session.settings
     invalid_input.settle(
-        session.bad, count, settings["on_bad"], settings["bad_limit"], session.store.folder / "failed.csv"
+        session.bad, count, settings["on_invalid"], settings["invalid_limit"], session.store.folder / "failed.csv"
     )
 
 

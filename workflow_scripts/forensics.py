@@ -2,7 +2,7 @@
 
 Reads the scores of replay_study and takes them apart: main effects of the switches that act before or in training, by
 least squares on the ±1 design; of those that act after it, from all their combinations at every training; how the two
-kinds act together; exact Shapley shares of the after-training switches; and all as the study against all as MixLoc.
+kinds act together; exact Shapley fractions of the after-training switches; and all as the study against all as MixLoc.
 
 Writes the table of effects with intervals and aliases (CSV), the design with its resolution and what it aliases (JSON),
 and a figure (svg, pdf, png under one stem).
@@ -88,7 +88,7 @@ def forensics(
         facts,
         {
             "design": effect_estimates.named(design) | {"rows": _rows(design)},
-            "settings": {name: settings[name] for name in ("forensics", "plans", "generators")},
+            "settings": {name: settings[name] for name in ("forensics", "synthetic_sets", "generators")},
             "models": described,
             "switches": about,
             "held": {name: level for name, level in settings["replay"].items() if name not in (*names, *idle)},

@@ -1,7 +1,7 @@
 """make_folds: which role every image plays in every fold of one repeat, folds.csv.
 
 A group (images that share a protein or an antibody) is never split. Roles: test, calibration (thresholds),
-validation (model selection), train, and, if their shares are above 0, reserve and lockbox. Each role gets its share
+validation (model selection), train, and, if their shares are above 0, reserve and lockbox. Each role gets its fraction
 of every class and, with `stratify_by`, of every value of a column such as cell_line. With `leave_out` each fold tests
 one value of a column instead; images of the tested groups that have another value are `unused` in that fold, because
 they are relatives of test images. With `roles_from` a column says what is tested, and perhaps what is validation,
@@ -60,10 +60,10 @@ def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[s
         assigned = _leaving_out(left_out, labels, member, repeat, seed, settings)
     else:
         assigned = _by_group(images, labels, member, repeat, seed, settings)
-    share = settings["shares"]["reserve_same"]
-    if share > 0:
-        assigned = _keeping_aside(assigned, member, share, repeat, seed)
-    _check_parts(assigned, settings["shares"])
+    fraction = settings["fractions"]["reserve_same"]
+    if fraction > 0:
+        assigned = _keeping_aside(assigned, member, fraction, repeat, seed)
+    _check_parts(assigned, settings["fractions"])
     _tell(labels, member, classes, assigned, settings)
     role_table.write(out, ids, groups, assigned)
     stage.log.info("%d images of %d groups", len(ids), len(names))
@@ -85,10 +85,10 @@ def _by_group(
     images: Path, labels: np.ndarray, member: np.ndarray, repeat: int, seed: int, settings: dict[str, Any]
 ) -> np.ndarray:
     counts, count = assignment.group_counts(labels, member), settings["folds"]
-    parts = 1 + sum(share > 0 for role, share in settings["shares"].items() if role != assignment.RESERVE_SAME)
+    parts = 1 + sum(fraction > 0 for role, fraction in settings["fractions"].items() if role != assignment.RESERVE_SAME)
     if len(counts) < parts + count - 1:
         raise stage.UserError(f"{images} has {len(counts)} groups, too few for {count} folds of {parts} parts")
-    return assignment.roles(counts, np.bincount(member), count, settings["shares"], seed, repeat)[member]
+    return assignment.roles(counts, np.bincount(member), count, settings["fractions"], seed, repeat)[member]
 
 
 def _leaving_out(
@@ -105,7 +105,7 @@ def _leaving_out(
     if unknown:
         stage.log.warning("%d images without a value of %r are unused in every fold", unknown, column)
     try:
-        assigned = assignment.roles_leaving_out(labels, member, values, held, settings["shares"], seed, repeat)
+        assigned = assignment.roles_leaving_out(labels, member, values, held, settings["fractions"], seed, repeat)
     except ValueError as error:
         raise stage.UserError(f"make_folds.leave_out = {column!r}: {error}") from None
     for fold, value in enumerate(held):
@@ -144,10 +144,10 @@ def _as_marked(
         marks[own] = value
     try:
         out = assignment.roles_as_marked(
-            assignment.group_counts(labels, member), np.bincount(member), marks, settings["shares"], seed, repeat
+            assignment.group_counts(labels, member), np.bincount(member), marks, settings["fractions"], seed, repeat
         )
     except ValueError as error:
-        raise stage.UserError(f"{option}: {error}: lower make_folds.shares") from None
+        raise stage.UserError(f"{option}: {error}: lower make_folds.fractions") from None
     out = out[member]
     relatives = (values == "") & ~np.isin(marks[member], ("", assignment.TRAIN))
     out[relatives] = assignment.UNUSED
@@ -156,31 +156,31 @@ def _as_marked(
     return out[:, None]
 
 
-def _check_parts(assigned: np.ndarray, shares: dict[str, float]) -> None:
+def _check_parts(assigned: np.ndarray, fractions: dict[str, float]) -> None:
     """That no part which the settings ask for is empty."""
-    wanted = [assignment.TRAIN, assignment.TEST, *(role for role in assignment.ROLES if shares.get(role, 0) > 0)]
+    wanted = [assignment.TRAIN, assignment.TEST, *(role for role in assignment.ROLES if fractions.get(role, 0) > 0)]
     for fold in range(assigned.shape[1]):
         empty = [role for role in dict.fromkeys(wanted) if not (assigned[:, fold] == role).any()]
         if empty:
             raise stage.UserError(
                 f"fold {fold} has no group left for {empty[0]}: there are too few groups for so many parts. Ask "
-                "for fewer (make_folds.shares, make_folds.folds), or set another seed"
+                "for fewer (make_folds.fractions, make_folds.folds), or set another seed"
             )
 
 
-def _keeping_aside(assigned: np.ndarray, member: np.ndarray, share: float, repeat: int, seed: int) -> np.ndarray:
+def _keeping_aside(assigned: np.ndarray, member: np.ndarray, fraction: float, repeat: int, seed: int) -> np.ndarray:
     """The same roles, with images of train groups kept aside in every fold."""
     out = assigned.copy()
     for fold in range(out.shape[1]):
         try:
-            out[:, fold] = assignment.keep_aside(out[:, fold], member, share, derive(seed, repeat, fold))
+            out[:, fold] = assignment.keep_aside(out[:, fold], member, fraction, derive(seed, repeat, fold))
         except ValueError as error:
-            raise stage.UserError(f"make_folds.shares.reserve_same = {share:g}: fold {fold}: {error}") from None
+            raise stage.UserError(f"make_folds.fractions.reserve_same = {fraction:g}: fold {fold}: {error}") from None
         found = int((out[:, fold] == assignment.RESERVE_SAME).sum())
-        if found < round(share * len(out)):
+        if found < round(fraction * len(out)):
             stage.log.warning(
-                "fold %d: train groups can spare %d images, not the %d that make_folds.shares.reserve_same asks for",
-                fold, found, round(share * len(out)),
+                "fold %d: train groups can spare %d images, not the %d that make_folds.fractions.reserve_same asks for",
+                fold, found, round(fraction * len(out)),
             )  # fmt: skip
     return out
 
@@ -190,7 +190,7 @@ def _tell(
 ) -> None:
     """How large the parts are, and which classes do not reach every one of them."""
     groups = (assignment.group_counts(labels, member) > 0).sum(0)
-    enough = assignment.fewest_groups(settings["folds"], settings["shares"])
+    enough = assignment.fewest_groups(settings["folds"], settings["fractions"])
     rare = {name for name, count in zip(classes, groups, strict=True) if count < enough}
     if rare and not settings["leave_out"] and not settings["roles_from"]:
         listed = ", ".join(f"{name} ({count})" for name, count in zip(classes, groups, strict=True) if count < enough)

@@ -9,10 +9,10 @@ of training. Every opening is a line of the ledger, which no rule owns. Makes
   lockbox.json   what was scored, the classes judged, the answer, notes
 
     python -m workflow_scripts.open_lockbox --images images.h5 --folds 0=repeat0/folds.csv \\
-        --arms repeat0/fold0/arms/batch0.json --declaration declaration.json --analysis analysis.json \\
+        --arms repeat0/fold0/arms/job0.json --declaration declaration.json --analysis analysis.json \\
         --thresholds thresholds.csv --leaks leaks.csv --ledger results/lockbox_openings.jsonl --table lockbox.csv \\
         --out lockbox.json --seed 1 \\
-        --settings '{"run": "demo", "analysis": {"primary_arm": "pool", ...}, "strategies": [...], "threads": 1}'
+        --settings '{"run": "demo", "analysis": {"primary_arm": "pool", ...}, "arms": [...], "threads": 1}'
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from workflow_scripts.lib.scores import arm_list
 from workflow_scripts.lib.scores.prediction_file import Scored
 from workflow_scripts.lib.split import role_table
 
-COLUMNS = ["what", "strategy", "against", "relation", "metric", "level", "value", "low", "high", "low_single"]
+COLUMNS = ["what", "arm", "against", "relation", "metric", "level", "value", "low", "high", "low_single"]
 COLUMNS += ["high_single", "standing", "verdict", "detectable", "classes"]
 LEAK = "LEAK"
 NOTES = (
@@ -83,10 +83,10 @@ class Member:
 def open_lockbox(args: argparse.Namespace) -> None:
     """Check that the run is finished and clean, write down the opening, predict, score, write the result down."""
     settings = args.settings
-    analysis, strategies = settings["analysis"], settings["strategies"]
+    analysis, arms = settings["analysis"], settings["arms"]
     device.use_threads(settings["threads"])
-    pairs = fixed_scoring.question(analysis, strategies)
-    declared, run_judged = read_declaration(args, analysis, strategies)
+    pairs = fixed_scoring.question(analysis, arms)
+    declared, run_judged = read_declaration(args, analysis, arms)
     with ImageSet(args.images) as source:
         box = find_box(args, source)
         members = read_members(args, fixed_scoring.arms_of(pairs), source, box)
@@ -100,7 +100,7 @@ def open_lockbox(args: argparse.Namespace) -> None:
         classes = source.classes
     rows = judge(tables, pairs, analysis, judged, args.seed)
     repeats = len({repeat for cells in members.values() for repeat, _ in cells})
-    result = conclude(rows, analysis, strategies, box, repeats, int(judged.sum()))
+    result = conclude(rows, analysis, arms, box, repeats, int(judged.sum()))
     entries = lockbox_ledger.read_ledger(args.ledger)
     before = lockbox_ledger.openings([other for other in entries if other != begun], box, entry["images_digest"])
     history = told(declared, before, entry)
@@ -119,11 +119,11 @@ def open_lockbox(args: argparse.Namespace) -> None:
 
 
 def read_declaration(
-    args: argparse.Namespace, analysis: dict[str, Any], strategies: list[dict[str, Any]]
+    args: argparse.Namespace, analysis: dict[str, Any], arms: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[str]]:
     """What was declared, and the classes that the run judged; refuses a run not finished under this analysis."""
     declared, judged = (json.loads(path.read_text(encoding="utf-8")) for path in (args.declaration, args.analysis))
-    hashed = inference.declaration_hash(analysis, strategies)
+    hashed = inference.declaration_hash(analysis, arms)
     for path, found in ((args.declaration, declared), (args.analysis, judged)):
         if found.get("hash") != hashed:
             raise stage.UserError(
@@ -158,7 +158,7 @@ def read_members(
     out: dict[str, dict[tuple[int, int], Member]] = {name: {} for name in names}
     for manifest in args.arms:
         for entry in arm_list.read(manifest):
-            if entry["strategy"] not in out:
+            if entry["arm"] not in out:
                 continue
             path = entry["classifier"]
             found = classifier_file.read(path)
@@ -171,12 +171,12 @@ def read_members(
                         f"{path} knows {int(closed[record.of(purpose)].sum())} images of lockbox groups (purpose "
                         f"{purpose!r}): what it says of the lockbox means nothing"
                     )
-            if (entry["strategy"], *place) not in thresholds:
+            if (entry["arm"], *place) not in thresholds:
                 raise stage.UserError(
-                    f"{args.thresholds} has no threshold of arm {entry['strategy']!r} in repeat {place[0]}, fold "
+                    f"{args.thresholds} has no threshold of arm {entry['arm']!r} in repeat {place[0]}, fold "
                     f"{place[1]}: delete it and run again"
                 )
-            out[entry["strategy"]][place] = Member(path, found, thresholds[entry["strategy"], *place])
+            out[entry["arm"]][place] = Member(path, found, thresholds[entry["arm"], *place])
     places = sorted({place for cells in out.values() for place in cells})
     for name, cells in out.items():
         missing = [place for place in places if place not in cells] or ([("none", "none")] if not cells else [])
@@ -191,11 +191,11 @@ def read_thresholds(
     path: Path, names: list[str], classes: list[str]
 ) -> dict[tuple[str, int, int], dict[str, np.ndarray]]:
     """(arm, repeat, fold) -> level -> thresholds (K,), as aggregate_metrics fitted them."""
-    text = {"strategy": str, "class": str, "level": str}
+    text = {"arm": str, "class": str, "level": str}
     table = pd.read_csv(path, dtype=text, keep_default_na=False)
-    table = table[table["strategy"].isin(names)]
+    table = table[table["arm"].isin(names)]
     out: dict[tuple[str, int, int], dict[str, np.ndarray]] = {}
-    for (arm, repeat, fold, level), rows in table.groupby(["strategy", "repeat", "fold", "level"]):
+    for (arm, repeat, fold, level), rows in table.groupby(["arm", "repeat", "fold", "level"]):
         values = dict(zip(rows["class"], rows["threshold"].astype(float), strict=True))
         absent = [name for name in classes if name not in values]
         if absent:
@@ -219,7 +219,7 @@ def judged_classes(
     if not judged.any():
         raise stage.UserError(
             f"no class that the run judged has {minimum} positive groups in the lockbox, so it can decide nothing and "
-            "stays closed: give it a larger share (make_folds.shares.lockbox) and train again"
+            "stays closed: give it a larger share (make_folds.fractions.lockbox) and train again"
         )
     left = [
         {"class": source.classes[k], "positive_groups": int(positive[k])}
@@ -291,7 +291,7 @@ def judge(
     own = derive(seed, "lockbox")
     groups = 1 + max(int(cell.table.groups.max()) for cells in tables["image"].values() for cell in cells)
     weights = inference.group_weights(own, groups, analysis["draws"])
-    first = [i for i, pair in enumerate(pairs) if pair.strategy == analysis["primary_arm"]]
+    first = [i for i, pair in enumerate(pairs) if pair.arm == analysis["primary_arm"]]
     for level, arms in tables.items():
         scores = {
             name: fixed_scoring.score(cells, analysis["threshold_rule"], weights, judged)
@@ -303,12 +303,12 @@ def judge(
             found = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], own, first)
             standing = inference.standing(found, first)
             for i, pair in enumerate(pairs):
-                row = {"what": "difference", "strategy": pair.strategy, "against": pair.against}
+                row = {"what": "difference", "arm": pair.arm, "against": pair.against}
                 row["standing"] = standing[i]
                 row |= {"relation": pair.relation, "value": found.estimate[i], "low": found.low[i]}
                 row |= {"high": found.high[i], "low_single": found.low_single[i], "high_single": found.high_single[i]}
                 rows.append(about | row)
-                if pair.relation == "baseline" and pair.strategy == analysis["primary_arm"]:
+                if pair.relation == "baseline" and pair.arm == analysis["primary_arm"]:
                     control = [j for j, other in enumerate(pairs) if other.relation == "control"]
                     rows[-1]["detectable"] = found.detectable([i, *control])
                     if (metric, level) == (analysis["metric"], analysis["level"]):
@@ -323,7 +323,7 @@ def _score_rows(scores: dict[str, Drawn], metric: str, confidence: float, seed: 
     plain, draws = (np.array([getattr(one, name)[metric] for one in scores.values()]) for name in ("values", "draws"))
     found = inference.intervals(plain, draws, confidence, seed)
     return [
-        {"what": "score", "strategy": name, "value": found.estimate[i]}
+        {"what": "score", "arm": name, "value": found.estimate[i]}
         | {"low_single": found.low_single[i], "high_single": found.high_single[i]}
         for i, name in enumerate(scores)
     ]
@@ -332,7 +332,7 @@ def _score_rows(scores: dict[str, Drawn], metric: str, confidence: float, seed: 
 def conclude(
     rows: list[Row],
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     box: Box,
     repeats: int,
     judged: int,
@@ -340,13 +340,13 @@ def conclude(
     """What the ledger and the page tell: the answer, as that of the run is put, and the scores behind it."""
     declared = [row for row in rows if (row["metric"], row["level"]) == (analysis["metric"], analysis["level"])]
     primary = {
-        (row["strategy"], row["relation"]): row | {"difference": row["value"], "verdict": row.get("verdict", "")}
+        (row["arm"], row["relation"]): row | {"difference": row["value"], "verdict": row.get("verdict", "")}
         for row in declared
         if row["what"] == "difference"
     }
     sizes = {"repeats": repeats, "test_images": len(box.rows), "test_groups": box.groups}
-    said = wording.answer(analysis, strategies, primary, sizes, judged)
-    scores = {row["strategy"]: row["value"] for row in declared if row["what"] == "score"}
+    said = wording.answer(analysis, arms, primary, sizes, judged)
+    scores = {row["arm"]: row["value"] for row in declared if row["what"] == "score"}
     return {"answer": said, "sizes": sizes, "judged_classes": judged, "scores": scores}
 
 

@@ -3,7 +3,7 @@
 forest: every arm and its control against the baseline, with intervals, the zero line and the smallest effect of
 interest. classes: the change of each judged class under each arm. gap: validation beside test scores. worth: a learning
 curve over real images, and the arms upon it. usefulness: what arms gained by how good their synthetic set is by itself.
-sweeps: what arms gained by the share of synthetic images, and by the strength of the guidance, where they differ in
+sweeps: what arms gained by the fraction of synthetic images, and by the strength of the guidance, where they differ in
 nothing else. Each is written as svg, pdf and png under the stem of its path.
 
 Example:
@@ -11,7 +11,7 @@ Example:
         --fidelity balanced/0/0=repeat0/fold0/synthetic/balanced.fidelity.csv \\
         --forest figures/arms_forest.svg --classes figures/arms_classes.svg --gap figures/arms_gap.svg \\
         --worth figures/arms_worth.svg --usefulness figures/arms_usefulness.svg --sweeps figures/arms_sweeps.svg \\
-        --settings '{"strategies": [...], "plans": [...], "train_classifier": {"ratio": 0.5}}'
+        --settings '{"arms": [...], "synthetic sets": [...], "train_classifier": {"ratio": 0.5}}'
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--gap", type=Path, required=True, help="figure to write: validation beside test")
     p.add_argument("--worth", type=Path, required=True, help="figure to write: a learning curve over real images")
     p.add_argument(
-        "--fidelity", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="how good the synthetic sets are"
+        "--fidelity", nargs="*", default=[], metavar="SET/REPEAT/FOLD=CSV", help="how good the synthetic sets are"
     )
     p.add_argument("--usefulness", type=Path, required=True, help="figure to write: gain by fidelity")
     p.add_argument("--sweeps", type=Path, required=True, help="figure to write: gain by ratio and by guidance")
@@ -66,7 +66,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def plot_arms(args: argparse.Namespace) -> None:
     """Draw and save the figures."""
     found, config = run_tables.read(args.metrics, args.comparisons, args.analysis), args.settings
-    points = curves_section.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
+    points = curves_section.usefulness(found, config, flags.of_sets(args.fidelity, "--fidelity"))
     drawn: list[tuple[Path, Callable[[], Figure]]] = [
         (args.forest, lambda: draw_forest(found, config)),
         (args.classes, lambda: draw_classes(found)),
@@ -83,11 +83,11 @@ def plot_arms(args: argparse.Namespace) -> None:
 
 def by_purpose(found: Results, config: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
     """Groups of arms under what they are there for; that of the primary arm comes first."""
-    entries = {entry["name"]: entry for entry in config.get("strategies", [])}
-    plans = {plan["name"]: plan for plan in config.get("plans", [])}
+    entries = {entry["name"]: entry for entry in config.get("arms", [])}
+    synthetic_sets = {synthetic_set["name"]: synthetic_set for synthetic_set in config.get("synthetic_sets", [])}
     sections: dict[str, list[list[str]]] = {}
     for group in found.groups():
-        sections.setdefault(arm_categories.purpose(entries.get(group[0], {}), plans), []).append(group)
+        sections.setdefault(arm_categories.purpose(entries.get(group[0], {}), synthetic_sets), []).append(group)
     first = next(iter(sections), None)
     return sorted(sections.items(), key=lambda item: (item[0] != first, arm_categories.PURPOSES.index(item[0])))
 
@@ -267,7 +267,7 @@ def draw_gap(found: Results) -> Figure:
             axes.plot([held, seen], [row, row], color=MUTED, lw=1.2, zorder=2)
             axes.plot(seen, row, "o", mfc=PAPER, mec=MUTED, mew=1.2, zorder=3)
             axes.plot(held, row, "o", color=GAIN, zorder=4)
-        # The chance level of average precision is the share of positives.
+        # The chance level of average precision is the fraction of positives.
         chance = found.score(found.baseline, "prevalence") if metric == "map" else np.nan
         if np.isfinite(chance):
             axes.axvline(chance, color=MUTED, lw=0.8, ls=(0, (1, 2)))

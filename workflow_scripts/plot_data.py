@@ -87,11 +87,11 @@ def statistics(counts: np.ndarray, channels: list[str]) -> list[dict[str, Any]]:
     """Mean, deviation, percentiles, and the shares at either end, of every channel."""
     values, out = np.arange(256), []
     for name, own in zip(channels, counts, strict=True):
-        share = own / max(1, own.sum())
-        mean = float(share @ values)
-        row = {"channel": name, "mean": mean, "deviation": float(np.sqrt(share @ (values - mean) ** 2))}
-        row |= {f"p{p}": int(np.searchsorted(np.cumsum(share), p / 100 - 1e-12)) for p in (1, 50, 99)}
-        out.append(row | {"black": float(share[0]), "saturated": float(share[255])})
+        fraction = own / max(1, own.sum())
+        mean = float(fraction @ values)
+        row = {"channel": name, "mean": mean, "deviation": float(np.sqrt(fraction @ (values - mean) ** 2))}
+        row |= {f"p{p}": int(np.searchsorted(np.cumsum(fraction), p / 100 - 1e-12)) for p in (1, 50, 99)}
+        out.append(row | {"black": float(fraction[0]), "saturated": float(fraction[255])})
     return out
 
 
@@ -144,7 +144,7 @@ def draw_classes(data: Data, minimum: int) -> Figure:
 
 def draw_cooccurrence(data: Data) -> Figure:
     """Of the images with the class of a row, the share that also has the class of a column: the darker, the more."""
-    both, share = data_section.cooccurrence(data.labels)
+    both, fraction = data_section.cooccurrence(data.labels)
     number = len(data.classes)
     left = figure_style.label_column(data.classes, 7.5, most=1.75)
     length = int((left - 0.08) * 72 / (0.62 * 7.5))
@@ -161,11 +161,11 @@ def draw_cooccurrence(data: Data) -> Figure:
             if not both[row, column]:
                 continue
             # Colour with opacity, so that the figure follows a dark page.
-            opacity = float(0.08 + 0.92 * share[row, column])
+            opacity = float(0.08 + 0.92 * fraction[row, column])
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=opacity, lw=0))
             if cell > 0.25:
-                strong = share[row, column] > 0.55
-                text = f"{100 * share[row, column]:.0f}"
+                strong = fraction[row, column] > 0.55
+                text = f"{100 * fraction[row, column]:.0f}"
                 axes.text(
                     column,
                     row,
@@ -218,8 +218,8 @@ def draw_intensity(counts: np.ndarray, channels: list[str]) -> Figure:
         colour = CHANNEL_COLOURS.get(name.lower(), CYCLE[index % len(CYCLE)])
         look = {"color": colour, "ls": ("-", (0, (4, 1.2)), (0, (1, 1)))[index // len(CYCLE) % 3]}
         # Four values at a time, as single ones are ragged; a logarithmic axis has no place for none at all.
-        share = own.reshape(64, 4).sum(axis=1) / max(1, own.sum())
-        axes.plot(np.arange(64) * 4 + 1.5, np.where(share > 0, share, np.nan), **look)
+        fraction = own.reshape(64, 4).sum(axis=1) / max(1, own.sum())
+        axes.plot(np.arange(64) * 4 + 1.5, np.where(fraction > 0, fraction, np.nan), **look)
         handles.append(Line2D([], [], label=name, **look))
     axes.set_yscale("log")
     axes.minorticks_off()

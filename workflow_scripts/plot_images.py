@@ -1,7 +1,7 @@
 """plot_images: real images beside generated ones, class by class, as they come; and what looks most like a copy.
 
 For every class, and for the commonest combinations of classes, a strip of real images that nothing was fitted on (the
-fold's test part) and a strip of one plan's generated images: in colour, and below it the protein channel alone. No one
+fold's test part) and a strip of one synthetic set's generated images: in colour, and below it the protein channel alone. No one
 chooses: images are put in an order drawn by the run's seed, and the first of each protein is taken until the strip is
 full. --pairs shows the generated images that lie closest to a training image, as assess_synthetic found them. Both are
 written as svg, pdf and png under the stems given.
@@ -63,7 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def plot_images(args: argparse.Namespace) -> None:
-    """Draw and save the figures of one fold and plan."""
+    """Draw and save the figures of one fold and synthetic set."""
     settings = args.settings
     with ImageSet(args.images) as real, ImageSet(args.synthetic) as generated:
         if (real.channels, real.classes) != (generated.channels, generated.classes):
@@ -118,7 +118,7 @@ class Pair:
 def closest(table: Path, real: ImageSet, generated: ImageSet) -> list[Pair]:
     """The pairs of the table, the generated image turned as it lies best on the other."""
     rows = pd.read_csv(table, dtype={"generated": str, "train": str}, keep_default_na=False)
-    given = json.loads(generated.attrs.get("plan", "{}")).get("given") or []
+    given = json.loads(generated.attrs.get("synthetic_set", "{}")).get("given") or []
     channels = [name for name in real.channels if name not in given]
     at = [{name: place for place, name in enumerate(source.ids)} for source in (generated, real)]
     out = []

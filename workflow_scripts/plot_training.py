@@ -4,7 +4,7 @@ generators: training loss of every generator of every fold. classifiers: trainin
 arm by step. Each is written as svg, pdf and png under the stem of its path; the table holds every number drawn.
 
 Example:
-    python -m workflow_scripts.plot_training --histories 'unet/repeat0/fold0=unet.history.csv' --arms batch0.json \\
+    python -m workflow_scripts.plot_training --histories 'unet/repeat0/fold0=unet.history.csv' --arms job0.json \\
         --generators figures/training_generators.svg --classifiers figures/training_classifiers.svg \\
         --table training.csv --settings '{"controls": {"mix_loss": "mix_loss_real"}}'
 """
@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--histories", nargs="*", default=[], metavar="NAME/REPEAT/FOLD=CSV", help="course of each generator's training"
     )
-    p.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of trained arms (batch*.json)")
+    p.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of trained arms (job*.json)")
     p.add_argument("--generators", type=Path, required=True, help="figure to write: generators")
     p.add_argument("--classifiers", type=Path, required=True, help="figure to write: classifiers")
     p.add_argument("--table", type=Path, required=True, help="table to write: every number drawn (CSV)")
@@ -101,7 +101,7 @@ def _arm_history(path: Path) -> pd.DataFrame:
             ),
             np.arange(1, len(values) + 1),
         )
-        where = {"kind": "classifier", "name": found.strategy, "repeat": found.repeat, "fold": found.fold}
+        where = {"kind": "classifier", "name": found.arm, "repeat": found.repeat, "fold": found.fold}
         frames.append(pd.DataFrame(where | {"step": steps, "quantity": quantity, "value": values}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 

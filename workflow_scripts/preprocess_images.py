@@ -116,7 +116,7 @@ def preprocess_images(args: argparse.Namespace) -> None:
         with tempfile.TemporaryFile(dir=args.out.parent) as handle:
             grids = GridFile(handle, len(reader.channels))
             rows, runs = _read_all(inventory, work, canvas, bad, grids)
-            invalid_input.settle(bad, named, data["on_bad"], data["bad_limit"], faults)
+            invalid_input.settle(bad, named, data["on_invalid"], data["invalid_limit"], faults)
             listed.keep(rows)
             pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
         names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
@@ -173,7 +173,7 @@ def _read_all(
         for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
             bad += piece.bad
             bar.update(task.first + len(task.ids), bad=len(bad))
-            if bad and reader.data["on_bad"] == "fail":
+            if bad and reader.data["on_invalid"] == "fail":
                 # The list of what is wrong is still to become whole; the set will not be written.
                 continue
             images = held[: len(piece.rows)]

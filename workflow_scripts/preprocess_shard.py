@@ -1,6 +1,6 @@
 """preprocess_shard: one of several jobs that read the images of a set; preprocess_images joins what they made.
 
-It reads its share of the set's pieces and leaves them beside the set to be; where preprocess_images finds a piece it
+It reads its fraction of the set's pieces and leaves them beside the set to be; where preprocess_images finds a piece it
 takes the pixels from there, so every image is decoded once and its pixels are copied once. --out says what was done.
 
 Example:

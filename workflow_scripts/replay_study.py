@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--folds", type=Path, required=True, help="the table of roles of this repeat")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     out.add_argument("--fold", type=int, required=True, help="number of the fold")
-    out.add_argument("--share", type=int, required=True, help="which of forensics.shares shares of the units, from 0")
+    out.add_argument("--shard", type=int, required=True, help="which of forensics.shards parts of the work, from 0")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
     out.add_argument("--work", type=Path, required=True, help="folder of generators, synthetic sets, finished units")
     out.add_argument("--scores", type=Path, required=True, help="table of scores to write (CSV)")
@@ -81,7 +81,7 @@ class Unit:
         return f"{self.model['name']} ({', '.join(on) or 'as MixLoc'})"
 
 
-def units_of(settings: dict[str, Any], share: int) -> tuple[Design, list[Unit]]:
+def units_of(settings: dict[str, Any], shard: int) -> tuple[Design, list[Unit]]:
     """The design, and the units of a share: those with one generator together, generators dealt out in turn."""
     section, base = settings["forensics"], settings["train_classifier"]
     training = study_switches.acting(section, base, after=False)
@@ -106,7 +106,7 @@ def units_of(settings: dict[str, Any], share: int) -> tuple[Design, list[Unit]]:
             made = (*key[1:], ("uniform_prior", levels["uniform_prior"])) if learns else None
             groups.setdefault(key, []).append(Unit(model, levels, after, tuple(rows), made))
     order = sorted(groups, key=str)
-    return design, [unit for key in order[share :: section["shares"]] for unit in _sorted(groups[key])]
+    return design, [unit for key in order[shard :: section["shards"]] for unit in _sorted(groups[key])]
 
 
 def _sorted(units: list[Unit]) -> list[Unit]:
@@ -209,9 +209,12 @@ def generator_of(place: Place, levels: Levels) -> Generator:
 
 def synthetic_of(place: Place, levels: Levels) -> tuple[Images, Provenance]:
     """The synthetic set of these switches, as the classifier sees it, and what its generator was fitted on."""
-    section, plan = place.settings["forensics"], place.settings["plans"]["study" if levels["no_time"] else "mixloc"]
+    section, synthetic_set = (
+        place.settings["forensics"],
+        place.settings["synthetic_sets"]["study" if levels["no_time"] else "mixloc"],
+    )
     made = generator_of(place, levels)
-    digest = place.task("synthetic", made.digest, plan, section["count"], levels["uniform_prior"])
+    digest = place.task("synthetic", made.digest, synthetic_set, section["count"], levels["uniform_prior"])
     path = place.work / "synthetic" / f"{digest}.h5"
     with files.lock(path, _waiting):
         if not path.exists():
@@ -219,7 +222,7 @@ def synthetic_of(place: Place, levels: Levels) -> tuple[Images, Provenance]:
             rng = np.random.default_rng(derive(place.seed, "labels"))
             single = levels["single_label"]
             labels = emulation.wanted_labels(real, section["count"], levels["uniform_prior"], single, rng)
-            images = emulation.made_images(made, labels, plan, derive(place.seed, "sample"), device.device())
+            images = emulation.made_images(made, labels, synthetic_set, derive(place.seed, "sample"), device.device())
             images = emulation.resized(images, place.source.size, levels["premultiplied_alpha"])
             attrs = {"source": "replay of the reference study", "provenance": made.provenance.to_json()}
             attrs |= {"repeat": place.repeat, "fold": place.fold}
@@ -234,7 +237,12 @@ def synthetic_of(place: Place, levels: Levels) -> tuple[Images, Provenance]:
 def _synthetic_settings(place: Place, levels: Levels) -> list[Any]:
     """What decides about a synthetic set beside the switches."""
     key, section = "study" if levels["no_time"] else "mixloc", place.settings["forensics"]
-    return [place.settings["generators"][key], place.settings["plans"][key], section["count"], section["shown_from"]]
+    return [
+        place.settings["generators"][key],
+        place.settings["synthetic_sets"][key],
+        section["count"],
+        section["shown_from"],
+    ]
 
 
 def unit_scores(place: Place, unit: Unit) -> dict[str, Any]:
@@ -304,7 +312,7 @@ def replay_study(
     table: Path,
     repeat: int,
     fold: int,
-    share: int,
+    shard: int,
     seed: int,
     work: Path,
     scores: Path,
@@ -313,7 +321,7 @@ def replay_study(
 ) -> None:
     """Train and score all units of a share; write their scores and what they were fitted on."""
     device.use_threads(settings["threads"])
-    design, units = units_of(settings, share)
+    design, units = units_of(settings, shard)
     stage.log.info(
         "%s design of resolution %s, %d units here", design.notation, design.resolution or "full", len(units)
     )
@@ -370,7 +378,7 @@ def main(argv: list[str] | None = None) -> int:
         "replay_study",
         args,
         lambda: replay_study(
-            args.images, args.folds, args.repeat, args.fold, args.share, args.seed, args.work, args.scores,
+            args.images, args.folds, args.repeat, args.fold, args.shard, args.seed, args.work, args.scores,
             args.record, args.settings,
         ),
     )  # fmt: skip

@@ -69,13 +69,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--thresholds", type=Path, help="the decision thresholds, to be linked")
     p.add_argument("--training", type=Path, help="losses and validation scores by step, to be linked")
     p.add_argument(
-        "--assess", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="the judge's scores of synthetic sets"
+        "--assess", nargs="*", default=[], metavar="SET/REPEAT/FOLD=CSV", help="the judge's scores of synthetic sets"
     )
-    p.add_argument("--fidelity", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=CSV", help="distances, bracketed")
-    p.add_argument("--assessed", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=JSON", help="who was asked")
+    p.add_argument("--fidelity", nargs="*", default=[], metavar="SET/REPEAT/FOLD=CSV", help="distances, bracketed")
+    p.add_argument("--assessed", nargs="*", default=[], metavar="SET/REPEAT/FOLD=JSON", help="who was asked")
     p.add_argument("--figures", nargs="+", required=True, metavar="NAME=SVG", help=f"figures: {', '.join(FIGURES)}")
-    p.add_argument("--panels", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="real beside generated")
-    p.add_argument("--closest", nargs="*", default=[], metavar="PLAN/REPEAT/FOLD=SVG", help="what looks like a copy")
+    p.add_argument("--panels", nargs="*", default=[], metavar="SET/REPEAT/FOLD=SVG", help="real beside generated")
+    p.add_argument("--closest", nargs="*", default=[], metavar="SET/REPEAT/FOLD=SVG", help="what looks like a copy")
     p.add_argument("--intensity", type=Path, required=True, help="statistics of the pixel values (CSV)")
     p.add_argument("--left-out", type=Path, help="what was left out of the images, and why (CSV)")
     p.add_argument("--study", type=Path, help="the reference study's table, in a replay of it (CSV)")
@@ -98,7 +98,7 @@ def report(args: argparse.Namespace) -> None:
     certificate, statuses = arms_section.leaks(args.leaks)
     foreseen = cost_section.read(args.cost, args.benchmarks)
     swept = curves_section.sweeps(found, config)
-    points = curves_section.usefulness(found, config, flags.of_plans(args.fidelity, "--fidelity"))
+    points = curves_section.usefulness(found, config, flags.of_sets(args.fidelity, "--fidelity"))
     failed, jobs_said = of_failures(args)
     times = arms_section.generator_times(args.benchmarks)
     tables = {
@@ -129,10 +129,13 @@ def report(args: argparse.Namespace) -> None:
     if replayed:
         tables |= replayed["tables"]
         replayed["figure"] = _figure(replayed["figure"], "forensics", forensics_section.ALT, args.out)
-    assessed = fidelity_section.plans(
-        *(flags.of_plans(getattr(args, name), f"--{name}") for name in ("assess", "fidelity", "assessed")), config
+    assessed = fidelity_section.synthetic_sets(
+        *(flags.of_sets(getattr(args, name), f"--{name}") for name in ("assess", "fidelity", "assessed")), config
     )
-    every: list[Table] = [*tables.values(), *(table for plan in assessed for table in plan["tables"].values())]
+    every: list[Table] = [
+        *tables.values(),
+        *(table for synthetic_set in assessed for table in synthetic_set["tables"].values()),
+    ]
     html_page.write_tables(args.tables, every, os.path.relpath(args.tables, args.out.parent))
     context = {
         "settings": settings,
@@ -151,7 +154,8 @@ def report(args: argparse.Namespace) -> None:
         "failures": jobs_said,
         "panels": panels(flags.pairs(args.panels, "--panels"), args.out, PANEL_ALT),
         "closest": {
-            shown["plan"]: shown for shown in panels(flags.pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)
+            shown["synthetic_set"]: shown
+            for shown in panels(flags.pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)
         },
         "pair_tables": pair_tables(args),
         "tables": tables,
@@ -226,10 +230,10 @@ def of_judge(found: Results) -> str:
 
 
 def generators_trained(sets: list[str], config: dict[str, Any]) -> int:
-    """How many generators the synthetic sets (PLAN/REPEAT/FOLD=…) come from."""
-    makers = {plan["name"]: plan["generator"] for plan in config.get("plans", [])}
+    """How many generators the synthetic sets (SET/REPEAT/FOLD=…) come from."""
+    makers = {synthetic_set["name"]: synthetic_set["generator"] for synthetic_set in config.get("synthetic_sets", [])}
     places = [flags.place(where) for where, _ in flags.pairs(sets, "--fidelity")]
-    trained = {(makers.get(plan, plan), repeat, fold) for plan, repeat, fold in places}
+    trained = {(makers.get(synthetic_set, synthetic_set), repeat, fold) for synthetic_set, repeat, fold in places}
     return sum(name != generator_choices.SIMULATOR for name, _, _ in trained)
 
 
@@ -294,43 +298,47 @@ def _figure(path: Path, name: str, alt: str, out: Path) -> dict[str, Any]:
     return {"svg": html_page.inline_svg(path.read_text(encoding="utf-8"), name, alt), "files": files}
 
 
-PANEL_ALT = "Held-out real images beside images that plan {plan} generated, class by class ({title})."
+PANEL_ALT = "Held-out real images beside images that synthetic set {set} generated, class by class ({title})."
 CLOSEST_ALT = (
-    "Pairs of an image that plan {plan} generated and the training image closest to it, in pixels and in features "
+    "Pairs of an image that synthetic set {set} generated and the training image closest to it, in pixels and in features "
     "({title}); ids and distances stand in the linked table."
 )
 
 
 def pair_tables(args: argparse.Namespace) -> dict[str, list[tuple[str, str]]]:
-    """Per plan the tables of its closest pairs, of every fold: title and path from the page."""
+    """Per synthetic set the tables of its closest pairs, of every fold: title and path from the page."""
     out: dict[str, list[tuple[str, str]]] = {}
     for where, path in flags.pairs(args.assess, "--assess"):
-        plan, repeat, fold = flags.place(where)
+        synthetic_set, repeat, fold = flags.place(where)
         # assess_synthetic writes one beside the other.
         table = path.with_name(path.name.replace(".assess.csv", ".closest.csv"))
-        out.setdefault(plan, []).append((f"repeat {repeat}, fold {fold}", os.path.relpath(table, args.out.parent)))
+        out.setdefault(synthetic_set, []).append(
+            (f"repeat {repeat}, fold {fold}", os.path.relpath(table, args.out.parent))
+        )
     return out
 
 
 def panels(paths: list[tuple[str, Path]], out: Path, words: str) -> list[dict[str, Any]]:
-    """Per plan the panel of its first fold, to be shown, and links to those of the other folds.
+    """Per synthetic set the panel of its first fold, to be shown, and links to those of the other folds.
 
     Panels of many classes and large images are heavy: once the page holds PANEL_BYTES of them, the rest are links."""
-    plans: dict[str, dict[str, Any]] = {}
+    synthetic_sets: dict[str, dict[str, Any]] = {}
     used = 0
     for index, (where, path) in enumerate(paths):
-        plan, repeat, fold = flags.place(where)
+        synthetic_set, repeat, fold = flags.place(where)
         title = f"repeat {repeat}, fold {fold}"
-        if plan not in plans:
-            alt = words.format(plan=plan, title=title)
+        if synthetic_set not in synthetic_sets:
+            alt = words.format(synthetic_set=synthetic_set, title=title)
             name = f"{path.stem.split('_')[0]}{index}"
-            plans[plan] = {"plan": plan, "title": title, "others": []} | _figure(path, name, alt, out)
-            used += len(plans[plan]["svg"])
-            if used > PANEL_BYTES and len(plans) > 1:
-                plans[plan]["svg"] = ""
+            synthetic_sets[synthetic_set] = {"synthetic_set": synthetic_set, "title": title, "others": []} | _figure(
+                path, name, alt, out
+            )
+            used += len(synthetic_sets[synthetic_set]["svg"])
+            if used > PANEL_BYTES and len(synthetic_sets) > 1:
+                synthetic_sets[synthetic_set]["svg"] = ""
         else:
-            plans[plan]["others"].append({"title": title, "path": os.path.relpath(path, out.parent)})
-    return list(plans.values())
+            synthetic_sets[synthetic_set]["others"].append({"title": title, "path": os.path.relpath(path, out.parent)})
+    return list(synthetic_sets.values())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,12 +1,12 @@
-"""sample_ddpm: one synthetic set for one fold, as a plan says, from a trained generator.
+"""sample_ddpm: one synthetic set for one fold, as a synthetic set says, from a trained generator.
 
     python -m workflow_scripts.sample_ddpm --generator generators/unet.safetensors --images images.h5 \\
         --folds folds.csv --repeat 0 --fold 0 --seed 1 --out synthetic/as_train.h5 --settings '{...}'
 
 Writes an image set (HDF5) in the layout of a real one, with ids syn-000000, syn-000001, ... and group `synthetic`.
 Column `reference` names the train image whose channels an image was given or that it is a variation of, column
-`against` the class that guidance pushed away from, where the plan has such. Its provenance is that of the generator,
-together with the training rows that the plan was made from and, where the plan asks the fold's baseline (--baseline, a
+`against` the class that guidance pushed away from, where the synthetic set has such. Its provenance is that of the generator,
+together with the training rows that the synthetic set was made from and, where the synthetic set asks the fold's baseline (--baseline, a
 list of arms whose first it is), the validation rows that this looked at, and what the baseline was fitted on.
 A batch's images depend on the seed and on the batch's number alone."""
 
@@ -29,7 +29,7 @@ from workflow_scripts.lib.generate import baseline_errors, diffusion, generator_
 from workflow_scripts.lib.generate.baseline_errors import Opinion
 from workflow_scripts.lib.generate.diffusion import Guidance
 from workflow_scripts.lib.generate.generator_file import Generator
-from workflow_scripts.lib.generate.requests import Orders, plan_orders
+from workflow_scripts.lib.generate.requests import Orders, set_orders
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.split import assignment, role_table
 
@@ -67,9 +67,9 @@ def sample_ddpm(
     device.use_threads(settings.pop("threads"))
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
         made = generator_file.read(generator)
-        problem = generator_choices.plan_problem(settings, made.settings, made.channels)
+        problem = generator_choices.set_problem(settings, made.settings, made.channels)
         if problem:
-            raise stage.UserError(f"plan {settings['name']}: {problem}")
+            raise stage.UserError(f"synthetic set {settings['name']}: {problem}")
         with ImageSet(images) as source:
             if made.classes != source.classes or made.channels != source.channels or made.size != source.size:
                 raise stage.UserError(
@@ -77,7 +77,7 @@ def sample_ddpm(
                 )
             opinion = _opinion(baseline, source, table, repeat, fold, settings)
             rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
-            orders = plan_orders(settings, made, source, rows, opinion, seed)
+            orders = set_orders(settings, made, source, rows, opinion, seed)
         where = device.device()
         provenance = orders.provenance
         task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), device.rounding(where), _code()]
@@ -87,21 +87,21 @@ def sample_ddpm(
             return
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
         stage.log.info(
-            "plan %s: %d images%s, %s, %d evaluations, guidance %g, %s",
+            "synthetic set %s: %d images%s, %s, %d evaluations, guidance %g, %s",
             settings["name"],
             len(orders.labels),
-            f" varied from noise level {settings['vary']:g}" if settings.get("vary") else "",
+            f" varied from noise level {settings['start_noise']:g}" if settings.get("start_noise") else "",
             settings["sampler"],
             settings["evaluations"],
             settings["guidance"]["scale"],
             device.describe(where),
         )
         attrs: dict[str, Any] = {
-            "source": f"generator {made.settings['name']}, plan {settings['name']}",
+            "source": f"generator {made.settings['name']}, synthetic set {settings['name']}",
             "provenance": provenance.to_json(),
             "generator": json.dumps(made.settings, sort_keys=True),
             "generator_digest": made.digest,
-            "plan": json.dumps(settings, sort_keys=True),
+            "synthetic_set": json.dumps(settings, sort_keys=True),
             "repeat": repeat,
             "fold": fold,
             "task_digest": digest,
@@ -123,7 +123,9 @@ def _opinion(
     if not generator_choices.asks_baseline(settings):
         return None
     if baseline is None:
-        raise stage.UserError(f"plan {settings['name']} asks the fold's trained baseline: --baseline arms/batch0.json")
+        raise stage.UserError(
+            f"synthetic set {settings['name']} asks the fold's trained baseline: --baseline arms/job0.json"
+        )
     return baseline_errors.ask(baseline, source, table, repeat, fold)
 
 
@@ -152,8 +154,8 @@ def make_images(
     batches = range(0, len(orders.labels), settings["batch"])
     saved = resume.load()
     done: list[torch.Tensor] = saved["batches"] if saved else []
-    vary = settings.get("vary")
-    levels = diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"], vary)
+    start_noise = settings.get("start_noise")
+    levels = diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"], start_noise)
     calls = len(levels) * (2 if settings["sampler"] == "heun" else 1)
     with stage.Progress("sample", total=len(batches) * calls) as bar, torch.inference_mode():
         for number, start in enumerate(batches):
@@ -170,7 +172,7 @@ def make_images(
                 settings["evaluations"],
                 torch.Generator().manual_seed(derive(seed, "batch", number)),
                 where,
-                (pixels.to_network(orders.real[part].to(where)), vary) if vary else None,
+                (pixels.to_network(orders.real[part].to(where)), start_noise) if start_noise else None,
             )
             done.append(orders.with_given(_checked(pixels.to_bytes(x), x, number).cpu(), part))
             bar.update((number + 1) * calls)

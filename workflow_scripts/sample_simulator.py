@@ -1,15 +1,15 @@
 """sample_simulator: one synthetic set for one fold, drawn by the simulator itself: the ceiling of any generator.
 
-Where cells are simulated, a plan may name the generator `simulator`. Its images are what the best of all generators
+Where cells are simulated, a synthetic set may name the generator `simulator`. Its images are what the best of all generators
 would make: cells from the same laboratory that show exactly the labels they were asked for, each of a protein of its
 own that no other image of the run shows, so no test protein is among them. The labels are planned from the train part
-like those of any other plan.
+like those of any other synthetic set.
 
 Example:
     python -m workflow_scripts.sample_simulator --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
-        --out synthetic/true_cells.h5 --settings '{"plan": {"name": "true_cells", ...}, "simulate_cells": {...}}'
+        --out synthetic/true_cells.h5 --settings '{"synthetic set": {"name": "true_cells", ...}, "simulate_cells": {...}}'
 
-Writes an image set (HDF5) as sample_ddpm does; its provenance is the train rows whose labels were read for the plan."""
+Writes an image set (HDF5) as sample_ddpm does; its provenance is the train rows whose labels were read for the synthetic set."""
 
 from __future__ import annotations
 
@@ -46,22 +46,24 @@ def sample_simulator(
     images: Path, table: Path, repeat: int, fold: int, seed: int, out: Path, settings: dict[str, Any]
 ) -> None:
     """Plan labels from the train part, and draw fresh cells that have them."""
-    plan = settings["plan"]
-    problem = generator_choices.simulator_problem(plan)
+    synthetic_set = settings["synthetic_set"]
+    problem = generator_choices.simulator_problem(synthetic_set)
     if problem:
-        raise stage.UserError(f"plan {plan['name']}: {problem}")
-    own = derive(seed, repeat, fold, "plan", plan["name"])
+        raise stage.UserError(f"synthetic set {synthetic_set['name']}: {problem}")
+    own = derive(seed, repeat, fold, "plan", synthetic_set["name"])
     with ImageSet(images) as source:
         if source.classes != list(simulator.COMPARTMENTS):
             raise stage.UserError(
-                f"{images} has other classes than the simulator draws: take another generator for plan {plan['name']}"
+                f"{images} has other classes than the simulator draws: take another generator for synthetic set {synthetic_set['name']}"
             )
         rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
         labels = label_plans.planned(
-            plan, source.labels(rows, "fit"), np.random.default_rng(derive(own, "labels")), None
+            synthetic_set, source.labels(rows, "fit"), np.random.default_rng(derive(own, "labels")), None
         )
         if not labels.any(axis=1).all():
-            raise stage.UserError(f"plan {plan['name']}: the simulator draws no cells without any class")
+            raise stage.UserError(
+                f"synthetic set {synthetic_set['name']}: the simulator draws no cells without any class"
+            )
         channels, classes, size, record = source.channels, source.classes, source.size, source.provenance()
     pixels = np.empty((len(labels), len(channels), size, size), dtype=np.uint8)
     cells = settings["simulate_cells"] | {"size": size}
@@ -72,9 +74,9 @@ def sample_simulator(
             done += len(which)
             bar.update(done)
     attrs = {
-        "source": f"generator {generator_choices.SIMULATOR}, plan {plan['name']}",
+        "source": f"generator {generator_choices.SIMULATOR}, synthetic set {synthetic_set['name']}",
         "provenance": record.to_json(),
-        "plan": json.dumps(plan, sort_keys=True),
+        "synthetic_set": json.dumps(synthetic_set, sort_keys=True),
         "repeat": repeat,
         "fold": fold,
     }

@@ -5,7 +5,7 @@ class where none passes, for the last and the best epoch on validation, and on t
 same quantities off the arms of a run, averaged over folds and repeats, beside what was published, where it was.
 
 Example:
-    python -m workflow_scripts.tabulate_study --arms repeat0/fold0/arms/batch0.json --out study.csv --settings '{}'
+    python -m workflow_scripts.tabulate_study --arms repeat0/fold0/arms/job0.json --out study.csv --settings '{}'
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def tabulate_study(arms: list[Path], out: Path) -> None:
     for listing in arms:
         for entry in arm_list.read(listing):
             arm = prediction_file.read_predictions(entry["predictions"], ("validation", "test"))
-            described[arm.strategy] = arm.settings
-            found.setdefault(arm.strategy, []).append(_scores(arm))
+            described[arm.arm] = arm.settings
+            found.setdefault(arm.arm, []).append(_scores(arm))
     rows = []
     for name, scores in found.items():
         settings = described[name]
         of_study = (settings["method"], settings["backbone"], settings["loss"])
         last, best = PUBLISHED.get(of_study, (None, None))
-        row = {"strategy": name} | {key: settings[key] for key in ("method", "backbone", "loss")}
+        row = {"arm": name} | {key: settings[key] for key in ("method", "backbone", "loss")}
         row["decision"] = "tuned on validation" if settings["backbone"] in TUNED else "0.5, else the most probable"
         row |= {key: float(np.mean([fold[key] for fold in scores])) for key in MEASURED}
         row["gap"] = row["validation"] - row["test"]

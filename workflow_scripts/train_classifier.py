@@ -1,8 +1,8 @@
 """train_classifier: the arms of one fold, each trained and then asked about validation, calibration and test images.
 
-Writes, for every arm (strategy) in the settings, under --arms-dir:
-    {strategy}/classifier.safetensors   the weights that were best on validation, and how to use them
-    {strategy}/predictions.h5           logits with ids of the validation, calibration and test images
+Writes, for every arm (arm) in the settings, under --arms-dir:
+    {arm}/classifier.safetensors   the weights that were best on validation, and how to use them
+    {arm}/predictions.h5           logits with ids of the validation, calibration and test images
 and, as the declared output, a manifest of the arms. An arm whose settings, inputs and code are unchanged is kept as it
 is, so changing one re-trains that one, however arms are put together into jobs. Test images are read only when no arm
 of the job is left to train. Arms that ask the fold's trained baseline (filtered, relabel, weighted) need --baseline:
@@ -11,8 +11,8 @@ the manifest of the job whose first arm it is. Under torchrun several processes 
 
 Example:
     python -m workflow_scripts.train_classifier --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
-        --synthetic as_train=synthetic/as_train.h5 --arms-dir arms --manifest arms/batch0.json \\
-        --settings '{"strategies": [{"name": "real_only", "method": "real_only"}], "train_classifier": {...},
+        --synthetic as_train=synthetic/as_train.h5 --arms-dir arms --manifest arms/job0.json \\
+        --settings '{"arms": [{"name": "real_only", "method": "real_only"}], "train_classifier": {...},
                      "threads": 1}'
 """
 
@@ -53,7 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--folds", type=Path, required=True, help="the table of roles of this repeat")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     out.add_argument("--fold", type=int, required=True, help="number of the fold")
-    out.add_argument("--synthetic", nargs="*", default=[], metavar="PLAN=PATH", help="the synthetic set of each plan")
+    out.add_argument("--synthetic", nargs="*", default=[], metavar="SET=PATH", help="synthetic sets by name")
     out.add_argument("--baseline", type=Path, help="the manifest of the job whose first arm is the fold's baseline")
     out.add_argument("--arms-dir", type=Path, required=True, help="folder of the arms")
     out.add_argument("--manifest", type=Path, required=True, help="list of the arms to write (JSON)")
@@ -183,7 +183,7 @@ def train_classifier(
         # Relative to the manifest's folder, so that results can be moved.
         paths = {key: os.path.relpath(getattr(arm, key), manifest.parent) for key in ("predictions", "classifier")}
         seconds = prediction_file.read_predictions(arm.predictions, parts=()).numbers["seconds"]
-        found = {"strategy": arm.name, "digest": arm.digest, "reused": arm.name in kept, "seconds": seconds}
+        found = {"arm": arm.name, "digest": arm.digest, "reused": arm.name in kept, "seconds": seconds}
         entries.append(found | paths)
     files.write_json(manifest, {"arms": entries})
 
@@ -194,19 +194,19 @@ def arms_of(
     """The arms with their digests; complains about what does not fit before anything is trained."""
     code_digest = files.code_digest(source_code.sources("train_classifier", ROOT))
     fold_digest, out, sets = data.digest(), [], {}
-    for entry in settings["strategies"]:
+    for entry in settings["arms"]:
         if entry["method"] not in arm_choices.METHODS:
-            raise stage.UserError(f"strategies ({entry['name']}).method = {entry['method']!r} is not known")
+            raise stage.UserError(f"arms ({entry['name']}).method = {entry['method']!r} is not known")
         found = arm_choices.problem(entry, settings["train_classifier"], data.source.channels, data.source.size)
         if found:
-            raise stage.UserError(f"strategies ({entry['name']}): {found}")
+            raise stage.UserError(f"arms ({entry['name']}): {found}")
         path, set_digest = None, ""
-        if arm_choices.METHODS[entry["method"]].needs_plan or "plan" in entry:
-            path = synthetic.get(entry.get("plan", ""))
+        if arm_choices.METHODS[entry["method"]].needs_set or "synthetic_set" in entry:
+            path = synthetic.get(entry.get("synthetic_set", ""))
             if path is None:
                 raise stage.UserError(
-                    f"strategies ({entry['name']}) needs the synthetic set of plan {entry.get('plan')!r}: "
-                    f"--synthetic {entry.get('plan')}=PATH"
+                    f"arms ({entry['name']}) needs the synthetic set {entry.get('synthetic_set')!r}: "
+                    f"--synthetic {entry.get('synthetic_set')}=PATH"
                 )
             if path not in sets:
                 sets[path] = _check_synthetic(path, data.source)
@@ -228,7 +228,7 @@ def arms_of(
 def _baseline_file(manifest: Path | None, data: Fold, name: str) -> Path:
     """The classifier of the first arm of a manifest, checked to be of this very fold."""
     if manifest is None:
-        raise stage.UserError(f"strategies ({name}) asks the fold's trained baseline: --baseline MANIFEST")
+        raise stage.UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
     path = arm_list.read(manifest)[0]["classifier"]
     found = classifier_file.read(path)
     record = Provenance.from_json(found.provenance)
@@ -249,7 +249,7 @@ def _check_synthetic(path: Path, real: ImageSet) -> str:
                     "delete it and run again"
                 )
         if not len(made):
-            raise stage.UserError(f"{path} holds no image: raise the number of samples of its plan")
+            raise stage.UserError(f"{path} holds no image: raise the number of samples of its synthetic set")
         record = made.inherited()
         if record is not None and record.images != real.digest:
             raise stage.UserError(f"{path} was made from another image set: delete it and run again")
@@ -280,13 +280,13 @@ def partners_of(
 
 
 def real_part(arm: Arm, data: Fold, seed: int) -> Part:
-    """The train images of an arm: all, or those of its share of the groups."""
-    part, share = data.part(assignment.TRAIN), arm.settings.get("real_share", 1)
-    if share == 1:
+    """The train images of an arm: all, or those of its fraction of the groups."""
+    part, fraction = data.part(assignment.TRAIN), arm.settings.get("real_fraction", 1)
+    if fraction == 1:
         return part
     names, member = np.unique(part.groups.astype(str), return_inverse=True)
     counts = assignment.group_counts(part.labels, member)
-    kept = assignment.nested(counts, np.bincount(member), share, derive(seed, "real_share"))
+    kept = assignment.nested(counts, np.bincount(member), fraction, derive(seed, "real_share"))
     stage.log.info("arm %s: %d of %d train groups", arm.name, kept.sum(), len(names))
     # Read as any other part, so that the record holds these rows and no others.
     with data.reading:
@@ -365,7 +365,7 @@ def predict_arm(arm: Arm, data: Fold) -> None:
         arm.predictions,
         Predictions(
             classes=trained.classes,
-            strategy=arm.name,
+            arm=arm.name,
             repeat=data.repeat,
             fold=data.fold,
             parts=parts,

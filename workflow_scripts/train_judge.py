@@ -30,7 +30,7 @@ from workflow_scripts.lib.simulate import simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 FIT, SELECT = 1, 2  # cohorts of proteins; the run's own is 0
-SELECT_SHARE = 0.2  # images to select the checkpoint on, relative to those to fit on
+SELECT_FRACTION = 0.2  # images to select the checkpoint on, relative to those to fit on
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
             stage.log.info("%s was finished meanwhile by another process: kept", out)
             return
         fit, classes = _simulate(settings, seed, FIT, cells["images"])
-        select, _ = _simulate(settings, seed, SELECT, max(1, round(SELECT_SHARE * cells["images"])))
+        select, _ = _simulate(settings, seed, SELECT, max(1, round(SELECT_FRACTION * cells["images"])))
         entry = settings["training"]
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
         with stage.Progress("train", total=entry["steps"]) as bar:
@@ -63,7 +63,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
         classifier_file.write(
             out,
             Classifier(
-                strategy="judge", repeat=-1, fold=-1, classes=classes,
+                arm="judge", repeat=-1, fold=-1, classes=classes,
                 channels=settings["channels"], size=cells["size"], settings=entry, mean=trained.mean,
                 std=trained.std, weights=trained.weights, digest=digest, history=trained.history,
                 numbers=trained.numbers,

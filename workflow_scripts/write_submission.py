@@ -6,7 +6,7 @@ thresholds; an image that reaches none gets its most probable class. The table (
 sample once, in the sample's order. The images are looked at for nothing else.
 
 Example:
-    python -m workflow_scripts.write_submission --arms repeat0/fold0/arms/batch0.json repeat0/fold1/arms/batch0.json \\
+    python -m workflow_scripts.write_submission --arms repeat0/fold0/arms/job0.json repeat0/fold1/arms/job0.json \\
         --thresholds thresholds.csv --images-dir test --sample sample_submission.csv --out submission.csv \\
         --settings '{"arm": "mix_loss", "batch": 128, "preprocess_images": {...}, "threads": 1}'
 """
@@ -102,7 +102,7 @@ def write_submission(args: argparse.Namespace) -> None:
             bar.update(len(predicted) + len({entry.id for entry in arm.bad}))
     data = settings["preprocess_images"]["data"]
     faults = (args.log or args.out).with_suffix(".bad_input.csv")
-    invalid_input.settle(arm.bad, len(ids), data["on_bad"], data["bad_limit"], faults)
+    invalid_input.settle(arm.bad, len(ids), data["on_invalid"], data["invalid_limit"], faults)
     usual = str(arm.numbers[int(total.argmax())])
     files.write_text(args.out, "Id,Predicted\n" + "".join(f"{name},{predicted.get(name, usual)}\n" for name in ids))
     stage.log.info("%d images, %d of them by the usual class %s", len(ids), len(ids) - len(predicted), usual)
@@ -125,7 +125,7 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
     members = []
     for manifest in args.arms:
         for entry in arm_list.read(manifest):
-            if entry["strategy"] == name:
+            if entry["arm"] == name:
                 members.append(classifier_file.read(entry["classifier"]))
     if not members:
         raise stage.UserError(f"write_submission.arm = {name!r}: no list of arms has it")
@@ -160,9 +160,9 @@ def mean_thresholds(path: Path, arm: str, classes: list[str]) -> np.ndarray:
     """The threshold of each class (K,), averaged over the folds and repeats of an arm."""
     table = user_tables.read_table(path)
     rows: dict[str, list[float]] = {name: [] for name in classes}
-    columns = (table.need(name) for name in ("strategy", "level", "class", "threshold"))
-    for strategy, level, name, threshold in zip(*columns, strict=True):
-        if strategy == arm and level == LEVEL and name in rows:
+    columns = (table.need(name) for name in ("arm", "level", "class", "threshold"))
+    for trained, level, name, threshold in zip(*columns, strict=True):
+        if trained == arm and level == LEVEL and name in rows:
             rows[name].append(float(threshold))
     absent = [name for name, values in rows.items() if not values]
     if absent:

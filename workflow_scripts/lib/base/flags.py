@@ -26,6 +26,6 @@ def place(where: str) -> list[str]:
     return parts
 
 
-def of_plans(texts: list[str], flag: str) -> list[tuple[str, Path]]:
-    """Plans and paths, from plan/repeat/fold=path of every fold."""
+def of_sets(texts: list[str], flag: str) -> list[tuple[str, Path]]:
+    """Synthetic sets and paths, from plan/repeat/fold=path of every fold."""
     return [(place(where)[0], path) for where, path in pairs(texts, flag)]

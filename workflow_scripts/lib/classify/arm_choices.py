@@ -1,7 +1,7 @@
 """Which methods, backbones and losses an arm of the experiment may have, and which of them go together.
 
 Read when the config is checked, before any job starts, so it must stay light: no torch. A new method is a function in
-`strategies.py` and a line in METHODS here; a new source of partner images one in `partners.py` and a name here; a new
+`arms.py` and a line in METHODS here; a new source of partner images one in `partners.py` and a name here; a new
 backbone one in `backbones.py` and BACKBONES; a new loss one in `losses.py` and LOSSES."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 # Where the second source of images of a method, its partners, comes from (`partners.SOURCES`).
 BALANCED = "balanced"  # real train images, every class equally often
-SYNTHETIC = "synthetic"  # the synthetic set of the arm's plan
+SYNTHETIC = "synthetic"  # the synthetic set of the arm's synthetic set
 # Each of the following has the label combinations of that set, and holds
 RESAMPLED = "resampled"  # real train images
 BLENDED = "blended"  # two real train images, one over the other
@@ -34,7 +34,7 @@ WEIGHED, WEIGHED_REAL = "weighed", "weighed_real"  # images weighed by how much 
 
 # Sources for which no synthetic set is needed, and those that hold photographs and nothing else.
 RESERVES = (RESERVE, RESERVE_SAME)
-WITHOUT_PLAN = (None, BALANCED, *RESERVES)
+WITHOUT_SET = (None, BALANCED, *RESERVES)
 PHOTOGRAPHS = (BALANCED, RESAMPLED, NEAREST, RELABELLED_REAL, WEIGHED_REAL, *RESERVES)
 # Sources with the labels of a synthetic set that add nothing which a generator has learned.
 NOTHING_NEW = (RESAMPLED, BLENDED, SHUFFLED, NOISE, PHASE, NEAREST)
@@ -44,7 +44,7 @@ NOTHING_NEW = (RESAMPLED, BLENDED, SHUFFLED, NOISE, PHASE, NEAREST)
 class Method:
     """How an arm uses its images."""
 
-    step: str  # the function in strategies.py that makes the loss of one optimiser step
+    step: str  # the function in arms.py that makes the loss of one optimiser step
     partners: str | None = None  # source of the images beside the real ones
     control: str | None = None  # the method that adds the same amount of nothing new
     options: tuple[str, ...] = ()  # settings of train_classifier that act in this method; an arm may give its own
@@ -55,29 +55,29 @@ class Method:
     needs_baseline: bool = False  # the fold's own trained baseline must be there first
 
     @property
-    def needs_plan(self) -> bool:
-        """Whether an arm must name the plan of a synthetic set."""
-        return self.partners not in WITHOUT_PLAN
+    def needs_set(self) -> bool:
+        """Whether an arm must name a synthetic set."""
+        return self.partners not in WITHOUT_SET
 
     @property
-    def takes_plan(self) -> bool:
+    def takes_set(self) -> bool:
         """Whether it may: images in reserve are then drawn to the labels of that set."""
-        return self.needs_plan or self.partners in RESERVES
+        return self.needs_set or self.partners in RESERVES
 
     @property
     def learns_from_generated(self) -> bool:
         """Whether it is generated images, rather than a control or a placebo in their place, that it learns from."""
-        return self.partners not in (*WITHOUT_PLAN, *PHOTOGRAPHS, *NOTHING_NEW)
+        return self.partners not in (*WITHOUT_SET, *PHOTOGRAPHS, *NOTHING_NEW)
 
 
 METHODS = {
     # Real images alone: the baseline and its rivals.
-    "real_only": Method("real_only", options=("real_share",)),
+    "real_only": Method("real_only", options=("real_fraction",)),
     "strong_augment": Method("strong_augment", options=("strong",)),
     "mixup": Method("mixup", options=("alpha",), soft_targets=True),
     "cutmix": Method("cutmix", options=("alpha",), soft_targets=True),
     "one_class": Method("one_class"),
-    "balanced_real": Method("real_only", options=("real_share",), balanced=True),
+    "balanced_real": Method("real_only", options=("real_fraction",), balanced=True),
     "pool_balanced_real": Method("pool", BALANCED, None, ("ratio",)),
     # Ceilings: real images that the other arms have not, in place of synthetic ones.
     "more_real": Method("pool", RESERVE, None, ("ratio",)),
@@ -156,10 +156,10 @@ EQUAL_EXPOSURES = "equal_exposures"
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
 # What names an arm, its relations, and how many settings of it were tried on the validation part; the rest of an entry
 # are options.
-NAMING = ("name", "method", "plan", "control", "baseline", "trials")
+NAMING = ("name", "method", "synthetic_set", "control", "baseline", "trials")
 
 
-def synthetic_share(batch: int, ratio: float) -> int:
+def synthetic_fraction(batch: int, ratio: float) -> int:
     """Partner images in a batch at `ratio` partners to one real image."""
     return round(batch * ratio / (1 + ratio))
 
@@ -171,7 +171,7 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     method = METHODS[entry["method"]]
     options = {key: value for key, value in entry.items() if key not in NAMING}
     common = {key: value for key, value in section.items() if key not in METHOD_OPTIONS or key in method.options}
-    out = common | options | {key: entry[key] for key in ("name", "method", "plan") if key in entry}
+    out = common | options | {key: entry[key] for key in ("name", "method", "synthetic_set") if key in entry}
     # Of the parameters of losses, those of its own.
     out["losses"] = {name: values for name, values in section.get("losses", {}).items() if name == out["loss"]}
     out["steps"] = steps_within_budget(out)
@@ -197,7 +197,7 @@ def real_in_batch(settings: dict[str, Any]) -> int:
     if method.pairs:
         return batch // 2
     if method.step in POOLING:
-        return batch - synthetic_share(batch, settings["ratio"])
+        return batch - synthetic_fraction(batch, settings["ratio"])
     return batch if method.partners is None else 0
 
 
@@ -272,7 +272,7 @@ def _steps_problem(settings: dict[str, Any]) -> str | None:
         return f"train_classifier.batch = {batch} must be even: half of it is real, half its partners"
     # Images that are normalised by themselves must be two or more.
     least = 2 if method.needs_batchnorm else 1
-    if "ratio" in method.options and not least <= synthetic_share(batch, settings["ratio"]) <= batch - least:
+    if "ratio" in method.options and not least <= synthetic_fraction(batch, settings["ratio"]) <= batch - least:
         return (
             f"ratio = {settings['ratio']:g} leaves a batch of {batch} with fewer than {least} real images or others: "
             "take a ratio nearer to 1 or a larger train_classifier.batch"
@@ -287,10 +287,10 @@ def _steps_problem(settings: dict[str, Any]) -> str | None:
 def is_yardstick(entry: dict[str, Any]) -> bool:
     """Whether an arm is there to measure others by: it has more real images than they have, or fewer."""
     method = METHODS.get(entry.get("method", ""))
-    return "real_share" in entry or (method is not None and method.partners in RESERVES)
+    return "real_fraction" in entry or (method is not None and method.partners in RESERVES)
 
 
-def unequal(trained: dict[str, dict[str, Any]], strategies: list[dict[str, Any]], baseline: str) -> list[str]:
+def unequal(trained: dict[str, dict[str, Any]], arms: list[dict[str, Any]], baseline: str) -> list[str]:
     """What a reader must know where arms had not the same: steps, or settings tried. `trained` are the settings of arms
     as they were trained (`effective`), by name; `baseline` is the arm that those without one of their own have."""
     out = []
@@ -298,7 +298,7 @@ def unequal(trained: dict[str, dict[str, Any]], strategies: list[dict[str, Any]]
     # An arm of real images alone that is longer than its baseline says so by its budget, and is there for that.
     plain = {name for name in steps if METHODS[trained[name]["method"]].step == "real_only"}
     longer: dict[str, list[str]] = {}
-    for arm in strategies:
+    for arm in arms:
         name, beside = arm["name"], arm.get("baseline", baseline)
         if name not in plain and steps.get(name, 0) > steps.get(beside, math.inf):
             longer.setdefault(beside, []).append(name)
@@ -307,8 +307,8 @@ def unequal(trained: dict[str, dict[str, Any]], strategies: list[dict[str, Any]]
             f"More optimiser steps than {beside} ({steps[beside]}), their baseline: {', '.join(names)}. A gain of "
             "theirs may be one of longer training; an arm real_only with that budget, as their baseline, would tell."
         )
-    trials = {arm["name"]: arm.get("trials", 0) for arm in strategies}
-    for arm in strategies:
+    trials = {arm["name"]: arm.get("trials", 0) for arm in arms}
+    for arm in arms:
         beside = dict.fromkeys((arm.get("control"), arm.get("baseline", baseline)))
         fewer = [name for name in beside if name in trials and trials[name] < trials[arm["name"]]]
         if fewer:
@@ -337,30 +337,30 @@ def weights_path(weights: str) -> Path:
 
 
 def analysis_problem(
-    analysis: dict[str, Any], strategies: list[dict[str, Any]], section: dict[str, Any] | None = None
+    analysis: dict[str, Any], arms: list[dict[str, Any]], section: dict[str, Any] | None = None
 ) -> str | None:
     """What is wrong with the declared analysis beside the list of arms, in one line; None where nothing is.
 
     With `section`, the settings `train_classifier`, the settings of arms and of their controls are compared too."""
-    names = [entry["name"] for entry in strategies]
+    names = [entry["name"] for entry in arms]
     listed = [] if analysis["family"] == "all" else list(analysis["family"])
     wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
     for key, name in wanted + [("family", name) for name in listed]:
         if name not in names:
-            return f"analysis.{key} = {name!r} is not among the strategies: {', '.join(names)}"
+            return f"analysis.{key} = {name!r} is not among the arms: {', '.join(names)}"
     if analysis["baseline"] in (analysis["primary_arm"], *listed):
         return f"analysis.baseline = {analysis['baseline']!r} is what arms are compared with: it cannot be one of them"
     if listed and analysis["primary_arm"] not in listed:
         return f"analysis.family must hold the primary arm {analysis['primary_arm']!r}"
-    known = {entry["name"]: entry for entry in strategies}
-    for entry in strategies:
+    known = {entry["name"]: entry for entry in arms}
+    for entry in arms:
         for key in ("control", "baseline"):
             other = entry.get(key)
             if other is not None and (other not in names or other == entry["name"]):
-                return f"strategies ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
+                return f"arms ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
         problem = control_problem(entry, known, section, analysis["baseline"])
         if problem:
-            return f"strategies ({entry['name']}).{problem}"
+            return f"arms ({entry['name']}).{problem}"
     return None
 
 
@@ -394,7 +394,7 @@ def control_problem(
     beside = [arm.get("baseline", baseline) for arm in (entry, control)]
     if beside[0] != beside[1]:
         return f"control = {control['name']!r} has another baseline: {beside[1]!r} instead of {beside[0]!r}"
-    own, other = ({"plan": arm["plan"]} if "plan" in arm else {} for arm in (entry, control))
+    own, other = ({"synthetic_set": arm["synthetic_set"]} if "synthetic_set" in arm else {} for arm in (entry, control))
     if section is not None:
         own, other = effective(entry, section), effective(control, section)
     for key in sorted((own.keys() & other.keys()) - {"name", "method"}):

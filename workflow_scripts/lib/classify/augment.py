@@ -46,7 +46,7 @@ def draw(batch: int, channels: int, settings: dict[str, Any], generator: torch.G
     if not settings["turn"]:
         quarter = torch.zeros_like(quarter)
     sign = 1.0 - 2.0 * mirrored if settings["flip"] else torch.ones(batch, dtype=torch.float64)
-    # Half-axes of the crop as a share of the image's, and its middle: it never reaches beyond the edge.
+    # Half-axes of the crop as a fraction of the image's, and its middle: it never reaches beyond the edge.
     width = (area * aspect).sqrt().clamp(max=1.0)
     height = (area / aspect).sqrt().clamp(max=1.0)
     cos = torch.tensor([1.0, 0.0, -1.0, 0.0], dtype=torch.float64)[quarter]

@@ -36,10 +36,10 @@ class Draws:
         self.count = 0  # images of the whole batch; 0: as many as are given
         self.part = slice(None)  # which of them are given
 
-    def kept(self, x: torch.Tensor, share: float) -> torch.Tensor:
+    def kept(self, x: torch.Tensor, fraction: float) -> torch.Tensor:
         """1 for a `share` of the images and 0 for the others, each drawn by itself: (n, 1, ...) beside x (n, ...)."""
         shape = [self.count or len(x), *[1] * (x.ndim - 1)]
-        out = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(share, generator=self.generator)
+        out = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(fraction, generator=self.generator)
         return out[self.part]
 
 
@@ -54,8 +54,8 @@ class StochasticDepth(nn.Module):
         """(n, ...) -> the same."""
         if not self.training or self.probability == 0:
             return x
-        share = 1 - self.probability
-        return x * self.draws.kept(x, share).div_(share)
+        fraction = 1 - self.probability
+        return x * self.draws.kept(x, fraction).div_(fraction)
 
 
 class Backbone(nn.Module):

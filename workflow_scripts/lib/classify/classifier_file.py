@@ -20,7 +20,7 @@ from workflow_scripts.lib.compute import device
 
 FORMAT_VERSION = 1
 _NETWORK = "network."
-_TEXT = ("strategy", "provenance", "digest")
+_TEXT = ("arm", "provenance", "digest")
 _JSON = ("repeat", "fold", "size", "classes", "channels", "settings", "history", "numbers")
 
 
@@ -28,7 +28,7 @@ _JSON = ("repeat", "fold", "size", "classes", "channels", "settings", "history",
 class Classifier:
     """One arm of one fold."""
 
-    strategy: str
+    arm: str
     repeat: int
     fold: int
     classes: list[str]

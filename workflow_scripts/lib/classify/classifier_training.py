@@ -120,7 +120,7 @@ class Source:
 
 @dataclass
 class ArmStep:
-    """What a method may use at one optimiser step (`strategies.Step`); counts the images it takes."""
+    """What a method may use at one optimiser step (`arms.Step`); counts the images it takes."""
 
     settings: dict[str, Any]
     seed: int

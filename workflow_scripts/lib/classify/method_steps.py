@@ -88,14 +88,14 @@ def _plain(step: Step, batch: Batch) -> torch.Tensor:
     return _losses(step, batch).mean()
 
 
-def _shares(step: Step) -> tuple[int, int]:
+def _fractions(step: Step) -> tuple[int, int]:
     """Real and partner images of a batch at the arm's `ratio`."""
-    partners = arm_choices.synthetic_share(step.batch, step.settings["ratio"])
+    partners = arm_choices.synthetic_fraction(step.batch, step.settings["ratio"])
     return step.batch - partners, partners
 
 
 def _boxes(images: torch.Tensor, areas: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A square in each image (n, C, H, W) that covers this share of its area, at a random place: bool (n, 1, H, W)."""
+    """A square in each image (n, C, H, W) that covers this fraction of its area, at a random place: bool (n, 1, H, W)."""
     where, inside = images.device, []
     for size in images.shape[-2:]:
         side = areas.double().sqrt() * size
@@ -162,14 +162,14 @@ def partners_only(step: Step) -> torch.Tensor:
 @method
 def pool(step: Step) -> torch.Tensor:
     """Both sources in one batch, `ratio` partners to one real image."""
-    real, partners = _shares(step)
+    real, partners = _fractions(step)
     return _plain(step, step.real(real) + step.partners(partners))
 
 
 @method
 def weighted(step: Step) -> torch.Tensor:
     """`pool`, in which every partner image has a weight of its own."""
-    real, partners = _shares(step)
+    real, partners = _fractions(step)
     found = _losses(step, step.real(real) + step.partners(partners))
     return torch.cat([found[:real], step.weights(partners) * found[real:]]).mean()
 
@@ -177,7 +177,7 @@ def weighted(step: Step) -> torch.Tensor:
 @method
 def robust(step: Step) -> torch.Tensor:
     """`pool`, in which partner images have a loss that wrong labels pull less: generalised cross-entropy."""
-    real, partners = _shares(step)
+    real, partners = _fractions(step)
     both = step.real(real) + step.partners(partners)
     logits = step.head(step.features(both.images))
     ours = step.loss(logits[:real], both.targets[:real])
@@ -188,7 +188,7 @@ def robust(step: Step) -> torch.Tensor:
 @method
 def split_batchnorm(step: Step) -> torch.Tensor:
     """`pool`, in which real and partner images are normalised apart; the network keeps the statistics of real ones."""
-    real, partners = _shares(step)
+    real, partners = _fractions(step)
     ours, others = step.real(real), step.partners(partners)
     features = torch.cat([step.features(ours.images), step.features_apart(others.images)])
     return step.loss(step.head(features), torch.cat([ours.targets, others.targets])).mean()
@@ -196,8 +196,8 @@ def split_batchnorm(step: Step) -> torch.Tensor:
 
 @method
 def anneal(step: Step) -> torch.Tensor:
-    """`pool`, in which the share of partners falls in a straight line from that of `ratio` to none at the end."""
-    partners = round(_shares(step)[1] * (1 - step.number / step.steps))
+    """`pool`, in which the fraction of partners falls in a straight line from that of `ratio` to none at the end."""
+    partners = round(_fractions(step)[1] * (1 - step.number / step.steps))
     if not partners:
         return real_only(step)
     return _plain(step, step.real(step.batch - partners) + step.partners(partners))

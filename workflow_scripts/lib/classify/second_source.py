@@ -54,15 +54,15 @@ class Material:
             return source.labels(None, "fit")
 
     @cached_property
-    def plan(self) -> dict[str, Any]:
+    def synthetic_set(self) -> dict[str, Any]:
         """What the synthetic images were made by."""
         with ImageSet(self.synthetic) as source:
-            return json.loads(source.attrs.get("plan", "{}"))
+            return json.loads(source.attrs.get("synthetic_set", "{}"))
 
     @property
     def given(self) -> list[int]:
-        """Channels that the plan took from train images instead of generating them."""
-        return [self.channels.index(name) for name in self.plan.get("given") or [] if name in self.channels]
+        """Channels that the synthetic set took from train images instead of generating them."""
+        return [self.channels.index(name) for name in self.synthetic_set.get("given") or [] if name in self.channels]
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose."""
@@ -110,17 +110,17 @@ def blended(material: Material) -> Images:
     mixed as the pixels are (`weighted`)."""
     rng, labels = material.rng("blend"), material.real.labels
     pairs = matching_pairs(labels, material.wanted, rng)
-    share = rng.uniform(0.25, 0.75, len(pairs))
+    fraction = rng.uniform(0.25, 0.75, len(pairs))
 
     def mixed(rows: slice) -> np.ndarray:
         first, second = (material.real.images[pairs[rows, side]].astype(np.float32) for side in (0, 1))
-        weight = share[rows, None, None, None].astype(np.float32)
+        weight = fraction[rows, None, None, None].astype(np.float32)
         return weight * first + (1 - weight) * second
 
     first, second = (labels[pairs[:, side]].astype(np.float32) for side in (0, 1))
     targets = np.maximum(first, second)
     if material.settings["blend"] == "weighted":
-        targets = (share[:, None] * first + (1 - share[:, None]) * second).astype(np.float32)
+        targets = (fraction[:, None] * first + (1 - fraction[:, None]) * second).astype(np.float32)
     return Images(_drawn(len(pairs), material.real.images, mixed), targets, synthetic=True)
 
 
@@ -157,7 +157,11 @@ def authentic(material: Material) -> Images:
     alike = [np.flatnonzero(owner.ravel() == index) for index in range(owner.max() + 1)]
     kept = [np.resize(rows[fine[rows]], len(rows)) for rows in alike if fine[rows].any()]
     if not kept:
-        cure = "raise vary in its plan" if material.plan.get("vary") else "train the generator for fewer steps"
+        cure = (
+            "raise vary in its synthetic set"
+            if material.synthetic_set.get("start_noise")
+            else "train the generator for fewer steps"
+        )
         raise UserError(
             f"{material.synthetic}: every image is nearer to a train image than these are to each other, so the arm "
             f"{material.settings['name']} has none left: {cure}, or leave the arm out"
@@ -166,7 +170,7 @@ def authentic(material: Material) -> Images:
 
 
 def reserve(material: Material) -> Images:
-    """Real images in reserve: all of them or, where the arm names a plan, drawn to the labels of its synthetic set."""
+    """Real images in reserve: all of them or, where the arm names a synthetic set, drawn to the labels of its synthetic set."""
     kept, rows = material.reserve, None
     if material.synthetic is not None:
         rows = matching_rows(kept.labels, material.wanted, material.rng("resample"))
@@ -244,7 +248,7 @@ def agreement(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _nearest(material: Material) -> nearest_images.Nearest:
-    # Channels that the plan took from train images are no likeness of the generator's making.
+    # Channels that the synthetic set took from train images are no likeness of the generator's making.
     pair = (nearest_images.without(images, material.given) for images in (material.made.images, material.real.images))
     return nearest_images.nearest(*pair, nearest_images.pixels)
 

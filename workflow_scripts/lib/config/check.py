@@ -42,27 +42,27 @@ def check(config: Config, schema: Path) -> Config:
     errors = sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
         raise ConfigError(_say(errors[0]) + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
-    for section in ("generators", "plans", "strategies"):
+    for section in ("generators", "synthetic_sets", "arms"):
         _check_names(config[section], section)
     config = config | {"data": _with_paths(config["data"])}
     _check_data(config)
     _check_folds(config["make_folds"])
-    _check_plans(config)
+    _check_sets(config)
     _check_encoder(config["assess_synthetic"]["encoder"])
     _check_compute(config)
     _check_published(config["fetch_weights"])
-    config = config | {"strategies": [_check_strategy(entry, config) for entry in config["strategies"]]}
+    config = config | {"arms": [_check_arm(entry, config) for entry in config["arms"]]}
     _check_paths(config)
-    problem = arm_choices.analysis_problem(config["analysis"], config["strategies"], config["train_classifier"])
+    problem = arm_choices.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
     if problem:
         raise ConfigError(problem)
     problem = switches.problem(config)
     if problem:
         raise ConfigError(problem)
-    baseline = by_name(config, "strategies")[config["analysis"]["baseline"]]
+    baseline = by_name(config, "arms")[config["analysis"]["baseline"]]
     if waits(baseline, config):
         raise ConfigError(
-            f"analysis.baseline = {baseline['name']!r} needs a trained baseline itself, by its method or its plan: "
+            f"analysis.baseline = {baseline['name']!r} needs a trained baseline itself, by its method or its synthetic set: "
             "take an arm that needs none, such as real_only"
         )
     return config
@@ -73,13 +73,13 @@ def by_name(config: Config, section: str) -> dict[str, Config]:
     return {entry["name"]: entry for entry in config[section]}
 
 
-def batches(config: Config) -> list[list[Config]]:
+def job_lists(config: Config) -> list[list[Config]]:
     """The arms in jobs of `compute.arms_per_job`, in the order of the list; the baseline is in the first job.
 
     Where arms wait for the trained baseline, it has a job of its own, so that they wait for nothing else."""
     size = config["compute"]["arms_per_job"]
-    first = [entry for entry in config["strategies"] if entry["name"] == config["analysis"]["baseline"]]
-    others = [entry for entry in config["strategies"] if entry not in first]
+    first = [entry for entry in config["arms"] if entry["name"] == config["analysis"]["baseline"]]
+    others = [entry for entry in config["arms"] if entry not in first]
     waiting = [entry for entry in others if waits(entry, config)]
     ready = [entry for entry in others if entry not in waiting]
     queues = [first, ready, waiting] if waiting else [first + ready]
@@ -87,10 +87,10 @@ def batches(config: Config) -> list[list[Config]]:
 
 
 def waits(entry: Config, config: Config) -> bool:
-    """Whether an arm can be trained only after the fold's baseline: by its method, or because its plan asks it."""
-    plan = by_name(config, "plans").get(entry.get("plan", ""))
+    """Whether an arm can be trained only after the fold's baseline: by its method, or because its synthetic set asks it."""
+    synthetic_set = by_name(config, "synthetic_sets").get(entry.get("synthetic_set", ""))
     return arm_choices.METHODS[entry["method"]].needs_baseline or (
-        plan is not None and generator_choices.asks_baseline(plan)
+        synthetic_set is not None and generator_choices.asks_baseline(synthetic_set)
     )
 
 
@@ -105,22 +105,24 @@ def judge_settings(config: Config) -> Config:
     }
 
 
-def used_plans(config: Config) -> list[str]:
-    """Plans that some arm trains with; only these are sampled."""
-    used = {entry["plan"] for entry in config["strategies"] if "plan" in entry}
-    return [plan["name"] for plan in config["plans"] if plan["name"] in used]
+def used_sets(config: Config) -> list[str]:
+    """Synthetic sets that some arm trains with; only these are sampled."""
+    used = {entry["synthetic_set"] for entry in config["arms"] if "synthetic_set" in entry}
+    return [synthetic_set["name"] for synthetic_set in config["synthetic_sets"] if synthetic_set["name"] in used]
 
 
 def experiment(config: Config) -> Config:
     """All that decides what the arms are and on which images they are trained and tested; not how they are judged."""
-    plans = [plan for plan in config["plans"] if plan["name"] in used_plans(config)]
-    names = {plan["generator"] for plan in plans}
-    sections = {name: config[name] for name in ("make_folds", "train_classifier", "strategies", "seed")}
+    synthetic_sets = [
+        synthetic_set for synthetic_set in config["synthetic_sets"] if synthetic_set["name"] in used_sets(config)
+    ]
+    names = {synthetic_set["generator"] for synthetic_set in synthetic_sets}
+    sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
     return sections | {
         "images": reading(config),
         "threads": config["compute"]["threads"],
         "simulate_cells": {name: value for name, value in config["simulate_cells"].items() if name != "processes"},
-        "plans": plans,
+        "synthetic_sets": synthetic_sets,
         "generators": [entry for entry in config["generators"] if entry["name"] in names],
     }
 
@@ -275,7 +277,7 @@ def _check_paths(config: Config) -> None:
     paths |= {f"{section}.folder": config[section]["folder"] for section in ("fetch_images", "fetch_weights")}
     paths |= {"assess_synthetic.encoder.weights": encoder["weights"] if isinstance(encoder, dict) else None}
     named = [("train_classifier", config["train_classifier"])]
-    named += [(f"strategies ({entry['name']})", entry) for entry in config["strategies"]]
+    named += [(f"arms ({entry['name']})", entry) for entry in config["arms"]]
     paths |= {f"{name}.weights": section.get("weights") for name, section in named}
     for key, path in paths.items():
         if path and re.search(r"[{}\r\n]", os.path.expandvars(path)):
@@ -343,8 +345,8 @@ def _check_simulated(cells: Config, images: Config) -> None:
 
 
 def _check_folds(section: Config) -> None:
-    shares = section["shares"]
-    tested = section["folds"] * shares["test"] + shares["lockbox"]
+    fractions = section["fractions"]
+    tested = section["folds"] * fractions["test"] + fractions["lockbox"]
     if section["roles_from"] and (section["leave_out"] or section["folds"] != 1):
         other = "leave_out" if section["leave_out"] else "folds"
         raise ConfigError(
@@ -354,42 +356,44 @@ def _check_folds(section: Config) -> None:
     # Where a column decides what is tested, the images that it names are the test part, however many they are.
     if tested > 1 + 1e-9 and not section["leave_out"] and not section["roles_from"]:
         raise ConfigError(
-            f"make_folds.shares.test = {shares['test']}: {section['folds']} folds with test parts that do not overlap "
+            f"make_folds.fractions.test = {fractions['test']}: {section['folds']} folds with test parts that do not overlap "
             f"and the lockbox need {tested:g} of the images"
         )
-    parts = sum(share for role, share in shares.items() if role != "test" or not section["roles_from"])
+    parts = sum(fraction for role, fraction in fractions.items() if role != "test" or not section["roles_from"])
     if parts >= 1 - 1e-9:
-        raise ConfigError(f"make_folds.shares add up to {parts:g}: nothing is left to train on")
+        raise ConfigError(f"make_folds.fractions add up to {parts:g}: nothing is left to train on")
 
 
-def _check_plans(config: Config) -> None:
+def _check_sets(config: Config) -> None:
     known, images = by_name(config, "generators"), config["preprocess_images"]
     for name, generator in known.items():
         if name == generator_choices.SIMULATOR:
-            raise ConfigError(f"generators ({name}): the name is taken: a plan of it has fresh simulated cells")
+            raise ConfigError(
+                f"generators ({name}): the name is taken: a synthetic set of it has fresh simulated cells"
+            )
         problem = generator_choices.generator_problem(generator, images["size"], len(images["channels"]))
         if problem:
             raise ConfigError(f"generators ({name}): {problem}")
-    for plan in config["plans"]:
-        if plan["generator"] == generator_choices.SIMULATOR:
-            _check_simulator(plan, config["data"])
+    for synthetic_set in config["synthetic_sets"]:
+        if synthetic_set["generator"] == generator_choices.SIMULATOR:
+            _check_simulator(synthetic_set, config["data"])
             continue
-        if plan["generator"] not in known:
+        if synthetic_set["generator"] not in known:
             raise ConfigError(
-                f"plans ({plan['name']}).generator = {plan['generator']!r} is not defined; "
+                f"synthetic sets ({synthetic_set['name']}).generator = {synthetic_set['generator']!r} is not defined; "
                 f"known: {', '.join(known) or 'none'}"
             )
-        problem = generator_choices.plan_problem(plan, known[plan["generator"]], images["channels"])
+        problem = generator_choices.set_problem(synthetic_set, known[synthetic_set["generator"]], images["channels"])
         if problem:
-            raise ConfigError(f"plans ({plan['name']}): {problem}")
+            raise ConfigError(f"synthetic sets ({synthetic_set['name']}): {problem}")
 
 
-def _check_simulator(plan: Config, data: Config) -> None:
-    problem = generator_choices.simulator_problem(plan)
+def _check_simulator(synthetic_set: Config, data: Config) -> None:
+    problem = generator_choices.simulator_problem(synthetic_set)
     if data["source"] != "simulated" or data["label_map"]:
         problem = f"generator {generator_choices.SIMULATOR} needs data.source simulated, and no data.label_map"
     if problem:
-        raise ConfigError(f"plans ({plan['name']}): {problem}")
+        raise ConfigError(f"synthetic sets ({synthetic_set['name']}): {problem}")
 
 
 def _check_compute(config: Config) -> None:
@@ -416,21 +420,27 @@ def _check_published(section: Config) -> None:
         raise ConfigError(f"fetch_weights.url = {_short(section['url'])}: {error}") from None
 
 
-def _check_strategy(entry: Config, config: Config) -> Config:
-    where = f"strategies ({entry['name']})"
+def _check_arm(entry: Config, config: Config) -> Config:
+    where = f"arms ({entry['name']})"
     method = arm_choices.METHODS.get(entry["method"])
     if method is None:
         raise ConfigError(f"{where}.method = {entry['method']!r} is not known; known: {', '.join(arm_choices.METHODS)}")
-    plans = by_name(config, "plans")
-    if method.needs_plan and "plan" not in entry:
-        raise ConfigError(f"{where}.plan is missing: the method {entry['method']!r} needs one of {', '.join(plans)}")
-    if "plan" in entry and not method.takes_plan:
-        raise ConfigError(f"{where}.plan is given, but the method {entry['method']!r} uses no synthetic images")
-    if "plan" in entry and entry["plan"] not in plans:
-        raise ConfigError(f"{where}.plan = {entry['plan']!r} is not defined; known: {', '.join(plans) or 'none'}")
-    if method.partners in arm_choices.RESERVES and not config["make_folds"]["shares"][method.partners] > 0:
+    synthetic_sets = by_name(config, "synthetic_sets")
+    if method.needs_set and "synthetic_set" not in entry:
         raise ConfigError(
-            f"{where}: the method {entry['method']!r} needs make_folds.shares.{method.partners} above 0: the share of "
+            f"{where}.synthetic set is missing: the method {entry['method']!r} needs one of {', '.join(synthetic_sets)}"
+        )
+    if "synthetic_set" in entry and not method.takes_set:
+        raise ConfigError(
+            f"{where}.synthetic set is given, but the method {entry['method']!r} uses no synthetic images"
+        )
+    if "synthetic_set" in entry and entry["synthetic_set"] not in synthetic_sets:
+        raise ConfigError(
+            f"{where}.synthetic set = {entry['synthetic_set']!r} is not defined; known: {', '.join(synthetic_sets) or 'none'}"
+        )
+    if method.partners in arm_choices.RESERVES and not config["make_folds"]["fractions"][method.partners] > 0:
+        raise ConfigError(
+            f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.partners} above 0: the fraction of "
             "the images that is kept aside for it"
         )
     images = config["preprocess_images"]

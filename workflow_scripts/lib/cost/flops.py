@@ -30,17 +30,20 @@ class Counted:
         """The network of a generator."""
         return _generator(json.dumps(settings, sort_keys=True), channels, classes, size)
 
-    def calls(self, generator: dict[str, Any], plan: dict[str, Any]) -> float:
-        """How often the network is computed for an image of a plan; guidance computes it twice."""
+    def calls(self, generator: dict[str, Any], synthetic_set: dict[str, Any]) -> float:
+        """How often the network is computed for an image of a synthetic set; guidance computes it twice."""
         levels = diffusion.noise_levels(
-            diffusion.make_objective(generator["objective"]), plan["sampler"], plan["evaluations"], plan.get("vary")
+            diffusion.make_objective(generator["objective"]),
+            synthetic_set["sampler"],
+            synthetic_set["evaluations"],
+            synthetic_set.get("start_noise"),
         )
-        guidance = Guidance(plan["guidance"]["scale"], *plan["guidance"]["interval"])
+        guidance = Guidance(synthetic_set["guidance"]["scale"], *synthetic_set["guidance"]["interval"])
 
         def at(sigma: float) -> int:
             return 2 if guidance.acts(sigma) else 1
 
-        again = plan["sampler"] == "heun"
+        again = synthetic_set["sampler"] == "heun"
         return float(sum(at(sigma) + (at(after) if again and after > 0 else 0) for sigma, after in pairwise(levels)))
 
 

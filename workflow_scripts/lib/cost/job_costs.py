@@ -57,8 +57,8 @@ class Networks(Protocol):
     def generator(self, settings: Config, channels: int, classes: int, size: int) -> Network:
         """The network of a generator."""
 
-    def calls(self, generator: Config, plan: Config) -> float:
-        """How often a plan computes that network for an image."""
+    def calls(self, generator: Config, synthetic_set: Config) -> float:
+        """How often a synthetic set computes that network for an image."""
 
 
 @dataclass
@@ -103,13 +103,13 @@ class Counter:
         compute = config["compute"]
         self.threads, self.processes, self.at_once = (compute[key] for key in ("threads", "processes", "arms_at_once"))
         self.places = [(r, f) for r in range(section["repeats"]) for f in range(section["folds"])]
-        shares = section["shares"]
-        self.part = {role: share * facts.images for role, share in shares.items()}
-        self.part["train"] = facts.images * (1 - sum(shares.values()))
-        known = check.by_name(config, "plans")
-        self.plans = [known[name] for name in check.used_plans(config)]
+        fractions = section["fractions"]
+        self.part = {role: fraction * facts.images for role, fraction in fractions.items()}
+        self.part["train"] = facts.images * (1 - sum(fractions.values()))
+        known = check.by_name(config, "synthetic_sets")
+        self.synthetic_sets = [known[name] for name in check.used_sets(config)]
         self.generators = check.by_name(config, "generators")
-        self.batches = check.batches(config)
+        self.batches = check.job_lists(config)
         self.pixels = self.channels * self.size**2  # bytes of an image
         self.simulated = config["data"]["source"] == "simulated"
 
@@ -132,7 +132,7 @@ class Counter:
         before = [job.key for job in raw]
         if shards > 1:
             jobs = [
-                self._job("preprocess_shard", f"{n}of{shards}", [_share(read, shards)], before, self.threads)
+                self._job("preprocess_shard", f"{n}of{shards}", [_fraction(read, shards)], before, self.threads)
                 for n in range(shards)
             ]
             before = [job.key for job in jobs]
@@ -169,10 +169,10 @@ class Counter:
                 out.add(f"fetch_weights/{arm['backbone']}")
         return sorted(out)
 
-    def _drawing(self, share: float) -> Work:
+    def _drawing(self, fraction: float) -> Work:
         cells = self.config["simulate_cells"]
         return Work(
-            "simulate_cells", MEGAPIXELS, share * cells["images"] * 4 * cells["size"] ** 2 / 1e6,
+            "simulate_cells", MEGAPIXELS, fraction * cells["images"] * 4 * cells["size"] ** 2 / 1e6,
             {"size": cells["size"]}, "drawing",
         )  # fmt: skip
 
@@ -191,11 +191,13 @@ class Counter:
             place, folds = f"repeat{repeat}_fold{fold}", [f"make_folds/repeat{repeat}"]
             first = f"train_classifier/{place}_batch0"
             jobs += [self._generator(self.generators[name], place, folds) for name in used]
-            jobs += [self._set(plan, place, folds, first) for plan in self.plans]
+            jobs += [self._set(synthetic_set, place, folds, first) for synthetic_set in self.synthetic_sets]
             jobs += [self._arms(number, batch, place, folds, first) for number, batch in enumerate(self.batches)]
-            for plan in self.plans:
-                seen = [self._set_key(plan["name"], place), first]
-                jobs += self._looking(plan, place, seen + (["train_judge/train_judge"] if self.simulated else []))
+            for synthetic_set in self.synthetic_sets:
+                seen = [self._set_key(synthetic_set["name"], place), first]
+                jobs += self._looking(
+                    synthetic_set, place, seen + (["train_judge/train_judge"] if self.simulated else [])
+                )
         # In the order in which they can run: what asks the baseline comes after it.
         return _ordered(jobs)
 
@@ -223,36 +225,42 @@ class Counter:
         """That several processes share a training, as a trait of it."""
         return {"processes": self.processes} if self.processes > 1 else {}
 
-    def made(self, plan: Config) -> int:
-        """Images of a plan: those that it asks for, at most."""
-        return plan["per_class"] * self.facts.classes if plan["labels"] == "single" else plan["count"]
+    def made(self, synthetic_set: Config) -> int:
+        """Images of a synthetic set: those that it asks for, at most."""
+        return (
+            synthetic_set["per_class"] * self.facts.classes
+            if synthetic_set["labels"] == "single"
+            else synthetic_set["count"]
+        )
 
     def _used_generators(self) -> list[str]:
-        return sorted({plan["generator"] for plan in self.plans} - {generator_choices.SIMULATOR})
+        return sorted(
+            {synthetic_set["generator"] for synthetic_set in self.synthetic_sets} - {generator_choices.SIMULATOR}
+        )
 
     def _set_key(self, name: str, place: str) -> str:
-        plan = next(plan for plan in self.plans if plan["name"] == name)
-        stage = "sample_simulator" if plan["generator"] == generator_choices.SIMULATOR else "sample_ddpm"
+        synthetic_set = next(synthetic_set for synthetic_set in self.synthetic_sets if synthetic_set["name"] == name)
+        stage = "sample_simulator" if synthetic_set["generator"] == generator_choices.SIMULATOR else "sample_ddpm"
         return f"{stage}/{place}_{name}"
 
-    def _set(self, plan: Config, place: str, folds: list[str], first: str) -> Job:
+    def _set(self, synthetic_set: Config, place: str, folds: list[str], first: str) -> Job:
         """A synthetic set."""
-        count = self.made(plan)
-        stage, name = self._set_key(plan["name"], place).split("/")
+        count = self.made(synthetic_set)
+        stage, name = self._set_key(synthetic_set["name"], place).split("/")
         if stage == "sample_simulator":
             job = self._job(stage, name, [Work(stage, IMAGES, count, {"size": self.size})], folds)
         else:
-            generator = self.generators[plan["generator"]]
-            units = count * self.networks.calls(generator, plan) * self._network(generator).forward / 1e9
-            traits = self._generator_traits(generator) | {"batch": min(plan["batch"], count)}
+            generator = self.generators[synthetic_set["generator"]]
+            units = count * self.networks.calls(generator, synthetic_set) * self._network(generator).forward / 1e9
+            traits = self._generator_traits(generator) | {"batch": min(synthetic_set["batch"], count)}
             after = [
-                f"train_ddpm/{place}_{plan['generator']}",
-                *([first] if generator_choices.asks_baseline(plan) else []),
+                f"train_ddpm/{place}_{synthetic_set['generator']}",
+                *([first] if generator_choices.asks_baseline(synthetic_set) else []),
             ]
             job = self._job(stage, name, [Work(stage, GFLOP, units, traits)], after, self.threads)
         job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
         # Real images that channels are taken from, or that are varied, lie beside those that are made.
-        job.held = count * self.pixels * (2 if plan.get("given") or plan.get("vary") else 1)
+        job.held = count * self.pixels * (2 if synthetic_set.get("given") or synthetic_set.get("start_noise") else 1)
         return job
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Work, Network]:
@@ -265,9 +273,13 @@ class Counter:
         return Work(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
 
     def _arms(self, number: int, batch: list[Config], place: str, folds: list[str], first: str) -> Job:
-        plans = sorted({entry["plan"] for entry in batch if entry.get("plan")})
+        synthetic_sets = sorted({entry["synthetic_set"] for entry in batch if entry.get("synthetic_set")})
         asked = any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in batch)
-        after = [*folds, *(self._set_key(plan, place) for plan in plans), *([first] if asked else [])]
+        after = [
+            *folds,
+            *(self._set_key(synthetic_set, place) for synthetic_set in synthetic_sets),
+            *([first] if asked else []),
+        ]
         after += self._fetched(batch)
         job = self._job("train_classifier", f"{place}_batch{number}", [], after, self.threads)
         scored = sum(self.part[role] for role in PARTS)
@@ -280,7 +292,9 @@ class Counter:
             job.works.append(work)
             job.disk["weights"] += network.bytes
             job.disk["predictions"] += scored * row
-        made = sum(self.made(plan) for plan in self.plans if plan["name"] in plans)
+        made = sum(
+            self.made(synthetic_set) for synthetic_set in self.synthetic_sets if synthetic_set["name"] in synthetic_sets
+        )
         job.threads, job.gpus = self.threads * self.processes * self.at_once, self.processes
         job.held = (self.facts.images + made) * self.pixels
         return job
@@ -297,9 +311,9 @@ class Counter:
         job.disk["weights"], job.held = network.bytes, (1 + JUDGE_SELECTS) * images * self.pixels
         return [job]
 
-    def _looking(self, plan: Config, place: str, after: list[str]) -> list[Job]:
-        name = f"{place}_{plan['name']}"
-        compared = self.made(plan) + self.facts.images
+    def _looking(self, synthetic_set: Config, place: str, after: list[str]) -> list[Job]:
+        name = f"{place}_{synthetic_set['name']}"
+        compared = self.made(synthetic_set) + self.facts.images
         # Also each generated image with each of the train part, which these do not hold apart.
         work = Work("assess_synthetic", IMAGES, compared, {"size": self.size, "classes": self.facts.classes})
         job = self._job("assess_synthetic", name, [work], after, self.threads)
@@ -318,7 +332,7 @@ class Counter:
 
     def _judging(self) -> list[Job]:
         analysis, places = self.config["analysis"], len(self.places)
-        trained = len(self.config["strategies"]) * places
+        trained = len(self.config["arms"]) * places
         scored = self.part["test"] + self.part["calibration"]
         arms_done = [f"train_classifier/repeat{r}_fold{f}_batch{n}" for r, f in self.places
                      for n in range(len(self.batches))]  # fmt: skip
@@ -330,7 +344,7 @@ class Counter:
             [*arms_done, "declare_analysis/declare_analysis"], min(4, self.cores),
         )  # fmt: skip
         judged.held = trained * scored * self.facts.classes * 8
-        artefacts = trained + places * (len(self.plans) + len(self._used_generators()))
+        artefacts = trained + places * (len(self.synthetic_sets) + len(self._used_generators()))
         checks = Work("certify_leaks", IMAGES, artefacts * self.facts.images)
         return [judged, self._job("certify_leaks", "certify_leaks", [checks], [judged.key])]
 
@@ -338,13 +352,21 @@ class Counter:
         arms_done = [f"train_classifier/repeat{r}_fold{f}_batch{n}" for r, f in self.places
                      for n in range(len(self.batches))]  # fmt: skip
         folds = [f"make_folds/repeat{r}" for r in range(self.config["make_folds"]["repeats"])]
-        trained = len(self.config["strategies"]) * len(self.places)
+        trained = len(self.config["arms"]) * len(self.places)
         data = self._job("plot_data", "plot_data", [Work("plot_data", IMAGES, self.facts.images)], folds)
         curves = self._job("plot_training", "plot_training", [Work("plot_training", "arms", trained)], arms_done)
-        assessed = [f"assess_synthetic/repeat{r}_fold{f}_{plan['name']}" for r, f in self.places for plan in self.plans]
+        assessed = [
+            f"assess_synthetic/repeat{r}_fold{f}_{synthetic_set['name']}"
+            for r, f in self.places
+            for synthetic_set in self.synthetic_sets
+        ]
         after = ["aggregate_metrics/aggregate_metrics", *assessed]
         forest = self._job("plot_arms", "plot_arms", [Work("plot_arms", JOBS, 1)], after)
-        panels = [f"plot_images/repeat{r}_fold{f}_{plan['name']}" for r, f in self.places for plan in self.plans]
+        panels = [
+            f"plot_images/repeat{r}_fold{f}_{synthetic_set['name']}"
+            for r, f in self.places
+            for synthetic_set in self.synthetic_sets
+        ]
         before = [data.key, curves.key, forest.key, "certify_leaks/certify_leaks", "predict_cost/predict_cost", *panels]
         return [data, curves, forest, self._job("report", "report", [Work("report", JOBS, 1)], before)]
 
@@ -353,7 +375,7 @@ class Counter:
         return Job(stage, name, works, list(after), threads)
 
 
-def _share(work: Work, count: int) -> Work:
+def _fraction(work: Work, count: int) -> Work:
     return Work(work.kind, work.unit, work.units / count, work.traits, work.part)
 
 
@@ -377,7 +399,7 @@ def _ordered(jobs: list[Job]) -> list[Job]:
 def counted(config: Config) -> Config:
     """Of a config what decides about the cost: an edit of anything else predicts nothing again."""
     out = {name: config[name] for name in ("run", "simulate_cells", "preprocess_images", "make_folds", "generators",
-                                           "plans", "strategies", "train_classifier")}  # fmt: skip
+                                           "synthetic_sets", "arms", "train_classifier")}  # fmt: skip
     out["data"] = config["data"] | dict.fromkeys(("origin", "release", "licence", "credit"), "")
     out["fetch_images"] = {"limit": config["fetch_images"]["limit"]}
     out["fetch_weights"] = {"folder": config["fetch_weights"]["folder"]}

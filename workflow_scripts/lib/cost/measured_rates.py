@@ -248,7 +248,7 @@ def _arm_seconds(folder: Path, job: Job) -> dict[str, float] | None:
     try:
         path = folder / f"repeat{place[1]}/fold{place[2]}/arms/{place[3]}.json"
         listed = json.loads(path.read_text(encoding="utf-8"))["arms"]
-        return {arm["strategy"]: float(arm["seconds"]) for arm in listed if not arm["reused"]}
+        return {arm["arm"]: float(arm["seconds"]) for arm in listed if not arm["reused"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -204,20 +204,20 @@ def copies(
     settings: dict[str, Any],
     seed: int,
 ) -> tuple[dict[str, nearest_images.Nearest], dict[str, dict[str, Estimate]]]:
-    """The nearest training image of each generated one, in pixels and in features, and the shares of authentic images
+    """The nearest training image of each generated one, in pixels and in features, and the fractions of authentic images
     beside that of held-out real ones."""
     rng = np.random.default_rng(derive(seed, "copies"))
     some = _drawn(np.arange(len(held_out)), CONTROLS, rng)
     made, train, held_out = (nearest_images.without(images, given) for images in (made, train, held_out[some]))
     draws, level = settings["draws"], settings["confidence"]
     found: dict[str, nearest_images.Nearest] = {}
-    shares: dict[str, dict[str, Estimate]] = {}
+    fractions: dict[str, dict[str, Estimate]] = {}
     spaces = {AUTHENTIC_PIXELS: nearest_images.pixels, AUTHENTIC_FEATURES: encode}
     for measure, describe_by in spaces.items():
         found[measure] = nearest_images.nearest(made, train, describe_by)
         control = nearest_images.nearest(held_out, train, describe_by)
-        shares[measure] = {
+        fractions[measure] = {
             GENERATED: distances.average(found[measure].authentic.astype(float), made_groups, rng, draws, level),
             FLOOR: distances.average(control.authentic.astype(float), held_groups[some], rng, draws, level),
         }
-    return found, shares
+    return found, fractions

@@ -48,10 +48,10 @@ class Measure:
 MEASURES = {
     "frechet": Measure("Fréchet distance", "spreads of the real images, squared", "low", extrapolated=True),
     "kid": Measure("kernel distance (KID)", "", "low"),
-    "precision": Measure("precision", "share", "high", most=1.0),
-    "recall": Measure("recall", "share", "high", most=1.0),
+    "precision": Measure("precision", "fraction", "high", most=1.0),
+    "recall": Measure("recall", "fraction", "high", most=1.0),
     "density": Measure("density", "", "high"),
-    "coverage": Measure("coverage", "share", "high", most=1.0),
+    "coverage": Measure("coverage", "fraction", "high", most=1.0),
     "spectrum": Measure("power spectrum", "dB", "low", extrapolated=True, squared=True),
     "links": Measure("channel correlation", "correlation", "low", extrapolated=True, squared=True),
 }
@@ -206,10 +206,10 @@ def estimates(
         parts = {name: other.take(half_of_groups(other.groups, rng)) for name, other in usable.items()}
         halves.append(_compare_all(part, parts))
     for name, other in usable.items():
-        share = np.mean([_share(reference.groups), _share(other.groups)])
+        fraction = np.mean([_fraction(reference.groups), _fraction(other.groups)])
         for measure, kind in MEASURES.items():
             resampled = np.array([half[name][measure] for half in halves])
-            out[name][measure] = _estimate(whole[name][measure], resampled, float(share), kind, confidence)
+            out[name][measure] = _estimate(whole[name][measure], resampled, float(fraction), kind, confidence)
     return out
 
 
@@ -222,7 +222,7 @@ def average(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, dr
     if len(np.unique(groups)) < 2:
         return Estimate(float(values.mean()), float("nan"), float("nan"))
     resampled = np.array([values[half_of_groups(groups, rng)].mean() for _ in range(draws)])
-    return _estimate(float(values.mean()), resampled, _share(groups), Measure("", "", "high", most=1.0), level)
+    return _estimate(float(values.mean()), resampled, _fraction(groups), Measure("", "", "high", most=1.0), level)
 
 
 def _enough(sample: Sample) -> bool:
@@ -235,14 +235,14 @@ def _compare_all(reference: Sample, others: dict[str, Sample]) -> dict[str, dict
     return {name: compare(real, summarise(other), half) for name, other in others.items()}
 
 
-def _share(groups: np.ndarray) -> float:
+def _fraction(groups: np.ndarray) -> float:
     count = len(np.unique(groups))
     return (count // 2) / count
 
 
-def _estimate(value: float, halves: np.ndarray, share: float, kind: Measure, confidence: float) -> Estimate:
+def _estimate(value: float, halves: np.ndarray, fraction: float, kind: Measure, confidence: float) -> Estimate:
     # A part with the share f of the groups varies about the whole by (1 - f) / f of the variance of the whole.
-    factor = share / (1 - share)
+    factor = fraction / (1 - fraction)
     if kind.extrapolated:
         value = value - factor * (float(halves.mean()) - value)
     spread = float(halves.std(ddof=1)) * np.sqrt(factor) * NormalDist().inv_cdf((1 + confidence) / 2)

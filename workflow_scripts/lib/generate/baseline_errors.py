@@ -1,6 +1,6 @@
 """What the fold's own baseline gets wrong on the validation part: which classes it misses, and what it takes for what.
 
-A plan may learn from that where to spend its images. Nothing but validation rows is read, and they are recorded as read
+A synthetic set may learn from that where to spend its images. Nothing but validation rows is read, and they are recorded as read
 for selection; what the baseline itself was fitted and selected on is carried on with them."""
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 OBJECTIVES = ("epsilon_linear", "epsilon_cosine", "velocity_linear", "velocity_cosine", "edm")
 SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde")
 
-# What a plan names in place of a generator for cells from the simulator itself: the best that any generator could make.
+# What a synthetic set names in place of a generator for cells from the simulator itself: the best that any generator could make.
 SIMULATOR = "simulator"
 
 # Calls of the denoiser below which a sampler's result is not worth having.
@@ -34,16 +34,20 @@ def size_problem(size: int, levels: int) -> str | None:
 
 def sees_given(generator: dict[str, Any]) -> bool:
     """Whether a generator's network has inputs for given channels."""
-    return generator.get("given_share", 0) > 0
+    return generator.get("reference_fraction", 0) > 0
 
 
 def generator_problem(generator: dict[str, Any], size: int, channels: int) -> str | None:
     """What is wrong with a generator's settings for images of so many pixels and channels, in one line, or None."""
     if sees_given(generator) and channels < 2:
-        return "given_share is above 0, but the images have one channel: nothing would be left to generate (take 0)"
+        return (
+            "reference_fraction is above 0, but the images have one channel: nothing would be left to generate (take 0)"
+        )
     if generator["network"] == "minimal":
         if sees_given(generator):
-            return "network minimal and given_share do not go together: it has no input for given channels (take 0)"
+            return (
+                "network minimal and reference_fraction do not go together: it has no input for given channels (take 0)"
+            )
         if not generator["objective"].startswith("epsilon"):
             return (
                 f"network minimal and objective {generator['objective']} do not go together: "
@@ -66,15 +70,15 @@ def generator_problem(generator: dict[str, Any], size: int, channels: int) -> st
     return None
 
 
-def asks_baseline(plan: dict[str, Any]) -> bool:
-    """Whether a plan asks the fold's trained baseline: where it errs, or what it takes for what."""
-    return plan["labels"] == "feedback" or plan.get("guidance", {}).get("against") == "confused"
+def asks_baseline(synthetic_set: dict[str, Any]) -> bool:
+    """Whether a synthetic set asks the fold's trained baseline: where it errs, or what it takes for what."""
+    return synthetic_set["labels"] == "feedback" or synthetic_set.get("guidance", {}).get("against") == "confused"
 
 
-def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    """What is wrong with a plan beside its generator's settings and the images' channels, in one line, or None."""
-    sampler, evaluations, objective = plan["sampler"], plan["evaluations"], generator["objective"]
-    guidance = plan["guidance"]
+def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
+    """What is wrong with a synthetic set beside its generator's settings and the images' channels, in one line, or None."""
+    sampler, evaluations, objective = synthetic_set["sampler"], synthetic_set["evaluations"], generator["objective"]
+    guidance = synthetic_set["guidance"]
     if generator["network"] == "minimal" and sampler in ("heun", "dpmpp_2m", "dpmpp_2m_sde"):
         return (
             f"sampler {sampler} and network minimal do not go together: second-order steps compare estimates at two "
@@ -94,50 +98,50 @@ def plan_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list
     low, high = guidance["interval"]
     if low >= high:
         return f"guidance.interval {low:g} to {high:g} is empty"
-    vary = plan.get("vary")
-    if vary and plan["labels"] in ("unseen", "single"):
+    start_noise = synthetic_set.get("start_noise")
+    if start_noise and synthetic_set["labels"] in ("unseen", "single"):
         return (
-            f"vary and labels {plan['labels']} do not go together: there are no real images with exactly these labels, "
+            f"vary and labels {synthetic_set['labels']} do not go together: there are no real images with exactly these labels, "
             "and a variation shows what its image shows"
         )
-    if vary and guidance["scale"] != 1 and low >= vary:
-        return f"guidance.interval begins at {low:g}, above vary {vary:g}: guidance would act nowhere; lower its begin"
-    return _given_problem(plan, generator, channels) or _labels_problem(plan, generator)
+    if start_noise and guidance["scale"] != 1 and low >= start_noise:
+        return f"guidance.interval begins at {low:g}, above vary {start_noise:g}: guidance would act nowhere; lower its begin"
+    return _given_problem(synthetic_set, generator, channels) or _labels_problem(synthetic_set, generator)
 
 
-def simulator_problem(plan: dict[str, Any]) -> str | None:
-    """What is wrong with a plan whose cells the simulator itself draws, in one line, or None."""
-    for key in ("given", "vary", "sampler", "evaluations", "guidance", "clip", "batch"):
-        if plan.get(key):
+def simulator_problem(synthetic_set: dict[str, Any]) -> str | None:
+    """What is wrong with a synthetic set whose cells the simulator itself draws, in one line, or None."""
+    for key in ("given", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch"):
+        if synthetic_set.get(key):
             return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
-    if plan["labels"] == "feedback":
+    if synthetic_set["labels"] == "feedback":
         return f"generator {SIMULATOR} and labels feedback do not go together: it asks no baseline"
-    return _count_problem(plan)
+    return _count_problem(synthetic_set)
 
 
-def _given_problem(plan: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    given = plan.get("given") or []
+def _given_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
+    given = synthetic_set.get("given") or []
     absent = [name for name in given if name not in channels]
     if absent:
         return f"given names {absent[0]!r}, which the images do not have; they have {', '.join(channels)}"
     if given and not sees_given(generator):
-        return "given needs a generator trained with given_share above 0"
+        return "given needs a generator trained with reference_fraction above 0"
     if len(given) == len(channels):
         return f"given names all of {', '.join(channels)}: nothing is left to generate"
     return None
 
 
-def _labels_problem(plan: dict[str, Any], generator: dict[str, Any]) -> str | None:
-    if plan["labels"] != "single" and generator["labels"] == "single":
-        return f"labels {plan['labels']} and a generator trained on single labels do not go together (take single)"
-    return _count_problem(plan)
+def _labels_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) -> str | None:
+    if synthetic_set["labels"] != "single" and generator["labels"] == "single":
+        return f"labels {synthetic_set['labels']} and a generator trained on single labels do not go together (take single)"
+    return _count_problem(synthetic_set)
 
 
-def _count_problem(plan: dict[str, Any]) -> str | None:
-    needed = {"single": ("per_class",), "tail_fill": ("count", "target")}.get(plan["labels"], ("count",))
+def _count_problem(synthetic_set: dict[str, Any]) -> str | None:
+    needed = {"single": ("per_class",), "tail_fill": ("count", "target")}.get(synthetic_set["labels"], ("count",))
     for key in ("count", "target", "per_class"):
-        if key in needed and plan.get(key) is None:
-            return f"labels {plan['labels']} needs {key}"
-        if key not in needed and plan.get(key) is not None:
-            return f"labels {plan['labels']} has no use for {key}"
+        if key in needed and synthetic_set.get(key) is None:
+            return f"labels {synthetic_set['labels']} needs {key}"
+        if key not in needed and synthetic_set.get(key) is not None:
+            return f"labels {synthetic_set['labels']} has no use for {key}"
     return None

@@ -133,11 +133,11 @@ def oriented(images: Tensor, way: Tensor) -> Tensor:
     return out
 
 
-def shown_channels(n: int, channels: int, share: float, generator: torch.Generator) -> Tensor:
+def shown_channels(n: int, channels: int, fraction: float, generator: torch.Generator) -> Tensor:
     """Which channels each of n examples is given, bool (n, C): some but not all, in a `share` of the examples.
 
     Every number of channels is as likely as any other, so that "all but one" is not lost among the many halves."""
-    given = torch.rand(n, generator=generator) < share
+    given = torch.rand(n, generator=generator) < fraction
     count = torch.randint(1, channels, (n,), generator=generator) * given
     order = torch.rand(n, channels, generator=generator).argsort(dim=1).argsort(dim=1)
     return order < count[:, None]
@@ -314,7 +314,7 @@ def prepared(
     shown = None
     if generator_choices.sees_given(settings):
         generator = torch.Generator().manual_seed(derive(seed, "given"))
-        shown = shown_channels(count, images.shape[1], settings["given_share"], generator)[own].to(device)
+        shown = shown_channels(count, images.shape[1], settings["reference_fraction"], generator)[own].to(device)
     return Batch(images.to(device), labels.to(device), dropped.to(device), sigma.to(device), noise, shown)
 
 
@@ -333,14 +333,14 @@ def _one_step(
         group["lr"] = learning_rate(settings, state.step)
 
     def gradient(most: int) -> Tensor:
-        # Parts add up to the gradient of the whole batch, each with its share of its examples.
+        # Parts add up to the gradient of the whole batch, each with its fraction of its examples.
         state.optimiser.zero_grad(set_to_none=True)
-        shares = []
+        fractions = []
         for part in batch.parts(most):
-            share = losses(objective, state.network, pixels, part).mean() * (len(part.images) / whole)
-            share.backward()
-            shares.append(share.detach())
-        return torch.stack(shares).sum()
+            fraction = losses(objective, state.network, pixels, part).mean() * (len(part.images) / whole)
+            fraction.backward()
+            fractions.append(fraction.detach())
+        return torch.stack(fractions).sum()
 
     # Each process for itself finds out how much it has room for: its gradient is the same.
     loss, state.at_once = out_of_memory.halving(gradient, state.at_once, "training")

@@ -21,8 +21,8 @@ from workflow_scripts.lib.generate.diffusion import Condition
 
 SILU_GAIN = 1 / 0.596  # makes silu(x) of standard normal x have a mean square of one
 PACE = 0.25  # of scalar gains: nothing bounds them, so they move with smaller steps than unit filters
-SHARE = 0.3  # of the branch in a residual sum
-NORM = 1 / math.hypot(1 - SHARE, SHARE)  # a weighted sum of two unit magnitudes has unit magnitude again
+FRACTION = 0.3  # of the branch in a residual sum
+NORM = 1 / math.hypot(1 - FRACTION, FRACTION)  # a weighted sum of two unit magnitudes has unit magnitude again
 GROUP = 16  # channels a group in normalisation: fewer than 16 bfloat16 values defeat the CPU's vector units
 
 
@@ -67,10 +67,10 @@ class Block(nn.Module):
         scale = 1 + self.modulation(embedding, PACE * self.gain)
         y = functional.silu(y * scale.to(y.dtype)[:, :, None, None])
         # Constant factors are folded into filters, so that the sum is a single pass over memory.
-        y = self.second(y, SILU_GAIN * SHARE * NORM)
+        y = self.second(y, SILU_GAIN * FRACTION * NORM)
         if self.shortcut is not None:
-            return y + self.shortcut(x, (1 - SHARE) * NORM)
-        return torch.add(y, x, alpha=(1 - SHARE) * NORM)
+            return y + self.shortcut(x, (1 - FRACTION) * NORM)
+        return torch.add(y, x, alpha=(1 - FRACTION) * NORM)
 
 
 class Embedding(nn.Module):

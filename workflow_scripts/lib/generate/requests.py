@@ -69,11 +69,11 @@ class Orders:
         return images if self.shown is None else torch.where(self.shown[:, None, None], self.real[part], images)
 
 
-def plan_orders(
+def set_orders(
     settings: dict[str, Any], made: Generator, source: ImageSet, rows: np.ndarray, opinion: Opinion | None, seed: int
 ) -> Orders:
-    """Decide about all images of a plan, from the train images (`rows`) and the baseline's opinion, if it is asked."""
-    # The plan learns from the training labels, so their rows count as fitted on, like those of the generator.
+    """Decide about all images of a synthetic set, from the train images (`rows`) and the baseline's opinion, if it is asked."""
+    # The synthetic set learns from the training labels, so their rows count as fitted on, like those of the generator.
     real = source.labels(rows, "fit")
     errors = None if opinion is None else baseline_errors.errors(opinion.labels, opinion.probabilities)
     labels = label_plans.planned(settings, real, np.random.default_rng(derive(seed, "labels")), errors)
@@ -84,7 +84,7 @@ def plan_orders(
     if settings["guidance"].get("against") == "confused":
         matrix = baseline_errors.confusion(opinion.labels, opinion.probabilities)
         orders.against = baseline_errors.most_confused(matrix, labels)
-    if settings.get("given") or settings.get("vary"):
+    if settings.get("given") or settings.get("start_noise"):
         rng = np.random.default_rng(derive(seed, "references"))
         chosen = rows[label_plans.references(real, labels, rng)]
         part = source.read(chosen, "fit")

@@ -42,7 +42,7 @@ def write_list(path: Path, bad: Iterable[Bad]) -> None:
 def settle(bad: Sequence[Bad], count: int, policy: str, limit: float, listing: Path) -> None:
     """Stop, or go on without the images that something is wrong with (`policy`: fail or skip).
 
-    Tells each fault in the log. `count` is the number of images that the tables name; `limit` the largest share of
+    Tells each fault in the log. `count` is the number of images that the tables name; `limit` the largest fraction of
     them that may be left out. Before it stops it writes the whole list to `listing`."""
     if not bad:
         return
@@ -57,7 +57,7 @@ def settle(bad: Sequence[Bad], count: int, policy: str, limit: float, listing: P
     write_list(listing, bad)
     where = f"each is named in the log and in {listing}"
     if policy == "skip" and lost < count:
-        raise UserError(f"{what}, more than data.bad_limit = {limit:g} allows to leave out; {where}")
+        raise UserError(f"{what}, more than data.invalid_limit = {limit:g} allows to leave out; {where}")
     if policy == "skip":
         raise UserError(f"{what}: nothing is left; {where}")
-    raise UserError(f"{what}; {where}. Mend them, or leave them out by data.on_bad: skip")
+    raise UserError(f"{what}; {where}. Mend them, or leave them out by data.on_invalid: skip")

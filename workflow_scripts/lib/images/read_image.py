@@ -258,15 +258,15 @@ def _number(text: str) -> float | None:
 
 def area_means(values: np.ndarray, size: int, window: tuple[float, float, float, float]) -> np.ndarray:
     """Means over the cells of a grid `size` × `size` laid over a window (left, top, right, bottom) of an image (H, W);
-    a pixel on the border of two cells counts in each by its share."""
+    a pixel on the border of two cells counts in each by its fraction."""
     left, top, right, bottom = window
-    down, across = _shares(values.shape[0], size, top, bottom), _shares(values.shape[1], size, left, right)
+    down, across = _fractions(values.shape[0], size, top, bottom), _fractions(values.shape[1], size, left, right)
     return down @ values @ across.T
 
 
 @lru_cache(maxsize=16)
-def _shares(length: int, size: int, start: float, stop: float) -> np.ndarray:
-    """The share of each pixel of a row in each cell, (size, length); the shares of a cell add up to one."""
+def _fractions(length: int, size: int, start: float, stop: float) -> np.ndarray:
+    """The fraction of each pixel of a row in each cell, (size, length); the fractions of a cell add up to one."""
     edges = np.linspace(start, stop, size + 1)[:, None]
     pixels = np.arange(length)[None]
     covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)

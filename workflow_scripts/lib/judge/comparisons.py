@@ -92,19 +92,19 @@ def summarise_all(
 
 @dataclass(frozen=True)
 class Pair:
-    """A paired comparison: `strategy` minus `against`."""
+    """A paired comparison: `arm` minus `against`."""
 
-    strategy: str
+    arm: str
     against: str
     relation: str  # baseline | control
 
 
-def pairs(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> list[Pair]:
+def pairs(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[Pair]:
     """Every arm against the baseline (the analysis's, or one of its own), and against its control where it has one."""
     common = analysis["baseline"]
-    against = {arm["name"]: arm.get("baseline", common) for arm in strategies if arm["name"] != common}
+    against = {arm["name"]: arm.get("baseline", common) for arm in arms if arm["name"] != common}
     out = [Pair(name, baseline, "baseline") for name, baseline in against.items()]
-    return out + [Pair(arm["name"], arm["control"], "control") for arm in strategies if arm.get("control")]
+    return out + [Pair(arm["name"], arm["control"], "control") for arm in arms if arm.get("control")]
 
 
 def compare_macro(
@@ -116,8 +116,8 @@ def compare_macro(
     first: Sequence[int] = (),
 ) -> inference.Intervals:
     """Differences of one average between paired arms, simultaneous over the pairs given but for the `first`."""
-    plain = [summaries[p.strategy].macro[metric] - summaries[p.against].macro[metric] for p in chosen]
-    draws = [summaries[p.strategy].macro_draws[metric] - summaries[p.against].macro_draws[metric] for p in chosen]
+    plain = [summaries[p.arm].macro[metric] - summaries[p.against].macro[metric] for p in chosen]
+    draws = [summaries[p.arm].macro_draws[metric] - summaries[p.against].macro_draws[metric] for p in chosen]
     repeats, count = len(next(iter(summaries.values())).macro[metric]), len(chosen)
     return inference.intervals(
         np.reshape(plain, (count, repeats)),
@@ -129,28 +129,28 @@ def compare_macro(
 
 
 def macro_rows(
-    summaries: dict[str, Summary], analysis: dict[str, Any], strategies: list[dict[str, Any]], level: str, seed: int
+    summaries: dict[str, Summary], analysis: dict[str, Any], arms: list[dict[str, Any]], level: str, seed: int
 ) -> list[dict[str, Any]]:
     """Rows of comparisons.csv for the averages at one level; the verdict of an arm stands in its baseline row."""
     rows = []
     for metric in MACRO:
         primary = (metric, level) == (analysis["metric"], analysis["level"])
-        rows += family_rows(summaries, analysis, strategies, metric, level, seed, PRIMARY if primary else SECONDARY)
-        outside = [pair for pair in pairs(analysis, strategies) if not _inside(pair, analysis, strategies)]
+        rows += family_rows(summaries, analysis, arms, metric, level, seed, PRIMARY if primary else SECONDARY)
+        outside = [pair for pair in pairs(analysis, arms) if not _inside(pair, analysis, arms)]
         found = compare_macro(summaries, outside, metric, analysis, seed)
         p = found.p_values()
         rows += [_row(pair, metric, level, found, p, i, "", OUTSIDE) for i, pair in enumerate(outside)]
     return rows
 
 
-def _inside(pair: Pair, analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> bool:
-    return pair.strategy in inference.family(analysis, strategies)
+def _inside(pair: Pair, analysis: dict[str, Any], arms: list[dict[str, Any]]) -> bool:
+    return pair.arm in inference.family(analysis, arms)
 
 
 def family_rows(
     summaries: dict[str, Summary],
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     metric: str,
     level: str,
     seed: int,
@@ -160,16 +160,16 @@ def family_rows(
     and whether that is confirmed: the primary arm's come first, and only where they show a difference the others.
 
     A baseline row also says how large a gain of its arm would have to be to be found with a power of 80 %."""
-    inside = [pair for pair in pairs(analysis, strategies) if _inside(pair, analysis, strategies)]
-    first = [i for i, pair in enumerate(inside) if pair.strategy == analysis["primary_arm"]]
+    inside = [pair for pair in pairs(analysis, arms) if _inside(pair, analysis, arms)]
+    first = [i for i, pair in enumerate(inside) if pair.arm == analysis["primary_arm"]]
     found = compare_macro(summaries, inside, metric, analysis, seed, first)
     worth, p = inference.standing(found, first), found.p_values()
-    control = {pair.strategy: i for i, pair in enumerate(inside) if pair.relation == "control"}
+    control = {pair.arm: i for i, pair in enumerate(inside) if pair.relation == "control"}
     rows = []
     for i, pair in enumerate(inside):
         of_baseline, beyond, needed = pair.relation == "baseline", None, [i]
-        if of_baseline and pair.strategy in control:
-            needed.append(control[pair.strategy])
+        if of_baseline and pair.arm in control:
+            needed.append(control[pair.arm])
             beyond = (found.low[needed[1]], found.high[needed[1]])
         said = inference.verdict(found.low[i], found.high[i], analysis["smallest_effect"], beyond)
         if not of_baseline:
@@ -184,7 +184,7 @@ def family_rows(
 def class_rows(
     summaries: dict[str, Summary],
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     level: str,
     classes: list[str],
     judged: np.ndarray,
@@ -195,10 +195,7 @@ def class_rows(
     for metric in BY_CLASS:
         for relation in ("baseline", "control"):
             members = [
-                (pair, k)
-                for pair in pairs(analysis, strategies)
-                if pair.relation == relation
-                for k in np.flatnonzero(judged)
+                (pair, k) for pair in pairs(analysis, arms) if pair.relation == relation for k in np.flatnonzero(judged)
             ]
             if not members:
                 continue
@@ -219,7 +216,7 @@ def class_rows(
 
 
 def _of(summaries: dict[str, Summary], pair: Pair, field: str, metric: str) -> np.ndarray:
-    return getattr(summaries[pair.strategy], field)[metric] - getattr(summaries[pair.against], field)[metric]
+    return getattr(summaries[pair.arm], field)[metric] - getattr(summaries[pair.against], field)[metric]
 
 
 def _row(
@@ -227,7 +224,7 @@ def _row(
 ) -> dict[str, Any]:
     simultaneous = family in (PRIMARY, SECONDARY)
     return {
-        "strategy": pair.strategy,
+        "arm": pair.arm,
         "against": pair.against,
         "relation": pair.relation,
         "metric": metric,
@@ -251,7 +248,7 @@ def _row(
 def cross_check(
     summaries: dict[str, Summary],
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     judged: np.ndarray,
     test_to_train: float,
 ) -> list[dict[str, Any]]:
@@ -261,11 +258,11 @@ def cross_check(
         for name, s in summaries.items()
     }
     out = []
-    for pair in pairs(analysis, strategies):
-        values = fold_scores[pair.strategy] - fold_scores[pair.against]
+    for pair in pairs(analysis, arms):
+        values = fold_scores[pair.arm] - fold_scores[pair.against]
         mean, low, high = inference.nadeau_bengio(values, test_to_train, analysis["confidence"])
         out.append(
-            {"strategy": pair.strategy, "against": pair.against, "relation": pair.relation}
+            {"arm": pair.arm, "against": pair.against, "relation": pair.relation}
             | {"difference": mean, "low": low, "high": high, "folds": len(values), "worst_fold": float(values.min())}
         )
     return out
@@ -291,7 +288,7 @@ def metric_rows(
         ends = single[metric, k] if (repeat, part) == ("mean", "test") and (metric, k) in single else (None, None)
         shown = counts if k is not None and part == "test" else {}
         rows.append(
-            {"strategy": name, "repeat": repeat, "fold": fold, "part": part, "level": level, "metric": metric}
+            {"arm": name, "repeat": repeat, "fold": fold, "part": part, "level": level, "metric": metric}
             | {"class": "" if k is None else classes[k], "value": float(value), "low": ends[0], "high": ends[1]}
             | {field: int(shown[field][k]) if shown else None for field in ("positives", "positive_groups")}
             | {"judged": "" if k is None else bool(judged[k])}
@@ -327,8 +324,8 @@ def metric_rows(
 def prevalence(scores: ArmScores) -> np.ndarray:
     """Share of positive rows per class (K,), mean over folds that have any: the average precision of chance."""
     actual = scores.counts[:, 2, :, 0]
-    share = actual / scores.rows[:, None]
-    return scoring.mean(np.where(actual > 0, share, np.nan), axis=0)
+    fraction = actual / scores.rows[:, None]
+    return scoring.mean(np.where(actual > 0, fraction, np.nan), axis=0)
 
 
 def _over(metric: str) -> str:

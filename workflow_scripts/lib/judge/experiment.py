@@ -70,17 +70,17 @@ def read_experiment(paths: list[Path], names: list[str]) -> Experiment:
     for path in prediction_files(paths):
         arm = _in_order(read_predictions(path), path)
         place = (arm.repeat, arm.fold)
-        if arm.strategy not in found:
-            raise UserError(f"{path} holds arm {arm.strategy!r}, which strategies does not list: {', '.join(names)}")
-        if place in found[arm.strategy]:
-            raise UserError(f"arm {arm.strategy!r} has two predictions of repeat {place[0]}, fold {place[1]}: {path}")
+        if arm.arm not in found:
+            raise UserError(f"{path} holds arm {arm.arm!r}, which arms does not list: {', '.join(names)}")
+        if place in found[arm.arm]:
+            raise UserError(f"arm {arm.arm!r} has two predictions of repeat {place[0]}, fold {place[1]}: {path}")
         # Thousands of arms in folds: what they have in common is held once, and what nobody judges not at all.
         arm.history = {}
         for other in found.values():
             if place in other:
-                _share(other[place], arm)
+                _fraction(other[place], arm)
                 break
-        found[arm.strategy][place] = arm
+        found[arm.arm][place] = arm
     places = sorted({place for arm in found.values() for place in arm})
     if not places:
         raise UserError("there are no predictions to judge")
@@ -109,7 +109,7 @@ def _in_order(arm: Predictions, path: Path) -> Predictions:
         if not np.isfinite(part.logits).all():
             rows = np.flatnonzero(~np.isfinite(part.logits).all(axis=1))
             raise UserError(
-                f"arm {arm.strategy!r} (repeat {arm.repeat}, fold {arm.fold}) has logits that are no numbers for "
+                f"arm {arm.arm!r} (repeat {arm.repeat}, fold {arm.fold}) has logits that are no numbers for "
                 f"{len(rows)} {name} images, such as {part.ids[rows[0]]}: its training diverged: lower its rate"
             )
         arm.parts[name] = Scored(part.ids[order], part.groups[order], part.labels[order], part.logits[order])
@@ -124,7 +124,7 @@ def _in_order(arm: Predictions, path: Path) -> Predictions:
     return arm
 
 
-def _share(first: Predictions, other: Predictions) -> None:
+def _fraction(first: Predictions, other: Predictions) -> None:
     # Where two arms of a fold agree, the second refers to the rows of the first: all but the logits. Where they do not,
     # both stay as they are, and the comparison that follows says so.
     if other.provenance == first.provenance:
@@ -145,14 +145,14 @@ def _check_pair(first: Predictions, other: Predictions, reference: Predictions) 
     where = f"repeat {other.repeat}, fold {other.fold}"
     for one in (first, reference):
         if other.classes != one.classes:
-            raise UserError(f"arm {other.strategy!r} ({where}) has other classes than {one.strategy!r}: train it again")
+            raise UserError(f"arm {other.arm!r} ({where}) has other classes than {one.arm!r}: train it again")
         if other.images != one.images:
-            raise UserError(f"arms {other.strategy!r} ({where}) and {one.strategy!r} saw different images: train again")
+            raise UserError(f"arms {other.arm!r} ({where}) and {one.arm!r} saw different images: train again")
     for name in PARTS:
         mine, theirs = other.parts[name], first.parts[name]
         for field in ("ids", "groups", "labels"):
             if not _equal(mine, theirs, field):
                 raise UserError(
-                    f"arms {first.strategy!r} and {other.strategy!r} ({where}) differ in the {field} of their {name} "
+                    f"arms {first.arm!r} and {other.arm!r} ({where}) differ in the {field} of their {name} "
                     "part, so they cannot be paired: train them on the same folds"
                 )

@@ -43,21 +43,21 @@ class Drawn:
         return float(self.values[metric].mean())
 
 
-def question(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> list[Pair]:
+def question(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[Pair]:
     """The comparisons of the primary question: the primary arm and its control against their baseline, and the arm
     against the control."""
     primary = analysis["primary_arm"]
-    control = next((arm.get("control") for arm in strategies if arm["name"] == primary), None)
+    control = next((arm.get("control") for arm in arms if arm["name"] == primary), None)
     return [
         pair
-        for pair in comparisons.pairs(analysis, strategies)
-        if pair.strategy == primary or (pair.strategy == control and pair.relation == "baseline")
+        for pair in comparisons.pairs(analysis, arms)
+        if pair.arm == primary or (pair.arm == control and pair.relation == "baseline")
     ]
 
 
 def arms_of(pairs: list[Pair]) -> list[str]:
     """The arms that comparisons need, baselines first."""
-    return list(dict.fromkeys([*(pair.against for pair in pairs), *(pair.strategy for pair in pairs)]))
+    return list(dict.fromkeys([*(pair.against for pair in pairs), *(pair.arm for pair in pairs)]))
 
 
 def positive_groups(cells: list[Decided]) -> np.ndarray:
@@ -113,6 +113,6 @@ def compare(
     scores: dict[str, Drawn], pairs: list[Pair], metric: str, confidence: float, seed: int, first: Sequence[int] = ()
 ) -> inference.Intervals:
     """Paired differences of one average, simultaneous over the pairs given but for the `first`."""
-    plain = [scores[pair.strategy].values[metric] - scores[pair.against].values[metric] for pair in pairs]
-    draws = [scores[pair.strategy].draws[metric] - scores[pair.against].draws[metric] for pair in pairs]
+    plain = [scores[pair.arm].values[metric] - scores[pair.against].values[metric] for pair in pairs]
+    draws = [scores[pair.arm].draws[metric] - scores[pair.against].draws[metric] for pair in pairs]
     return inference.intervals(np.array(plain), np.array(draws), confidence, seed, first)

@@ -29,24 +29,24 @@ CONFIRMED, EXPLORATORY = "confirmed", "exploratory"  # what a comparison is wort
 POWER = 0.8  # with which the smallest detectable effect is found
 
 
-def declaration(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> dict[str, Any]:
+def declaration(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
     """What is fixed before the first test prediction: the analysis block, the arms it speaks of and their controls."""
-    controls = {arm["name"]: arm.get("control") for arm in strategies}
-    baselines = {arm["name"]: arm["baseline"] for arm in strategies if "baseline" in arm}
-    out = {"analysis": analysis, "controls": controls, "baselines": baselines, "family": family(analysis, strategies)}
+    controls = {arm["name"]: arm.get("control") for arm in arms}
+    baselines = {arm["name"]: arm["baseline"] for arm in arms if "baseline" in arm}
+    out = {"analysis": analysis, "controls": controls, "baselines": baselines, "family": family(analysis, arms)}
     # How many settings of an arm were tried on the validation part, where that is said.
-    trials = {arm["name"]: arm["trials"] for arm in strategies if "trials" in arm}
+    trials = {arm["name"]: arm["trials"] for arm in arms if "trials" in arm}
     return out | {"trials": trials} if trials else out
 
 
-def declaration_hash(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> str:
+def declaration_hash(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> str:
     """Hash of the declaration; the order of keys and of arms does not matter."""
-    return digest(declaration(analysis, strategies))
+    return digest(declaration(analysis, arms))
 
 
-def family(analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> list[str]:
+def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
     """Arms whose comparisons share the error rate: those listed, or all but the baseline."""
-    names = sorted(arm["name"] for arm in strategies if arm["name"] != analysis["baseline"])
+    names = sorted(arm["name"] for arm in arms if arm["name"] != analysis["baseline"])
     return names if analysis["family"] == "all" else sorted(set(analysis["family"]))
 
 
@@ -105,8 +105,8 @@ def intervals(
         spread = shared + own
         se = np.sqrt(se**2 - luck.known + luck.size)
         # Satterthwaite: what is shared is known well, what repeats differ by as well as their number allows.
-        share = _ratio(luck.size, se**2) ** 2
-        freedom = np.divide(luck.freedom, share, out=freedom, where=share > 0)
+        fraction = _ratio(luck.size, se**2) ** 2
+        freedom = np.divide(luck.freedom, fraction, out=freedom, where=fraction > 0)
     t = np.abs(np.divide(spread, se[:, None], out=np.zeros_like(spread), where=se[:, None] > 0))
     single = np.quantile(t, confidence, axis=1) * se if count else se
     widest, rest = np.array(single), np.setdiff1d(np.arange(count), np.asarray(first, dtype=int))
@@ -184,8 +184,8 @@ def t_quantile(probability: float, freedom: int) -> float:
     angle = edge * (1.5 * u - 0.5 * u**3)
     middle = (angle[1:] + angle[:-1]) / 2
     mass = np.cos(middle) ** (freedom - 1) * np.diff(angle)
-    share = np.concatenate([[0.0], np.cumsum(mass)]) / mass.sum()
-    return float(math.sqrt(freedom) * math.tan(np.interp(probability, share, angle)))
+    fraction = np.concatenate([[0.0], np.cumsum(mass)]) / mass.sum()
+    return float(math.sqrt(freedom) * math.tan(np.interp(probability, fraction, angle)))
 
 
 def nadeau_bengio(differences: np.ndarray, test_to_train: float, confidence: float) -> tuple[float, float, float]:
@@ -202,7 +202,7 @@ def nadeau_bengio(differences: np.ndarray, test_to_train: float, confidence: flo
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values (q): those at most a hold the share of false discoveries at a."""
+    """Adjusted p-values (q): those at most a hold the fraction of false discoveries at a."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p)
     ranked = p[order] * len(p) / np.arange(1, len(p) + 1)

@@ -21,7 +21,7 @@ from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.split import assignment
 
 NO_LOCKBOX = (
-    "there is no lockbox: no image was set aside for it. Give it a share of the images (make_folds.shares.lockbox, "
+    "there is no lockbox: no image was set aside for it. Give it a fraction of the images (make_folds.fractions.lockbox, "
     "such as 0.1) and train again"
 )
 FORM = ("ids_digest", "run", "declaration", "begun_at", "ended_at", "result")  # what every line of the ledger has

@@ -1,6 +1,6 @@
 """What an arm was worth in real images: its score placed on a learning curve over real images.
 
-The points of a curve are arms of real images alone: those that have a share of the train groups (`real_share`), all of
+The points of a curve are arms of real images alone: those that have a fraction of the train groups (`real_fraction`), all of
 them, and, beyond these, groups in reserve as well (`more_real`). Between points the score is a straight line in the
 logarithm of the number of images, and never falls: where measured scores do, they are averaged (isotonic regression).
 Beyond its last point nothing is known of the curve. Intervals come from the draws of the judge: in each, curve and arm
@@ -20,14 +20,14 @@ from workflow_scripts.lib.judge.comparisons import Summary
 from workflow_scripts.lib.judge.experiment import Experiment
 
 # What may differ between an arm and the curve that it stands on.
-OWN = ("name", "method", "plan", *arm_choices.METHOD_OPTIONS)
+OWN = ("name", "method", "synthetic_set", *arm_choices.METHOD_OPTIONS)
 
 
 def measured(
     found: Experiment,
     summaries: dict[str, Summary],
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     seed: int,
 ) -> dict[str, Any] | None:
     """The curve on which the primary arm stands, or else the baseline, with all arms that share its settings; None
@@ -41,9 +41,9 @@ def measured(
     for wanted in (analysis["primary_arm"], analysis["baseline"]):
         alike = [name for name in settings if wanted in settings and _key(settings[name]) == _key(settings[wanted])]
         points = [name for name in alike if images[name] and is_point(settings[name])]
-        full = [name for name in points if settings[name].get("real_share") == 1]
+        full = [name for name in points if settings[name].get("real_fraction") == 1]
         if full and len({images[name] for name in points}) > 1:
-            return _placed_all(found, summaries, analysis, strategies, seed, alike, points, images, images[full[0]])
+            return _placed_all(found, summaries, analysis, arms, seed, alike, points, images, images[full[0]])
     return None
 
 
@@ -51,7 +51,7 @@ def is_point(settings: dict[str, Any]) -> bool:
     """Whether an arm is a point of a curve: it has nothing but real images, as they come."""
     method = arm_choices.METHODS[settings["method"]]
     whole = method.step == "real_only" and method.partners is None
-    return whole or (settings["method"] == "more_real" and "plan" not in settings)
+    return whole or (settings["method"] == "more_real" and "synthetic_set" not in settings)
 
 
 def _key(settings: dict[str, Any]) -> str:
@@ -68,7 +68,7 @@ def _placed_all(
     found: Experiment,
     summaries: dict[str, Summary],
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     seed: int,
     alike: list[str],
     points: list[str],
@@ -108,10 +108,10 @@ def _placed_all(
             | dict(zip(("score", "low", "high"), ends, strict=True))
             for name, *ends in measured_at
         ]
-    plans = {arm["name"]: arm.get("plan", "") for arm in strategies}
+    synthetic_sets = {arm["name"]: arm.get("synthetic_set", "") for arm in arms}
     for name in [name for name in alike if name not in points]:
         ends = interval(place(np.array(sizes), curve, drawn[row[name]]), confidence)
-        entry = {"arm": name, "plan": plans.get(name, ""), "score": scores.estimate[row[name]]}
+        entry = {"arm": name, "synthetic_set": synthetic_sets.get(name, ""), "score": scores.estimate[row[name]]}
         # Images more than the whole train part; none where the arm lies beyond the curve.
         inside = [0 < value < math.inf for value in ends]
         entry |= {
@@ -163,13 +163,15 @@ def interval(numbers: np.ndarray, confidence: float) -> tuple[float, float, floa
     drawn = np.sort(numbers[1:])
     tail = (1 - confidence) / 2
     # No mean of two draws: one of them may be infinite.
-    low, high = (drawn[min(len(drawn) - 1, max(0, math.ceil(share * len(drawn)) - 1))] for share in (tail, 1 - tail))
+    low, high = (
+        drawn[min(len(drawn) - 1, max(0, math.ceil(fraction * len(drawn)) - 1))] for fraction in (tail, 1 - tail)
+    )
     return float(numbers[0]), float(low), float(high)
 
 
 def _subject(entry: dict[str, Any], generated: bool) -> str:
     if generated:
-        return f"mixing in the synthetic set of plan {entry['plan']} ({entry['arm']})"
+        return f"mixing in the synthetic set {entry['synthetic_set']} ({entry['arm']})"
     return f"the arm {entry['arm']}"
 
 

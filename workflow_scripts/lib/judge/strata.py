@@ -21,7 +21,7 @@ from workflow_scripts.lib.judge.scoring import Rule, Table
 
 COLUMNS = ("cell_line", "reliability")
 DRAWS = 500  # at most: enough for intervals that only explore
-TABLE = ["column", "stratum", "images", "groups", "classes", "strategy", "against", "relation", "metric", "level"]
+TABLE = ["column", "stratum", "images", "groups", "classes", "arm", "against", "relation", "metric", "level"]
 TABLE += ["score", "score_against", "difference", "low", "high", "se", "p", "q", "verdict", "judged", "reason"]
 Row = dict[str, Any]
 
@@ -51,23 +51,23 @@ def table(
     judged: np.ndarray,
     rule: Rule,
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     weights: np.ndarray,
     seed: int,
 ) -> list[Row]:
     """Rows of strata.csv; `judged` (K,) are the classes judged on the whole test part; `weights` (G, B)."""
     if not columns:
         return []
-    pairs = fixed_scoring.question(analysis, strategies)
+    pairs = fixed_scoring.question(analysis, arms)
     weights = np.ascontiguousarray(weights[:, :DRAWS])
-    arms: dict[str, list[Decided]] = {}
+    decided: dict[str, list[Decided]] = {}
     for name in fixed_scoring.arms_of(pairs):
         thresholds = [
             scoring.fit_thresholds(cell.calibration, rule).values for cell in found.cells(name, analysis["level"])
         ]
         # A stratum is cut out of the images; proteins are put together from those that it has.
         cells = zip(found.cells(name, "image"), thresholds, strict=True)
-        arms[name] = [Decided(cell.repeat, cell.fold, cell.test, values) for cell, values in cells]
+        decided[name] = [Decided(cell.repeat, cell.fold, cell.test, values) for cell, values in cells]
     rows: list[Row] = []
     for column, parts in columns.items():
         values, counts = np.unique(np.concatenate(parts), return_counts=True)
@@ -75,13 +75,13 @@ def table(
             if value:
                 inside = [part == value for part in parts]
                 about = {"column": column, "stratum": str(value), "level": analysis["level"]}
-                rows += [about | row for row in _stratum(arms, inside, judged, rule, analysis, pairs, weights, seed)]
+                rows += [about | row for row in _stratum(decided, inside, judged, rule, analysis, pairs, weights, seed)]
     _discover(rows, analysis["confidence"])
     return rows
 
 
 def _stratum(
-    arms: dict[str, list[Decided]],
+    decided: dict[str, list[Decided]],
     inside: list[np.ndarray],
     judged: np.ndarray,
     rule: Rule,
@@ -90,8 +90,8 @@ def _stratum(
     weights: np.ndarray,
     seed: int,
 ) -> list[Row]:
-    own = {name: _restricted(cells, inside, analysis["level"]) for name, cells in arms.items()}
-    first, images = own[pairs[0].strategy], [np.count_nonzero(rows) for rows in inside]
+    own = {name: _restricted(cells, inside, analysis["level"]) for name, cells in decided.items()}
+    first, images = own[pairs[0].arm], [np.count_nonzero(rows) for rows in inside]
     positive = fixed_scoring.positive_groups(first).min(axis=0)
     enough = judged & (positive >= analysis["minimum_positive_groups"])
     about: Row = {"images": _in_a_repeat(first, images), "groups": _in_a_repeat(first), "classes": int(enough.sum())}
@@ -106,8 +106,8 @@ def _stratum(
         for i, pair in enumerate(pairs):
             rows.append(
                 about
-                | {"strategy": pair.strategy, "against": pair.against, "relation": pair.relation, "metric": metric}
-                | {"score": scores[pair.strategy].mean(metric), "score_against": scores[pair.against].mean(metric)}
+                | {"arm": pair.arm, "against": pair.against, "relation": pair.relation, "metric": metric}
+                | {"score": scores[pair.arm].mean(metric), "score_against": scores[pair.against].mean(metric)}
                 | {"difference": found.estimate[i], "low": found.low_single[i], "high": found.high_single[i]}
                 | {"se": found.se[i], "p": float(found.p_values()[i]), "judged": True, "reason": ""}
             )

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 def report(
     found: Experiment,
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     judged: np.ndarray,
     counts: dict[str, dict[str, np.ndarray]],
     rows: list[Row],
@@ -26,12 +26,12 @@ def report(
 ) -> dict[str, Any]:
     """The content of analysis.json, but for what thresholds were fitted on; `declared` is declaration.json."""
     primary = {
-        (row["strategy"], row["relation"]): row
+        (row["arm"], row["relation"]): row
         for row in rows
         if row["metric"] == analysis["metric"] and row["level"] == analysis["level"] and not row["class"]
     }
     size = sizes(found)
-    arms = {arm["name"]: _arm(found, arm, primary) for arm in strategies}
+    told = {arm["name"]: _arm(found, arm, primary) for arm in arms}
     positive = counts["image"]["positive_groups"]
     by_class = {
         name: {"judged": bool(judged[k]), "positive_groups": int(positive[k])}
@@ -39,8 +39,8 @@ def report(
         for k, name in enumerate(found.classes)
     }
     return {
-        "hash": inference.declaration_hash(analysis, strategies),
-        "declaration": inference.declaration(analysis, strategies),
+        "hash": inference.declaration_hash(analysis, arms),
+        "declaration": inference.declaration(analysis, arms),
         "declared": declared,
         "analysis": analysis,
         "classes": by_class,
@@ -51,19 +51,19 @@ def report(
             for (name, row), fewest in zip(by_class.items(), positive, strict=True)
             if not row["judged"]
         ],
-        "family": inference.family(analysis, strategies),
+        "family": inference.family(analysis, arms),
         "order": order(analysis, primary),
         "comparisons_in_family": sum(row["family"] == comparisons.PRIMARY for row in rows),
         "baseline": analysis["baseline"],
-        "controls": {arm["name"]: arm.get("control") for arm in strategies},
+        "controls": {arm["name"]: arm.get("control") for arm in arms},
         "sizes": size,
-        "arms": arms,
-        "verdicts": {name: arm["verdict"] for name, arm in arms.items() if arm["verdict"]},
-        "answer": answer(analysis, strategies, primary, size, int(judged.sum())),
+        "arms": told,
+        "verdicts": {name: arm["verdict"] for name, arm in told.items() if arm["verdict"]},
+        "answer": answer(analysis, arms, primary, size, int(judged.sum())),
         "notes": [
             registered(declared),
-            *notes(analysis, strategies, size, judged),
-            *unequal(found, analysis, strategies),
+            *notes(analysis, arms, size, judged),
+            *unequal(found, analysis, arms),
         ],
     }
 
@@ -124,14 +124,14 @@ def order(analysis: dict[str, Any], primary: dict[tuple[str, str], Row]) -> str:
 
 def answer(
     analysis: dict[str, Any],
-    strategies: list[dict[str, Any]],
+    arms: list[dict[str, Any]],
     primary: dict[tuple[str, str], Row],
     size: dict[str, int],
     judged: int,
 ) -> dict[str, Any]:
     """What the primary arm and its control changed, with intervals, and which differences are not excluded."""
     name = analysis["primary_arm"]
-    control = next(arm.get("control") for arm in strategies if arm["name"] == name)
+    control = next(arm.get("control") for arm in arms if arm["name"] == name)
     row = primary[name, "baseline"]
     against_control = primary.get((name, "control"))
     of_control = primary.get((control, "baseline")) if control else None
@@ -191,9 +191,7 @@ def registered(declared: dict[str, Any], letters: int | None = None) -> str:
     return f"{text} Declared before it: {', '.join(earlier)}."
 
 
-def notes(
-    analysis: dict[str, Any], strategies: list[dict[str, Any]], size: dict[str, int], judged: np.ndarray
-) -> list[str]:
+def notes(analysis: dict[str, Any], arms: list[dict[str, Any]], size: dict[str, int], judged: np.ndarray) -> list[str]:
     """What a reader must know to read the intervals right."""
     out = []
     if size["repeats"] == 1:
@@ -206,21 +204,21 @@ def notes(
         out.append("Thresholds are the same in every draw: the intervals hold nothing of the luck of choosing them.")
     if not judged.all():
         out.append(f"Not judged, too few positive test groups: {int((~judged).sum())} of {len(judged)} classes.")
-    family = inference.family(analysis, strategies)
+    family = inference.family(analysis, arms)
     # A control needs none of its own, and a ceiling or a point of a learning curve makes no claim.
-    controls = {arm.get("control") for arm in strategies}
-    claiming = [arm for arm in strategies if arm["name"] in set(family) - controls and not methods.is_yardstick(arm)]
+    controls = {arm.get("control") for arm in arms}
+    claiming = [arm for arm in arms if arm["name"] in set(family) - controls and not methods.is_yardstick(arm)]
     lone = [arm["name"] for arm in claiming if not arm.get("control")]
     if lone:
         out.append(f"No control is declared for: {', '.join(lone)}.")
     return out
 
 
-def unequal(found: Experiment, analysis: dict[str, Any], strategies: list[dict[str, Any]]) -> list[str]:
+def unequal(found: Experiment, analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
     """Where arms had not the same number of steps, or of settings tried."""
     settings = {name: cells[0].settings for name, cells in found.arms.items()}
     known = {name: own for name, own in settings.items() if own.get("method") in methods.METHODS}
-    return methods.unequal(known, strategies, analysis["baseline"])
+    return methods.unequal(known, arms, analysis["baseline"])
 
 
 def plain(value: Any) -> Any:

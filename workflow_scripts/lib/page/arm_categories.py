@@ -11,12 +11,12 @@ GENERATED, RIVALS, PLACEBOS, CEILINGS = "generated images", "real images alone",
 PURPOSES = (GENERATED, RIVALS, PLACEBOS, CEILINGS)
 
 
-def purpose(entry: dict[str, Any], plans: dict[str, dict[str, Any]]) -> str:
-    """One of PURPOSES; `plans` by name, as cells that the simulator itself draws are a ceiling."""
+def purpose(entry: dict[str, Any], synthetic_sets: dict[str, dict[str, Any]]) -> str:
+    """One of PURPOSES; `synthetic sets` by name, as cells that the simulator itself draws are a ceiling."""
     method = arm_choices.METHODS.get(entry.get("method", ""))
-    plan = plans.get(entry.get("plan", ""), {})
+    synthetic_set = synthetic_sets.get(entry.get("synthetic_set", ""), {})
     if method is None or method.learns_from_generated:
-        return CEILINGS if plan.get("generator") == generator_choices.SIMULATOR else GENERATED
+        return CEILINGS if synthetic_set.get("generator") == generator_choices.SIMULATOR else GENERATED
     if arm_choices.is_yardstick(entry):
         return CEILINGS
     return (

@@ -23,8 +23,12 @@ def draw_usefulness(found: Results, points: list[Point]) -> Figure:
         return figure_style.nothing("The arms that were compared learned from fewer than two synthetic sets.")
     # In the panels in the order of the config: sorted, arms of one set would look like a slope.
     listed, points = points, sorted(points, key=lambda point: point.difference.value)
-    shades = {plan: CYCLE[index % len(CYCLE)] for index, plan in enumerate(curves_section.plans_of(listed))}
-    labels = [f"set {figure_style.fit(plan, figure_style.LEGEND_NAME - 4)}" for plan in shades] + ["real images"]
+    shades = {
+        synthetic_set: CYCLE[index % len(CYCLE)] for index, synthetic_set in enumerate(curves_section.sets_of(listed))
+    }
+    labels = [f"set {figure_style.fit(synthetic_set, figure_style.LEGEND_NAME - 4)}" for synthetic_set in shades] + [
+        "real images"
+    ]
     columns = figure_style.legend_columns(labels)
     height, foot = max(2.3, LABEL * len(points)), 0.62 + 0.18 * -(-len(labels) // columns)
     fig = figure_style.figure(height + 0.12 + foot)
@@ -39,7 +43,7 @@ def draw_usefulness(found: Results, points: list[Point]) -> Figure:
             axes.set_ylabel(f"difference in {SHORT_NAMES.get(found.metric, found.metric)}")
     places = figure_style.apart([point.difference.value for point in points], axes, height)
     for point, label in zip(points, places, strict=True):
-        bold = {"weight": "bold" if point.arm == found.primary else "normal", "color": shades[point.plan]}
+        bold = {"weight": "bold" if point.arm == found.primary else "normal", "color": shades[point.synthetic_set]}
         look = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.4}
         axes.text(1.1, label, figure_style.fit(point.arm, 22), ha="left", **look, **bold)
         axes.plot([1.0, 1.08], [point.difference.value, label], color=GRID, lw=0.6, clip_on=False,
@@ -57,9 +61,9 @@ def _fidelity_panel(axes: Axes, found: Results, points: list[Point], measure: st
     axes.axhspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
     axes.axhline(0, color=MUTED, lw=0.8, zorder=1)
     step = _aside([point.fidelity[measure] for point in points])
-    for plan, colour in shades.items():
+    for synthetic_set, colour in shades.items():
         # Arms of one set stand side by side around its value, so that none hides another.
-        members = [point for point in points if point.plan == plan]
+        members = [point for point in points if point.synthetic_set == synthetic_set]
         for index, point in enumerate(members):
             aside = step * (index - (len(members) - 1) / 2)
             _upright(axes, point.fidelity[measure] + aside, point.difference, colour, width=0.9)

@@ -160,10 +160,10 @@ def span(low: float, high: float, digits: int = 3) -> str:
     return f"{signed(low, digits)} to {signed(high, digits)}"
 
 
-def smooth(values: np.ndarray, share: float = 0.02) -> np.ndarray:
-    """Running mean over a share of the points, centred; the ends use what there is."""
+def smooth(values: np.ndarray, fraction: float = 0.02) -> np.ndarray:
+    """Running mean over a fraction of the points, centred; the ends use what there is."""
     values = np.asarray(values, dtype=float)
-    half = int(len(values) * share / 2)
+    half = int(len(values) * fraction / 2)
     if half < 1:
         return values
     total = np.concatenate([[0.0], np.cumsum(values)])

@@ -91,7 +91,7 @@ class Results:
     @property
     def arms(self) -> list[str]:
         """All arms in the order of the config, as far as the tables tell."""
-        return list(dict.fromkeys(self.metrics["strategy"]))
+        return list(dict.fromkeys(self.metrics["arm"]))
 
     @property
     def controls(self) -> dict[str, str]:
@@ -99,7 +99,7 @@ class Results:
         if "controls" in self.facts:
             return {arm: control for arm, control in self.facts["controls"].items() if control}
         rows = self.comparisons[self.comparisons["relation"] == "control"]
-        return dict(zip(rows["strategy"], rows["against"], strict=True))
+        return dict(zip(rows["arm"], rows["against"], strict=True))
 
     @property
     def primary(self) -> str:
@@ -139,7 +139,7 @@ class Results:
     def _scores(self, arm: str, metric: str, part: str, kind: str) -> pd.DataFrame:
         table = self.metrics
         return table[
-            (table["strategy"] == arm)
+            (table["arm"] == arm)
             & (table["metric"] == metric)
             & (table["part"] == part)
             & (table["level"] == self.level)
@@ -162,7 +162,7 @@ class Results:
         """How an arm compares with its baseline or control; None where nothing was compared."""
         table = self.comparisons
         rows = table[
-            (table["strategy"] == arm)
+            (table["arm"] == arm)
             & (table["relation"] == relation)
             & (table["metric"] == (metric or self.metric))
             & (table["level"] == self.level)
@@ -195,7 +195,7 @@ class Results:
 def read(metrics: Path, comparisons: Path, analysis: Path) -> Results:
     """Read the tables that aggregate_metrics wrote."""
     facts = json.loads(Path(analysis).read_text(encoding="utf-8"))
-    text = {"strategy": str, "class": str, "metric": str, "level": str}
+    text = {"arm": str, "class": str, "metric": str, "level": str}
     tables = []
     for path, more in (
         (metrics, {"part": str, "repeat": str, "fold": str}),

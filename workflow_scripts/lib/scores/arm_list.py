@@ -1,4 +1,4 @@
-"""The list of arms that a job of train_classifier leaves, batch0.json: which arms there are, and where they lie."""
+"""The list of arms that a job of train_classifier leaves, job0.json: which arms there are, and where they lie."""
 
 from __future__ import annotations
 

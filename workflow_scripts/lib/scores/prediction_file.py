@@ -2,7 +2,7 @@
 
 test, calibration, validation   groups with ids, groups (text), labels uint8 (n, K), logits float32 (n, K)
 history                         one dataset a quantity, such as step, loss, validation_map
-attributes                      classes, strategy, repeat, fold, images (digest of the image set), provenance,
+attributes                      classes, arm, repeat, fold, images (digest of the image set), provenance,
                                 settings (JSON), digest, and numbers such as seconds, images_seen, best_step"""
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Predictions:
     """All that one arm of one fold leaves behind for those who judge it."""
 
     classes: list[str]
-    strategy: str
+    arm: str
     repeat: int
     fold: int
     parts: dict[str, Scored]  # validation, calibration, test
@@ -94,7 +94,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         attributes["classes"] = json.dumps(list(predictions.classes))
         attributes["settings"] = json.dumps(predictions.settings, sort_keys=True)
         attributes["numbers"] = json.dumps(sorted(predictions.numbers))
-        for name in ("strategy", "repeat", "fold", "images", "provenance", "digest"):
+        for name in ("arm", "repeat", "fold", "images", "provenance", "digest"):
             attributes[name] = getattr(predictions, name)
         for name, value in predictions.numbers.items():
             attributes[name] = value
@@ -112,7 +112,7 @@ def read_predictions(path: Path, parts: tuple[str, ...] = PARTS) -> Predictions:
                 raise UserError(f"{path} has no {missing[0]} part: delete it and run again")
             return Predictions(
                 classes=json.loads(attributes["classes"]),
-                strategy=str(attributes["strategy"]),
+                arm=str(attributes["arm"]),
                 repeat=int(attributes["repeat"]),
                 fold=int(attributes["fold"]),
                 parts={name: _read_part(file, name) for name in parts},

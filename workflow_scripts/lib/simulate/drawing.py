@@ -55,13 +55,13 @@ class Canvas:
         inside = (left >= -1) & (left < self.side) & (top >= -1) & (top < self.side)
         left, top, right, down, weight = (part[inside] for part in (left, top, right, down, weight))
         corner = (top + 1) * (self.side + 2) + left + 1
-        for step, share in (
+        for step, fraction in (
             (0, (1 - right) * (1 - down)),
             (1, right * (1 - down)),
             (self.side + 2, (1 - right) * down),
             (self.side + 3, right * down),
         ):
-            out += np.bincount(corner + step, share * weight, len(out))
+            out += np.bincount(corner + step, fraction * weight, len(out))
         sigma = width * self.side / 2
         plane = out.reshape(self.side + 2, -1)[1:-1, 1:-1].astype(np.float32)
         # One point spread over a Gaussian has the peak 1 / (2 pi sigma^2) in fine pixels.

@@ -102,16 +102,16 @@ class World:
     def tiers(self) -> list[str]:
         """The reliability tier of each gene."""
         names = list(self.settings["reliability"])
-        shares = np.cumsum([self.settings["reliability"][name]["share"] for name in names])
-        draws = [self.rng("tier", gene).random() * shares[-1] for gene in range(self.genes)]
-        return [names[min(int(np.searchsorted(shares, draw)), len(names) - 1)] for draw in draws]
+        fractions = np.cumsum([self.settings["reliability"][name]["fraction"] for name in names])
+        draws = [self.rng("tier", gene).random() * fractions[-1] for gene in range(self.genes)]
+        return [names[min(int(np.searchsorted(fractions, draw)), len(names) - 1)] for draw in draws]
 
     def given(self, gene: int, index: int) -> np.ndarray:
         """(K,) bool: what the table says of this gene's image, errors included."""
         noise = self.settings["noise"]
         table = self.settings["reliability"]
         # Relative noise is normalised over the tiers, so that the asked rates hold on average.
-        mean = sum(t["share"] * t["noise"] for t in table.values()) / sum(t["share"] for t in table.values())
+        mean = sum(t["fraction"] * t["noise"] for t in table.values()) / sum(t["fraction"] for t in table.values())
         factor = table[self.tiers[gene]]["noise"] / mean if mean > 0 else 1.0
         who = ("noise", gene) if noise["level"] == "gene" else ("noise", gene, index)
         omission, confusion = min(1.0, noise["omission"] * factor), min(1.0, noise["confusion"] * factor)
@@ -165,7 +165,7 @@ class World:
         two = self.rng("antibodies", gene).random() < self.settings["two_antibodies"]
         which = int(draws[0] < 0.5) if two else 0
         antibody = self.antibody(gene, which)
-        shifted = draws[1] < self.settings["shift"]["share"]
+        shifted = draws[1] < self.settings["shift"]["fraction"]
         lines, per_gene = self.settings["cell_lines"], self.settings["cell_lines_per_gene"]
         own_lines = self.rng("lines", gene).permutation(lines)[:per_gene]
         # The unseen line is the one after the last.
@@ -285,5 +285,5 @@ def check(settings: dict[str, Any]) -> None:
             f"simulate_cells.cell_lines_per_gene is {settings['cell_lines_per_gene']}, "
             f"more than simulate_cells.cell_lines ({settings['cell_lines']})"
         )
-    if not sum(tier["share"] for tier in settings["reliability"].values()) > 0:
-        raise ValueError("simulate_cells.reliability: the shares of the tiers add up to nothing")
+    if not sum(tier["fraction"] for tier in settings["reliability"].values()) > 0:
+        raise ValueError("simulate_cells.reliability: the fractions of the tiers add up to nothing")

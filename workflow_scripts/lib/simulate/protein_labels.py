@@ -110,7 +110,7 @@ def assign(leaders: np.ndarray, floor: int, co_occurrence: float, rng: np.random
     cumulative = np.cumsum(probability)
     floor = max(1, min(floor, genes // count))
     cardinality = sets.sum(1)
-    # The statistic to match: compartments first, then the shares of each cardinality.
+    # The statistic to match: compartments first, then the fractions of each cardinality.
     features = np.concatenate([sets, cardinality[:, None] == np.arange(1, 1 + len(CARDINALITY))], 1).astype(float)
     target = np.concatenate([np.maximum(genes * (probability @ sets), floor), genes * CARDINALITY])
     family = np.bincount(leaders, minlength=genes)

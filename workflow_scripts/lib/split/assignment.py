@@ -1,4 +1,4 @@
-"""Splitting groups into parts so that each part has its share of every class."""
+"""Splitting groups into parts so that each part has its fraction of every class."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ UNUSED = "unused"
 ROLES = (TRAIN, RESERVE_SAME, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX, UNUSED)
 # What a user may have marked an image as; not at all is as good as train.
 MARKS = (TEST, VALIDATION, CALIBRATION, TRAIN, UNUSED)
-HALVINGS = 4  # of the train groups, for subsets of them that have their share of every class
+HALVINGS = 4  # of the train groups, for subsets of them that have their fraction of every class
 
 
 def split(
     counts: np.ndarray,
     sizes: np.ndarray,
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
     least: np.ndarray | None = None,
     most: np.ndarray | None = None,
@@ -38,10 +38,10 @@ def split(
     share. A part without any lacks all of it, so each part is served once before any is served twice. Where a part
     still has fewer than `least` or more than `most` groups of a class, both (P, K), groups are moved afterwards."""
     groups = len(counts)
-    share = np.array(list(shares.values()), dtype=float)
-    share = share / share.sum()
-    wanted = np.outer(share, counts.sum(0))  # (P, K) images
-    room = share * sizes.sum()  # (P,)
+    fraction = np.array(list(fractions.values()), dtype=float)
+    fraction = fraction / fraction.sum()
+    wanted = np.outer(fraction, counts.sum(0))  # (P, K) images
+    room = fraction * sizes.sum()  # (P,)
     out = np.full(groups, -1, dtype=np.int64)
     rng = np.random.default_rng(seed)
     tie = rng.permutation(groups)
@@ -59,29 +59,29 @@ def split(
         members = np.flatnonzero(positive[:, kind] & (out < 0))
         for group in members[np.lexsort((tie[members], -counts[members, kind]))]:
             # Relative to the share, so that small parts are not starved; the room decides between equals.
-            need = wanted[:, kind] / share
+            need = wanted[:, kind] / fraction
             best = np.flatnonzero(need >= need.max() - 1e-9)
-            assign(int(group), int(best[np.argmax(room[best] / share[best])]))
+            assign(int(group), int(best[np.argmax(room[best] / fraction[best])]))
     for group in np.flatnonzero(out < 0)[np.argsort(tie[out < 0])]:
-        assign(int(group), int(np.argmax(room / share)))
-    least = np.zeros((len(share), counts.shape[1]), dtype=np.int64) if least is None else least
+        assign(int(group), int(np.argmax(room / fraction)))
+    least = np.zeros((len(fraction), counts.shape[1]), dtype=np.int64) if least is None else least
     most = np.full_like(least, groups) if most is None else most
     out = repair(positive, sizes, out, least, most, seed)
-    return refine(counts, sizes, out, share, least, most, seed)
+    return refine(counts, sizes, out, fraction, least, most, seed)
 
 
-def _inner(shares: Mapping[str, float]) -> dict[str, float]:
+def _inner(fractions: Mapping[str, float]) -> dict[str, float]:
     """Shares of the roles that are not the same for all: everything but test and lockbox."""
-    inner = {role: shares[role] for role in (CALIBRATION, VALIDATION, RESERVE) if shares[role] > 0}
-    return inner | {TRAIN: 1 - shares[LOCKBOX] - shares[TEST] - sum(inner.values())}
+    inner = {role: fractions[role] for role in (CALIBRATION, VALIDATION, RESERVE) if fractions[role] > 0}
+    return inner | {TRAIN: 1 - fractions[LOCKBOX] - fractions[TEST] - sum(inner.values())}
 
 
-def fewest_groups(folds: int, shares: Mapping[str, float]) -> int:
+def fewest_groups(folds: int, fractions: Mapping[str, float]) -> int:
     """How many groups a class needs to have one in every role of every fold."""
-    inner, locked = len(_inner(shares)), int(shares[LOCKBOX] > 0)
-    rest = 1 - shares[LOCKBOX] - folds * shares[TEST] > 1e-9
+    inner, locked = len(_inner(fractions)), int(fractions[LOCKBOX] > 0)
+    rest = 1 - fractions[LOCKBOX] - folds * fractions[TEST] > 1e-9
     count = max(folds, inner + 1)
-    # Where every group is tested once, the largest test part has its share of them at least.
+    # Where every group is tested once, the largest test part has its fraction of them at least.
     while not rest and count - -(-count // folds) < inner:
         count += 1
     return count + locked
@@ -92,11 +92,13 @@ def _bounds(groups: np.ndarray, enough: int, least: Sequence[int]) -> np.ndarray
     return np.outer(least, groups >= enough).astype(np.int64)
 
 
-def _locked(counts: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float], seed: int, enough: int) -> np.ndarray:
+def _locked(
+    counts: np.ndarray, sizes: np.ndarray, fractions: Mapping[str, float], seed: int, enough: int
+) -> np.ndarray:
     """The lockbox is the same in every repeat and fold: it is opened once."""
-    if not shares[LOCKBOX] > 0:
+    if not fractions[LOCKBOX] > 0:
         return np.zeros(len(counts), dtype=bool)
-    parts = {LOCKBOX: shares[LOCKBOX], "rest": 1 - shares[LOCKBOX]}
+    parts = {LOCKBOX: fractions[LOCKBOX], "rest": 1 - fractions[LOCKBOX]}
     least = _bounds((counts > 0).sum(0), enough, (1, enough - 1))
     return split(counts, sizes, parts, derive(seed, LOCKBOX), least) == 0
 
@@ -104,28 +106,28 @@ def _locked(counts: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float], 
 def _inner_roles(
     counts: np.ndarray, sizes: np.ndarray, inner: Mapping[str, float], seed: int, asked: np.ndarray
 ) -> np.ndarray:
-    """Roles of groups that are neither tested nor locked, by shares; `asked` (K,): classes that each must have."""
+    """Roles of groups that are neither tested nor locked, by fractions; `asked` (K,): classes that each must have."""
     names = np.array(list(inner), dtype=object)
     return names[split(counts, sizes, inner, seed, np.outer(np.ones(len(inner)), asked).astype(np.int64))]
 
 
 def roles(
-    counts: np.ndarray, sizes: np.ndarray, folds: int, shares: Mapping[str, float], seed: int, repeat: int
+    counts: np.ndarray, sizes: np.ndarray, folds: int, fractions: Mapping[str, float], seed: int, repeat: int
 ) -> np.ndarray:
     """Roles of all groups in all folds: (G, folds) of text, from images per group and class (G, K) and per group (G,).
 
     `shares` gives the part of the images that each role but train gets; the rest is train. Test parts of different
     folds are disjoint. A class with `fewest_groups` or more has a group in every role of every fold, unless classes
     stand in each other's way."""
-    enough = fewest_groups(folds, shares)
+    enough = fewest_groups(folds, fractions)
     asked = (counts > 0).sum(0) >= enough
-    locked = _locked(counts, sizes, shares, seed, enough)
+    locked = _locked(counts, sizes, fractions, seed, enough)
     drawn: list[tuple[int, np.ndarray]] = []
     for attempt in range(ATTEMPTS):
-        out = _draw(counts, sizes, locked, asked, folds, shares, derive(seed, repeat, attempt))
+        out = _draw(counts, sizes, locked, asked, folds, fractions, derive(seed, repeat, attempt))
         left = sum(len(missing(counts[:, asked], own, [""] * int(asked.sum()))) for own in out.T)
         # Worse than a part without a class is none at all.
-        left += sum(out.size * (len(_inner(shares)) + 1 - len(set(own) - {LOCKBOX})) for own in out.T)
+        left += sum(out.size * (len(_inner(fractions)) + 1 - len(set(own) - {LOCKBOX})) for own in out.T)
         drawn.append((left, out))
         if not left:
             break
@@ -138,27 +140,27 @@ def _draw(
     locked: np.ndarray,
     asked: np.ndarray,
     folds: int,
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
 ) -> np.ndarray:
     out = np.full((len(counts), folds), TRAIN, dtype=object)
     out[locked] = LOCKBOX
     free = np.flatnonzero(~locked)
-    blocks = {str(fold): shares[TEST] for fold in range(folds)}
-    rest = 1 - shares[LOCKBOX] - folds * shares[TEST]
+    blocks = {str(fold): fractions[TEST] for fold in range(folds)}
+    rest = 1 - fractions[LOCKBOX] - folds * fractions[TEST]
     if rest > 1e-9:
         blocks["rest"] = rest
     tests = [1] * folds + [0] * (len(blocks) - folds)
     left = (counts[free] > 0).sum(0)
     # A test part that took all groups of a rare class would leave none for the other roles.
-    most = np.where(np.outer(tests, asked), left - len(_inner(shares)), len(counts))
+    most = np.where(np.outer(tests, asked), left - len(_inner(fractions)), len(counts))
     least = np.outer(tests, asked).astype(np.int64)
     block = split(counts[free], sizes[free], blocks, derive(seed, TEST), least, most)
     for fold in range(folds):
         out[free[block == fold], fold] = TEST
         inner = free[block != fold]
         parts = derive(seed, fold, "parts")
-        out[inner, fold] = _inner_roles(counts[inner], sizes[inner], _inner(shares), parts, asked)
+        out[inner, fold] = _inner_roles(counts[inner], sizes[inner], _inner(fractions), parts, asked)
     return out
 
 
@@ -177,7 +179,7 @@ def roles_leaving_out(
     member: np.ndarray,
     values: np.ndarray,
     held: Sequence[str],
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
     repeat: int,
 ) -> np.ndarray:
@@ -186,7 +188,7 @@ def roles_leaving_out(
     A group of which some images are tested stands aside with all its others, and so does an image whose value is
     unknown: it might show the value that is held out. The remaining groups share the other roles in proportion."""
     counts = group_counts(labels, member)
-    locked = _locked(counts, np.bincount(member), shares, seed, fewest_groups(1, shares))[member]
+    locked = _locked(counts, np.bincount(member), fractions, seed, fewest_groups(1, fractions))[member]
     out = np.full((len(labels), len(held)), UNUSED, dtype=object)
     out[locked] = LOCKBOX
     known = values != ""
@@ -196,32 +198,34 @@ def roles_leaving_out(
         relatives = np.isin(member, member[tested])
         rows = np.flatnonzero(known & ~relatives & ~locked)
         names, inner = np.unique(member[rows], return_inverse=True)
-        if len(names) < len(_inner(shares)):
+        if len(names) < len(_inner(fractions)):
             raise ValueError(f"leaving out {value!r} leaves {len(names)} groups to train on")
         within = group_counts(labels[rows], inner)
-        asked = (within > 0).sum(0) >= len(_inner(shares))
+        asked = (within > 0).sum(0) >= len(_inner(fractions))
         parts = derive(seed, repeat, fold, "parts")
-        out[rows, fold] = _inner_roles(within, np.bincount(inner), _inner(shares), parts, asked)[inner]
+        out[rows, fold] = _inner_roles(within, np.bincount(inner), _inner(fractions), parts, asked)[inner]
     return out
 
 
 def roles_as_marked(
-    counts: np.ndarray, sizes: np.ndarray, marks: np.ndarray, shares: Mapping[str, float], seed: int, repeat: int
+    counts: np.ndarray, sizes: np.ndarray, marks: np.ndarray, fractions: Mapping[str, float], seed: int, repeat: int
 ) -> np.ndarray:
     """Roles of groups (G,) in the one fold that there is where the user has marked parts: images per group and class
     (G, K) and per group (G,), marks (G,), of MARKS.
 
-    A part that is marked holds what is marked, whatever its share. The others are drawn from what is marked train or
+    A part that is marked holds what is marked, whatever its fraction. The others are drawn from what is marked train or
     not at all; too few images or groups for them is a ValueError."""
     out = marks.copy()
     free = np.flatnonzero((marks == TRAIN) | (marks == ""))
     room = sizes[free].sum() / sizes.sum()
-    inner = {role: share for role, share in _inner(shares).items() if role != TRAIN and not (marks == role).any()}
-    inner[TRAIN] = room - shares[LOCKBOX] - sum(inner.values())
-    parts = len(inner) + (shares[LOCKBOX] > 0)
+    inner = {
+        role: fraction for role, fraction in _inner(fractions).items() if role != TRAIN and not (marks == role).any()
+    }
+    inner[TRAIN] = room - fractions[LOCKBOX] - sum(inner.values())
+    parts = len(inner) + (fractions[LOCKBOX] > 0)
     if inner[TRAIN] <= 0 or len(free) < parts:
         raise ValueError(f"it leaves {room:.0%} of the images, in {len(free)} groups, for {parts} parts")
-    locked = _locked(counts[free], sizes[free], {LOCKBOX: shares[LOCKBOX] / room}, seed, parts)
+    locked = _locked(counts[free], sizes[free], {LOCKBOX: fractions[LOCKBOX] / room}, seed, parts)
     out[free[locked]] = LOCKBOX
     free = free[~locked]
     asked = (counts[free] > 0).sum(0) >= len(inner)
@@ -229,7 +233,7 @@ def roles_as_marked(
     return out
 
 
-def keep_aside(roles: np.ndarray, member: np.ndarray, share: float, seed: int) -> np.ndarray:
+def keep_aside(roles: np.ndarray, member: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Roles of images (n,) in which `share` of all images, taken from train groups, are reserve_same instead of train.
 
     All groups (`member`, (n,) numbers) give in proportion to their size, and each keeps an image. Fewer are taken where
@@ -243,18 +247,18 @@ def keep_aside(roles: np.ndarray, member: np.ndarray, share: float, seed: int) -
     rank = np.arange(len(order)) - first[member[order]]
     turn = (rank + rng.random(len(order))) / sizes[member[order]]
     spare = np.flatnonzero(rank < sizes[member[order]] - 1)
-    chosen = order[spare[np.argsort(turn[spare], kind="stable")]][: round(share * len(roles))]
+    chosen = order[spare[np.argsort(turn[spare], kind="stable")]][: round(fraction * len(roles))]
     if not len(chosen):
         raise ValueError("no train group has an image to spare")
     out[chosen] = RESERVE_SAME
     return out
 
 
-def nested(counts: np.ndarray, sizes: np.ndarray, share: float, seed: int) -> np.ndarray:
+def nested(counts: np.ndarray, sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Groups that belong to a subset of them, bool (G,), from images per group and class (G, K) and per group (G,).
 
     Of the same seed a smaller subset lies within a larger one. Groups are halved again and again so that each half has
-    its share of every class, so the subsets 1/2, 1/4, 3/4 ... of the groups have theirs too, as nearly as can be."""
+    its fraction of every class, so the subsets 1/2, 1/4, 3/4 ... of the groups have theirs too, as nearly as can be."""
 
     def ordered(members: np.ndarray, halvings: int, seed: int) -> np.ndarray:
         if not halvings or len(members) < 4:
@@ -264,7 +268,7 @@ def nested(counts: np.ndarray, sizes: np.ndarray, share: float, seed: int) -> np
 
     out = np.zeros(len(counts), dtype=bool)
     order = ordered(np.arange(len(counts)), HALVINGS, derive(seed, "nested"))
-    out[order[: max(1, round(share * len(counts)))]] = True
+    out[order[: max(1, round(fraction * len(counts)))]] = True
     return out
 
 

@@ -82,12 +82,12 @@ def refine(
     counts: np.ndarray,
     sizes: np.ndarray,
     parts: np.ndarray,
-    share: np.ndarray,
+    fraction: np.ndarray,
     least: np.ndarray,
     most: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Parts (G,) changed by exchanges that bring the share of every class in every part nearer to its share of all.
+    """Parts (G,) changed by exchanges that bring the fraction of every class in every part nearer to its fraction of all.
 
     counts (G, K) and sizes (G,) are images. Two parts at a time give each other a group, or one gives and takes none:
     the best exchange among some groups of either. What is brought down is the sum over parts and classes of the images
@@ -98,10 +98,10 @@ def refine(
     weight = np.append(1 + 10 / np.sqrt(np.maximum(total, 1)), SIZE_WEIGHT).astype(np.float32)
     # What a group brings beyond what an average one of its size would, so that parts in balance add up to nothing.
     beyond = np.column_stack([counts - np.outer(sizes, total / sizes.sum()), sizes]).astype(np.float32)
-    off = np.stack([beyond[parts == part].sum(0, dtype=np.float64) for part in range(len(share))])
-    off[:, -1] -= share * sizes.sum()
-    have = np.stack([(counts[parts == part] > 0).sum(0) for part in range(len(share))])
-    pairs = [(one, other) for one in range(len(share)) for other in range(one)]
+    off = np.stack([beyond[parts == part].sum(0, dtype=np.float64) for part in range(len(fraction))])
+    off[:, -1] -= fraction * sizes.sum()
+    have = np.stack([(counts[parts == part] > 0).sum(0) for part in range(len(fraction))])
+    pairs = [(one, other) for one in range(len(fraction)) for other in range(one)]
     since = 0
     for turn in range(max(400, EXCHANGES * len(pairs)) if pairs else 0):
         one, other = pairs[turn % len(pairs)]
@@ -110,8 +110,8 @@ def refine(
         gives, takes = (np.vstack([beyond[own], np.zeros_like(beyond[:1])]) for own in rows)
         has, gets = (np.vstack([counts[own] > 0, np.zeros_like(counts[:1], dtype=bool)]) for own in rows)
         change = takes[None] - gives[:, None]
-        gain = np.float32(1 / share[one]) * _nearer(off[one], change, weight)
-        gain += np.float32(1 / share[other]) * _nearer(off[other], -change, weight)
+        gain = np.float32(1 / fraction[one]) * _nearer(off[one], change, weight)
+        gain += np.float32(1 / fraction[other]) * _nearer(off[other], -change, weight)
         found = _first_allowed(gain, has, gets, have[[one, other]], least[[one, other]], most[[one, other]])
         since = 0 if found else since + 1
         if since > max(40, IN_VAIN * len(pairs)):
@@ -132,7 +132,7 @@ def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _nearer(off: np.ndarray, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """How much nearer each change (A, B, K) brings a part that is `off` (K,) its share."""
+    """How much nearer each change (A, B, K) brings a part that is `off` (K,) its fraction."""
     off = off.astype(np.float32)
     return np.abs(off) @ weight - np.abs(off + change) @ weight
 

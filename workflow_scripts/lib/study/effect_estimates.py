@@ -174,7 +174,7 @@ def _of_training(found: Response, outcome: str, values: np.ndarray, confidence: 
 
 
 def _of_after(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
-    main, shares = designs.main_effects(values), designs.shapley(values)
+    main, fractions = designs.main_effects(values), designs.shapley(values)
     for place, name in enumerate(found.after):
         mean, *slopes = estimates(main[..., place], found.design.signs, confidence)
         yield _line(found, outcome, name, "after", "main", "mean", mean, "none")
@@ -182,8 +182,8 @@ def _of_after(found: Response, outcome: str, values: np.ndarray, confidence: flo
             aliases = found.aliases(other)
             aliases = aliases if aliases == "none" else "; ".join(f"{word} × {name}" for word in aliases.split("; "))
             yield _line(found, outcome, f"{other} × {name}", "both", "interaction", "mean", doubled(own), aliases)
-        share = estimates(shares[..., place], found.design.signs, confidence)[0]
-        yield _line(found, outcome, name, "after", "shapley", "mean", share, "none")
+        fraction = estimates(fractions[..., place], found.design.signs, confidence)[0]
+        yield _line(found, outcome, name, "after", "shapley", "mean", fraction, "none")
     total = estimates(values[..., -1] - values[..., 0], found.design.signs, confidence)[0]
     yield _line(found, outcome, "all after training", "after", "total", "mean", total, "none")
 

@@ -84,25 +84,25 @@ def wanted_labels(labels: np.ndarray, count: int, uniform: bool, single: bool, r
 
 
 def made_images(
-    generator: Generator, labels: np.ndarray, plan: dict[str, Any], seed: int, where: torch.device
+    generator: Generator, labels: np.ndarray, synthetic_set: dict[str, Any], seed: int, where: torch.device
 ) -> np.ndarray:
-    """Images uint8 (n, C, s, s) of a generator, as its plan samples them."""
+    """Images uint8 (n, C, s, s) of a generator, as its synthetic set samples them."""
     network = generator.network(where, device.fast_dtype(where))
     objective = diffusion.make_objective(generator.settings["objective"])
-    guidance = Guidance(plan["guidance"]["scale"], *plan["guidance"]["interval"])
+    guidance = Guidance(synthetic_set["guidance"]["scale"], *synthetic_set["guidance"]["interval"])
     pixels = generator.pixels.on(where)
-    limits = pixels.limits(where) if plan["clip"] else None
+    limits = pixels.limits(where) if synthetic_set["clip"] else None
     out = []
     with torch.inference_mode():
-        for number, start in enumerate(range(0, len(labels), plan["batch"])):
-            hot = torch.from_numpy(labels[start : start + plan["batch"]]).float().to(where)
+        for number, start in enumerate(range(0, len(labels), synthetic_set["batch"])):
+            hot = torch.from_numpy(labels[start : start + synthetic_set["batch"]]).float().to(where)
             condition = Condition(hot, torch.zeros(len(hot), dtype=torch.bool, device=where))
             made = diffusion.sample(
                 objective,
                 diffusion.conditional(objective, network, condition, guidance, None, limits),
                 (len(hot), len(generator.channels), generator.size, generator.size),
-                plan["sampler"],
-                plan["evaluations"],
+                synthetic_set["sampler"],
+                synthetic_set["evaluations"],
                 torch.Generator().manual_seed(derive(seed, "batch", number)),
                 where,
             )

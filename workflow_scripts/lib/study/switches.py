@@ -177,15 +177,15 @@ def idle_switches(section: dict[str, Any], base: dict[str, Any]) -> list[str]:
 def stage_settings(config: dict[str, Any]) -> dict[str, Any]:
     """What the stages of the replay must know of the config."""
     section = config["forensics"]
-    plans = {plan["name"]: plan for plan in config["plans"]}
+    synthetic_sets = {synthetic_set["name"]: synthetic_set for synthetic_set in config["synthetic_sets"]}
     made = {generator["name"]: generator for generator in config["generators"]}
-    used = {key: plans[name] for key, name in section["plans"].items()}
+    used = {key: synthetic_sets[name] for key, name in section["synthetic_sets"].items()}
     return {
         "forensics": section,
         "replay": config["replay"],
         "train_classifier": config["train_classifier"],
-        "plans": used,
-        "generators": {key: made[plan["generator"]] for key, plan in used.items()},
+        "synthetic_sets": used,
+        "generators": {key: made[synthetic_set["generator"]] for key, synthetic_set in used.items()},
         "minimum_calibration_groups": config["analysis"]["minimum_calibration_groups"],
     }
 
@@ -225,7 +225,7 @@ def problem(config: dict[str, Any]) -> str | None:
             f"premultiplied_alpha multiplies by the fourth channel of four; there are {len(images['channels'])}: "
             "leave it out of forensics.switches and replay"
         )
-    return _models_problem(config) or _idle_problem(config) or _plans_problem(config, used) or _design_problem(config)
+    return _models_problem(config) or _idle_problem(config) or _sets_problem(config, used) or _design_problem(config)
 
 
 def _models_problem(config: dict[str, Any]) -> str | None:
@@ -254,31 +254,36 @@ def _idle_problem(config: dict[str, Any]) -> str | None:
     return f"forensics.switches names {idle[0]}, which acts on none of forensics.models"
 
 
-def _plans_problem(config: dict[str, Any], used: set[str]) -> str | None:
-    section, plans = config["forensics"], {plan["name"]: plan for plan in config["plans"]}
+def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
+    section, synthetic_sets = (
+        config["forensics"],
+        {synthetic_set["name"]: synthetic_set for synthetic_set in config["synthetic_sets"]},
+    )
     known = {generator["name"]: generator for generator in config["generators"]}
     for key, network in (("study", "minimal"), ("mixloc", "unet")):
-        name = section["plans"][key]
-        if name not in plans:
-            return f"forensics.plans.{key} = {name!r} is not defined; known: {', '.join(plans) or 'none'}"
-        generator = plans[name]["generator"]
+        name = section["synthetic_sets"][key]
+        if name not in synthetic_sets:
+            return f"forensics.synthetic sets.{key} = {name!r} is not defined; known: {', '.join(synthetic_sets) or 'none'}"
+        generator = synthetic_sets[name]["generator"]
         found = known[generator]["network"] if generator in known else generator
         if found != network:
-            return f"forensics.plans.{key} = {name!r} samples from a generator of network {found}; it takes {network}"
-        asks = {"given": plans[name].get("given"), "vary": plans[name].get("vary")}
-        asks["guidance.against"] = plans[name]["guidance"].get("against")
+            return f"forensics.synthetic sets.{key} = {name!r} samples from a generator of network {found}; it takes {network}"
+        asks = {"given": synthetic_sets[name].get("given"), "start_noise": synthetic_sets[name].get("start_noise")}
+        asks["guidance.against"] = synthetic_sets[name]["guidance"].get("against")
         for word in (word for word, value in asks.items() if value):
-            return f"forensics.plans.{key} = {name!r} asks for {word}; the replay makes whole images from noise alone"
+            return f"forensics.synthetic sets.{key} = {name!r} asks for {word}; the replay makes whole images from noise alone"
     size, smaller = config["preprocess_images"]["size"], section["shown_from"]
     if "shown_larger" in used:
         if smaller >= size:
             return f"forensics.shown_from = {smaller} must be smaller than preprocess_images.size = {size}"
-        widths = known[plans[section["plans"]["mixloc"]]["generator"]]["widths"]
+        widths = known[synthetic_sets[section["synthetic_sets"]["mixloc"]]["generator"]]["widths"]
         found = generator_choices.size_problem(smaller, len(widths))
         if found:
             return f"forensics.shown_from: {found}"
-    if "thresholds_on_reported" in used and not config["make_folds"]["shares"]["calibration"] > 0:
-        return "thresholds_on_reported needs make_folds.shares.calibration above 0: thresholds must come from somewhere"
+    if "thresholds_on_reported" in used and not config["make_folds"]["fractions"]["calibration"] > 0:
+        return (
+            "thresholds_on_reported needs make_folds.fractions.calibration above 0: thresholds must come from somewhere"
+        )
     return None
 
 

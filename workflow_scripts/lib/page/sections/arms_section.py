@@ -83,7 +83,7 @@ def scores(found: Results) -> Table:
 def costs(found: Results, config: dict[str, Any]) -> Table:
     """What every arm started from and what it cost, as far as it wrote that down."""
     common = config.get("train_classifier", {}).get("weights")
-    given = {arm["name"]: arm.get("weights", common) for arm in config.get("strategies", [])}
+    given = {arm["name"]: arm.get("weights", common) for arm in config.get("arms", [])}
     # The whole path stands among the settings.
     starts = {arm: Path(weights).name if weights else "scratch" for arm, weights in given.items()}
     rows = []
@@ -192,7 +192,7 @@ def class_changes(found: Results) -> Table:
             Column("verdict", "verdict"),
         ],
         rows,
-        note="Intervals hold each for itself. q: the share of false ones to be expected among all changes with this or "
+        note="Intervals hold each for itself. q: the fraction of false ones to be expected among all changes with this or "
         "a smaller q; the verdict counts those at most "
         f"{1 - found.confidence:.2g}.",
         mark=lambda row: "control" if row["is_control"] else "",
@@ -255,7 +255,7 @@ def generator_times(folder: Path) -> Table:
     taken: dict[tuple[str, str], list[float]] = {}
     for stage, made in MADE.items():
         for path in sorted((folder / stage).glob("*.tsv")):
-            # repeat0_fold1_unet.tsv; names of generators and plans may hold underscores, too.
+            # repeat0_fold1_unet.tsv; names of generators and synthetic sets may hold underscores, too.
             name = path.stem.split("_", 2)[-1]
             seconds = pd.to_numeric(pd.read_csv(path, sep="\t").get("s"), errors="coerce")
             taken.setdefault((made, name), []).append(float(seconds.sum()))

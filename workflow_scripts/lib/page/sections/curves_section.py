@@ -1,4 +1,4 @@
-"""How an arm's gain goes with what it is given: with the fidelity of its synthetic set, with the share of synthetic
+"""How an arm's gain goes with what it is given: with the fidelity of its synthetic set, with the fraction of synthetic
 images and with the strength of the guidance. The numbers of the figures and of the tables beside them."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workflow_scripts.lib.page.run_tables import Difference, Results
 
 MEASURES = {"frechet": "Fréchet distance", "agreement": "label agreement"}
 REFERENCES = {"generated": "", "floor": "_real"}  # contender -> end of its key in a point
-FEWEST_PLANS = 2  # fewer lie on one vertical line
+FEWEST_SETS = 2  # fewer lie on one vertical line
 FEWEST_POINTS = 3  # fewer make no curve
 # What must not tell apart two arms of a curve: their names, and what serves them.
 APART = ("name", "control", "trials")
@@ -31,7 +31,7 @@ class Point:
     """An arm that learns from a synthetic set, beside how good that set is by itself."""
 
     arm: str
-    plan: str
+    synthetic_set: str
     fidelity: dict[str, float]  # measure -> mean over folds; with the end _real what real images reach
     difference: Difference
     too_small: bool
@@ -49,21 +49,24 @@ class Sweep:
 
 
 def usefulness(found: Results, config: dict[str, Any], files: list[tuple[str, Path]]) -> list[Point]:
-    """Every arm that learns from generated images and was compared; `files` are tables of fidelity with their plans."""
-    known = {plan: _fidelity([path for name, path in files if name == plan]) for plan in dict(files)}
+    """Every arm that learns from generated images and was compared; `files` are tables of fidelity with their synthetic sets."""
+    known = {
+        synthetic_set: _fidelity([path for name, path in files if name == synthetic_set])
+        for synthetic_set in dict(files)
+    }
     out = []
-    for entry in config.get("strategies", []):
-        method, plan = arm_choices.METHODS.get(entry["method"]), entry.get("plan")
+    for entry in config.get("arms", []):
+        method, synthetic_set = arm_choices.METHODS.get(entry["method"]), entry.get("synthetic_set")
         difference = found.difference(entry["name"])
-        if method is None or not method.learns_from_generated or plan not in known or difference is None:
+        if method is None or not method.learns_from_generated or synthetic_set not in known or difference is None:
             continue
-        numbers, too_small = known[plan]
-        out.append(Point(entry["name"], plan, numbers, difference, too_small))
+        numbers, too_small = known[synthetic_set]
+        out.append(Point(entry["name"], synthetic_set, numbers, difference, too_small))
     return out
 
 
 def _fidelity(paths: list[Path]) -> tuple[dict[str, float], bool]:
-    """What a plan's images reach over all classes, and what real ones do; the mean over folds."""
+    """What a synthetic set's images reach over all classes, and what real ones do; the mean over folds."""
     folds = []
     for path in paths:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -81,26 +84,26 @@ def _fidelity(paths: list[Path]) -> tuple[dict[str, float], bool]:
     return out, bool((whole["too_small"] == "True").any())
 
 
-def plans_of(points: list[Point]) -> list[str]:
-    """The plans of these points, in their order."""
-    return list(dict.fromkeys(point.plan for point in points))
+def sets_of(points: list[Point]) -> list[str]:
+    """The synthetic sets of these points, in their order."""
+    return list(dict.fromkeys(point.synthetic_set for point in points))
 
 
 def enough(points: list[Point]) -> bool:
     """Whether there is anything to see in a figure of fidelity against usefulness."""
-    return len(plans_of(points)) >= FEWEST_PLANS
+    return len(sets_of(points)) >= FEWEST_SETS
 
 
 def usefulness_table(found: Results, points: list[Point]) -> Table:
     """The numbers of the figure."""
     rows: list[dict[str, Any]] = [
-        {"arm": point.arm, "plan": point.plan, "difference": _triple(point.difference)}
+        {"arm": point.arm, "synthetic_set": point.synthetic_set, "difference": _triple(point.difference)}
         | {"verdict": point.difference.said, "warning": "too small" * point.too_small}
         | point.fidelity
         for point in points
     ]
     name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
-    columns = [Column("arm", "arm", "name"), Column("plan", "synthetic set")]
+    columns = [Column("arm", "arm", "name"), Column("synthetic_set", "synthetic set")]
     for measure, title in MEASURES.items():
         columns.append(Column(measure, title, "number"))
         columns.append(Column(f"{measure}_real", "of real images", "number"))
@@ -118,11 +121,11 @@ def usefulness_table(found: Results, points: list[Point]) -> Table:
 
 def sweeps(found: Results, config: dict[str, Any]) -> list[Sweep]:
     """Curves over the ratio and over the guidance: of each, arms that are alike in all else, three or more."""
-    plans = {plan["name"]: plan for plan in config.get("plans", [])}
+    synthetic_sets = {synthetic_set["name"]: synthetic_set for synthetic_set in config.get("synthetic_sets", [])}
     usual = config.get("train_classifier", {})
     serving = set(found.controls.values())
     groups: dict[tuple[str, str], list[tuple[float, dict[str, Any]]]] = {}
-    for entry in config.get("strategies", []):
+    for entry in config.get("arms", []):
         method = arm_choices.METHODS.get(entry["method"])
         if method is None or entry["name"] in serving or found.difference(entry["name"]) is None:
             continue
@@ -132,12 +135,12 @@ def sweeps(found: Results, config: dict[str, Any]) -> list[Sweep]:
             ratio = entry.get("ratio", usual.get("ratio", np.nan))
             rest = {key: value for key, value in alike.items() if key != "ratio"}
             groups.setdefault(("ratio", _key(rest)), []).append((float(ratio), entry))
-        plan = plans.get(entry.get("plan", ""), {})
-        if "guidance" in plan and method.learns_from_generated:
-            guidance = {key: value for key, value in plan["guidance"].items() if key != "scale"}
-            made = {key: value for key, value in plan.items() if key != "name"} | {"guidance": guidance}
-            rest = alike | {"plan": made}
-            groups.setdefault(("guidance", _key(rest)), []).append((float(plan["guidance"]["scale"]), entry))
+        synthetic_set = synthetic_sets.get(entry.get("synthetic_set", ""), {})
+        if "guidance" in synthetic_set and method.learns_from_generated:
+            guidance = {key: value for key, value in synthetic_set["guidance"].items() if key != "scale"}
+            made = {key: value for key, value in synthetic_set.items() if key != "name"} | {"guidance": guidance}
+            rest = alike | {"synthetic_set": made}
+            groups.setdefault(("guidance", _key(rest)), []).append((float(synthetic_set["guidance"]["scale"]), entry))
     return [
         _sweep(found, of, members)
         for (of, _), members in groups.items()
@@ -152,8 +155,8 @@ def _key(settings: dict[str, Any]) -> str:
 def _sweep(found: Results, of: str, members: list[tuple[float, dict[str, Any]]]) -> Sweep:
     members = sorted(members, key=lambda member: member[0])
     first = members[0][1]
-    sets = list(dict.fromkeys(entry["plan"] for _, entry in members if entry.get("plan")))
-    title = first["method"] + (f", plan{'s' * (len(sets) > 1)} {', '.join(sets)}" if sets else "")
+    sets = list(dict.fromkeys(entry["synthetic_set"] for _, entry in members if entry.get("synthetic_set")))
+    title = first["method"] + (f", synthetic set{'s' * (len(sets) > 1)} {', '.join(sets)}" if sets else "")
     names = [entry["name"] for _, entry in members]
     return Sweep(of, title, [value for value, _ in members], names, [found.controls.get(name, "") for name in names])
 

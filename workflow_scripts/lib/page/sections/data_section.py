@@ -106,13 +106,13 @@ def classes_table(data: Data, minimum: int) -> Table:
     rows = []
     for k, name in enumerate(data.classes):
         row: dict[str, Any] = {"class": name, "images": int(data.labels[:, k].sum())}
-        row |= {"share": float(data.labels[:, k].mean()) if len(data.labels) else None, "groups": int(groups[k])}
+        row |= {"fraction": float(data.labels[:, k].mean()) if len(data.labels) else None, "groups": int(groups[k])}
         row |= {role: int(by_role[role][k]) for role in used} | {"test_groups": int(tested[k])}
         rows.append(row | {"judged": "yes" if tested[k] >= minimum else f"no, {minimum} needed"})
     columns = [
         Column("class", "class", "name"),
         Column("images", "images", "count"),
-        Column("share", "share", "percent"),
+        Column("fraction", "fraction", "percent"),
         Column("groups", "groups", "count"),
     ]
     columns += [Column("test_groups", "tested in all folds", "count"), Column("judged", "can be judged")]
@@ -150,20 +150,20 @@ def combinations_table(data: Data) -> Table:
         names = [name for name, on in zip(data.classes, kinds[index], strict=True) if on]
         rows.append(
             {"classes": " + ".join(names) or "none", "labels": len(names), "images": int(images[index])}
-            | {"share": images[index] / len(data.labels), "groups": len(set(data.groups[member == index]))}
+            | {"fraction": images[index] / len(data.labels), "groups": len(set(data.groups[member == index]))}
         )
     columns = [
         Column("classes", "classes", "name"),
         Column("labels", "labels", "count"),
         Column("images", "images", "count"),
-        Column("share", "share", "percent"),
+        Column("fraction", "fraction", "percent"),
         Column("groups", "groups", "count"),
     ]
     return Table("data_combinations", f"All {len(rows)} combinations of classes", columns, rows)
 
 
 def cooccurrence(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images that have two classes (K, K), and as shares of the images of the row's class."""
+    """Images that have two classes (K, K), and as fractions of the images of the row's class."""
     both = labels.astype(np.int64).T @ labels.astype(np.int64)
     return both, both / np.maximum(np.diag(both), 1)[:, None]
 
@@ -194,7 +194,7 @@ def column_tables(data: Data, wanted: list[str]) -> list[Table]:
         for value in sorted(counts, key=lambda value: (-counts[value], value)):
             mine = values == value
             present = data.labels[mine].any(axis=0)
-            row = {"value": value or "unknown", "images": counts[value], "share": counts[value] / len(values)}
+            row = {"value": value or "unknown", "images": counts[value], "fraction": counts[value] / len(values)}
             row |= {"groups": len(set(data.groups[mine])), "classes": int(present.sum())}
             lacking = [kind for kind, on in zip(data.classes, present, strict=True) if not on]
             rows.append(
@@ -203,7 +203,7 @@ def column_tables(data: Data, wanted: list[str]) -> list[Table]:
         columns = [
             Column("value", name.replace("_", " "), "name"),
             Column("images", "images", "count"),
-            Column("share", "share", "percent"),
+            Column("fraction", "fraction", "percent"),
             Column("groups", "groups", "count"),
             Column("classes", "classes", "count"),
             Column("lacking", "without an image of"),

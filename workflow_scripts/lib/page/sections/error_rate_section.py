@@ -42,18 +42,18 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
             "How often this way of judging claims a difference wrongly has been measured with one repeat, which cannot "
             "tell the luck of training from an effect, and with three, which can; not with two."
         )
-    worst = max(rows, key=lambda row: row["share"])
+    worst = max(rows, key=lambda row: row["fraction"])
     kinds = f"{len(rows)} worlds" if len(rows) > 1 else "one world"
     worlds = f"{sum(row['repetitions'] for row in rows):,} repetitions of {kinds} in which these arms had no effect"
     wrong = sum(row["wrong"] for row in rows) / sum(row["repetitions"] for row in rows)
     text = (
         f"In {worlds}, with {_times(most)}, this way of judging wrongly claimed a difference for at least one arm "
-        f"in {_percent(wrong)} (aim: {_percent(1 - record['confidence'])}; worst world: {_percent(worst['share'])}, "
+        f"in {_percent(wrong)} (aim: {_percent(1 - record['confidence'])}; worst world: {_percent(worst['fraction'])}, "
         f"upper limit {_percent(worst['upper'])})."
     )
     if most < 2:
         text += " One repeat cannot tell the luck of training from an effect; three repeats can."
-        trained = [row["share"] for row in rows if row.get("world") == "trained"]
+        trained = [row["fraction"] for row in rows if row.get("world") == "trained"]
         if trained:
             text += (
                 f" Among copies of one arm that were really trained, on simulated cells, it was {_percent(trained[0])}."
@@ -76,5 +76,5 @@ def _times(repeats: int) -> str:
     return "one repeat" if repeats == 1 else f"{repeats} repeats"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"

@@ -1,4 +1,4 @@
-"""The section "Fidelity" of the report: what assess_synthetic found about every plan, and what to be wary of."""
+"""The section "Fidelity" of the report: what assess_synthetic found about every synthetic set, and what to be wary of."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CONTENDERS = {
     "phase": "random phases",
 }
 # Measures beyond the distances: title and which way is better.
-SHARES = {
+FRACTIONS = {
     "agreement": ("label agreement of the baseline", "high"),
     "authentic_pixels": ("authentic, in pixels", "high"),
     "authentic_features": ("authentic, in features", "high"),
 }
 COUNTS = ("images_real", "groups_real", "images", "asked", "dimensions", "of_dimensions")
-TEXT = {"name": str, "scope": str, "measure": str, "contender": str, "encoder": str, "class": str, "plan": str}
+TEXT = {"name": str, "scope": str, "measure": str, "contender": str, "encoder": str, "class": str, "synthetic_set": str}
 SCORES = {
     "class": ("class", "name"),
     "images_real": ("real images", "count"),
@@ -38,26 +38,30 @@ SCORES = {
     "ap_real": ("AP on real", "number", 2),
     "ap_generated": ("AP on generated", "number", 2),
 }
-Placed = list[tuple[str, Path]]  # plan and file, one each fold
+Placed = list[tuple[str, Path]]  # synthetic set and file, one each fold
 
 
-def plans(scores: Placed, figures: Placed, about: Placed, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the page says of each plan: its tables, remarks and warnings."""
+def synthetic_sets(scores: Placed, figures: Placed, about: Placed, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the page says of each synthetic set: its tables, remarks and warnings."""
     out = []
-    for index, name in enumerate(dict.fromkeys(plan for plan, _ in figures)):
-        table = _averaged([_read(path) for plan, path in figures if plan == name])
-        facts = [_facts(path) for plan, path in about if plan == name]
+    for index, name in enumerate(dict.fromkeys(synthetic_set for synthetic_set, _ in figures)):
+        table = _averaged([_read(path) for synthetic_set, path in figures if synthetic_set == name])
+        facts = [_facts(path) for synthetic_set, path in about if synthetic_set == name]
         tables = {
             "bracket": _bracket(table, f"fidelity_{index}", name),
             "frechet": _by_scope(table, "frechet", f"fidelity_{index}_frechet", "Fréchet distance", facts),
             "agreement": _by_scope(table, "agreement", f"fidelity_{index}_agreement", "Label agreement", facts),
-            "scores": _judged([_read(path) for plan, path in scores if plan == name], f"fidelity_{index}_judge", name),
+            "scores": _judged(
+                [_read(path) for synthetic_set, path in scores if synthetic_set == name],
+                f"fidelity_{index}_judge",
+                name,
+            ),
             "everything": _everything(table, f"fidelity_{index}_everything", name),
         }
         said = {"remarks": _remarks(facts, table), "warnings": _warnings(table, facts)}
         for text, grave in _hands(name, facts, config):
             said["warnings" if grave else "remarks"].append(text)
-        out.append({"plan": name, "tables": tables, "judge": facts[0]["judge"] if facts else ""} | said)
+        out.append({"synthetic_set": name, "tables": tables, "judge": facts[0]["judge"] if facts else ""} | said)
     return out
 
 
@@ -92,16 +96,16 @@ def _columns() -> list[Column]:
     return [Column(name, title, "estimate") for name, title in CONTENDERS.items()]
 
 
-def _bracket(table: pd.DataFrame, name: str, plan: str) -> Table:
+def _bracket(table: pd.DataFrame, name: str, synthetic_set: str) -> Table:
     every = {key: (kind.title + (f" ({kind.unit})" if kind.unit == "dB" else ""), kind.better)
-             for key, kind in distances.MEASURES.items()} | SHARES  # fmt: skip
+             for key, kind in distances.MEASURES.items()} | FRACTIONS  # fmt: skip
     shown = table[table["scope"] == "all"]
     rows = [
         {"measure": title, "better": better} | _triples(shown[shown["measure"] == key])
         for key, (title, better) in every.items()
     ]
     columns = [Column("measure", "measure", "name"), Column("better", "better"), *_columns()]
-    return Table(name, f"Plan {plan}: generated images between their floor and their ceilings", columns, rows)
+    return Table(name, f"Plan {synthetic_set}: generated images between their floor and their ceilings", columns, rows)
 
 
 def _by_scope(table: pd.DataFrame, measure: str, name: str, title: str, facts: list[dict[str, Any]]) -> Table:
@@ -132,13 +136,15 @@ def _limits(facts: list[dict[str, Any]]) -> str:
     )
 
 
-def _everything(table: pd.DataFrame, name: str, plan: str) -> Table:
+def _everything(table: pd.DataFrame, name: str, synthetic_set: str) -> Table:
     keys = ("scope", "name", "measure", "contender", "value", "low", "high", *COUNTS, "too_small")
     rows = table[list(keys)].to_dict("records")
-    return Table(name, f"Plan {plan}: every figure", [Column(key, key.replace("_", " ")) for key in keys], rows)
+    return Table(
+        name, f"Plan {synthetic_set}: every figure", [Column(key, key.replace("_", " ")) for key in keys], rows
+    )
 
 
-def _judged(folds: list[pd.DataFrame], name: str, plan: str) -> Table:
+def _judged(folds: list[pd.DataFrame], name: str, synthetic_set: str) -> Table:
     whole = pd.concat(folds, ignore_index=True)
     numbers = [key for key in SCORES if key != "class" and key in whole]
     for key in numbers:
@@ -149,7 +155,7 @@ def _judged(folds: list[pd.DataFrame], name: str, plan: str) -> Table:
         last = {key: mean[key].mean() for key in numbers if key.startswith("ap_")}
         rows.append({"class": "mean of the classes", "is_mean": True} | last)
     columns = [Column(key, *SCORES[key]) for key in ("class", *numbers)]
-    caption = f"Plan {plan}: real and generated images before the same judge"
+    caption = f"Plan {synthetic_set}: real and generated images before the same judge"
     return Table(name, caption, columns, rows, mark=lambda row: "total" if row.get("is_mean") else "")
 
 
@@ -178,7 +184,7 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
         )
     if not all(fact["shares_labels"] for fact in facts):
         out.append(
-            "The plan asks for classes in other shares than the real images have: figures of all images hold that "
+            "The synthetic set asks for classes in other shares than the real images have: figures of all images hold that "
             "difference too, those of single classes do not."
         )
     if facts[0]["given"]:
@@ -222,18 +228,18 @@ def _warnings(table: pd.DataFrame, facts: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-def same_network(plan: str, encoder: str, judge: str, config: dict[str, Any]) -> list[tuple[str, bool]]:
+def same_network(synthetic_set: str, encoder: str, judge: str, config: dict[str, Any]) -> list[tuple[str, bool]]:
     """What the page must say where one network has several hands in the game: it steers or filters what is generated,
     its features score the result, and it judges whether images show what they should; and whether that is a warning."""
-    entries = {entry["name"]: entry for entry in config.get("plans", [])}
+    entries = {entry["name"]: entry for entry in config.get("synthetic_sets", [])}
     filtering = [
         entry["name"]
-        for entry in config.get("strategies", [])
-        if entry.get("plan") == plan and _filters(entry.get("method", ""))
+        for entry in config.get("arms", [])
+        if entry.get("synthetic_set") == synthetic_set and _filters(entry.get("method", ""))
     ]
     hands = []
-    if plan in entries and generator_choices.asks_baseline(entries[plan]):
-        hands.append("steers what the plan generates")
+    if synthetic_set in entries and generator_choices.asks_baseline(entries[synthetic_set]):
+        hands.append("steers what the synthetic set generates")
     if filtering:
         hands.append(f"filters or relabels it for {', '.join(filtering)}")
     acts = bool(hands)

@@ -25,7 +25,7 @@ def read(facts: Path | None, out: Path) -> dict[str, Any] | None:
         found = json.loads(facts.read_text(encoding="utf-8"))
         effects = pd.read_csv(table, keep_default_na=True)
         tables = [_effects(found, effects, name) for name in found["models"]]
-        tables += [_shares(found, effects), _switches(found)]
+        tables += [_fractions(found, effects), _switches(found)]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{facts} and {table} cannot be read ({error}): delete them, or make forensics again") from None
     return {
@@ -48,7 +48,7 @@ def study_table(path: Path | None) -> Table | None:
         "study",
         "Macro-F1 of every model, decided as the study did, with the published numbers where they are known",
         [
-            Column("strategy", "arm", "name"),
+            Column("arm", "arm", "name"),
             Column("validation_last", "validation, last", "number"),
             *(Column(key, title) for key, title in published.items()),
             Column("validation_best", "validation, best", "number"),
@@ -94,13 +94,13 @@ def _effects(found: dict[str, Any], effects: pd.DataFrame, model: str) -> Table:
     )
 
 
-def _shares(found: dict[str, Any], effects: pd.DataFrame) -> Table:
+def _fractions(found: dict[str, Any], effects: pd.DataFrame) -> Table:
     some = effects[(effects["metric"] == found["metric"]) & effects["kind"].isin(["shapley", "total", "ends"])]
     rows = []
     for (model, kind, name), own in some.groupby(["model", "kind", "switch"], sort=False):
         said = {"shapley": name, "total": "all that act after training", "ends": "everything, before and after"}[kind]
-        rows.append({"model": model, "share": said} | {outcome: _difference(own, outcome) for outcome in OUTCOMES})
-    columns = [Column("model", "model", "name"), Column("share", "from MixLoc's way to the study's")]
+        rows.append({"model": model, "fraction": said} | {outcome: _difference(own, outcome) for outcome in OUTCOMES})
+    columns = [Column("model", "model", "name"), Column("fraction", "from MixLoc's way to the study's")]
     columns += [Column(outcome, outcome, "difference") for outcome in OUTCOMES]
     return Table(
         "forensics_shares",

@@ -74,7 +74,7 @@ def _lowest(values: pd.Series) -> tuple[float, str]:
 
 def strata(path: Path, found: Results) -> Table | None:
     """The primary question within each stratum; None where no column of strata is known."""
-    text = dict.fromkeys(("column", "stratum", "strategy", "against", "relation", "metric", "verdict", "reason"), str)
+    text = dict.fromkeys(("column", "stratum", "arm", "against", "relation", "metric", "verdict", "reason"), str)
     table = pd.read_csv(path, dtype=text | {"judged": str}, keep_default_na=False)
     if "stratum" not in table:
         raise UserError(f"{path} is no table of strata: delete it and run again")
@@ -122,7 +122,7 @@ def _stratum(rows: pd.DataFrame, primary: str) -> dict[str, Any]:
         triple = tuple(float(row[name]) for name in ("difference", "low", "high"))
         if row["relation"] == "control":
             out["beyond"] = triple
-        elif row["strategy"] == primary:
+        elif row["arm"] == primary:
             out |= {"difference": triple, "q": float(row["q"]), "verdict": row["verdict"]}
             out |= {"arm": float(row["score"]), "baseline": float(row["score_against"])}
         else:

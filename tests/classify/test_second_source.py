@@ -1,0 +1,225 @@
+"""The second source of images: what each holds, whence, and with which labels."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, cells
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_training, second_source
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import Part, write_images
+
+
+def part(count: int, seed: int) -> Part:
+    images, labels = cells(count, seed)
+    names = np.array([f"i{index}" for index in range(count)])
+    return Part(images, labels, names, names, np.arange(count), Provenance("x", count))
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    path = tmp_path_factory.mktemp("made") / "syn.h5"
+    images, labels = cells(40, 2)
+    with write_images(path, CHANNELS, CLASSES, SIZE) as writer:
+        writer.append(images, labels, [f"syn-{index}" for index in range(40)], ["synthetic"] * 40)
+    return path
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    """A classifier that looks at green alone and knows nothing: two channels would not fit it."""
+    mean, std = classifier_training.statistics(cells(50, 1)[0][:, 1:])
+    weights = backbones.build("small", 1, 3, SIZE, seed=3).state_dict()
+    settings = arm_choices.effective(ENTRIES["real_only"], SECTION)
+    return Classifier("real_only", 0, 0, CLASSES, ["green"], SIZE, settings, mean, std, weights)
+
+
+@pytest.fixture
+def material(synthetic, baseline):
+    def of(name, seed=7, **changes):
+        settings = arm_choices.effective(ENTRIES[name], SECTION | changes)
+        return second_source.Material(settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5))
+
+    return of
+
+
+def listed(found: classifier_training.Images) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels image by image."""
+    rows = np.arange(len(found.pixels)) if found.rows is None else found.rows
+    return found.pixels[rows], found.labels[rows]
+
+
+def test_every_source_is_made_by_a_function():
+    kinds = {method.partners for method in arm_choices.METHODS.values()} - {None}
+    assert kinds == set(second_source.SOURCES)
+    assert set(arm_choices.PHOTOGRAPHS) | set(arm_choices.NOTHING_NEW) <= kinds
+    asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
+    assert asking == {"filtered", "relabel", "relabel_real", "weighted", "weighted_real"}
+
+
+@pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.partners])
+def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, material):
+    first, second = (second_source.of(material(name), CHANNELS) for _ in range(2))
+    for one, other in zip(listed(first), listed(second), strict=True):
+        assert np.array_equal(one, other)
+    assert first.pixels.dtype == np.uint8
+    assert first.labels.min() >= 0 and first.labels.max() <= 1
+    kind = arm_choices.METHODS[name].partners
+    assert first.synthetic == (kind not in arm_choices.PHOTOGRAPHS)
+    if kind in arm_choices.PHOTOGRAPHS:
+        count, drawn = (50, 5) if kind in arm_choices.RESERVES else (60, 1)
+        assert first.pixels is not None and np.array_equal(first.pixels, cells(count, drawn)[0])
+    if kind in arm_choices.NOTHING_NEW and kind != arm_choices.NEAREST:
+        # A placebo has the labels of the synthetic set, image by image or in another order.
+        wanted = np.sort(cells(40, 2)[1] @ [4, 2, 1])
+        assert np.array_equal(np.sort(listed(first)[1] @ [4, 2, 1]), wanted)
+
+
+def test_an_arm_sees_only_its_channels(material):
+    for name in ("pool", "noise", "relabel_real"):
+        whole, green = (second_source.of(material(name), channels) for channels in (CHANNELS, ["green"]))
+        assert np.array_equal(green.pixels[:, 0], whole.pixels[:, 1]), name
+
+
+def test_blends_hold_half_of_either_image(material):
+    found = second_source.of(material("blend_real"), CHANNELS)
+    real, labels = cells(60, 1)
+    pairs = matching_pairs(labels, cells(40, 2)[1], material("blend_real").rng("blend"))
+    for image, (one, other) in zip(found.pixels, pairs, strict=True):
+        low, high = np.minimum(real[one], real[other]), np.maximum(real[one], real[other])
+        assert (image >= low).all() and (image <= high).all()
+        assert one != other
+    mixed = second_source.of(material("blend_real", blend="weighted"), CHANNELS)
+    assert np.array_equal(mixed.pixels, found.pixels)
+    different = mixed.labels[(mixed.labels > 0) & (mixed.labels < 1)]
+    assert len(different) and different.min() >= 0.25 and different.max() <= 0.75
+
+
+def test_noise_has_the_mean_and_spread_of_real_pixels_and_no_structure(material):
+    found, real = second_source.of(material("noise"), CHANNELS).pixels, cells(60, 1)[0]
+    assert np.allclose(found.mean(axis=(0, 2, 3)), real.mean(axis=(0, 2, 3)), atol=6)
+    neighbours = np.corrcoef(found[..., :-1].ravel(), found[..., 1:].ravel())[0, 1]
+    assert abs(neighbours) < 0.1
+
+
+def test_random_phases_keep_the_spectrum_and_move_the_light(material):
+    found = second_source.of(material("phase_real"), CHANNELS)
+    source = listed(second_source.of(material("resample_real"), CHANNELS))[0].astype(float)
+    spectra = [np.abs(np.fft.rfft2(images.astype(float))).mean(axis=(0, 1)) for images in (found.pixels, source)]
+    inner = [spectrum[1:4, 1:4] for spectrum in spectra]
+    assert np.allclose(inner[0], inner[1], rtol=0.25), "but for what is cut off at black and white"
+    alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(found.pixels, source, strict=True)]
+    assert np.mean(alike) < 0.3
+
+
+def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_path):
+    real, labels = cells(60, 1)
+    made = cells(6, 2)[0]
+    made[1], made[4] = np.rot90(real[7], 1, axes=(1, 2)), real[49][..., ::-1]
+    wanted = labels[:6].copy()
+    wanted[1] = wanted[3]
+    path = tmp_path / "copies.h5"
+
+    def write(given, **synthetic_set):
+        with write_images(
+            path, CHANNELS, CLASSES, SIZE, {"synthetic_set": json.dumps(synthetic_set | {"given": given})}
+        ) as writer:
+            writer.append(made, wanted, [f"syn-{index}" for index in range(6)], ["synthetic"] * 6)
+
+    def found(name):
+        asked = material(name)
+        asked.synthetic = path
+        return second_source.of(asked, CHANNELS)
+
+    write([])
+    near, authentic = found("nearest_real"), found("authentic")
+    assert (near.rows[1], near.rows[4]) == (7, 49)
+    assert np.array_equal(listed(near)[1], labels[near.rows]), "its own labels"
+    assert {1, 4}.isdisjoint(authentic.rows)
+    assert set(authentic.rows) <= {0, 2, 3, 5}
+    asked, shown = (Counter(map(tuple, rows.tolist())) for rows in (wanted, wanted[authentic.rows]))
+    assert shown == {key: asked[key] for key in shown}, "the labels of the set, but for what has none left"
+    assert list(authentic.rows).count(3) >= 2, "in the place of a copy with the same labels, too"
+    # Where green was given, it is no likeness, and what it resembles is found by the rest.
+    made[0] = np.stack([real[9][0], real[3][1]])
+    write(["green"])
+    assert found("nearest_real").rows[0] == 9
+    made[0] = np.stack([255 - real[9][0], real[3][1]])
+    write(["green"])
+    assert 0 in found("authentic").rows
+    made[:] = real[:6]
+    write([])
+    with pytest.raises(UserError, match=r"copies\.h5.*fewer steps"):
+        found("authentic")
+    write([], start_noise=0.1)
+    with pytest.raises(UserError, match=r"copies\.h5.*raise vary"):
+        found("authentic")
+
+
+def test_shuffling_takes_labels_from_their_images(material):
+    found = second_source.of(material("shuffled_labels"), CHANNELS)
+    assert np.array_equal(found.pixels, cells(40, 2)[0])
+    assert not np.array_equal(found.labels, cells(40, 2)[1])
+
+
+def test_agreement_by_hand():
+    probabilities = np.array([[0.9, 0.2, 0.4], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]])
+    labels = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 0]])
+    found = second_source.agreement(probabilities, labels)
+    expected = [np.sqrt(0.9 * np.sqrt(0.8 * 0.6)), 0.5, (0.9 * 0.8 * 0.7) ** (1 / 3)]
+    assert np.allclose(found, expected)
+
+
+def test_the_filter_keeps_the_best_of_each_label_combination(material):
+    kept = material("filtered", keep=0.3)
+    scores = second_source.agreement(kept.asked(kept.made.images), kept.made.labels)
+    rows = second_source.of(kept, CHANNELS).rows
+    codes = kept.made.labels @ [4, 2, 1]
+    for code in np.unique(codes):
+        group = np.flatnonzero(codes == code)
+        inside = np.isin(group, rows)
+        assert inside.sum() == max(1, round(0.3 * len(group)))
+        if not inside.all():
+            assert scores[group[inside]].min() >= scores[group[~inside]].max()
+
+
+def test_labels_and_weights_follow_the_baseline(material):
+    asked = material("relabel", trust=0.25)
+    labels = second_source.of(asked, CHANNELS).labels
+    assert np.allclose(labels, 0.75 * asked.made.labels + 0.25 * asked.asked(asked.made.images), atol=1e-6)
+    for name in ("weighted", "weighted_real"):
+        found = second_source.of(material(name), CHANNELS)
+        pixels, given = listed(found)
+        scores = second_source.agreement(material(name).asked(pixels), given)
+        assert len(found.weights) == len(found)
+        assert found.weights.mean() == pytest.approx(1, rel=1e-5)
+        assert np.allclose(found.weights / found.weights[0], scores / scores[0], rtol=1e-3)
+
+
+def test_balanced_rows_ask_for_every_class_equally_often():
+    labels = np.zeros((30, 3), dtype=np.uint8)
+    labels[:20, 0], labels[20:24, 1] = 1, 1  # six images of no class; nobody has the third
+    rows = balanced_rows(labels, np.random.default_rng(1))
+    counts = np.bincount(rows, minlength=30)
+    assert set(counts[:20]) == {1} and set(counts[20:24]) == {5} and set(counts[24:]) == {3, 4}
+    thirds = [len(set(range(low, high)) & set(rows[:3])) for low, high in ((0, 20), (20, 24), (24, 30))]
+    assert thirds == [1, 1, 1]
+
+
+def test_pairs_make_up_what_is_wanted():
+    available = np.array([[1, 0, 0]] * 3 + [[0, 1, 0]] * 2 + [[0, 1, 1]])
+    wanted = np.array([[1, 1, 0]] * 5 + [[1, 0, 0]] * 3 + [[0, 0, 1]] * 2 + [[1, 1, 1]] * 2)
+    pairs = matching_pairs(available, wanted, np.random.default_rng(1))
+    union = available[pairs[:, 0]] | available[pairs[:, 1]]
+    assert np.array_equal(union[:8], wanted[:8])
+    assert np.array_equal(union[10:], wanted[10:])
+    # Nobody has the third class alone: the image that comes nearest, twice over where there is one of it.
+    assert set(pairs[8:10].ravel()) == {5}
+    assert all(one != other for one, other in pairs[:8])

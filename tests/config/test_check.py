@@ -1,0 +1,210 @@
+"""The config: the default and all presets are sound, and whatever is wrong is told in one line that names it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow_scripts.lib.config import check
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "schemas" / "config.schema.json"
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+
+
+def overlaid(base: object, overlay: object) -> object:
+    """As Snakemake lays one config over another: mappings merge, everything else is replaced."""
+    if isinstance(base, dict) and isinstance(overlay, dict):
+        return base | {key: overlaid(base.get(key), value) for key, value in overlay.items()}
+    return copy.deepcopy(overlay)
+
+
+def checked(overlay: dict) -> dict:
+    return check.check(overlaid(DEFAULT, overlay), SCHEMA)
+
+
+def arm(name: str, **changes: object) -> dict:
+    """The default arms with one entry changed; a value of None takes the key out."""
+    entries = copy.deepcopy(DEFAULT["arms"])
+    entry = next(entry for entry in entries if entry["name"] == name)
+    for key, value in changes.items():
+        entry.pop(key, None)
+        if value is not None:
+            entry[key] = value
+    return {"arms": entries}
+
+
+def synthetic_set(**changes: object) -> dict:
+    return {"synthetic_sets": [DEFAULT["synthetic_sets"][0] | changes, *DEFAULT["synthetic_sets"][1:]]}
+
+
+def generator(**changes: object) -> dict:
+    return {"generators": [DEFAULT["generators"][0] | changes, *DEFAULT["generators"][1:]]}
+
+
+def test_default_is_sound() -> None:
+    assert checked({})["run"] == "demo"
+
+
+@pytest.mark.parametrize("preset", sorted(path.name for path in (ROOT / "presets").glob("*.yaml")))
+def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overlay = yaml.safe_load((ROOT / "presets" / preset).read_text(encoding="utf-8"))
+    # A preset for images of one's own takes their place from the environment.
+    for key in ("images", "table", "groups"):
+        path = overlay.get("data", {}).get(key)
+        if path:
+            assert path.startswith("${MIXLOC_"), path
+            (tmp_path / Path(path).name).touch()
+            monkeypatch.setenv(path[2 : path.index("}")], str(tmp_path))
+    checked(overlay)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "named"),
+    [
+        ({"seeds": 1}, ["seeds", "not a known key"]),
+        ({"seed": "one"}, ["seed", "one", "integer"]),
+        ({"seed": -1}, ["seed", "at least 0"]),
+        ({"run": "../up"}, ["run", "letters"]),
+        ({"run": "a$(touch x)"}, ["run"]),
+        ({"make_folds": {"fractions": {"test": 0.6}}}, ["make_folds.fractions.test", "2 folds"]),
+        ({"make_folds": {"fractions": {"test": 0.5, "calibration": 0.3, "validation": 0.3}}}, ["make_folds.fractions"]),
+        ({"make_folds": {"leave_out": 3}}, ["make_folds.leave_out", "string"]),
+        ({"make_folds": {"folds": 8, "stratify_by": "cell_line"}}, ["make_folds.fractions.test", "8 folds"]),
+        ({"make_folds": {"roles_from": "split"}}, ["make_folds.roles_from", "make_folds.folds = 2"]),
+        ({"make_folds": {"roles_from": "s", "folds": 1, "leave_out": "gene"}}, ["roles_from", "leave_out = 'gene'"]),
+        ({"data": {"columns": {"role": "split"}}}, ["data.columns.role"]),
+        ({"data": {"label_map": "kaggle_2019"}}, ["data.label_map", "kaggle_2019", "kaggle_2018", "coarse"]),
+        ({"data": {"label_map": {"a": []}}}, ["data.label_map.a"]),
+        ({"data": {"unmapped": "forget"}}, ["data.unmapped", "refuse", "drop"]),
+        ({"preprocess_images": {"size": 33}}, ["preprocess_images.size", "multiple of 8"]),
+        ({"data": {"source": "web"}}, ["data.source", "simulated"]),
+        ({"data": {"source": "folder"}}, ["data.images"]),
+        ({"data": {"source": "folder", "images": "/nowhere", "table": "/nowhere"}}, ["data.images", "/nowhere"]),
+        ({"data": {"source": "folder", "images": "${MIXLOC_NOWHERE}/a"}}, ["data.images", "MIXLOC_NOWHERE is not set"]),
+        ({"data": {"source": "public"}}, ["data.table", "public"]),
+        ({"data": {"files": "../{id}.png"}}, ["data.files"]),
+        ({"data": {"files": {"green": "/etc/{id}.png"}}}, ["data.files.green"]),
+        ({"data": {"columns": {"colour": "x"}}}, ["data.columns.colour", "cell_line"]),
+        ({"data": {"planes": {"green": "pink"}}}, ["data.planes.green", "yellow"]),
+        ({"data": {"class_names": "kaggle_1999"}}, ["data.class_names", "kaggle_2018"]),
+        ({"data": {"invalid_limit": 2}}, ["data.invalid_limit"]),
+        ({"data": {"bits": [12]}}, ["data.bits[0]", "8, 16, 32"]),
+        ({"preprocess_images": {"white_level": {"uint16": 0}}}, ["preprocess_images.white_level.uint16"]),
+        (synthetic_set(generator="nobody"), ["synthetic_sets", "nobody", "unet"]),
+        (synthetic_set(sampler="guess"), ["synthetic sets[0].sampler", "guess"]),
+        (synthetic_set(guidance={"scale": 1.5, "interval": [3, 2]}), ["balanced", "interval"]),
+        (synthetic_set(evaluations=2), ["synthetic sets[0].evaluations", "at least"]),
+        (generator(name="minimal"), ["minimal", "twice"]),
+        (generator(label_dropout=0), ["guidance", "label_dropout"]),
+        (generator(widths=[32]), ["unet", "widths"]),
+        (arm("pool", synthetic_set="elsewhere"), ["pool", "elsewhere"]),
+        (arm("pool", synthetic_set=None), ["pool", "synthetic set is missing"]),
+        (arm("real_only", synthetic_set="balanced"), ["real_only", "synthetic_set"]),
+        (arm("pool", method="stir"), ["pool", "stir"]),
+        (arm("pool", control="nobody"), ["pool", "control", "nobody"]),
+        (arm("pool", control="pool"), ["pool", "control"]),
+        (arm("pool", control="synthetic_only"), ["pool", "control", "'resample_real'"]),
+        (arm("synthetic_only", control="real_only"), ["synthetic_only", "has no control"]),
+        (arm("pool", ratio=2.0), ["pool", "resample_real", "another ratio"]),
+        ({"preprocess_images": {"size": 48}}, ["preprocess_images.size = 48", "simulate_cells.size = 32"]),
+        ({"preprocess_images": {"channels": ["red", "purple"]}}, ["preprocess_images.channels", "purple"]),
+        (generator(pixels="signed"), ["unet", "edm", "signed"]),
+        (arm("pool", alpha=0.3), ["pool", "alpha"]),
+        (arm("pool", ratio=1e-4), ["arms[2].ratio", "at least"]),
+        (arm("pool", backbone="vgg"), ["backbone", "vgg"]),
+        ({"arms": []}, ["arms"]),
+        ({"analysis": {"primary_arm": "nobody"}}, ["analysis", "primary_arm", "nobody"]),
+        ({"analysis": {"family": ["pool"], "primary_arm": "mix_loss"}}, ["analysis", "family"]),
+        ({"violations": ["something"]}, ["violations[0]"]),
+        ({"compute": {"processes": 2, "arms_at_once": 2}}, ["compute.processes", "compute.arms_at_once", "exclude"]),
+        ({"compute": {"processes": 60}}, ["compute.processes = 60", "batch"]),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(overlay: dict, named: list[str]) -> None:
+    with pytest.raises(check.ConfigError) as caught:
+        checked(overlay)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in named:
+        assert word in text, text
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"url": "https://example.org/{antibody}_{field}_{colour}.jpg"}, ["fetch_images.url", "{colour}", "{channel}"]),
+        ({"url": "https://example.org/{antibody}_{channel}.jpg"}, ["fetch_images.url", "{field}"]),
+        ({"url": "https://example.org/{field}_{channel.jpg"}, ["fetch_images.url"]),
+        ({"url": "https://example.org/{field}_{channel}.gif"}, ["fetch_images.url", ".png"]),
+        ({"colours": {"yellow": "red"}}, ["fetch_images.colours", "'red'", "'yellow'"]),
+    ],
+)
+def test_addresses_are_checked_before_anything_is_fetched(section: dict, named: list[str], tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("Id,Target\n")
+    overlay = {"data": {"source": "public", "table": str(tmp_path / "list.csv")}}
+    assert checked(overlay)["data"]["source"] == "public"
+    with pytest.raises(check.ConfigError) as caught:
+        checked(overlay | {"fetch_images": section})
+    for word in named:
+        assert word in str(caught.value)
+    # Images that lie here already are not fetched.
+    checked({"data": overlay["data"] | {"images": str(tmp_path)}, "fetch_images": section})
+
+
+def test_the_classes_of_a_label_map_keep_their_order_on_the_way_to_the_stages() -> None:
+    config = checked({"data": {"label_map": {"z": ["Nucleoplasm"], "a": ["Cytosol"]}}})
+    for given in (check.reading(config), check.judge_settings(config)):
+        travelled = json.loads(json.dumps(given, sort_keys=True))["data"]["label_map"]
+        assert [name for name, _ in travelled] == ["z", "a"]
+
+
+def test_parts_of_left_out_values_need_not_fit_into_the_whole() -> None:
+    assert checked({"make_folds": {"folds": 8, "leave_out": "cell_line"}})["make_folds"]["folds"] == 8
+
+
+def test_a_label_map_is_a_name_or_a_mapping() -> None:
+    for label_map in (None, "coarse", {"nucleus": ["Nucleoplasm", "Nucleoli"]}):
+        assert checked({"data": {"label_map": label_map}})["data"]["label_map"] == label_map
+
+
+def test_simulated_channels_are_those_of_the_simulator() -> None:
+    from workflow_scripts.lib.simulate import simulator
+
+    assert tuple(simulator.CHANNELS) == check.SIMULATED_CHANNELS
+
+
+def test_control_characters_in_values_stay_on_one_line() -> None:
+    with pytest.raises(check.ConfigError) as caught:
+        checked({"run": "a\nb\x1b[31m"})
+    assert str(caught.value).isprintable()
+
+
+def test_random_damage_never_escapes_as_another_error() -> None:
+    rng = random.Random(7)
+    junk = [None, -1, 0, 1e400, "", "x" * 300, [], {}, True, [None], {"a": {"b": []}}, "$(id)", 3.5]
+
+    def damage(value: object) -> object:
+        if isinstance(value, dict) and value and rng.random() < 0.9:
+            key = rng.choice(list(value))
+            if rng.random() < 0.1:
+                return {name: item for name, item in value.items() if name != key}
+            return value | {key: damage(value[key])}
+        if isinstance(value, list) and value and rng.random() < 0.8:
+            place = rng.randrange(len(value))
+            return [*value[:place], damage(value[place]), *value[place + 1 :]]
+        return rng.choice(junk)
+
+    refused = 0
+    for _ in range(400):
+        try:
+            check.check(damage(DEFAULT), SCHEMA)
+        except check.ConfigError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 300

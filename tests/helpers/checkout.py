@@ -1,0 +1,118 @@
+"""A checkout in a temporary folder in which tests run Snakemake on the tiny preset, edit code, and kill things."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = (
+    "Snakefile", "config.yaml", "rules", "workflow_scripts", "schemas", "presets", "profiles/default", "envs",
+    "captions",
+)  # fmt: skip
+PRESET = "presets/ci.yaml"
+JOB = re.compile(r"^(?:local)?rule (\w+):", re.MULTILINE)
+
+
+class Checkout:
+    """A copy of the workflow; commands run inside it as a user would run them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def fresh(cls, folder: Path) -> Checkout:
+        """A copy without results."""
+        for part in PARTS:
+            source, target = ROOT / part, folder / part
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+        return cls(folder)
+
+    def clone(self, folder: Path) -> Checkout:
+        """A copy with all results and Snakemake's memory of them; times are kept, so nothing looks changed."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Checkout(folder)
+
+    @property
+    def run(self) -> Path:
+        """The results of the tiny preset."""
+        return self.folder / "results" / "ci"
+
+    def command(self, *options: str, cores: int = 2, overlays: tuple[str, ...] = ()) -> list[str]:
+        """The command line of a run; overlays are further files of settings."""
+        return [
+            sys.executable, "-m", "snakemake", "--configfile", PRESET, *overlays, "--cores", str(cores), *options,
+        ]  # fmt: skip
+
+    def snakemake(self, *options: str, cores: int = 2, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake and wait; what it prints is in `.stdout`."""
+        done = subprocess.run(
+            self.command(*options, cores=cores), cwd=self.folder, env=self.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if check:
+            assert done.returncode == 0, done.stdout[-6000:]
+        return done
+
+    def start(self, *options: str, cores: int = 2) -> subprocess.Popen[str]:
+        """Start Snakemake in a session of its own and return at once."""
+        return subprocess.Popen(
+            self.command(*options, cores=cores), cwd=self.folder, env=self.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """The test's own Python comes first, as in an activated environment."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # Training keeps a checkpoint after every step, so that there is always one to kill behind.
+        return os.environ | {"PATH": path, "MIXLOC_CHECKPOINT_SECONDS": "0"}
+
+    def planned(self, *options: str) -> set[str]:
+        """Rules that a run would execute now."""
+        return set(JOB.findall(self.snakemake("--dry-run", *options).stdout))
+
+    def edit(self, path: str, old: str | None, new: str) -> None:
+        """Replace text in a file; without `old`, add it at the end."""
+        file = self.folder / path
+        text = file.read_text(encoding="utf-8")
+        assert old is None or old in text, f"{path} has no {old!r}"
+        file.write_text(text + new if old is None else text.replace(old, new, 1), encoding="utf-8")
+
+
+def wait_for(condition: object, seconds: float = 120.0) -> None:
+    """Wait until a callable is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def processes(text: str) -> list[int]:
+    """Numbers of Python processes whose command line holds a text (not the shells that started them)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if "python" in Path(words[0]).name and text in " ".join(words) and "snakemake" not in words:
+                found.append(int(entry.name))
+    return found
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, if it still runs."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

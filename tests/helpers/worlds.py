@@ -1,0 +1,75 @@
+"""Worlds with known truth for the tests of the judge: arms of given skill on grouped, labelled rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workflow_scripts.lib.scores.prediction_file import PARTS, Predictions, Scored
+
+CLASSES = ["nucleus", "golgi", "cytosol", "rods"]
+PREVALENCE = np.array([0.5, 0.3, 0.2, 0.1])
+
+
+class World:
+    """Groups with labels and a latent difficulty; each fold tests one share of them and calibrates on another."""
+
+    def __init__(
+        self, seed: int, groups: int = 80, images: int = 3, folds: int = 2, prevalence: np.ndarray = PREVALENCE
+    ) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.classes = CLASSES[: len(prevalence)]
+        self.folds = folds
+        self.owner = np.repeat(np.arange(groups), images)
+        self.of_group = self.rng.random((groups, len(prevalence))) < prevalence
+        self.labels = self.of_group[self.owner]
+        # What makes a protein hard is shared by its images and by all arms.
+        self.hard = self.rng.normal(0, 1.0, self.of_group.shape)[self.owner]
+        self.noise = self.rng.normal(0, 0.6, self.labels.shape)
+        self.place = self.rng.permutation(groups)[self.owner] % (2 * folds)
+
+    def rows(self, fold: int, part: str) -> np.ndarray:
+        """Row numbers of a part: test is a 1/folds share of the groups, the rest is halved."""
+        test = self.place // 2 == fold
+        half = self.place % 2 == 0
+        chosen = test if part == "test" else ~test & (half if part == "calibration" else ~half)
+        return np.flatnonzero(chosen)
+
+    def arm(
+        self, name: str, skill: float = 2.0, luck: float = 0.5, repeat: int = 0, by_fold: float = 0.0
+    ) -> list[Predictions]:
+        """Predictions of an arm in all folds; `luck` is what two arms of equal skill differ by."""
+        out = []
+        for fold in range(self.folds):
+            own = self.rng.normal(0, luck, self.of_group.shape)[self.owner] + self.rng.normal(
+                0, luck, self.labels.shape
+            )
+            shift = self.rng.normal(0, by_fold) if by_fold else 0.0
+            logits = (skill + shift) * (2 * self.labels - 1) / 2 + self.hard + self.noise + own - 0.5
+            parts = {part: self._part(self.rows(fold, part), logits) for part in PARTS}
+            out.append(Predictions(self.classes, name, repeat, fold, parts, images="world"))
+        return out
+
+    def _part(self, rows: np.ndarray, logits: np.ndarray) -> Scored:
+        ids = [f"image{row:05d}" for row in rows]
+        return Scored(ids, [f"gene{self.owner[row]:04d}" for row in rows], self.labels[rows], logits[rows])
+
+
+ANALYSIS = {
+    "primary_arm": "mix",
+    "baseline": "real_only",
+    "metric": "macro_f1",
+    "level": "image",
+    "threshold_rule": "calibrated",
+    "minimum_positive_groups": 5,
+    "minimum_calibration_groups": 10,
+    "refit_thresholds": True,
+    "draws": 400,
+    "confidence": 0.95,
+    "smallest_effect": 0.02,
+    "family": "all",
+}
+ARMS = [
+    {"name": "real_only", "method": "real_only"},
+    {"name": "mix", "method": "mix_representation", "control": "mix_real"},
+    {"name": "mix_real", "method": "mix_representation_real"},
+]

@@ -1,0 +1,81 @@
+"""Copies are found, however they are turned; and images that are none are not called so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.fidelity.test_distances import cells
+from workflow_scripts.lib.images import nearest_images
+
+
+@pytest.mark.parametrize("turn", range(8))
+@pytest.mark.parametrize(("channels", "side"), [(1, 16), (3, 50)])
+def test_a_planted_copy_is_found_however_it_is_turned(turn: int, channels: int, side: int) -> None:
+    train, made = cells(40, channels, side, 1), cells(12, channels, side, 2)
+    rng = np.random.default_rng(3)
+    noisy = train[7] + rng.normal(0, 3, train[7].shape)
+    made[5] = nearest_images.turned(np.clip(noisy, 0, 255).astype(np.uint8)[None], turn)[0]
+    found = nearest_images.nearest(made, train, nearest_images.pixels)
+    assert found.train[5] == 7
+    assert found.ratio[5] < 0.5 and found.ratio.argmin() == 5
+    assert not found.authentic[5]
+    assert np.delete(found.authentic, 5).mean() > 0.3
+    # The turn it names lays the image on the training image.
+    laid = nearest_images.turned(made[5:6], int(found.turn[5]))[0]
+    assert np.abs(laid.astype(float) - train[7]).mean() < 4
+
+
+def test_exact_copies_are_never_authentic_also_of_doubled_training_images() -> None:
+    train = cells(20, 2, 16, 4)
+    train[1] = train[0]
+    found = nearest_images.nearest(train[:3].copy(), train, nearest_images.pixels)
+    assert found.distance[:2] == pytest.approx([0, 0], abs=1e-6)
+    assert not found.authentic.any()
+
+
+def test_distances_are_those_of_the_definition() -> None:
+    train, made = cells(15, 2, 16, 5), cells(4, 2, 16, 6)
+    found = nearest_images.nearest(made, train, nearest_images.pixels)
+
+    def apart(one: np.ndarray, other: np.ndarray) -> float:
+        turns = [nearest_images.turned(one[None], turn)[0] for turn in range(8)]
+        return min(float(np.sqrt((((turn.astype(float) - other) / 255) ** 2).mean())) for turn in turns)
+
+    for index in range(4):
+        distances = [apart(made[index], image) for image in train]
+        nearest = int(np.argmin(distances))
+        own = min(apart(train[nearest], image) for row, image in enumerate(train) if row != nearest)
+        assert found.train[index] == nearest
+        assert found.distance[index] == pytest.approx(distances[nearest], rel=1e-4)
+        assert found.own[index] == pytest.approx(own, rel=1e-4)
+    assert len({nearest_images.turned(made[:1], turn).tobytes() for turn in range(8)}) == 8
+
+
+def test_given_channels_are_no_sign_of_copying() -> None:
+    train, made = cells(30, 3, 16, 7), cells(6, 3, 16, 8)
+    made[:, :2] = train[:6, :2]
+    blind = nearest_images.nearest(made, train, nearest_images.pixels)
+    assert (blind.train == np.arange(6)).all() and not blind.authentic.any()
+    only = [nearest_images.without(images, [0, 1]) for images in (made, train)]
+    found = nearest_images.nearest(*only, nearest_images.pixels)
+    alone = nearest_images.nearest(made[:, 2:], train[:, 2:], nearest_images.pixels)
+    assert np.array_equal(found.train, alone.train)
+    assert np.array_equal(found.authentic, alone.authentic)
+    assert made[0, 0].any(), "the images themselves stay as they are"
+
+
+def test_features_are_searched_like_pixels() -> None:
+    train, made = cells(20, 1, 16, 9), cells(5, 1, 16, 10)
+    made[2] = nearest_images.turned(train[3:4], 6)[0]
+
+    def corner(images: np.ndarray) -> np.ndarray:
+        return images[:, 0, :8].reshape(len(images), -1).astype(np.float32)
+
+    found = nearest_images.nearest(made, train, corner)
+    assert found.train[2] == 3 and found.distance[2] == 0
+
+
+def test_large_images_are_compared_at_a_smaller_size() -> None:
+    assert nearest_images.pixels(cells(2, 2, 128, 11)).shape == (2, 2 * 32 * 32)
+    assert nearest_images.pixels(cells(2, 2, 50, 11)).shape == (2, 2 * 25 * 25)

@@ -1,0 +1,212 @@
+"""make_folds: the table of roles of a repeat, from an image set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow_scripts import make_folds as stage_program
+from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.split import role_table
+
+LINES = ["A-431", "U-2 OS", "HeLa", "U-2 OS"]
+FRACTIONS = {"test": 0.25, "calibration": 0.15, "validation": 0.15, "reserve": 0.0, "reserve_same": 0.0, "lockbox": 0.0}
+
+
+@pytest.fixture
+def images(tmp_path):
+    """120 images of 40 groups, scattered; labels belong to the group, the last class to one group only."""
+    member = np.random.default_rng(0).permutation(np.arange(120) % 40)
+    labels = np.stack([member % 2 == 0, member % 3 == 0, member == 7], axis=1)
+    path = tmp_path / "images.h5"
+    with write_images(path, ["green"], ["a", "b", "rare"], 4) as writer:
+        ids, groups = [f"{row:03d}" for row in range(120)], [f"g{number}" for number in member]
+        columns = {"cell_line": [LINES[number % 4] for number in member], "empty": [""] * 120}
+        writer.append(np.zeros((120, 1, 4, 4)), labels, ids, groups, columns)
+    return path
+
+
+def run(
+    images,
+    repeat: int = 0,
+    folds: int = 3,
+    stratify_by: str | None = None,
+    leave_out: str | None = None,
+    roles_from: str | None = None,
+    **fractions,
+) -> int:
+    settings = {"folds": folds, "fractions": FRACTIONS | fractions, "stratify_by": stratify_by, "leave_out": leave_out}
+    settings["roles_from"] = roles_from
+    return stage_program.main(
+        ["--images", str(images), "--out", str(images.with_name("folds.csv")), "--repeat", str(repeat), "--seed", "1"]
+        + ["--settings", json.dumps(settings)]
+        + ["--log", str(images.with_name("log.txt"))]
+    )
+
+
+def test_roles_go_by_group_and_keep_the_order_of_the_images(images, capsys):
+    assert run(images) == 0
+    table = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+    assert list(table.columns) == ["id", "group", "fold0", "fold1", "fold2"]
+    assert list(table["id"]) == [f"{row:03d}" for row in range(120)]
+    for fold in ("fold0", "fold1", "fold2"):
+        assert (table.groupby("group")[fold].nunique() == 1).all()
+        assert set(table[fold]) == {"train", "validation", "calibration", "test"}
+        assert (table[fold] == "test").sum() == pytest.approx(30, abs=3)
+    assert ((table.filter(like="fold") == "test").sum(axis=1) <= 1).all()
+    # A class that no split can put everywhere is told.
+    said = capsys.readouterr().err
+    assert "fewer groups than the 4 that every role of every fold takes: rare (1)" in said
+    assert "class 'rare' has no image in" in said
+
+
+def test_repeats_differ_and_runs_do_not(images):
+    contents = []
+    for repeat in (0, 0, 1):
+        assert run(images, repeat) == 0
+        contents.append(images.with_name("folds.csv").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_reserve_and_lockbox_on_request(images):
+    found = []
+    for repeat in (0, 1):
+        assert run(images, repeat, folds=2, reserve=0.1, lockbox=0.1) == 0
+        table = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+        found.append(set(table["id"][table["fold0"] == "lockbox"]))
+        assert found[-1] == set(table["id"][table["fold1"] == "lockbox"])
+        assert (table["fold0"] == "reserve").any()
+    assert found[0] == found[1] != set()
+
+
+def test_values_of_a_column_are_balanced_like_classes(images, capsys):
+    assert run(images, folds=2, stratify_by="cell_line") == 0
+    table = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+    with stage_program.ImageSet(images) as source:
+        lines = source.column("cell_line")
+    for fold in ("fold0", "fold1"):
+        own = lines[table[fold] == "test"]
+        assert [(own == line).sum() for line in ("A-431", "HeLa", "U-2 OS")] == pytest.approx([7.5, 7.5, 15], abs=2)
+    assert "cell_line" not in capsys.readouterr().err
+
+
+def test_one_cell_line_is_left_out(images, capsys):
+    assert run(images, folds=3, leave_out="cell_line") == 0
+    table = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+    with stage_program.ImageSet(images) as source:
+        lines = source.column("cell_line")
+    assert [set(lines[table[f"fold{fold}"] == "test"]) for fold in range(3)] == [{"U-2 OS"}, {"A-431"}, {"HeLa"}]
+    assert (lines[table["fold0"] != "test"] != "U-2 OS").all()
+    assert "fold 0: tests cell_line 'U-2 OS'" in capsys.readouterr().err
+
+
+def marked(tmp_path, marks) -> Path:
+    """80 images of 40 groups, two each; `marks` of images by the number of the group and of the image in it."""
+    path = tmp_path / "marked.h5"
+    member = np.arange(80) % 40
+    labels = np.stack([member % 2 == 0, member % 3 == 0], axis=1)
+    with write_images(path, ["green"], ["a", "b"], 4) as writer:
+        ids, groups = [f"{row:03d}" for row in range(80)], [f"g{number:02d}" for number in member]
+        columns = {"split": [marks(int(number), row // 40) for row, number in enumerate(member)]}
+        writer.append(np.zeros((80, 1, 4, 4)), labels, ids, groups, columns)
+    return path
+
+
+def test_a_column_may_say_what_is_tested(tmp_path):
+    # Ten groups are tested, of one by one of its images' marks alone; five are validation, one stands aside.
+    kinds = dict.fromkeys(range(10), "Test") | dict.fromkeys(range(10, 15), "validation") | {15: "unused"}
+    path = marked(tmp_path, lambda number, image: kinds.get(number, "train"))
+    tables = []
+    for repeat in range(2):
+        assert run(path, repeat, folds=1, roles_from="split", lockbox=0.1) == 0
+        tables.append(pd.read_csv(path.with_name("folds.csv"), dtype=str))
+    for table in tables:
+        roles = table.groupby("group")["fold0"].agg(["nunique", "first"])
+        assert (roles["nunique"] == 1).all()
+        assert list(roles["first"][:16]) == ["test"] * 10 + ["validation"] * 5 + ["unused"]
+        counts = roles["first"][16:].value_counts()
+        # 15 % and 10 % of all 40 groups.
+        assert counts.to_dict() == {"train": 14, "calibration": 6, "lockbox": 4}
+    first, second = (table["fold0"] for table in tables)
+    assert (first == "lockbox").equals(second == "lockbox") and not first.equals(second)
+
+
+def test_relatives_of_what_is_tested_stand_aside(tmp_path, capsys):
+    path = marked(tmp_path, lambda number, image: "test" if number < 10 and image == 0 else "")
+    assert run(path, folds=1, roles_from="split", reserve=0.1, reserve_same=0.05) == 0
+    table = pd.read_csv(path.with_name("folds.csv"), dtype=str)
+    parts = [set(table["fold0"][(table["group"] < "g10") & (table.index // 40 == image)]) for image in (0, 1)]
+    assert parts == [{"test"}, {"unused"}] and (table["fold0"] == "test").sum() == 10
+    assert {"reserve", "reserve_same", "train"} <= set(table["fold0"])
+    assert "10 images that are not marked are unused" in capsys.readouterr().err
+
+
+def test_no_part_is_left_empty(tmp_path, capsys):
+    small = {"calibration": 0.02, "validation": 0.02, "lockbox": 0.02}
+    # Four free groups for a lockbox, calibration, validation and training: by their shares one gets none.
+    path = marked(tmp_path, lambda number, image: "unused" if number < 30 else "test" if number < 36 else "")
+    assert run(path, folds=1, roles_from="split", **small) == 1
+    assert "fold 0 has no group left for" in capsys.readouterr().err
+    assert not path.with_name("folds.csv").exists()
+    path = marked(tmp_path, lambda number, image: "unused" if number < 22 else "test" if number < 28 else "")
+    assert run(path, folds=1, roles_from="split", calibration=0.05, validation=0.05, lockbox=0.05) == 0
+    used = set(pd.read_csv(path.with_name("folds.csv"), dtype=str)["fold0"])
+    assert used == {"unused", "test", "lockbox", "calibration", "validation", "train"}
+
+
+@pytest.mark.parametrize(
+    ("marks", "fractions", "said"),
+    [
+        (lambda number, image: "train", {}, "marks no image as test"),
+        (lambda number, image: "tset" if number else "test", {}, "holds 'tset'; what it may say is test, validation"),
+        (lambda number, image: ("test", "train")[image] if number == 7 else "test", {}, "the first is 'g07' (test)"),
+        (lambda number, image: "test" if number < 36 else "", {}, "it leaves 10% of the images, in 4 groups"),
+    ],
+)
+def test_marks_that_cannot_serve(tmp_path, capsys, marks, fractions, said):
+    path = marked(tmp_path, marks)
+    assert run(path, folds=1, roles_from="split", **fractions) == 1
+    assert said in capsys.readouterr().err
+    assert not path.with_name("folds.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"roles_from": "gene"}, "make_folds.roles_from = 'gene'"),
+        ({"stratify_by": "gene"}, "make_folds.stratify_by = 'gene'"),
+        ({"leave_out": "gene"}, "has no such column; it has: cell_line, empty"),
+        ({"leave_out": "empty"}, "make_folds.leave_out = 'empty': the column is empty"),
+        ({"leave_out": "cell_line", "folds": 4}, "the column has 3 values, too few for 4 folds"),
+    ],
+)
+def test_columns_that_cannot_serve(images, capsys, options, said):
+    assert run(images, **options) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_too_few_groups(images, capsys):
+    assert run(images, folds=40, test=0.02) == 1
+    assert "has 40 groups, too few for 40 folds of 4 parts" in capsys.readouterr().err
+    assert not images.with_name("folds.csv").exists()
+
+
+def test_a_table_is_read_only_for_its_own_image_set(world):
+    np.testing.assert_array_equal(role_table.read(world.folds, 1, world.ids), world.roles[:, 1])
+    np.testing.assert_array_equal(role_table.rows(world.folds, 0, world.ids, "test"), world.rows("test"))
+    with pytest.raises(UserError, match="no fold 2"):
+        role_table.read(world.folds, 2, world.ids)
+    for other in (world.ids[::-1], world.ids[:-1]):
+        with pytest.raises(UserError, match="another image set"):
+            role_table.read(world.folds, 0, other)
+
+
+def test_without_a_calibration_part_thresholds_come_from_validation(world):
+    roles = np.where(world.roles == "calibration", "train", world.roles)
+    role_table.write(world.folds, world.ids, world.groups, roles)
+    np.testing.assert_array_equal(
+        role_table.rows(world.folds, 0, world.ids, "calibration"), np.flatnonzero(roles[:, 0] == "validation")
+    )

@@ -1,0 +1,39 @@
+"""The README's example of one's own images, run as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.checkout import Checkout
+from tests.helpers.image_folders import noise, save
+from workflow_scripts.lib.images.image_set import ImageSet
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.workflow
+def test_yeast_of_two_channels_needs_six_lines_and_no_code(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(# yeast\.yaml\n.*?)```", text, re.DOTALL)[1]
+    assert len(example.splitlines()) <= 6
+    named = yaml.safe_load(example)
+    checkout = Checkout.fresh(tmp_path / "checkout")
+    (checkout.folder / "yeast.yaml").write_text(example)
+    folder = checkout.folder / named["data"]["images"]
+    folder.mkdir(parents=True)
+    rows = ["Id,Target,gene"]
+    for number in range(64):
+        for channel in named["preprocess_images"]["channels"]:
+            save(folder / f"p{number:02d}_{channel}.png", noise(number + ord(channel[0]), 32))
+        rows.append(f"p{number:02d},{('nucleus', 'bud neck', 'nucleus|bud neck')[number % 3]},G{number // 2}")
+    (checkout.folder / named["data"]["table"]).write_text("\n".join(rows))
+    goals = [f"results/{named['run']}/{goal}" for goal in ("images.h5", "repeat0/folds.csv")]
+    done = checkout.snakemake("--configfile", "yeast.yaml", "--", *goals)
+    assert "2 of 2 steps (100%) done" in done.stdout
+    with ImageSet(checkout.folder / goals[0]) as made:
+        assert made.channels == ["dic", "gfp"]
+        assert made.classes == ["bud neck", "nucleus"]
+        assert len(set(made.groups)) == 32
+        assert made.attrs["grouped_by"] == "gene"

@@ -1,0 +1,143 @@
+"""The rules: each has all that a rule must have, and one name stands for rule, script, logs and benchmarks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.checkout import Checkout
+from workflow_scripts.lib.config import check
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+TARGETS = {"cost", "lockbox", "paper", "submission"}  # rules that only collect inputs
+RULES = {
+    name: body
+    for path in sorted((ROOT / "rules").glob("*.smk"))
+    for name, body in BLOCK.findall(path.read_text(encoding="utf-8"))
+    if name not in TARGETS
+}
+QUOTED = {"params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
+OWN = {"params.seed", "resources.launcher", "resources.arms_at_once"}  # numbers and words of the workflow itself
+STAGES = {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")} - {"__init__"}
+
+
+def test_every_stage_has_its_rule_and_every_rule_its_stage() -> None:
+    assert set(RULES) == STAGES
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_a_rule_is_complete(name: str) -> None:
+    body = RULES[name]
+    assert body.lstrip().startswith('"""'), "says what it makes"
+    for directive in ("input", "output", "params", "log", "benchmark", "threads", "resources", "conda", "shell"):
+        assert re.search(rf"^    {directive}:", body, re.MULTILINE), directive
+    assert f'code=code("{name}")' in body
+    assert f"/logs/{name}/" in body
+    assert f"/benchmarks/{name}/" in body
+    assert re.search(rf'"python -m (\{{resources\.launcher\}})?workflow_scripts\.{name}', body)
+    assert re.search(r"mem_mb=", body)
+    assert re.search(r"runtime=", body)
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_nothing_reaches_the_shell_unquoted(name: str) -> None:
+    shell = RULES[name].split("    shell:", 1)[1]
+    for field in re.findall(r"\{([^{}]+)\}", shell):
+        # Numbers of the workflow itself, and flags that are quoted where they are put together, stand as they are.
+        bare = field.startswith("wildcards.") or field in OWN | QUOTED
+        assert field.endswith(":q") or bare, field
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout without results, for dry runs."""
+    return Checkout.fresh(tmp_path_factory.mktemp("rules") / "checkout")
+
+
+def dry_run(checkout: Checkout, *changed: dict) -> dict[str, dict]:
+    """Jobs of a dry run of the tiny preset by their output, with its synthetic sets and arms and those given beside them."""
+    preset = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
+    synthetic_set = next(
+        synthetic_set for synthetic_set in preset["synthetic_sets"] if synthetic_set["name"] == "as_train"
+    )
+    overlay = {"synthetic_sets": list(preset["synthetic_sets"]), "arms": list(preset["arms"])}
+    for change in changed:
+        overlay["synthetic_sets"].append(synthetic_set | change)
+        overlay["arms"].append({"name": f"pool_{change['name']}", "method": "pool", "synthetic_set": change["name"]})
+    # The baseline is found wherever it stands in the list.
+    overlay["arms"] = overlay["arms"][1:] + overlay["arms"][:1]
+    (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    jobs = {}
+    for block in done.stdout.split("\n\n"):
+        lines = dict(re.findall(r"^\s+(input|output|jobid): (.*)$", block, re.MULTILINE))
+        if "output" in lines:
+            jobs[lines["output"].split(", ")[0]] = lines | {"inputs": lines.get("input", "").split(", "), "text": block}
+    return jobs
+
+
+def arms_of(job: dict) -> list[str]:
+    return re.findall(r'"method": "\w+", "name": "(\w+)"', job["text"])
+
+
+def test_several_processes_are_launched_for_training_alone(checkout: Checkout) -> None:
+    (checkout.folder / "overlay.yaml").write_text("compute: {processes: 2}\n", encoding="utf-8")
+    done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    launched = r"python -m torch\.distributed\.run --standalone .*--nproc-per-node=2 -m -- workflow_scripts\.(\w+)"
+    assert set(re.findall(launched, done.stdout)) == {"train_ddpm", "train_classifier"}
+    plain = set(re.findall(r"python -m workflow_scripts\.(\w+)", done.stdout))
+    assert "sample_ddpm" in plain and not plain & {"train_ddpm", "train_classifier"}
+    jobs = [block for block in done.stdout.split("\n\n") if re.search(launched, block)]
+    assert jobs and all("threads: 2\n" in job for job in jobs), "one for each process"
+
+
+def test_what_asks_the_baseline_comes_after_it(checkout: Checkout) -> None:
+    against = {"guidance": {"scale": 2.0, "interval": [0.2, 20], "against": "confused"}}
+    jobs = dry_run(checkout, {"name": "apart"} | against, {"name": "feedback", "labels": "feedback"})
+    fold = "results/ci/repeat0/fold1"
+    first = f"{fold}/arms/job0.json"
+    # The baseline waits for nothing, and nothing but it is waited for.
+    assert arms_of(jobs[first]) == ["real_only"] and "--baseline" not in jobs[first]["text"]
+    assert not any("synthetic" in path or "batch" in path for path in jobs[first]["inputs"])
+    for synthetic_set in ("apart", "feedback"):
+        job = jobs[f"{fold}/synthetic/{synthetic_set}.h5"]
+        assert first in job["inputs"] and f"--baseline {first}" in job["text"]
+    assert first not in jobs[f"{fold}/synthetic/as_train.h5"]["inputs"]
+    batches = {path: arms_of(job) for path, job in jobs.items() if path.startswith(f"{fold}/arms/")}
+    assert sorted(batches) == [f"{fold}/arms/job{number}.json" for number in range(3)]
+    assert batches[f"{fold}/arms/job1.json"] == ["pool", "resample_real", "mix_loss"]
+    assert batches[f"{fold}/arms/job2.json"] == ["pool_apart", "pool_feedback"]
+    # These have what they need of the baseline in their synthetic sets.
+    assert "--baseline" not in jobs[f"{fold}/arms/job2.json"]["text"]
+
+
+def test_where_nothing_asks_the_baseline_it_shares_its_job(checkout: Checkout) -> None:
+    jobs = dry_run(checkout)
+    assert arms_of(jobs["results/ci/repeat0/fold0/arms/job0.json"]) == ["real_only", "pool", "resample_real"]
+    own = [job for job in jobs.values() if re.search(r"workflow_scripts\.(train_classifier|sample_ddpm)", job["text"])]
+    assert own and not any("--baseline" in job["text"] for job in own)
+
+
+def test_a_method_that_asks_the_baseline_gets_it(checkout: Checkout, tmp_path: Path) -> None:
+    asking = checkout.clone(tmp_path / "clone")
+    method = 'METHODS["mix_loss"]'
+    line = f"\n{method} = __import__('dataclasses').replace({method}, needs_baseline=True)\n"
+    asking.edit("workflow_scripts/lib/classify/arm_choices.py", None, line)
+    jobs = dry_run(asking)
+    fold = "results/ci/repeat0/fold0"
+    job = jobs[f"{fold}/arms/job2.json"]
+    assert arms_of(job) == ["mix_loss"] and f"{fold}/arms/job0.json" in job["inputs"]
+    assert f"--baseline {fold}/arms/job0.json" in job["text"]
+
+
+def test_a_baseline_that_needs_a_baseline_is_refused() -> None:
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    config["synthetic_sets"].append(config["synthetic_sets"][0] | {"name": "errs", "labels": "feedback"})
+    config["arms"].append({"name": "circular", "method": "pool", "synthetic_set": "errs"})
+    config["analysis"]["baseline"] = "circular"
+    with pytest.raises(check.ConfigError, match=r"analysis\.baseline = 'circular'.*real_only"):
+        check.check(config, ROOT / "schemas" / "config.schema.json")

@@ -1,0 +1,272 @@
+"""The whole workflow on the tiny preset: a full run, and what happens when things are edited, killed or broken."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.checkout import JOB, ROOT, Checkout, kill, processes, wait_for
+from workflow_scripts.lib.base import source_code
+
+pytestmark = pytest.mark.workflow
+
+GENERATOR = "repeat0/fold0/generators/unet.safetensors"
+# What follows from a stage, by the files that its outputs feed.
+USES_IMAGES = {"train_classifier", "assess_synthetic", "certify_leaks", "plot_data", "plot_images", "report"}
+RULES_AFTER = {
+    "predict_cost": {"report"},
+    "simulate_cells": {"preprocess_images"},
+    "preprocess_images": {"make_folds", "train_ddpm", "sample_ddpm"} | USES_IMAGES,
+    "make_folds": {"train_ddpm", "sample_ddpm"} | USES_IMAGES,
+    "train_ddpm": {"sample_ddpm", "plot_training", "certify_leaks"},
+    "sample_ddpm": {"train_classifier", "assess_synthetic", "plot_images", "certify_leaks"},
+    "train_judge": {"assess_synthetic"},
+    "assess_synthetic": {"plot_images", "plot_arms", "report"},
+    # Arms do not need what was declared: a change of the analysis trains nothing again.
+    "declare_analysis": {"aggregate_metrics"},
+    "train_classifier": {"aggregate_metrics", "assess_synthetic", "certify_leaks", "plot_training", "report"},
+    "aggregate_metrics": {"certify_leaks", "plot_arms", "report"},
+    "certify_leaks": {"report"},
+    "plot_data": {"report"},
+    "plot_images": {"report"},
+    "plot_training": {"report"},
+    "plot_arms": {"report"},
+    "report": set(),
+}
+EDITED = [
+    "lib/generate/diffusion.py",
+    "lib/judge/inference.py",
+    "lib/scores/ranking_metrics.py",
+    "lib/page/figure_style.py",
+    "report.py",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A finished run; tests that change anything work on a clone."""
+    checkout = Checkout.fresh(tmp_path_factory.mktemp("finished") / "checkout")
+    checkout.snakemake()
+    return checkout
+
+
+@pytest.fixture
+def clone(finished: Checkout, tmp_path: Path) -> Checkout:
+    return finished.clone(tmp_path / "clone")
+
+
+def downstream(stages: set[str]) -> set[str]:
+    """These stages and all that follows from them."""
+    found, waiting = set(stages), list(stages)
+    while waiting:
+        new = RULES_AFTER[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def test_full_run_leaves_a_report_and_a_clean_certificate(finished: Checkout) -> None:
+    page = (finished.run / "report.html").read_text(encoding="utf-8")
+    assert "</html>" in page
+    with (finished.run / "leaks.csv").open() as handle:
+        checks = list(csv.DictReader(handle))
+    assert {check["status"] for check in checks} == {"clean"}
+    # Every kind of artefact was really looked at, and had really read something.
+    for kind in ("generator", "synthetic", "arm", "thresholds"):
+        assert any(check["artefact"].startswith(kind) and int(check["images"]) > 0 for check in checks), kind
+    assert not list(finished.run.rglob("*.resume.pt")), "checkpoints are removed when training is done"
+    assert not list(finished.run.rglob("*.part*")), "nothing half-written is left"
+    for stage in set(RULES_AFTER):
+        assert list((finished.run / "logs" / stage).glob("*.log")), f"{stage} has no log"
+
+
+def test_second_run_has_nothing_to_do(finished: Checkout) -> None:
+    started = time.monotonic()
+    assert "Nothing to be done" in finished.snakemake().stdout
+    assert time.monotonic() - started < 30
+
+
+REPLAY = """
+forensics:
+  models:
+    - {name: plain, method: real_only}
+    - {name: mixed, method: mix_loss}
+  switches: [image_split, shared_batchnorm, test_in_training_mode, thresholds_on_reported]
+  runs: 4
+  repeats: 1
+  training: {steps: 10, batch: 16, checkpoints: 2, learning_rate: 0.002}
+  synthetic sets: {study: minimal, mixloc: as_train}
+  count: 20
+"""
+
+
+def test_the_replay_of_the_study_goes_from_one_command_to_the_page(clone: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "replay.yaml").write_text(REPLAY, encoding="utf-8")
+    overlay = ("--configfile", "presets/ci.yaml", str(tmp_path / "replay.yaml"))
+    clone.snakemake("paper", *overlay)
+    assert 'id="study"' in (clone.run / "report.html").read_text(encoding="utf-8")
+    clone.snakemake("forensics", *overlay)
+    with (clone.run / "forensics.csv").open() as handle:
+        found = {(row["model"], row["switch"]) for row in csv.DictReader(handle) if row["kind"] == "main"}
+    both = {"image_split", "test_in_training_mode", "thresholds_on_reported"}
+    assert found >= {(model, switch) for model in ("plain", "mixed") for switch in both} | {
+        ("mixed", "shared_batchnorm")
+    }
+    with (clone.run / "forensics_leaks.csv").open() as handle:
+        broken = {row["status"] for row in csv.DictReader(handle)} - {"clean"}
+    assert broken == {"declared"}, "what the switches break, and nothing else"
+    # Told on the page when that is made again.
+    clone.snakemake("paper", *overlay)
+    assert 'id="forensics"' in (clone.run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", ["processes: 2", "arms_at_once: 2"])
+def test_how_a_training_is_spread_trains_nothing_again(finished: Checkout, tmp_path: Path, change: str) -> None:
+    (tmp_path / "overlay.yaml").write_text(f"compute: {{{change}}}\n", encoding="utf-8")
+    # The page shows all settings, and what they cost.
+    planned = finished.planned("--configfile", "presets/ci.yaml", str(tmp_path / "overlay.yaml"))
+    assert planned - {"all"} <= {"predict_cost", "report"}
+
+
+def test_another_number_of_cores_predicts_again_and_does_nothing_else(finished: Checkout) -> None:
+    planned = set(JOB.findall(finished.snakemake("--dry-run", cores=1).stdout))
+    assert planned - {"all"} == {"predict_cost", "report"}
+
+
+@pytest.mark.parametrize("module", EDITED)
+def test_editing_a_module_reruns_the_stages_that_import_it_and_what_follows(clone: Checkout, module: str) -> None:
+    importers = {
+        stage for stage in RULES_AFTER if ROOT / "workflow_scripts" / module in source_code.sources(stage, ROOT)
+    }
+    assert importers
+    clone.edit(f"workflow_scripts/{module}", None, "\n# edited\n")
+    assert clone.planned() - {"all"} == downstream(importers)
+
+
+def test_changing_strategies_retrains_those_only(clone: Checkout) -> None:
+    arms = clone.run / "repeat0/fold0/arms"
+    before = {path.parent.name: path.stat().st_mtime_ns for path in arms.glob("*/predictions.h5")}
+    # An arm and its control, which must keep the same ratio.
+    for _ in range(2):
+        clone.edit("presets/ci.yaml", "ratio: 0.5", "ratio: 0.6")
+    clone.snakemake()
+    after = {path.parent.name: path.stat().st_mtime_ns for path in arms.glob("*/predictions.h5")}
+    assert {name for name in before if before[name] != after[name]} == {"pool", "resample_real"}
+
+
+def test_same_config_gives_the_same_metrics_with_any_number_of_cores(finished: Checkout, tmp_path: Path) -> None:
+    again = Checkout.fresh(tmp_path / "again")
+    again.snakemake(str(again.run.relative_to(again.folder) / "metrics.csv"), cores=1)
+    assert (again.run / "metrics.csv").read_bytes() == (finished.run / "metrics.csv").read_bytes()
+
+
+def test_killed_stage_goes_on_from_its_checkpoint(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.clone(tmp_path / "killed")
+    output = checkout.run / GENERATOR
+    expected = output.read_bytes()
+    resume = output.with_name("unet.resume.pt")
+    command = stage_command(checkout, "train_ddpm", str(output.relative_to(checkout.folder)))
+    output.unlink()
+    where = {"cwd": checkout.folder, "env": checkout.environment(), "shell": True}
+    for _ in range(2):
+        process = subprocess.Popen(command, start_new_session=True, **where)
+        stamp = resume.stat().st_mtime_ns if resume.exists() else 0
+        wait_for(lambda stamp=stamp: resume.exists() and resume.stat().st_mtime_ns > stamp)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not output.exists()
+    done = subprocess.run(command, capture_output=True, text=True, **where)
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stderr
+    assert weights(output) == weights_of(expected)
+
+
+def test_killed_snakemake_and_its_orphan(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.clone(tmp_path / "orphan")
+    output = checkout.run / GENERATOR
+    expected = output.read_bytes()
+    output.unlink()
+    process = checkout.start(str(output.relative_to(checkout.folder)))
+    marker = str(tmp_path / "orphan")
+    resume = output.with_name("unet.resume.pt")
+    wait_for(resume.exists)
+    orphans = [pid for pid in processes("train_ddpm") if str(Path(f"/proc/{pid}/cwd").readlink()).startswith(marker)]
+    kill(process.pid)
+    process.wait()
+    assert orphans, "the stage outlives Snakemake"
+    checkout.snakemake("--unlock")
+    checkout.snakemake()
+    assert weights(output) == weights_of(expected)
+
+
+def test_planted_leak_fails_the_run(clone: Checkout) -> None:
+    # A loader that, asked for train rows to fit on, slips in a test image.
+    clone.edit(
+        "workflow_scripts/lib/images/image_set.py",
+        "        chosen = self._rows(rows)\n        labels = ",
+        "        chosen = self._rows(rows)\n"
+        "        if purpose == 'fit' and 'syn-' not in str(self.ids[0]):\n"
+        "            import csv\n"
+        "            table = list(csv.DictReader(open('results/ci/repeat0/folds.csv')))\n"
+        "            test = [row for row, line in enumerate(table) if line['fold0'] == 'test']\n"
+        "            chosen = np.concatenate([chosen[1:], test[:1]])\n"
+        "        labels = ",
+    )
+    done = clone.snakemake(check=False)
+    assert done.returncode != 0
+    assert "LEAK" in done.stdout
+    assert not (clone.run / "leaks.csv").exists()
+    assert "certify_leaks" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("overlay", "named"),
+    [
+        ("steps: 3", "steps"),
+        ("compute: {threads: many}", "compute.threads"),
+        ("make_folds: {folds: 40}", "make_folds.fractions.test"),
+        ("arms: [{name: pool, method: pool, synthetic set: nowhere, ratio: 0.5}]", "nowhere"),
+        ("synthetic sets: [{name: a}]", "synthetic sets[0]"),
+    ],
+)
+def test_bad_config_is_one_line_before_any_job(finished: Checkout, tmp_path: Path, overlay: str, named: str) -> None:
+    preset = tmp_path / "bad.yaml"
+    preset.write_text(overlay)
+    done = subprocess.run(
+        finished.command("--dry-run", overlays=(str(preset),)), cwd=finished.folder, env=finished.environment(),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "MixLoc config" in line]
+    assert done.returncode != 0
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def stage_command(checkout: Checkout, rule: str, target: str) -> str:
+    """The stage's command line as `snakemake -np` prints it for a target."""
+    lines = checkout.snakemake("--dry-run", "--printshellcmds", "--forcerun", rule, "--", target).stdout.splitlines()
+    marker = f"python -m workflow_scripts.{rule} "
+    return next(line[line.index(marker) :] for line in lines if marker in line)
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    return weights_of(path.read_bytes())
+
+
+def weights_of(content: bytes) -> dict[str, bytes]:
+    """Tensors of a safetensors file by name, to the bit; its remarks (such as seconds) left out."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return {
+        name: content[8 + size + about["data_offsets"][0] : 8 + size + about["data_offsets"][1]]
+        for name, about in header.items()
+        if name != "__metadata__"
+    }
