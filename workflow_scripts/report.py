@@ -298,9 +298,9 @@ def _figure(path: Path, name: str, alt: str, out: Path) -> dict[str, Any]:
     return {"svg": html_page.inline_svg(path.read_text(encoding="utf-8"), name, alt), "files": files}
 
 
-PANEL_ALT = "Held-out real images beside images that synthetic set {set} generated, class by class ({title})."
+PANEL_ALT = "Held-out real images beside images that synthetic set {synthetic_set} generated, class by class ({title})."
 CLOSEST_ALT = (
-    "Pairs of an image that synthetic set {set} generated and the training image closest to it, in pixels and in features "
+    "Pairs of an image that synthetic set {synthetic_set} generated and the training image closest to it, in pixels and in features "
     "({title}); ids and distances stand in the linked table."
 )
 
