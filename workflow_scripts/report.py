@@ -31,7 +31,8 @@ from workflow_scripts.lib.base.files import write_text
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.judge import lockbox_ledger, verdict_tables, wording
+from workflow_scripts.lib.judge import lockbox_ledger
+from workflow_scripts.lib.judge.wording import analysis_report, error_rate, page_opening
 from workflow_scripts.lib.page import html_page, run_tables
 from workflow_scripts.lib.page.html_page import Table
 from workflow_scripts.lib.page.run_tables import METRIC_NAMES, Results
@@ -144,11 +145,11 @@ def report(args: argparse.Namespace) -> None:
         "judge": of_judge(found),
         "same_steps": len({arm["numbers"].get("steps") for arm in found.facts["arms"].values()}) == 1,
         "lockbox": locked,
-        "verdict": verdict_tables.kind_of(found.difference(found.primary).verdict)
+        "verdict": page_opening.kind_of(found.difference(found.primary).verdict)
         if found.difference(found.primary)
         else "",
         "facts": key_facts(found, data, statuses, generators_trained(args.fidelity, config)),
-        "registered": wording.registered(found.facts["declared"], HASH_LETTERS),
+        "registered": analysis_report.registered(found.facts["declared"], HASH_LETTERS),
         "figures": drawn(flags.pairs(args.figures, "--figures"), found, args.out),
         "useful": curves_section.enough(points),
         "failures": jobs_said,
@@ -189,12 +190,12 @@ def of_failures(args: argparse.Namespace) -> tuple[Table, str]:
     return failures_section.table(found), failures_section.sentence(found)
 
 
-def opening(found: Results, data: dict[str, Any]) -> verdict_tables.Opening:
+def opening(found: Results, data: dict[str, Any]) -> page_opening.Opening:
     """The first paragraph, from the answer that the judge wrote down."""
     if "answer" not in found.facts or "sizes" not in found.facts:
         raise stage.UserError("analysis.json holds no answer: delete it and run again")
     sizes, judged = found.facts["sizes"], len(found.judged)
-    return verdict_tables.opening(
+    return page_opening.opening(
         found.facts["answer"], sizes, judged, data["unit"], subject_of(found), data["lines_tested"]
     )
 
@@ -215,18 +216,18 @@ def subject_of(found: Results) -> str:
     """What the primary arm adds: an arm without generated images must not be praised or blamed for them."""
     arm = found.facts["answer"]["arm"]
     method = arm_choices.METHODS.get(found.facts.get("arms", {}).get(arm, {}).get("method"))
-    return f"The arm {arm}" if method and not method.learns_from_generated else verdict_tables.GENERATED
+    return f"The arm {arm}" if method and not method.learns_from_generated else page_opening.GENERATED
 
 
 def of_judge(found: Results) -> str:
     """What this run could have found, and how often the judge is wrong."""
-    rate = error_rate_section.measured(
+    rate = error_rate.measured(
         error_rate_section.read(ROOT),
         found.metric,
         found.facts["sizes"]["repeats"],
         error_rate_section.judge_digest(ROOT),
     )
-    return f"{error_rate_section.detectable(found.facts['answer'])} {rate}".strip()
+    return f"{error_rate.detectable(found.facts['answer'])} {rate}".strip()
 
 
 def generators_trained(sets: list[str], config: dict[str, Any]) -> int:
@@ -288,7 +289,7 @@ def drawn(paths: list[tuple[str, Path]], found: Results, out: Path) -> dict[str,
         raise stage.UserError(f"--figures lacks {missing[0]!r}")
     best = found.difference(found.primary)
     if best is not None:
-        words = f" {found.primary}: {verdict_tables.movement(best.value, found.metric, f'against {best.against}')}."
+        words = f" {found.primary}: {page_opening.movement(best.value, found.metric, f'against {best.against}')}."
         shown["forest"] = _figure(dict(paths)["forest"], "forest", ALTS["forest"] + words, out)
     return shown
 

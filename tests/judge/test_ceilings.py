@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from workflow_scripts.lib.config import check
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
-from workflow_scripts.lib.judge import comparisons, experiment, inference, real_image_equivalent, wording
-from workflow_scripts.lib.judge.scoring import Rule
+from workflow_scripts.lib.judge import experiment, inference, real_image_equivalent, scoring
+from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.wording import analysis_report, equivalents
 from workflow_scripts.lib.page import html_page, run_tables
 from workflow_scripts.lib.page.sections import arms_section
 from workflow_scripts.lib.scores import prediction_file
@@ -346,7 +348,7 @@ INF = np.inf
     ],
 )
 def test_sentences(ends, most, said, within) -> None:
-    text = real_image_equivalent.sentence("pool", ends, (100, 400, most), 0.95)
+    text = equivalents.sentence("pool", ends, (100, 400, most), 0.95)
     assert text.startswith(said) and text.endswith(".")
     assert not within or f"{within})." in text
 
@@ -384,16 +386,16 @@ def judged():
     )
     tested = experiment.Experiment(world.classes, groups, found)
     analysis = ANALYSIS | {"draws": 200, "metric": "map"}
-    weights = inference.group_weights(1, len(groups), 200)
-    every = np.ones(len(world.classes), dtype=bool)
-    rule = Rule("calibrated", 10, True)
-    summaries = comparisons.summarise_all(found, lambda name: tested.cells(name, "image"), rule, weights, every, 1)
-    return tested, summaries, analysis, entries
+    return scoring.score_experiment(Question(analysis, entries, 1), tested, 1)
+
+
+def told(run):
+    """What analysis.json says of the curve."""
+    return equivalents.report(real_image_equivalent.measure(run), run.question)
 
 
 def test_arms_of_the_same_settings_are_placed_on_the_curve(judged) -> None:
-    tested, summaries, analysis, entries = judged
-    found = real_image_equivalent.measured(tested, summaries, analysis, entries, 1)
+    found = told(judged)
     assert [point["arm"] for point in found["points"]] == ["quarter", "real_only", "more_real"]
     assert [point["images"] for point in found["points"]] == [100, 400, 1600] and found["images"] == 400
     # Other steps are another curve; images drawn to a synthetic set's labels are no point of this one.
@@ -404,35 +406,28 @@ def test_arms_of_the_same_settings_are_placed_on_the_curve(judged) -> None:
     assert found["sentence"] == mix["sentence"]
     assert found["sentence"].startswith("Mixing in the synthetic set p (mix) was worth about")
     assert found["arms"][1]["sentence"].lower().find("the arm planned was worth") == 0
-    json.dumps(wording.plain(found), allow_nan=False)
+    json.dumps(analysis_report.plain(found), allow_nan=False)
 
 
 def test_a_curve_that_is_not_shown_to_rise_tells_nothing(judged) -> None:
-    tested, summaries, analysis, entries = judged
-    flat = summaries | {"more_real": summaries["quarter"]}
-    found = real_image_equivalent.measured(tested, flat, analysis, entries, 1)
+    flat = judged.summaries["image"] | {"more_real": judged.summaries["image"]["quarter"]}
+    found = told(replace(judged, summaries={"image": flat}))
     assert not found["rises"]
     assert found["sentence"].endswith("cannot be told: with 100 to 1,600 the score is not shown to rise.")
 
 
 def test_nothing_is_said_without_a_curve(judged) -> None:
-    tested, summaries, analysis, entries = judged
-    few = [entry for entry in entries if entry["name"] in ("real_only", "mix")]
+    tested, question = judged.experiment, judged.question
+    few = [entry for entry in question.arms if entry["name"] in ("real_only", "mix")]
     kept = {name: cells for name, cells in tested.arms.items() if name in ("real_only", "mix")}
-    assert (
-        real_image_equivalent.measured(
-            experiment.Experiment(tested.classes, tested.groups, kept), summaries, analysis, few, 1
-        )
-        is None
-    )
+    alone = experiment.Experiment(tested.classes, tested.groups, kept)
+    few = replace(judged, experiment=alone, question=replace(question, arms=few))
+    assert real_image_equivalent.measure(few) is None
 
 
 def test_figure_and_table(judged, tmp_path) -> None:
-    tested, summaries, analysis, entries = judged
-    facts = {
-        "worth": wording.plain(real_image_equivalent.measured(tested, summaries, analysis, entries, 1)),
-        "analysis": analysis,
-    }
+    analysis = judged.question.analysis
+    facts = {"worth": analysis_report.plain(told(judged)), "analysis": analysis}
     found = run_tables.Results(_empty(), _empty(), analysis, facts)
     drawn = [text.get_text() for axes in plot_arms.draw_worth(found).axes for text in axes.texts]
     assert drawn == [row["arm"] for row in sorted(facts["worth"]["arms"], key=lambda row: row["score"])]
@@ -523,7 +518,7 @@ def with_arms(*entries: dict, **more: object) -> dict:
         (with_arms({"name": "m", "method": "more_real"}), ["m", "make_folds.fractions.reserve above 0"]),
         (
             with_arms({"name": "m", "method": "more_real_same"}, make_folds={"fractions": {"reserve": 0.1}}),
-            ["shares.reserve_same above 0"],
+            ["fractions.reserve_same above 0"],
         ),
         (arm("pool", real_fraction=0.5), ["pool", "real_fraction", "does not use it"]),
         (with_arms({"name": "h", "method": "real_only", "real_fraction": 0}), ["real_fraction", "more than 0"]),
@@ -534,7 +529,7 @@ def with_arms(*entries: dict, **more: object) -> dict:
         (arm("pool", trials=-1), ["trials", "at least 0"]),
         ({"make_folds": {"fractions": {"reserve_same": 0.9}}}, ["make_folds.fractions"]),
         ({"synthetic_sets": [TRUE_CELLS | {"sampler": "ddim"}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "no use for sampler"]),
-        ({"synthetic_sets": [TRUE_CELLS | {"start_noise": 0.5}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "no use for vary"]),
+        ({"synthetic_sets": [TRUE_CELLS | {"start_noise": 0.5}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "no use for start_noise"]),
         ({"synthetic_sets": [TRUE_CELLS | {"labels": "feedback"}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "feedback"]),
         ({"synthetic_sets": [TRUE_CELLS | {"labels": "single"}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "count"]),
         ({"synthetic_sets": [TRUE_CELLS, *synthetic_set()["synthetic_sets"]], "data": {"label_map": "coarse"}}, ["true_cells", "label_map"]),

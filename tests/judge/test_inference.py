@@ -10,6 +10,8 @@ from scipy import stats
 from tests.helpers.worlds import ANALYSIS, ARMS, World
 from workflow_scripts.lib.judge import comparisons, inference, scoring
 from workflow_scripts.lib.judge.experiment import Experiment
+from workflow_scripts.lib.judge.question import Pair, Question
+from workflow_scripts.lib.judge.thresholds import Rule
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_an_arm_equal_to_its_baseline_has_an_empty_interval():
 
 
 def test_weights_come_from_the_seed_alone_and_never_vanish():
-    first, again, other = (inference.group_weights(seed, 500, 200) for seed in (5, 5, 6))
+    first, again, other = (scoring.group_weights(seed, 500, 200) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.min() > 0 and first.mean() == pytest.approx(1, abs=0.01) and first.var() == pytest.approx(1, abs=0.03)
@@ -138,7 +140,7 @@ def test_hash_changes_with_what_is_declared_and_with_nothing_else():
 
 
 def test_judged_classes_need_enough_groups_in_every_repeat():
-    found = inference.judged_classes(np.array([[5, 9, 4], [7, 4, 8]]), 5)
+    found = scoring.judged_classes(np.array([[5, 9, 4], [7, 4, 8]]), 5)
     assert found.tolist() == [True, False, False]
 
 
@@ -150,17 +152,15 @@ def summaries(seed, skills, draws=200, repeats=1, **more):
     parts = [part for arm in arms.values() for cell in arm for part in cell.parts.values()]
     groups = sorted({str(name) for part in parts for name in part.groups})
     found = Experiment(world.classes, groups, arms)
-    weights = inference.group_weights(seed, len(groups), draws)
+    weights = scoring.group_weights(seed, len(groups), draws)
     judged = np.ones(len(world.classes), dtype=bool)
-    return comparisons.summarise_all(
-        arms, lambda name: found.cells(name, "image"), scoring.Rule("calibrated", 10), weights, judged, 1
-    )
+    return scoring.summarise_arms(found, "image", Rule("calibrated", 10), weights, judged, 1)
 
 
 def verdicts(seed, skills, metric="macro_f1", **more):
     found = summaries(seed, skills, **more)
     analysis = ANALYSIS | {"draws": more.get("draws", 200), "metric": metric}
-    rows = comparisons.macro_rows(found, analysis, ARMS, "image", seed)
+    rows = comparisons.macro_rows(Question(analysis, ARMS, seed), found, "image")
     return {row["arm"]: row for row in rows if row["family"] == "primary" and row["relation"] == "baseline"}
 
 
@@ -201,14 +201,15 @@ def test_intervals_cover_the_true_difference():
     for seed in range(40):
         found = summaries(400 + seed, skills, groups=160)
         for name in truth:
-            pair = [comparisons.Pair("mix", "real_only", "baseline")]
-            one = comparisons.compare_macro(found, pair, name, ANALYSIS | {"draws": 200}, seed)
+            pair = [Pair("mix", "real_only", "baseline")]
+            question = Question(ANALYSIS | {"draws": 200}, ARMS, seed)
+            one = comparisons.compare_macro(question, found, pair, name)
             hits[name] += one.low_single[0] <= truth[name] <= one.high_single[0]
     assert min(hits.values()) >= 34
 
 
 def test_blocks_of_draws_change_nothing(monkeypatch):
     whole = summaries(7, SAME, draws=120)
-    monkeypatch.setattr(comparisons, "BLOCK", 50)
+    monkeypatch.setattr(scoring, "BLOCK", 50)
     parts = summaries(7, SAME, draws=120)
     np.testing.assert_allclose(parts["mix"].macro_draws["map"], whole["mix"].macro_draws["map"], rtol=1e-5)

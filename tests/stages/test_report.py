@@ -19,7 +19,8 @@ import pytest
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import report
-from workflow_scripts.lib.judge import inference, verdict_tables
+from workflow_scripts.lib.judge import inference
+from workflow_scripts.lib.judge.wording import page_opening
 from workflow_scripts.lib.page import figure_style, html_page, run_tables
 from workflow_scripts.lib.page.sections import arms_section, failures_section, other_runs_section
 
@@ -77,7 +78,7 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
     where = words.index("unseen proteins")
     assert words.index("A demonstration at small scale.") < where < words.index("The arms")
     assert f"{abs(answer['difference']):.3f}" in words[where : where + 400]
-    assert verdict_tables.headline(answer["verdict"]) in words
+    assert page_opening.headline(answer["verdict"]) in words
     assert "Not excluded" in words
     assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
 
@@ -453,7 +454,7 @@ VERDICTS = [
 def test_sentence_of_every_verdict(
     verdict: str, ends: tuple[float, float, float], headline: str, meaning: str, limits: str
 ) -> None:
-    said = verdict_tables.opening(answer(verdict, *ends), SIZES, judged=9)
+    said = page_opening.opening(answer(verdict, *ends), SIZES, judged=9)
     assert headline in said.headline
     assert said.sentence.startswith("On 1,048 unseen proteins (2,401 images; 9 classes judged), pool ")
     assert meaning in said.sentence
@@ -473,12 +474,12 @@ def test_sentences_of_the_judge_and_of_the_page_agree_on_kinds() -> None:
         inference.verdict(-0.01, 0.01, 0.02): "no difference",
         inference.verdict(-0.01, 0.05, 0.02): "Undecided",
     }
-    assert len({verdict_tables.headline(said) for said in reached}) == len(reached)
-    assert all(word in verdict_tables.headline(said) for said, word in reached.items())
+    assert len({page_opening.headline(said) for said in reached}) == len(reached)
+    assert all(word in page_opening.headline(said) for said, word in reached.items())
 
 
 def test_an_arm_of_real_images_is_not_called_generated() -> None:
-    said = verdict_tables.opening(answer(inference.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject="The arm resample_real")
+    said = page_opening.opening(answer(inference.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject="The arm resample_real")
     assert said.headline == "The arm resample_real helped"
 
 
@@ -486,24 +487,24 @@ def test_a_loss_that_the_control_shares_is_not_laid_on_the_generated_images() ->
     lost = answer(inference.HURTS, -0.045, -0.078, -0.011)
     shared = lost | {"beyond_control": {"difference": 0.001, "low": -0.036, "high": 0.038}}
     own = lost | {"beyond_control": {"difference": -0.04, "low": -0.07, "high": -0.01}}
-    assert verdict_tables.opening(shared, SIZES, 9).headline == "pool hurt, but not provably more than its control"
-    assert verdict_tables.opening(own, SIZES, 9).headline == "Generated training images hurt"
+    assert page_opening.opening(shared, SIZES, 9).headline == "pool hurt, but not provably more than its control"
+    assert page_opening.opening(own, SIZES, 9).headline == "Generated training images hurt"
 
 
 def test_sentence_without_control_interval_or_repeats() -> None:
     bare = answer(inference.HELPS, 0.03, 0.01, 0.05, control=None, beyond_control=None, control_against_baseline=None)
-    assert "No control was declared" in verdict_tables.opening(bare, SIZES, 1).control
-    assert "no control was declared for it" in verdict_tables.opening(bare, SIZES, 1).sentence
-    assert "1 class judged" in verdict_tables.opening(bare, SIZES, 1).sentence
+    assert "No control was declared" in page_opening.opening(bare, SIZES, 1).control
+    assert "no control was declared for it" in page_opening.opening(bare, SIZES, 1).sentence
+    assert "1 class judged" in page_opening.opening(bare, SIZES, 1).sentence
     alone = answer(inference.INCONCLUSIVE, 0.0, -0.02, 0.02, training_luck=False)
-    assert "left macro-F1 unchanged" in verdict_tables.opening(alone, SIZES, 9).sentence
-    assert "luck of training is not in these intervals" in verdict_tables.opening(alone, SIZES, 9).limits
+    assert "left macro-F1 unchanged" in page_opening.opening(alone, SIZES, 9).sentence
+    assert "luck of training is not in these intervals" in page_opening.opening(alone, SIZES, 9).limits
     outside = answer("", 0.01, 0.0, 0.0) | {"low": None, "high": None}
-    assert "(95 % interval" in verdict_tables.opening(outside, SIZES, 9).sentence
+    assert "(95 % interval" in page_opening.opening(outside, SIZES, 9).sentence
     # What is tested first has the interval of a single comparison.
     first = answer(inference.HELPS, 0.03, 0.01, 0.05, low_single=0.01, high_single=0.05)
-    assert "(95 % interval +0.010" in verdict_tables.opening(first, SIZES, 9).sentence
-    assert "unseen groups" in verdict_tables.opening(alone, SIZES, 9, unit="group").sentence
+    assert "(95 % interval +0.010" in page_opening.opening(first, SIZES, 9).sentence
+    assert "unseen groups" in page_opening.opening(alone, SIZES, 9, unit="group").sentence
 
 
 def test_cells_and_formulas_in_csv(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib.base.stage import UserError
-from workflow_scripts.lib.judge import lockbox_ledger, verdict_tables
+from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge.lockbox_ledger import Box
+from workflow_scripts.lib.judge.wording import page_opening
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.html_page import Column, Table
 from workflow_scripts.lib.page.run_tables import Results
@@ -153,7 +154,7 @@ def of_lockbox(
         text += f" Not by this run, but by {', '.join(dict.fromkeys(str(entry['run']) for entry in found.ended))}."
     for entry in own[:1]:
         result = entry["result"]
-        said = verdict_tables.opening(result["answer"], result["sizes"], result["judged_classes"], unit, subject)
+        said = page_opening.opening(result["answer"], result["sizes"], result["judged_classes"], unit, subject)
         which = "The first result of this run" if len(own) > 1 else "The result"
         text += f" {which}, of {entry['ended_at'][:10]}: {said.sentence} {said.control}"
         if found.ended[0] is not entry:
