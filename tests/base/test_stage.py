@@ -162,7 +162,7 @@ import argparse, resource, signal, sys
 from pathlib import Path
 import numpy, h5py, torch
 from safetensors.numpy import save_file
-from workflow_scripts.lib import stage
+from workflow_scripts.lib.base import stage
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 many, path = numpy.random.default_rng(0).random(10**6), Path(sys.argv[2])

@@ -235,7 +235,7 @@ def test_controls_are_compared_by_what_acts():
     assert "another ratio: 2.0 instead of 1.0" in problem(arm("pool"), "other")
     assert "another loss" in problem(arm("pool", loss="focal"), "resample_real")
     assert "another sampling" in problem(arm("pool", sampling="balanced"), "resample_real")
-    assert "another synthetic set" in problem(arm("pool", synthetic_set="q"), "resample_real")
+    assert "another synthetic_set" in problem(arm("pool", synthetic_set="q"), "resample_real")
     # keep acts in the arm alone, where the control has nothing to choose from.
     assert problem(arm("filtered", keep=0.2), "resample_real") is None
     assert "controlled by 'relabel_real'" in problem(arm("relabel"), "resample_real")
@@ -319,7 +319,7 @@ def test_only_what_acts_in_an_arm_is_part_of_it():
 
 
 def test_description_of_arms_needs_no_torch():
-    text = "import sys; from workflow_scripts.lib import arms; sys.exit('torch' in sys.modules)"
+    text = "import sys; from workflow_scripts.lib.classify import arm_choices; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
 
 

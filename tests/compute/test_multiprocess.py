@@ -36,14 +36,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As tests.ranks does it."""
+    """As tests.helpers.ranks does it."""
     monkeypatch.setattr(device, "fast_dtype", lambda where: torch.float32)
 
 
 def together(stage: str, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A stage in two processes, started as the workflow starts it."""
     return subprocess.run(
-        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.ranks", stage, *line], cwd=ROOT, text=True,
+        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.helpers.ranks", stage, *line], cwd=ROOT, text=True,
         timeout=120, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 

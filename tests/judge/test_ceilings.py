@@ -534,7 +534,7 @@ def with_arms(*entries: dict, **more: object) -> dict:
         (arm("pool", trials=-1), ["trials", "at least 0"]),
         ({"make_folds": {"fractions": {"reserve_same": 0.9}}}, ["make_folds.fractions"]),
         ({"synthetic_sets": [TRUE_CELLS | {"sampler": "ddim"}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "no use for sampler"]),
-        ({"synthetic_sets": [TRUE_CELLS | {"start_noise": 0.5}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "no use for vary"]),
+        ({"synthetic_sets": [TRUE_CELLS | {"start_noise": 0.5}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "no use for start_noise"]),
         ({"synthetic_sets": [TRUE_CELLS | {"labels": "feedback"}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "feedback"]),
         ({"synthetic_sets": [TRUE_CELLS | {"labels": "single"}, *synthetic_set()["synthetic_sets"]]}, ["true_cells", "count"]),
         ({"synthetic_sets": [TRUE_CELLS, *synthetic_set()["synthetic_sets"]], "data": {"label_map": "coarse"}}, ["true_cells", "label_map"]),

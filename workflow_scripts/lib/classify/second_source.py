@@ -158,7 +158,7 @@ def authentic(material: Material) -> Images:
     kept = [np.resize(rows[fine[rows]], len(rows)) for rows in alike if fine[rows].any()]
     if not kept:
         cure = (
-            "raise vary in its synthetic set"
+            "raise start_noise in its synthetic set"
             if material.synthetic_set.get("start_noise")
             else "train the generator for fewer steps"
         )
