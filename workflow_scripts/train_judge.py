@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
@@ -35,7 +36,7 @@ SELECT_FRACTION = 0.2  # images to select the checkpoint on, relative to those t
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--out", type=Path, required=True, help="the classifier to write")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
     return out.parse_args(argv)
@@ -54,7 +55,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
         select, _ = _simulate(settings, seed, SELECT, max(1, round(SELECT_FRACTION * cells["images"])))
         entry = settings["training"]
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
-        with stage.Progress("train", total=entry["steps"]) as bar:
+        with Progress("train", total=entry["steps"]) as bar:
 
             def report(step: int, numbers: dict[str, float]) -> None:
                 bar.update(step, **numbers)
@@ -76,7 +77,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
 def _simulate(settings: dict[str, Any], seed: int, cohort: int, images: int) -> tuple[Images, list[str]]:
     """Fresh cells with the channels and classes that the images of the run have, and the names of these classes."""
     pixels, labels, data = [], [], settings["data"]
-    with stage.Progress(f"simulate cohort {cohort}", total=images) as bar:
+    with Progress(f"simulate cohort {cohort}", total=images) as bar:
         for batch in simulator.simulate(settings["simulate_cells"] | {"images": images}, seed, cohort):
             pixels.append(select_channels(batch.images, list(simulator.CHANNELS), settings["channels"]))
             labels.append(batch.true)

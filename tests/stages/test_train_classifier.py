@@ -15,7 +15,7 @@ import torch
 
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 
 # The only way to learn it is to set it.
 _UMASK = os.umask(0o077)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import __version__ as pillow_version
 
 from workflow_scripts.lib.base import files, process_pool
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import canvas as canvas_file
 from workflow_scripts.lib.images import decode, duplicates, read_image
 from workflow_scripts.lib.images.canvas import Canvas

@@ -14,7 +14,7 @@ from workflow_scripts.lib.base import files
 RECORD = "benchmarks/judge_calibration.json"
 JUDGE = tuple(
     f"workflow_scripts/lib/{name}.py"
-    for name in ("judge/comparisons", "judge/inference", "scores/ranking_metrics", "judge/scoring")
+    for name in ("judge/comparisons", "judge/inference", "scores/f1", "scores/ranking_metrics", "judge/scoring")
 )
 
 
