@@ -47,7 +47,6 @@ from workflow_scripts.lib.study import switches as study_switches
 from workflow_scripts.lib.study.designs import Design
 from workflow_scripts.lib.study.emulation import Asked
 
-ROOT = Path(__file__).resolve().parent.parent
 Levels = dict[str, bool]
 OFF: Levels = dict.fromkeys(study_switches.SWITCHES, False)
 
@@ -132,7 +131,7 @@ class Place:
 
     def __post_init__(self) -> None:
         where = [self.source.digest, self.repeat, self.fold, list(self.roles), device.rounding(device.device())]
-        self.digest = files.digest([where, files.code_digest(source_code.sources("replay_study", ROOT)), self.seed])
+        self.digest = files.digest([where, source_code.stage_digest("replay_study"), self.seed])
         self.part = lru_cache(maxsize=6)(self._part)
         labels = self.source.labels(None, "inspect").astype(bool)
         # Classes that occur in every part, however it is drawn: gaps must not come from another set of classes.

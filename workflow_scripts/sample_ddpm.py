@@ -36,8 +36,6 @@ from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see --help."""
@@ -81,7 +79,8 @@ def sample_ddpm(
             orders = set_orders(settings, made, source, rows, opinion, seed)
         where = device.device()
         provenance = orders.provenance
-        task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), device.rounding(where), _code()]
+        code = source_code.stage_digest("sample_ddpm")
+        task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), device.rounding(where), code]
         digest = files.digest(task)
         if _finished(out, digest):
             stage.log.info("%s was finished meanwhile by another process: kept", out)
@@ -197,10 +196,6 @@ def _checked(images: torch.Tensor, x: torch.Tensor, number: int) -> torch.Tensor
     if not bool(torch.isfinite(x).all()):
         raise UserError(f"batch {number} holds pixels that are no numbers: lower guidance.scale or train again")
     return images
-
-
-def _code() -> str:
-    return files.code_digest(source_code.sources("sample_ddpm", ROOT))
 
 
 def main(argv: list[str] | None = None) -> int:

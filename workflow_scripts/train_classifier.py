@@ -44,7 +44,6 @@ from workflow_scripts.lib.scores.prediction_file import Predictions, Scored
 from workflow_scripts.lib.split import assignment, role_table
 from workflow_scripts.lib.split.roles import Role
 
-ROOT = Path(__file__).resolve().parent.parent
 # What each part of a fold is read for.
 PURPOSES = {Role.VALIDATION: "select", Role.CALIBRATION: "threshold", Role.TEST: "score"}
 
@@ -195,7 +194,7 @@ def arms_of(
     data: Fold, synthetic: dict[str, Path], baseline: Path | None, arms_dir: Path, seed: int, settings: dict[str, Any]
 ) -> list[Arm]:
     """The arms with their digests; complains about what does not fit before anything is trained."""
-    code_digest = files.code_digest(source_code.sources("train_classifier", ROOT))
+    code_digest = source_code.stage_digest("train_classifier")
     fold_digest, out, sets = data.digest(), [], {}
     for entry in settings["arms"]:
         if entry["method"] not in arm_choices.METHODS:

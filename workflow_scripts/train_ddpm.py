@@ -27,8 +27,6 @@ from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see --help."""
@@ -76,9 +74,8 @@ def train_ddpm(
             where = device.device()
             dtype = device.fast_dtype(where)
             # The provenance tells which rows were read; threads and number format change the last bits.
-            digest = files.digest(
-                [settings, seed, source.provenance().to_json(), device.rounding(where), _code_digest()]
-            )
+            code = source_code.stage_digest("train_ddpm")
+            digest = files.digest([settings, seed, source.provenance().to_json(), device.rounding(where), code])
             if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
                 stage.log.info("%s was finished meanwhile by another process: kept", out)
                 return
@@ -124,10 +121,6 @@ def train_ddpm(
         resume.clear()
     rate = steps * settings["batch"] / max(trained.seconds, 1e-9)
     stage.log.info("%d images seen in %s (%.0f a second)", steps * settings["batch"], duration(trained.seconds), rate)
-
-
-def _code_digest() -> str:
-    return files.code_digest(source_code.sources("train_ddpm", ROOT))
 
 
 def _write_history(path: Path, trained: Trained) -> None:

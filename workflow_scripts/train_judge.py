@@ -29,7 +29,6 @@ from workflow_scripts.lib.images import label_maps
 from workflow_scripts.lib.images.image_set import select_channels
 from workflow_scripts.lib.simulate import simulator
 
-ROOT = Path(__file__).resolve().parent.parent
 FIT, SELECT = 1, 2  # cohorts of proteins; the run's own is 0
 SELECT_FRACTION = 0.2  # images to select the checkpoint on, relative to those to fit on
 
@@ -47,7 +46,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
     device.use_threads(settings["threads"])
     cells = settings["simulate_cells"]
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
-        digest = files.digest([settings, seed, files.code_digest(source_code.sources("train_judge", ROOT))])
+        digest = files.digest([settings, seed, source_code.stage_digest("train_judge")])
         if classifier_file.read_digest(out) == digest:
             stage.log.info("%s was finished meanwhile by another process: kept", out)
             return

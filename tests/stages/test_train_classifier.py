@@ -260,7 +260,7 @@ def test_other_code_data_roles_or_seed_are_another_task(tmp_path, monkeypatch):
     with write_images(paths["synthetic"], ["red", "green"], ["left", "right", "top"], 16) as writer:
         writer.append(images, labels, [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
     assert [reused(2), reused(2)] == [False, True]
-    monkeypatch.setattr(stage_program.files, "code_digest", lambda sources: "edited")
+    monkeypatch.setattr(stage_program.source_code, "stage_digest", lambda stage: "edited")
     assert not reused(2)
 
 

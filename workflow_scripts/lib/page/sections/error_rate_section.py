@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base import source_code
 
 RECORD = "benchmarks/judge_calibration.json"
 JUDGE = tuple(
@@ -20,7 +20,7 @@ JUDGE = tuple(
 
 def judge_digest(root: Path) -> str:
     """Digest of the code that decides what is said about an arm."""
-    return files.code_digest(root / name for name in JUDGE)
+    return source_code.digest(root / name for name in JUDGE)
 
 
 def read(root: Path) -> dict[str, Any] | None:
