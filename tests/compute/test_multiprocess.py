@@ -18,7 +18,7 @@ from tests.helpers.arms_data import ENTRIES, SECTION, write_fold
 from tests.helpers.generating import UNET, make_data, train_line
 from tests.helpers.ranks import KILL
 from workflow_scripts import train_classifier, train_ddpm
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_job, backbones, classifier_file, classifier_training, torchvision_models
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.config import snakemake_checks

@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks import dag
 from tests.helpers.checkout import ROOT, Checkout
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import gpu_locks
 from workflow_scripts.lib.config import snakemake_checks
 
