@@ -33,10 +33,12 @@ from PIL import Image, ImageOps
 from snakemake.utils import update_config
 
 from workflow_scripts import plot_arms, plot_images
-from workflow_scripts.lib import figures, fold_table, folds, results, stage, tiles
-from workflow_scripts.lib.dataset import ImageSet
-from workflow_scripts.lib.figures import GRID, INK, MUTED, PAPER, THEME
-from workflow_scripts.lib.seeds import derive
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.page import figure_style, image_strips, run_tables
+from workflow_scripts.lib.page.figure_style import GRID, INK, MUTED, PAPER, THEME
+from workflow_scripts.lib.split import assignment, role_table
 
 DPI = 300  # of cells.png: 1,620 pixels, about twice the width at which a page shows it
 COLOURS = 200  # of a PNG: its palette
@@ -118,7 +120,7 @@ def collect_cells(run: Path, name: str, config: dict[str, Any]) -> tuple[list[pl
     with ImageSet(run / "images.h5") as real, ImageSet(fold / "synthetic" / f"{name}.h5") as generated:
         if not real.attrs["source"].startswith(SIMULATED):
             raise stage.UserError(f"{run} has images of other origin ({real.attrs['source']}): only simulated cells")
-        held = fold_table.rows(run / "repeat0" / "folds.csv", 0, real.ids, folds.TEST)
+        held = role_table.rows(run / "repeat0" / "folds.csv", 0, real.ids, assignment.TEST)
         rng = np.random.default_rng(derive(config["seed"], 0, "panel", name))
         rows = plot_images.collect(real, held, generated, rng, {"per_class": SPARE, "combinations": 0})
         return rows, real.channels
@@ -138,18 +140,18 @@ def first_new(images: list[np.ndarray]) -> list[np.ndarray]:
 
 def draw_cells(rows: list[plot_images.Row], channels: list[str]) -> Figure:
     """Draw a strip of real and a strip of generated cells, a column for each class."""
-    scale = tiles.brightest([row.real for row in rows if len(row.real)], len(channels))
+    scale = image_strips.brightest([row.real for row in rows if len(row.real)], len(channels))
     strips = {
         "real cells of proteins that no network has seen": first_new([row.real for row in rows]),
         "generated cells": first_new([row.generated for row in rows]),
     }
-    pitch = figures.WIDTH / len(rows)
+    pitch = figure_style.WIDTH / len(rows)
     names, words = 0.27, 0.19
-    fig = figures.figure(names + 2 * (words + pitch) + 0.36)
+    fig = figure_style.figure(names + 2 * (words + pitch) + 0.36)
     high = fig.get_figheight()
     for column, row in enumerate(rows):
         title = row.title.replace(" ", "\n", 1)
-        place = ((column + 0.5) * pitch / figures.WIDTH, 1 - (words + names / 2) / high)
+        place = ((column + 0.5) * pitch / figure_style.WIDTH, 1 - (words + names / 2) / high)
         fig.text(*place, title, fontsize=5.8, ha="center", va="center", linespacing=1.05)
     top = 0.0
     for index, (title, images) in enumerate(strips.items()):
@@ -157,8 +159,8 @@ def draw_cells(rows: list[plot_images.Row], channels: list[str]) -> Figure:
         top += words + (names if index == 0 else 0)
         for column, image in enumerate(images):
             if len(image):
-                axes = figures.inches(fig, column * pitch + 0.01, top, pitch - 0.02, pitch - 0.02)
-                tiles.show(axes, tiles.strip(tiles.compose(image, channels, scale), 1))
+                axes = figure_style.inches(fig, column * pitch + 0.01, top, pitch - 0.02, pitch - 0.02)
+                image_strips.show(axes, image_strips.strip(image_strips.compose(image, channels, scale), 1))
         top += pitch
     fig.text(0, 1 - (top + 0.1) / high, CHANNELS, fontsize=5.8, color=MUTED, va="baseline")
     heading = "what each arm changes on unseen proteins"
@@ -169,8 +171,8 @@ def draw_cells(rows: list[plot_images.Row], channels: list[str]) -> Figure:
 def cells_and_arms(run: Path, name: str, config: dict[str, Any]) -> Image.Image:
     """Draw both strips of cells above the forest plot."""
     rows, channels = collect_cells(run, name, config)
-    found = results.read(run / "metrics.csv", run / "comparisons.csv", run / "analysis.json")
-    with figures.style():
+    found = run_tables.read(run / "metrics.csv", run / "comparisons.csv", run / "analysis.json")
+    with figure_style.style():
         parts = [raster(draw_cells(rows, channels)), raster(plot_arms.draw_forest(found, config))]
     edge = DPI // 12
     out = Image.new("RGB", (parts[0].width + 2 * edge, sum(part.height for part in parts) + 2 * edge), PAPER)
@@ -282,8 +284,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pictures: {problem}", file=sys.stderr)
         return 1
     # Letters as outlines look alike everywhere.
-    with matplotlib.rc_context(figures.STYLE | {"svg.fonttype": "path"}):
-        draw_pipeline().savefig(args.out / "pipeline.svg", metadata=figures.METADATA["svg"])
+    with matplotlib.rc_context(figure_style.STYLE | {"svg.fonttype": "path"}):
+        draw_pipeline().savefig(args.out / "pipeline.svg", metadata=figure_style.METADATA["svg"])
     for name in ("cells.png", "report.png", "pipeline.svg"):
         print(f"{args.out / name}: {(args.out / name).stat().st_size / 1000:.0f} kB")
     return 0
