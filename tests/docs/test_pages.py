@@ -152,7 +152,9 @@ def test_settings_that_are_named_exist(page: Path) -> None:
     # Old names stand in that section on purpose.
     text = read(page).partition("## Renamed settings")[0]
     named = re.findall(r"`(\w+)((?:\.\w+)+)[`:]", text)
-    for section, keys in [(section, keys) for section, keys in named if not keys.endswith((".json", ".csv", ".h5", ".html"))]:
+    for section, keys in [
+        (section, keys) for section, keys in named if not keys.endswith((".json", ".csv", ".h5", ".html"))
+    ]:
         value = config.get(section)
         for key in keys[1:].split("."):
             if isinstance(value, dict):
