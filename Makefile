@@ -49,7 +49,8 @@ format: .venv/installed-dev
 	.venv/bin/snakefmt $(SNAKEFILES)
 
 docs: .venv/installed-docs
-	.venv/bin/mkdocs build --strict --quiet
+	@# With --quiet warnings would not count. The variable silences a notice of the theme.
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 	@echo "The documentation: site/index.html"
 
 pictures: .venv/installed

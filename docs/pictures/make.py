@@ -49,6 +49,7 @@ CHANNELS = "green: the labelled protein; red: microtubules; blue: nucleus; yello
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SCREEN = (860, 534)  # CSS pixels: the report's column with its margins; 1,290 x 801 pixels of the picture
 ZOOM = 1.5
+PARAGRAPH = 36  # blank rows of pixels between paragraphs, at least
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -211,9 +212,11 @@ def first_screen(page: Path) -> Image.Image:
 
 
 def framed(picture: Image.Image) -> Image.Image:
-    """Cut a picture where a line of text ends, and draw a thin frame around it."""
-    blank = np.flatnonzero((np.asarray(picture) == picture.getpixel((0, 0))).all(axis=(1, 2)))
-    whole = picture.crop((0, 0, picture.width, int(blank[-1]) + 1)) if len(blank) else picture
+    """Cut a picture after the last paragraph that is whole, and draw a thin frame around it."""
+    blank = (np.asarray(picture) == picture.getpixel((0, 0))).all(axis=(1, 2))
+    # Rows at which so many blank ones end, as between paragraphs.
+    ends = [row for row in range(PARAGRAPH, len(blank) + 1) if blank[row - PARAGRAPH : row].all()]
+    whole = picture.crop((0, 0, picture.width, ends[-1])) if ends else picture
     return ImageOps.expand(whole, border=2, fill=GRID)
 
 

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -172,6 +175,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         if link["anchor"]:
             anchors = {slug(heading) for heading in re.findall(r"^#+ (.+)$", read(path), re.MULTILINE)}
             assert link["anchor"] in anchors, f"{page.name} links to {link['target']}#{link['anchor']}"
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="make docs was not called here")
+@pytest.mark.parametrize("link", ["", "[a](nowhere.md)", "[a](methods.md#nowhere)", "![a](pictures/nowhere.png)"])
+def test_a_dead_link_stops_make_docs(tmp_path: Path, link: str) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs" / "index.md").open("a", encoding="utf-8") as page:
+        page.write(f"\n{link}\n")
+    options = re.search(r"bin/mkdocs (.+)", read(ROOT / "Makefile"))[1].split()
+    done = subprocess.run([sys.executable, "-m", "mkdocs", *options], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode != 0) == bool(link), done.stderr
 
 
 def test_readme_is_short_and_its_numbers_stand_in_tables() -> None:

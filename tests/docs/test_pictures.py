@@ -44,11 +44,11 @@ def test_a_cell_of_two_classes_is_shown_once() -> None:
     assert [len(image) for image in chosen] == [1, 1, 1, 0]
 
 
-def test_a_screen_ends_between_two_lines() -> None:
-    page = np.full((30, 20, 3), 255, np.uint8)
-    page[5:10, 2:9] = page[25:, 2:9] = 0
+def test_a_screen_ends_between_two_paragraphs() -> None:
+    page = np.full((200, 20, 3), 255, np.uint8)
+    page[5:50, 2:9] = page[100:120, 2:9] = page[130:, 2:9] = 0
     shown = make.framed(Image.fromarray(page))
-    assert shown.size == (24, 29), "cut above the last line of text, and a frame of two pixels"
+    assert shown.size == (24, 104), "cut above the last paragraph, and a frame of two pixels"
 
 
 def test_boxes_are_stages_and_lie_apart() -> None:
