@@ -99,3 +99,20 @@ def test_every_form_of_import_is_found(package):
     assert found == ["stage.py", "lib/a.py", "lib/b.py", "lib/c.py", "lib/late.py", "lib/sub/__init__.py"]
     with pytest.raises(FileNotFoundError, match=r"none\.py"):
         source_code.sources("none", root)
+
+
+def test_digest_is_that_of_what_the_code_does(package):
+    root = package({"stage.py": "from workflow_scripts.lib import a\n", "lib/a.py": "def f():\n    return 1\n"})
+    before = source_code.digest("stage", root)
+    package(
+        {"lib/a.py": '"""Module."""\n\ndef f():  # one\n    """One."""\n    return (1)\n', "lib/unused.py": "b = 2\n"}
+    )
+    assert source_code.digest("stage", root) == before, "comments, docstrings and layout do nothing"
+    package({"lib/a.py": "def f():\n    return 2\n"})
+    assert source_code.digest("stage", root) != before
+    package({"lib/a.py": "def f():\n    'Nothing but a docstring.'\n"})
+    nothing = source_code.digest("stage", root)
+    package({"lib/a.py": "def f():\n    pass\n"})
+    assert source_code.digest("stage", root) == nothing
+    package({"lib/a.py": "def f():\n    return 1\n"})
+    assert source_code.digest("stage", root) == before, "an edit that was taken back"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 PACKAGE = "workflow_scripts"
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def sources(stage: str, root: Path) -> list[Path]:
@@ -17,7 +20,8 @@ def sources(stage: str, root: Path) -> list[Path]:
         raise FileNotFoundError(f"{root / PACKAGE / stage}.py")
     found, waiting = {first}, [first]
     while waiting:
-        for module in _imports(waiting.pop()):
+        source = waiting.pop()
+        for module in _imports(source, _text(source)):
             path = _file(root, module)
             if path is not None and path not in found:
                 found.add(path)
@@ -25,15 +29,35 @@ def sources(stage: str, root: Path) -> list[Path]:
     return [first, *sorted(found - {first})]
 
 
-def _imports(path: Path) -> list[str]:
+def digest(stage: str, root: Path) -> str:
+    """Digest of what the code of a stage does. Comments, docstrings and layout are not part of it."""
+    parts = (f"{path.relative_to(root)} {_meaning(path, _text(path))}" for path in sources(stage, root))
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+@cache
+def _meaning(path: Path, text: str) -> str:
+    tree = ast.parse(text, str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.blake2b(ast.unparse(tree).encode(), digest_size=8).hexdigest()
+
+
+@cache
+def _imports(path: Path, text: str) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in ast.walk(ast.parse(text, str(path))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             # `from package import module` and `from package.module import name` look alike: try both.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return [name for name in names if name.split(".")[0] == PACKAGE]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _file(root: Path, module: str) -> Path | None:
