@@ -6,7 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, workflow.basedir)
+from snakemake.common.configfile import load_configfile
+from snakemake.io import sourcecache_entry
+from snakemake.utils import update_config
 
 from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import arm_choices
@@ -18,8 +20,11 @@ from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.study import switches
 
 source_code.use_this_python()
+if workflow.modifier.skip_configfile:  # a module with a config of its own, for which Snakemake leaves the defaults out
+    given, config = config, load_configfile(str(ROOT / "config.yaml"))
+    update_config(config, given)
 try:
-    CONFIG = run_settings.check(config, Path(workflow.basedir) / "schemas" / "config.schema.json")
+    CONFIG = run_settings.check(config, ROOT / "schemas" / "config.schema.json")
 except run_settings.ConfigError as error:
     sys.exit(f"MixLoc config: {error}")
 
@@ -63,10 +68,17 @@ def in_run(path):
     return f"{RUN}/{path}"
 
 
+def own(name, digest=None):
+    """A file of MixLoc itself as an input.
+
+    Snakemake compares the name given here in place of path and date. It holds a digest of the content and no folder."""
+    digest = digest or hashlib.blake2b((ROOT / name).read_bytes(), digest_size=8).hexdigest()
+    return ancient(sourcecache_entry(own_path(name), f"{name}@{digest}"))
+
+
 def code(stage):
-    """The files that a stage consists of, so that editing one re-runs the stages that use it, and no others."""
-    root = Path(workflow.basedir)
-    return [str(path.relative_to(root)) for path in source_code.sources(stage, root)]
+    """What a stage consists of, so that editing its code or a module that it uses re-runs it, and no other stage."""
+    return own(f"workflow_scripts/{stage}.py", source_code.digest(stage, ROOT))
 
 
 def as_json(section, **more):

@@ -17,6 +17,7 @@ rule simulate_cells:
         truth="results/{run}/simulated/truth.csv",
         classes="results/{run}/simulated/classes.csv",
     params:
+        python=python,
         folder="results/{run}/simulated",
         # The number of processes changes no image, so it is no setting that would make them again.
         settings=lambda wildcards: as_json(
@@ -34,7 +35,7 @@ rule simulate_cells:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.simulate_cells"
+        "{params.python} -m workflow_scripts.simulate_cells"
         " --out {params.folder:q}"
         " --seed {params.seed}"
         " --processes {threads:q}"
@@ -51,6 +52,7 @@ rule preprocess_shard:
         # When the set is whole its pieces are gone, and what tells of them with them.
         temp("results/{run}/shards/{shard}of{shards}.json"),
     params:
+        python=python,
         raw=raw_flags,
         set="results/{run}/images.h5",
         settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
@@ -68,7 +70,7 @@ rule preprocess_shard:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.preprocess_shard"
+        "{params.python} -m workflow_scripts.preprocess_shard"
         " {params.raw}"
         " --set {params.set:q}"
         " --shard {wildcards.shard}"
@@ -88,6 +90,7 @@ rule preprocess_images:
         images="results/{run}/images.h5",
         left_out="results/{run}/left_out.csv",
     params:
+        python=python,
         raw=raw_flags,
         settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
     log:
@@ -101,7 +104,7 @@ rule preprocess_images:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.preprocess_images"
+        "{params.python} -m workflow_scripts.preprocess_images"
         " {params.raw}"
         " --out {output.images:q}"
         " --left-out {output.left_out:q}"
@@ -117,6 +120,7 @@ rule make_folds:
     output:
         "results/{run}/repeat{repeat}/folds.csv",
     params:
+        python=python,
         settings=lambda wildcards: as_json(
             {key: value for key, value in CONFIG["make_folds"].items() if key != "repeats"}
         ),
@@ -132,7 +136,7 @@ rule make_folds:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.make_folds"
+        "{params.python} -m workflow_scripts.make_folds"
         " --images {input.images:q}"
         " --out {output:q}"
         " --repeat {wildcards.repeat}"

@@ -16,6 +16,7 @@ rule train_ddpm:
         generator="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.safetensors",
         history="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.history.csv",
     params:
+        python=python,
         settings=lambda wildcards: as_json(GENERATORS[wildcards.generator], threads=THREADS),
         seed=CONFIG["seed"],
     log:
@@ -30,7 +31,7 @@ rule train_ddpm:
     conda:
         ENVIRONMENT
     shell:
-        "python -m {resources.launcher}workflow_scripts.train_ddpm"
+        "{params.python} -m {resources.launcher}workflow_scripts.train_ddpm"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -55,6 +56,7 @@ rule sample_ddpm:
         # sets with those that its other arms were trained on, and would have all of them made again.
         "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
     params:
+        python=python,
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(SYNTHETIC_SETS[wildcards.set], threads=THREADS),
         seed=CONFIG["seed"],
@@ -71,7 +73,7 @@ rule sample_ddpm:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.sample_ddpm"
+        "{params.python} -m workflow_scripts.sample_ddpm"
         " --generator {input.generator:q}"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
@@ -93,6 +95,7 @@ rule sample_simulator:
     output:
         "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
     params:
+        python=python,
         settings=lambda wildcards: as_json(
             {
                 "synthetic_set": SYNTHETIC_SETS[wildcards.set],
@@ -115,7 +118,7 @@ rule sample_simulator:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.sample_simulator"
+        "{params.python} -m workflow_scripts.sample_simulator"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -133,6 +136,7 @@ rule train_judge:
     output:
         "results/{run}/judge.safetensors",
     params:
+        python=python,
         settings=lambda wildcards: as_json(run_settings.judge_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
@@ -146,7 +150,7 @@ rule train_judge:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.train_judge"
+        "{params.python} -m workflow_scripts.train_judge"
         " --out {output:q}"
         " --seed {params.seed}"
         " --settings {params.settings:q}"
@@ -185,6 +189,7 @@ rule assess_synthetic:
         closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",
         about="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.assess.json",
     params:
+        python=python,
         settings=lambda wildcards: as_json(
             CONFIG["assess_synthetic"] | {"judge": JUDGE, "baseline": CONFIG["analysis"]["baseline"]}, threads=THREADS
         ),
@@ -200,7 +205,7 @@ rule assess_synthetic:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.assess_synthetic"
+        "{params.python} -m workflow_scripts.assess_synthetic"
         " --synthetic {input.synthetic:q}"
         " --images {input.images:q}"
         " --folds {input.folds:q}"

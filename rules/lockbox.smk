@@ -29,6 +29,7 @@ rule open_lockbox:
         ),
         found="results/{run}/lockbox.json",
     params:
+        python=python,
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
@@ -48,7 +49,7 @@ rule open_lockbox:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.open_lockbox"
+        "{params.python} -m workflow_scripts.open_lockbox"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
         " --arms {params.arms:q}"

@@ -25,6 +25,7 @@ rule tabulate_study:
             category="Reference study",
         ),
     params:
+        python=python,
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         settings=lambda wildcards: as_json({}),
@@ -39,7 +40,7 @@ rule tabulate_study:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.tabulate_study"
+        "{params.python} -m workflow_scripts.tabulate_study"
         " --arms {params.arms:q}"
         " --places {params.places:q}"
         " --out {output:q}"
@@ -57,6 +58,7 @@ rule replay_study:
         scores="results/{run}/repeat{repeat}/fold{fold}/replay/{shard,\d+}.csv",
         record="results/{run}/repeat{repeat}/fold{fold}/replay/{shard}.fitted.json",
     params:
+        python=python,
         work="results/{run}/repeat{repeat}/fold{fold}/replay",
         settings=lambda wildcards: as_json(switches.stage_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
@@ -71,7 +73,7 @@ rule replay_study:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.replay_study"
+        "{params.python} -m workflow_scripts.replay_study"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -134,6 +136,7 @@ rule forensics:
             labels={"figure": "forensics"},
         ),
     params:
+        python=python,
         settings=lambda wildcards: as_json(switches.stage_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
@@ -147,7 +150,7 @@ rule forensics:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.forensics"
+        "{params.python} -m workflow_scripts.forensics"
         " --scores {input.scores:q}"
         " --leaks {input.leaks:q}"
         " --seed {params.seed}"

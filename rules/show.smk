@@ -45,6 +45,7 @@ rule plot_data:
         ),
         table="results/{run}/intensity.csv",
     params:
+        python=python,
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         settings=lambda wildcards: as_json(
             {
@@ -65,7 +66,7 @@ rule plot_data:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_data"
+        "{params.python} -m workflow_scripts.plot_data"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
         " --classes {output.classes:q}"
@@ -106,6 +107,7 @@ rule plot_images:
             },
         ),
     params:
+        python=python,
         settings=lambda wildcards: as_json(CONFIG["report"]["panels"]),
         seed=CONFIG["seed"],
     log:
@@ -119,7 +121,7 @@ rule plot_images:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_images"
+        "{params.python} -m workflow_scripts.plot_images"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --fold {wildcards.fold}"
@@ -154,6 +156,7 @@ rule plot_training:
         ),
         table="results/{run}/training.csv",
     params:
+        python=python,
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         histories=of_each(USED_GENERATORS, "repeat{repeat}/fold{fold}/generators/{name}.history.csv"),
@@ -171,7 +174,7 @@ rule plot_training:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_training"
+        "{params.python} -m workflow_scripts.plot_training"
         " --histories {params.histories:q}"
         " --arms {params.arms:q}"
         " --places {params.places:q}"
@@ -229,6 +232,7 @@ rule plot_arms:
             labels={"figure": "ratio and guidance"},
         ),
     params:
+        python=python,
         places=PLACES,
         fidelity=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
         settings=lambda wildcards: as_json({key: CONFIG[key] for key in ("arms", "synthetic_sets", "train_classifier")}),
@@ -243,7 +247,7 @@ rule plot_arms:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_arms"
+        "{params.python} -m workflow_scripts.plot_arms"
         " --metrics {input.metrics:q}"
         " --comparisons {input.comparisons:q}"
         " --analysis {input.analysis:q}"
@@ -295,9 +299,9 @@ rule report:
         intensity="results/{run}/intensity.csv",
         left_out="results/{run}/left_out.csv",
         cost="results/{run}/cost.json",
-        template="workflow_scripts/lib/page/report.html",
+        template=own("workflow_scripts/lib/page/report.html"),
         study="results/{run}/study.csv" if CONFIG["forensics"]["models"] else [],
-        judge=[path for path in ["benchmarks/judge_calibration.json"] if Path(path).is_file()],
+        judge=own("benchmarks/judge_calibration.json") if (ROOT / "benchmarks/judge_calibration.json").is_file() else [],
         code=code("report"),
     output:
         page=report(
@@ -308,6 +312,7 @@ rule report:
         ),
         tables=directory("results/{run}/tables"),
     params:
+        python=python,
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         places=PLACES,
         assess=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
@@ -336,7 +341,7 @@ rule report:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.report"
+        "{params.python} -m workflow_scripts.report"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
         " --metrics {input.metrics:q}"
