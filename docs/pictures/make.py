@@ -280,6 +280,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
+        if not (args.run / "report.html").exists():
+            raise stage.UserError(f"{args.run} holds no finished run: call `make demo` first, or name another by --run")
         config = read_config(args.config)
         save_png(cells_and_arms(args.run, args.set, config), args.out / "cells.png")
         save_png(first_screen(args.run / "report.html"), args.out / "report.png")
