@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.blobs import blobs
+from workflow_scripts.lib.base import pairwise
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.fidelity.distances import Sample
 from workflow_scripts.lib.images import spectra
@@ -129,7 +130,7 @@ def test_blocks_change_nothing_and_bound_the_memory(monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(6)
     real, made = (sample(rng.standard_normal((3000, 4))) for _ in range(2))
     whole = compared(real, made)
-    monkeypatch.setattr(distances, "BLOCK", 64)
+    monkeypatch.setattr(pairwise, "BLOCK", 64)
     tracemalloc.start()
     parts = compared(real, made)
     peak = tracemalloc.get_traced_memory()[1]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from tests.helpers.arms_data import ENTRIES, SECTION
 from tests.helpers.worlds import ANALYSIS
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.judge import inference
+from workflow_scripts.lib.judge import declaration
 
 
 def test_a_control_has_the_same_budget() -> None:
     known = {"c": ENTRIES["resample_real"] | {"name": "c", "budget": 2}}
     entry = ENTRIES["pool"] | {"control": "c"}
-    assert "another budget: 2 instead of 1" in arm_choices.control_problem(entry, known, SECTION, "real_only")
-    assert arm_choices.control_problem(entry | {"budget": 2}, known, SECTION, "real_only") is None
+    assert "another budget: 2 instead of 1" in declaration.control_problem(entry, known, SECTION, "real_only")
+    assert declaration.control_problem(entry | {"budget": 2}, known, SECTION, "real_only") is None
 
 
 def test_unequal_steps_and_trials_are_told() -> None:
@@ -21,7 +21,7 @@ def test_unequal_steps_and_trials_are_told() -> None:
 
     def told(entries) -> str:
         return " ".join(
-            arm_choices.unequal(
+            declaration.unequal(
                 {arm["name"]: arm_choices.effective(arm, SECTION) for arm in entries}, entries, "real_only"
             )
         )
@@ -44,5 +44,5 @@ def test_trials_are_declared_and_do_not_retrain() -> None:
     tried = [entries[0], entries[1] | {"trials": 3}]
     assert arm_choices.effective(entries[1], SECTION) == arm_choices.effective(tried[1], SECTION)
     analysis = ANALYSIS | {"baseline": "a", "primary_arm": "b"}
-    assert "trials" not in inference.declaration(analysis, entries), "hashes of before stay as they are"
-    assert inference.declaration_hash(analysis, entries) != inference.declaration_hash(analysis, tried)
+    assert "trials" not in declaration.declaration(analysis, entries), "hashes of before stay as they are"
+    assert declaration.declaration_hash(analysis, entries) != declaration.declaration_hash(analysis, tried)

@@ -11,10 +11,11 @@ import pytest
 
 from workflow_scripts.lib.images.grouping import connected
 from workflow_scripts.lib.split import assignment
+from workflow_scripts.lib.split.roles import ROLES, Role
 
 FRACTIONS = {"test": 0.2, "calibration": 0.1, "validation": 0.1, "reserve": 0.0, "lockbox": 0.05}
 # Those of whole groups; reserve_same takes images out of train groups.
-PLAYED = tuple(role for role in assignment.ROLES if role not in (assignment.UNUSED, assignment.RESERVE_SAME))
+PLAYED = tuple(role for role in ROLES if role not in (Role.UNUSED, Role.RESERVE_SAME))
 PREVALENCE = np.array([0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01])
 
 

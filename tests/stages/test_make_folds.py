@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from workflow_scripts import make_folds as stage_program
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.split import assignment, role_table
 

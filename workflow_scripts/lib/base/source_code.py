@@ -1,23 +1,45 @@
-"""The code of the stages: the source files of each, found without running them, and the Python that runs it."""
+"""Digests of the stages' code, by meaning: what a stage imports is found without running it, and compared as syntax
+trees. Comments, docstrings and layout influence nothing, so rewording one makes nothing again.
+
+Two mechanisms compare these digests. Snakemake keeps that of a rule's stage among the params of its outputs, and runs the
+rule again where it differs. Arms, replays, checkpoints and the like hold one inside, and are made anew by the same rule."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from workflow_scripts.lib.base import files
+
 PACKAGE = "workflow_scripts"
+ROOT = Path(__file__).resolve().parents[3]
+# Fields of the syntax tree that follow from others, or from comments.
+SILENT = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
-def sources(stage: str, root: Path) -> list[Path]:
+def stage_digest(stage: str, root: Path = ROOT, data: Iterable[Path] = ()) -> str:
+    """Digest of all that the checkout at `root` adds to a stage: the modules it imports, and the `data` files it reads."""
+    return digest([*sources(stage, root), *data])
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Digest of files by name and content, wherever the checkout lies; of Python by meaning."""
+    return files.digest(sorted([path.name, _content(path)] for path in map(Path, paths)))
+
+
+def sources(stage: str, root: Path = ROOT) -> list[Path]:
     """All files of the package that `stage` imports, directly or through others, itself first; sorted beyond that."""
     first = _file(root, f"{PACKAGE}.{stage}")
     if first is None:
         raise FileNotFoundError(f"{root / PACKAGE / stage}.py")
     found, waiting = {first}, [first]
     while waiting:
-        for module in _imports(waiting.pop()):
+        for module in _parsed(waiting.pop())[0]:
             path = _file(root, module)
             if path is not None and path not in found:
                 found.add(path)
@@ -25,15 +47,60 @@ def sources(stage: str, root: Path) -> list[Path]:
     return [first, *sorted(found - {first})]
 
 
-def _imports(path: Path) -> list[str]:
+def _content(path: Path) -> str:
+    return _parsed(path)[1] if path.suffix == ".py" else files.file_digest(path)
+
+
+def _parsed(path: Path) -> tuple[list[str], str]:
+    """Names of modules of the package that a file may import, and the digest of its meaning."""
+    about = path.stat()
+    return _parsed_once(path, about.st_mtime_ns, about.st_size)
+
+
+@functools.cache
+def _parsed_once(path: Path, *_: int) -> tuple[list[str], str]:
+    # Stages share most modules: each is read once for all of them, until it changes.
+    tree = ast.parse(path.read_bytes(), str(path))
+    words: list[str] = []
+    imports: list[ast.Import | ast.ImportFrom] = []
+    _write(tree, words, imports)
+    return _modules(imports), hashlib.blake2b("\n".join(words).encode(), digest_size=16).hexdigest()
+
+
+def _modules(imports: list[ast.Import | ast.ImportFrom]) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in imports:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif node.module and not node.level:
             # `from package import module` and `from package.module import name` look alike: try both.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.split(".")[0] == PACKAGE]
+    return [name for name in dict.fromkeys(names) if name.split(".")[0] == PACKAGE]
+
+
+def _write(node: ast.AST, out: list[str], imports: list[ast.Import | ast.ImportFrom]) -> None:
+    """Append a syntax tree in a form that all versions of Python share (that of ast.dump changes with them), and the
+    imports in it."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imports.append(node)
+    out.append(type(node).__name__)
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name in SILENT or value is None or value == []:
+            continue
+        out.append(name)
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, ast.AST):
+                out.append(repr(item))
+            elif not _is_docstring(item):
+                _write(item, out, imports)
+        out.append(".")
+    out.append(".")
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    """Whether a statement is a text that stands alone: of a module, class, function or attribute."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _file(root: Path, module: str) -> Path | None:
