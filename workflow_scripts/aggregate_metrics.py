@@ -25,10 +25,10 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, write_json
-from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.judge import comparisons, inference, real_image_equivalent, score_table, strata
+from workflow_scripts.lib.judge import comparisons, declaration, real_image_equivalent, score_table, strata
 from workflow_scripts.lib.judge.experiment import read_experiment
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.scoring import ScoredRun, score_experiment
@@ -37,7 +37,7 @@ from workflow_scripts.lib.judge.wording import analysis_report, equivalents
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (.json), or predictions (.h5)")
     out.add_argument("--declaration", type=Path, required=True, help="what was declared beforehand (JSON)")
     out.add_argument("--metrics", type=Path, required=True, help="table of scores to write")
@@ -71,13 +71,13 @@ def read_question(args: argparse.Namespace) -> tuple[Question, dict[str, Any]]:
     """The analysis and the arms of the settings, and the declaration of the same analysis."""
     analysis = {key: value for key, value in args.settings.items() if key != "arms"}
     arms = args.settings["arms"]
-    if problem := arm_choices.analysis_problem(analysis, arms):
-        raise stage.UserError(problem)
+    if problem := declaration.analysis_problem(analysis, arms):
+        raise UserError(problem)
     if args.strata is not None and args.images is None:
-        raise stage.UserError("--strata needs --images: the image set knows the cell lines")
+        raise UserError("--strata needs --images: the image set knows the cell lines")
     declared = json.loads(args.declaration.read_text(encoding="utf-8"))
-    if declared["hash"] != inference.declaration_hash(analysis, arms):
-        raise stage.UserError(f"{args.declaration} declares another analysis: make it again, the ledger keeps both")
+    if declared["hash"] != declaration.declaration_hash(analysis, arms):
+        raise UserError(f"{args.declaration} declares another analysis: make it again, the ledger keeps both")
     return Question(analysis, arms, args.seed), declared
 
 

@@ -25,10 +25,11 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.base import arguments, files, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.judge import inference, lockbox_ledger
+from workflow_scripts.lib.judge import declaration, lockbox_ledger
 from workflow_scripts.lib.judge.lockbox_ledger import Box
 from workflow_scripts.lib.judge.lockbox_members import Members, predict, read_members
 from workflow_scripts.lib.judge.lockbox_scores import COLUMNS, judged_classes, score_lockbox
@@ -43,7 +44,7 @@ LEAK = "LEAK"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
     out.add_argument("--folds", nargs="+", required=True, metavar="REPEAT=CSV", help="each repeat's table of roles")
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (JSON) of all folds")
@@ -97,16 +98,16 @@ def open_lockbox(args: argparse.Namespace) -> None:
 def read_declaration(args: argparse.Namespace, question: Question) -> tuple[dict[str, Any], list[str]]:
     """What was declared, and the classes that the run judged; refuses a run not finished under this analysis."""
     declared, judged = (json.loads(path.read_text(encoding="utf-8")) for path in (args.declaration, args.analysis))
-    hashed = inference.declaration_hash(question.analysis, question.arms)
+    hashed = declaration.declaration_hash(question.analysis, question.arms)
     for path, content in ((args.declaration, declared), (args.analysis, judged)):
         if content.get("hash") != hashed:
-            raise stage.UserError(
+            raise UserError(
                 f"{path} has another analysis (hash {content.get('hash')}) than the settings ({hashed}): run the "
                 "workflow to its end under these settings before the lockbox is opened"
             )
     certificate = pd.read_csv(args.leaks, dtype=str, keep_default_na=False)
     if "status" not in certificate or (certificate["status"] == LEAK).any():
-        raise stage.UserError(f"{args.leaks} is no certificate of a run without leaks: mend the run first")
+        raise UserError(f"{args.leaks} is no certificate of a run without leaks: mend the run first")
     return declared, list(judged["judged"])
 
 
@@ -119,7 +120,7 @@ def find_box(args: argparse.Namespace, source: ImageSet) -> Box:
         roles |= {(repeat, fold): role_table.read(path, fold, source.ids) for fold in range(count)}
     box = lockbox_ledger.find(source.ids, source.groups, roles)
     if box is None:
-        raise stage.UserError(lockbox_ledger.NO_LOCKBOX)
+        raise UserError(lockbox_ledger.NO_LOCKBOX)
     return box
 
 

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
@@ -31,14 +33,13 @@ from workflow_scripts.lib.generate.diffusion import Guidance
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.requests import Orders, set_orders
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
-from workflow_scripts.lib.split import assignment, role_table
-
-ROOT = Path(__file__).resolve().parent.parent
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see --help."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--generator", type=Path, required=True, help="trained generator (safetensors)")
     p.add_argument("--images", type=Path, required=True, help="image set that the generator was trained on (HDF5)")
     p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
@@ -69,18 +70,17 @@ def sample_ddpm(
         made = generator_file.read(generator)
         problem = generator_choices.set_problem(settings, made.settings, made.channels)
         if problem:
-            raise stage.UserError(f"synthetic set {settings['name']}: {problem}")
+            raise UserError(f"synthetic set {settings['name']}: {problem}")
         with ImageSet(images) as source:
             if made.classes != source.classes or made.channels != source.channels or made.size != source.size:
-                raise stage.UserError(
-                    f"the generator was trained on other classes, channels or sizes than those of {images}"
-                )
+                raise UserError(f"the generator was trained on other classes, channels or sizes than those of {images}")
             opinion = _opinion(baseline, source, table, repeat, fold, settings)
-            rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
+            rows = role_table.rows(table, fold, source.ids, Role.TRAIN)
             orders = set_orders(settings, made, source, rows, opinion, seed)
         where = device.device()
         provenance = orders.provenance
-        task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), device.rounding(where), _code()]
+        code = source_code.stage_digest("sample_ddpm")
+        task = [settings, seed, made.digest, provenance.to_json(), orders.digest(), device.rounding(where), code]
         digest = files.digest(task)
         if _finished(out, digest):
             stage.log.info("%s was finished meanwhile by another process: kept", out)
@@ -114,7 +114,7 @@ def sample_ddpm(
             ids = [f"syn-{number:06d}" for number in range(count)]
             writer.append(images_made, orders.labels, ids, ["synthetic"] * count, orders.columns(made.classes))
         resume.clear()
-    stage.log.info("%d images in %s (%.1f a second)", count, stage.duration(spent), count / max(spent, 1e-9))
+    stage.log.info("%d images in %s (%.1f a second)", count, duration(spent), count / max(spent, 1e-9))
 
 
 def _opinion(
@@ -123,9 +123,7 @@ def _opinion(
     if not generator_choices.asks_baseline(settings):
         return None
     if baseline is None:
-        raise stage.UserError(
-            f"synthetic set {settings['name']} asks the fold's trained baseline: --baseline arms/job0.json"
-        )
+        raise UserError(f"synthetic set {settings['name']} asks the fold's trained baseline: --baseline arms/job0.json")
     return baseline_errors.ask(baseline, source, table, repeat, fold)
 
 
@@ -157,7 +155,7 @@ def make_images(
     start_noise = settings.get("start_noise")
     levels = diffusion.noise_levels(objective, settings["sampler"], settings["evaluations"], start_noise)
     calls = len(levels) * (2 if settings["sampler"] == "heun" else 1)
-    with stage.Progress("sample", total=len(batches) * calls) as bar, torch.inference_mode():
+    with Progress("sample", total=len(batches) * calls) as bar, torch.inference_mode():
         for number, start in enumerate(batches):
             if number < len(done):
                 continue
@@ -181,7 +179,7 @@ def make_images(
     return torch.cat(done).numpy()
 
 
-def _counted(denoise: diffusion.Denoise, bar: stage.Progress, before: int) -> diffusion.Denoise:
+def _counted(denoise: diffusion.Denoise, bar: Progress, before: int) -> diffusion.Denoise:
     # Batches are long where the chain has a thousand steps, so the bar moves with every call.
     count = before
 
@@ -196,12 +194,8 @@ def _counted(denoise: diffusion.Denoise, bar: stage.Progress, before: int) -> di
 
 def _checked(images: torch.Tensor, x: torch.Tensor, number: int) -> torch.Tensor:
     if not bool(torch.isfinite(x).all()):
-        raise stage.UserError(f"batch {number} holds pixels that are no numbers: lower guidance.scale or train again")
+        raise UserError(f"batch {number} holds pixels that are no numbers: lower guidance.scale or train again")
     return images
-
-
-def _code() -> str:
-    return files.code_digest(source_code.sources("sample_ddpm", ROOT))
 
 
 def main(argv: list[str] | None = None) -> int:

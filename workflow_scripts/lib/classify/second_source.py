@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.classify import arm_choices, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images
@@ -158,7 +158,7 @@ def authentic(material: Material) -> Images:
     kept = [np.resize(rows[fine[rows]], len(rows)) for rows in alike if fine[rows].any()]
     if not kept:
         cure = (
-            "raise vary in its synthetic set"
+            "raise start_noise in its synthetic set"
             if material.synthetic_set.get("start_noise")
             else "train the generator for fewer steps"
         )

@@ -101,11 +101,11 @@ def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channe
     start_noise = synthetic_set.get("start_noise")
     if start_noise and synthetic_set["labels"] in ("unseen", "single"):
         return (
-            f"vary and labels {synthetic_set['labels']} do not go together: there are no real images with exactly these labels, "
+            f"start_noise and labels {synthetic_set['labels']} do not go together: there are no real images with exactly these labels, "
             "and a variation shows what its image shows"
         )
     if start_noise and guidance["scale"] != 1 and low >= start_noise:
-        return f"guidance.interval begins at {low:g}, above vary {start_noise:g}: guidance would act nowhere; lower its begin"
+        return f"guidance.interval begins at {low:g}, above start_noise {start_noise:g}: guidance would act nowhere; lower its begin"
     return _given_problem(synthetic_set, generator, channels) or _labels_problem(synthetic_set, generator)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 
 
 def as_train(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import digest
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows, per_protein
 from workflow_scripts.lib.scores import arm_list

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.stage import Progress, UserError
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device

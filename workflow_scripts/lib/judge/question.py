@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_scripts.lib.judge import inference
+from workflow_scripts.lib.judge import declaration
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Question:
 
     def family_pairs(self) -> list[Pair]:
         """The comparisons that share the error rate."""
-        family = inference.family(self.analysis, self.arms)
+        family = declaration.family(self.analysis, self.arms)
         return [pair for pair in self.pairs() if pair.arm in family]
 
     def outside_pairs(self) -> list[Pair]:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.fold_scores import LEVELS, FoldScores, ScoredRows
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.thresholds import Rule, choose_thresholds, count_decisions, fit_thresholds, local_groups
 from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.scores.f1 import f1_score
 
 MACRO = ("macro_f1", "map", "micro_f1")  # averages over the judged classes
 BY_CLASS = ("f1", "ap")
@@ -48,7 +50,7 @@ def score_experiment(question: Question, experiment: Experiment, threads: int) -
     analysis = question.analysis
     counts, judged = count_positives(experiment, analysis["minimum_positive_groups"])
     if not judged.any():
-        raise stage.UserError(
+        raise UserError(
             f"no class has {analysis['minimum_positive_groups']} positive test groups, so nothing can be judged: "
             "use more images, or lower analysis: minimum_positive_groups"
         )
@@ -220,12 +222,12 @@ class ArmScores:
     def f1(self) -> np.ndarray:
         """F1 of pooled decisions (R, K, B)."""
         pooled = self.pooled()
-        return ranking_metrics.f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
+        return f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
 
     def micro_f1(self, judged: np.ndarray) -> np.ndarray:
         """F1 of all decisions on judged classes together (R, B)."""
         pooled = self.pooled()[:, :, judged].sum(axis=2)
-        return ranking_metrics.f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
+        return f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
 
     def pooled(self) -> np.ndarray:
         """Counts (R, 3, K, B) of each repeat, its folds pooled."""
@@ -242,7 +244,7 @@ class ArmScores:
 
     def fold_macro_f1(self, judged: np.ndarray) -> np.ndarray:
         """Macro-F1 within each fold (L, B); a class that a fold neither has nor predicts is left out there."""
-        by_class = ranking_metrics.f1_score(self.counts[:, 0], self.counts[:, 1], self.counts[:, 2])
+        by_class = f1_score(self.counts[:, 0], self.counts[:, 1], self.counts[:, 2])
         return mean(by_class[:, judged], axis=1)
 
     def fold_map(self, judged: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.judge import comparisons, inference
+from workflow_scripts.lib.judge import comparisons, declaration, inference
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.scoring import ScoredRun
@@ -31,8 +31,8 @@ def report(run: ScoredRun, rows: list[Row], declared: dict[str, Any]) -> dict[st
     by_arm = {arm["name"]: _arm_facts(experiment, arm, primary) for arm in arms}
     classes = _class_facts(run)
     return {
-        "hash": inference.declaration_hash(analysis, arms),
-        "declaration": inference.declaration(analysis, arms),
+        "hash": declaration.declaration_hash(analysis, arms),
+        "declaration": declaration.declaration(analysis, arms),
         "declared": declared,
         "analysis": analysis,
         "classes": classes,
@@ -43,7 +43,7 @@ def report(run: ScoredRun, rows: list[Row], declared: dict[str, Any]) -> dict[st
             for name, row in classes.items()
             if not row["judged"]
         ],
-        "family": inference.family(analysis, arms),
+        "family": declaration.family(analysis, arms),
         "order": order(analysis, primary),
         "comparisons_in_family": sum(row["family"] == comparisons.PRIMARY for row in rows),
         "baseline": analysis["baseline"],
@@ -200,8 +200,8 @@ def notes(question: Question, size: dict[str, int], judged: np.ndarray) -> list[
         out.append(f"Not judged, too few positive test groups: {int((~judged).sum())} of {len(judged)} classes.")
     # A control needs none of its own, and a ceiling or a point of a learning curve makes no claim.
     controls = {arm.get("control") for arm in question.arms}
-    family = set(inference.family(analysis, question.arms)) - controls
-    claiming = [arm for arm in question.arms if arm["name"] in family and not arm_choices.is_yardstick(arm)]
+    family = set(declaration.family(analysis, question.arms)) - controls
+    claiming = [arm for arm in question.arms if arm["name"] in family and not declaration.is_yardstick(arm)]
     lone = [arm["name"] for arm in claiming if not arm.get("control")]
     if lone:
         out.append(f"No control is declared for: {', '.join(lone)}.")
@@ -212,7 +212,7 @@ def unequal(experiment: Experiment, question: Question) -> list[str]:
     """Where arms had unequal numbers of steps, or of settings tried."""
     settings = {name: experiment.settings(name) for name in experiment.arms}
     known = {name: own for name, own in settings.items() if own.get("method") in arm_choices.METHODS}
-    return arm_choices.unequal(known, question.arms, question.analysis["baseline"])
+    return declaration.unequal(known, question.arms, question.analysis["baseline"])
 
 
 def plain(value: Any) -> Any:

@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base import source_code
 
 RECORD = "benchmarks/judge_calibration.json"
-MODULES = ("judge/comparisons", "judge/inference", "judge/scoring", "judge/thresholds", "scores/ranking_metrics")
+MODULES = ("judge/comparisons", "judge/inference", "judge/scoring", "judge/thresholds")
+MODULES += ("scores/f1", "scores/ranking_metrics")
 JUDGE = tuple(f"workflow_scripts/lib/{name}.py" for name in MODULES)
 
 
@@ -23,4 +24,4 @@ def read(root: Path) -> dict[str, Any] | None:
 
 def judge_digest(root: Path) -> str:
     """Digest of the code that decides the verdict about an arm."""
-    return files.code_digest(root / name for name in JUDGE)
+    return source_code.digest(root / name for name in JUDGE)
