@@ -30,6 +30,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import declaration, lockbox_ledger
+from workflow_scripts.lib.judge.leak_checks import LEAK
 from workflow_scripts.lib.judge.lockbox_ledger import Box
 from workflow_scripts.lib.judge.lockbox_members import Members, predict, read_members
 from workflow_scripts.lib.judge.lockbox_scores import COLUMNS, judged_classes, score_lockbox
@@ -38,8 +39,6 @@ from workflow_scripts.lib.judge.wording import analysis_report, lockbox_report
 from workflow_scripts.lib.judge.wording.lockbox_report import conclude
 from workflow_scripts.lib.page.sections import data_section
 from workflow_scripts.lib.split import role_table
-
-LEAK = "LEAK"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -10,12 +10,11 @@ import pytest
 
 from tests.helpers.arms_data import SECTION
 from tests.helpers.worlds import ANALYSIS, World
-from workflow_scripts import plot_arms
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.judge import experiment, real_image_equivalent, scoring
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.wording import analysis_report, equivalents
-from workflow_scripts.lib.page import html_page, run_tables
+from workflow_scripts.lib.page import curve_figures, html_page, run_tables
 from workflow_scripts.lib.page.sections import arms_section
 
 IMAGES = np.array([100.0, 200.0, 400.0, 800.0])
@@ -151,14 +150,14 @@ def test_figure_and_table(judged, tmp_path) -> None:
     analysis = judged.question.analysis
     facts = {"worth": analysis_report.plain(told(judged)), "analysis": analysis}
     found = run_tables.Results(_empty(), _empty(), analysis, facts)
-    drawn = [text.get_text() for axes in plot_arms.draw_worth(found).axes for text in axes.texts]
+    drawn = [text.get_text() for axes in curve_figures.draw_worth(found).axes for text in axes.texts]
     assert drawn == [row["arm"] for row in sorted(facts["worth"]["arms"], key=lambda row: row["score"])]
     table = arms_section.worth(found)
     html_page.write_tables(tmp_path / "tables", [table], "tables")
     text = (tmp_path / "tables/worth.csv").read_text().splitlines()
     assert text[0] == "arm,images,score,score_low,score_high,worth,low,high" and len(text) == 6
     none = run_tables.Results(_empty(), _empty(), analysis, {"analysis": analysis})
-    assert "No arm has fewer or more" in plot_arms.draw_worth(none).texts[0].get_text()
+    assert "No arm has fewer or more" in curve_figures.draw_worth(none).texts[0].get_text()
 
 
 def _empty():

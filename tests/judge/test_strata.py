@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score
 
 from tests.helpers import judging
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES
 from workflow_scripts.lib.images.image_set import write_images
-from workflow_scripts.lib.judge import experiment, fixed_scoring, inference, scoring, strata
+from workflow_scripts.lib.judge import experiment, fixed_scoring, scoring, strata
 from workflow_scripts.lib.judge.fixed_scoring import Decided
 from workflow_scripts.lib.judge.fold_scores import ScoredRows
 from workflow_scripts.lib.judge.question import Question
@@ -130,7 +131,7 @@ def test_false_discoveries_are_counted_over_all_strata(folder):
     table = judge(folder)
     table = table[table["judged"]]
     for _, rows in table.groupby(["metric", "relation"]):
-        q = inference.benjamini_hochberg(rows["p"].to_numpy())
+        q = stats.false_discovery_control(rows["p"].to_numpy())
         assert rows["q"].to_numpy() == pytest.approx(q, abs=1e-8)
         assert ((rows["verdict"] == "inconclusive") == (q > 0.05)).all()
 

@@ -100,7 +100,7 @@ def class_rows(run: ScoredRun, summaries: dict[str, Summary], level: str) -> lis
                 np.array(plain), np.array(draws), analysis["confidence"], run.question.seed
             )
             p = differences.p_values()
-            q = inference.benjamini_hochberg(p)
+            q = inference.discovery_rates(p)
             for i, (pair, k) in enumerate(members):
                 said = inference.exploratory_verdict(differences.estimate[i], q[i], analysis["confidence"], relation)
                 row = _row(pair, metric, level, differences, p, i, said, CLASSES)

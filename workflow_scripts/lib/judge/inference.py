@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from workflow_scripts.lib.base.seeds import derive
 
@@ -77,7 +78,7 @@ def intervals(
         errors = shared + own * np.sqrt(_ratio(between.expected, between.size))[:, None]
         spread = shared + own
         se = np.sqrt(se**2 - between.known + between.size)
-        # Satterthwaite: the shared part has many degrees of freedom, the part between repeats as few as there are repeats.
+        # Satterthwaite: many degrees of freedom for the shared part, few for the part between repeats.
         fraction = _ratio(between.size, se**2) ** 2
         freedom = np.divide(between.freedom, fraction, out=freedom, where=fraction > 0)
     t = np.abs(np.divide(spread, se[:, None], out=np.zeros_like(spread), where=se[:, None] > 0))
@@ -166,13 +167,11 @@ def exploratory_verdict(difference: float, q: float, confidence: float, relation
     return gain if difference > 0 else loss
 
 
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values (q): those at most a hold the fraction of false discoveries at a."""
-    p = np.asarray(p, dtype=float)
-    order = np.argsort(p)
-    ranked = p[order] * len(p) / np.arange(1, len(p) + 1)
-    out = np.empty_like(p)
-    out[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
+def discovery_rates(p: np.ndarray) -> np.ndarray:
+    """False discovery rates q of p-values (n,), by Benjamini and Hochberg; an unknown p (NaN) has an unknown q."""
+    known = ~np.isnan(p)
+    out = np.full(len(p), np.nan)
+    out[known] = stats.false_discovery_control(p[known])
     return out
 
 
@@ -184,7 +183,7 @@ def nadeau_bengio(differences: np.ndarray, test_to_train: float, confidence: flo
     known = known[~np.isnan(known)]
     if len(known) < 2:
         return (float(known.mean()) if len(known) else math.nan), math.nan, math.nan
-    half = t_quantile((1 + confidence) / 2, len(known) - 1)
+    half = stats.t.ppf((1 + confidence) / 2, len(known) - 1)
     half *= math.sqrt(known.var(ddof=1) * (1 / len(known) + test_to_train))
     return float(known.mean()), float(known.mean() - half), float(known.mean() + half)
 
@@ -198,15 +197,3 @@ def t_tails(value: float, freedom: float) -> float:
     mass = (np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1)).sum() * (edges[1] - edges[0])
     whole = math.sqrt(math.pi) * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
     return float(2 * mass / whole)
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t: with t = sqrt(v) tan(a) the density of a is cos(a)^(v-1), here summed on a grid."""
-    edge = math.pi / 2
-    # Even steps in u, cubed towards the ends, resolve the heavy tails of few degrees of freedom.
-    u = np.linspace(-1, 1, 200_001)
-    angle = edge * (1.5 * u - 0.5 * u**3)
-    middle = (angle[1:] + angle[:-1]) / 2
-    mass = np.cos(middle) ** (freedom - 1) * np.diff(angle)
-    fraction = np.concatenate([[0.0], np.cumsum(mass)]) / mass.sum()
-    return float(math.sqrt(freedom) * math.tan(np.interp(probability, fraction, angle)))

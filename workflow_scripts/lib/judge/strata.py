@@ -142,7 +142,7 @@ def _add_discovery_rates(rows: list[Row], confidence: float) -> None:
             mine = [row for row in rows if (row.get("metric"), row.get("relation")) == (metric, relation)]
             if not mine:
                 continue
-            rates = inference.benjamini_hochberg(np.array([row["p"] for row in mine]))
+            rates = inference.discovery_rates(np.array([row["p"] for row in mine]))
             for row, q in zip(mine, rates, strict=True):
                 verdict = inference.exploratory_verdict(row["difference"], q, confidence, relation)
                 row |= {"q": float(q), "verdict": verdict}
