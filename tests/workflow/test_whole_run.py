@@ -101,7 +101,7 @@ forensics:
   runs: 4
   repeats: 1
   training: {steps: 10, batch: 16, checkpoints: 2, learning_rate: 0.002}
-  synthetic sets: {study: minimal, mixloc: as_train}
+  synthetic_sets: {study: minimal, mixloc: as_train}
   count: 20
 """
 
