@@ -6,8 +6,8 @@ edit of those makes nothing again.
 Two mechanisms compare the digest of a stage. Snakemake records it in .snakemake/, among the params of a rule's outputs,
 and runs the rule again where it differs. Arms, synthetic sets, replays and checkpoints hold it inside.
 
-Where Snakemake's record is lost, outputs count as up to date. After `--forcerun` of the stages, arms whose digest is the
-same are kept."""
+Where Snakemake's record is lost, outputs count as up to date. After `--forcerun` of the stages, arms whose digest is
+the same are kept."""
 
 from __future__ import annotations
 
