@@ -28,6 +28,10 @@ except run_settings.ConfigError as error:
     sys.exit(f"MixLoc config: {error}")
 
 RUN = f"results/{CONFIG['run']}"
+if workflow.modifier.path_modifier.replace_prefix(RUN) != RUN:
+    raise WorkflowError(
+        "MixLoc: commands name paths under results, so a module takes no prefix; set `run` in its config"
+    )
 REPEATS = range(CONFIG["make_folds"]["repeats"])
 FOLDS = range(CONFIG["make_folds"]["folds"])
 GENERATORS = run_settings.by_name(CONFIG, "generators")
