@@ -276,7 +276,7 @@ def partners_of(
     if asked is not None:
         inherited.append(Provenance.from_json(asked.provenance))
     material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve)
-    return second_source.of(material, arm.seen(channels)), inherited
+    return second_source.second_images(material, arm.seen(channels)), inherited
 
 
 def real_part(arm: Arm, data: Fold, seed: int) -> Part:

@@ -248,7 +248,7 @@ def test_what_a_network_draws_is_drawn_for_the_whole_batch() -> None:
 @pytest.mark.parametrize("name", sorted(backbones.BACKBONES))
 def test_no_network_draws_in_another_way(name: str) -> None:
     with torch.device("meta"):
-        network = backbones.BACKBONES[name](3, 4, 64)
+        network = backbones.make(name, 3, 4, 64)
     for module in network.modules():
         assert not (isinstance(module, torch.nn.Dropout) and module.p > 0), "use backbones.Draws"
         if "stochastic" in type(module).__name__.lower():
@@ -256,7 +256,7 @@ def test_no_network_draws_in_another_way(name: str) -> None:
 
 
 def test_layers_are_left_out_as_torchvision_does_it() -> None:
-    theirs = torchvision_models.SWINS["swin_t"](weights=None).features[-1][-1].stochastic_depth.train()
+    theirs = torchvision_models.models.swin_t(weights=None).features[-1][-1].stochastic_depth.train()
     ours, x = backbones.StochasticDepth(theirs.p, backbones.Draws()).train(), torch.randn(16, 4, 4, 8)
     assert theirs.p > 0
     torch.manual_seed(1)

@@ -18,7 +18,7 @@ from workflow_scripts import tabulate_study
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.classify.validation_scores import probabilities
-from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.compute import device, schedule
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.judge import scoring
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
@@ -244,7 +244,7 @@ def test_the_schedule_follows_the_switches():
     plain, late = trainer(model()), trainer(model(), warmup_late=True)
     steps = range(SECTION["steps"])
     assert [plain.rate(number) for number in steps] == [
-        classifier_training.learning_rate(number, plain.settings) for number in steps
+        schedule.cosine_after_warmup(plain.settings, number) for number in steps
     ]
     assert late.epoch == 10, "40 images, four real ones a step"
     assert all(late.rate(number) == SECTION["learning_rate"] for number in range(10))

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate.generator_choices import NETWORKS
 
 Config = dict[str, Any]
 GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
@@ -205,7 +206,7 @@ class Counter:
         return self.networks.generator(generator, self.channels, self.facts.classes, self.size)
 
     def _generator_traits(self, generator: Config) -> Config:
-        shape = [generator.get("widths"), generator.get("blocks")] if generator["network"] == "unet" else []
+        shape = [generator.get("widths"), generator.get("blocks")] if NETWORKS[generator["network"]].resolutions else []
         name = " ".join([generator["network"], *("-".join(map(str, part)) for part in shape)])
         return {"network": name, "size": self.size, "channels": self.channels}
 
@@ -227,11 +228,7 @@ class Counter:
 
     def made(self, synthetic_set: Config) -> int:
         """Images of a synthetic set: those that it asks for, at most."""
-        return (
-            synthetic_set["per_class"] * self.facts.classes
-            if synthetic_set["labels"] == "single"
-            else synthetic_set["count"]
-        )
+        return generator_choices.most_images(synthetic_set, self.facts.classes)
 
     def _used_generators(self) -> list[str]:
         return sorted(
@@ -260,7 +257,8 @@ class Counter:
             job = self._job(stage, name, [Work(stage, GFLOP, units, traits)], after, self.threads)
         job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
         # Real images that channels are taken from, or that are varied, lie beside those that are made.
-        job.held = count * self.pixels * (2 if synthetic_set.get("given") or synthetic_set.get("start_noise") else 1)
+        real = synthetic_set.get("reference_channels") or synthetic_set.get("start_noise")
+        job.held = count * self.pixels * (2 if real else 1)
         return job
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Work, Network]:
