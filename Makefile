@@ -2,6 +2,8 @@
 #
 #   make demo     the default experiment, ends with the path of its report       make lint     formatting and style checks
 #   make test     the tests                                                      make format   apply the formatting
+#   make docs     the documentation as a site, in site/; a dead link is an error
+#   make pictures the pictures of README.md and docs/ from results/demo (needs Chromium or Chrome)
 #   make clean    remove caches (results and .venv stay)                         make help     this list
 #   make test-slurm   the tests on a SLURM cluster of one node (root; Debian: slurmctld slurmd slurm-client munge)
 #
@@ -17,13 +19,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Settings of another environment must not reach into this one.
 unexport PYTHONHOME PYTHONPATH
 
-SNAKEFILES = Snakefile rules
+SNAKEFILES = Snakefile workflow rules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint format clean
+.PHONY: help demo test test-slurm lint format docs pictures clean
 
 help:
-	@sed -n '3,6s/^# *//p' Makefile
+	@sed -n '3,8s/^# *//p' Makefile
 
 demo: .venv/installed
 	.venv/bin/snakemake --cores $(CORES)
@@ -46,8 +48,16 @@ format: .venv/installed-dev
 	.venv/bin/ruff format .
 	.venv/bin/snakefmt $(SNAKEFILES)
 
+docs: .venv/installed-docs
+	@# With --quiet warnings would not count. The variable silences a notice of the theme.
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+	@echo "The documentation: site/index.html"
+
+pictures: .venv/installed
+	.venv/bin/python -m docs.pictures.make
+
 clean:
-	rm -rf .pytest_cache .ruff_cache
+	rm -rf .pytest_cache .ruff_cache site
 	find . -path ./.venv -prune -o -path ./results -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 # The first interpreter that is new enough and can make environments. At first those below 3.14 are looked at, for which
@@ -78,4 +88,8 @@ clean:
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+.venv/installed-docs: requirements-docs.txt .venv/installed
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-docs.txt -c constraints.txt
 	@touch $@

@@ -31,7 +31,7 @@ import yaml
 
 from workflow_scripts import preprocess_images
 from workflow_scripts.lib.base import files
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.images import grouping, invalid_input, known_datasets, user_tables

@@ -29,6 +29,7 @@ from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.images.grouping import connected
 from workflow_scripts.lib.images.image_set import write_images
 from workflow_scripts.lib.split import assignment
+from workflow_scripts.lib.split.roles import Role
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     stage.log.setLevel(logging.ERROR)
     ids, labels, groups = read_table(args.table, args.groups_from_id)
     took, roles = run_stage(ids, labels, groups, args.folds)
-    ours = deviation(labels, [np.flatnonzero(roles[:, fold] == assignment.TEST) for fold in range(args.folds)])
+    ours = deviation(labels, [np.flatnonzero(roles[:, fold] == Role.TEST) for fold in range(args.folds)])
     print(f"{args.table.name}: {len(ids):,} images, {len(set(groups)):,} groups, {labels.shape[1]} classes")
     print(f"  make_folds                {took:6.1f} s  deviation {1e6 * ours:8.2f} e-6, {args.folds} folds of 4 roles")
     empty = [

@@ -87,7 +87,7 @@ class Peer:
 def _package(name: str) -> Any:
     # The project's shim must come first: it lets torchvision load beside a torch without CUDA, which both import.
     with contextlib.suppress(ImportError):
-        importlib.import_module("workflow_scripts.lib.vision")
+        importlib.import_module("workflow_scripts.lib.classify.torchvision_models")
     try:
         return importlib.import_module(name)
     except Exception as error:

@@ -17,7 +17,8 @@ from tests.helpers.misbehaving_server import Server
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ class World:
     def arm(self, record: Provenance | None = None, scored: np.ndarray | None = None, name: str = "real_only") -> Path:
         """A manifest of one arm that was scored on some rows, by default on the test part; its predictions beside."""
         folder = self.folder / "arms"
-        rows = self.rows(assignment.TEST) if scored is None else scored
+        rows = self.rows(Role.TEST) if scored is None else scored
         blank = np.zeros((len(rows), len(CLASSES)))
         part = Scored(self.ids[rows], self.groups[rows], blank, blank)
         text = (record or self.record()).to_json()
@@ -104,7 +105,7 @@ class World:
     def thresholds(self, rows: np.ndarray | None = None, digest: str = "") -> Path:
         """An analysis.json that says on which images thresholds were fitted."""
         path = self.folder / "analysis.json"
-        ids = list(self.ids[self.rows(assignment.CALIBRATION) if rows is None else rows])
+        ids = list(self.ids[self.rows(Role.CALIBRATION) if rows is None else rows])
         entry = {"repeat": 0, "fold": 0, "images": digest or self.digest, "ids": ids}
         path.write_text(json.dumps({"thresholds_fitted_on": [entry]}))
         return path
@@ -135,7 +136,7 @@ def world(tmp_path, write_set) -> World:
     ids = np.array([f"cell-{number:02d}" for number in numbers], dtype=object)
     groups = np.array([f"gene-{number % 24:02d}" for number in numbers], dtype=object)
     write_set(tmp_path / "images.h5", list(ids), list(groups), grouped_by="gene")
-    cycle = np.array([assignment.TEST, assignment.TRAIN, assignment.CALIBRATION, assignment.VALIDATION], dtype=object)
+    cycle = np.array([Role.TEST, Role.TRAIN, Role.CALIBRATION, Role.VALIDATION], dtype=object)
     roles = np.stack([cycle[(numbers % 24) % 4], cycle[(numbers % 24 + 1) % 4]], axis=1)
     role_table.write(tmp_path / "folds.csv", ids, groups, roles)
     with ImageSet(tmp_path / "images.h5") as source:

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, digest, write_json
-from workflow_scripts.lib.classify import arm_choices as arm_table
 from workflow_scripts.lib.judge import (
     comparisons,
     experiment,
@@ -39,6 +39,7 @@ from workflow_scripts.lib.judge import (
     strata,
     wording,
 )
+from workflow_scripts.lib.judge import declaration as declared_analysis
 from workflow_scripts.lib.judge.scoring import Cell, Rule
 
 METRIC_COLUMNS = ["arm", "repeat", "fold", "part", "level", "metric", "class", "value", "low", "high"]
@@ -51,7 +52,7 @@ THRESHOLD_COLUMNS = ["arm", "repeat", "fold", "level", "class", "threshold", "po
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (.json), or predictions (.h5)")
     out.add_argument("--declaration", type=Path, required=True, help="what was declared beforehand (JSON)")
     out.add_argument("--metrics", type=Path, required=True, help="table of scores to write")
@@ -81,13 +82,13 @@ def aggregate_metrics(
     """Judge the arms; `settings` is the analysis block with the list of arms."""
     analysis = {key: value for key, value in settings.items() if key != "arms"}
     arms: list[dict[str, Any]] = settings["arms"]
-    problem = arm_table.analysis_problem(analysis, arms)
+    problem = declared_analysis.analysis_problem(analysis, arms)
     if problem:
-        raise stage.UserError(problem)
+        raise UserError(problem)
     found = experiment.read_experiment(arm_lists, [arm["name"] for arm in arms])
     judged, counts = count_positives(found, analysis["minimum_positive_groups"])
     if not judged.any():
-        raise stage.UserError(
+        raise UserError(
             f"no class has {analysis['minimum_positive_groups']} positive test groups, so nothing can be judged: "
             "use more images, or lower analysis: minimum_positive_groups"
         )
@@ -112,15 +113,15 @@ def aggregate_metrics(
     by_stratum = []
     if strata_out is not None:
         if images is None:
-            raise stage.UserError("--strata needs --images: the image set knows the cell lines")
+            raise UserError("--strata needs --images: the image set knows the cell lines")
         columns = strata.known_columns(images, found)
         by_stratum = strata.table(found, columns, judged, rule, analysis, arms, weights, seed)
     repeats = len({repeat for repeat, _ in found.places})
     extra = {"repeats": repeats, "training_luck": repeats > 1}
     comparison_rows = [row | extra for row in comparison_rows]
     declared = json.loads(declaration.read_text(encoding="utf-8"))
-    if declared["hash"] != inference.declaration_hash(analysis, arms):
-        raise stage.UserError(f"{declaration} declares another analysis: make it again, the ledger keeps both")
+    if declared["hash"] != declared_analysis.declaration_hash(analysis, arms):
+        raise UserError(f"{declaration} declares another analysis: make it again, the ledger keeps both")
     report = wording.report(found, analysis, arms, judged, counts, comparison_rows, declared)
     report |= {"seed": seed, "cross_check": checked, "thresholds_fitted_on": fitted_on(found)}
     report |= {"worth": in_images} if in_images else {}

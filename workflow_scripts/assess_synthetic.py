@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, write_json
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import classifier_file
@@ -42,9 +43,10 @@ from workflow_scripts.lib.images import nearest_images, spectra
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.scores import arm_list, ranking_metrics
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
-HELD_OUT = (assignment.VALIDATION, assignment.CALIBRATION, assignment.TEST)
+HELD_OUT = (Role.VALIDATION, Role.CALIBRATION, Role.TEST)
 
 
 @dataclass
@@ -69,7 +71,7 @@ class World:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--synthetic", type=Path, required=True, help="the synthetic set of one synthetic set")
     out.add_argument("--images", type=Path, required=True, help="the real image set")
     out.add_argument("--folds", type=Path, required=True, help="the table of roles")
@@ -133,7 +135,7 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
         theirs = (source.channels, source.classes)
     with ImageSet(args.images) as source:
         if theirs != (source.channels, source.classes):
-            raise stage.UserError(
+            raise UserError(
                 f"{args.synthetic} has other channels or classes than {args.images}: delete it and run again"
             )
         roles = role_table.read(args.folds, args.fold, source.ids)
@@ -141,9 +143,9 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
         seen = _rows_seen(records, source, args.images)
         held = np.isin(roles, HELD_OUT) & ~np.isin(source.groups, source.groups[seen])
         fitted = np.zeros(len(source), dtype=bool)
-        fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == assignment.TRAIN)] = True
+        fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == Role.TRAIN)] = True
         if not held.any() or not fitted.any():
-            raise stage.UserError(f"{args.folds} leaves no held-out or no train image in fold {args.fold} to compare")
+            raise UserError(f"{args.folds} leaves no held-out or no train image in fold {args.fold} to compare")
         given = [
             source.channels.index(name)
             for name in synthetic_set.get("reference_channels") or []
@@ -161,7 +163,7 @@ def _groups_of(references: np.ndarray | None, source: ImageSet, args: argparse.N
     at = {name: row for row, name in enumerate(source.ids)}
     absent = [name for name in references if name not in at]
     if absent:
-        raise stage.UserError(f"{args.synthetic} refers to {absent[0]!r}, which {args.images} does not hold")
+        raise UserError(f"{args.synthetic} refers to {absent[0]!r}, which {args.images} does not hold")
     return source.groups[[at[name] for name in references]]
 
 
@@ -169,9 +171,7 @@ def _rows_seen(records: list[Provenance], source: ImageSet, path: Path) -> np.nd
     seen = np.zeros(len(source), dtype=bool)
     for record in records:
         if (record.images, record.count) != (source.digest, len(source)):
-            raise stage.UserError(
-                f"a network or a synthetic set was made from another image set than {path}: run again"
-            )
+            raise UserError(f"a network or a synthetic set was made from another image set than {path}: run again")
         for purpose in ("fit", "select"):
             seen[record.of(purpose)] = True
     return np.flatnonzero(seen)
@@ -290,13 +290,11 @@ def _classifier(path: Path, name: str, kind: str, classes: list[str], channels: 
     if path.suffix == ".json":
         listed = {arm["arm"]: arm for arm in arm_list.read(path)}
         if name not in listed:
-            raise stage.UserError(f"{path} has no arm {name!r} to ask")
+            raise UserError(f"{path} has no arm {name!r} to ask")
         path = listed[name]["classifier"]
     read = classifier_file.read(path)
     if read.classes != classes:
-        raise stage.UserError(
-            f"{path} knows the classes {', '.join(read.classes)}; the images have {', '.join(classes)}"
-        )
+        raise UserError(f"{path} knows the classes {', '.join(read.classes)}; the images have {', '.join(classes)}")
     return encoders.of_classifier(read, kind, channels)
 
 

@@ -27,21 +27,23 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list, prediction_file
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 # Records of replay_study: its models, of which several are trained in one job.
 REPLAYED = ".fitted.json"
 # What may be read for what. Anything else that was read for such a purpose is a leak.
 ALLOWED = {
-    "fit": (assignment.TRAIN,),
-    "select": (assignment.TRAIN, assignment.VALIDATION),
-    "threshold": (assignment.CALIBRATION,),
+    "fit": (Role.TRAIN,),
+    "select": (Role.TRAIN, Role.VALIDATION),
+    "threshold": (Role.CALIBRATION,),
 }
 # "not excluded": no overlap was found, but the proteins are unknown, so relatives of test images may be in other parts.
 CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
@@ -77,7 +79,7 @@ class Check:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
     out.add_argument(
         "--folds", nargs="+", type=_numbered, required=True, metavar="REPEAT=CSV", help="each repeat's table of roles"
@@ -116,7 +118,7 @@ def certify_leaks(
 
     def roles_of(repeat: int, fold: int) -> np.ndarray:
         if repeat not in tables:
-            raise stage.UserError(f"no table of roles is given for repeat {repeat}")
+            raise UserError(f"no table of roles is given for repeat {repeat}")
         if (repeat, fold) not in roles:
             roles[repeat, fold] = role_table.read(tables[repeat], fold, ids)
         return roles[repeat, fold]
@@ -124,9 +126,7 @@ def certify_leaks(
     checks: list[Check] = []
     for artefact in _artefacts(artefacts, thresholds, ids):
         if (artefact.provenance.images, artefact.provenance.count) != (digest, len(ids)):
-            raise stage.UserError(
-                f"{artefact.name} was made from another image set than {images}: delete it, run again"
-            )
+            raise UserError(f"{artefact.name} was made from another image set than {images}: delete it, run again")
         checks += _check_artefact(artefact, roles_of(artefact.repeat, artefact.fold), groups, declared, known)
     checks += _check_scored(artefacts, ids, roles_of)
     for (repeat, fold), found in sorted(roles.items()):
@@ -134,7 +134,7 @@ def certify_leaks(
         if isinstance(encoder := settings.get("encoder"), dict):
             checks.append(_check_encoder(repeat, fold, encoder))
     if not checks:
-        raise stage.UserError("there is nothing to certify: no artefact was given")
+        raise UserError("there is nothing to certify: no artefact was given")
     with atomic(out) as part:
         pd.DataFrame([asdict(check) for check in checks]).to_csv(part, index=False)
     leaks = [check for check in checks if check.status == LEAK]
@@ -142,9 +142,9 @@ def certify_leaks(
     for check in leaks:
         stage.log.warning("%s", _tell(check))
     if leaks:
-        raise stage.UserError(f"{_tell(leaks[0])}{f' (and {len(leaks) - 1} more)' if len(leaks) > 1 else ''}")
+        raise UserError(f"{_tell(leaks[0])}{f' (and {len(leaks) - 1} more)' if len(leaks) > 1 else ''}")
     if unmet:
-        raise stage.UserError(f"violations declares {sorted(unmet)[0]!r}, but no artefact shows it: remove the line")
+        raise UserError(f"violations declares {sorted(unmet)[0]!r}, but no artefact shows it: remove the line")
     stage.log.info(
         "%d checks, no undeclared leak%s", len(checks), "" if known else "; the proteins are unknown: not excluded"
     )
@@ -169,13 +169,13 @@ def _check_artefact(
         rows = artefact.provenance.of(purpose)
         if purpose == "fit":
             allowed += _reserve_of(artefact.method)
-        if purpose == "threshold" and not (roles == assignment.CALIBRATION).any():
-            allowed = (assignment.VALIDATION,)
+        if purpose == "threshold" and not (roles == Role.CALIBRATION).any():
+            allowed = (Role.VALIDATION,)
         good = np.isin(roles, allowed)
         foreign = rows[~good[rows]]
         # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
         # nobody may read in this fold are no part of it: their groups are judged by their other images.
-        outside = np.intersect1d(groups[rows], groups[~np.isin(kin, allowed) & (kin != assignment.UNUSED)])
+        outside = np.intersect1d(groups[rows], groups[~np.isin(kin, allowed) & (kin != Role.UNUSED)])
         check = Check(
             artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed),
             len(foreign), len(outside), CLEAN if known or not len(rows) else NOT_EXCLUDED,
@@ -193,12 +193,12 @@ def _reserve_of(method: str) -> tuple[str, ...]:
 
 def _kin(roles: np.ndarray) -> np.ndarray:
     """Roles as far as relatives are concerned: images kept aside from train groups are relatives of train images."""
-    return np.where(roles == assignment.RESERVE_SAME, assignment.TRAIN, roles)
+    return np.where(roles == Role.RESERVE_SAME, Role.TRAIN, roles)
 
 
 def _check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray) -> Check:
     roles = _kin(roles)
-    played = roles != assignment.UNUSED
+    played = roles != Role.UNUSED
     table = pd.DataFrame({"group": groups[played], "role": roles[played]}).groupby("group")["role"].nunique()
     torn = table.index[table > 1]
     images = int(np.isin(groups[played], torn).sum())
@@ -218,12 +218,12 @@ def _check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator
     # The reverse of a leak: an arm scored on other images than the fold's test part, or not on all of them.
     for path in _arm_files(paths):
         arm = prediction_file.read_predictions(path, parts=("test",))
-        expected = set(ids[roles_of(arm.repeat, arm.fold) == assignment.TEST])
+        expected = set(ids[roles_of(arm.repeat, arm.fold) == Role.TEST])
         scored = arm.parts["test"]
         wrong = expected.symmetric_difference(scored.ids)
         repeated = len(scored) - len(set(scored.ids))
         yield Check(
-            f"arm {arm.arm}", arm.repeat, arm.fold, "scored", len(scored), assignment.TEST, len(wrong) + repeated, 0,
+            f"arm {arm.arm}", arm.repeat, arm.fold, "scored", len(scored), Role.TEST, len(wrong) + repeated, 0,
             LEAK if wrong or repeated else CLEAN,
         )  # fmt: skip
     for path in paths:
@@ -235,9 +235,9 @@ def _check_replayed(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
     # A model of the replay is scored on the test part however it was trained; its thresholds alone score nothing.
     rows = artefact.provenance.of("score")
     if len(rows):
-        wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == assignment.TEST))
+        wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == Role.TEST))
         yield Check(
-            artefact.name, artefact.repeat, artefact.fold, "scored", len(rows), assignment.TEST, len(wrong), 0,
+            artefact.name, artefact.repeat, artefact.fold, "scored", len(rows), Role.TEST, len(wrong), 0,
             LEAK if len(wrong) else CLEAN,
         )  # fmt: skip
 
@@ -268,7 +268,7 @@ def _artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) -> I
             record = Provenance(str(entry["images"]), len(ids))
             unknown = [name for name in entry["ids"] if name not in at]
             if unknown:
-                raise stage.UserError(f"{thresholds} speaks of image {unknown[0]!r}, which the image set has not")
+                raise UserError(f"{thresholds} speaks of image {unknown[0]!r}, which the image set has not")
             record.record("threshold", [at[name] for name in entry["ids"]])
             yield Artefact("thresholds", int(entry["repeat"]), int(entry["fold"]), record)
 
@@ -278,21 +278,21 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, "np") as file:
             return file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise stage.UserError(f"{path} is not a generator that can be read ({error}): delete it, run again") from None
+        raise UserError(f"{path} is not a generator that can be read ({error}): delete it, run again") from None
 
 
 def _replayed(path: Path) -> list[dict[str, Any]]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))["fitted"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise stage.UserError(f"{path} cannot be read ({error}): delete it and run again") from None
+        raise UserError(f"{path} cannot be read ({error}): delete it and run again") from None
 
 
 def _fitted_on(thresholds: Path) -> list[dict[str, Any]]:
     try:
         return json.loads(thresholds.read_text(encoding="utf-8"))["thresholds_fitted_on"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise stage.UserError(f"{thresholds} cannot be read ({error}): delete it and run again") from None
+        raise UserError(f"{thresholds} cannot be read ({error}): delete it and run again") from None
 
 
 def _artefact(name: str, about: dict[str, Any], path: Path, method: str = "") -> Artefact:
@@ -300,7 +300,7 @@ def _artefact(name: str, about: dict[str, Any], path: Path, method: str = "") ->
         record = Provenance.from_json(str(about["provenance"]))
         return Artefact(name, int(about["repeat"]), int(about["fold"]), record, method)
     except (KeyError, ValueError) as error:
-        raise stage.UserError(f"{path} does not say what it was made from ({error}): delete it and run again") from None
+        raise UserError(f"{path} does not say what it was made from ({error}): delete it and run again") from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,14 +21,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import digest, write_json, write_text
-from workflow_scripts.lib.judge import inference
+from workflow_scripts.lib.judge import declaration
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--run-folder", type=Path, required=True, help="folder of the run, where predictions would lie")
     out.add_argument("--ledger", type=Path, required=True, help="all declarations so far, a line each")
     out.add_argument("--out", type=Path, required=True, help="the declaration to write")
@@ -38,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[str, Any]) -> None:
     """Write the declaration, and add it to the ledger if it differs from the last one."""
     analysis = {key: value for key, value in settings.items() if key not in ("arms", "experiment")}
-    hashed, experiment = inference.declaration_hash(analysis, settings["arms"]), digest(settings["experiment"])
+    hashed, experiment = declaration.declaration_hash(analysis, settings["arms"]), digest(settings["experiment"])
     entries = _read(ledger)
     if not entries or (entries[-1]["hash"], entries[-1]["experiment"]) != (hashed, experiment):
         entries.append(
@@ -47,7 +48,7 @@ def declare_analysis(run_folder: Path, ledger: Path, out: Path, settings: dict[s
                 "experiment": experiment,
                 "declared_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "predictions": len(list(run_folder.glob("repeat*/fold*/arms/*/predictions.h5"))),
-                "declaration": inference.declaration(analysis, settings["arms"]),
+                "declaration": declaration.declaration(analysis, settings["arms"]),
             }
         )
         write_text(ledger, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
@@ -67,7 +68,7 @@ def _read(ledger: Path) -> list[dict[str, Any]]:
         # A ledger of earlier days knows nothing of the experiment.
         return [{"experiment": ""} | entry for entry in entries]
     except (OSError, ValueError, TypeError) as error:
-        raise stage.UserError(
+        raise UserError(
             f"{ledger} cannot be read ({error}): it says which analyses were declared when, so mend it or choose "
             "another name for the run"
         ) from None

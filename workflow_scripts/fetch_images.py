@@ -25,7 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.base import arguments, files, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.download import download_store, http_client, kaggle_api, manifest, zip_files
 from workflow_scripts.lib.download.download_store import Store
 from workflow_scripts.lib.download.http_client import Fetcher, Item, Policy, Refused, Unreachable
@@ -44,7 +46,7 @@ MB, GB = 1e6, 1e9
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument(
         "--source", choices=["public", *kaggle_api.COMPETITIONS], required=True, help="where the images come from"
     )
@@ -101,14 +103,14 @@ def fetch_images(
         except http_client.Stopped:
             if not fetcher.full:
                 raise
-            raise stage.UserError(
+            raise UserError(
                 f"the images have more than fetch_images.total_gb = {settings['total_gb']:g}: raise it, or take fewer "
                 "(fetch_images.limit); what is there is kept"
             ) from None
         except OSError as error:
             if error.errno not in http_client.NO_ROOM:
                 raise
-            raise stage.UserError(f"{home} cannot be written to: {error.strerror}; what is there is kept") from None
+            raise UserError(f"{home} cannot be written to: {error.strerror}; what is there is kept") from None
         finally:
             fetcher.stop.set()
             invalid_input.write_list(home / "failed.csv", session.bad)
@@ -122,14 +124,14 @@ def _public(session: Session, listed: Path | None) -> tuple[str, list[str]]:
     settings = session.settings
     problem = manifest.template_problem(settings["url"])
     if problem:
-        raise stage.UserError(problem)
+        raise UserError(problem)
     if listed is None:
-        raise stage.UserError("no manifest is given: data.table must name a CSV with Id and Target")
+        raise UserError("no manifest is given: data.table must name a CSV with Id and Target")
     kind = settings["url"].rpartition(".")[2].lower().replace("jpeg", "jpg")
     try:
         check_url(Entry("x", "", 0, *"xxxxx").address(settings["url"], "x"))
     except Refused as error:
-        raise stage.UserError(f"fetch_images.url = {settings['url']!r}: {error}") from None
+        raise UserError(f"fetch_images.url = {settings['url']!r}: {error}") from None
 
     def item(entry: Entry, channel: str) -> Item:
         url = entry.address(settings["url"], settings["colours"].get(channel, channel))
@@ -259,7 +261,7 @@ def _fetch_all(session: Session, wanted: list[tuple[Entry, Item]]) -> None:
         return len(job), None, []
 
     done = 0
-    with stage.Progress("files", len(wanted)) as bar:
+    with Progress("files", len(wanted)) as bar:
         for count, error, missing in download_store.in_threads(work, jobs.values(), session.fetcher.policy.connections):
             done += count
             bar.update(done, MB=session.fetcher.received / MB)
@@ -268,7 +270,7 @@ def _fetch_all(session: Session, wanted: list[tuple[Entry, Item]]) -> None:
                 reason = str(error) if session.source == "public" else kaggle_api.explained(str(error), session.source)
                 session.bad.append(Bad(entry.id, item.url, "file that cannot be fetched", reason))
             if in_a_row >= HOPELESS:
-                raise stage.UserError(
+                raise UserError(
                     f"{in_a_row} files in a row could not be fetched, the last is {missing[0][1].url}: {error}. Run "
                     "again when the server can be reached; what is there is kept"
                 )
@@ -286,7 +288,7 @@ def _kaggle_table(session: Session, name: str) -> Path:
                 received, place.parent, {name}, int(1 * GB), lambda found, sha256: _landed(session, found, sha256)
             )
             if lacking:
-                raise stage.UserError(f"{received} does not hold {name}: delete it and run again")
+                raise UserError(f"{received} does not hold {name}: delete it and run again")
             received.unlink()
         else:
             received.replace(place)
@@ -311,7 +313,7 @@ def _archived(session: Session, part: str, entries: list[Entry]) -> None:
     archive = session.store.folder / item.name
     if not archive.exists():
         _fetch_large(session, item)
-    with stage.Progress(f"unpack {archive.name}", len(missing)) as bar:
+    with Progress(f"unpack {archive.name}", len(missing)) as bar:
         done = 0
 
         def landed(name: str, sha256: str) -> None:
@@ -337,7 +339,7 @@ def _fetch_large(session: Session, item: Item) -> None:
     try:
         session.fetcher.fetch_shown(item)
     except Refused as error:
-        raise stage.UserError(f"{name}: {kaggle_api.explained(str(error), session.source)}") from None
+        raise UserError(f"{name}: {kaggle_api.explained(str(error), session.source)}") from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.base import arguments, files, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices, torchvision_models
 from workflow_scripts.lib.download import download_store, http_client
 from workflow_scripts.lib.download.download_store import Store
@@ -36,7 +37,7 @@ MB, GB = 1e6, 1e9
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--backbone", choices=sorted(arm_choices.PUBLISHED), required=True, help="whose weights")
     out.add_argument("--folder", type=Path, required=True, help="folder of all published weights, kept between runs")
     out.add_argument("--record", type=Path, required=True, help="table with the checksum to write")
@@ -79,7 +80,7 @@ def digits_in(file: str) -> str:
     """The first digits of the SHA-256 that the name of a published file ends in."""
     found = re.search(r"-([0-9a-f]{8,64})\.pth$", file)
     if not found:
-        raise stage.UserError(
+        raise UserError(
             f"this torchvision publishes {file!r}, whose name holds no checksum: give it in fetch_weights.sha256"
         )
     return found[1]
@@ -94,19 +95,19 @@ def _fetched(folder: Path, name: str, address: str, expected: str, settings: dic
     try:
         sha256 = fetcher.fetch_shown(item)
     except Refused as error:
-        raise stage.UserError(
+        raise UserError(
             f"{address} cannot be fetched: {error}. Run again later, name a mirror in fetch_weights.url, or put "
             f"the file at {folder / name}"
         ) from None
     except http_client.Stopped:
-        raise stage.UserError(
+        raise UserError(
             f"{address} has cost more than fetch_images.total_gb = {settings['total_gb']:g} already: the server "
             "breaks off again and again; name a mirror in fetch_weights.url"
         ) from None
     received = folder / item.name
     if not sha256.startswith(expected):
         received.unlink()
-        raise stage.UserError(
+        raise UserError(
             f"{address} is another file than the published one: its SHA-256 is {sha256}, which should begin with "
             f"{expected}. It was deleted; name another mirror in fetch_weights.url, or give weights a file of your own"
         )

@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, write_json
 from workflow_scripts.lib.page import figure_style
 from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED
@@ -51,7 +52,7 @@ NOTES = (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--scores", type=Path, nargs="+", required=True, help="scores of replay_study (CSV)")
     out.add_argument("--leaks", type=Path, required=True, help="the certificate of what the replay was fitted on (CSV)")
     out.add_argument("--seed", type=int, required=True, help="seed of the run, for the record")
@@ -117,7 +118,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise stage.UserError(f"{path} is no table of scores ({error}): delete it and run again") from None
+        raise UserError(f"{path} is no table of scores ({error}): delete it and run again") from None
 
 
 def draw(effects: pd.DataFrame, metric: str, confidence: float) -> Figure:

@@ -24,15 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split.roles import MARKS, ROLES, Role
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
     out.add_argument("--out", type=Path, required=True, help="the table of roles to write")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
@@ -74,10 +76,10 @@ def _column(source: ImageSet, name: str | None, option: str) -> np.ndarray | Non
         return None
     if name not in source.columns():
         known = ", ".join(source.columns()) or "none"
-        raise stage.UserError(f"make_folds.{option} = {name!r}: {source.path} has no such column; it has: {known}")
+        raise UserError(f"make_folds.{option} = {name!r}: {source.path} has no such column; it has: {known}")
     values = source.column(name)
     if not (values != "").any():
-        raise stage.UserError(f"make_folds.{option} = {name!r}: the column is empty in {source.path}")
+        raise UserError(f"make_folds.{option} = {name!r}: the column is empty in {source.path}")
     return values
 
 
@@ -85,9 +87,9 @@ def _by_group(
     images: Path, labels: np.ndarray, member: np.ndarray, repeat: int, seed: int, settings: dict[str, Any]
 ) -> np.ndarray:
     counts, count = assignment.group_counts(labels, member), settings["folds"]
-    parts = 1 + sum(fraction > 0 for role, fraction in settings["fractions"].items() if role != assignment.RESERVE_SAME)
+    parts = 1 + sum(fraction > 0 for role, fraction in settings["fractions"].items() if role != Role.RESERVE_SAME)
     if len(counts) < parts + count - 1:
-        raise stage.UserError(f"{images} has {len(counts)} groups, too few for {count} folds of {parts} parts")
+        raise UserError(f"{images} has {len(counts)} groups, too few for {count} folds of {parts} parts")
     return assignment.roles(counts, np.bincount(member), count, settings["fractions"], seed, repeat)[member]
 
 
@@ -97,7 +99,7 @@ def _leaving_out(
     column, count = settings["leave_out"], settings["folds"]
     held = assignment.held_out_values(values, count, repeat)
     if not held:
-        raise stage.UserError(
+        raise UserError(
             f"make_folds.leave_out = {column!r}: the column has {len(set(values) - {''})} values, too few for {count} "
             "folds that leave out one each"
         )
@@ -107,7 +109,7 @@ def _leaving_out(
     try:
         assigned = assignment.roles_leaving_out(labels, member, values, held, settings["fractions"], seed, repeat)
     except ValueError as error:
-        raise stage.UserError(f"make_folds.leave_out = {column!r}: {error}") from None
+        raise UserError(f"make_folds.leave_out = {column!r}: {error}") from None
     for fold, value in enumerate(held):
         stage.log.info("fold %d: tests %s %r", fold, column, value)
     return assigned
@@ -125,18 +127,18 @@ def _as_marked(
     """Roles (n, 1) where the user's own column says which images are tested; `names` are those of the groups."""
     option = f"make_folds.roles_from = {settings['roles_from']!r}"
     values = np.array([value.casefold() for value in values], dtype=object)
-    known = ", ".join(assignment.MARKS)
-    strange = sorted(set(values) - {*assignment.MARKS, ""})
+    known = ", ".join(MARKS)
+    strange = sorted(set(values) - {*MARKS, ""})
     if strange:
-        raise stage.UserError(f"{option}: the column holds {strange[0]!r}; what it may say is {known}, or nothing")
-    if assignment.TEST not in values:
-        raise stage.UserError(f"{option}: the column marks no image as test")
+        raise UserError(f"{option}: the column holds {strange[0]!r}; what it may say is {known}, or nothing")
+    if Role.TEST not in values:
+        raise UserError(f"{option}: the column marks no image as test")
     marks = np.full(len(names), "", dtype=object)
-    for value in (value for value in assignment.MARKS if value in values):
+    for value in (value for value in MARKS if value in values):
         own = np.unique(member[values == value])
         torn = own[marks[own] != ""]
         if len(torn):
-            raise stage.UserError(
+            raise UserError(
                 f"{option}: {len(torn)} groups have images marked {value} and others marked differently, the first is "
                 f"{names[torn[0]]!r} ({marks[torn[0]]}); one protein would stand on both sides. Mark a group's images "
                 "alike, or say otherwise what a group is (data.group_by, preprocess_images.duplicates)"
@@ -147,10 +149,10 @@ def _as_marked(
             assignment.group_counts(labels, member), np.bincount(member), marks, settings["fractions"], seed, repeat
         )
     except ValueError as error:
-        raise stage.UserError(f"{option}: {error}: lower make_folds.fractions") from None
+        raise UserError(f"{option}: {error}: lower make_folds.fractions") from None
     out = out[member]
-    relatives = (values == "") & ~np.isin(marks[member], ("", assignment.TRAIN))
-    out[relatives] = assignment.UNUSED
+    relatives = (values == "") & ~np.isin(marks[member], ("", Role.TRAIN))
+    out[relatives] = Role.UNUSED
     if relatives.any():
         stage.log.warning("%d images that are not marked are unused: others of their group are", int(relatives.sum()))
     return out[:, None]
@@ -158,11 +160,11 @@ def _as_marked(
 
 def _check_parts(assigned: np.ndarray, fractions: dict[str, float]) -> None:
     """That no part which the settings ask for is empty."""
-    wanted = [assignment.TRAIN, assignment.TEST, *(role for role in assignment.ROLES if fractions.get(role, 0) > 0)]
+    wanted = [Role.TRAIN, Role.TEST, *(role for role in ROLES if fractions.get(role, 0) > 0)]
     for fold in range(assigned.shape[1]):
         empty = [role for role in dict.fromkeys(wanted) if not (assigned[:, fold] == role).any()]
         if empty:
-            raise stage.UserError(
+            raise UserError(
                 f"fold {fold} has no group left for {empty[0]}: there are too few groups for so many parts. Ask "
                 "for fewer (make_folds.fractions, make_folds.folds), or set another seed"
             )
@@ -175,8 +177,8 @@ def _keeping_aside(assigned: np.ndarray, member: np.ndarray, fraction: float, re
         try:
             out[:, fold] = assignment.keep_aside(out[:, fold], member, fraction, derive(seed, repeat, fold))
         except ValueError as error:
-            raise stage.UserError(f"make_folds.fractions.reserve_same = {fraction:g}: fold {fold}: {error}") from None
-        found = int((out[:, fold] == assignment.RESERVE_SAME).sum())
+            raise UserError(f"make_folds.fractions.reserve_same = {fraction:g}: fold {fold}: {error}") from None
+        found = int((out[:, fold] == Role.RESERVE_SAME).sum())
         if found < round(fraction * len(out)):
             stage.log.warning(
                 "fold %d: train groups can spare %d images, not the %d that make_folds.fractions.reserve_same asks for",
@@ -198,7 +200,7 @@ def _tell(
     for fold in range(settings["folds"]):
         for kind, role in assignment.missing(labels, assigned[:, fold], classes):
             stage.log.warning("fold %d: class %r has no image in %s", fold, kind, role)
-        sizes = {role: int((assigned[:, fold] == role).sum()) for role in assignment.ROLES}
+        sizes = {role: int((assigned[:, fold] == role).sum()) for role in ROLES}
         stage.log.info("fold %d: %s", fold, ", ".join(f"{role} {n}" for role, n in sizes.items() if n))
 
 

@@ -27,14 +27,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.base import arguments, files, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
-from workflow_scripts.lib.judge import fixed_scoring, inference, lockbox_ledger, scoring, wording
+from workflow_scripts.lib.judge import declaration, fixed_scoring, inference, lockbox_ledger, scoring, wording
 from workflow_scripts.lib.judge.comparisons import Pair
 from workflow_scripts.lib.judge.fixed_scoring import Decided, Drawn
 from workflow_scripts.lib.judge.lockbox_ledger import Box
@@ -56,7 +58,7 @@ Row = dict[str, Any]
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
     out.add_argument("--folds", nargs="+", required=True, metavar="REPEAT=CSV", help="each repeat's table of roles")
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (JSON) of all folds")
@@ -123,16 +125,16 @@ def read_declaration(
 ) -> tuple[dict[str, Any], list[str]]:
     """What was declared, and the classes that the run judged; refuses a run not finished under this analysis."""
     declared, judged = (json.loads(path.read_text(encoding="utf-8")) for path in (args.declaration, args.analysis))
-    hashed = inference.declaration_hash(analysis, arms)
+    hashed = declaration.declaration_hash(analysis, arms)
     for path, found in ((args.declaration, declared), (args.analysis, judged)):
         if found.get("hash") != hashed:
-            raise stage.UserError(
+            raise UserError(
                 f"{path} has another analysis (hash {found.get('hash')}) than the settings ({hashed}): run the "
                 "workflow to its end under these settings before the lockbox is opened"
             )
     certificate = pd.read_csv(args.leaks, dtype=str, keep_default_na=False)
     if "status" not in certificate or (certificate["status"] == LEAK).any():
-        raise stage.UserError(f"{args.leaks} is no certificate of a run without leaks: mend the run first")
+        raise UserError(f"{args.leaks} is no certificate of a run without leaks: mend the run first")
     return declared, list(judged["judged"])
 
 
@@ -145,7 +147,7 @@ def find_box(args: argparse.Namespace, source: ImageSet) -> Box:
         roles |= {(repeat, fold): role_table.read(path, fold, source.ids) for fold in range(count)}
     box = lockbox_ledger.find(source.ids, source.groups, roles)
     if box is None:
-        raise stage.UserError(lockbox_ledger.NO_LOCKBOX)
+        raise UserError(lockbox_ledger.NO_LOCKBOX)
     return box
 
 
@@ -164,15 +166,15 @@ def read_members(
             found = classifier_file.read(path)
             place, record = (found.repeat, found.fold), Provenance.from_json(found.provenance)
             if (found.classes, found.size, record.images) != (source.classes, source.size, source.digest):
-                raise stage.UserError(f"{path} was trained on another image set than {args.images}: run again")
+                raise UserError(f"{path} was trained on another image set than {args.images}: run again")
             for purpose in ("fit", "select", "threshold"):
                 if closed[record.of(purpose)].any():
-                    raise stage.UserError(
+                    raise UserError(
                         f"{path} knows {int(closed[record.of(purpose)].sum())} images of lockbox groups (purpose "
                         f"{purpose!r}): what it says of the lockbox means nothing"
                     )
             if (entry["arm"], *place) not in thresholds:
-                raise stage.UserError(
+                raise UserError(
                     f"{args.thresholds} has no threshold of arm {entry['arm']!r} in repeat {place[0]}, fold "
                     f"{place[1]}: delete it and run again"
                 )
@@ -181,9 +183,7 @@ def read_members(
     for name, cells in out.items():
         missing = [place for place in places if place not in cells] or ([("none", "none")] if not cells else [])
         if missing:
-            raise stage.UserError(
-                f"arm {name!r} has no classifier of repeat {missing[0][0]}, fold {missing[0][1]}: train it"
-            )
+            raise UserError(f"arm {name!r} has no classifier of repeat {missing[0][0]}, fold {missing[0][1]}: train it")
     return {name: dict(sorted(cells.items())) for name, cells in out.items()}
 
 
@@ -199,7 +199,7 @@ def read_thresholds(
         values = dict(zip(rows["class"], rows["threshold"].astype(float), strict=True))
         absent = [name for name in classes if name not in values]
         if absent:
-            raise stage.UserError(f"{path} has no threshold of arm {arm!r} for class {absent[0]!r}: run again")
+            raise UserError(f"{path} has no threshold of arm {arm!r} for class {absent[0]!r}: run again")
         place = (str(arm), int(repeat), int(fold))
         out.setdefault(place, {})[str(level)] = np.array([values[name] for name in classes])
     return {place: levels for place, levels in out.items() if set(levels) >= set(scoring.LEVELS)}
@@ -217,7 +217,7 @@ def judged_classes(
     known = np.isin(source.classes, run_judged)
     judged = known & (positive >= minimum)
     if not judged.any():
-        raise stage.UserError(
+        raise UserError(
             f"no class that the run judged has {minimum} positive groups in the lockbox, so it can decide nothing and "
             "stays closed: give it a larger share (make_folds.fractions.lockbox) and train again"
         )
@@ -261,14 +261,14 @@ def predict(
     _, groups = np.unique(part.groups.astype(str), return_inverse=True)
     labels, where = part.labels.astype(bool), device.device()
     out: dict[str, dict[str, list[Decided]]] = {level: {name: [] for name in members} for level in scoring.LEVELS}
-    with stage.Progress("classifiers", sum(len(cells) for cells in members.values())) as bar:
+    with Progress("classifiers", sum(len(cells) for cells in members.values())) as bar:
         for name, cells in members.items():
             for (repeat, fold), member in cells.items():
                 pixels = select_channels(part.images, channels, member.classifier.channels)
                 network = member.classifier.network(where)
                 logits = classifier_file.predict(network, pixels, member.classifier.mean, member.classifier.std)
                 if not np.isfinite(logits).all():
-                    raise stage.UserError(f"{member.path} answers with what is no number: its training diverged")
+                    raise UserError(f"{member.path} answers with what is no number: its training diverged")
                 scores = Scored(part.ids, part.groups, part.labels, logits).probabilities
                 table = scoring.Table(scores, labels, groups)
                 for level, rows in (("image", table), ("protein", scoring.per_protein(table))):

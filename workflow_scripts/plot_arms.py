@@ -29,7 +29,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib.base import flags, stage
+from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.page import arm_categories, curve_figures, figure_style, run_tables
 from workflow_scripts.lib.page.figure_style import BAND, GAIN, GRID, INK, LOSS, MUTED, PAPER
 from workflow_scripts.lib.page.run_tables import METRIC_NAMES, SHORT_NAMES, Difference, Results
@@ -47,7 +47,7 @@ UNCHANGED = 0.0005  # a smaller change is none
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--metrics", type=Path, required=True, help="scores of all arms")
     p.add_argument("--comparisons", type=Path, required=True, help="arms beside their baseline and controls")
     p.add_argument("--analysis", type=Path, required=True, help="what was declared, and which classes are judged")
@@ -66,7 +66,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def plot_arms(args: argparse.Namespace) -> None:
     """Draw and save the figures."""
     found, config = run_tables.read(args.metrics, args.comparisons, args.analysis), args.settings
-    points = curves_section.usefulness(found, config, flags.of_sets(args.fidelity, "--fidelity"))
+    points = curves_section.usefulness(found, config, arguments.of_sets(args.fidelity, "--fidelity"))
     drawn: list[tuple[Path, Callable[[], Figure]]] = [
         (args.forest, lambda: draw_forest(found, config)),
         (args.classes, lambda: draw_classes(found)),

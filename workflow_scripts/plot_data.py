@@ -26,7 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page import figure_style, image_strips
@@ -46,7 +46,7 @@ FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--images", type=Path, required=True, help="the image set")
     p.add_argument("--folds", nargs="+", required=True, metavar="REPEAT=CSV", help="each repeat's table of roles")
     for name in FIGURES:

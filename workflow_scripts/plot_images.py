@@ -27,13 +27,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.images import nearest_images
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
 from workflow_scripts.lib.page import figure_style, image_strips
 from workflow_scripts.lib.page.figure_style import LOSS, MUTED
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 SPACES = {"pixels": "closest in pixels", "features": "closest in features of the encoder"}
 PAIRS_A_LINE = 5
@@ -50,7 +52,7 @@ class Row:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--images", type=Path, required=True, help="the real image set")
     p.add_argument("--folds", type=Path, required=True, help="roles of its images")
     p.add_argument("--fold", type=int, required=True, help="number of the fold")
@@ -67,10 +69,10 @@ def plot_images(args: argparse.Namespace) -> None:
     settings = args.settings
     with ImageSet(args.images) as real, ImageSet(args.synthetic) as generated:
         if (real.channels, real.classes) != (generated.channels, generated.classes):
-            raise stage.UserError(
+            raise UserError(
                 f"{args.synthetic} has other channels or classes than {args.images}: delete it and run again"
             )
-        held = role_table.rows(args.folds, args.fold, real.ids, assignment.TEST)
+        held = role_table.rows(args.folds, args.fold, real.ids, Role.TEST)
         rng = np.random.default_rng(derive(args.seed, args.fold, "panel", args.synthetic.stem))
         rows = collect(real, held, generated, rng, settings)
         pairs = closest(args.closest, real, generated)
@@ -124,7 +126,7 @@ def closest(table: Path, real: ImageSet, generated: ImageSet) -> list[Pair]:
     out = []
     for row in rows.to_dict("records"):
         if row["generated"] not in at[0] or row["train"] not in at[1]:
-            raise stage.UserError(f"{table} names images that the sets do not hold: delete it and run again")
+            raise UserError(f"{table} names images that the sets do not hold: delete it and run again")
         made, train = (
             select_channels(_read(source, np.array([place[row[key]]])).images, real.channels, channels)
             for source, place, key in ((generated, at[0], "generated"), (real, at[1], "train"))

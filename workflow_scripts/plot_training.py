@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.page import figure_style
 from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED
@@ -42,7 +43,7 @@ COLUMNS = ["kind", "name", "repeat", "fold", "step", "quantity", "value"]
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument(
         "--histories", nargs="*", default=[], metavar="NAME/REPEAT/FOLD=CSV", help="course of each generator's training"
     )
@@ -73,9 +74,9 @@ def _generator_history(text: str) -> pd.DataFrame:
         name, repeat, fold = where.rsplit("/", 2)
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:
-        raise stage.UserError(f"--histories {text!r} is not name/repeat/fold=table: {error}") from None
+        raise UserError(f"--histories {text!r} is not name/repeat/fold=table: {error}") from None
     if "step" not in table or "loss" not in table:
-        raise stage.UserError(f"{path} has no columns step and loss: delete it and run again")
+        raise UserError(f"{path} has no columns step and loss: delete it and run again")
     numbers = {"step": table["step"], "quantity": "loss", "value": table["loss"]}
     return pd.DataFrame({"kind": "generator", "name": name, "repeat": int(repeat), "fold": int(fold)} | numbers)
 

@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.lib.base import machine, stage
+from workflow_scripts.lib.base import arguments, machine, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import write_json
+from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
 from workflow_scripts.lib.cost.forecast import Estimate
 from workflow_scripts.lib.cost.job_costs import Facts, Job
@@ -42,7 +44,7 @@ Range = list[float]
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--earlier", type=Path, required=True, help="folder of the results of earlier runs")
     out.add_argument("--rates", type=Path, help="file of rates measured elsewhere; left out of account if absent")
     out.add_argument("--out", type=Path, required=True, help="prediction to write (JSON)")
@@ -60,7 +62,7 @@ def predict_cost(args: argparse.Namespace) -> None:
     try:
         facts, problem = facts_of(config), None
         jobs = job_costs.jobs_of(config, facts, flops.Counted(), cores)
-    except stage.UserError as error:
+    except UserError as error:
         facts, problem, jobs = Facts(0, 0), str(error), []
     measured_rates.mark_outdated(jobs, args.out.parent)
     found = predicted(jobs, measured, cores, gpus, facts, machine.described())
@@ -75,7 +77,7 @@ def read_rates(path: Path) -> Measured:
     try:
         return Measured.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
-        raise stage.UserError(
+        raise UserError(
             f"{path} is no file of rates ({error}): make it anew by python -m benchmarks.overhead --rates {path}"
         ) from None
 
@@ -97,7 +99,7 @@ def facts_of(config: dict[str, Any]) -> Facts:
     if data["source"] in KNOWN:
         count, side = KNOWN[data["source"]]
         return Facts(count, _mapped(described["class_names"], described), side)
-    raise stage.UserError(
+    raise UserError(
         f"how many images {data['source']} has is not known before {table} is there: predict again when it is"
     )
 
@@ -219,13 +221,13 @@ def show(found: dict[str, Any]) -> None:
             continue
         say(
             "%-18s %5d jobs  %s %s-hours, longest %s%s; %s%s", row["stage"], row["jobs"], spread(hours), kind,
-            stage.duration(row["longest"]), memory, "" if row["exact"] else "not as measured: ",
+            duration(row["longest"]), memory, "" if row["exact"] else "not as measured: ",
             " | ".join(row["source"]),
         )  # fmt: skip
     least = "at least " if found["unknown"] else ""
     say("together %s%s core-hours, %s GPU-hours", least, spread(found["core_hours"]), spread(found["gpu_hours"]))
-    low, middle, high = (stage.duration(value) for value in found["wall_clock"])
-    path = stage.duration(found["critical_path"][1])
+    low, middle, high = (duration(value) for value in found["wall_clock"])
+    path = duration(found["critical_path"][1])
     say("wall-clock %s%s (%s to %s); the longest chain of jobs %s", least, middle, low, high, path)
     kinds = ", ".join(f"{kind} {size / 1e9:.3g} GB" for kind, size in sorted(found["disk"]["kinds"].items()))
     say("disk %.3g GB (%s)", found["disk"]["total"] / 1e9, kinds)

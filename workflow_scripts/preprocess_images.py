@@ -27,7 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.base import arguments, files, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.images import chunks, grouping, image_list, invalid_input, read_image, user_tables
 from workflow_scripts.lib.images.canvas import Canvas, claim
 from workflow_scripts.lib.images.duplicates import GridFile, near_duplicates
@@ -39,9 +41,9 @@ from workflow_scripts.lib.images.known_datasets import GROUP_BY
 SHOWN = 20  # examples in a message or an attribute
 
 
-def arguments(doc: str) -> argparse.ArgumentParser:
+def shared_parser(doc: str) -> argparse.ArgumentParser:
     """The command line that this stage shares with preprocess_shard."""
-    out = stage.parser(doc)
+    out = arguments.parser(doc)
     out.add_argument("--images-dir", type=Path, required=True, help="folder with the image files")
     out.add_argument("--table", type=Path, required=True, help="CSV with the ids and labels of the images")
     out.add_argument("--groups", type=Path, help="CSV with further columns by Id, such as those to group by")
@@ -51,7 +53,7 @@ def arguments(doc: str) -> argparse.ArgumentParser:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = arguments(__doc__)
+    out = shared_parser(__doc__)
     out.add_argument("--out", type=Path, required=True, help="the image set to write")
     out.add_argument("--left-out", type=Path, required=True, help="CSV to write of what was left out, and why")
     return out.parse_args(argv)
@@ -90,7 +92,7 @@ def plan(args: argparse.Namespace, out: Path) -> Work:
     """The images of the set `out`."""
     data = args.settings["data"]
     if not args.images_dir.is_dir():
-        raise stage.UserError(f"{args.images_dir} is no folder of images (data.images)")
+        raise UserError(f"{args.images_dir} is no folder of images (data.images)")
     listed = list_images(args.table, args.groups, args.classes, data)
     by = group_columns(listed, data["group_by"])
     reader = read_image.Reader(args.images_dir, args.settings)
@@ -151,10 +153,10 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
     absent = [name for name in wanted if name not in listed.columns]
     if absent:
         known = ", ".join(sorted(listed.columns)) or "none"
-        raise stage.UserError(f"data.group_by names {absent[0]!r}, which is no column; there are: {known}")
+        raise UserError(f"data.group_by names {absent[0]!r}, which is no column; there are: {known}")
     blank = [name for name in wanted if not any(listed.columns[name])]
     if blank:
-        raise stage.UserError(f"data.group_by names {blank[0]!r}, a column without any value: it groups nothing")
+        raise UserError(f"data.group_by names {blank[0]!r}, a column without any value: it groups nothing")
     return list(wanted)
 
 
@@ -169,7 +171,7 @@ def _read_all(
         stage.log.info("going on from %d pieces of %d", left, len(tasks))
     rows, runs = [np.zeros(0, dtype=np.int64)], []
     held = np.empty((len(tasks[0].ids) if tasks else 0, *canvas.shape), dtype=np.uint8)
-    with stage.Progress("images", len(listed.ids)) as bar:
+    with Progress("images", len(listed.ids)) as bar:
         for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
             bad += piece.bad
             bar.update(task.first + len(task.ids), bad=len(bad))
@@ -178,7 +180,7 @@ def _read_all(
                 continue
             images = held[: len(piece.rows)]
             if not canvas.read(task.first, images):
-                raise stage.UserError(f"{canvas.path} has become shorter while it was in use: run again")
+                raise UserError(f"{canvas.path} has become shorter while it was in use: run again")
             chosen = piece.rows.tolist()
             columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
             ids = [listed.ids[row] for row in chosen]
@@ -209,7 +211,7 @@ def check_room(out: Path, size: int, kept: Iterable[Path]) -> None:
     """A full disk is better told before hours of reading than after; what is `kept` need not be written again."""
     free, needed = shutil.disk_usage(out.parent).free, size - sum(path.stat().st_blocks * 512 for path in kept)
     if free < needed:
-        raise stage.UserError(
+        raise UserError(
             f"no room to write {out}: about {needed / 1e9:.2f} GB are needed to make it, {free / 1e9:.2f} GB are free"
         )
 

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.files import write_json
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.images import chunks
-from workflow_scripts.preprocess_images import arguments, check_room, plan
+from workflow_scripts.preprocess_images import check_room, plan, shared_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = arguments(__doc__)
+    out = shared_parser(__doc__)
     out.add_argument("--set", type=Path, required=True, help="the image set that preprocess_images will write")
     out.add_argument("--shard", type=int, required=True, help="number of this job, from 0")
     out.add_argument("--shards", type=int, required=True, help="number of jobs")
@@ -35,7 +36,7 @@ def preprocess_shard(args: argparse.Namespace) -> None:
     own = work.tasks(None)[args.shard :: args.shards]
     check_room(args.set, work.size // args.shards, [task.path for task in own if task.path.is_file()])
     count, bad = sum(len(task.ids) for task in own), 0
-    with stage.Progress("images", count) as bar:
+    with Progress("images", count) as bar:
         done = 0
         for task, piece in zip(own, chunks.made(own, int(args.settings["threads"])), strict=True):
             done, bad = done + len(task.ids), bad + len(piece.bad)

@@ -28,7 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.compute import device
@@ -38,20 +40,20 @@ from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, Part, write_images
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 from workflow_scripts.lib.study import designs, emulation
 from workflow_scripts.lib.study import switches as study_switches
 from workflow_scripts.lib.study.designs import Design
 from workflow_scripts.lib.study.emulation import Asked
 
-ROOT = Path(__file__).resolve().parent.parent
 Levels = dict[str, bool]
 OFF: Levels = dict.fromkeys(study_switches.SWITCHES, False)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
     out.add_argument("--folds", type=Path, required=True, help="the table of roles of this repeat")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
@@ -129,26 +131,26 @@ class Place:
 
     def __post_init__(self) -> None:
         where = [self.source.digest, self.repeat, self.fold, list(self.roles), device.rounding(device.device())]
-        self.digest = files.digest([where, files.code_digest(source_code.sources("replay_study", ROOT)), self.seed])
+        self.digest = files.digest([where, source_code.stage_digest("replay_study"), self.seed])
         self.part = lru_cache(maxsize=6)(self._part)
         labels = self.source.labels(None, "inspect").astype(bool)
         # Classes that occur in every part, however it is drawn: gaps must not come from another set of classes.
         parts = [rows for split in (False, True) for rows in self.rows(split)]
-        parts += [self.of(role) for role in (assignment.CALIBRATION, assignment.TEST)]
+        parts += [self.of(role) for role in (Role.CALIBRATION, Role.TEST)]
         self.judged = np.all([labels[rows].any(axis=0) for rows in parts], axis=0)
         if not self.judged.any():
-            raise stage.UserError(f"repeat {self.repeat}, fold {self.fold}: no class has images in every part")
+            raise UserError(f"repeat {self.repeat}, fold {self.fold}: no class has images in every part")
 
     def of(self, role: str) -> np.ndarray:
         """Row numbers of a role."""
         rows = np.flatnonzero(self.roles == role)
         if not len(rows):
-            raise stage.UserError(f"repeat {self.repeat}, fold {self.fold}: no image has the role {role}")
+            raise UserError(f"repeat {self.repeat}, fold {self.fold}: no image has the role {role}")
         return rows
 
     def rows(self, image_split: bool) -> tuple[np.ndarray, np.ndarray]:
         """Train and validation rows; drawn image by image they are as many as those of the fold."""
-        train, validation = self.of(assignment.TRAIN), self.of(assignment.VALIDATION)
+        train, validation = self.of(Role.TRAIN), self.of(Role.VALIDATION)
         if not image_split:
             return train, validation
         both = np.sort(np.concatenate([train, validation]))
@@ -156,9 +158,9 @@ class Place:
 
     def _part(self, role: str, image_split: bool, premultiplied: bool) -> Part:
         purpose = {"train": "fit", "validation": "select", "calibration": "threshold", "test": "score"}[role]
-        rows = self.of(role) if role in (assignment.CALIBRATION, assignment.TEST) else None
+        rows = self.of(role) if role in (Role.CALIBRATION, Role.TEST) else None
         if rows is None:
-            rows = self.rows(image_split)[0 if role == assignment.TRAIN else 1]
+            rows = self.rows(image_split)[0 if role == Role.TRAIN else 1]
         part = self.source.read(rows, purpose)
         part.images = emulation.resized(part.images, self.source.size, premultiplied)
         return part
@@ -166,9 +168,9 @@ class Place:
     def parts(self, levels: Levels) -> dict[str, Part]:
         """All parts under these switches, by role."""
         return {
-            role: self.part(role, levels["image_split"] and role in (assignment.TRAIN, assignment.VALIDATION),
+            role: self.part(role, levels["image_split"] and role in (Role.TRAIN, Role.VALIDATION),
                             levels["premultiplied_alpha"])
-            for role in (assignment.TRAIN, assignment.VALIDATION, assignment.CALIBRATION, assignment.TEST)
+            for role in (Role.TRAIN, Role.VALIDATION, Role.CALIBRATION, Role.TEST)
         }  # fmt: skip
 
     def task(self, *what: Any) -> str:
@@ -187,12 +189,12 @@ def generator_of(place: Place, levels: Levels) -> Generator:
     with files.lock(path, _waiting):
         if generator_file.read_digest(path) == digest:
             return generator_file.read(path)
-        part = place.parts(levels)[assignment.TRAIN]
+        part = place.parts(levels)[Role.TRAIN]
         images = emulation.resized(part.images, size, levels["premultiplied_alpha"] and size != part.images.shape[-1])
         pixels, where = Pixels.fitted(settings["pixels"], images), device.device()
         resume = Resume(path.with_suffix(".resume.pt"), digest)
         seed = derive(place.seed, "generator")
-        with stage.Progress("generator", total=settings["steps"]) as bar:
+        with Progress("generator", total=settings["steps"]) as bar:
             done = generator_training.train(
                 images, part.labels, settings, pixels, seed, where, device.fast_dtype(where), resume,
                 lambda step, loss: bar.update(step, loss=loss),
@@ -203,7 +205,7 @@ def generator_of(place: Place, levels: Levels) -> Generator:
         )  # fmt: skip
         generator_file.write(path, found)
         resume.clear()
-    stage.log.info("generator (%s): %s", _on(named), stage.duration(done.seconds))
+    stage.log.info("generator (%s): %s", _on(named), duration(done.seconds))
     return found
 
 
@@ -218,7 +220,7 @@ def synthetic_of(place: Place, levels: Levels) -> tuple[Images, Provenance]:
     path = place.work / "synthetic" / f"{digest}.h5"
     with files.lock(path, _waiting):
         if not path.exists():
-            real = place.parts(levels)[assignment.TRAIN].labels
+            real = place.parts(levels)[Role.TRAIN].labels
             rng = np.random.default_rng(derive(place.seed, "labels"))
             single = levels["single_label"]
             labels = emulation.wanted_labels(real, section["count"], levels["uniform_prior"], single, rng)
@@ -263,18 +265,16 @@ def unit_scores(place: Place, unit: Unit) -> dict[str, Any]:
             return finished
         partners, inherited = synthetic_of(place, unit.levels) if unit.made else (None, None)
         parts = place.parts(unit.levels)
-        real, validation = (
-            Images(parts[role].images, parts[role].labels) for role in (assignment.TRAIN, assignment.VALIDATION)
-        )
+        real, validation = (Images(parts[role].images, parts[role].labels) for role in (Role.TRAIN, Role.VALIDATION))
         seed = derive(place.seed, "classifier")
         trainer, course = emulation.trained(
             unit.model, unit.levels, section["plateau"], real, partners, validation, seed
         )
-        asked = {role: _asked(parts[role]) for role in (assignment.VALIDATION, assignment.CALIBRATION, assignment.TEST)}
+        asked = {role: _asked(parts[role]) for role in (Role.VALIDATION, Role.CALIBRATION, Role.TEST)}
         found = emulation.scored(trainer.network, course, asked, states, unit.model, least, place.judged, seed)
-        record = parts[assignment.TRAIN].provenance.merged(
-            parts[assignment.VALIDATION].provenance,
-            parts[assignment.TEST].provenance,
+        record = parts[Role.TRAIN].provenance.merged(
+            parts[Role.VALIDATION].provenance,
+            parts[Role.TEST].provenance,
             *([inherited] if inherited else []),
         )
         out = {"scores": found, "fitted": _records(unit, states, record, parts)}
@@ -294,11 +294,11 @@ def _records(unit: Unit, states: list[Levels], record: Provenance, parts: dict[s
     """What stands in the certificate: the model, and apart from it what breaks a rule on purpose."""
     name = unit.model["name"]
     reported = {levels["thresholds_on_reported"] for levels in states}
-    own = record.merged(parts[assignment.CALIBRATION].provenance) if False in reported else record
+    own = record.merged(parts[Role.CALIBRATION].provenance) if False in reported else record
     out = {study_switches.artefact(name, "image_split" if unit.levels["image_split"] else ""): own.to_json()}
     if True in reported:
         tuned = Provenance(record.images, record.count)
-        tuned.record("threshold", parts[assignment.VALIDATION].rows)
+        tuned.record("threshold", parts[Role.VALIDATION].rows)
         out[study_switches.artefact(name, "thresholds_on_reported")] = tuned.to_json()
     return out
 

@@ -26,7 +26,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base import flags, stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import write_text
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.generate import generator_choices
@@ -57,7 +58,7 @@ HASH_LETTERS = 8  # of a hash on the first screen; whole ones stand further down
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--images", type=Path, required=True, help="the image set")
     p.add_argument("--folds", nargs="+", required=True, metavar="REPEAT=CSV", help="each repeat's table of roles")
     p.add_argument("--metrics", type=Path, required=True, help="scores of all arms")
@@ -98,7 +99,7 @@ def report(args: argparse.Namespace) -> None:
     certificate, statuses = arms_section.leaks(args.leaks)
     foreseen = cost_section.read(args.cost, args.benchmarks)
     swept = curves_section.sweeps(found, config)
-    points = curves_section.usefulness(found, config, flags.of_sets(args.fidelity, "--fidelity"))
+    points = curves_section.usefulness(found, config, arguments.of_sets(args.fidelity, "--fidelity"))
     failed, jobs_said = of_failures(args)
     times = arms_section.generator_times(args.benchmarks)
     tables = {
@@ -130,7 +131,7 @@ def report(args: argparse.Namespace) -> None:
         tables |= replayed["tables"]
         replayed["figure"] = _figure(replayed["figure"], "forensics", forensics_section.ALT, args.out)
     assessed = fidelity_section.synthetic_sets(
-        *(flags.of_sets(getattr(args, name), f"--{name}") for name in ("assess", "fidelity", "assessed")), config
+        *(arguments.of_sets(getattr(args, name), f"--{name}") for name in ("assess", "fidelity", "assessed")), config
     )
     every: list[Table] = [
         *tables.values(),
@@ -149,13 +150,13 @@ def report(args: argparse.Namespace) -> None:
         else "",
         "facts": key_facts(found, data, statuses, generators_trained(args.fidelity, config)),
         "registered": wording.registered(found.facts["declared"], HASH_LETTERS),
-        "figures": drawn(flags.pairs(args.figures, "--figures"), found, args.out),
+        "figures": drawn(arguments.pairs(args.figures, "--figures"), found, args.out),
         "useful": curves_section.enough(points),
         "failures": jobs_said,
-        "panels": panels(flags.pairs(args.panels, "--panels"), args.out, PANEL_ALT),
+        "panels": panels(arguments.pairs(args.panels, "--panels"), args.out, PANEL_ALT),
         "closest": {
             shown["synthetic_set"]: shown
-            for shown in panels(flags.pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)
+            for shown in panels(arguments.pairs(args.closest, "--closest"), args.out, CLOSEST_ALT)
         },
         "pair_tables": pair_tables(args),
         "tables": tables,
@@ -192,7 +193,7 @@ def of_failures(args: argparse.Namespace) -> tuple[Table, str]:
 def opening(found: Results, data: dict[str, Any]) -> verdict_tables.Opening:
     """The first paragraph, from the answer that the judge wrote down."""
     if "answer" not in found.facts or "sizes" not in found.facts:
-        raise stage.UserError("analysis.json holds no answer: delete it and run again")
+        raise UserError("analysis.json holds no answer: delete it and run again")
     sizes, judged = found.facts["sizes"], len(found.judged)
     return verdict_tables.opening(
         found.facts["answer"], sizes, judged, data["unit"], subject_of(found), data["lines_tested"]
@@ -232,7 +233,7 @@ def of_judge(found: Results) -> str:
 def generators_trained(sets: list[str], config: dict[str, Any]) -> int:
     """How many generators the synthetic sets (SET/REPEAT/FOLD=…) come from."""
     makers = {synthetic_set["name"]: synthetic_set["generator"] for synthetic_set in config.get("synthetic_sets", [])}
-    places = [flags.place(where) for where, _ in flags.pairs(sets, "--fidelity")]
+    places = [arguments.place(where) for where, _ in arguments.pairs(sets, "--fidelity")]
     trained = {(makers.get(synthetic_set, synthetic_set), repeat, fold) for synthetic_set, repeat, fold in places}
     return sum(name != generator_choices.SIMULATOR for name, _, _ in trained)
 
@@ -279,13 +280,13 @@ def drawn(paths: list[tuple[str, Path]], found: Results, out: Path) -> dict[str,
     shown = {}
     for name, path in paths:
         if name not in FIGURES:
-            raise stage.UserError(f"--figures {name!r} is unknown: one of {', '.join(FIGURES)}")
+            raise UserError(f"--figures {name!r} is unknown: one of {', '.join(FIGURES)}")
         shown[name] = _figure(path, name, ALTS[name], out)
     if "data_samples" in shown and len(shown["data_samples"]["svg"]) > PANEL_BYTES:
         shown["data_samples"]["svg"] = ""
     missing = [name for name in FIGURES if name not in shown]
     if missing:
-        raise stage.UserError(f"--figures lacks {missing[0]!r}")
+        raise UserError(f"--figures lacks {missing[0]!r}")
     best = found.difference(found.primary)
     if best is not None:
         words = f" {found.primary}: {verdict_tables.movement(best.value, found.metric, f'against {best.against}')}."
@@ -308,8 +309,8 @@ CLOSEST_ALT = (
 def pair_tables(args: argparse.Namespace) -> dict[str, list[tuple[str, str]]]:
     """Per synthetic set the tables of its closest pairs, of every fold: title and path from the page."""
     out: dict[str, list[tuple[str, str]]] = {}
-    for where, path in flags.pairs(args.assess, "--assess"):
-        synthetic_set, repeat, fold = flags.place(where)
+    for where, path in arguments.pairs(args.assess, "--assess"):
+        synthetic_set, repeat, fold = arguments.place(where)
         # assess_synthetic writes one beside the other.
         table = path.with_name(path.name.replace(".assess.csv", ".closest.csv"))
         out.setdefault(synthetic_set, []).append(
@@ -325,7 +326,7 @@ def panels(paths: list[tuple[str, Path]], out: Path, words: str) -> list[dict[st
     synthetic_sets: dict[str, dict[str, Any]] = {}
     used = 0
     for index, (where, path) in enumerate(paths):
-        synthetic_set, repeat, fold = flags.place(where)
+        synthetic_set, repeat, fold = arguments.place(where)
         title = f"repeat {repeat}, fold {fold}"
         if synthetic_set not in synthetic_sets:
             alt = words.format(synthetic_set=synthetic_set, title=title)

@@ -21,7 +21,9 @@ from typing import Any
 
 import torch
 
-from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
@@ -30,14 +32,13 @@ from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.requests import Requests, make_requests
 from workflow_scripts.lib.generate.synthetic_set import make_images
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
-from workflow_scripts.lib.split import assignment, role_table
-
-ROOT = Path(__file__).resolve().parent.parent
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see --help."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--generator", type=Path, required=True, help="trained generator (safetensors)")
     p.add_argument("--images", type=Path, required=True, help="image set that the generator was trained on (HDF5)")
     p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
@@ -58,7 +59,8 @@ def sample_ddpm(args: argparse.Namespace) -> None:
         generator, requests = _requested(args, settings, seed)
         where = device.device()
         provenance = requests.provenance.to_json()
-        task = [settings, seed, generator.digest, provenance, requests.digest(), device.rounding(where), _code()]
+        task = [settings, seed, generator.digest, provenance, requests.digest(), device.rounding(where)]
+        task.append(source_code.stage_digest("sample_ddpm"))
         digest = files.digest(task)
         if _finished(out, digest):
             stage.log.info("%s was finished meanwhile by another process: kept", out)
@@ -83,7 +85,7 @@ def sample_ddpm(args: argparse.Namespace) -> None:
             ids = [f"syn-{number:06d}" for number in range(count)]
             writer.append(images, requests.labels, ids, ["synthetic"] * count, requests.columns(generator.classes))
         resume.clear()
-    stage.log.info("%d images in %s (%.1f a second)", count, stage.duration(spent), count / max(spent, 1e-9))
+    stage.log.info("%d images in %s (%.1f a second)", count, duration(spent), count / max(spent, 1e-9))
 
 
 def _requested(args: argparse.Namespace, settings: dict[str, Any], seed: int) -> tuple[Generator, Requests]:
@@ -91,20 +93,20 @@ def _requested(args: argparse.Namespace, settings: dict[str, Any], seed: int) ->
     generator = generator_file.read(args.generator)
     problem = generator_choices.set_problem(settings, generator.settings, generator.channels)
     if problem:
-        raise stage.UserError(f"synthetic set {settings['name']}: {problem}")
+        raise UserError(f"synthetic set {settings['name']}: {problem}")
     with ImageSet(args.images) as source:
         if (generator.classes, generator.channels, generator.size) != (source.classes, source.channels, source.size):
-            raise stage.UserError(
+            raise UserError(
                 f"the generator was trained on other classes, channels or sizes than those of {args.images}"
             )
         baseline = None
         if generator_choices.asks_baseline(settings):
             if args.baseline is None:
-                raise stage.UserError(
+                raise UserError(
                     f"synthetic set {settings['name']} asks the fold's trained baseline: --baseline arms/job0.json"
                 )
             baseline = baseline_errors.read_baseline(args.baseline, source, args.folds, args.repeat, args.fold)
-        rows = role_table.rows(args.folds, args.fold, source.ids, assignment.TRAIN)
+        rows = role_table.rows(args.folds, args.fold, source.ids, Role.TRAIN)
         return generator, make_requests(settings, generator, source, rows, baseline, seed)
 
 
@@ -127,10 +129,6 @@ def _finished(out: Path, digest: str) -> bool:
         return False
     with ImageSet(out) as source:
         return source.attrs.get("task_digest") == digest
-
-
-def _code() -> str:
-    return files.code_digest(source_code.sources("sample_ddpm", ROOT))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,19 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.generate import generator_choices, label_plans
 from workflow_scripts.lib.images.image_set import ImageSet, select_channels, write_images
 from workflow_scripts.lib.simulate import simulator
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 COHORTS = 3  # of proteins that are taken: those of the run, and two of train_judge
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--images", type=Path, required=True, help="image set of the run (HDF5)")
     p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
     p.add_argument("--repeat", type=int, required=True, help="number of the repeat")
@@ -49,25 +52,23 @@ def sample_simulator(
     synthetic_set = settings["synthetic_set"]
     problem = generator_choices.simulator_problem(synthetic_set)
     if problem:
-        raise stage.UserError(f"synthetic set {synthetic_set['name']}: {problem}")
+        raise UserError(f"synthetic set {synthetic_set['name']}: {problem}")
     own = derive(seed, repeat, fold, "plan", synthetic_set["name"])
     with ImageSet(images) as source:
         if source.classes != list(simulator.COMPARTMENTS):
-            raise stage.UserError(
+            raise UserError(
                 f"{images} has other classes than the simulator draws: take another generator for synthetic set {synthetic_set['name']}"
             )
-        rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
+        rows = role_table.rows(table, fold, source.ids, Role.TRAIN)
         labels = label_plans.planned(
             synthetic_set, source.labels(rows, "fit"), np.random.default_rng(derive(own, "labels")), None
         )
         if not labels.any(axis=1).all():
-            raise stage.UserError(
-                f"synthetic set {synthetic_set['name']}: the simulator draws no cells without any class"
-            )
+            raise UserError(f"synthetic set {synthetic_set['name']}: the simulator draws no cells without any class")
         channels, classes, size, record = source.channels, source.classes, source.size, source.provenance()
     pixels = np.empty((len(labels), len(channels), size, size), dtype=np.uint8)
     cells = settings["simulate_cells"] | {"size": size}
-    with stage.Progress("simulate", total=len(labels)) as bar:
+    with Progress("simulate", total=len(labels)) as bar:
         done = 0
         for which, batch in simulator.as_asked(cells, seed, COHORTS + own, labels.astype(bool)):
             pixels[which] = select_channels(batch.images, list(simulator.CHANNELS), channels)

@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.lib.base import files, process_pool, stage
+from workflow_scripts.lib.base import arguments, files, process_pool, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.simulate import simulator
 
 AT_ONCE = 50  # images that a worker draws and writes before it reports
@@ -33,7 +35,7 @@ AT_ONCE = 50  # images that a worker draws and writes before it reports
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line of the stage."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--out", type=Path, required=True, help="the folder to write")
     p.add_argument("--seed", type=int, required=True, help="seed of the simulated world")
     p.add_argument("--processes", type=int, required=True, help="worker processes; they change nothing but the time")
@@ -99,11 +101,11 @@ def simulate_cells(out: Path, seed: int, settings: dict[str, Any], processes: in
     try:
         simulator.check(settings)
     except ValueError as error:
-        raise stage.UserError(str(error)) from None
+        raise UserError(str(error)) from None
     with files.atomic(out) as folder:
         (folder / "train").mkdir(parents=True)
         rows: list[dict[str, Any]] = []
-        with stage.Progress("simulate", total=settings["images"]) as bar:
+        with Progress("simulate", total=settings["images"]) as bar:
             for part in _parts(settings, seed, folder / "train", processes):
                 rows += part
                 bar.update(len(rows))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.classify import validation_scores
 from workflow_scripts.lib.judge import scoring
@@ -47,7 +47,7 @@ MEASURED = ("validation_last", "validation_best", "validation", "test")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (JSON)")
     out.add_argument("--out", type=Path, required=True, help="the table to write")
     return out.parse_args(argv)

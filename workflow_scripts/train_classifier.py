@@ -28,7 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import arm_choices, arm_job, classifier_file, second_source
 from workflow_scripts.lib.classify.classifier_file import Classifier
@@ -40,15 +42,15 @@ from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channel
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored
 from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split.roles import Role
 
-ROOT = Path(__file__).resolve().parent.parent
 # What each part of a fold is read for.
-PURPOSES = {assignment.VALIDATION: "select", assignment.CALIBRATION: "threshold", assignment.TEST: "score"}
+PURPOSES = {Role.VALIDATION: "select", Role.CALIBRATION: "threshold", Role.TEST: "score"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
     out.add_argument("--folds", type=Path, required=True, help="the table of roles of this repeat")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
@@ -120,7 +122,7 @@ class Fold:
         """Row numbers of a role."""
         rows = role_table.rows(self.table, self.fold, self.source.ids, role)
         if not len(rows):
-            raise stage.UserError(f"{self.table}: fold {self.fold} has no image with role {role}")
+            raise UserError(f"{self.table}: fold {self.fold} has no image with role {role}")
         return rows
 
     def part(self, role: str) -> Part:
@@ -152,7 +154,7 @@ def train_classifier(
     """Train and predict all arms of the settings that are not finished; write the manifest."""
     device.use_threads(settings["threads"])
     if at_once > 1 and multiprocess.size() > 1:
-        raise stage.UserError("--at-once is for one process; several share one arm after the other: leave it out")
+        raise UserError("--at-once is for one process; several share one arm after the other: leave it out")
     data = Fold(images, table, repeat, fold)
     with data.source:
         listed = arms_of(data, synthetic, baseline, arms_dir, seed, settings)
@@ -179,7 +181,7 @@ def train_classifier(
     entries = []
     for arm in listed:
         if not arm.finished:
-            raise stage.UserError(f"{arm.folder} was changed by another run meanwhile: run again when that has ended")
+            raise UserError(f"{arm.folder} was changed by another run meanwhile: run again when that has ended")
         # Relative to the manifest's folder, so that results can be moved.
         paths = {key: os.path.relpath(getattr(arm, key), manifest.parent) for key in ("predictions", "classifier")}
         seconds = prediction_file.read_predictions(arm.predictions, parts=()).numbers["seconds"]
@@ -192,19 +194,19 @@ def arms_of(
     data: Fold, synthetic: dict[str, Path], baseline: Path | None, arms_dir: Path, seed: int, settings: dict[str, Any]
 ) -> list[Arm]:
     """The arms with their digests; complains about what does not fit before anything is trained."""
-    code_digest = files.code_digest(source_code.sources("train_classifier", ROOT))
+    code_digest = source_code.stage_digest("train_classifier")
     fold_digest, out, sets = data.digest(), [], {}
     for entry in settings["arms"]:
         if entry["method"] not in arm_choices.METHODS:
-            raise stage.UserError(f"arms ({entry['name']}).method = {entry['method']!r} is not known")
+            raise UserError(f"arms ({entry['name']}).method = {entry['method']!r} is not known")
         found = arm_choices.problem(entry, settings["train_classifier"], data.source.channels, data.source.size)
         if found:
-            raise stage.UserError(f"arms ({entry['name']}): {found}")
+            raise UserError(f"arms ({entry['name']}): {found}")
         path, set_digest = None, ""
         if arm_choices.METHODS[entry["method"]].needs_set or "synthetic_set" in entry:
             path = synthetic.get(entry.get("synthetic_set", ""))
             if path is None:
-                raise stage.UserError(
+                raise UserError(
                     f"arms ({entry['name']}) needs the synthetic set {entry.get('synthetic_set')!r}: "
                     f"--synthetic {entry.get('synthetic_set')}=PATH"
                 )
@@ -228,12 +230,12 @@ def arms_of(
 def _baseline_file(manifest: Path | None, data: Fold, name: str) -> Path:
     """The classifier of the first arm of a manifest, checked to be of this very fold."""
     if manifest is None:
-        raise stage.UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
+        raise UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
     path = arm_list.read(manifest)[0]["classifier"]
     found = classifier_file.read(path)
     record = Provenance.from_json(found.provenance)
     if (found.repeat, found.fold, record.images) != (data.repeat, data.fold, data.source.digest):
-        raise stage.UserError(
+        raise UserError(
             f"{path} is of repeat {found.repeat}, fold {found.fold}, or of another image set: "
             f"give the baseline of repeat {data.repeat}, fold {data.fold}"
         )
@@ -244,15 +246,15 @@ def _check_synthetic(path: Path, real: ImageSet) -> str:
     with ImageSet(path) as made:
         for what in ("classes", "channels", "size"):
             if getattr(made, what) != getattr(real, what):
-                raise stage.UserError(
+                raise UserError(
                     f"{path} has {what} {getattr(made, what)}, the real images {getattr(real, what)}: "
                     "delete it and run again"
                 )
         if not len(made):
-            raise stage.UserError(f"{path} holds no image: raise the number of samples of its synthetic set")
+            raise UserError(f"{path} holds no image: raise the number of samples of its synthetic set")
         record = made.inherited()
         if record is not None and record.images != real.digest:
-            raise stage.UserError(f"{path} was made from another image set: delete it and run again")
+            raise UserError(f"{path} was made from another image set: delete it and run again")
         return files.digest([made.digest, record.to_json() if record else ""])
 
 
@@ -281,7 +283,7 @@ def partners_of(
 
 def real_part(arm: Arm, data: Fold, seed: int) -> Part:
     """The train images of an arm: all, or those of its fraction of the groups."""
-    part, fraction = data.part(assignment.TRAIN), arm.settings.get("real_fraction", 1)
+    part, fraction = data.part(Role.TRAIN), arm.settings.get("real_fraction", 1)
     if fraction == 1:
         return part
     names, member = np.unique(part.groups.astype(str), return_inverse=True)
@@ -302,7 +304,7 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
 
 def train_arm(arm: Arm, data: Fold, seed: int, bar: bool = True) -> None:
     """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
-    real, validation = real_part(arm, data, seed), data.part(assignment.VALIDATION)
+    real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
     kind = arm_choices.METHODS[arm.settings["method"]].partners
     reserve = data.part(kind) if kind in arm_choices.RESERVES else None
     source = data.source
@@ -319,7 +321,7 @@ def train_arm(arm: Arm, data: Fold, seed: int, bar: bool = True) -> None:
     # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
     task = files.digest([arm.digest, device.rounding(device.device())])
     resume = SharedResume(arm.resume, task)
-    with stage.Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
+    with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
         result = train(
             arm.settings,
             Images(select_channels(real.images, source.channels, own), real.labels),
@@ -342,7 +344,7 @@ def train_arm(arm: Arm, data: Fold, seed: int, bar: bool = True) -> None:
     resume.clear()
     stage.log.info(
         "arm %s: validation mAP %.3f at step %d of %d, %s", arm.name, result.numbers["best_validation_map"],
-        result.numbers["best_step"], arm.settings["steps"], stage.duration(result.numbers["seconds"]),
+        result.numbers["best_step"], arm.settings["steps"], duration(result.numbers["seconds"]),
     )  # fmt: skip
 
 
@@ -350,7 +352,7 @@ def predict_arm(arm: Arm, data: Fold) -> None:
     """Ask a trained arm about the parts it was not fitted on, and write what it says."""
     trained = classifier_file.read(arm.classifier)
     if trained.digest != arm.digest:
-        raise stage.UserError(f"{arm.classifier} was replaced by another run meanwhile: run again when that has ended")
+        raise UserError(f"{arm.classifier} was replaced by another run meanwhile: run again when that has ended")
     network = trained.network(device.device())
     parts = {}
     for role in PURPOSES:

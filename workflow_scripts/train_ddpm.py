@@ -15,21 +15,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.split import assignment, role_table
-
-ROOT = Path(__file__).resolve().parent.parent
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see --help."""
-    p = stage.parser(__doc__)
+    p = arguments.parser(__doc__)
     p.add_argument("--images", type=Path, required=True, help="image set (HDF5)")
     p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
     p.add_argument("--repeat", type=int, required=True, help="number of the repeat")
@@ -57,25 +58,24 @@ def train_ddpm(
     lock = files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out))
     with multiprocess.held(lock):
         with ImageSet(images) as source:
-            rows = role_table.rows(table, fold, source.ids, assignment.TRAIN)
+            rows = role_table.rows(table, fold, source.ids, Role.TRAIN)
             problem = generator_choices.generator_problem(settings, source.size, len(source.channels))
             if problem:
-                raise stage.UserError(f"generator {settings['name']}: {problem}")
+                raise UserError(f"generator {settings['name']}: {problem}")
             if not len(rows):
-                raise stage.UserError(f"{table}: fold {fold} has no image with role train")
+                raise UserError(f"{table}: fold {fold} has no image with role train")
             part = source.read(rows, "fit")
             height, width = part.images.shape[2:]
             if height != width:
-                raise stage.UserError(
+                raise UserError(
                     f"{images} has images of {width} x {height} px: generators take square ones; "
                     "let preprocess_images make them (preprocess_images.size)"
                 )
             where = device.device()
             dtype = device.fast_dtype(where)
             # The provenance tells which rows were read; threads and number format change the last bits.
-            digest = files.digest(
-                [settings, seed, source.provenance().to_json(), device.rounding(where), _code_digest()]
-            )
+            code = source_code.stage_digest("train_ddpm")
+            digest = files.digest([settings, seed, source.provenance().to_json(), device.rounding(where), code])
             if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
                 stage.log.info("%s was finished meanwhile by another process: kept", out)
                 return
@@ -89,7 +89,7 @@ def train_ddpm(
                 device.describe(where),
             )
             steps = settings["steps"]
-            with stage.Progress("train", total=steps) as bar:
+            with Progress("train", total=steps) as bar:
                 trained = train(
                     part.images,
                     part.labels,
@@ -120,13 +120,7 @@ def train_ddpm(
         generator_file.write(out, result)
         resume.clear()
     rate = steps * settings["batch"] / max(trained.seconds, 1e-9)
-    stage.log.info(
-        "%d images seen in %s (%.0f a second)", steps * settings["batch"], stage.duration(trained.seconds), rate
-    )
-
-
-def _code_digest() -> str:
-    return files.code_digest(source_code.sources("train_ddpm", ROOT))
+    stage.log.info("%d images seen in %s (%.0f a second)", steps * settings["batch"], duration(trained.seconds), rate)
 
 
 def _write_history(path: Path, trained: Trained) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base import files, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
@@ -28,14 +29,13 @@ from workflow_scripts.lib.images import label_maps
 from workflow_scripts.lib.images.image_set import select_channels
 from workflow_scripts.lib.simulate import simulator
 
-ROOT = Path(__file__).resolve().parent.parent
 FIT, SELECT = 1, 2  # cohorts of proteins; the run's own is 0
 SELECT_FRACTION = 0.2  # images to select the checkpoint on, relative to those to fit on
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--out", type=Path, required=True, help="the classifier to write")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
     return out.parse_args(argv)
@@ -46,7 +46,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
     device.use_threads(settings["threads"])
     cells = settings["simulate_cells"]
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
-        digest = files.digest([settings, seed, files.code_digest(source_code.sources("train_judge", ROOT))])
+        digest = files.digest([settings, seed, source_code.stage_digest("train_judge")])
         if classifier_file.read_digest(out) == digest:
             stage.log.info("%s was finished meanwhile by another process: kept", out)
             return
@@ -54,7 +54,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
         select, _ = _simulate(settings, seed, SELECT, max(1, round(SELECT_FRACTION * cells["images"])))
         entry = settings["training"]
         resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
-        with stage.Progress("train", total=entry["steps"]) as bar:
+        with Progress("train", total=entry["steps"]) as bar:
 
             def report(step: int, numbers: dict[str, float]) -> None:
                 bar.update(step, **numbers)
@@ -76,7 +76,7 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
 def _simulate(settings: dict[str, Any], seed: int, cohort: int, images: int) -> tuple[Images, list[str]]:
     """Fresh cells with the channels and classes that the images of the run have, and the names of these classes."""
     pixels, labels, data = [], [], settings["data"]
-    with stage.Progress(f"simulate cohort {cohort}", total=images) as bar:
+    with Progress(f"simulate cohort {cohort}", total=images) as bar:
         for batch in simulator.simulate(settings["simulate_cells"] | {"images": images}, seed, cohort):
             pixels.append(select_channels(batch.images, list(simulator.CHANNELS), settings["channels"]))
             labels.append(batch.true)

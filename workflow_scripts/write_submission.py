@@ -23,7 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workflow_scripts.lib.base import files, stage
+from workflow_scripts.lib.base import arguments, files, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.classify.classifier_file import Classifier
@@ -39,7 +41,7 @@ LEVEL = "image"  # of the thresholds: a submission has one row an image
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = stage.parser(__doc__)
+    out = arguments.parser(__doc__)
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (JSON) of all folds")
     out.add_argument("--thresholds", type=Path, required=True, help="thresholds of all arms and folds (CSV)")
     out.add_argument("--images-dir", type=Path, required=True, help="folder of the test images")
@@ -83,7 +85,7 @@ def write_submission(args: argparse.Namespace) -> None:
     device.use_threads(settings["threads"])
     for path, what in ((args.sample, "sample table"), (args.images_dir, "folder of test images")):
         if not path.exists():
-            raise stage.UserError(
+            raise UserError(
                 f"{path}: there is no such {what}. Name them in write_submission.images and .sample, or let them be "
                 "fetched (fetch_images.kaggle.test_images: true)"
             )
@@ -94,7 +96,7 @@ def write_submission(args: argparse.Namespace) -> None:
     # Text beforehand would not do: what cannot be read gets the class that is most probable over all others.
     predicted: dict[str, str] = {}
     total = np.zeros(len(arm.numbers))
-    with stage.Progress("images", len(ids)) as bar:
+    with Progress("images", len(ids)) as bar:
         for names, images in _blocks(reader, ids, int(settings["batch"]), int(settings["threads"]), arm.bad):
             found = arm.probabilities(images)
             total += found.sum(axis=0)
@@ -113,9 +115,7 @@ def read_ids(sample: Path) -> list[str]:
     ids = user_tables.read_table(sample).need("Id")
     problem = next((text for text in map(image_list.id_problem, ids) if text), None)
     if problem or len(set(ids)) != len(ids) or not ids:
-        raise stage.UserError(
-            f"{sample} is no sample of a submission: {problem or 'an Id stands there twice, or none'}"
-        )
+        raise UserError(f"{sample} is no sample of a submission: {problem or 'an Id stands there twice, or none'}")
     return ids
 
 
@@ -128,19 +128,19 @@ def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
             if entry["arm"] == name:
                 members.append(classifier_file.read(entry["classifier"]))
     if not members:
-        raise stage.UserError(f"write_submission.arm = {name!r}: no list of arms has it")
+        raise UserError(f"write_submission.arm = {name!r}: no list of arms has it")
     first = members[0]
     for member in members:
         alike = (member.classes, member.channels, member.size) == (first.classes, first.channels, reader.size)
         if not alike or not set(member.channels) <= set(reader.channels):
-            raise stage.UserError(
+            raise UserError(
                 f"the classifier of repeat {member.repeat}, fold {member.fold} was trained on other classes, channels "
                 "or sizes than the settings have: run again, so that all are trained alike"
             )
     names = user_tables.read_classes(args.classes) if args.classes else list(data["class_names"] or [])
     unknown = [label for label in first.classes if label not in names]
     if unknown:
-        raise stage.UserError(
+        raise UserError(
             f"the class {unknown[0]!r} has no number in the competition: a submission needs its classes as they are, "
             "without data.label_map"
         )
@@ -166,9 +166,7 @@ def mean_thresholds(path: Path, arm: str, classes: list[str]) -> np.ndarray:
             rows[name].append(float(threshold))
     absent = [name for name, values in rows.items() if not values]
     if absent:
-        raise stage.UserError(
-            f"{path} has no threshold of arm {arm!r} for class {absent[0]!r}: delete it and run again"
-        )
+        raise UserError(f"{path} has no threshold of arm {arm!r} for class {absent[0]!r}: delete it and run again")
     return np.array([np.mean(values) for values in rows.values()])
 
 

@@ -13,10 +13,10 @@ from tests.helpers.checkout import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, time
-from workflow_scripts.lib import workers
+from workflow_scripts.lib.base import process_pool
 
 if __name__ == "__main__":
-    with workers.pool(2) as pool:
+    with process_pool.pool(2) as pool:
         print(*{pool.submit(os.getpid).result() for _ in range(50)}, flush=True)
         pool.submit(time.sleep, 1000)
         pool.submit(time.sleep, 1000)

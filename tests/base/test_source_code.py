@@ -1,4 +1,4 @@
-"""lib.code: the files that a stage consists of, as found without running it, are those that it really imports."""
+"""lib.base.source_code: the files of a stage, found without running it, are those that it imports; their meaning counts."""
 
 import json
 import subprocess
@@ -99,3 +99,115 @@ def test_every_form_of_import_is_found(package):
     assert found == ["stage.py", "lib/a.py", "lib/b.py", "lib/c.py", "lib/late.py", "lib/sub/__init__.py"]
     with pytest.raises(FileNotFoundError, match=r"none\.py"):
         source_code.sources("none", root)
+
+
+PLAIN = """
+from __future__ import annotations
+SIZE = 64  # pixels
+def double(value: int = 3) -> int:
+    return value * 2
+class Cell:
+    size: int = 1
+    def show(self):
+        return f"{self.size:.3f}"
+"""
+REWORDED = """
+'''A module.'''
+from __future__ import annotations
+# In pixels.
+SIZE = (
+    64
+)
+'Pixels a side.'
+def double(
+    value: int=3,
+) -> int:
+    '''Twice the value.'''
+    # Explained.
+    return (value*2)
+class Cell:
+    '''A cell.'''
+    size: int = 1
+    '''Its size.'''
+
+    def show(self):
+        '''As text.'''
+        return f'{self.size:.3f}'
+"""
+
+
+def digest_of(folder: Path, text: str, name: str = "unet.py") -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return source_code.digest([folder / name])
+
+
+def test_comments_docstrings_layout_and_place_mean_nothing(tmp_path):
+    assert digest_of(tmp_path / "here", PLAIN) == digest_of(tmp_path / "there", REWORDED)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("64", "65"),
+        ("64", "64.0"),
+        ("64", "'64'"),
+        ("64", "None"),
+        ("64", "[64]"),
+        ("64", "[[64]]"),
+        ("SIZE", "WIDTH"),
+        ("value * 2", "value ** 2"),
+        ("value * 2", "-value * 2"),
+        ("    return value", "    value += 1\n    return value"),
+        ("value: int = 3", "value: int, *, more: int = 3"),
+        ("value: int = 3", "*, value: int = 3"),
+        (".3f", ".4f"),
+        ("    size: int = 1", "    size: float = 1"),
+        ("def show", "@property\n    def show"),
+        ("def show", "async def show"),
+    ],
+)
+def test_what_can_act_counts(tmp_path, old, new):
+    assert old in PLAIN
+    assert digest_of(tmp_path, PLAIN) != digest_of(tmp_path, PLAIN.replace(old, new))
+
+
+def test_pass_means_as_little_as_a_docstring(tmp_path):
+    texts = ("def f():\n    pass\n", "def f():\n    'Nothing.'\n", "def f():\n    return\n")
+    first, second, third = (digest_of(tmp_path, text) for text in texts)
+    assert first == second != third
+
+
+def test_the_name_of_a_file_counts(tmp_path):
+    assert digest_of(tmp_path, PLAIN) != digest_of(tmp_path, PLAIN, "other.py")
+
+
+def test_of_other_files_every_byte_counts(tmp_path):
+    assert digest_of(tmp_path, "<p>\n", "page.html") != digest_of(tmp_path, "<p>\n\n", "page.html")
+
+
+def test_versions_of_python_agree(tmp_path):
+    """Another digest in a new version of Python would train everything again: keep the way of writing it."""
+    assert digest_of(tmp_path, PLAIN) == "4b96c74c3478b666b9c862b183e58ee4"
+
+
+def test_a_stage_follows_its_modules_and_its_data(package):
+    files = {
+        "stage.py": "from workflow_scripts.lib import a\n",
+        "lib/a.py": "x = 1\n",
+        "lib/b.py": "",
+        "page.html": "a",
+    }
+    root = package(files)
+    data = [root / "workflow_scripts/page.html"]
+
+    def now() -> tuple[str, str]:
+        return source_code.stage_digest("stage", root), source_code.stage_digest("stage", root, data)
+
+    first = now()
+    package(files | {"lib/b.py": "x = 1\n"})
+    assert now() == first
+    package(files | {"lib/a.py": "x = 10\n"})
+    assert all(new != old for new, old in zip(now(), first, strict=True))
+    package(files | {"page.html": "ab"})
+    assert now()[0] == first[0] and now()[1] != first[1]

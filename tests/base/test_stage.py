@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base import arguments, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress, duration
 
 
 def parse(*words: str) -> argparse.Namespace:
-    return stage.parser("what: it does.\n\nMore.").parse_args(words)
+    return arguments.parser("what: it does.\n\nMore.").parse_args(words)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_success_is_logged_and_appended(tmp_path, capsys):
 
 def test_a_user_error_is_one_sentence_and_the_last_lines(tmp_path, capsys):
     args = parse("--settings", "{}", "--log", str(tmp_path / "train.log"))
-    assert fail_with(stage.UserError("class 'Golgi' has no image; add some"), args) == 1
+    assert fail_with(UserError("class 'Golgi' has no image; add some"), args) == 1
     lines = capsys.readouterr().err.splitlines()
     start = lines.index("train failed: class 'Golgi' has no image; add some")
     told = lines[start + 1 :]
@@ -88,7 +90,7 @@ def test_progress_without_a_terminal_is_plain_lines(tmp_path, capsys):
     args = parse("--settings", "{}", "--log", str(tmp_path / "train.log"))
 
     def work() -> None:
-        with stage.Progress("train", total=200) as bar:
+        with Progress("train", total=200) as bar:
             for step in range(1, 201):
                 bar.update(step, loss=0.03125)
 
@@ -105,7 +107,7 @@ def test_progress_that_is_resumed_counts_only_its_own_steps(monkeypatch):
     monkeypatch.setattr(stage.time, "monotonic", lambda: next(clock))
     told = []
     monkeypatch.setattr(stage.log, "info", lambda form, text: told.append(text))
-    with stage.Progress("train", total=100, line_every=0.5) as bar:
+    with Progress("train", total=100, line_every=0.5) as bar:
         # One second for the first step of this process, and 10 more to go.
         bar.update(90)
     assert told == ["train 90/100 (90 %), 10 s left"]
@@ -114,7 +116,7 @@ def test_progress_that_is_resumed_counts_only_its_own_steps(monkeypatch):
 def test_progress_in_a_terminal_is_a_bar():
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w", encoding="utf-8") as terminal:
-        with stage.Progress("train", total=4, stream=terminal) as bar:
+        with Progress("train", total=4, stream=terminal) as bar:
             bar.update(4, loss=0.5)
         raw = b""
         while raw.count(b"\x1b[K") < 2:
@@ -131,11 +133,11 @@ def test_progress_in_a_terminal_is_a_bar():
     + [(3599.8, "1 h 00 min"), (7800, "2 h 10 min")],
 )
 def test_durations_read_well(seconds, text):
-    assert stage.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_one_argument_stands_for_the_files_of_all_folds() -> None:
-    made = stage.parser(__doc__)
+    made = arguments.parser(__doc__)
     made.add_argument("--arms", nargs="*", type=Path)
     made.add_argument("--pairs", nargs="*")
     made.add_argument("--tables", nargs="*")
@@ -152,7 +154,7 @@ def test_one_argument_stands_for_the_files_of_all_folds() -> None:
 def test_places_that_are_none_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in ([], ["5"], ["2xb"]):
         with pytest.raises(SystemExit):
-            stage.parser(__doc__).parse_args(["--settings", "{}", "--places", *wrong])
+            arguments.parser(__doc__).parse_args(["--settings", "{}", "--places", *wrong])
         assert "repeats x folds" in capsys.readouterr().err
 
 
@@ -162,7 +164,7 @@ import argparse, resource, signal, sys
 from pathlib import Path
 import numpy, h5py, torch
 from safetensors.numpy import save_file
-from workflow_scripts.lib import stage
+from workflow_scripts.lib.base import stage
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 many, path = numpy.random.default_rng(0).random(10**6), Path(sys.argv[2])

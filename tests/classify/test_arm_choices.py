@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.arms_data import ENTRIES, SECTION, cells
+from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION, cells
 from workflow_scripts.lib.classify import arm_choices, classifier_training
 from workflow_scripts.lib.compute.checkpoint import Resume
 
@@ -179,3 +179,19 @@ def test_every_loss_learns(tmp_path, loss):
     found = classifier_training.train(settings, real, None, check, 5, Resume(tmp_path / "a.pt", "d"))
     # By chance about 0.4, the prevalence.
     assert found.numbers["best_validation_map"] > 0.8
+
+
+def steps_of(method: str, **options) -> int:
+    return arm_choices.effective(ENTRIES[method] | options, SECTION | {"steps": 100})["steps"]
+
+
+def test_a_budget_multiplies_the_steps() -> None:
+    assert steps_of("pool") == 100 and steps_of("pool", budget=1.5) == 150
+    # A batch of 8 at ratio 1 has four real images, at ratio 3 two; pairs have a half.
+    assert steps_of("pool", budget="equal_exposures") == 200
+    assert steps_of("robust", budget="equal_exposures", ratio=3.0) == 400
+    assert steps_of("mix_loss", budget="equal_exposures") == 200
+    assert steps_of("real_only", budget="equal_exposures") == 100
+    for method in ("anneal", "pretrain_finetune", "synthetic_only"):
+        problem = arm_choices.problem(ENTRIES[method] | {"budget": "equal_exposures"}, SECTION, CHANNELS)
+        assert "equal_exposures" in problem and method in problem

@@ -13,6 +13,7 @@ from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION
 from workflow_scripts.lib.classify import arm_choices, losses, method_steps
 from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.classify.resampling import matching_rows
+from workflow_scripts.lib.judge import declaration
 
 
 class HandStep:
@@ -203,10 +204,10 @@ def test_controls_do_the_same_with_other_images():
 def test_whoever_adds_synthetic_images_has_a_control():
     made = {name for name, method in arm_choices.METHODS.items() if method.partners == arm_choices.SYNTHETIC}
     assert {name for name in made if not arm_choices.METHODS[name].control} == {"synthetic_only"}
-    assert set(arm_choices.controls("pool")) == {
+    assert set(declaration.controls("pool")) == {
         "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise",
     }  # fmt: skip
-    assert arm_choices.controls("mix_loss") == ["mix_loss_real"]
+    assert declaration.controls("mix_loss") == ["mix_loss_real"]
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
     for name, method in arm_choices.METHODS.items():
         if method.control:
@@ -215,7 +216,7 @@ def test_whoever_adds_synthetic_images_has_a_control():
                 "relabelled_real",
                 "weighed_real",
             ), name
-    assert arm_choices.controls("relabel") == ["relabel_real"]
+    assert declaration.controls("relabel") == ["relabel_real"]
 
 
 def arm(method, **more):
@@ -226,7 +227,7 @@ def test_controls_are_compared_by_what_acts():
     known = {"resample_real": arm("resample_real", ratio=1.0), "other": arm("resample_real", name="other", ratio=2.0)}
 
     def problem(entry, control):
-        return arm_choices.control_problem(entry | {"control": control}, known, SECTION, "real_only")
+        return declaration.control_problem(entry | {"control": control}, known, SECTION, "real_only")
 
     assert "another baseline: 'real_only' instead of 'long'" in problem(arm("pool", baseline="long"), "resample_real")
     # SECTION says ratio 1: said or not, it is the same.
@@ -236,7 +237,7 @@ def test_controls_are_compared_by_what_acts():
     assert "another ratio: 2.0 instead of 1.0" in problem(arm("pool"), "other")
     assert "another loss" in problem(arm("pool", loss="focal"), "resample_real")
     assert "another sampling" in problem(arm("pool", sampling="balanced"), "resample_real")
-    assert "another synthetic set" in problem(arm("pool", synthetic_set="q"), "resample_real")
+    assert "another synthetic_set" in problem(arm("pool", synthetic_set="q"), "resample_real")
     # keep acts in the arm alone, where the control has nothing to choose from.
     assert problem(arm("filtered", keep=0.2), "resample_real") is None
     assert "controlled by 'relabel_real'" in problem(arm("relabel"), "resample_real")
@@ -320,7 +321,7 @@ def test_only_what_acts_in_an_arm_is_part_of_it():
 
 
 def test_description_of_arms_needs_no_torch():
-    text = "import sys; from workflow_scripts.lib import arms; sys.exit('torch' in sys.modules)"
+    text = "import sys; from workflow_scripts.lib.classify import arm_choices; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
 
 

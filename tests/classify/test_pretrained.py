@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.base import files
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training, pretrained
 from workflow_scripts.lib.compute.checkpoint import Resume
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, cells
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_training, second_source
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute.checkpoint import Resume
 
 

@@ -18,7 +18,7 @@ from tests.helpers.arms_data import ENTRIES, SECTION, write_fold
 from tests.helpers.generating import UNET, make_data, train_line
 from tests.helpers.ranks import KILL
 from workflow_scripts import train_classifier, train_ddpm
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_job, backbones, classifier_file, classifier_training, torchvision_models
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.config import snakemake_checks
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As tests.ranks does it."""
+    """As tests.helpers.ranks does it."""
     monkeypatch.setattr(device, "fast_dtype", lambda where: torch.float32)
 
 
 def together(stage: str, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A stage in two processes, started as the workflow starts it."""
     return subprocess.run(
-        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.ranks", stage, *line], cwd=ROOT, text=True,
+        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.helpers.ranks", stage, *line], cwd=ROOT, text=True,
         timeout=120, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 

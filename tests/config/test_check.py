@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from pathlib import Path
@@ -10,41 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.configs import DEFAULT, ROOT, SCHEMA, arm, checked, generator, synthetic_set
 from workflow_scripts.lib.config import check
-
-ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = ROOT / "schemas" / "config.schema.json"
-DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-
-
-def overlaid(base: object, overlay: object) -> object:
-    """As Snakemake lays one config over another: mappings merge, everything else is replaced."""
-    if isinstance(base, dict) and isinstance(overlay, dict):
-        return base | {key: overlaid(base.get(key), value) for key, value in overlay.items()}
-    return copy.deepcopy(overlay)
-
-
-def checked(overlay: dict) -> dict:
-    return check.check(overlaid(DEFAULT, overlay), SCHEMA)
-
-
-def arm(name: str, **changes: object) -> dict:
-    """The default arms with one entry changed; a value of None takes the key out."""
-    entries = copy.deepcopy(DEFAULT["arms"])
-    entry = next(entry for entry in entries if entry["name"] == name)
-    for key, value in changes.items():
-        entry.pop(key, None)
-        if value is not None:
-            entry[key] = value
-    return {"arms": entries}
-
-
-def synthetic_set(**changes: object) -> dict:
-    return {"synthetic_sets": [DEFAULT["synthetic_sets"][0] | changes, *DEFAULT["synthetic_sets"][1:]]}
-
-
-def generator(**changes: object) -> dict:
-    return {"generators": [DEFAULT["generators"][0] | changes, *DEFAULT["generators"][1:]]}
+from workflow_scripts.lib.generate import generator_choices
 
 
 def test_default_is_sound() -> None:
@@ -208,3 +175,63 @@ def test_random_damage_never_escapes_as_another_error() -> None:
             refused += 1
             assert "\n" not in str(error)
     assert refused > 300
+
+
+# --- reserves, budgets and the simulator as a generator --------------------------------------------------------------
+
+
+TRUE_CELLS = {"name": "true_cells", "generator": "simulator", "labels": "as_train", "count": 10}
+
+
+def with_true_cells(**changes: object) -> dict:
+    """The default synthetic sets and one of the simulator's, with some of its entries changed."""
+    return {"synthetic_sets": [TRUE_CELLS | changes, *DEFAULT["synthetic_sets"]]}
+
+
+def with_arms(*entries: dict, **more: object) -> dict:
+    return {"arms": [*checked({})["arms"], *entries]} | more
+
+
+@pytest.mark.parametrize(
+    ("overlay", "named"),
+    [
+        (with_arms({"name": "m", "method": "more_real"}), ["m", "make_folds.fractions.reserve above 0"]),
+        (
+            with_arms({"name": "m", "method": "more_real_same"}, make_folds={"fractions": {"reserve": 0.1}}),
+            ["fractions.reserve_same above 0"],
+        ),
+        (arm("pool", real_fraction=0.5), ["pool", "real_fraction", "does not use it"]),
+        (with_arms({"name": "h", "method": "real_only", "real_fraction": 0}), ["real_fraction", "more than 0"]),
+        (with_arms({"name": "h", "method": "real_only", "real_fraction": 2}), ["real_fraction", "at most 1"]),
+        (arm("pool", budget=2), ["pool", "control = 'resample_real'", "budget"]),
+        (arm("pool", budget="long"), ["budget"]),
+        (arm("synthetic_only", budget="equal_exposures"), ["synthetic_only", "equal_exposures"]),
+        (arm("pool", trials=-1), ["trials", "at least 0"]),
+        ({"make_folds": {"fractions": {"reserve_same": 0.9}}}, ["make_folds.fractions"]),
+        (with_true_cells(sampler="ddim"), ["true_cells", "no use for sampler"]),
+        (with_true_cells(start_noise=0.5), ["true_cells", "no use for start_noise"]),
+        (with_true_cells(labels="feedback"), ["true_cells", "feedback"]),
+        (with_true_cells(labels="single"), ["true_cells", "count"]),
+        (with_true_cells() | {"data": {"label_map": "coarse"}}, ["true_cells", "label_map"]),
+        ({"synthetic_sets": [{k: v for k, v in DEFAULT["synthetic_sets"][0].items() if k != "sampler"}]}, ["sampler", "missing"]),
+        ({"generators": [checked({})["generators"][0] | {"name": "simulator"}]}, ["simulator", "taken"]),
+    ],
+)  # fmt: skip
+def test_reserves_budgets_and_the_simulator_are_checked(overlay, named) -> None:
+    with pytest.raises(check.ConfigError) as caught:
+        checked(overlay)
+    assert "\n" not in str(caught.value)
+    for word in named:
+        assert word in str(caught.value)
+
+
+def test_reserves_and_the_simulator_go_together() -> None:
+    fractions = {"make_folds": {"fractions": {"reserve": 0.1, "reserve_same": 0.1}}}
+    entries = [
+        {"name": "m", "method": "more_real"}, {"name": "mp", "method": "more_real", "synthetic_set": "balanced"},
+        {"name": "ms", "method": "more_real_same"}, {"name": "t", "method": "pool", "synthetic_set": "true_cells"},
+        {"name": "h", "method": "balanced_real", "real_fraction": 0.5, "trials": 4},
+    ]  # fmt: skip
+    found = checked(with_arms(*entries) | with_true_cells() | fractions)
+    assert "true_cells" in check.used_sets(found) and not generator_choices.asks_baseline(TRUE_CELLS)
+    assert check.job_lists(found)

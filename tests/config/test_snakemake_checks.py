@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks import dag
 from tests.helpers.checkout import ROOT, Checkout
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import gpu_locks
 from workflow_scripts.lib.config import snakemake_checks
 
@@ -27,8 +27,8 @@ RULES = {
 # Takes a GPU and works for as many seconds as it is told.
 JOB = """
 import sys, time
-from workflow_scripts.lib import devices
-print(devices.take(), flush=True)
+from workflow_scripts.lib.compute import gpu_locks
+print(gpu_locks.take(), flush=True)
 time.sleep(float(sys.argv[1]))
 """
 
@@ -140,12 +140,12 @@ def test_fewer_cores_than_threads_are_told_of(cores: int | None, told: bool) -> 
 
 def test_every_stage_that_computes_on_a_gpu_has_one_in_the_profile() -> None:
     """By the calls that take a device, in the stage itself or in the modules that it asks."""
-    asking = {"encoders": "assess_synthetic", "replaying": "replay_study", "partners": "train_classifier"}
-    asking |= {"training": "train_judge"}
+    asking = {"encoders": "assess_synthetic", "emulation": "replay_study", "second_source": "train_classifier"}
+    asking |= {"classifier_training": "train_judge"}
     found = set()
     for path in (ROOT / "workflow_scripts").rglob("*.py"):
-        if "hardware.device()" in path.read_text(encoding="utf-8"):
-            found.add(asking[path.stem] if path.parent.name == "lib" else path.stem)
+        if "device.device()" in path.read_text(encoding="utf-8"):
+            found.add(asking[path.stem] if path.parent.name != "workflow_scripts" else path.stem)
     profile = yaml.safe_load((ROOT / "profiles" / "gpu" / "config.yaml").read_text(encoding="utf-8"))
     assert set(profile["set-resources"]) == found
 

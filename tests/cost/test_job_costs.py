@@ -18,7 +18,7 @@ from snakemake.utils import update_config
 from benchmarks import overhead
 from tests.helpers.checkout import Checkout
 from workflow_scripts import predict_cost
-from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
 from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Work
@@ -451,7 +451,7 @@ def test_rates_that_come_with_mixloc_predict_the_default_run(tmp_path):
     assert 60 < found["wall_clock"][1] < 6 * 3600
     broken = tmp_path / "rates.json"
     broken.write_text("{}")
-    with pytest.raises(stage.UserError, match=r"rates\.json is no file of rates.*benchmarks\.overhead"):
+    with pytest.raises(UserError, match=r"rates\.json is no file of rates.*benchmarks\.overhead"):
         predict_cost.read_rates(broken)
 
 

@@ -7,6 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from tests.helpers.blobs import blobs
+from workflow_scripts.lib.base import pairwise
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.fidelity.distances import Sample
 from workflow_scripts.lib.images import spectra
@@ -128,7 +130,7 @@ def test_blocks_change_nothing_and_bound_the_memory(monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(6)
     real, made = (sample(rng.standard_normal((3000, 4))) for _ in range(2))
     whole = compared(real, made)
-    monkeypatch.setattr(distances, "BLOCK", 64)
+    monkeypatch.setattr(pairwise, "BLOCK", 64)
     tracemalloc.start()
     parts = compared(real, made)
     peak = tracemalloc.get_traced_memory()[1]
@@ -180,19 +182,9 @@ def test_reduction_keeps_directions_in_which_only_generated_images_vary() -> Non
     assert np.array_equal(distances.main_axes([real, made], 10), np.eye(10))
 
 
-def cells(count: int, channels: int, side: int, seed: int) -> np.ndarray:
-    """Smooth blobs: images in which neighbouring pixels go together, uint8 (n, C, s, s)."""
-    rng = np.random.default_rng(seed)
-    rough = rng.random((count, channels, side, side), dtype=np.float32)
-    shared = rng.random((count, 1, side, side), dtype=np.float32)
-    smooth = spectra.gaussian_filter(rough + 2 * shared, (0, 0, side / 12, side / 12), mode="wrap")
-    smooth -= smooth.mean(axis=(2, 3), keepdims=True)
-    return np.clip(128 + 40 * smooth / smooth.std(axis=(2, 3), keepdims=True), 0, 255).astype(np.uint8)
-
-
 @pytest.mark.parametrize(("channels", "side"), [(1, 16), (4, 32), (8, 33)])
 def test_phases_random_keep_spectrum_and_correlations(channels: int, side: int) -> None:
-    images = cells(40, channels, side, 9)
+    images = blobs(40, channels, side, 9)
     shuffled = spectra.phase_randomised(images, np.random.default_rng(0))
     assert shuffled.dtype == np.uint8 and shuffled.shape == images.shape
     assert np.abs(shuffled.astype(int) - images).mean() > 15
@@ -209,7 +201,7 @@ def test_phases_random_keep_spectrum_and_correlations(channels: int, side: int) 
 
 
 def test_spectrum_finds_blur_and_noise_and_survives_black_images() -> None:
-    images = cells(40, 2, 32, 10)
+    images = blobs(40, 2, 32, 10)
     rng = np.random.default_rng(0)
     curves = spectra.power_curves(images).mean(axis=0).reshape(2, 16)
     noisy = spectra.power_curves(spectra.noise(images, rng)).mean(axis=0).reshape(2, 16)

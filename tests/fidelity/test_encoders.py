@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.helpers.checkout import ROOT, Checkout
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import backbones, classifier_file, torchvision_models
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.config import check as run_settings

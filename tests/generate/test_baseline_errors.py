@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.generating import CLASSES, make_baseline, make_data
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.generate import baseline_errors
 from workflow_scripts.lib.images.image_set import ImageSet
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.generate import label_plans
 
 

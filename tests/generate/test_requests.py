@@ -195,7 +195,7 @@ def test_the_certificate_tells_what_a_plan_learned_from_validation(trained):
     record.record("select", [4])
     baseline = make_baseline(trained, SAID, provenance=record.to_json())
     assert sample_ddpm.main(sample_line(trained, synthetic_set, out="leaky.h5", baseline=baseline)) == 0
-    with pytest.raises(certify_leaks.stage.UserError, match="LEAK: synthetic leaky"):
+    with pytest.raises(certify_leaks.UserError, match="LEAK: synthetic leaky"):
         certify(trained / "leaky.h5")
 
 

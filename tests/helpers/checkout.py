@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -14,8 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
-    "Snakefile", "config.yaml", "rules", "workflow_scripts", "schemas", "presets", "profiles/default", "envs",
-    "captions",
+    "Snakefile", "config.yaml", "rules", "workflow", "workflow_scripts", "schemas", "presets", "profiles/default",
+    "envs", "captions",
 )  # fmt: skip
 PRESET = "presets/ci.yaml"
 JOB = re.compile(r"^(?:local)?rule (\w+):", re.MULTILINE)
@@ -116,3 +117,18 @@ def kill(pid: int) -> None:
     """SIGKILL, if it still runs."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    return weights_of(path.read_bytes())
+
+
+def weights_of(content: bytes) -> dict[str, bytes]:
+    """Tensors of a safetensors file by name, to the bit; its remarks (such as seconds) left out."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return {
+        name: content[8 + size + about["data_offsets"][0] : 8 + size + about["data_offsets"][1]]
+        for name, about in header.items()
+        if name != "__metadata__"
+    }

@@ -1,4 +1,4 @@
-"""`python -m tests.ranks train_ddpm ...`: a stage in float32, of whose processes one can be made to die.
+"""`python -m tests.helpers.ranks train_ddpm ...`: a stage in float32, of whose processes one can be made to die.
 
 Other numbers would hide in their rounding what several processes do otherwise than one."""
 

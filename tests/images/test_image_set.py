@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, read_predictions, write_predictions

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import label_maps
 from workflow_scripts.lib.images.label_maps import BUILT_IN, KAGGLE_2018, KAGGLE_2021, NUMBERINGS
 

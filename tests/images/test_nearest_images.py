@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.fidelity.test_distances import cells
+from tests.helpers.blobs import blobs
 from workflow_scripts.lib.images import nearest_images
 
 
 @pytest.mark.parametrize("turn", range(8))
 @pytest.mark.parametrize(("channels", "side"), [(1, 16), (3, 50)])
 def test_a_planted_copy_is_found_however_it_is_turned(turn: int, channels: int, side: int) -> None:
-    train, made = cells(40, channels, side, 1), cells(12, channels, side, 2)
+    train, made = blobs(40, channels, side, 1), blobs(12, channels, side, 2)
     rng = np.random.default_rng(3)
     noisy = train[7] + rng.normal(0, 3, train[7].shape)
     made[5] = nearest_images.turned(np.clip(noisy, 0, 255).astype(np.uint8)[None], turn)[0]
@@ -27,7 +27,7 @@ def test_a_planted_copy_is_found_however_it_is_turned(turn: int, channels: int, 
 
 
 def test_exact_copies_are_never_authentic_also_of_doubled_training_images() -> None:
-    train = cells(20, 2, 16, 4)
+    train = blobs(20, 2, 16, 4)
     train[1] = train[0]
     found = nearest_images.nearest(train[:3].copy(), train, nearest_images.pixels)
     assert found.distance[:2] == pytest.approx([0, 0], abs=1e-6)
@@ -35,7 +35,7 @@ def test_exact_copies_are_never_authentic_also_of_doubled_training_images() -> N
 
 
 def test_distances_are_those_of_the_definition() -> None:
-    train, made = cells(15, 2, 16, 5), cells(4, 2, 16, 6)
+    train, made = blobs(15, 2, 16, 5), blobs(4, 2, 16, 6)
     found = nearest_images.nearest(made, train, nearest_images.pixels)
 
     def apart(one: np.ndarray, other: np.ndarray) -> float:
@@ -53,7 +53,7 @@ def test_distances_are_those_of_the_definition() -> None:
 
 
 def test_given_channels_are_no_sign_of_copying() -> None:
-    train, made = cells(30, 3, 16, 7), cells(6, 3, 16, 8)
+    train, made = blobs(30, 3, 16, 7), blobs(6, 3, 16, 8)
     made[:, :2] = train[:6, :2]
     blind = nearest_images.nearest(made, train, nearest_images.pixels)
     assert (blind.train == np.arange(6)).all() and not blind.authentic.any()
@@ -66,7 +66,7 @@ def test_given_channels_are_no_sign_of_copying() -> None:
 
 
 def test_features_are_searched_like_pixels() -> None:
-    train, made = cells(20, 1, 16, 9), cells(5, 1, 16, 10)
+    train, made = blobs(20, 1, 16, 9), blobs(5, 1, 16, 10)
     made[2] = nearest_images.turned(train[3:4], 6)[0]
 
     def corner(images: np.ndarray) -> np.ndarray:
@@ -77,5 +77,5 @@ def test_features_are_searched_like_pixels() -> None:
 
 
 def test_large_images_are_compared_at_a_smaller_size() -> None:
-    assert nearest_images.pixels(cells(2, 2, 128, 11)).shape == (2, 2 * 32 * 32)
-    assert nearest_images.pixels(cells(2, 2, 50, 11)).shape == (2, 2 * 25 * 25)
+    assert nearest_images.pixels(blobs(2, 2, 128, 11)).shape == (2, 2 * 32 * 32)
+    assert nearest_images.pixels(blobs(2, 2, 50, 11)).shape == (2, 2 * 25 * 25)

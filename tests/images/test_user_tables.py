@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import image_list, known_datasets, user_tables
 
 CLASSES = ["Nucleus", "Cytosol", "Golgi"]

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from tests.helpers.worlds import ANALYSIS, ARMS, World
-from workflow_scripts.lib.judge import comparisons, inference, scoring
+from workflow_scripts.lib.judge import comparisons, declaration, inference, scoring
 from workflow_scripts.lib.judge.experiment import Experiment
 
 
@@ -126,15 +126,15 @@ def test_weights_come_from_the_seed_alone_and_never_vanish():
 
 
 def test_hash_changes_with_what_is_declared_and_with_nothing_else():
-    reference = inference.declaration_hash(ANALYSIS, ARMS)
+    reference = declaration.declaration_hash(ANALYSIS, ARMS)
     shuffled = json.loads(json.dumps(dict(reversed(ANALYSIS.items()))))
-    assert inference.declaration_hash(shuffled, ARMS[::-1]) == reference
+    assert declaration.declaration_hash(shuffled, ARMS[::-1]) == reference
     retrained = [ARMS[0] | {"loss": "focal"}, *ARMS[1:]]
-    assert inference.declaration_hash(ANALYSIS, retrained) == reference
+    assert declaration.declaration_hash(ANALYSIS, retrained) == reference
     for key, value in {"smallest_effect": 0.03, "primary_arm": "pool", "metric": "map", "family": ["mix"]}.items():
-        assert inference.declaration_hash(ANALYSIS | {key: value}, ARMS) != reference
+        assert declaration.declaration_hash(ANALYSIS | {key: value}, ARMS) != reference
     more = [*ARMS, {"name": "late_idea", "method": "pool"}]
-    assert inference.declaration_hash(ANALYSIS, more) != reference
+    assert declaration.declaration_hash(ANALYSIS, more) != reference
 
 
 def test_judged_classes_need_enough_groups_in_every_repeat():

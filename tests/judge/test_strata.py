@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
+from tests.helpers import judging
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES
-from tests.stages import test_aggregate_metrics as stage
 from workflow_scripts.lib.images.image_set import write_images
 from workflow_scripts.lib.judge import experiment, fixed_scoring, inference, strata
 from workflow_scripts.lib.judge.fixed_scoring import Decided
@@ -23,7 +23,7 @@ NUMBERS = ["score", "score_against", "difference", "low", "high", "se", "p", "q"
 def folder(tmp_path_factory):
     """Two repeats of three arms, their cell lines and tiers; the third line has few groups, some images none."""
     folder = tmp_path_factory.mktemp("strata")
-    world = stage.write_world(folder, repeats=2, skills=(1.0, 2.5, 1.0), groups=90)
+    world = judging.write_world(folder, repeats=2, skills=(1.0, 2.5, 1.0), groups=90)
     count = len(world.owner)
     line = np.array(["<b>A</b>", "line, B", ""])[(np.arange(count) + world.owner) % 3].astype(object)
     line[world.owner < 3] = "rare"
@@ -39,14 +39,14 @@ def folder(tmp_path_factory):
 
 
 def judge(folder, out="out", level="image", **changes) -> pd.DataFrame:
-    """strata.csv of the stage."""
+    """strata.csv of the judging."""
     more = ["--images", str(folder / "set.hdf5"), "--strata", str(folder / out / "strata.csv")]
-    before = stage.aggregate_metrics.main
+    before = judging.aggregate_metrics.main
     try:
-        stage.aggregate_metrics.main = lambda argv: before([*argv, *more])
-        assert stage.run(folder, out=out, level=level, **changes) == 0
+        judging.aggregate_metrics.main = lambda argv: before([*argv, *more])
+        assert judging.run(folder, out=out, level=level, **changes) == 0
     finally:
-        stage.aggregate_metrics.main = before
+        judging.aggregate_metrics.main = before
     return pd.read_csv(folder / out / "strata.csv", keep_default_na=False, na_values={name: [""] for name in NUMBERS})
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
-from tests.stages.test_report import Reader
+from tests.helpers.html_reader import Reader
 from workflow_scripts import report
 from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.page import run_tables

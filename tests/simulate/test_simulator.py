@@ -312,3 +312,19 @@ def test_stage_refuses_contradictions_in_one_line(tmp_path, capsys):
     assert "simulate_cells.plants.effect_class is 'Nucleus'" in capsys.readouterr().err
     status, _ = run_stage(tmp_path / "cells", cell_lines_per_gene=9)
     assert status != 0 and "cell_lines_per_gene is 9" in capsys.readouterr().err
+
+
+def test_fresh_cells_show_what_is_asked_for_and_are_of_new_proteins() -> None:
+    rng = np.random.default_rng(3)
+    wanted = rng.random((90, len(simulator.COMPARTMENTS))) < 0.2
+    wanted[~wanted.any(axis=1), 0] = True
+    given = DEFAULT | {"size": 16, "images": 5}
+    found, genes, rows = np.zeros_like(wanted), [], []
+    for which, batch in simulator.as_asked(given, 1, 12345, wanted):
+        found[which] = batch.true
+        rows += list(which)
+        genes += list(batch.genes)
+    assert sorted(rows) == list(range(90)) and np.array_equal(found, wanted)
+    assert len(set(genes)) == 90, "each of a protein of its own"
+    run = {gene for batch in simulator.simulate(given | {"images": 40, "genes": 20}, 1) for gene in batch.genes}
+    assert run.isdisjoint(genes)

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.checkout import ROOT, Checkout, processes, wait_for
+from tests.helpers.checkout import ROOT, Checkout, processes, wait_for, weights
 from tests.slurm import cluster
-from tests.workflow.test_whole_run import weights
 
 UNETS = ["results/ci/repeat0/fold0/generators/unet.safetensors", "results/ci/repeat0/fold1/generators/unet.safetensors"]
 # What a user of this cluster edits, and shorter pauses than where jobs take hours.

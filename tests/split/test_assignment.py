@@ -11,10 +11,11 @@ import pytest
 
 from workflow_scripts.lib.images.grouping import connected
 from workflow_scripts.lib.split import assignment
+from workflow_scripts.lib.split.roles import ROLES, Role
 
 FRACTIONS = {"test": 0.2, "calibration": 0.1, "validation": 0.1, "reserve": 0.0, "lockbox": 0.05}
 # Those of whole groups; reserve_same takes images out of train groups.
-PLAYED = tuple(role for role in assignment.ROLES if role not in (assignment.UNUSED, assignment.RESERVE_SAME))
+PLAYED = tuple(role for role in ROLES if role not in (Role.UNUSED, Role.RESERVE_SAME))
 PREVALENCE = np.array([0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01])
 
 
@@ -257,3 +258,18 @@ def test_leaving_out_what_all_groups_have_is_refused():
     values = np.array(["a", "b"] * 10, dtype=object)
     with pytest.raises(ValueError, match="leaving out 'a' leaves 0 groups"):
         assignment.roles_leaving_out(np.ones((20, 1), dtype=int), member, values, ["a"], FRACTIONS, 1, 0)
+
+
+def test_smaller_shares_of_groups_lie_within_larger_ones_and_keep_the_classes() -> None:
+    rng = np.random.default_rng(2)
+    sizes = rng.integers(1, 9, 160)
+    counts = (rng.random((160, 4)) < [0.5, 0.3, 0.15, 0.1]) * sizes[:, None]
+    chosen = {fraction: assignment.nested(counts, sizes, fraction, 7) for fraction in (0.1, 0.125, 0.25, 0.5, 0.7, 1)}
+    for (less, small), (more, large) in zip(list(chosen.items())[:-1], list(chosen.items())[1:], strict=True):
+        assert (small <= large).all() and less < more
+        assert small.sum() == round(less * 160)
+    assert chosen[1].all()
+    for fraction in (0.25, 0.5):
+        part = counts[chosen[fraction]].sum(axis=0) / counts.sum(axis=0)
+        assert np.allclose(part, fraction, atol=0.12), "every class has its fraction"
+    assert (assignment.nested(counts, sizes, 0.5, 8) != chosen[0.5]).any()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.fidelity.test_distances import cells
+from tests.helpers.blobs import blobs
 from workflow_scripts import assess_synthetic as stage_program
 from workflow_scripts.lib.classify import backbones, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
@@ -39,7 +39,7 @@ class World:
         self.groups = np.array([f"g{index // 4:02d}" for index in range(COUNT)])
         self.roles = np.array([ROLES[index // 4 % 5] for index in range(COUNT)], dtype=object)
         self.labels = (rng.random((COUNT, 3)) < [0.6, 0.5, 0.03]).astype(np.uint8)
-        self.images = cells(COUNT, channels, SIDE, 2)
+        self.images = blobs(COUNT, channels, SIDE, 2)
         ids = np.array([f"i{index:03d}" for index in range(COUNT)], dtype=object)
         with write_images(folder / "images.h5", self.channels, CLASSES, SIDE, {}) as writer:
             writer.append(self.images, self.labels, list(ids), list(self.groups))
@@ -105,7 +105,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(tmp_path_factory.mktemp("assess"))
-    images = cells(80, 2, SIDE, 5)
+    images = blobs(80, 2, SIDE, 5)
     # A copy of a training image, on its side and mirrored.
     images[11] = turned(made.images[made.train[20]][None], 5)[0]
     assert made.run(made.synthetic(images, made.labels[:80])) == 0
@@ -147,7 +147,7 @@ def test_held_out_is_what_neither_generator_nor_networks_saw(world: World) -> No
     assert about["images"]["train"] == len(world.train)
     # A synthetic set that has looked at one calibration image takes its group with it.
     row = int(np.flatnonzero(world.roles == "calibration")[5])
-    again = world.synthetic(cells(40, 2, SIDE, 6), world.labels[:40], {"fit": world.train[:50], "select": [row]})
+    again = world.synthetic(blobs(40, 2, SIDE, 6), world.labels[:40], {"fit": world.train[:50], "select": [row]})
     assert world.run(again) == 0
     after = json.loads((world.folder / "a.json").read_text())
     assert after["images"]["held_out"] == about["images"]["held_out"] - 4
@@ -156,7 +156,7 @@ def test_held_out_is_what_neither_generator_nor_networks_saw(world: World) -> No
 
 def test_a_planted_copy_is_the_first_of_the_closest_pairs(tmp_path: Path) -> None:
     world = World(tmp_path)
-    images = cells(60, 2, SIDE, 5)
+    images = blobs(60, 2, SIDE, 5)
     images[11] = turned(world.images[world.train[20]][None], 5)[0]
     assert world.run(world.synthetic(images, world.labels[:60])) == 0
     table = world.table("c.csv")
@@ -176,7 +176,7 @@ def test_a_planted_copy_is_the_first_of_the_closest_pairs(tmp_path: Path) -> Non
 
 def test_given_channels_are_left_out_of_the_search(tmp_path: Path) -> None:
     world = World(tmp_path)
-    images, rows = cells(40, 2, SIDE, 7), world.train[:40]
+    images, rows = blobs(40, 2, SIDE, 7), world.train[:40]
     images[:, 0] = world.images[rows, 0]
     names = [f"i{row:03d}" for row in rows]
     synthetic = world.synthetic(images, world.labels[:40], synthetic_set={"given": ["c0"]}, reference=names)
@@ -214,7 +214,7 @@ def test_images_from_real_ones_of_one_group_count_as_one_group(tmp_path: Path) -
 
 def test_same_inputs_same_files(tmp_path: Path) -> None:
     world = World(tmp_path, channels=1)
-    synthetic = world.synthetic(cells(30, 1, SIDE, 8), world.labels[:30])
+    synthetic = world.synthetic(blobs(30, 1, SIDE, 8), world.labels[:30])
     texts = []
     for _ in range(2):
         assert world.run(synthetic) == 0
@@ -226,10 +226,10 @@ def test_same_inputs_same_files(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.h5"
     with write_images(other, world.channels, ["x"], SIDE, {}) as writer:
-        writer.append(cells(4, 2, SIDE, 1), np.ones((4, 1)), list("abcd"), ["s"] * 4)
+        writer.append(blobs(4, 2, SIDE, 1), np.ones((4, 1)), list("abcd"), ["s"] * 4)
     assert world.run(other) == 1
     assert "other channels or classes" in capsys.readouterr().err
-    fine = world.synthetic(cells(20, 2, SIDE, 6), world.labels[:20])
+    fine = world.synthetic(blobs(20, 2, SIDE, 6), world.labels[:20])
     assert world.run(fine, baseline="nobody") == 1
     assert "'nobody'" in capsys.readouterr().err
 

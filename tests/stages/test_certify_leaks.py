@@ -6,8 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, cells
 from workflow_scripts import certify_leaks as stage_program
+from workflow_scripts import train_classifier
 from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.scores import prediction_file
 from workflow_scripts.lib.split import role_table
 
 KINDS = ["generator", "synthetic", "arm"]
@@ -200,3 +204,113 @@ def test_an_encoder_of_the_users_own_is_not_called_clean(world):
     assert status == 0
     row = table[table["purpose"] == "pre-training"].iloc[0]
     assert (row["artefact"], row["status"]) == ("encoder resnet50 (mine.safetensors)", "pre-training overlap: unknown")
+
+
+# --- reserves: who reads what ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A fold with both kinds of reserve, and arms trained on it; every third image of train groups is kept aside."""
+    folder = tmp_path_factory.mktemp("trained")
+    images, labels = cells(120, 1)
+    groups = np.array([f"g{index // 6:02d}" for index in range(120)])
+    cycle = ("train", "train", "reserve", "validation", "calibration", "test")
+    roles = np.array([cycle[index // 6 % 6] for index in range(120)], dtype=object)
+    roles[(roles == "train") & (np.arange(120) % 3 == 0)] = "reserve_same"
+    with write_images(folder / "images.h5", CHANNELS, CLASSES, SIZE, {"grouped_by": "gene"}) as writer:
+        writer.append(images, labels, [f"i{index:03d}" for index in range(120)], list(groups))
+    with ImageSet(folder / "images.h5") as source:
+        role_table.write(folder / "folds.csv", source.ids, source.groups, roles[:, None])
+        record = Provenance(source.digest, 120)
+    record.record("fit", np.flatnonzero(roles == "train"))
+    made, wanted = cells(30, 2)
+    about = {"provenance": record.to_json(), "repeat": 0, "fold": 0}
+    with write_images(folder / "syn.h5", CHANNELS, CLASSES, SIZE, about) as writer:
+        writer.append(made, wanted, [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
+    entries = [
+        ENTRIES["real_only"], ENTRIES["pool"], ENTRIES["more_real"], ENTRIES["more_real_same"],
+        {"name": "half", "method": "real_only", "real_fraction": 0.5},
+        {"name": "more_planned", "method": "more_real", "synthetic_set": "p"},
+    ]  # fmt: skip
+    given = {"arms": entries, "train_classifier": SECTION | {"steps": 3}, "threads": 1}
+    line = ["--images", str(folder / "images.h5"), "--folds", str(folder / "folds.csv"), "--repeat", "0", "--fold", "0"]
+    line += ["--synthetic", f"p={folder / 'syn.h5'}", "--arms-dir", str(folder / "arms"), "--seed", "1"]
+    line += ["--manifest", str(folder / "arms/job0.json"), "--settings", json.dumps(given)]
+    assert train_classifier.main([*line, "--log", str(folder / "log")]) == 0
+    return folder, roles, groups
+
+
+def of(folder, name):
+    return prediction_file.read_predictions(folder / "arms" / name / "predictions.h5")
+
+
+def test_only_more_real_reads_reserve(trained) -> None:
+    folder, roles, groups = trained
+    rows = {name: set(np.flatnonzero(roles == name)) for name in np.unique(roles.astype(str))}
+    fitted = {}
+    for name in ("real_only", "half", "more_real", "more_real_same", "more_planned", "pool"):
+        found = of(folder, name)
+        fitted[name] = set(Provenance.from_json(found.provenance).of("fit"))
+        assert found.numbers["synthetic_seen"] == (12 if name == "pool" else 0)
+        assert found.numbers["steps"] == 3
+    assert fitted["real_only"] == fitted["pool"] == rows["train"]
+    assert fitted["more_real"] == fitted["more_planned"] == rows["train"] | rows["reserve"]
+    assert fitted["more_real_same"] == rows["train"] | rows["reserve_same"]
+    assert fitted["half"] < rows["train"]
+    kept = groups[sorted(fitted["half"])]
+    assert len(set(kept)) == 4 and set(np.flatnonzero(np.isin(groups, kept) & (roles == "train"))) == fitted["half"]
+    for name, images in fitted.items():
+        numbers = of(folder, name).numbers
+        assert numbers["real_images"] == len(images)
+        assert numbers["real_groups"] == len(set(groups[sorted(images)]))
+
+
+def certify(folder, artefacts=()) -> tuple[int, str]:
+    line = [
+        "--images",
+        str(folder / "images.h5"),
+        "--folds",
+        f"0={folder / 'folds.csv'}",
+        "--out",
+        str(folder / "leaks.csv"),
+    ]
+    line += ["--artefacts", *map(str, artefacts or [folder / "arms/job0.json", folder / "syn.h5"])]
+    given = json.dumps({"violations": [], "encoder": "baseline"})
+    return stage_program.main([*line, "--settings", given, "--log", str(folder / "log")])
+
+
+def test_the_certificate_lets_more_real_have_its_reserve(trained) -> None:
+    assert certify(trained[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "role"),
+    [
+        ("real_only", "reserve"), ("real_only", "reserve_same"), ("more_real", "reserve_same"),
+        ("more_real_same", "reserve"), ("more_real", "validation"), ("unheard_of", "reserve"),
+    ],
+)  # fmt: skip
+def test_nobody_else_may_read_a_reserve(trained, tmp_path, capsys, method, role) -> None:
+    folder, roles, _ = trained
+    arm = of(folder, "real_only")
+    record = Provenance.from_json(arm.provenance)
+    record.record("fit", np.flatnonzero(roles == role)[:1])
+    arm.provenance, arm.settings = record.to_json(), arm.settings | {"method": method}
+    prediction_file.write_predictions(tmp_path / "sly.h5", arm)
+    (tmp_path / "job.json").write_text(json.dumps({"arms": [{"arm": "real_only", "predictions": "sly.h5"}]}))
+    assert certify(folder, [tmp_path / "job.json"]) == 1
+    assert "LEAK: arm real_only (repeat 0, fold 0), purpose 'fit': 1 images" in capsys.readouterr().err
+
+
+def test_a_generator_must_not_know_the_reserve(trained, tmp_path, capsys) -> None:
+    folder, roles, _ = trained
+    with ImageSet(folder / "syn.h5") as made:
+        record = made.inherited()
+    record.record("fit", np.flatnonzero(roles == "reserve_same")[:2])
+    about = {"provenance": record.to_json(), "repeat": 0, "fold": 0}
+    with write_images(tmp_path / "syn.h5", CHANNELS, CLASSES, SIZE, about) as writer:
+        writer.append(cells(3, 2)[0], cells(3, 2)[1], ["a", "b", "c"], ["synthetic"] * 3)
+    assert certify(folder, [tmp_path / "syn.h5"]) == 1
+    # Their groups are those of train images: the images are the leak, the groups are not.
+    assert "2 images of 0 groups that are not train" in capsys.readouterr().err

@@ -214,7 +214,7 @@ def test_skip_leaves_out_what_is_missing_up_to_a_share(run, server, capsys):
     for name in IDS[1:]:
         run.image(name).parent.mkdir(parents=True, exist_ok=True)
         run.image(name).write_bytes(run.served(name))
-    assert run("missing", on_bad="skip", bad_limit=0.3) == 0
+    assert run("missing", on_invalid="skip", invalid_limit=0.3) == 0
     assert [row["Id"] for row in run.rows("out/table.csv")] == IDS[1:]
     assert len(run.rows("out/checksums.csv")) == 3
     assert len(server.requests) == 1
@@ -222,7 +222,7 @@ def test_skip_leaves_out_what_is_missing_up_to_a_share(run, server, capsys):
     assert failed["Id"] == IDS[0]
     assert failed["file"].endswith("/missing/11_1_A1_1_green.jpg")
     capsys.readouterr()
-    assert run("missing", on_bad="skip", bad_limit=0.2) == 1
+    assert run("missing", on_invalid="skip", invalid_limit=0.2) == 1
     assert "1 of 4 images cannot be used" in capsys.readouterr().err
 
 
@@ -280,7 +280,7 @@ def test_ids_that_could_lead_elsewhere_are_refused_before_anything_is_asked(run,
     assert run() == 1
     assert "Id that is no file name" in capsys.readouterr().err
     assert not server.requests
-    assert run(on_bad="skip") == 0
+    assert run(on_invalid="skip") == 0
     assert [row["Id"] for row in run.rows("out/table.csv")] == IDS[:1]
 
 

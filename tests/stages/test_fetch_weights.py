@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from tests.config.test_check import DEFAULT, arm, checked, overlaid
 from tests.helpers import fetch_run, misbehaving_server
 from tests.helpers.checkout import Checkout
+from tests.helpers.configs import DEFAULT, arm, checked, overlaid
 from tests.helpers.misbehaving_server import Server
 from workflow_scripts import fetch_weights as stage_program
 from workflow_scripts.lib.classify import arm_choices, pretrained

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from workflow_scripts import make_folds as stage_program
-from workflow_scripts.lib.base.stage import UserError
-from workflow_scripts.lib.images.image_set import write_images
-from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.split import assignment, role_table
 
 LINES = ["A-431", "U-2 OS", "HeLa", "U-2 OS"]
 FRACTIONS = {"test": 0.25, "calibration": 0.15, "validation": 0.15, "reserve": 0.0, "reserve_same": 0.0, "lockbox": 0.0}
+WITH_RESERVES = FRACTIONS | {"test": 0.2, "calibration": 0.1, "validation": 0.1, "reserve": 0.15, "reserve_same": 0.1}
 
 
 @pytest.fixture
@@ -210,3 +211,66 @@ def test_without_a_calibration_part_thresholds_come_from_validation(world):
     np.testing.assert_array_equal(
         role_table.rows(world.folds, 0, world.ids, "calibration"), np.flatnonzero(roles[:, 0] == "validation")
     )
+
+
+# --- reserves --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """300 images of 60 groups of different sizes."""
+    path = tmp_path_factory.mktemp("labelled") / "images.h5"
+    rng = np.random.default_rng(1)
+    member = rng.permutation(np.repeat(np.arange(60), rng.integers(1, 10, 60))[:300])
+    labels = np.stack([member % 2 == 0, member % 3 == 0, member % 5 == 0], axis=1)
+    with write_images(path, ["green"], ["a", "b", "c"], 4) as writer:
+        count = len(member)
+        groups = [f"g{number:02d}" for number in member]
+        writer.append(np.zeros((count, 1, 4, 4)), labels, [f"i{row:03d}" for row in range(count)], groups)
+    return path
+
+
+def roles_of(images, tmp_path, name="folds.csv", **fractions) -> np.ndarray:
+    given = {
+        "folds": 2,
+        "fractions": WITH_RESERVES | fractions,
+        "stratify_by": None,
+        "leave_out": None,
+        "roles_from": None,
+    }
+    line = ["--images", str(images), "--out", str(tmp_path / name), "--repeat", "0", "--seed", "1"]
+    assert stage_program.main([*line, "--settings", json.dumps(given), "--log", str(tmp_path / "log")]) == 0
+    with ImageSet(images) as source:
+        return np.stack([role_table.read(tmp_path / name, fold, source.ids) for fold in range(2)], axis=1)
+
+
+def test_reserve_has_groups_of_its_own_and_reserve_same_images_of_train_groups(labelled, tmp_path) -> None:
+    roles = roles_of(labelled, tmp_path)
+    with ImageSet(labelled) as source:
+        groups, count = source.groups, len(source)
+    for own in roles.T:
+        holders = {role: set(groups[own == role]) for role in np.unique(own.astype(str))}
+        same = holders.pop("reserve_same")
+        assert same < holders["train"], "every group that gives images keeps one"
+        assert sum(map(len, holders.values())) == len(set(groups)), "no group has two other roles"
+        assert (own == "reserve_same").sum() == round(0.1 * count)
+        assert (own == "reserve").sum() == pytest.approx(0.15 * count, abs=8)
+        # Groups give in proportion: none is emptied while another gives nothing of as many.
+        left, given = (
+            np.array([((own == role) & (groups == name)).sum() for name in same]) for role in ("train", "reserve_same")
+        )
+        assert (given / (given + left) < 0.75).all()
+    without = roles_of(labelled, tmp_path, "without.csv", reserve_same=0.0)
+    assert np.array_equal(np.where(roles == "reserve_same", "train", roles), without), "nobody else is moved"
+    assert np.array_equal(roles, roles_of(labelled, tmp_path, "again.csv"))
+
+
+def test_more_than_train_groups_can_spare_is_told(labelled, tmp_path, capsys) -> None:
+    roles = roles_of(labelled, tmp_path, reserve_same=0.5)
+    with ImageSet(labelled) as source:
+        for own in roles.T:
+            kept = own == "train"
+            assert len(set(source.groups[kept])) == kept.sum(), "one image of each group is left"
+    assert "make_folds.fractions.reserve_same" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no train group has an image to spare"):
+        assignment.keep_aside(np.array(["train", "test"], dtype=object), np.array([0, 1]), 0.5, 1)

@@ -15,7 +15,7 @@ import pytest
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import nearest_images
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page import arm_categories, curve_figures, figure_style, html_page, image_strips, run_tables

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import plot_data
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.sections import data_section

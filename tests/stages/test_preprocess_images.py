@@ -15,7 +15,7 @@ from PIL import Image
 from tests.helpers.image_folders import noise, run, save, settings
 from workflow_scripts import preprocess_shard
 from workflow_scripts.lib.base import files
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import chunks, image_set, known_datasets, read_image
 from workflow_scripts.lib.images.canvas import claim
 from workflow_scripts.lib.images.image_set import ImageSet, Inventory

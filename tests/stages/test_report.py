@@ -8,7 +8,6 @@ import re
 import shutil
 import struct
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import h5py
@@ -18,6 +17,7 @@ import pytest
 
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
+from tests.helpers.html_reader import Reader
 from workflow_scripts import report
 from workflow_scripts.lib.judge import inference, verdict_tables
 from workflow_scripts.lib.page import figure_style, html_page, run_tables
@@ -28,7 +28,6 @@ BROWSER = next(
 )
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", "--v=0"]
-VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "image", "rect", "circle", "line", "stop"}
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +41,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 @pytest.fixture(scope="module")
 def text(run: FakeRun) -> str:
     return run.path("report.html").read_text(encoding="utf-8")
-
-
-class Reader(HTMLParser):
-    """All tags with their attributes, all text, and whether tags close in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.words.append(data)
 
 
 def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.images.access_record import Provenance
@@ -261,7 +261,7 @@ def test_other_code_data_roles_or_seed_are_another_task(tmp_path, monkeypatch):
     with write_images(paths["synthetic"], ["red", "green"], ["left", "right", "top"], 16) as writer:
         writer.append(images, labels, [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
     assert [reused(2), reused(2)] == [False, True]
-    monkeypatch.setattr(stage_program.files, "code_digest", lambda sources: "edited")
+    monkeypatch.setattr(stage_program.source_code, "stage_digest", lambda stage: "edited")
     assert not reused(2)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.helpers.generating import CLASSES, MINIMAL, SYNTHETIC_SET, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import generator_file, generator_training, label_plans, sampling

@@ -1,13 +1,11 @@
 """train_judge: the judge speaks of the classes that the images of the run have."""
 
-import yaml
-
-from tests.config.test_check import ROOT
+from tests.helpers.configs import DEFAULT
 from workflow_scripts import train_judge
 from workflow_scripts.lib.images import label_maps
 from workflow_scripts.lib.simulate import simulator
 
-CELLS = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["simulate_cells"]
+CELLS = DEFAULT["simulate_cells"]
 DATA = {"label_map": None, "unmapped": "refuse", "emptied": "keep"}
 
 

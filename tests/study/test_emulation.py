@@ -221,7 +221,7 @@ def test_lambda_averaged_leaves_only_the_mean_to_act():
     both = step.real(4) + step.partners(4)
     losses = step.loss(step.head(step.features(both.images)), both.targets)
     expected = after[0] * losses[:4].mean() + (1 - after[0]) * losses[4:].mean()
-    found = classifier_training.arms.of("mix_loss")(step)
+    found = classifier_training.method_steps.of("mix_loss")(step)
     assert torch.allclose(found, expected, rtol=1e-5)
 
 

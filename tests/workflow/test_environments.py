@@ -28,7 +28,7 @@ IMAGE = re.compile(r"python:(\d+)\.(\d+)-slim")
 INSTRUCTIONS = {"FROM", "ARG", "COPY", "RUN", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
 SECTIONS = {"arguments", "files", "post", "environment", "runscript"}
 # Started as programs, or needed by others: no module imports them.
-PROGRAMS = {"snakemake", "snakemake-executor-plugin-slurm", "pytest", "ruff", "snakefmt"}
+PROGRAMS = {"snakemake", "snakemake-executor-plugin-slurm", "pytest", "ruff", "snakedeploy", "snakefmt"}
 # Run the stages from outside, so an environment for stages has no need of them.
 OUTSIDE = {"snakemake", "snakemake-executor-plugin-slurm"}
 
@@ -115,7 +115,7 @@ def test_environment_has_the_pinned_versions(path: Path) -> None:
     assert not lines, "\n".join([f"envs/{path.name} differs from requirements and constraints; edit its pins:", *lines])
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-docs.txt"])
 def test_constraints_hold_the_pinned_versions(name: str) -> None:
     constraints = pins_of("constraints.txt")
     pins = pins_of(name)
@@ -288,7 +288,7 @@ def test_slurm_profile_asks_for_gpus_where_networks_train(tmp_path: Path) -> Non
 
 
 def test_pins_name_no_registry() -> None:
-    names = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt", ROOT / "constraints.txt", *ENVIRONMENTS]
+    names = [*ROOT.glob("requirements*.txt"), ROOT / "constraints.txt", *ENVIRONMENTS]
     names += [ROOT / "Dockerfile", ROOT / "apptainer.def"]
     for path in names:
         text = path.read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ from tests.helpers.generating import SYNTHETIC_SET, UNET
 from tests.helpers.image_folders import arguments, noise, save, settings
 from workflow_scripts import certify_leaks, make_folds, preprocess_images, sample_ddpm, train_classifier, train_ddpm
 from workflow_scripts.lib.base import files
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import classifier_file, pretrained
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.config import check as run_settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.checkout import JOB, ROOT, Checkout, kill, processes, wait_for
+from tests.helpers.checkout import JOB, ROOT, Checkout, kill, processes, wait_for, weights, weights_of
 from workflow_scripts.lib.base import source_code
 
 pytestmark = pytest.mark.workflow
@@ -147,6 +146,8 @@ def test_editing_a_module_reruns_the_stages_that_import_it_and_what_follows(clon
     }
     assert importers
     clone.edit(f"workflow_scripts/{module}", None, "\n# edited\n")
+    assert not clone.planned(), "a comment changes nothing"
+    clone.edit(f"workflow_scripts/{module}", None, "EDITED = True\n")
     assert clone.planned() - {"all"} == downstream(importers)
 
 
@@ -255,18 +256,3 @@ def stage_command(checkout: Checkout, rule: str, target: str) -> str:
     lines = checkout.snakemake("--dry-run", "--printshellcmds", "--forcerun", rule, "--", target).stdout.splitlines()
     marker = f"python -m workflow_scripts.{rule} "
     return next(line[line.index(marker) :] for line in lines if marker in line)
-
-
-def weights(path: Path) -> dict[str, bytes]:
-    return weights_of(path.read_bytes())
-
-
-def weights_of(content: bytes) -> dict[str, bytes]:
-    """Tensors of a safetensors file by name, to the bit; its remarks (such as seconds) left out."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    return {
-        name: content[8 + size + about["data_offsets"][0] : 8 + size + about["data_offsets"][1]]
-        for name, about in header.items()
-        if name != "__metadata__"
-    }

@@ -13,11 +13,11 @@ import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 
 # The only way to learn it is to set it.
 _UMASK = os.umask(0o077)
@@ -137,11 +137,6 @@ def file_digest(path: Path) -> str:
     """Digest of a file's content."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def code_digest(paths: Iterable[Path]) -> str:
-    """Digest of source files by name and content, wherever the checkout lies."""
-    return digest(sorted([Path(path).name, file_digest(path)] for path in paths))
 
 
 @contextlib.contextmanager

@@ -1,23 +1,48 @@
-"""The code of the stages: the source files of each, found without running them, and the Python that runs it."""
+"""Digests of the code of stages, by meaning: the files that a stage imports, compared as syntax trees.
+
+The files are found by following imports, without running any. Comments, docstrings and layout influence nothing, so an
+edit of those makes nothing again.
+
+Two mechanisms compare the same digest of a stage. Snakemake records it among the params of a rule's outputs, and runs the
+rule again where it differs. Arms, synthetic sets, replays and checkpoints hold it inside, and are made anew where it
+differs."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from workflow_scripts.lib.base import files
+
 PACKAGE = "workflow_scripts"
+ROOT = Path(__file__).resolve().parents[3]
+# Fields of the syntax tree that follow from others, or from comments.
+SILENT = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
-def sources(stage: str, root: Path) -> list[Path]:
+def stage_digest(stage: str, root: Path = ROOT, data: Iterable[Path] = ()) -> str:
+    """Digest of a stage of the checkout at `root`: of the modules that it imports and of the `data` files that it reads."""
+    return digest([*sources(stage, root), *data])
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Digest of files by name and content, wherever the checkout lies; of Python by meaning."""
+    return files.digest(sorted([path.name, _content(path)] for path in map(Path, paths)))
+
+
+def sources(stage: str, root: Path = ROOT) -> list[Path]:
     """All files of the package that `stage` imports, directly or through others, itself first; sorted beyond that."""
     first = _file(root, f"{PACKAGE}.{stage}")
     if first is None:
         raise FileNotFoundError(f"{root / PACKAGE / stage}.py")
     found, waiting = {first}, [first]
     while waiting:
-        for module in _imports(waiting.pop()):
+        for module in _parsed(waiting.pop())[0]:
             path = _file(root, module)
             if path is not None and path not in found:
                 found.add(path)
@@ -25,15 +50,62 @@ def sources(stage: str, root: Path) -> list[Path]:
     return [first, *sorted(found - {first})]
 
 
-def _imports(path: Path) -> list[str]:
+def _content(path: Path) -> str:
+    return _parsed(path)[1] if path.suffix == ".py" else files.file_digest(path)
+
+
+def _parsed(path: Path) -> tuple[list[str], str]:
+    """Names of modules of the package that a file may import, and the digest of its meaning."""
+    about = path.stat()
+    return _parsed_once(path, about.st_mtime_ns, about.st_size)
+
+
+@functools.cache
+def _parsed_once(path: Path, *_: int) -> tuple[list[str], str]:
+    # Stages share most modules: each is read once for all of them, until it changes.
+    tree = ast.parse(path.read_bytes(), str(path))
+    words: list[str] = []
+    imports: list[ast.Import | ast.ImportFrom] = []
+    _write(tree, words, imports)
+    return _modules(imports), hashlib.blake2b("\n".join(words).encode(), digest_size=16).hexdigest()
+
+
+def _modules(imports: list[ast.Import | ast.ImportFrom]) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in imports:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif node.module and not node.level:
             # `from package import module` and `from package.module import name` look alike: try both.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.split(".")[0] == PACKAGE]
+    return [name for name in dict.fromkeys(names) if name.split(".")[0] == PACKAGE]
+
+
+def _write(node: ast.AST, out: list[str], imports: list[ast.Import | ast.ImportFrom]) -> None:
+    """Append a syntax tree in a form that all versions of Python share (that of ast.dump changes with them), and the
+    imports in it."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imports.append(node)
+    out.append(type(node).__name__)
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name in SILENT or value is None or value == []:
+            continue
+        out.append(name)
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, ast.AST):
+                out.append(repr(item))
+            elif not _says_nothing(item):
+                _write(item, out, imports)
+        out.append(".")
+    out.append(".")
+
+
+def _says_nothing(node: ast.AST) -> bool:
+    """Whether a statement does nothing: `pass`, or a text that stands alone as the docstring of what is around it."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return isinstance(node.value.value, str)
+    return isinstance(node, ast.Pass)
 
 
 def _file(root: Path, module: str) -> Path | None:

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.classify import arm_choices, backbones
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.compute import device

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.classify import (
     arm_choices,
     augment,

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.classify import arm_choices, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.scores.f1 import f1_score
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -25,7 +25,7 @@ def macro_f1(decided: np.ndarray, labels: np.ndarray, classes: np.ndarray | None
     """Mean F1 over the classes (bool (K,); None: those that occur) of decisions and labels (n, K)."""
     truth = labels.astype(bool)
     chosen = truth.any(axis=0) if classes is None else classes
-    values = ranking_metrics.f1_score((decided & truth).sum(0), decided.sum(0), truth.sum(0))
+    values = f1_score((decided & truth).sum(0), decided.sum(0), truth.sum(0))
     return float(values[chosen].mean()) if chosen.any() else 0.0
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, sweep
-from workflow_scripts.lib.base.stage import UserError, log
+from workflow_scripts.lib.base.stage import log
 
 # Seconds between checkpoints. Not a setting of the run: how often is a matter of the machine, and changes no result.
 VARIABLE, DEFAULT_SECONDS = "MIXLOC_CHECKPOINT_SECONDS", 20.0

@@ -13,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import private_folder
-from workflow_scripts.lib.base.stage import UserError, log
+from workflow_scripts.lib.base.stage import log
 
 # The GPUs of this machine that jobs may choose among, separated by commas, as CUDA_VISIBLE_DEVICES numbers or names
 # them. Set by the workflow where a profile limits jobs by the resource `gpu`; unset: no choice is to be made.

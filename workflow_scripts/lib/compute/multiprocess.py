@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workflow_scripts.lib.base import stage
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import gpu_locks
 from workflow_scripts.lib.compute.checkpoint import Resume
 

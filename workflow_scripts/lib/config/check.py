@@ -20,6 +20,7 @@ from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.download.urls import Refused, check_url
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images import known_datasets, label_maps
+from workflow_scripts.lib.judge import declaration
 from workflow_scripts.lib.study import switches
 
 Config = dict[str, Any]
@@ -53,7 +54,7 @@ def check(config: Config, schema: Path) -> Config:
     _check_published(config["fetch_weights"])
     config = config | {"arms": [_check_arm(entry, config) for entry in config["arms"]]}
     _check_paths(config)
-    problem = arm_choices.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
+    problem = declaration.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
     if problem:
         raise ConfigError(problem)
     problem = switches.problem(config)

@@ -190,7 +190,7 @@ class Counter:
         used = self._used_generators()
         for repeat, fold in self.places:
             place, folds = f"repeat{repeat}_fold{fold}", [f"make_folds/repeat{repeat}"]
-            first = f"train_classifier/{place}_batch0"
+            first = f"train_classifier/{place}_job0"
             jobs += [self._generator(self.generators[name], place, folds) for name in used]
             jobs += [self._set(synthetic_set, place, folds, first) for synthetic_set in self.synthetic_sets]
             jobs += [self._arms(number, batch, place, folds, first) for number, batch in enumerate(self.batches)]
@@ -279,7 +279,7 @@ class Counter:
             *([first] if asked else []),
         ]
         after += self._fetched(batch)
-        job = self._job("train_classifier", f"{place}_batch{number}", [], after, self.threads)
+        job = self._job("train_classifier", f"{place}_job{number}", [], after, self.threads)
         scored = sum(self.part[role] for role in PARTS)
         row = 2 * TEXT + 5 * self.facts.classes  # ids and groups, a label of one byte and a logit of four a class
         job.disk = {"weights": 0.0, "predictions": 0.0}
@@ -332,7 +332,7 @@ class Counter:
         analysis, places = self.config["analysis"], len(self.places)
         trained = len(self.config["arms"]) * places
         scored = self.part["test"] + self.part["calibration"]
-        arms_done = [f"train_classifier/repeat{r}_fold{f}_batch{n}" for r, f in self.places
+        arms_done = [f"train_classifier/repeat{r}_fold{f}_job{n}" for r, f in self.places
                      for n in range(len(self.batches))]  # fmt: skip
         units = trained * analysis["draws"] * scored * self.facts.classes / 1e9
         refit = {"refit_thresholds": analysis["refit_thresholds"]}
@@ -347,7 +347,7 @@ class Counter:
         return [judged, self._job("certify_leaks", "certify_leaks", [checks], [judged.key])]
 
     def _showing(self) -> list[Job]:
-        arms_done = [f"train_classifier/repeat{r}_fold{f}_batch{n}" for r, f in self.places
+        arms_done = [f"train_classifier/repeat{r}_fold{f}_job{n}" for r, f in self.places
                      for n in range(len(self.batches))]  # fmt: skip
         folds = [f"make_folds/repeat{r}" for r in range(self.config["make_folds"]["repeats"])]
         trained = len(self.config["arms"]) * len(self.places)

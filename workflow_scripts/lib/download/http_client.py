@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urljoin
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import private_folder
-from workflow_scripts.lib.base.stage import Progress, UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.download.urls import Refused, check_url, connect, hang_up, origin, retry_after
 
 AGENT = "MixLoc (research workflow)"

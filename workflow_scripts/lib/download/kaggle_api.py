@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from workflow_scripts.lib.base.stage import UserError, log
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.stage import log
 
 COMPETITIONS = {
     "kaggle2018": "human-protein-atlas-image-classification",

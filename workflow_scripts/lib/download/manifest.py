@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Formatter
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import image_list
 from workflow_scripts.lib.images.invalid_input import Bad, printable
 from workflow_scripts.lib.images.user_tables import Table

@@ -21,14 +21,14 @@ arXiv:1911.07023), with groups in place of images as the unit: images of a prote
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
+from workflow_scripts.lib.base import pairwise
+
 BALL, BALL_DENSE = 3, 5  # neighbours that make the radius: precision and recall; density and coverage
-BLOCK = 1024  # rows of a distance matrix in memory at a time
 PER_DIMENSION = 4  # images for each dimension of a covariance; with fewer its dimensions are reduced
 FEWEST_IMAGES, FEWEST_GROUPS = 10, 4  # below this nothing is computed
 
@@ -99,24 +99,6 @@ class Summary:
     kernel: float  # mean over pairs of different groups
 
 
-def blocks(count: int) -> Iterator[slice]:
-    """Slices that cover rows in order."""
-    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-
-
-def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances (n, m) of rows."""
-    return _from_products(x, y, x @ y.T)
-
-
-def _from_products(x: np.ndarray, y: np.ndarray, products: np.ndarray) -> np.ndarray:
-    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, in place: the matrix is the largest thing in memory.
-    out = -2 * products
-    out += np.einsum("ij,ij->i", x, x)[:, None]
-    out += np.einsum("ij,ij->i", y, y)[None]
-    return np.maximum(out, 0, out=out)
-
-
 def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
     inner = products / dimensions + 1
     return inner * inner * inner
@@ -128,13 +110,13 @@ def summarise(sample: Sample) -> Summary:
     ball, dense = np.empty(count, dtype=x.dtype), np.empty(count, dtype=x.dtype)
     near, near_dense = min(BALL, count - 1), min(BALL_DENSE, count - 1)
     total, pairs = 0.0, 0
-    for rows in blocks(count):
+    for rows in pairwise.blocks(count):
         products = x[rows] @ x.T
         others = sample.groups[rows, None] != sample.groups[None]
         total += float((_kernel(products, x.shape[1]) * others).sum(dtype=np.float64))
         pairs += int(others.sum())
         # An image is its own nearest: neighbour number k stands at place k.
-        nearest = np.partition(_from_products(x[rows], x, products), (near, near_dense), axis=1)
+        nearest = np.partition(pairwise.from_products(x[rows], x, products), (near, near_dense), axis=1)
         ball[rows], dense[rows] = nearest[:, near], nearest[:, near_dense]
     axes = sample.axes.astype(np.float64)
     covariance = np.atleast_2d(np.cov(axes, rowvar=False)) if count > 1 else np.zeros((axes.shape[1],) * 2)
@@ -161,10 +143,10 @@ def compare(reference: Summary, other: Summary, reference_root: np.ndarray | Non
     half = root(reference.covariance) if reference_root is None else reference_root
     kernel = inside = overlaps = 0.0
     covered, recalled = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
-    for rows in blocks(len(made)):
+    for rows in pairwise.blocks(len(made)):
         products = made.features[rows] @ real.features.T
         kernel += float(_kernel(products, real.features.shape[1]).sum(dtype=np.float64))
-        apart = _from_products(made.features[rows], real.features, products)
+        apart = pairwise.from_products(made.features[rows], real.features, products)
         inside += float((apart <= reference.ball).any(axis=1).sum())
         dense = apart <= reference.ball_dense
         overlaps += float(dense.sum())

@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.registry import Registry
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.classify import arm_choices, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list, ranking_metrics
 from workflow_scripts.lib.scores.prediction_file import read_predictions
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 
 @dataclass
@@ -30,11 +31,11 @@ class BaselinePredictions:
 def read_baseline(manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int) -> BaselinePredictions:
     """Validation predictions of the baseline, the first arm of a manifest, for this very fold."""
     path = arm_list.read(manifest)[0]["predictions"]
-    written = read_predictions(path, parts=(assignment.VALIDATION,))
+    written = read_predictions(path, parts=(Role.VALIDATION,))
     if (written.images, written.classes, written.repeat, written.fold) != (source.digest, source.classes, repeat, fold):
         raise UserError(f"{path} speaks of other images, classes or of another fold: delete {manifest} and run again")
-    part = written.parts[assignment.VALIDATION]
-    rows = role_table.rows(table, fold, source.ids, assignment.VALIDATION)
+    part = written.parts[Role.VALIDATION]
+    rows = role_table.rows(table, fold, source.ids, Role.VALIDATION)
     at = {name: row for row, name in enumerate(source.ids)}
     asked = np.array([at.get(name, -1) for name in part.ids], dtype=np.int64)
     if not np.array_equal(np.sort(asked), rows):

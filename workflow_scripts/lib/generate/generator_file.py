@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.generate.networks import Minimal, UNet, make_network
 from workflow_scripts.lib.images.access_record import Provenance

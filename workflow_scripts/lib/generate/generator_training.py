@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.base.stage import UserError, log
+from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.compute import multiprocess, schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import diffusion, generator_choices, out_of_memory

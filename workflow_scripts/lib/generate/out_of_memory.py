@@ -9,7 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from workflow_scripts.lib.base.stage import UserError, log
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.generate.diffusion import Condition, Network
 
 Result = TypeVar("Result")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.generate import baseline_errors, label_plans
 from workflow_scripts.lib.generate.baseline_errors import BaselinePredictions
 from workflow_scripts.lib.generate.diffusion import Condition

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from workflow_scripts.lib.base.stage import Progress, UserError
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate.generator_file import Generator

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from workflow_scripts.lib.base import files
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 
 _BLOCK = 2**23
 _NAME = re.compile(r"([0-9a-f]{32})\.[0-9a-f]{32}\.canvas")

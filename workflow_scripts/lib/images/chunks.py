@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import __version__ as pillow_version
 
-from workflow_scripts.lib.base import files, process_pool
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base import files, process_pool, source_code
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import canvas as canvas_file
 from workflow_scripts.lib.images import decode, duplicates, read_image
 from workflow_scripts.lib.images.canvas import Canvas
@@ -122,7 +122,7 @@ def _settings(reader: Reader) -> list[Any]:
     own = {key: reader.settings[key] for key in keys}
     known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size")}
     where = str(reader.folder.resolve())
-    return [own, known, sorted(reader.bits), where, files.code_digest(_CODE), pillow_version]
+    return [own, known, sorted(reader.bits), where, source_code.digest(_CODE), pillow_version]
 
 
 def _save(task: Task, piece: Piece, digest: str, images: np.ndarray) -> None:

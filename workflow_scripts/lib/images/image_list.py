@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import label_maps
 from workflow_scripts.lib.images.invalid_input import Bad, printable
 from workflow_scripts.lib.images.user_tables import Table

@@ -21,8 +21,8 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, room
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.images.access_record import Provenance
 
 FORMAT_VERSION = 1

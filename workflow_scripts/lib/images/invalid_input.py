@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import write_text
-from workflow_scripts.lib.base.stage import UserError, log
+from workflow_scripts.lib.base.stage import log
 
 HEADER = ("Id", "file", "kind", "reason")
 

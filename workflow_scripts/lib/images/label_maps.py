@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 
 # The locations that the public Human Protein Atlas annotates in cell lines.
 HPA_PUBLIC = (

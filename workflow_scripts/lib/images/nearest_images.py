@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workflow_scripts.lib.fidelity.distances import BLOCK, squared_distances
+from workflow_scripts.lib.base.pairwise import BLOCK, squared_distances
 
 SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images would take long
 TURNS = 8

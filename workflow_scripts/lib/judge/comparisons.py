@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.judge import inference, scoring
+from workflow_scripts.lib.judge import declaration, inference, scoring
 from workflow_scripts.lib.judge.scoring import ArmScores, Cell, Rule
 
 MACRO = ("macro_f1", "map", "micro_f1")  # averages over the judged classes
@@ -144,7 +144,7 @@ def macro_rows(
 
 
 def _inside(pair: Pair, analysis: dict[str, Any], arms: list[dict[str, Any]]) -> bool:
-    return pair.arm in inference.family(analysis, arms)
+    return pair.arm in declaration.family(analysis, arms)
 
 
 def family_rows(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.judge.scoring import Cell, Table, per_protein
 from workflow_scripts.lib.scores import arm_list

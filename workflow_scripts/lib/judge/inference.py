@@ -15,11 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base.files import digest
 from workflow_scripts.lib.base.seeds import derive
 
 HELPS, NO_MORE, HURTS = "helps", "helps, no more than its control", "hurts"
@@ -27,27 +25,6 @@ MORE, LESS = "more than its control", "less than its control"
 NO_DIFFERENCE, INCONCLUSIVE = "no difference larger than", "inconclusive"
 CONFIRMED, EXPLORATORY = "confirmed", "exploratory"  # what a comparison is worth, by the order of testing
 POWER = 0.8  # with which the smallest detectable effect is found
-
-
-def declaration(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is fixed before the first test prediction: the analysis block, the arms it speaks of and their controls."""
-    controls = {arm["name"]: arm.get("control") for arm in arms}
-    baselines = {arm["name"]: arm["baseline"] for arm in arms if "baseline" in arm}
-    out = {"analysis": analysis, "controls": controls, "baselines": baselines, "family": family(analysis, arms)}
-    # How many settings of an arm were tried on the validation part, where that is said.
-    trials = {arm["name"]: arm["trials"] for arm in arms if "trials" in arm}
-    return out | {"trials": trials} if trials else out
-
-
-def declaration_hash(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> str:
-    """Hash of the declaration; the order of keys and of arms does not matter."""
-    return digest(declaration(analysis, arms))
-
-
-def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
-    """Arms whose comparisons share the error rate: those listed, or all but the baseline."""
-    names = sorted(arm["name"] for arm in arms if arm["name"] != analysis["baseline"])
-    return names if analysis["family"] == "all" else sorted(set(analysis["family"]))
 
 
 def group_weights(seed: int, groups: int, draws: int) -> np.ndarray:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import digest, lock, write_text
-from workflow_scripts.lib.base.stage import UserError
-from workflow_scripts.lib.split import assignment
+from workflow_scripts.lib.split.roles import Role
 
 NO_LOCKBOX = (
     "there is no lockbox: no image was set aside for it. Give it a fraction of the images (make_folds.fractions.lockbox, "
@@ -38,7 +38,7 @@ class Box:
 
 def find(ids: np.ndarray, groups: np.ndarray, roles: Mapping[Any, np.ndarray]) -> Box | None:
     """The lockbox of a run from the roles (n,) in each of its folds; None where no image was set aside."""
-    locked = [own == assignment.LOCKBOX for own in roles.values()]
+    locked = [own == Role.LOCKBOX for own in roles.values()]
     if not locked or not np.any(locked):
         return None
     if any((own != locked[0]).any() for own in locked):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.scores.f1 import f1_score
 
 RULES = ("calibrated", "pooled", "half", "half_or_largest")
 LEVELS = ("image", "protein")
@@ -145,7 +146,7 @@ class ArmScores:
     def f1(self) -> np.ndarray:
         """F1 of pooled decisions (R, K, B)."""
         pooled = self.pooled()
-        return ranking_metrics.f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
+        return f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
 
     def macro_f1(self, judged: np.ndarray) -> np.ndarray:
         """Mean F1 of the judged classes, bool (K,), per repeat and draw (R, B)."""
@@ -153,14 +154,12 @@ class ArmScores:
 
     def fold_macro_f1(self, judged: np.ndarray) -> np.ndarray:
         """The same within each fold (L, B); a class that a fold neither has nor predicts is left out there."""
-        return mean(
-            ranking_metrics.f1_score(self.counts[:, 0], self.counts[:, 1], self.counts[:, 2])[:, judged], axis=1
-        )
+        return mean(f1_score(self.counts[:, 0], self.counts[:, 1], self.counts[:, 2])[:, judged], axis=1)
 
     def micro_f1(self, judged: np.ndarray) -> np.ndarray:
         """F1 of all decisions on judged classes together (R, B)."""
         pooled = self.pooled()[:, :, judged].sum(axis=2)
-        return ranking_metrics.f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
+        return f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
 
     def fold_map(self, judged: np.ndarray) -> np.ndarray:
         """Mean average precision of the judged classes within each fold (L, B)."""

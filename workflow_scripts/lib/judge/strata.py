@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import fixed_scoring, inference, scoring
 from workflow_scripts.lib.judge.comparisons import Pair

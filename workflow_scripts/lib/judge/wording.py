@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.classify import arm_choices as methods
-from workflow_scripts.lib.judge import comparisons, inference
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.judge import comparisons, declaration, inference
 from workflow_scripts.lib.judge.experiment import Experiment
 
 NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
@@ -39,8 +39,8 @@ def report(
         for k, name in enumerate(found.classes)
     }
     return {
-        "hash": inference.declaration_hash(analysis, arms),
-        "declaration": inference.declaration(analysis, arms),
+        "hash": declaration.declaration_hash(analysis, arms),
+        "declaration": declaration.declaration(analysis, arms),
         "declared": declared,
         "analysis": analysis,
         "classes": by_class,
@@ -51,7 +51,7 @@ def report(
             for (name, row), fewest in zip(by_class.items(), positive, strict=True)
             if not row["judged"]
         ],
-        "family": inference.family(analysis, arms),
+        "family": declaration.family(analysis, arms),
         "order": order(analysis, primary),
         "comparisons_in_family": sum(row["family"] == comparisons.PRIMARY for row in rows),
         "baseline": analysis["baseline"],
@@ -204,10 +204,10 @@ def notes(analysis: dict[str, Any], arms: list[dict[str, Any]], size: dict[str, 
         out.append("Thresholds are the same in every draw: the intervals hold nothing of the luck of choosing them.")
     if not judged.all():
         out.append(f"Not judged, too few positive test groups: {int((~judged).sum())} of {len(judged)} classes.")
-    family = inference.family(analysis, arms)
+    family = declaration.family(analysis, arms)
     # A control needs none of its own, and a ceiling or a point of a learning curve makes no claim.
     controls = {arm.get("control") for arm in arms}
-    claiming = [arm for arm in arms if arm["name"] in set(family) - controls and not methods.is_yardstick(arm)]
+    claiming = [arm for arm in arms if arm["name"] in set(family) - controls and not declaration.is_yardstick(arm)]
     lone = [arm["name"] for arm in claiming if not arm.get("control")]
     if lone:
         out.append(f"No control is declared for: {', '.join(lone)}.")
@@ -217,8 +217,8 @@ def notes(analysis: dict[str, Any], arms: list[dict[str, Any]], size: dict[str, 
 def unequal(found: Experiment, analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
     """Where arms had not the same number of steps, or of settings tried."""
     settings = {name: cells[0].settings for name, cells in found.arms.items()}
-    known = {name: own for name, own in settings.items() if own.get("method") in methods.METHODS}
-    return methods.unequal(known, arms, analysis["baseline"])
+    known = {name: own for name, own in settings.items() if own.get("method") in arm_choices.METHODS}
+    return declaration.unequal(known, arms, analysis["baseline"])
 
 
 def plain(value: Any) -> Any:

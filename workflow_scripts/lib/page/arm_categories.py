@@ -6,6 +6,7 @@ from typing import Any
 
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.judge import declaration
 
 GENERATED, RIVALS, PLACEBOS, CEILINGS = "generated images", "real images alone", "placebos", "ceilings"
 PURPOSES = (GENERATED, RIVALS, PLACEBOS, CEILINGS)
@@ -17,7 +18,7 @@ def purpose(entry: dict[str, Any], synthetic_sets: dict[str, dict[str, Any]]) ->
     synthetic_set = synthetic_sets.get(entry.get("synthetic_set", ""), {})
     if method is None or method.learns_from_generated:
         return CEILINGS if synthetic_set.get("generator") == generator_choices.SIMULATOR else GENERATED
-    if arm_choices.is_yardstick(entry):
+    if declaration.is_yardstick(entry):
         return CEILINGS
     return (
         PLACEBOS if method.partners in arm_choices.NOTHING_NEW and method.partners != arm_choices.RESAMPLED else RIVALS

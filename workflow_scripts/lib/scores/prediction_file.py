@@ -15,8 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.base.stage import UserError
 from workflow_scripts.lib.images.image_set import array
 
 FORMAT_VERSION = 1

@@ -87,12 +87,6 @@ def average_precision(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray
     return np.einsum("mb,mb->b", true, gain) / total
 
 
-def f1_score(true: np.ndarray, decided: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """F1 = 2 TP / (decided positive + actually positive); NaN where there is neither."""
-    size = np.asarray(decided + actual)
-    return np.divide(2 * true, size, out=np.full(np.shape(size), np.nan), where=size > 0)
-
-
 @dataclass(frozen=True)
 class Choice:
     """The threshold of one class in each draw: `cuts[chosen[b]]`."""

@@ -8,18 +8,9 @@ import numpy as np
 
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.split.exchange import refine, repair
+from workflow_scripts.lib.split.roles import ROLES, Role
 
-TRAIN, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX = (
-    "train", "validation", "calibration", "test", "reserve", "lockbox",
-)  # fmt: skip
-# Images of train groups that are kept aside: as reserve is, but of proteins that all arms know.
-RESERVE_SAME = "reserve_same"
 ATTEMPTS = 6  # draws of a repeat, if classes with enough groups are missing somewhere
-# Nobody may read these images in this fold: relatives of test images where a value of a column is left out.
-UNUSED = "unused"
-ROLES = (TRAIN, RESERVE_SAME, VALIDATION, CALIBRATION, TEST, RESERVE, LOCKBOX, UNUSED)
-# What a user may have marked an image as; not at all is as good as train.
-MARKS = (TEST, VALIDATION, CALIBRATION, TRAIN, UNUSED)
 HALVINGS = 4  # of the train groups, for subsets of them that have their fraction of every class
 
 
@@ -72,14 +63,14 @@ def split(
 
 def _inner(fractions: Mapping[str, float]) -> dict[str, float]:
     """Shares of the roles that are not the same for all: everything but test and lockbox."""
-    inner = {role: fractions[role] for role in (CALIBRATION, VALIDATION, RESERVE) if fractions[role] > 0}
-    return inner | {TRAIN: 1 - fractions[LOCKBOX] - fractions[TEST] - sum(inner.values())}
+    inner = {role: fractions[role] for role in (Role.CALIBRATION, Role.VALIDATION, Role.RESERVE) if fractions[role] > 0}
+    return inner | {Role.TRAIN: 1 - fractions[Role.LOCKBOX] - fractions[Role.TEST] - sum(inner.values())}
 
 
 def fewest_groups(folds: int, fractions: Mapping[str, float]) -> int:
     """How many groups a class needs to have one in every role of every fold."""
-    inner, locked = len(_inner(fractions)), int(fractions[LOCKBOX] > 0)
-    rest = 1 - fractions[LOCKBOX] - folds * fractions[TEST] > 1e-9
+    inner, locked = len(_inner(fractions)), int(fractions[Role.LOCKBOX] > 0)
+    rest = 1 - fractions[Role.LOCKBOX] - folds * fractions[Role.TEST] > 1e-9
     count = max(folds, inner + 1)
     # Where every group is tested once, the largest test part has its fraction of them at least.
     while not rest and count - -(-count // folds) < inner:
@@ -96,11 +87,11 @@ def _locked(
     counts: np.ndarray, sizes: np.ndarray, fractions: Mapping[str, float], seed: int, enough: int
 ) -> np.ndarray:
     """The lockbox is the same in every repeat and fold: it is opened once."""
-    if not fractions[LOCKBOX] > 0:
+    if not fractions[Role.LOCKBOX] > 0:
         return np.zeros(len(counts), dtype=bool)
-    parts = {LOCKBOX: fractions[LOCKBOX], "rest": 1 - fractions[LOCKBOX]}
+    parts = {Role.LOCKBOX: fractions[Role.LOCKBOX], "rest": 1 - fractions[Role.LOCKBOX]}
     least = _bounds((counts > 0).sum(0), enough, (1, enough - 1))
-    return split(counts, sizes, parts, derive(seed, LOCKBOX), least) == 0
+    return split(counts, sizes, parts, derive(seed, Role.LOCKBOX), least) == 0
 
 
 def _inner_roles(
@@ -127,7 +118,7 @@ def roles(
         out = _draw(counts, sizes, locked, asked, folds, fractions, derive(seed, repeat, attempt))
         left = sum(len(missing(counts[:, asked], own, [""] * int(asked.sum()))) for own in out.T)
         # Worse than a part without a class is none at all.
-        left += sum(out.size * (len(_inner(fractions)) + 1 - len(set(own) - {LOCKBOX})) for own in out.T)
+        left += sum(out.size * (len(_inner(fractions)) + 1 - len(set(own) - {Role.LOCKBOX})) for own in out.T)
         drawn.append((left, out))
         if not left:
             break
@@ -143,11 +134,11 @@ def _draw(
     fractions: Mapping[str, float],
     seed: int,
 ) -> np.ndarray:
-    out = np.full((len(counts), folds), TRAIN, dtype=object)
-    out[locked] = LOCKBOX
+    out = np.full((len(counts), folds), Role.TRAIN, dtype=object)
+    out[locked] = Role.LOCKBOX
     free = np.flatnonzero(~locked)
-    blocks = {str(fold): fractions[TEST] for fold in range(folds)}
-    rest = 1 - fractions[LOCKBOX] - folds * fractions[TEST]
+    blocks = {str(fold): fractions[Role.TEST] for fold in range(folds)}
+    rest = 1 - fractions[Role.LOCKBOX] - folds * fractions[Role.TEST]
     if rest > 1e-9:
         blocks["rest"] = rest
     tests = [1] * folds + [0] * (len(blocks) - folds)
@@ -155,9 +146,9 @@ def _draw(
     # A test part that took all groups of a rare class would leave none for the other roles.
     most = np.where(np.outer(tests, asked), left - len(_inner(fractions)), len(counts))
     least = np.outer(tests, asked).astype(np.int64)
-    block = split(counts[free], sizes[free], blocks, derive(seed, TEST), least, most)
+    block = split(counts[free], sizes[free], blocks, derive(seed, Role.TEST), least, most)
     for fold in range(folds):
-        out[free[block == fold], fold] = TEST
+        out[free[block == fold], fold] = Role.TEST
         inner = free[block != fold]
         parts = derive(seed, fold, "parts")
         out[inner, fold] = _inner_roles(counts[inner], sizes[inner], _inner(fractions), parts, asked)
@@ -189,12 +180,12 @@ def roles_leaving_out(
     unknown: it might show the value that is held out. The remaining groups share the other roles in proportion."""
     counts = group_counts(labels, member)
     locked = _locked(counts, np.bincount(member), fractions, seed, fewest_groups(1, fractions))[member]
-    out = np.full((len(labels), len(held)), UNUSED, dtype=object)
-    out[locked] = LOCKBOX
+    out = np.full((len(labels), len(held)), Role.UNUSED, dtype=object)
+    out[locked] = Role.LOCKBOX
     known = values != ""
     for fold, value in enumerate(held):
         tested = (values == value) & ~locked
-        out[tested, fold] = TEST
+        out[tested, fold] = Role.TEST
         relatives = np.isin(member, member[tested])
         rows = np.flatnonzero(known & ~relatives & ~locked)
         names, inner = np.unique(member[rows], return_inverse=True)
@@ -216,17 +207,19 @@ def roles_as_marked(
     A part that is marked holds what is marked, whatever its fraction. The others are drawn from what is marked train or
     not at all; too few images or groups for them is a ValueError."""
     out = marks.copy()
-    free = np.flatnonzero((marks == TRAIN) | (marks == ""))
+    free = np.flatnonzero((marks == Role.TRAIN) | (marks == ""))
     room = sizes[free].sum() / sizes.sum()
     inner = {
-        role: fraction for role, fraction in _inner(fractions).items() if role != TRAIN and not (marks == role).any()
+        role: fraction
+        for role, fraction in _inner(fractions).items()
+        if role != Role.TRAIN and not (marks == role).any()
     }
-    inner[TRAIN] = room - fractions[LOCKBOX] - sum(inner.values())
-    parts = len(inner) + (fractions[LOCKBOX] > 0)
-    if inner[TRAIN] <= 0 or len(free) < parts:
+    inner[Role.TRAIN] = room - fractions[Role.LOCKBOX] - sum(inner.values())
+    parts = len(inner) + (fractions[Role.LOCKBOX] > 0)
+    if inner[Role.TRAIN] <= 0 or len(free) < parts:
         raise ValueError(f"it leaves {room:.0%} of the images, in {len(free)} groups, for {parts} parts")
-    locked = _locked(counts[free], sizes[free], {LOCKBOX: fractions[LOCKBOX] / room}, seed, parts)
-    out[free[locked]] = LOCKBOX
+    locked = _locked(counts[free], sizes[free], {Role.LOCKBOX: fractions[Role.LOCKBOX] / room}, seed, parts)
+    out[free[locked]] = Role.LOCKBOX
     free = free[~locked]
     asked = (counts[free] > 0).sum(0) >= len(inner)
     out[free] = _inner_roles(counts[free], sizes[free], inner, derive(seed, repeat, "marked"), asked)
@@ -238,8 +231,8 @@ def keep_aside(roles: np.ndarray, member: np.ndarray, fraction: float, seed: int
 
     All groups (`member`, (n,) numbers) give in proportion to their size, and each keeps an image. Fewer are taken where
     there are not as many to spare; without any it is a ValueError."""
-    out, train = roles.copy(), np.flatnonzero(roles == TRAIN)
-    rng = np.random.default_rng(derive(seed, RESERVE_SAME))
+    out, train = roles.copy(), np.flatnonzero(roles == Role.TRAIN)
+    rng = np.random.default_rng(derive(seed, Role.RESERVE_SAME))
     train = train[rng.permutation(len(train))]
     order = train[np.argsort(member[train], kind="stable")]
     sizes = np.bincount(member[order], minlength=int(member.max(initial=0)) + 1)
@@ -250,7 +243,7 @@ def keep_aside(roles: np.ndarray, member: np.ndarray, fraction: float, seed: int
     chosen = order[spare[np.argsort(turn[spare], kind="stable")]][: round(fraction * len(roles))]
     if not len(chosen):
         raise ValueError("no train group has an image to spare")
-    out[chosen] = RESERVE_SAME
+    out[chosen] = Role.RESERVE_SAME
     return out
 
 
@@ -282,6 +275,6 @@ def group_counts(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
 def missing(counts: np.ndarray, assigned: np.ndarray, classes: list[str]) -> list[tuple[str, str]]:
     """Pairs (class, role) where a class has no positive image in a role that exists in this fold; counts and roles
     of groups, or labels and roles of images."""
-    used = [role for role in ROLES if role != UNUSED and (assigned == role).any()]
+    used = [role for role in ROLES if role != Role.UNUSED and (assigned == role).any()]
     present = {role: counts[assigned == role].sum(0) for role in used}
     return [(classes[kind], role) for role, sums in present.items() for kind in np.flatnonzero(sums == 0)]

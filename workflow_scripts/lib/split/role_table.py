@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.base.stage import UserError
-from workflow_scripts.lib.split import assignment
+from workflow_scripts.lib.split.roles import Role
 
 
 def write(path: Path, ids: np.ndarray, groups: np.ndarray, roles: np.ndarray) -> None:
@@ -40,6 +40,6 @@ def rows(path: Path, fold: int, ids: np.ndarray, role: str) -> np.ndarray:
     """Row numbers of the images with a role in one fold. Sets too small for a calibration part of their own (its
     share is 0) find their thresholds on the validation part."""
     roles = read(path, fold, ids)
-    if role == assignment.CALIBRATION and not (roles == role).any():
-        role = assignment.VALIDATION
+    if role == Role.CALIBRATION and not (roles == role).any():
+        role = Role.VALIDATION
     return np.flatnonzero(roles == role)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base.stage import duration
+from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.cost import measured_rates
 from workflow_scripts.lib.page.html_page import Column, Table
 

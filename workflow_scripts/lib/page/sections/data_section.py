@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page.html_page import Column, Table
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import ROLES, Role
 
 # What makes a group a protein: the columns that images may be grouped by.
 PROTEIN_COLUMNS = {"gene", "protein", "antibody"}
@@ -47,7 +48,7 @@ def lines_tested(data: Data) -> int:
         return 0
     tested = np.zeros(len(data.groups), dtype=bool)
     for roles in data.roles.values():
-        tested |= roles == assignment.TEST
+        tested |= roles == Role.TEST
     return len(set(data.columns["cell_line"][tested].tolist()) - {""})
 
 
@@ -78,7 +79,7 @@ def read(images: Path, tables: list[tuple[str, Path]]) -> Data:
 
 
 def _used(data: Data) -> list[str]:
-    return [role for role in assignment.ROLES if any((own == role).any() for own in data.roles.values())]
+    return [role for role in ROLES if any((own == role).any() for own in data.roles.values())]
 
 
 def tested_groups(data: Data) -> np.ndarray:
@@ -86,7 +87,7 @@ def tested_groups(data: Data) -> np.ndarray:
     _, member = np.unique(data.groups, return_inverse=True)
     found = []
     for repeat in dict.fromkeys(repeat for repeat, _ in data.roles):
-        tested = np.any([own == assignment.TEST for (r, _), own in data.roles.items() if r == repeat], axis=0)
+        tested = np.any([own == Role.TEST for (r, _), own in data.roles.items() if r == repeat], axis=0)
         found.append(groups_with(data.labels[tested], member[tested]))
     return np.min(found, axis=0)
 
@@ -133,9 +134,7 @@ def roles_table(data: Data) -> Table:
     columns = [Column("fold", "fold", "name")]
     for role in used:
         columns += [Column(f"{role}_images", role, "count"), Column(f"{role}_groups", "groups", "count")]
-    note = "Unused images are relatives of tested ones, or of unknown value; nobody reads them." * (
-        assignment.UNUSED in used
-    )
+    note = "Unused images are relatives of tested ones, or of unknown value; nobody reads them." * (Role.UNUSED in used)
     caption = "Images and groups by role; a group never plays two roles in a fold"
     return Table("data_roles", caption, columns, rows, note=note)
 

@@ -9,18 +9,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base import source_code
 
 RECORD = "benchmarks/judge_calibration.json"
 JUDGE = tuple(
     f"workflow_scripts/lib/{name}.py"
-    for name in ("judge/comparisons", "judge/inference", "scores/ranking_metrics", "judge/scoring")
+    for name in ("judge/comparisons", "judge/inference", "scores/f1", "scores/ranking_metrics", "judge/scoring")
 )
 
 
 def judge_digest(root: Path) -> str:
     """Digest of the code that decides what is said about an arm."""
-    return files.code_digest(root / name for name in JUDGE)
+    return source_code.digest(root / name for name in JUDGE)
 
 
 def read(root: Path) -> dict[str, Any] | None:

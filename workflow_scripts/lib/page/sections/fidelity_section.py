@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.generate import generator_choices

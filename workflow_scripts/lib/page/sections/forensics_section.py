@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.page.html_page import Column, Table
 
 ALT = "The effect of each of the study's choices on validation, test and their gap, with intervals; see the tables."

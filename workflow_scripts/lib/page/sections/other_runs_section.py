@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.html_page import Column, Table

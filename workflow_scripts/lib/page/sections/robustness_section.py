@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.stage import UserError
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.judge import lockbox_ledger, verdict_tables
 from workflow_scripts.lib.judge.lockbox_ledger import Box
 from workflow_scripts.lib.page import run_tables

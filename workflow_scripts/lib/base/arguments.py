@@ -1,0 +1,97 @@
+"""The command line of the stages: the flags that all share, and values that name what a file is of.
+
+Such values read name=path, or set/repeat/fold=path for a file of every fold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.lib.base.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line in which one argument may stand for the files of all folds: `repeat{repeat}/fold{fold}/x.h5`.
+
+    `--places 5x3` says that there are 5 repeats of 3 folds. A list of thousands of paths would be longer than a
+    command line may be (128 kB)."""
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Put the paths of all folds in place of their pattern, then parse as usual."""
+        given = list(sys.argv[1:] if args is None else args)
+        if "--places" in given:
+            at = given.index("--places")
+            places = re.fullmatch(r"(\d+)x(\d+)", " ".join(given[at + 1 : at + 2]))
+            if not places:
+                self.error("--places must be repeats x folds, such as 5x3")
+            given = _at_places(given[:at] + given[at + 2 :], int(places[1]), int(places[2]))
+        return super().parse_known_args(given, namespace)
+
+
+def _at_places(given: list[str], repeats: int, folds: int) -> list[str]:
+    out: list[str] = []
+    for before, text in zip(["", *given], given, strict=False):
+        if before == "--settings" or not ("{repeat}" in text or "{fold}" in text):
+            out.append(text)
+            continue
+        found = [
+            text.replace("{repeat}", str(repeat)).replace("{fold}", str(fold))
+            for repeat in range(repeats)
+            for fold in range(folds)
+        ]
+        # A file of a repeat alone comes once.
+        out += dict.fromkeys(found)
+    return out
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """The command line that all stages share; `doc` is the stage's docstring."""
+    summary, _, rest = (doc or "").partition("\n")
+    out = Parser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    out.add_argument("--places", metavar="RxF", help="R repeats of F folds: {repeat}, {fold} in paths stand for each")
+    out.add_argument("--settings", type=_json_object, required=True, help="the stage's settings, one JSON object")
+    out.add_argument("--log", type=Path, help="where to write the log; standard error alone if not given")
+    return out
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object, such as {}")
+    return value
+
+
+def pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
+    """Names and paths, from name=path."""
+    out = []
+    for text in texts:
+        name, sign, path = text.partition("=")
+        if not sign or not path:
+            raise UserError(f"{flag} {text!r} must be a name and a path, such as name=path")
+        out.append((name, Path(path)))
+    return out
+
+
+def place(where: str) -> list[str]:
+    """Plan, repeat and fold."""
+    parts = where.rsplit("/", 2)
+    if len(parts) != 3:
+        raise UserError(f"{where!r} must read plan/repeat/fold")
+    return parts
+
+
+def of_sets(texts: list[str], flag: str) -> list[tuple[str, Path]]:
+    """Synthetic sets and paths, from plan/repeat/fold=path of every fold."""
+    return [(place(where)[0], path) for where, path in pairs(texts, flag)]

@@ -1,0 +1,135 @@
+"""The declared analysis: what is fixed before the first test prediction, and whether it goes together with the arms.
+
+Read when the config is checked, before any job starts: neither torch nor numpy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from workflow_scripts.lib.base.files import digest
+from workflow_scripts.lib.classify import arm_choices
+
+
+def declaration(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is fixed before the first test prediction: the analysis block, the arms it speaks of and their controls."""
+    controls = {arm["name"]: arm.get("control") for arm in arms}
+    baselines = {arm["name"]: arm["baseline"] for arm in arms if "baseline" in arm}
+    out = {"analysis": analysis, "controls": controls, "baselines": baselines, "family": family(analysis, arms)}
+    # How many settings of an arm were tried on the validation part, where that is said.
+    trials = {arm["name"]: arm["trials"] for arm in arms if "trials" in arm}
+    return out | {"trials": trials} if trials else out
+
+
+def declaration_hash(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> str:
+    """Hash of the declaration; the order of keys and of arms does not matter."""
+    return digest(declaration(analysis, arms))
+
+
+def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
+    """Arms whose comparisons share the error rate: those listed, or all but the baseline."""
+    names = sorted(arm["name"] for arm in arms if arm["name"] != analysis["baseline"])
+    return names if analysis["family"] == "all" else sorted(set(analysis["family"]))
+
+
+def is_yardstick(entry: dict[str, Any]) -> bool:
+    """Whether an arm is there to measure others by: it has more real images than they have, or fewer."""
+    method = arm_choices.METHODS.get(entry.get("method", ""))
+    return "real_fraction" in entry or (method is not None and method.partners in arm_choices.RESERVES)
+
+
+def analysis_problem(
+    analysis: dict[str, Any], arms: list[dict[str, Any]], section: dict[str, Any] | None = None
+) -> str | None:
+    """What is wrong with the declared analysis beside the list of arms, in one line; None where nothing is.
+
+    With `section`, the settings `train_classifier`, the settings of arms and of their controls are compared too."""
+    names = [entry["name"] for entry in arms]
+    listed = [] if analysis["family"] == "all" else list(analysis["family"])
+    wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
+    for key, name in wanted + [("family", name) for name in listed]:
+        if name not in names:
+            return f"analysis.{key} = {name!r} is not among the arms: {', '.join(names)}"
+    if analysis["baseline"] in (analysis["primary_arm"], *listed):
+        return f"analysis.baseline = {analysis['baseline']!r} is what arms are compared with: it cannot be one of them"
+    if listed and analysis["primary_arm"] not in listed:
+        return f"analysis.family must hold the primary arm {analysis['primary_arm']!r}"
+    known = {entry["name"]: entry for entry in arms}
+    for entry in arms:
+        for key in ("control", "baseline"):
+            other = entry.get(key)
+            if other is not None and (other not in names or other == entry["name"]):
+                return f"arms ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
+        problem = control_problem(entry, known, section, analysis["baseline"])
+        if problem:
+            return f"arms ({entry['name']}).{problem}"
+    return None
+
+
+def controls(name: str) -> list[str]:
+    """The methods that add the same amount of nothing new as this one: its own control, and beside one that resamples
+    real images the placebos, which do the same at every step with still less to learn from."""
+    control = arm_choices.METHODS[name].control
+    if control is None or arm_choices.METHODS[control].partners not in arm_choices.NOTHING_NEW:
+        return [control] if control else []
+    alike = (
+        other
+        for other, method in arm_choices.METHODS.items()
+        if method.step == arm_choices.METHODS[name].step and method.partners in arm_choices.NOTHING_NEW
+    )
+    return [control, *(other for other in alike if other != control)]
+
+
+def control_problem(
+    entry: dict[str, Any], known: dict[str, dict[str, Any]], section: dict[str, Any] | None, baseline: str
+) -> str | None:
+    """Why an arm's control does not add the same amount of nothing new, or not beside the same baseline, in one line;
+    None where it does. `baseline` is that of arms which name none."""
+    control = known.get(entry.get("control", ""))
+    if control is None:
+        return None
+    wanted = controls(entry["method"]) if entry["method"] in arm_choices.METHODS else []
+    if control["method"] not in wanted:
+        names = " or ".join(map(repr, wanted))
+        takes = f"{entry['method']!r} is controlled by {names}" if wanted else f"{entry['method']!r} has no control"
+        return f"control = {control['name']!r} has the method {control['method']!r}; {takes}"
+    beside = [arm.get("baseline", baseline) for arm in (entry, control)]
+    if beside[0] != beside[1]:
+        return f"control = {control['name']!r} has another baseline: {beside[1]!r} instead of {beside[0]!r}"
+    own, other = ({"synthetic_set": arm["synthetic_set"]} if "synthetic_set" in arm else {} for arm in (entry, control))
+    if section is not None:
+        own, other = arm_choices.effective(entry, section), arm_choices.effective(control, section)
+    for key in sorted((own.keys() & other.keys()) - {"name", "method"}):
+        if own[key] != other[key]:
+            return f"control = {control['name']!r} has another {key}: {other[key]!r} instead of {own[key]!r}"
+    return None
+
+
+def unequal(trained: dict[str, dict[str, Any]], arms: list[dict[str, Any]], baseline: str) -> list[str]:
+    """What a reader must know where arms had not the same: steps, or settings tried. `trained` are the settings of arms
+    as they were trained (`effective`), by name; `baseline` is the arm that those without one of their own have."""
+    out = []
+    steps = {name: settings["steps"] for name, settings in trained.items() if "steps" in settings}
+    # An arm of real images alone that is longer than its baseline says so by its budget, and is there for that.
+    plain = {name for name in steps if arm_choices.METHODS[trained[name]["method"]].step == "real_only"}
+    longer: dict[str, list[str]] = {}
+    for arm in arms:
+        name, beside = arm["name"], arm.get("baseline", baseline)
+        if name not in plain and steps.get(name, 0) > steps.get(beside, math.inf):
+            longer.setdefault(beside, []).append(name)
+    for beside, names in longer.items():
+        out.append(
+            f"More optimiser steps than {beside} ({steps[beside]}), their baseline: {', '.join(names)}. A gain of "
+            "theirs may be one of longer training; an arm real_only with that budget, as their baseline, would tell."
+        )
+    trials = {arm["name"]: arm.get("trials", 0) for arm in arms}
+    for arm in arms:
+        beside = dict.fromkeys((arm.get("control"), arm.get("baseline", baseline)))
+        fewer = [name for name in beside if name in trials and trials[name] < trials[arm["name"]]]
+        if fewer:
+            listed = " and ".join(f"{name} ({trials[name]})" for name in fewer)
+            out.append(
+                f"More settings of {arm['name']} were tried on the validation part ({trials[arm['name']]}) than of "
+                f"{listed}, with which it is compared."
+            )
+    return out
