@@ -19,7 +19,7 @@ from tests.helpers.generating import UNET, make_data, train_line
 from tests.helpers.ranks import KILL
 from workflow_scripts import train_classifier, train_ddpm
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_job, backbones, classifier_file, classifier_training, torchvision_models
+from workflow_scripts.lib.classify import arm_run, backbones, classifier_file, classifier_training, torchvision_models
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.config import snakemake_checks
 from workflow_scripts.lib.generate import generator_file
@@ -294,5 +294,5 @@ def test_side_by_side_they_really_are_and_a_failure_begins_no_other() -> None:
         time.sleep(0.2)
 
     with pytest.raises(UserError, match="no"):
-        arm_job.each(work, range(20), 2, torch.device("cpu"))
+        arm_run.each(work, range(20), 2, torch.device("cpu"))
     assert {0, 1} <= set(begun) and len(begun) < 6

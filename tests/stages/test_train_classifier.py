@@ -16,7 +16,8 @@ import torch
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify import arm_choices, arm_run, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify.arm_job import Arm, FoldImages
 from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
@@ -268,10 +269,10 @@ def test_other_code_data_roles_or_seed_are_another_task(tmp_path, monkeypatch):
 def test_weights_of_another_task_are_not_asked(tmp_path):
     paths, folder = write_fold(tmp_path), tmp_path / "arms"
     run(paths, folder, [ENTRIES["real_only"]], SECTION | {"steps": 3})
-    fold = stage_program.Fold(paths["images"], paths["folds"], 0, 0)
-    arm = stage_program.Arm(arm_choices.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
+    fold = FoldImages(paths["images"], paths["folds"], 0, 0)
+    arm = Arm(arm_choices.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
     with pytest.raises(UserError, match="another run"):
-        stage_program.predict_arm(arm, fold)
+        arm_run.predict_arm(arm, fold)
 
 
 def test_the_classifier_learns(tmp_path):
