@@ -129,7 +129,7 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
 
     def write(given, **synthetic_set):
         with write_images(
-            path, CHANNELS, CLASSES, SIZE, {"synthetic_set": json.dumps(synthetic_set | {"given": given})}
+            path, CHANNELS, CLASSES, SIZE, {"synthetic_set": json.dumps(synthetic_set | {"reference_channels": given})}
         ) as writer:
             writer.append(made, wanted, [f"syn-{index}" for index in range(6)], ["synthetic"] * 6)
 

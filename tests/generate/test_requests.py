@@ -16,7 +16,7 @@ from workflow_scripts.lib.images.image_set import ImageSet, write_images
 torch.set_num_threads(1)
 
 GIVING = UNET | {"reference_fraction": 0.7}
-GIVEN = SYNTHETIC_SET | {"given": ["ch0", "ch2"]}
+GIVEN = SYNTHETIC_SET | {"reference_channels": ["ch0", "ch2"]}
 AGAINST = SYNTHETIC_SET | {"guidance": {"scale": 3.0, "interval": [0.0, 99.0], "against": "confused"}, "count": 12}
 COUNT = 80
 VALIDATION = list(range(0, COUNT, 8))
@@ -129,7 +129,12 @@ def test_unseen_combinations_can_be_given_channels_too(tmp_path):
 def test_killed_and_resumed_sampling_from_real_images_equals_undisturbed(trained, monkeypatch):
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     baseline = make_baseline(trained, SAID)
-    synthetic_set = AGAINST | {"given": ["ch1"], "start_noise": 2.0, "sampler": "ancestral", "evaluations": 50}
+    synthetic_set = AGAINST | {
+        "reference_channels": ["ch1"],
+        "start_noise": 2.0,
+        "sampler": "ancestral",
+        "evaluations": 50,
+    }
     assert sample_ddpm.main(sample_line(trained, synthetic_set, out="whole.h5", baseline=baseline)) == 0
     real_sample, calls = sample_ddpm.diffusion.sample, []
 

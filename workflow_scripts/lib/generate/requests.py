@@ -84,15 +84,15 @@ def set_orders(
     if settings["guidance"].get("against") == "confused":
         matrix = baseline_errors.confusion(opinion.labels, opinion.probabilities)
         orders.against = baseline_errors.most_confused(matrix, labels)
-    if settings.get("given") or settings.get("start_noise"):
+    if settings.get("reference_channels") or settings.get("start_noise"):
         rng = np.random.default_rng(derive(seed, "references"))
         chosen = rows[label_plans.references(real, labels, rng)]
         part = source.read(chosen, "fit")
         ways = rng.integers(8, size=len(labels)) if made.settings["turn_images"] else np.zeros(len(labels), dtype=int)
         orders.real = oriented(torch.from_numpy(part.images), torch.from_numpy(ways))
         orders.references = part.ids
-    if settings.get("given"):
-        orders.shown = torch.tensor([name in settings["given"] for name in made.channels])
+    if settings.get("reference_channels"):
+        orders.shown = torch.tensor([name in settings["reference_channels"] for name in made.channels])
     try:
         orders.provenance = made.provenance.merged(source.provenance(), *([opinion.provenance] if opinion else []))
     except ValueError as error:
