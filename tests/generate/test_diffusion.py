@@ -1,14 +1,13 @@
 """Objectives and samplers against closed forms: for Gaussian data the best denoiser, and so every sample, is known."""
 
-import json
 import math
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 
+from workflow_scripts.lib.config import schema
 from workflow_scripts.lib.generate import diffusion, generator_choices
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance, make_objective
 from workflow_scripts.lib.generate.networks import Minimal
@@ -329,9 +328,8 @@ CHANNELS = ["a", "b", "c", "d"]
 PLAIN = {"scale": 1, "interval": [0, 99]}
 
 
-def test_every_level_that_a_plan_may_vary_from_is_one_that_generators_know():
-    schema = json.loads((Path(__file__).parents[2] / "schemas" / "config.schema.json").read_text())
-    start_noise = schema["$defs"]["synthetic_set"]["properties"]["start_noise"]
+def test_every_start_noise_is_a_level_that_generators_know():
+    start_noise, _ = schema.at(["synthetic_sets", 0, "start_noise"])
     for name in generator_choices.OBJECTIVES:
         objective = make_objective(name)
         assert objective.lowest < start_noise["minimum"] < start_noise["maximum"] < objective.highest
@@ -347,7 +345,9 @@ def test_pairs_that_make_sense_are_accepted():
     assert generator_choices.generator_problem(MINIMAL, 32, 4) is None
     giving = GENERATOR | {"reference_fraction": 0.5}
     assert (
-        generator_choices.set_problem(SYNTHETIC_SET | {"given": ["a", "c"], "labels": "unseen"}, giving, CHANNELS)
+        generator_choices.set_problem(
+            SYNTHETIC_SET | {"reference_channels": ["a", "c"], "labels": "unseen"}, giving, CHANNELS
+        )
         is None
     )
 
@@ -386,9 +386,13 @@ def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words)
             GENERATOR,
             ("guidance", "0.2", "start_noise"),
         ),
-        ({"given": ["a"]}, GENERATOR, ("given", "reference_fraction")),
-        ({"given": ["e"]}, GENERATOR | {"reference_fraction": 0.5}, ("given", "e", "a, b, c, d")),
-        ({"given": CHANNELS}, GENERATOR | {"reference_fraction": 0.5}, ("given", "nothing")),
+        ({"reference_channels": ["a"]}, GENERATOR, ("reference_channels", "reference_fraction")),
+        (
+            {"reference_channels": ["e"]},
+            GENERATOR | {"reference_fraction": 0.5},
+            ("reference_channels", "e", "a, b, c, d"),
+        ),
+        ({"reference_channels": CHANNELS}, GENERATOR | {"reference_fraction": 0.5}, ("reference_channels", "nothing")),
         ({"guidance": PLAIN | {"against": "confused"}}, GENERATOR, ("against", "scale")),
     ],
 )

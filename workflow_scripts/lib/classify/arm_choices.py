@@ -145,6 +145,8 @@ PUBLISHED = tuple(name for name, backbone in BACKBONES.items() if backbone.publi
 IMAGENET = "imagenet"
 
 LOSSES = ("bce", "focal", "asymmetric", "class_balanced", "reweighted", "arcface")
+SAMPLINGS = ("each_once", "balanced")  # which real images come
+BLENDS = ("union", "weighted")  # labels of a blend of two images
 # Losses that are defined for labels 0 and 1 alone.
 HARD_LOSSES = ("arcface",)
 

@@ -62,7 +62,11 @@ class Material:
     @property
     def given(self) -> list[int]:
         """Channels that the synthetic set took from train images instead of generating them."""
-        return [self.channels.index(name) for name in self.synthetic_set.get("reference_channels") or [] if name in self.channels]
+        return [
+            self.channels.index(name)
+            for name in self.synthetic_set.get("reference_channels") or []
+            if name in self.channels
+        ]
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose."""

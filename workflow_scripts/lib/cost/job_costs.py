@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.config import check
+from workflow_scripts.lib.config import views
 from workflow_scripts.lib.generate import generator_choices
 
 Config = dict[str, Any]
@@ -106,10 +106,10 @@ class Counter:
         fractions = section["fractions"]
         self.part = {role: fraction * facts.images for role, fraction in fractions.items()}
         self.part["train"] = facts.images * (1 - sum(fractions.values()))
-        known = check.by_name(config, "synthetic_sets")
-        self.synthetic_sets = [known[name] for name in check.used_sets(config)]
-        self.generators = check.by_name(config, "generators")
-        self.batches = check.job_lists(config)
+        known = views.by_name(config, "synthetic_sets")
+        self.synthetic_sets = [known[name] for name in views.used_sets(config)]
+        self.generators = views.by_name(config, "generators")
+        self.batches = views.job_lists(config)
         self.pixels = self.channels * self.size**2  # bytes of an image
         self.simulated = config["data"]["source"] == "simulated"
 
@@ -260,7 +260,11 @@ class Counter:
             job = self._job(stage, name, [Work(stage, GFLOP, units, traits)], after, self.threads)
         job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
         # Real images that channels are taken from, or that are varied, lie beside those that are made.
-        job.held = count * self.pixels * (2 if synthetic_set.get("given") or synthetic_set.get("start_noise") else 1)
+        job.held = (
+            count
+            * self.pixels
+            * (2 if synthetic_set.get("reference_channels") or synthetic_set.get("start_noise") else 1)
+        )
         return job
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Work, Network]:
@@ -302,7 +306,7 @@ class Counter:
     def _judge(self) -> list[Job]:
         if not self.simulated:
             return []
-        entry, images = check.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
+        entry, images = views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
         # It is trained by the same code as any arm.
         judged = entry["checkpoints"] * JUDGE_SELECTS * images
         work, network = self._training(entry | {"channels": None}, "train_classifier", judged)

@@ -6,10 +6,18 @@ from __future__ import annotations
 
 from typing import Any
 
+NETWORKS = ("unet", "minimal")
+# Pixel values as the network sees them (`generator_training.Pixels`), and how an image's labels are given to it.
+PIXELS = ("standardised", "signed", "unit")
+CONDITIONS = ("multi_hot", "single")
+SAMPLINGS = ("as_train", "balanced")  # which training images a batch holds
 OBJECTIVES = ("epsilon_linear", "epsilon_cosine", "velocity_linear", "velocity_cosine", "edm")
 SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde")
+# Which labels a synthetic set has (`label_plans`), and what guidance pushes away from, if not from no label at all.
+LABEL_PLANS = ("as_train", "balanced", "tail_fill", "single", "unseen", "feedback")
+AGAINST = ("confused",)
 
-# What a synthetic set names in place of a generator for cells from the simulator itself: the best that any generator could make.
+# What a synthetic set names in place of a generator for cells from the simulator: the best that any could make.
 SIMULATOR = "simulator"
 
 # Calls of the denoiser below which a sampler's result is not worth having.
@@ -76,7 +84,7 @@ def asks_baseline(synthetic_set: dict[str, Any]) -> bool:
 
 
 def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    """What is wrong with a synthetic set beside its generator's settings and the images' channels, in one line, or None."""
+    """What is wrong with a synthetic set beside its generator and the images' channels, in one line, or None."""
     sampler, evaluations, objective = synthetic_set["sampler"], synthetic_set["evaluations"], generator["objective"]
     guidance = synthetic_set["guidance"]
     if generator["network"] == "minimal" and sampler in ("heun", "dpmpp_2m", "dpmpp_2m_sde"):
@@ -101,17 +109,20 @@ def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channe
     start_noise = synthetic_set.get("start_noise")
     if start_noise and synthetic_set["labels"] in ("unseen", "single"):
         return (
-            f"start_noise and labels {synthetic_set['labels']} do not go together: there are no real images with exactly these labels, "
-            "and a variation shows what its image shows"
+            f"start_noise and labels {synthetic_set['labels']} do not go together: there are no real images with exactly "
+            "these labels, and a variation shows what its image shows"
         )
     if start_noise and guidance["scale"] != 1 and low >= start_noise:
-        return f"guidance.interval begins at {low:g}, above start_noise {start_noise:g}: guidance would act nowhere; lower its begin"
+        return (
+            f"guidance.interval begins at {low:g}, above start_noise {start_noise:g}: guidance would act nowhere; "
+            "lower its begin"
+        )
     return _given_problem(synthetic_set, generator, channels) or _labels_problem(synthetic_set, generator)
 
 
 def simulator_problem(synthetic_set: dict[str, Any]) -> str | None:
     """What is wrong with a synthetic set whose cells the simulator itself draws, in one line, or None."""
-    for key in ("given", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch"):
+    for key in ("reference_channels", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch"):
         if synthetic_set.get(key):
             return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
     if synthetic_set["labels"] == "feedback":
@@ -120,14 +131,14 @@ def simulator_problem(synthetic_set: dict[str, Any]) -> str | None:
 
 
 def _given_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    given = synthetic_set.get("given") or []
+    given = synthetic_set.get("reference_channels") or []
     absent = [name for name in given if name not in channels]
     if absent:
-        return f"given names {absent[0]!r}, which the images do not have; they have {', '.join(channels)}"
+        return f"reference_channels names {absent[0]!r}, which the images do not have; they have {', '.join(channels)}"
     if given and not sees_given(generator):
-        return "given needs a generator trained with reference_fraction above 0"
+        return "reference_channels needs a generator trained with reference_fraction above 0"
     if len(given) == len(channels):
-        return f"given names all of {', '.join(channels)}: nothing is left to generate"
+        return f"reference_channels names all of {', '.join(channels)}: nothing is left to generate"
     return None
 
 
