@@ -28,7 +28,6 @@ from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.sections import cost_section
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = ROOT / "schemas" / "config.schema.json"
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 FACTS = Facts(4000, 10, 32)
 
@@ -39,7 +38,7 @@ def config(preset: str | None = None, **changed: Any) -> dict[str, Any]:
     overlay = yaml.safe_load((ROOT / "presets" / preset).read_text(encoding="utf-8")) if preset else {}
     for layer in (overlay, changed):
         update_config(out, layer)
-    return check.check(out, SCHEMA)
+    return check.check(out)
 
 
 class Simple:

@@ -175,7 +175,7 @@ def test_the_workflow_finds_the_weights_that_a_variable_names(tmp_path: Path, mo
     config["assess_synthetic"] |= overlay["assess_synthetic"]
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path / "elsewhere"))
     with pytest.raises(run_settings.ConfigError, match=r"assess_synthetic\.encoder\.weights.*no such file"):
-        run_settings.check(config, ROOT / "schemas" / "config.schema.json")
+        run_settings.check(config)
     checkout = Checkout.fresh(tmp_path / "checkout")
     (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))

@@ -1,14 +1,13 @@
 """Objectives and samplers against closed forms: for Gaussian data the best denoiser, and so every sample, is known."""
 
-import json
 import math
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 
+from workflow_scripts.lib.config import schema
 from workflow_scripts.lib.generate import diffusion, generator_choices, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance, make_objective
 from workflow_scripts.lib.generate.networks import Minimal
@@ -329,9 +328,8 @@ CHANNELS = ["a", "b", "c", "d"]
 PLAIN = {"scale": 1, "interval": [0, 99]}
 
 
-def test_every_level_that_a_plan_may_vary_from_is_one_that_generators_know():
-    schema = json.loads((Path(__file__).parents[2] / "schemas" / "config.schema.json").read_text())
-    start_noise = schema["$defs"]["synthetic_set"]["properties"]["start_noise"]
+def test_every_start_noise_is_a_level_that_generators_know():
+    start_noise, _ = schema.at(["synthetic_sets", 0, "start_noise"])
     for name in generator_choices.OBJECTIVES:
         objective = make_objective(name)
         assert objective.lowest < start_noise["minimum"] < start_noise["maximum"] < objective.highest

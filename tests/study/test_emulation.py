@@ -59,8 +59,7 @@ def test_the_registry_is_complete_and_speaks():
         "uniform_prior", "no_time", "shown_larger", "normalisation_mismatch", "arcface_test_dropout_and_scale",
     }  # fmt: skip
     assert set(switches.SWITCHES) == wanted
-    schema = json.loads((ROOT / "schemas" / "config.schema.json").read_text(encoding="utf-8"))["properties"]
-    assert list(schema["replay"]["properties"]) == list(DEFAULT["replay"]) == list(switches.SWITCHES)
+    assert list(DEFAULT["replay"]) == list(switches.SWITCHES)
     assert not any(DEFAULT["replay"].values()), "off unless asked for"
     assert all(PAPER["replay"][name] for name in switches.SWITCHES), "the study's preset has all of them on"
     for name, switch in switches.SWITCHES.items():
@@ -155,7 +154,7 @@ def test_other_channels_and_no_calibration_part_are_refused():
     with pytest.raises(check.ConfigError, match=r"replay.*no_time"):
         broken = copy.deepcopy(DEFAULT)
         broken["replay"]["no_time"] = "yes"
-        check.check(broken, ROOT / "schemas" / "config.schema.json")
+        check.check(broken)
 
 
 # Pixels, labels, splits -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.config import check
+from workflow_scripts.lib.config import views
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
 
@@ -107,10 +107,10 @@ class Counter:
         fractions = section["fractions"]
         self.part = {role: fraction * facts.images for role, fraction in fractions.items()}
         self.part["train"] = facts.images * (1 - sum(fractions.values()))
-        known = check.by_name(config, "synthetic_sets")
-        self.synthetic_sets = [known[name] for name in check.used_sets(config)]
-        self.generators = check.by_name(config, "generators")
-        self.batches = check.job_lists(config)
+        known = views.by_name(config, "synthetic_sets")
+        self.synthetic_sets = [known[name] for name in views.used_sets(config)]
+        self.generators = views.by_name(config, "generators")
+        self.batches = views.job_lists(config)
         self.pixels = self.channels * self.size**2  # bytes of an image
         self.simulated = config["data"]["source"] == "simulated"
 
@@ -300,7 +300,7 @@ class Counter:
     def _judge(self) -> list[Job]:
         if not self.simulated:
             return []
-        entry, images = check.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
+        entry, images = views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
         # It is trained by the same code as any arm.
         judged = entry["checkpoints"] * JUDGE_SELECTS * images
         work, network = self._training(entry | {"channels": None}, "train_classifier", judged)
