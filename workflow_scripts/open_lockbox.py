@@ -72,7 +72,7 @@ def open_lockbox(args: argparse.Namespace) -> None:
         stage.log.info(
             "the lockbox is opened: %d images of %d groups, %s", len(box.rows), box.groups, ", ".join(members)
         )
-        predicted = predict(source.read(box.rows, "score"), source.channels, members)
+        predicted = predict(source.read(box.rows, "score"), source.channels, members, device.device())
         classes = source.classes
     rows = score_lockbox(predicted, question, judged)
     repeats = len({repeat for own in members.values() for repeat, _ in own})

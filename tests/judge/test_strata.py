@@ -12,6 +12,7 @@ from tests.helpers import judging
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES
 from workflow_scripts.lib.images.image_set import write_images
 from workflow_scripts.lib.judge import experiment, fixed_scoring, scoring, strata
+from workflow_scripts.lib.judge.analysis_choices import METRICS
 from workflow_scripts.lib.judge.fixed_scoring import Decided
 from workflow_scripts.lib.judge.fold_scores import ScoredRows
 from workflow_scripts.lib.judge.question import Question
@@ -95,7 +96,7 @@ def test_numbers_are_those_of_a_plain_loop(folder, level):
         assert set(rows["classes"]) == {len(classes)}
         scores = {arm["name"]: naive(folder, arm["name"], value, level, classes) for arm in ARMS}
         for row in rows.to_dict("records"):
-            at = fixed_scoring.METRICS.index(row["metric"])
+            at = METRICS.index(row["metric"])
             expected = scores[row["arm"]][at], scores[row["against"]][at]
             assert (row["score"], row["score_against"]) == pytest.approx(expected, abs=1e-6)
             assert row["difference"] == pytest.approx(expected[0] - expected[1], abs=1e-6)

@@ -18,9 +18,9 @@ from workflow_scripts import aggregate_metrics, certify_leaks, declare_analysis,
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
-from workflow_scripts.lib.judge import fixed_scoring, lockbox_ledger
+from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge import thresholds as thresholds_module
-from workflow_scripts.lib.judge.fold_scores import LEVELS
+from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS
 from workflow_scripts.lib.scores import ranking_metrics
 from workflow_scripts.lib.scores.prediction_file import PARTS, read_predictions
 from workflow_scripts.lib.split import role_table
@@ -160,7 +160,7 @@ def test_scores_are_those_of_every_classifier_at_its_own_thresholds(run: Run) ->
     scores = image[image["what"] == "score"]
     assert set(scores["arm"]) == set(NAMES), "no other arm is asked"
     for row in scores.to_dict("records"):
-        expected = found[row["arm"]][fixed_scoring.METRICS.index(row["metric"])]
+        expected = found[row["arm"]][METRICS.index(row["metric"])]
         assert row["value"] == pytest.approx(expected, abs=1e-6)
         assert float(row["low_single"]) < row["value"] < float(row["high_single"])
     differences = image[(image["what"] == "difference") & (image["metric"] == "macro_f1")].set_index(["arm", "against"])

@@ -19,8 +19,6 @@ from workflow_scripts.lib.judge.scoring import ArmScores
 from workflow_scripts.lib.judge.thresholds import decisions
 from workflow_scripts.lib.scores import ranking_metrics
 
-METRICS = ("macro_f1", "map")
-
 
 @dataclass(frozen=True)
 class Decided:

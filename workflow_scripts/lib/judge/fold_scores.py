@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVELS = ("image", "protein")
-
 
 @dataclass(frozen=True)
 class ScoredRows:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
-from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+from workflow_scripts.lib.judge.analysis_choices import LEVELS
 from workflow_scripts.lib.judge.fixed_scoring import Decided
-from workflow_scripts.lib.judge.fold_scores import LEVELS, ScoredRows, per_protein
+from workflow_scripts.lib.judge.fold_scores import ScoredRows, per_protein
 from workflow_scripts.lib.judge.lockbox_ledger import Box
 from workflow_scripts.lib.scores import arm_list
 from workflow_scripts.lib.scores.prediction_file import Scored
@@ -91,16 +92,18 @@ def _check_unread(path: Path, classifier: Classifier, source: ImageSet, box: Box
             )
 
 
-def predict(part: Part, channels: list[str], members: Members) -> dict[str, dict[str, list[Decided]]]:
+def predict(
+    part: Part, channels: list[str], members: Members, device: torch.device
+) -> dict[str, dict[str, list[Decided]]]:
     """level -> arm -> the lockbox rows as each of its classifiers scores them, with its thresholds."""
     _, groups = np.unique(part.groups.astype(str), return_inverse=True)
-    labels, where = part.labels.astype(bool), device.device()
+    labels = part.labels.astype(bool)
     out: dict[str, dict[str, list[Decided]]] = {level: {name: [] for name in members} for level in LEVELS}
     with Progress("classifiers", sum(len(own) for own in members.values())) as bar:
         for name, own in members.items():
             for (repeat, fold), member in own.items():
                 pixels = select_channels(part.images, channels, member.classifier.channels)
-                network = member.classifier.network(where)
+                network = member.classifier.network(device)
                 logits = classifier_file.predict(network, pixels, member.classifier.mean, member.classifier.std)
                 if not np.isfinite(logits).all():
                     raise UserError(f"{member.path} answers with what is no number: its training diverged")

@@ -10,6 +10,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import fixed_scoring, inference, scoring
+from workflow_scripts.lib.judge.analysis_choices import METRICS
 from workflow_scripts.lib.judge.fixed_scoring import Decided, DrawnAverages
 from workflow_scripts.lib.judge.lockbox_ledger import Box
 from workflow_scripts.lib.judge.question import Pair, Question
@@ -57,7 +58,7 @@ def score_lockbox(predicted: dict[str, dict[str, list[Decided]]], question: Ques
             name: fixed_scoring.score(folds, analysis["threshold_rule"], weights, judged)
             for name, folds in arms.items()
         }
-        for metric in fixed_scoring.METRICS:
+        for metric in METRICS:
             about = {"metric": metric, "level": level, "classes": int(judged.sum())}
             rows += [about | row for row in _score_rows(scores, metric, analysis["confidence"], seed)]
             differences = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], seed, first)

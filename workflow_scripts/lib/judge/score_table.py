@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.judge import inference, scoring
-from workflow_scripts.lib.judge.fold_scores import LEVELS
+from workflow_scripts.lib.judge.analysis_choices import LEVELS
 from workflow_scripts.lib.judge.scoring import BY_CLASS, MACRO, ArmScores, ScoredRun, Summary
 from workflow_scripts.lib.judge.thresholds import fit_thresholds
 

@@ -14,8 +14,9 @@ import numpy as np
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.judge.analysis_choices import LEVELS
 from workflow_scripts.lib.judge.experiment import Experiment
-from workflow_scripts.lib.judge.fold_scores import LEVELS, FoldScores, ScoredRows
+from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.thresholds import Rule, choose_thresholds, count_decisions, fit_thresholds, local_groups
 from workflow_scripts.lib.scores import ranking_metrics

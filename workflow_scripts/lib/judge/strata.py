@@ -14,6 +14,7 @@ import numpy as np
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import fixed_scoring, inference
+from workflow_scripts.lib.judge.analysis_choices import METRICS
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.fixed_scoring import Decided
 from workflow_scripts.lib.judge.fold_scores import ScoredRows, per_protein
@@ -97,7 +98,7 @@ def _stratum_rows(
         return [about | {"judged": False, "reason": reason}]
     scores = {name: fixed_scoring.score(folds, run.rule.kind, weights, enough) for name, folds in own.items()}
     rows = []
-    for metric in fixed_scoring.METRICS:
+    for metric in METRICS:
         differences = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], question.seed)
         p = differences.p_values()
         for i, pair in enumerate(pairs):
@@ -137,7 +138,7 @@ def _fewest_groups(folds: list[Decided]) -> int:
 
 def _add_discovery_rates(rows: list[Row], confidence: float) -> None:
     """Add the false discovery rate over all strata, by metric and relation, and the exploratory verdict."""
-    for metric in fixed_scoring.METRICS:
+    for metric in METRICS:
         for relation in ("baseline", "control"):
             mine = [row for row in rows if (row.get("metric"), row.get("relation")) == (metric, relation)]
             if not mine:

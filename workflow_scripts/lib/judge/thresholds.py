@@ -11,8 +11,6 @@ import numpy as np
 from workflow_scripts.lib.judge.fold_scores import ScoredRows
 from workflow_scripts.lib.scores import ranking_metrics
 
-RULES = ("calibrated", "pooled", "half", "half_or_largest")
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -81,7 +79,7 @@ def count_decisions(
 
 
 def decisions(rows: ScoredRows, thresholds: np.ndarray, kind: str) -> np.ndarray:
-    """Which rows are decided positive for which class, bool (n, K), by a rule of `RULES` and thresholds (K,)."""
+    """Which rows are decided positive for which class, bool (n, K), by one of analysis_choices.RULES and thresholds (K,)."""
     out = rows.scores >= thresholds
     if kind == "half_or_largest":
         silent = np.flatnonzero(~out.any(axis=1))
