@@ -16,7 +16,7 @@ from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import nearest_images
+from workflow_scripts.lib.images import orientation
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page import (
     arm_categories,
@@ -380,7 +380,7 @@ def test_closest_pairs_are_drawn_with_their_distances(run: FakeRun, tmp_path: Pa
     with ImageSet(run.path("images.h5")) as real, ImageSet(run.path("repeat0/fold0/synthetic/as_train.h5")) as made:
         first = image_figures.closest(table, real, made)[1]
         whole = made.read(np.array([1]), "inspect").images
-        assert np.array_equal(first.generated, nearest_images.turned(whole, 1)[0]), "turned as the table says"
+        assert np.array_equal(first.generated, orientation.turned(whole, 1)[0]), "turned as the table says"
         table.write_text(table.read_text().replace("cell0003", "cell9999"))
         with pytest.raises(UserError, match="run again"):
             image_figures.closest(table, real, made)

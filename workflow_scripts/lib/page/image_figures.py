@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import nearest_images
+from workflow_scripts.lib.images import orientation
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
 from workflow_scripts.lib.page import figure_style, image_strips
 from workflow_scripts.lib.page.figure_style import LOSS, MUTED
@@ -79,7 +79,7 @@ def closest(table: Path, real: ImageSet, generated: ImageSet) -> list[Pair]:
             select_channels(_read(source, np.array([place[row[key]]])).images, real.channels, channels)
             for source, place, key in ((generated, at[0], "generated"), (real, at[1], "train"))
         )
-        made = nearest_images.turned(made, int(row["turn"]))[0]
+        made = orientation.turned(made, int(row["turn"]))[0]
         out.append(Pair(row["space"], made, train[0], float(row["ratio"]), str(row["authentic"]) == "True", channels))
     return out
 
