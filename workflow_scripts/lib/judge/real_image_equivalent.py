@@ -50,7 +50,7 @@ def measured(
 def is_point(settings: dict[str, Any]) -> bool:
     """Whether an arm is a point of a curve: it has nothing but real images, as they come."""
     method = arm_choices.METHODS[settings["method"]]
-    whole = method.step == "real_only" and method.partners is None
+    whole = method.step == "real_only" and method.second_source is None
     return whole or (settings["method"] == "more_real" and "synthetic_set" not in settings)
 
 

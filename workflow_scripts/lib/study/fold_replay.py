@@ -177,13 +177,11 @@ def unit_scores(replay: FoldReplay, unit: Unit) -> dict[str, Any]:
         finished = _finished(path)
         if finished is not None:
             return finished
-        partners, inherited = synthetic_images(replay, unit.levels) if unit.made else (None, None)
+        second, inherited = synthetic_images(replay, unit.levels) if unit.made else (None, None)
         parts = replay.parts(unit.levels)
         real, validation = (Images(parts[role].images, parts[role].labels) for role in (Role.TRAIN, Role.VALIDATION))
         seed = derive(replay.seed, "classifier")
-        trainer, course = emulation.trained(
-            unit.model, unit.levels, section["plateau"], real, partners, validation, seed
-        )
+        trainer, course = emulation.trained(unit.model, unit.levels, section["plateau"], real, second, validation, seed)
         asked = {role: _asked(parts[role]) for role in (Role.VALIDATION, Role.CALIBRATION, Role.TEST)}
         found = emulation.scored(trainer.network, course, asked, states, unit.model, least, replay.judged, seed)
         record = parts[Role.TRAIN].provenance.merged(
