@@ -337,7 +337,7 @@ def fuzz_tables(numbers: range, seed: int, folder: Path, fraction_of_sets: float
         other = {
             "source": rng.choice(["folder", "kaggle2018", "kaggle2021", "public"]),
             "labels": rng.choice([None, "numbers", "names"]),
-            "unlabelled": rng.choice(["bad", "keep"]),
+            "unlabelled": rng.choice(["invalid", "keep"]),
             "label_separator": rng.choice([None, "|", " ", ","]),
             "class_names": rng.choice([None, NAMES]),
             "label_map": rng.choice(MAPS),

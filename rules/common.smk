@@ -25,6 +25,11 @@ try:
 except run_check.ConfigError as error:
     sys.exit(f"MixLoc config: {error}")
 
+FOLDER = views.in_run(CONFIG, "report.html")
+if workflow.modifier.path_modifier.replace_prefix(FOLDER) != FOLDER:
+    raise WorkflowError(
+        "MixLoc: commands name paths under results, so a module takes no prefix; set `run` in its config"
+    )
 REPEATS = range(CONFIG["make_folds"]["repeats"])
 FOLDS = range(CONFIG["make_folds"]["folds"])
 GENERATORS = views.by_name(CONFIG, "generators")

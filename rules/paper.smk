@@ -93,7 +93,6 @@ use rule certify_leaks as certify_leaks_of_replay with:
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=range(FORENSICS["repeats"])),
         records=from_config(views.replay_files, ".fitted.json"),
         analysis=[],
-        code=code("certify_leaks"),
     output:
         report(
             "results/{run}/forensics_leaks.csv",
@@ -101,6 +100,8 @@ use rule certify_leaks as certify_leaks_of_replay with:
             category="Reference study",
         ),
     params:
+        python=python,
+        code=code("certify_leaks"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in enumerate(input.folds)],
         artefacts=lambda wildcards, input: input.records,
         places=f"{FORENSICS['repeats']}x{len(FOLDS)}",
