@@ -162,8 +162,8 @@ def robust(step: Step) -> torch.Tensor:
     both = step.real(real) + step.second(others)
     logits = step.head(step.features(both.images))
     ours = step.loss(logits[:real], both.targets[:real])
-    others = losses.generalised(logits[real:], both.targets[real:], step.settings["robustness"])
-    return torch.cat([ours, others]).mean()
+    theirs = losses.generalised(logits[real:], both.targets[real:], step.settings["robustness"])
+    return torch.cat([ours, theirs]).mean()
 
 
 def split_batchnorm(step: Step) -> torch.Tensor:
