@@ -1,13 +1,13 @@
 """replay_study: the reference study's models in one fold, under every row of a design of its suspicious choices.
 
-`forensics.switches` names the choices that are varied (see lib/study/switches.py); those that act before or during training
-follow a two-level design, those that act after it are all combined on every trained model, which costs no training.
-Rows that agree in what makes a generator share it, and rows that agree in all that acts on a model share its training.
-A unit is one trained model with all its scores; finished ones are kept under --work and found again after a kill.
+`forensics.switches` names the choices that are varied (see lib/study/switches.py). Those that act before or during
+training follow a two-level design. Those that act after it are all combined on every trained model, which costs no
+training. Rows that agree in what makes a generator share it; rows that agree in all that acts on a model share its
+training. A unit is one trained model with all its scores. Finished units are kept under --work and found after a kill.
 
-Writes scores (CSV): one line for each row of the design, combination of the switches that act after training, model,
-part (validation, test) and metric, with the state of every switch; and a record (JSON) of what was fitted on which
-images, for certify_leaks. Test images are those of the fold's test part, whatever is switched.
+Writes a table of scores (CSV): a line for each row of the design, combination of switches that act after training,
+model, part (validation, test) and metric, with the state of every switch. Also writes a record (JSON) of what was
+fitted on which images, for certify_leaks. Test images are those of the fold's test part, whatever is switched.
 
 Example:
     python -m workflow_scripts.replay_study --images images.h5 --folds folds.csv --repeat 0 --fold 0 --shard 0 \\

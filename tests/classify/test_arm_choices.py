@@ -26,7 +26,7 @@ UNPAIRED = [
     if method.balanced or method.step in ("second_only", "strong_augment")
 ]
 
-# One method of each kind of step: here all have the same second source, so that others of its kind would be the same twice.
+# One method of each kind of step: with the same second source here, others of its kind would be the same twice.
 DIFFERENT = {(method.step, method.balanced): name for name, method in arm_choices.METHODS.items()}.values()
 
 

@@ -85,7 +85,7 @@ def _fractions(step: Step) -> tuple[int, int]:
 
 
 def _boxes(images: torch.Tensor, areas: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A square in each image (n, C, H, W) that covers this fraction of its area, at a random place: bool (n, 1, H, W)."""
+    """A square at a random place in each image (n, C, H, W), of this fraction of its area: bool (n, 1, H, W)."""
     where, inside = images.device, []
     for size in images.shape[-2:]:
         side = areas.double().sqrt() * size
@@ -101,7 +101,7 @@ def real_only(step: Step) -> torch.Tensor:
 
 
 def strong_augment(step: Step) -> torch.Tensor:
-    """Real images alone, augmented as `strong` says; from a fraction `erase` of them a square is cut (Zhong et al. 2017).
+    """Real images alone, augmented as `strong` says; a fraction `erase` loses a square (Zhong et al. 2017).
 
     Crops and brightness are drawn with the other augmentation; the square has 2 to 20 % of the area."""
     batch, rng = step.real(step.batch), step.random("erase")

@@ -1,4 +1,4 @@
-"""Replay of the reference study in one fold: generators, synthetic sets and scores of units, each kept once finished."""
+"""Replay of the reference study in one fold: generators, synthetic sets and scores; finished work is kept."""
 
 from __future__ import annotations
 
