@@ -153,7 +153,8 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
         ]
         return World(
             source.read(np.flatnonzero(held), "inspect"), source.read(np.flatnonzero(fitted), "inspect"), made,
-            given, synthetic_set.get("start_noise"), references, _groups_of(references, source, args), source.classes, source.channels,
+            given, synthetic_set.get("start_noise"), references, _groups_of(references, source, args), source.classes,
+            source.channels,
         )  # fmt: skip
 
 

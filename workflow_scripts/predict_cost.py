@@ -1,10 +1,10 @@
 """predict_cost: what a run will cost, before it is spent: core- and GPU-hours, disk, memory, wall-clock.
 
-Every stage's work is counted from the config (lib/cost/job_costs.py) and multiplied by what such work was measured to take: in
-earlier runs, whose cost.json and benchmark files lie below --earlier, and in the file --rates, which comes with MixLoc
-and names its machine. Each figure says where it comes from; it has a range, from the fastest to the slowest job that
-was seen, and says so where it was measured with other settings or on another machine. Work of which nothing like it was
-ever measured is said to be unknown.
+Every stage's work is counted from the config (lib/cost/job_costs.py) and multiplied by the measured time of such work.
+Times come from earlier runs, whose cost.json and benchmark files lie below --earlier, and from the file --rates, which
+comes with MixLoc and names its machine. Each figure says where it comes from and has a range, from the fastest to the
+slowest job seen. It says so where it was measured with other settings or on another machine. Work of a kind that was
+never measured is said to be unknown.
 
 cost.json also holds the work of every job, from which later runs learn their rates. A run never predicts itself.
 

@@ -1,15 +1,16 @@
 """sample_simulator: one synthetic set for one fold, drawn by the simulator itself: the ceiling of any generator.
 
-Where cells are simulated, a synthetic set may name the generator `simulator`. Its images are what the best of all generators
-would make: cells from the same laboratory that show exactly the labels they were asked for, each of a protein of its
-own that no other image of the run shows, so no test protein is among them. The labels are planned from the train part
-like those of any other synthetic set.
+Where cells are simulated, a synthetic set may name the generator `simulator`. Its images are what the best possible
+generator would make: cells from the same laboratory with exactly the labels that were asked for. Each shows a protein
+of its own that no other image of the run shows, so no test protein is among them. Labels are planned from the train
+part, as for any other synthetic set.
 
 Example:
     python -m workflow_scripts.sample_simulator --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
-        --out synthetic/true_cells.h5 --settings '{"synthetic set": {"name": "true_cells", ...}, "simulate_cells": {...}}'
+        --out synthetic/true_cells.h5 \\
+        --settings '{"synthetic_set": {"name": "true_cells", ...}, "simulate_cells": {...}}'
 
-Writes an image set (HDF5) as sample_ddpm does; its provenance is the train rows whose labels were read for the synthetic set."""
+Writes an image set (HDF5) as sample_ddpm does. Its provenance is the train rows whose labels were read for it."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def sample_simulator(
     with ImageSet(images) as source:
         if source.classes != list(simulator.COMPARTMENTS):
             raise UserError(
-                f"{images} has other classes than the simulator draws: take another generator for synthetic set {synthetic_set['name']}"
+                f"{images} has other classes than the simulator draws: take another generator for synthetic set "
+                f"{synthetic_set['name']}"
             )
         rows = role_table.rows(table, fold, source.ids, Role.TRAIN)
         labels = label_plans.planned(

@@ -23,10 +23,10 @@ CHECK = classifier_training.Images(*cells(12, 3))
 UNPAIRED = [
     name
     for name, method in arm_choices.METHODS.items()
-    if method.balanced or method.step in ("partners_only", "strong_augment")
+    if method.balanced or method.step in ("second_only", "strong_augment")
 ]
 
-# One method of each kind of step: here all have the same partners, so that others of its kind would be the same twice.
+# One method of each kind of step: with the same second source here, others of its kind would be the same twice.
 DIFFERENT = {(method.step, method.balanced): name for name, method in arm_choices.METHODS.items()}.values()
 
 
@@ -72,7 +72,7 @@ def test_same_steps_same_images_a_step_same_start_and_the_same_real_images(name,
     assert [sum(step.values()) for step in asked] == [SHORT["batch"]] * SHORT["steps"]
     assert found.numbers["images_seen"] == SHORT["batch"] * SHORT["steps"]
     assert found.numbers["real_seen"] == sum(step.get("real", 0) for step in asked)
-    assert any("partners" in step for step in asked) == (method.partners is not None)
+    assert any("partners" in step for step in asked) == (method.second_source is not None)
     assert all(torch.equal(weights[key], value) for key, value in baseline[0].items())
     if name not in UNPAIRED:
         assert given, "it sees real images"
@@ -84,7 +84,7 @@ def test_same_steps_same_images_a_step_same_start_and_the_same_real_images(name,
         assert not torch.equal(found.weights["head.weight"], baseline[3].weights["head.weight"])
 
 
-def test_partners_come_and_go_as_they_should(monkeypatch):
+def test_the_second_source_comes_and_goes_as_they_should(monkeypatch):
     asked = observe("pretrain_finetune", monkeypatch)[1]
     assert [sorted(step) for step in asked] == [["partners"]] * 2 + [["real"]] * 4
     fractions = [step.get("partners", 0) for step in observe("anneal", monkeypatch)[1]]
@@ -150,8 +150,8 @@ def test_weights_follow_their_images():
     step = classifier_training.Trainer(settings_of("weighted"), REAL, MADE, 5, torch.device("cpu")).step
     for number in range(4):
         step.number = number
-        batch, weights = step.partners(4), step.weights(4)
-        index = step.partner_source.order.batch(number, SHORT["batch"])[:4]
+        batch, weights = step.second(4), step.weights(4)
+        index = step.second_source.order.batch(number, SHORT["batch"])[:4]
         assert np.allclose(weights.numpy(), MADE.weights[index])
         assert np.array_equal(batch.targets.numpy(), MADE.labels[index])
 
@@ -159,7 +159,7 @@ def test_weights_follow_their_images():
 def test_partner_images_leave_no_trace_in_the_statistics():
     step = classifier_training.Trainer(settings_of("split_batchnorm"), REAL, MADE, 5, torch.device("cpu")).step
     norms = {key: value.clone() for key, value in step.network.state_dict().items() if "running" in key}
-    images = step.partners(6).images
+    images = step.second(6).images
     with torch.no_grad():
         apart, together = step.features_apart(images), step.network.trunk(images)
     assert torch.allclose(apart, together.float(), atol=0.1), "normalised by themselves, as any batch"

@@ -21,7 +21,7 @@ class HandStep:
 
     def __init__(self, **settings):
         self.settings = {"steps": self.steps} | settings
-        self.asked = {"real": 0, "partners": 0}
+        self.asked = {"real": 0, "second": 0}
 
     def _batch(self, values, targets, count):
         images = torch.tensor(values)[:count, None, None, None].expand(-1, 1, 2, 2)
@@ -31,8 +31,8 @@ class HandStep:
         self.asked["real"] += count
         return self._batch([0.5, -1.0, 2.0, 0.0], [1.0, 0.0, 1.0, 0.0], count)
 
-    def partners(self, count):
-        self.asked["partners"] += count
+    def second(self, count):
+        self.asked["second"] += count
         return self._batch([-0.5, 3.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0], count)
 
     def lambdas(self, count):
@@ -75,30 +75,30 @@ def test_mix_loss_weighs_each_pair_by_its_own_lambda():
     # What is left when losses are averaged before they are weighed is another number.
     real, partner = np.mean([bce(0.5, 1), bce(-1.0, 0)]), np.mean([bce(-0.5, 0), bce(3.0, 1)])
     assert found != pytest.approx(0.55 * real + 0.45 * partner, rel=1e-3)
-    assert asked == {"real": 2, "partners": 2}
+    assert asked == {"real": 2, "second": 2}
 
 
 def test_mix_representation_mixes_features_and_targets():
     found, asked = run("mix_representation")
     pairs = [bce(0.9 * 0.5 - 0.1 * 0.5, 0.9), bce(0.2 * -1.0 + 0.8 * 3.0, 0.8)]
     assert found == pytest.approx(np.mean(pairs), rel=1e-5)
-    assert asked == {"real": 2, "partners": 2}
+    assert asked == {"real": 2, "second": 2}
 
 
 def test_pool_and_single_sources():
     found, asked = run("pool", ratio=1 / 3)
     expected = [bce(0.5, 1), bce(-1.0, 0), bce(2.0, 1), bce(-0.5, 0)]
     assert found == pytest.approx(np.mean(expected), rel=1e-5)
-    assert asked == {"real": 3, "partners": 1}
-    assert run("real_only")[1] == {"real": 4, "partners": 0}
-    assert run("synthetic_only")[1] == {"real": 0, "partners": 4}
+    assert asked == {"real": 3, "second": 1}
+    assert run("real_only")[1] == {"real": 4, "second": 0}
+    assert run("synthetic_only")[1] == {"real": 0, "second": 4}
 
 
 def test_methods_that_pool_with_a_difference():
     real = [bce(0.5, 1), bce(-1.0, 0)]
     found, asked = run("weighted", ratio=1.0)
     assert found == pytest.approx(np.mean([*real, 0.5 * bce(-0.5, 0), 1.5 * bce(3.0, 1)]), rel=1e-5)
-    assert asked == {"real": 2, "partners": 2}
+    assert asked == {"real": 2, "second": 2}
     right = [1 - 1 / (1 + np.exp(-2 * -0.5)), 1 / (1 + np.exp(-2 * 3.0))]
     found, _ = run("robust", ratio=1.0, robustness=0.7)
     assert found == pytest.approx(np.mean([*real, *((1 - p**0.7) / 0.7 for p in right)]), rel=1e-5)
@@ -112,7 +112,7 @@ def test_mixup_mixes_each_image_with_the_one_before():
     mixed = [(w * images[i] + (1 - w) * images[i - 1], w * targets[i] + (1 - w) * targets[i - 1])
              for i, w in enumerate(weights)]  # fmt: skip
     assert found == pytest.approx(np.mean([bce(*pair) for pair in mixed]), rel=1e-5)
-    assert asked == {"real": 4, "partners": 0}
+    assert asked == {"real": 4, "second": 0}
 
 
 def test_boxes_cover_the_area_that_is_asked_for():
@@ -194,13 +194,13 @@ def test_controls_do_the_same_with_other_images():
             control = arm_choices.METHODS[method.control]
             assert control.step == method.step
             assert set(control.options) <= set(method.options)
-            assert method.partners not in (*arm_choices.PHOTOGRAPHS, *arm_choices.NOTHING_NEW)
-            assert control.partners in arm_choices.PHOTOGRAPHS
+            assert method.second_source not in (*arm_choices.PHOTOGRAPHS, *arm_choices.NOTHING_NEW)
+            assert control.second_source in arm_choices.PHOTOGRAPHS
             assert control.control is None
 
 
 def test_whoever_adds_synthetic_images_has_a_control():
-    made = {name for name, method in arm_choices.METHODS.items() if method.partners == arm_choices.SYNTHETIC}
+    made = {name for name, method in arm_choices.METHODS.items() if method.second_source == arm_choices.SYNTHETIC}
     assert {name for name in made if not arm_choices.METHODS[name].control} == {"synthetic_only"}
     assert set(declaration.controls("pool")) == {
         "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise",
@@ -209,7 +209,7 @@ def test_whoever_adds_synthetic_images_has_a_control():
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
     for name, method in arm_choices.METHODS.items():
         if method.control:
-            assert arm_choices.METHODS[method.control].partners in (
+            assert arm_choices.METHODS[method.control].second_source in (
                 arm_choices.RESAMPLED,
                 "relabelled_real",
                 "weighed_real",

@@ -57,20 +57,20 @@ def listed(found: classifier_training.Images) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_source_is_made_by_a_function():
-    assert {method.partners for method in arm_choices.METHODS.values()} - {None} == set(arm_choices.SOURCES)
+    assert {method.second_source for method in arm_choices.METHODS.values()} - {None} == set(arm_choices.SOURCES)
     assert all(arm_choices.SOURCES.function(name, vars(second_source)) for name in arm_choices.SOURCES)
     asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
     assert asking == {"filtered", "relabel", "relabel_real", "weighted", "weighted_real"}
 
 
-@pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.partners])
+@pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.second_source])
 def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, material):
     first, second = (second_source.second_images(material(name), CHANNELS) for _ in range(2))
     for one, other in zip(listed(first), listed(second), strict=True):
         assert np.array_equal(one, other)
     assert first.pixels.dtype == np.uint8
     assert first.labels.min() >= 0 and first.labels.max() <= 1
-    kind = arm_choices.METHODS[name].partners
+    kind = arm_choices.METHODS[name].second_source
     assert first.synthetic == (kind not in arm_choices.PHOTOGRAPHS)
     if kind in arm_choices.PHOTOGRAPHS:
         count, drawn = (50, 5) if kind in arm_choices.RESERVES else (60, 1)

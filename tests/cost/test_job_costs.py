@@ -21,7 +21,7 @@ from workflow_scripts import predict_cost
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
-from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Work
+from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Workload
 from workflow_scripts.lib.generate import diffusion, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance
 from workflow_scripts.lib.page import html_page
@@ -279,7 +279,7 @@ TRAITS = {"network": "unet 16", "size": 32, "channels": 4, "batch": 8}
 
 
 def training(name: str, units: float, **traits: Any) -> Job:
-    return Job("train_ddpm", name, [Work("train_ddpm", "GFLOP", units, TRAITS | traits)])
+    return Job("train_ddpm", name, [Workload("train_ddpm", "GFLOP", units, TRAITS | traits)])
 
 
 def test_rates_are_work_by_time_without_the_start(tmp_path):
@@ -320,7 +320,7 @@ def test_what_was_measured_of_other_work_teaches_no_rate(tmp_path):
 
 
 def test_arms_of_a_job_have_their_own_rates(tmp_path):
-    works = [Work("train_classifier", "GFLOP", 50, {"network": name}, name) for name in ("small", "resnet18")]
+    works = [Workload("train_classifier", "GFLOP", 50, {"network": name}, name) for name in ("small", "resnet18")]
     job = Job("train_classifier", "repeat0_fold1_job0", works)
     run = write_run(tmp_path, [job], {job.key: 42.0})
     manifest = run / "repeat0/fold1/arms/job0.json"
@@ -357,13 +357,13 @@ def test_an_estimate_says_where_it_comes_from(tmp_path):
     # The time of small files is not that of their pixels.
     cells = [measured_rates.Rate("read", "megapixels", {"side": 32}, 1, False, "A", "first", 1, 1.0, 1.0, 1.0)]
     for side, known in ((48, True), (512, False)):
-        reading = Job("preprocess_images", "x", [Work("read", "megapixels", 5, {"side": side})])
+        reading = Job("preprocess_images", "x", [Workload("read", "megapixels", 5, {"side": side})])
         found = forecast.estimate(reading.works[0], reading, measured_rates.Measured(cells), 0, "A")
         assert (found is not None) == known
     # Of a GPU nothing was seen, nor of another stage, nor of another unit: unknown.
     assert estimate(training("x", 200), gpus=1) is None
-    assert estimate(Job("assess_synthetic", "x", [Work("assess_synthetic", "images", 5)])) is None
-    assert estimate(Job("train_ddpm", "x", [Work("train_ddpm", "images", 5, TRAITS)])) is None
+    assert estimate(Job("assess_synthetic", "x", [Workload("assess_synthetic", "images", 5)])) is None
+    assert estimate(Job("train_ddpm", "x", [Workload("train_ddpm", "images", 5, TRAITS)])) is None
 
 
 def test_a_gpu_is_known_by_the_log(tmp_path):

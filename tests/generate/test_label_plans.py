@@ -1,4 +1,4 @@
-"""Synthetic sets that go beyond the training table: unseen combinations, a classifier's errors, and images to refer to."""
+"""Label plans beyond the training table: unseen combinations, a classifier's errors, and reference images."""
 
 import itertools
 

@@ -58,7 +58,7 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
 
 def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None:
     words = " ".join(" ".join(Reader(text).words).split())
-    first = words[: words.index("Every arm (disc)")]
+    first = words[: words.index("Difference of every arm (disc)")]
     facts = json.loads(run.path("analysis.json").read_text())
     assert f"The analysis (hash {facts['hash'][:8]}) of this experiment" in first and facts["hash"] not in first
     assert f"The analysis (hash {facts['hash']}) of this experiment" in words

@@ -69,7 +69,7 @@ def test_every_arm_is_written_with_ids_and_equal_effort(finished):
             assert np.array_equal(part.labels, labels[rows])
         numbers = found.numbers
         assert numbers["images_seen"] == numbers["real_seen"] + numbers["synthetic_seen"] == 12 * 8
-        uses_synthetic = arm_choices.METHODS[name].partners in ("synthetic", "filtered")
+        uses_synthetic = arm_choices.METHODS[name].second_source in ("synthetic", "filtered")
         assert (numbers["synthetic_seen"] > 0) == uses_synthetic
         assert list(found.history["step"]) == [4, 8, 12]
         best = found.history["validation_map"].max()

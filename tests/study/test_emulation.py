@@ -216,7 +216,7 @@ def test_lambda_averaged_leaves_only_the_mean_to_act():
     assert torch.allclose(after, before.mean().expand(4))
     # The loss is then that of batch means, λ̄·ℓ̄(real) + (1 − λ̄)·ℓ̄(synthetic).
     step = mean.step
-    both = step.real(4) + step.partners(4)
+    both = step.real(4) + step.second(4)
     losses = step.loss(step.head(step.features(both.images)), both.targets)
     expected = after[0] * losses[:4].mean() + (1 - after[0]) * losses[4:].mean()
     found = classifier_training.method_steps.of("mix_loss")(step)

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "classify": "base images split compute scores",
     "fidelity": "base images compute classify",
     "judge": "base images split scores classify",
-    "study": "base compute generate classify scores judge",
+    "study": "base images split compute generate classify scores judge",
     "config": "base images download compute judge",
     "cost": "base config generate classify",
     "page": "base images simulate split compute download scores generate classify fidelity judge cost",

@@ -75,10 +75,10 @@ class Method:
 
     about: str
     step: str  # the function in method_steps.py that makes the loss of one optimiser step
-    partners: str | None = None  # second source: the images beside the real ones
+    second_source: str | None = None  # where the images beside the real ones come from
     control: str | None = None  # the method that adds the same amount of nothing new
     options: tuple[str, ...] = ()  # settings of train_classifier that act in this method; an arm may give its own
-    pairs: bool = False  # half of each batch is real, each image with a partner
+    pairs: bool = False  # half of each batch is real, each image paired with one of the second source
     changing: bool = False  # the number of real images of a batch is not the same at every step
     needs_batchnorm: bool = False
     soft_targets: bool = False  # labels between 0 and 1
@@ -88,17 +88,17 @@ class Method:
     @property
     def needs_set(self) -> bool:
         """Whether an arm must name a synthetic set."""
-        return self.partners is not None and SOURCES[self.partners].needs_set
+        return self.second_source is not None and SOURCES[self.second_source].needs_set
 
     @property
     def takes_set(self) -> bool:
         """Whether it may: images in reserve are then drawn to the labels of that set."""
-        return self.needs_set or self.partners in RESERVES
+        return self.needs_set or self.second_source in RESERVES
 
     @property
     def learns_from_generated(self) -> bool:
         """Whether it learns from generated images, rather than from a control or a placebo in their place."""
-        return self.needs_set and self.partners not in (*PHOTOGRAPHS, *NOTHING_NEW)
+        return self.needs_set and self.second_source not in (*PHOTOGRAPHS, *NOTHING_NEW)
 
 
 METHODS = Registry(
@@ -129,7 +129,7 @@ METHODS = Registry(
             "pool with further real images of the train groups", "pool", RESERVE_SAME, None, ("ratio",)
         ),
         # Synthetic images, each method followed by its control.
-        "synthetic_only": Method("synthetic images alone", "partners_only", SYNTHETIC),
+        "synthetic_only": Method("synthetic images alone", "second_only", SYNTHETIC),
         "pool": Method("real and synthetic images in one batch", "pool", SYNTHETIC, "resample_real", ("ratio",)),
         "resample_real": Method("control of pool: real images drawn again", "pool", RESAMPLED, None, ("ratio",)),
         "split_batchnorm": Method(
@@ -321,7 +321,7 @@ NAMING = ("name", "method", "synthetic_set", "control", "baseline", "trials")
 
 
 def synthetic_fraction(batch: int, ratio: float) -> int:
-    """Partner images in a batch at `ratio` partners to one real image."""
+    """Images of the second source in a batch, at `ratio` of them to one real image."""
     return round(batch * ratio / (1 + ratio))
 
 
@@ -359,7 +359,7 @@ def real_in_batch(settings: dict[str, Any]) -> int:
         return batch // 2
     if "ratio" in method.options and not method.changing:
         return batch - synthetic_fraction(batch, settings["ratio"])
-    return batch if method.partners is None else 0
+    return batch if method.second_source is None else 0
 
 
 def cosine_scale(settings: dict[str, Any]) -> float | None:
@@ -431,7 +431,7 @@ def _steps_problem(settings: dict[str, Any]) -> str | None:
             "not all the same number of real images; give a number"
         )
     if method.pairs and batch % 2:
-        return f"train_classifier.batch = {batch} must be even: half of it is real, half its partners"
+        return f"train_classifier.batch = {batch} must be even: half of it is real, half of the second source"
     # Images that are normalised by themselves must be two or more.
     least = 2 if method.needs_batchnorm else 1
     if "ratio" in method.options and not least <= synthetic_fraction(batch, settings["ratio"]) <= batch - least:

@@ -1,4 +1,4 @@
-"""Job of train_classifier: the arms of one fold that one process trains, and what decides whether they are up to date."""
+"""Job of train_classifier: arms of one fold that one process trains, and whether each is up to date."""
 
 from __future__ import annotations
 

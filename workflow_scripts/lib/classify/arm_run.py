@@ -95,7 +95,7 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
 def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
     real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
-    kind = arm_choices.METHODS[arm.settings["method"]].partners
+    kind = arm_choices.METHODS[arm.settings["method"]].second_source
     reserve = data.part(kind) if kind in arm_choices.RESERVES else None
     source = data.source
     own = arm.seen(source.channels)

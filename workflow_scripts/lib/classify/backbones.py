@@ -41,7 +41,7 @@ class Draws:
         self.part = slice(None)  # which of them are given
 
     def kept(self, x: torch.Tensor, fraction: float) -> torch.Tensor:
-        """1 for a `fraction` of the images and 0 for the others, each drawn by itself: (n, 1, ...) beside x (n, ...)."""
+        """Bernoulli draws of probability `fraction`, one an image: (n, 1, ...) beside x (n, ...)."""
         shape = [self.count or len(x), *[1] * (x.ndim - 1)]
         out = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(fraction, generator=self.generator)
         return out[self.part]

@@ -126,7 +126,7 @@ class ArmStep:
     network: Backbone
     loss: losses.Loss
     real_source: Source
-    partner_source: Source | None
+    second_source: Source | None
     dtype: torch.dtype
     number: int = 0
     seen: dict[str, int] = field(default_factory=lambda: {"real": 0, "synthetic": 0})
@@ -145,11 +145,11 @@ class ArmStep:
         """The first images of the step's real batch, augmented."""
         return self._take(self.real_source, count)
 
-    def partners(self, count: int) -> LabelledBatch:
+    def second(self, count: int) -> LabelledBatch:
         """Images of the second source, augmented."""
-        if self.partner_source is None:
+        if self.second_source is None:
             raise ValueError(f"method {self.settings['method']!r} has no second source of images")
-        return self._take(self.partner_source, count)
+        return self._take(self.second_source, count)
 
     def random(self, purpose: str) -> np.random.Generator:
         """Random numbers of this step for one purpose, the same in all arms."""
@@ -161,8 +161,8 @@ class ArmStep:
         return torch.as_tensor(values, dtype=torch.float32, device=self.real_source.mean.device)
 
     def weights(self, count: int) -> torch.Tensor:
-        """What the images that `partners` gives weigh (n,)."""
-        source = self.partner_source
+        """Weights of the images that `second` gives (n,)."""
+        source = self.second_source
         if source is None or source.images.weights is None:
             raise ValueError(f"method {self.settings['method']!r} has no images with weights")
         values = source.images.weights[source.order.batch(self.number, self.batch)[:count]]
@@ -221,7 +221,7 @@ class Trainer:
     """One arm in training: network, optimiser, best checkpoint and course, all of which a resume point holds."""
 
     def __init__(
-        self, settings: dict[str, Any], real: Images, partners: Images | None, seed: int, where: torch.device
+        self, settings: dict[str, Any], real: Images, second: Images | None, seed: int, where: torch.device
     ) -> None:
         self.settings, self.where = settings, where
         if settings["sampling"] == "balanced":
@@ -249,7 +249,8 @@ class Trainer:
             self.network,
             losses.make(settings["loss"], positives, len(real.labels), **settings["losses"].get(settings["loss"], {})),
             Source(real, "real", settings, seed, self.mean, self.std),
-            Source(partners, "partners", settings, seed, self.mean, self.std) if partners else None,
+            # The name is part of the seed.
+            Source(second, "partners", settings, seed, self.mean, self.std) if second else None,
             device.fast_dtype(where),
         )
         # Biases and BatchNorm are not shrunk: decay would only fight the normalisation.
@@ -350,14 +351,14 @@ class Trainer:
 def train(
     settings: dict[str, Any],
     real: Images,
-    partners: Images | None,
+    second: Images | None,
     validation: Images,
     seed: int,
     resume: Resume,
     report: Callable[[int, dict[str, float]], None] = lambda step, numbers: None,
 ) -> Trained:
     """Train one arm; goes on from its resume point where there is one."""
-    trainer = Trainer(settings, real, partners, seed, device.device())
+    trainer = Trainer(settings, real, second, seed, device.device())
     saved = resume.load()
     first = trainer.restore(saved) if saved else 0
     checkpoints = checkpoint_steps(settings)

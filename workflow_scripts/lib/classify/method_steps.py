@@ -1,9 +1,9 @@
 """Steps of the methods: the loss of one optimiser step of an arm.
 
 A step function takes a `Step` and returns the loss to descend. `step.real(n)` gives the first n images of the step's
-real batch, the same for every arm. `step.partners(n)` gives images of the arm's second source (`arm_choices.SOURCES`),
+real batch, the same for every arm. `step.second(n)` gives images of the arm's second source (`arm_choices.SOURCES`),
 drawn independently of the real ones. Every step uses `step.batch` images in all. Unless a step says otherwise, real and
-partner images go through the network together and share its BatchNorm statistics. Random numbers come from the `Step`,
+other images go through the network together and share its BatchNorm statistics. Random numbers come from the `Step`,
 so that a resumed training draws the same."""
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Step(Protocol):
     def real(self, count: int) -> LabelledBatch:
         """The first images of the step's real batch, augmented."""
 
-    def partners(self, count: int) -> LabelledBatch:
+    def second(self, count: int) -> LabelledBatch:
         """Images of the second source, augmented."""
 
     def lambdas(self, count: int) -> torch.Tensor:
         """One λ ~ Beta(alpha, alpha) an image (n,)."""
 
     def weights(self, count: int) -> torch.Tensor:
-        """What the images that `partners` gives weigh (n,), 1 on average over their source."""
+        """Weights of the images that `second` gives (n,), 1 on average over their source."""
 
     def random(self, purpose: str) -> np.random.Generator:
         """Random numbers of this step for one purpose."""
@@ -79,13 +79,13 @@ def _plain(step: Step, batch: LabelledBatch) -> torch.Tensor:
 
 
 def _fractions(step: Step) -> tuple[int, int]:
-    """Real and partner images of a batch at the arm's `ratio`."""
-    partners = arm_choices.synthetic_fraction(step.batch, step.settings["ratio"])
-    return step.batch - partners, partners
+    """Numbers of real and of other images in a batch at the arm's `ratio`."""
+    others = arm_choices.synthetic_fraction(step.batch, step.settings["ratio"])
+    return step.batch - others, others
 
 
 def _boxes(images: torch.Tensor, areas: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A square in each image (n, C, H, W) that covers this fraction of its area, at a random place: bool (n, 1, H, W)."""
+    """A square at a random place in each image (n, C, H, W), of this fraction of its area: bool (n, 1, H, W)."""
     where, inside = images.device, []
     for size in images.shape[-2:]:
         side = areas.double().sqrt() * size
@@ -101,7 +101,7 @@ def real_only(step: Step) -> torch.Tensor:
 
 
 def strong_augment(step: Step) -> torch.Tensor:
-    """Real images alone, augmented as `strong` says; from a fraction `erase` of them a square is cut (Zhong et al. 2017).
+    """Real images alone, augmented as `strong` says; a fraction `erase` loses a square (Zhong et al. 2017).
 
     Crops and brightness are drawn with the other augmentation; the square has 2 to 20 % of the area."""
     batch, rng = step.real(step.batch), step.random("erase")
@@ -138,70 +138,70 @@ def one_class(step: Step) -> torch.Tensor:
     return step.loss(torch.where(asked, logits, logits.detach()), batch.targets).mean()
 
 
-def partners_only(step: Step) -> torch.Tensor:
+def second_only(step: Step) -> torch.Tensor:
     """Images of the second source alone."""
-    return _plain(step, step.partners(step.batch))
+    return _plain(step, step.second(step.batch))
 
 
 def pool(step: Step) -> torch.Tensor:
-    """Both sources in one batch, `ratio` partners to one real image."""
-    real, partners = _fractions(step)
-    return _plain(step, step.real(real) + step.partners(partners))
+    """Both sources in one batch, `ratio` of the second to one real image."""
+    real, others = _fractions(step)
+    return _plain(step, step.real(real) + step.second(others))
 
 
 def weighted(step: Step) -> torch.Tensor:
-    """`pool`, in which every partner image has a weight of its own."""
-    real, partners = _fractions(step)
-    each = _losses(step, step.real(real) + step.partners(partners))
-    return torch.cat([each[:real], step.weights(partners) * each[real:]]).mean()
+    """`pool`, in which every image of the second source has a weight of its own."""
+    real, others = _fractions(step)
+    each = _losses(step, step.real(real) + step.second(others))
+    return torch.cat([each[:real], step.weights(others) * each[real:]]).mean()
 
 
 def robust(step: Step) -> torch.Tensor:
-    """`pool`, in which partner images have a loss that wrong labels pull less: generalised cross-entropy."""
-    real, partners = _fractions(step)
-    both = step.real(real) + step.partners(partners)
+    """`pool`, with generalised cross-entropy, which wrong labels pull less, on the second source."""
+    real, others = _fractions(step)
+    both = step.real(real) + step.second(others)
     logits = step.head(step.features(both.images))
     ours = step.loss(logits[:real], both.targets[:real])
-    others = losses.generalised(logits[real:], both.targets[real:], step.settings["robustness"])
-    return torch.cat([ours, others]).mean()
+    theirs = losses.generalised(logits[real:], both.targets[real:], step.settings["robustness"])
+    return torch.cat([ours, theirs]).mean()
 
 
 def split_batchnorm(step: Step) -> torch.Tensor:
-    """`pool`, in which real and partner images are normalised apart; the network keeps the statistics of real ones."""
-    real, partners = _fractions(step)
-    ours, others = step.real(real), step.partners(partners)
-    features = torch.cat([step.features(ours.images), step.features_apart(others.images)])
-    return step.loss(step.head(features), torch.cat([ours.targets, others.targets])).mean()
+    """`pool`, with BatchNorm apart for the second source; the network keeps the statistics of real images."""
+    real, others = _fractions(step)
+    ours, theirs = step.real(real), step.second(others)
+    features = torch.cat([step.features(ours.images), step.features_apart(theirs.images)])
+    return step.loss(step.head(features), torch.cat([ours.targets, theirs.targets])).mean()
 
 
 def anneal(step: Step) -> torch.Tensor:
-    """`pool`, in which the fraction of partners falls in a straight line from that of `ratio` to none at the end."""
-    partners = round(_fractions(step)[1] * (1 - step.number / step.steps))
-    if not partners:
+    """`pool`, in which the fraction of the second source falls linearly from that of `ratio` to none at the end."""
+    others = round(_fractions(step)[1] * (1 - step.number / step.steps))
+    if not others:
         return real_only(step)
-    return _plain(step, step.real(step.batch - partners) + step.partners(partners))
+    return _plain(step, step.real(step.batch - others) + step.second(others))
 
 
 def pretrain_finetune(step: Step) -> torch.Tensor:
-    """Partners alone for the first fraction `pretrain` of the steps, real images alone after that."""
-    return partners_only(step) if step.number < arm_choices.pretraining_steps(step.settings) else real_only(step)
+    """The second source alone for the first fraction `pretrain` of the steps, real images alone after that."""
+    return second_only(step) if step.number < arm_choices.pretraining_steps(step.settings) else real_only(step)
 
 
 def mix_loss(step: Step) -> torch.Tensor:
-    """Mix Loss: mean over pairs of λ·ℓ(real) + (1−λ)·ℓ(partner), λ for each pair by itself.
+    """Mix Loss: mean over pairs of λ·ℓ(real) + (1−λ)·ℓ(other), λ for each pair by itself.
 
     The losses stay apart until they are weighed: averaging first would leave only the mean of λ to act."""
     half = step.batch // 2
-    both = step.real(half) + step.partners(half)
+    both = step.real(half) + step.second(half)
     each = _losses(step, both)
     weight = step.lambdas(half)
     return (weight * each[:half] + (1 - weight) * each[half:]).mean()
 
 
 def mix_representation(step: Step) -> torch.Tensor:
-    """Mix Representation: f = λ·f_real + (1−λ)·f_partner, targets alike, one loss."""
+    """Mix Representation: f = λ·f_real + (1−λ)·f_other, targets alike, one loss."""
     half = step.batch // 2
-    both = step.real(half) + step.partners(half)
+    both = step.real(half) + step.second(half)
     features = step.features(both.images)
     weight = step.lambdas(half)[:, None]
     mixed = weight * features[:half] + (1 - weight) * features[half:]

@@ -80,7 +80,7 @@ class Material:
 
 def second_images(material: Material, wanted_channels: list[str]) -> Images | None:
     """The second source of an arm with the channels that it looks at; None where its method has none."""
-    kind = arm_choices.METHODS[material.settings["method"]].partners
+    kind = arm_choices.METHODS[material.settings["method"]].second_source
     if kind is None:
         return None
     images = arm_choices.SOURCES.function(kind, globals())(material)

@@ -234,9 +234,9 @@ def _check_arm(entry: Config, config: Config) -> None:
         raise ConfigError(f"{where}.synthetic_set is given, but {entry['method']!r} uses no synthetic images")
     if name is not None and name not in views.by_name(config, "synthetic_sets"):
         raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined; known: {known}")
-    if method.partners in arm_choices.RESERVES and not config["make_folds"]["fractions"][method.partners] > 0:
+    if method.second_source in arm_choices.RESERVES and not config["make_folds"]["fractions"][method.second_source] > 0:
         raise ConfigError(
-            f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.partners} above 0: the "
+            f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.second_source} above 0: the "
             "fraction of the images that is kept aside for it"
         )
     images = config["preprocess_images"]

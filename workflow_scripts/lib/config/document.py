@@ -33,22 +33,20 @@ class Row:
     key: str
     allowed: str
     unit: str
-    default: str
+    default: str  # or whether a key of a list's entry is required
     about: str
+    choices: tuple[tuple[str, str], ...]  # where each choice has a description: its name and that
 
 
 def pages(root: Path) -> dict[Path, str]:
     """The text of every file that is made, by its path."""
-    default = load_configfile(root / "config.yaml")
-    tables = {
-        "docs/config.md": ("key", "allowed", "unit", "default", "about"),
-        "config/README.md": ("key", "default", "about"),
-    }
+    sections = list(_sections(load_configfile(root / "config.yaml")))
+    short = [_table(title, about, rows, ("key", "default", "about")) for title, about, rows in sections]
+    long = [_table(*part, ("key", "allowed", "unit", "default", "about")) + _choices(part[2]) for part in sections]
     out = {root / "schemas" / "config.schema.json": schema_text()}
-    for name, columns in tables.items():
-        text = "\n".join(_section(*part, columns) for part in _sections(default))
+    for name, tables in {"docs/config.md": long, "config/README.md": short}.items():
         head, _, rest = (root / name).read_text(encoding="utf-8").partition(MARKS[0])
-        out[root / name] = f"{head}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+        out[root / name] = "\n".join([f"{head}{MARKS[0]}\n", *tables, f"{MARKS[1]}{rest.partition(MARKS[1])[2]}"])
     return out
 
 
@@ -84,17 +82,17 @@ def _sections(default: dict[str, Any]) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def _rows(part: Schema, default: dict[str, Any] | None, prefix: str) -> Iterator[Row]:
-    """A row for each key of a mapping and of those within it; without defaults, whether a key is required."""
+    """A row for each key of a mapping and of those within it."""
     for name, value in part["properties"].items():
         found = schema.branches(value)
         nested = [branch for branch in found if "properties" in branch]
         said = default.get(name) if default is not None else None
         if not nested or len(found) > 1:
-            shown = (
-                _shown(said) if default is not None else "required" if name in part.get("required", ()) else "optional"
-            )
-            allowed = schema.allowed(found).removeprefix("a ").removeprefix("an ")
-            yield Row(f"`{prefix}{name}`", allowed, value.get("unit", ""), shown, value["description"])
+            need = "required" if name in part.get("required", ()) else "optional"
+            shown = need if default is None else _shown(said)
+            choices = tuple(zip(found[0].get("enum", ()), found[0].get("enumDescriptions", ()), strict=False))
+            allowed = "one of those below" if choices else schema.allowed(found).removeprefix("a ").removeprefix("an ")
+            yield Row(f"`{prefix}{name}`", allowed, value.get("unit", ""), shown, value["description"], choices)
         for branch in nested:
             below = None if default is None or not isinstance(said, dict) else said
             yield from _rows(branch, below, f"{prefix}{name}.")
@@ -105,11 +103,18 @@ def _shown(value: Any) -> str:
     return f"`{text if len(text) <= LONGEST else text[: LONGEST - 1] + '…'}`"
 
 
-def _section(title: str, about: str, rows: list[Row], columns: tuple[str, ...]) -> str:
-    heads = {"key": "key", "allowed": "allowed", "unit": "unit", "default": "default", "about": "what it is"}
-    lines = [[heads[name] for name in columns], ["---"] * len(columns)]
+def _table(title: str, about: str, rows: list[Row], columns: tuple[str, ...]) -> str:
+    lines = [[{"about": "what it is"}.get(name, name) for name in columns], ["---"] * len(columns)]
     lines += [[getattr(row, name).replace("|", r"\|") for name in columns] for row in rows]
     return "\n".join([f"## {title}", "", about, "", *(f"| {' | '.join(line)} |" for line in lines), ""])
+
+
+def _choices(rows: list[Row]) -> str:
+    return "".join(
+        f"\nChoices of {row.key}:\n\n" + "".join(f"- `{name}`: {about}\n" for name, about in row.choices)
+        for row in rows
+        if row.choices
+    )
 
 
 def main(root: Path = ROOT) -> int:

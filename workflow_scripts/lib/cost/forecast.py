@@ -1,4 +1,4 @@
-"""What work that is still to come will take, looked up in what was measured (`lib.cost.measured_rates`); nothing is made up.
+"""Forecast of what jobs will take, from measured rates (`measured_rates.py`) alone.
 
 The rate of the same work on a machine of the same name comes first, then the nearest to it, which is told as such."""
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from workflow_scripts.lib.cost.job_costs import GFLOP, MEGAPIXELS, ON_GPU, Job, Work
+from workflow_scripts.lib.cost.job_costs import GFLOP, MEGAPIXELS, ON_GPU, Job, Workload
 from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Start
 
 
@@ -23,7 +23,7 @@ class Estimate:
     exact: bool  # measured with the same settings on a machine of the same name
 
 
-def estimate(work: Work, job: Job, measured: Measured, gpus: int, machine: str) -> Estimate | None:
+def estimate(work: Workload, job: Job, measured: Measured, gpus: int, machine: str) -> Estimate | None:
     """How long a part of a job will take; None where nothing like it was measured."""
     # The judge draws its cells on the processor.
     on_gpu = gpus > 0 and job.stage in ON_GPU and work.unit == GFLOP
@@ -62,12 +62,12 @@ def estimate(work: Work, job: Job, measured: Measured, gpus: int, machine: str) 
     )
 
 
-def _near(work: Work, rate: Rate) -> bool:
+def _near(work: Workload, rate: Rate) -> bool:
     sizes = [name for name in ("side", "size") if name in work.traits and name in rate.traits]
     return all(0.5 <= rate.traits[name] / work.traits[name] <= 2 for name in sizes)
 
 
-def _differs(work: Work, rates: list[Rate]) -> str:
+def _differs(work: Workload, rates: list[Rate]) -> str:
     said = []
     for name, value in work.traits.items():
         others = {str(rate.traits.get(name)) for rate in rates if rate.traits.get(name) != value}

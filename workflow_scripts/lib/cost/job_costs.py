@@ -1,11 +1,11 @@
-"""What a run is made of, counted before any of it is done: its jobs, the work in each, and what they leave on disk.
+"""Jobs of a run, counted from the config: the work in each, what it waits for, and what it leaves on disk.
 
-Work is counted in units whose number follows from the config: billions of operations of a network (GFLOP: steps x batch
-x those of an image, which hold size and widths), millions of pixels drawn or read, images, draws of the bootstrap. What
-a unit takes is measured (`lib.cost.measured_rates`); nothing here knows a speed. Jobs name those that they wait for, so that the
-wall-clock of any number of cores can be played through (`schedule`).
+Work is counted in units: billions of operations of a network (GFLOP: steps x batch x those of an image, which hold
+size and widths), millions of pixels drawn or read, images, draws of the bootstrap. What a unit takes is measured
+(`measured_rates.py`); nothing here knows a speed. Jobs name those that they wait for, so that the wall-clock of any
+number of cores can be simulated (`scheduling.py`).
 
-Pure: no files, no torch; the networks are counted by whoever is asked for them (`Networks`)."""
+There are no files and no torch here; networks are counted by a `Networks` object."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Networks(Protocol):
 
 
 @dataclass
-class Work:
+class Workload:
     """Work of one kind, and what its speed may depend on."""
 
     kind: str  # the stage by whose rate it goes
@@ -79,7 +79,7 @@ class Job:
 
     stage: str
     name: str
-    works: list[Work]
+    works: list[Workload]
     after: list[str] = field(default_factory=list)  # keys of the jobs that it waits for
     threads: int = 1
     gpus: int = 1  # that it takes where there are any
@@ -127,9 +127,9 @@ class Counter:
         raw, jobs = self._raw(), []
         shards, files = self.config["preprocess_images"]["shards"], self.facts.images * self.channels
         side = self.facts.side
-        read = Work("preprocess_images", IMAGES, self.facts.images, {"source": self.config["data"]["source"]})
+        read = Workload("preprocess_images", IMAGES, self.facts.images, {"source": self.config["data"]["source"]})
         if side is not None:
-            read = Work("preprocess_images", MEGAPIXELS, files * side**2 / 1e6, {"side": side, "size": self.size})
+            read = Workload("preprocess_images", MEGAPIXELS, files * side**2 / 1e6, {"side": side, "size": self.size})
         before = [job.key for job in raw]
         if shards > 1:
             jobs = [
@@ -138,7 +138,7 @@ class Counter:
             ]
             before = [job.key for job in jobs]
             # What the shards have read is put together, which takes no decoding.
-            read = Work("preprocess_images", "images joined", self.facts.images, {"size": self.size})
+            read = Workload("preprocess_images", "images joined", self.facts.images, {"size": self.size})
         joined = self._job("preprocess_images", "preprocess_images", [read], before, self.threads)
         joined.disk["images"] = self.facts.images * (self.pixels + self.facts.classes + COLUMNS * TEXT)
         return [*raw, *jobs, joined]
@@ -150,14 +150,14 @@ class Counter:
             job.files = cells["images"] * 4  # all channels are drawn, whichever are used
             return [job]
         if self.config["data"]["source"] != "folder" and not self.config["data"]["images"]:
-            wanted = Work("fetch_images", IMAGES, self.facts.images, {"source": self.config["data"]["source"]})
+            wanted = Workload("fetch_images", IMAGES, self.facts.images, {"source": self.config["data"]["source"]})
             return [self._job("fetch_images", "fetch_images", [wanted])]
         return []
 
     def _weights(self) -> list[Job]:
         keys = {key for batch in self.batches for key in self._fetched(batch)}
         return [
-            self._job("fetch_weights", key.partition("/")[2], [Work("fetch_weights", "files", 1)])
+            self._job("fetch_weights", key.partition("/")[2], [Workload("fetch_weights", "files", 1)])
             for key in sorted(keys)
         ]
 
@@ -170,16 +170,16 @@ class Counter:
                 out.add(f"fetch_weights/{arm['backbone']}")
         return sorted(out)
 
-    def _drawing(self, fraction: float) -> Work:
+    def _drawing(self, fraction: float) -> Workload:
         cells = self.config["simulate_cells"]
-        return Work(
+        return Workload(
             "simulate_cells", MEGAPIXELS, fraction * cells["images"] * 4 * cells["size"] ** 2 / 1e6,
             {"size": cells["size"]}, "drawing",
         )  # fmt: skip
 
     def _folds(self) -> list[Job]:
         section = self.config["make_folds"]
-        work = Work("make_folds", IMAGES, self.facts.images * section["folds"])
+        work = Workload("make_folds", IMAGES, self.facts.images * section["folds"])
         after = ["preprocess_images/preprocess_images"]
         return [self._job("make_folds", f"repeat{r}", [work], after) for r in range(section["repeats"])]
 
@@ -215,7 +215,7 @@ class Counter:
         units = generator["steps"] * generator["batch"] * network.training / 1e9
         traits = self._generator_traits(generator) | {"batch": generator["batch"]} | self._shared()
         job = self._job(
-            "train_ddpm", f"{place}_{generator['name']}", [Work("train_ddpm", GFLOP, units, traits)], after,
+            "train_ddpm", f"{place}_{generator['name']}", [Workload("train_ddpm", GFLOP, units, traits)], after,
             self.threads,
         )  # fmt: skip
         job.threads, job.gpus = self.threads * self.processes, self.processes
@@ -245,7 +245,7 @@ class Counter:
         count = self.made(synthetic_set)
         stage, name = self._set_key(synthetic_set["name"], place).split("/")
         if stage == "sample_simulator":
-            job = self._job(stage, name, [Work(stage, IMAGES, count, {"size": self.size})], folds)
+            job = self._job(stage, name, [Workload(stage, IMAGES, count, {"size": self.size})], folds)
         else:
             generator = self.generators[synthetic_set["generator"]]
             units = count * self.networks.calls(generator, synthetic_set) * self._network(generator).forward / 1e9
@@ -254,21 +254,21 @@ class Counter:
                 f"train_ddpm/{place}_{synthetic_set['generator']}",
                 *([first] if generator_choices.asks_baseline(synthetic_set) else []),
             ]
-            job = self._job(stage, name, [Work(stage, GFLOP, units, traits)], after, self.threads)
+            job = self._job(stage, name, [Workload(stage, GFLOP, units, traits)], after, self.threads)
         job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
         # Real images that channels are taken from, or that are varied, lie beside those that are made.
         real = synthetic_set.get("reference_channels") or synthetic_set.get("start_noise")
         job.held = count * self.pixels * (2 if real else 1)
         return job
 
-    def _training(self, entry: Config, kind: str, judged: float) -> tuple[Work, Network]:
+    def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """The training of a classifier that is judged `judged` times on an image."""
         seen = len(entry["channels"]) if entry["channels"] else self.channels
         frozen = bool(entry["frozen"])
         network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
         operations = entry["steps"] * entry["batch"] * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
-        return Work(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
+        return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
 
     def _arms(self, number: int, batch: list[Config], place: str, folds: list[str], first: str) -> Job:
         synthetic_sets = sorted({entry["synthetic_set"] for entry in batch if entry.get("synthetic_set")})
@@ -313,10 +313,10 @@ class Counter:
         name = f"{place}_{synthetic_set['name']}"
         compared = self.made(synthetic_set) + self.facts.images
         # Also each generated image with each of the train part, which these do not hold apart.
-        work = Work("assess_synthetic", IMAGES, compared, {"size": self.size, "classes": self.facts.classes})
+        work = Workload("assess_synthetic", IMAGES, compared, {"size": self.size, "classes": self.facts.classes})
         job = self._job("assess_synthetic", name, [work], after, self.threads)
         job.held = compared * self.pixels
-        drawn = self._job("plot_images", name, [Work("plot_images", JOBS, 1)], [job.key])
+        drawn = self._job("plot_images", name, [Workload("plot_images", JOBS, 1)], [job.key])
         drawn.disk["figures"] = 1.0
         return [job, drawn]
 
@@ -324,7 +324,7 @@ class Counter:
 
     def _declaring(self) -> list[Job]:
         return [
-            self._job(stage, stage, [Work(stage, JOBS, 1)])
+            self._job(stage, stage, [Workload(stage, JOBS, 1)])
             for stage in ("predict_cost", "declare_analysis")
         ]  # fmt: skip
 
@@ -338,12 +338,12 @@ class Counter:
         refit = {"refit_thresholds": analysis["refit_thresholds"]}
         judged = self._job(
             "aggregate_metrics", "aggregate_metrics",
-            [Work("aggregate_metrics", "billion logits drawn", units, refit)],
+            [Workload("aggregate_metrics", "billion logits drawn", units, refit)],
             [*arms_done, "declare_analysis/declare_analysis"], min(4, self.cores),
         )  # fmt: skip
         judged.held = trained * scored * self.facts.classes * 8
         artefacts = trained + places * (len(self.synthetic_sets) + len(self._used_generators()))
-        checks = Work("certify_leaks", IMAGES, artefacts * self.facts.images)
+        checks = Workload("certify_leaks", IMAGES, artefacts * self.facts.images)
         return [judged, self._job("certify_leaks", "certify_leaks", [checks], [judged.key])]
 
     def _showing(self) -> list[Job]:
@@ -351,30 +351,30 @@ class Counter:
                      for n in range(len(self.batches))]  # fmt: skip
         folds = [f"make_folds/repeat{r}" for r in range(self.config["make_folds"]["repeats"])]
         trained = len(self.config["arms"]) * len(self.places)
-        data = self._job("plot_data", "plot_data", [Work("plot_data", IMAGES, self.facts.images)], folds)
-        curves = self._job("plot_training", "plot_training", [Work("plot_training", "arms", trained)], arms_done)
+        data = self._job("plot_data", "plot_data", [Workload("plot_data", IMAGES, self.facts.images)], folds)
+        curves = self._job("plot_training", "plot_training", [Workload("plot_training", "arms", trained)], arms_done)
         assessed = [
             f"assess_synthetic/repeat{r}_fold{f}_{synthetic_set['name']}"
             for r, f in self.places
             for synthetic_set in self.synthetic_sets
         ]
         after = ["aggregate_metrics/aggregate_metrics", *assessed]
-        forest = self._job("plot_arms", "plot_arms", [Work("plot_arms", JOBS, 1)], after)
+        forest = self._job("plot_arms", "plot_arms", [Workload("plot_arms", JOBS, 1)], after)
         panels = [
             f"plot_images/repeat{r}_fold{f}_{synthetic_set['name']}"
             for r, f in self.places
             for synthetic_set in self.synthetic_sets
         ]
         before = [data.key, curves.key, forest.key, "certify_leaks/certify_leaks", "predict_cost/predict_cost", *panels]
-        return [data, curves, forest, self._job("report", "report", [Work("report", JOBS, 1)], before)]
+        return [data, curves, forest, self._job("report", "report", [Workload("report", JOBS, 1)], before)]
 
     @staticmethod
-    def _job(stage: str, name: str, works: list[Work], after: Sequence[str] = (), threads: int = 1) -> Job:
+    def _job(stage: str, name: str, works: list[Workload], after: Sequence[str] = (), threads: int = 1) -> Job:
         return Job(stage, name, works, list(after), threads)
 
 
-def _fraction(work: Work, count: int) -> Work:
-    return Work(work.kind, work.unit, work.units / count, work.traits, work.part)
+def _fraction(work: Workload, count: int) -> Workload:
+    return Workload(work.kind, work.unit, work.units / count, work.traits, work.part)
 
 
 def _ordered(jobs: list[Job]) -> list[Job]:

@@ -1,7 +1,7 @@
-"""What a unit of work takes, measured: read from the benchmark files of earlier runs (looked up in `lib.cost.forecast`).
+"""Measured rates: how fast earlier runs worked, read from their benchmark files.
 
-A run's cost.json says how much work each of its jobs holds (`lib.cost.job_costs`), Snakemake's benchmark file how long the job
-took, its log how much of that was its start, on which device it computed, and whether it did all of the work. From
+A run's cost.json says how much work each of its jobs holds (`job_costs.py`). Snakemake's benchmark file says how long
+the job took. Its log says how long its start was, on which device it computed, and whether it did all of the work. From
 these come rates (units a second) and starts (seconds of a job before and around its work), each with the lowest and the
 highest that was seen.
 
@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from workflow_scripts.lib.base.files import digest, write_json
-from workflow_scripts.lib.cost.job_costs import BLOCK, JOBS, Job, Work
+from workflow_scripts.lib.cost.job_costs import BLOCK, JOBS, Job, Workload
 
 FORMAT_VERSION = 1
 SHORTEST = 0.02  # seconds of work below which a job tells nothing about a rate
@@ -120,7 +120,7 @@ def jobs_to_json(jobs: list[Job]) -> list[dict[str, Any]]:
 
 def jobs_from_json(rows: list[dict[str, Any]]) -> list[Job]:
     """And back."""
-    return [Job(**row | {"works": [Work(**work) for work in row["works"]]}) for row in rows]
+    return [Job(**row | {"works": [Workload(**work) for work in row["works"]]}) for row in rows]
 
 
 def benchmark(path: Path) -> tuple[float, float | None, float | None] | None:
@@ -204,7 +204,7 @@ def observed(folder: Path) -> Measured:
     run, jobs = prediction["run"], timed(folder, prediction)
     starts = _starts([found for found in jobs if found.whole], run, folder)
     begun = {(start.stage, start.gpu, start.machine): start.middle for start in starts}
-    seen: dict[str, tuple[Work, Timed, list[float]]] = {}
+    seen: dict[str, tuple[Workload, Timed, list[float]]] = {}
     for found in jobs:
         if not found.whole:
             continue
@@ -224,7 +224,7 @@ def observed(folder: Path) -> Measured:
     return Measured(rates, starts, *_bytes(folder, prediction))
 
 
-def _parts(folder: Path, found: Timed, start: float) -> list[tuple[Work, float]]:
+def _parts(folder: Path, found: Timed, start: float) -> list[tuple[Workload, float]]:
     """The works of a job with the seconds of each, where that can be told."""
     works = found.job.works
     if len(works) == 1:

@@ -204,8 +204,9 @@ def copies(
     settings: dict[str, Any],
     seed: int,
 ) -> tuple[dict[str, nearest_images.Nearest], dict[str, dict[str, Estimate]]]:
-    """The nearest training image of each generated one, in pixels and in features, and the fractions of authentic images
-    beside that of held-out real ones."""
+    """The nearest training image of each generated one, in pixels and in features, and fractions of authentic images.
+
+    Held-out real images have such fractions too."""
     rng = np.random.default_rng(derive(seed, "copies"))
     some = _drawn(np.arange(len(held_out)), CONTROLS, rng)
     made, train, held_out = (nearest_images.without(images, given) for images in (made, train, held_out[some]))

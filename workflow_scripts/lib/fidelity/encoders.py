@@ -43,9 +43,9 @@ class ArchitectureFacts:
 
 
 # Architectures that torchvision does not have, such as a SubCell or DINO vision transformer. The function of the same
-# name in this module takes the weights by name, builds the network, loads them strictly, and raises UserError where they
-# do not fit. It returns the network, (B, c, s, s) -> (B, D), and the number c of channels that it takes. The config then
-# names it in assess_synthetic.encoder.architecture.
+# name in this module takes the weights by name, builds the network and loads them strictly. It raises UserError where
+# they do not fit. It returns the network, (B, c, s, s) -> (B, D), and the number c of channels that it takes. The
+# config then names it in assess_synthetic.encoder.architecture.
 ARCHITECTURES: Registry[ArchitectureFacts] = Registry("encoder architecture", {})
 
 

@@ -60,8 +60,8 @@ def errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Soft confusion matrix (K, K): how much class i raises the baseline's probability of class j.
 
-    It is the mean probability of j over images with i but not j, less the mean over images with neither. NaN where there
-    are no such images, and for i = j."""
+    It is the mean probability of j over images with i but not j, less the mean over images with neither. NaN where
+    there are no such images, and for i = j."""
     carries = labels.astype(bool)
     out = np.full((labels.shape[1],) * 2, np.nan)
     for i, j in np.ndindex(out.shape):

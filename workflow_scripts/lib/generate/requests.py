@@ -79,7 +79,7 @@ def make_requests(
     baseline: BaselinePredictions | None,
     seed: int,
 ) -> Requests:
-    """The requests of a synthetic set, from the train images (`rows`) and the baseline's predictions, if it asks them."""
+    """The requests of a synthetic set, from the train images (`rows`) and, if it asks, the baseline's predictions."""
     # The synthetic set learns from the training labels, so their rows count as fitted on, like those of the generator.
     real = source.labels(rows, "fit")
     errors = None if baseline is None else baseline_errors.errors(baseline.labels, baseline.probabilities)

@@ -1,4 +1,4 @@
-"""Choices of the declared analysis: levels, primary metrics and threshold rules. The schema of the config names them."""
+"""Choices of the declared analysis: levels, primary metrics and threshold rules, as the config's schema names them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
 def is_yardstick(entry: dict[str, Any]) -> bool:
     """Whether an arm is there to measure others by: it has more real images than they have, or fewer."""
     method = arm_choices.METHODS.get(entry.get("method", ""))
-    return "real_fraction" in entry or (method is not None and method.partners in arm_choices.RESERVES)
+    return "real_fraction" in entry or (method is not None and method.second_source in arm_choices.RESERVES)
 
 
 def analysis_problem(
@@ -70,12 +70,12 @@ def controls(name: str) -> list[str]:
     """The methods that add the same amount of nothing new as this one: its own control, and beside one that resamples
     real images the placebos, which do the same at every step with still less to learn from."""
     control = arm_choices.METHODS[name].control
-    if control is None or arm_choices.METHODS[control].partners not in arm_choices.NOTHING_NEW:
+    if control is None or arm_choices.METHODS[control].second_source not in arm_choices.NOTHING_NEW:
         return [control] if control else []
     alike = (
         other
         for other, method in arm_choices.METHODS.items()
-        if method.step == arm_choices.METHODS[name].step and method.partners in arm_choices.NOTHING_NEW
+        if method.step == arm_choices.METHODS[name].step and method.second_source in arm_choices.NOTHING_NEW
     )
     return [control, *(other for other in alike if other != control)]
 

@@ -88,8 +88,8 @@ def check_artefact(
 
 def _reserve_of(method: str) -> tuple[str, ...]:
     """The images in reserve that an arm of this method may be fitted on."""
-    partners = arm_choices.METHODS[method].partners if method in arm_choices.METHODS else None
-    return (partners,) if partners in arm_choices.RESERVES else ()
+    second = arm_choices.METHODS[method].second_source if method in arm_choices.METHODS else None
+    return (second,) if second in arm_choices.RESERVES else ()
 
 
 def _kin(roles: np.ndarray) -> np.ndarray:

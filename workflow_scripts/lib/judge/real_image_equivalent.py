@@ -89,7 +89,7 @@ def _key(settings: dict[str, Any]) -> str:
 def is_point(settings: dict[str, Any]) -> bool:
     """Whether an arm is a point of a curve: it has nothing but real images, unchanged."""
     method = arm_choices.METHODS[settings["method"]]
-    whole = method.step == "real_only" and method.partners is None
+    whole = method.step == "real_only" and method.second_source is None
     return whole or (settings["method"] == "more_real" and "synthetic_set" not in settings)
 
 

@@ -79,7 +79,7 @@ def count_decisions(
 
 
 def decisions(rows: ScoredRows, thresholds: np.ndarray, kind: str) -> np.ndarray:
-    """Which rows are decided positive for which class, bool (n, K), by one of analysis_choices.RULES and thresholds (K,)."""
+    """Rows decided positive for each class, bool (n, K), by thresholds (K,) and a kind of analysis_choices.RULES."""
     out = rows.scores >= thresholds
     if kind == "half_or_largest":
         silent = np.flatnonzero(~out.any(axis=1))

@@ -23,5 +23,7 @@ def category(entry: dict[str, Any], synthetic_sets: dict[str, dict[str, Any]]) -
     if declaration.is_yardstick(entry):
         return CEILINGS
     return (
-        PLACEBOS if method.partners in arm_choices.NOTHING_NEW and method.partners != arm_choices.RESAMPLED else RIVALS
+        PLACEBOS
+        if method.second_source in arm_choices.NOTHING_NEW and method.second_source != arm_choices.RESAMPLED
+        else RIVALS
     )

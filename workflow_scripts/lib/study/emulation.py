@@ -141,13 +141,13 @@ class StudyTrainer(Trainer):
         levels: dict[str, bool],
         plateau: dict[str, float],
         real: Images,
-        partners: Images | None,
+        second: Images | None,
         seed: int,
         where: torch.device,
     ) -> None:
         self.levels, self.plateau = levels, plateau
         self.cut, self.waited, self.lowest = 1.0, 0, math.inf
-        super().__init__(settings, real, partners, seed, where)
+        super().__init__(settings, real, second, seed, where)
         self.step = StudyStep(
             **vars(self.step),
             shared_batchnorm=levels["shared_batchnorm"],
@@ -207,12 +207,12 @@ def trained(
     levels: dict[str, bool],
     plateau: dict[str, float],
     real: Images,
-    partners: Images | None,
+    second: Images | None,
     validation: Images,
     seed: int,
 ) -> tuple[StudyTrainer, Course]:
     """Train one model under these switches; the trainer's network is left for the test."""
-    trainer = StudyTrainer(settings, levels, plateau, real, partners, seed, device.device())
+    trainer = StudyTrainer(settings, levels, plateau, real, second, seed, device.device())
     checkpoints = checkpoint_steps(settings)
     for number in range(settings["steps"]):
         trainer.advance(number)

@@ -235,7 +235,7 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         method = arm_choices.METHODS.get(entry["method"])
         if method is None:
             return f"{where}.method = {entry['method']!r} is not known; known: {', '.join(arm_choices.METHODS)}"
-        if method.needs_baseline or method.partners not in (None, arm_choices.SYNTHETIC):
+        if method.needs_baseline or method.second_source not in (None, arm_choices.SYNTHETIC):
             return f"{where}.method = {entry['method']!r}: the replay takes methods of real or of generated images"
         training = config["train_classifier"] | section["training"]
         found = arm_choices.problem(entry, training, images["channels"], images["size"])
