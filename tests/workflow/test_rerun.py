@@ -31,7 +31,7 @@ RERUN = {
     "lib/images/image_set.py": STAGES
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "simulate_cells"},
     "lib/images/duplicates.py": PREPROCESSING,
-    "lib/images/nearest_images.py": {"assess_synthetic", "plot_images", "train_classifier"},
+    "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
     "lib/split/assignment.py": {"make_folds", "train_classifier"},
     # The cost of sampling is counted on the sampler itself.
