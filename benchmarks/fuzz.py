@@ -3,9 +3,9 @@
     python -m benchmarks.fuzz                     10,000 of each; one part alone: --only configs, --only tables
     python -m benchmarks.fuzz --seed 2 --from 4711 --count 1
 
-A config goes the way of a run: what Snakemake makes of the files (of some of them by their text), `settings.check`, and
-what the Snakefile then asks. A table goes the way of preprocess_images and fetch_images, a fraction of them to the end: an
-image set with the columns that were read. Every input follows from seed and number alone, so that one can be had again.
+A config goes the way of a run: what Snakemake makes of the files (of some of them by their text), `check.check`, and
+what the Snakefile then asks. A table goes the way of preprocess_images and fetch_images. A fraction of the tables goes
+to the end: an image set with the columns that were read. Every input follows from seed and number alone, so that one can be had again.
 
 Ends with exit status 1 if anything but a ConfigError or a UserError of one line has come out."""
 

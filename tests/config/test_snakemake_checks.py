@@ -188,8 +188,8 @@ def test_gpu_profile_gives_each_job_a_gpu_of_its_own(tmp_path: Path) -> None:
 def test_planning_stays_quick_and_no_command_grows_with_the_folds(tmp_path: Path) -> None:
     lengths = []
     for repeats, folds in ((1, 2), (3, 4)):
-        settings = dag.overlay(repeats, folds, arms=6, ratios=4, synthetic_sets=4, batch=8)
-        seconds, megabytes, jobs = dag.synthetic_set(settings)
+        settings = dag.overlay(repeats, folds, arms=6, ratios=4, synthetic_sets=4, arms_per_job=8)
+        seconds, megabytes, jobs = dag.planned(settings)
         # A seventh of the paper scale, whose aim is 30 s and 2 GB, on a machine that may have other work to do.
         assert seconds < 30
         assert megabytes < 500
