@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Settings of another environment must not reach into this one.
 unexport PYTHONHOME PYTHONPATH
 
-SNAKEFILES = Snakefile rules
+SNAKEFILES = Snakefile workflow rules
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slurm lint format docs pictures clean

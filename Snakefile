@@ -8,18 +8,13 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: "config.yaml"
+include: "rules/location.smk"  # ROOT, the folder of MixLoc's own files; no rules
+
+
+configfile: ROOT / "config.yaml"
 
 
 include: "rules/common.smk"  # validation of the config, names, input functions; no rules
-
-
-localrules:
-    all,
-    cost,
-    lockbox,
-    paper,
-    submission,
 
 
 snakemake_checks.share_devices(workflow)  # one machine with several GPUs

@@ -21,10 +21,11 @@ rule train_classifier:
         ],
         # Published weights that arms start from, where the config names some.
         weights=lambda wildcards: weights_of(wildcards.job),
-        code=code("train_classifier"),
     output:
         "results/{run}/repeat{repeat}/fold{fold}/arms/job{job}.json",
     params:
+        python=python,
+        code=code("train_classifier"),
         arms="results/{run}/repeat{repeat}/fold{fold}/arms",
         synthetic=lambda wildcards, input: [
             f"{name}={path}" for name, path in zip(sets_of(wildcards.job), input.synthetic, strict=True)
@@ -48,7 +49,7 @@ rule train_classifier:
     conda:
         ENVIRONMENT
     shell:
-        "python -m {resources.launcher}workflow_scripts.train_classifier"
+        "{params.python} -m {resources.launcher}workflow_scripts.train_classifier"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"

@@ -6,7 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, workflow.basedir)
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
 
 from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import arm_choices
@@ -18,8 +19,11 @@ from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.study import switches
 
 source_code.use_this_python()
+if workflow.modifier.skip_configfile:  # a module with a config of its own, for which Snakemake leaves the defaults out
+    given, config = config, load_configfile(str(ROOT / "config.yaml"))
+    update_config(config, given)
 try:
-    CONFIG = run_settings.check(config, Path(workflow.basedir) / "schemas" / "config.schema.json")
+    CONFIG = run_settings.check(config, ROOT / "schemas" / "config.schema.json")
 except run_settings.ConfigError as error:
     sys.exit(f"MixLoc config: {error}")
 
@@ -63,10 +67,11 @@ def in_run(path):
     return f"{RUN}/{path}"
 
 
-def code(stage):
-    """The files that a stage consists of, so that editing one re-runs the stages that use it, and no others."""
-    root = Path(workflow.basedir)
-    return [str(path.relative_to(root)) for path in source_code.sources(stage, root)]
+def code(stage, *data):
+    """Digest of what a stage does, for its params: where it changes Snakemake runs the rule again, and no other.
+
+    `data` names further files of MixLoc that the stage reads, where they are."""
+    return source_code.stage_digest(stage, ROOT, [ROOT / name for name in data if (ROOT / name).is_file()])
 
 
 def as_json(section, **more):

@@ -6,21 +6,18 @@
 # Makes:  results/{run}/cost.json: hours, disk, memory and wall-clock, which the page puts beside the facts
 
 
-localrules:
-    predict_cost,  # seconds, and the rates of earlier runs lie here
-
-
 rule predict_cost:
     """Core-hours, GPU-hours, disk and wall-clock of the run on the cores that Snakemake was given."""
     input:
         # Earlier runs and the file of rates are no inputs: each new run would make all predictions again.
         unpack(known_tables),
-        code=code("predict_cost"),
     output:
         "results/{run}/cost.json",
     params:
+        python=python,
+        code=code("predict_cost"),
         earlier=lambda wildcards: "results",
-        rates="benchmarks/rates.json",
+        rates=lambda wildcards, input: own_path("benchmarks/rates.json"),
         # Another number of cores is another prediction; nothing but the page needs it.
         settings=lambda wildcards: as_json(
             {"config": job_costs.counted(CONFIG)},
@@ -31,6 +28,7 @@ rule predict_cost:
     benchmark:
         "results/{run}/benchmarks/predict_cost/predict_cost.tsv"
     priority: 100  # before what it predicts
+    localrule: True  # seconds, and the rates of earlier runs lie here
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -38,7 +36,7 @@ rule predict_cost:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.predict_cost"
+        "{params.python} -m workflow_scripts.predict_cost"
         " --earlier {params.earlier:q}"
         " --rates {params.rates:q}"
         " --out {output:q}"

@@ -6,8 +6,6 @@
 
 rule simulate_cells:
     """Procedural four-channel fluorescence cells with known truth, as a folder in the Kaggle layout."""
-    input:
-        code=code("simulate_cells"),
     output:
         # Not temp: they are the data of the run, which one may want to see, and reading them otherwise (another size,
         # other channels) would simulate them again.
@@ -17,6 +15,8 @@ rule simulate_cells:
         truth="results/{run}/simulated/truth.csv",
         classes="results/{run}/simulated/classes.csv",
     params:
+        python=python,
+        code=code("simulate_cells"),
         folder="results/{run}/simulated",
         # The number of processes changes no image, so it is no setting that would make them again.
         settings=lambda wildcards: as_json(
@@ -34,7 +34,7 @@ rule simulate_cells:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.simulate_cells"
+        "{params.python} -m workflow_scripts.simulate_cells"
         " --out {params.folder:q}"
         " --seed {params.seed}"
         " --processes {threads:q}"
@@ -46,11 +46,12 @@ rule preprocess_shard:
     """A shard of the images, read by one of several jobs (preprocess_images.shards); preprocess_images joins them."""
     input:
         unpack(raw_images),
-        code=code("preprocess_shard"),
     output:
         # When the set is whole its pieces are gone, and what tells of them with them.
         temp("results/{run}/shards/{shard}of{shards}.json"),
     params:
+        python=python,
+        code=code("preprocess_shard"),
         raw=raw_flags,
         set="results/{run}/images.h5",
         settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
@@ -68,7 +69,7 @@ rule preprocess_shard:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.preprocess_shard"
+        "{params.python} -m workflow_scripts.preprocess_shard"
         " {params.raw}"
         " --set {params.set:q}"
         " --shard {wildcards.shard}"
@@ -83,11 +84,12 @@ rule preprocess_images:
     input:
         unpack(raw_images),
         shards=shards,
-        code=code("preprocess_images"),
     output:
         images="results/{run}/images.h5",
         left_out="results/{run}/left_out.csv",
     params:
+        python=python,
+        code=code("preprocess_images"),
         raw=raw_flags,
         settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
     log:
@@ -101,7 +103,7 @@ rule preprocess_images:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.preprocess_images"
+        "{params.python} -m workflow_scripts.preprocess_images"
         " {params.raw}"
         " --out {output.images:q}"
         " --left-out {output.left_out:q}"
@@ -113,10 +115,11 @@ rule make_folds:
     """The role of every group in every fold of one repeat."""
     input:
         images="results/{run}/images.h5",
-        code=code("make_folds"),
     output:
         "results/{run}/repeat{repeat}/folds.csv",
     params:
+        python=python,
+        code=code("make_folds"),
         settings=lambda wildcards: as_json(
             {key: value for key, value in CONFIG["make_folds"].items() if key != "repeats"}
         ),
@@ -132,7 +135,7 @@ rule make_folds:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.make_folds"
+        "{params.python} -m workflow_scripts.make_folds"
         " --images {input.images:q}"
         " --out {output:q}"
         " --repeat {wildcards.repeat}"

@@ -8,20 +8,16 @@
 # Makes:  the weights under fetch_weights.folder, likewise kept, and results/{run}/fetched/weights/{backbone}.csv
 
 
-localrules:
-    fetch_images,  # where Snakemake itself runs: the nodes of many clusters reach no server
-    fetch_weights,
-
-
 rule fetch_images:
     """The images of a public source and the table of those that are complete."""
     input:
         unpack(manifest),
-        code=code("fetch_images"),
     output:
         table="results/{run}/fetched/table.csv",
         checksums="results/{run}/fetched/checksums.csv",
     params:
+        python=python,
+        code=code("fetch_images"),
         source=CONFIG["data"]["source"],
         # A function, because Snakemake would read braces in a plain text as wildcards.
         folder=lambda wildcards: CONFIG["fetch_images"]["folder"],
@@ -37,6 +33,7 @@ rule fetch_images:
         "results/{run}/logs/fetch_images/fetch_images.log",
     benchmark:
         "results/{run}/benchmarks/fetch_images/fetch_images.tsv"
+    localrule: True  # where Snakemake itself runs: the nodes of many clusters reach no server
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -44,7 +41,7 @@ rule fetch_images:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.fetch_images"
+        "{params.python} -m workflow_scripts.fetch_images"
         " --source {params.source:q}"
         " {params.manifest:q}"
         " --folder {params.folder:q}"
@@ -56,11 +53,11 @@ rule fetch_images:
 
 rule fetch_weights:
     """The ImageNet weights that torchvision publishes for a backbone, with their checksum."""
-    input:
-        code=code("fetch_weights"),
     output:
         "results/{run}/fetched/weights/{backbone,\w+}.csv",
     params:
+        python=python,
+        code=code("fetch_weights"),
         # Functions, because Snakemake would read braces in a plain text as wildcards.
         folder=lambda wildcards: str(arm_choices.weights_path(CONFIG["fetch_weights"]["folder"])),
         settings=lambda wildcards: as_json(
@@ -71,6 +68,7 @@ rule fetch_weights:
         "results/{run}/logs/fetch_weights/{backbone}.log",
     benchmark:
         "results/{run}/benchmarks/fetch_weights/{backbone}.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -78,7 +76,7 @@ rule fetch_weights:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.fetch_weights"
+        "{params.python} -m workflow_scripts.fetch_weights"
         " --backbone {wildcards.backbone}"
         " --folder {params.folder:q}"
         " --record {output:q}"

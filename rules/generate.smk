@@ -10,12 +10,13 @@ rule train_ddpm:
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
-        code=code("train_ddpm"),
     output:
         # Not temp: another synthetic set samples from it, and the certificate reads what it was fitted on.
         generator="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.safetensors",
         history="results/{run}/repeat{repeat}/fold{fold}/generators/{generator}.history.csv",
     params:
+        python=python,
+        code=code("train_ddpm"),
         settings=lambda wildcards: as_json(GENERATORS[wildcards.generator], threads=THREADS),
         seed=CONFIG["seed"],
     log:
@@ -30,7 +31,7 @@ rule train_ddpm:
     conda:
         ENVIRONMENT
     shell:
-        "python -m {resources.launcher}workflow_scripts.train_ddpm"
+        "{params.python} -m {resources.launcher}workflow_scripts.train_ddpm"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -49,12 +50,13 @@ rule sample_ddpm:
         generator=generator_of,
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
-        code=code("sample_ddpm"),
     output:
         # Not temp, though they are most of the disk: a job of the classifier that is asked for one more arm compares the
         # sets with those that its other arms were trained on, and would have all of them made again.
         "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
     params:
+        python=python,
+        code=code("sample_ddpm"),
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(SYNTHETIC_SETS[wildcards.set], threads=THREADS),
         seed=CONFIG["seed"],
@@ -71,7 +73,7 @@ rule sample_ddpm:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.sample_ddpm"
+        "{params.python} -m workflow_scripts.sample_ddpm"
         " --generator {input.generator:q}"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
@@ -89,10 +91,11 @@ rule sample_simulator:
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
-        code=code("sample_simulator"),
     output:
         "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
     params:
+        python=python,
+        code=code("sample_simulator"),
         settings=lambda wildcards: as_json(
             {
                 "synthetic_set": SYNTHETIC_SETS[wildcards.set],
@@ -115,7 +118,7 @@ rule sample_simulator:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.sample_simulator"
+        "{params.python} -m workflow_scripts.sample_simulator"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -128,11 +131,11 @@ rule sample_simulator:
 
 rule train_judge:
     """An independent judge of generated cells: a classifier of freshly simulated cells of other proteins."""
-    input:
-        code=code("train_judge"),
     output:
         "results/{run}/judge.safetensors",
     params:
+        python=python,
+        code=code("train_judge"),
         settings=lambda wildcards: as_json(run_settings.judge_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
@@ -146,7 +149,7 @@ rule train_judge:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.train_judge"
+        "{params.python} -m workflow_scripts.train_judge"
         " --out {output:q}"
         " --seed {params.seed}"
         " --settings {params.settings:q}"
@@ -163,7 +166,6 @@ rule assess_synthetic:
         baseline=baseline,
         # Weights of the user's own encoder, where the config names some.
         encoder=encoder_weights(),
-        code=code("assess_synthetic"),
     output:
         scores=report(
             "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.assess.csv",
@@ -185,6 +187,8 @@ rule assess_synthetic:
         closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",
         about="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.assess.json",
     params:
+        python=python,
+        code=code("assess_synthetic"),
         settings=lambda wildcards: as_json(
             CONFIG["assess_synthetic"] | {"judge": JUDGE, "baseline": CONFIG["analysis"]["baseline"]}, threads=THREADS
         ),
@@ -200,7 +204,7 @@ rule assess_synthetic:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.assess_synthetic"
+        "{params.python} -m workflow_scripts.assess_synthetic"
         " --synthetic {input.synthetic:q}"
         " --images {input.images:q}"
         " --folds {input.folds:q}"

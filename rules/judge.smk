@@ -5,17 +5,13 @@
 #         analysis.json, leaks.csv
 
 
-localrules:
-    declare_analysis,  # shorter than any queue
-
-
 rule declare_analysis:
     """What will be judged, hashed and written to a ledger before the first test prediction."""
-    input:
-        code=code("declare_analysis"),
     output:
         "results/{run}/declaration.json",
     params:
+        python=python,
+        code=code("declare_analysis"),
         folder="results/{run}",
         ledger="results/{run}/declarations.jsonl",
         settings=lambda wildcards: as_json(
@@ -26,6 +22,7 @@ rule declare_analysis:
     benchmark:
         "results/{run}/benchmarks/declare_analysis/declare_analysis.tsv"
     priority: 100  # before any arm, which needs nothing of it: a change of the analysis trains nothing again
+    localrule: True  # shorter than any queue
     threads: 1
     resources:
         mem_mb=growing(500),
@@ -33,7 +30,7 @@ rule declare_analysis:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.declare_analysis"
+        "{params.python} -m workflow_scripts.declare_analysis"
         " --run-folder {params.folder:q}"
         " --ledger {params.ledger:q}"
         " --out {output:q}"
@@ -47,7 +44,6 @@ rule aggregate_metrics:
         arms=all_arms,
         declaration="results/{run}/declaration.json",
         images="results/{run}/images.h5",
-        code=code("aggregate_metrics"),
     output:
         metrics=report(
             "results/{run}/metrics.csv",
@@ -67,6 +63,8 @@ rule aggregate_metrics:
         ),
         analysis="results/{run}/analysis.json",
     params:
+        python=python,
+        code=code("aggregate_metrics"),
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         settings=lambda wildcards: as_json(CONFIG["analysis"], arms=CONFIG["arms"]),
@@ -82,7 +80,7 @@ rule aggregate_metrics:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.aggregate_metrics"
+        "{params.python} -m workflow_scripts.aggregate_metrics"
         " --arms {params.arms:q}"
         " --places {params.places:q}"
         " --declaration {input.declaration:q}"
@@ -107,7 +105,6 @@ rule certify_leaks:
         synthetic=every_fold("synthetic/{set}.h5", set=USED_SETS),
         arms=all_arms,
         analysis="results/{run}/analysis.json",
-        code=code("certify_leaks"),
     output:
         report(
             "results/{run}/leaks.csv",
@@ -115,6 +112,8 @@ rule certify_leaks:
             category="Tables",
         ),
     params:
+        python=python,
+        code=code("certify_leaks"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         artefacts=lambda wildcards: [
             *at_places("generators/{generator}.safetensors", generator=USED_GENERATORS)(wildcards),
@@ -136,7 +135,7 @@ rule certify_leaks:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.certify_leaks"
+        "{params.python} -m workflow_scripts.certify_leaks"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
         " --artefacts {params.artefacts:q}"

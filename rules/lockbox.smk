@@ -20,7 +20,6 @@ rule open_lockbox:
         analysis="results/{run}/analysis.json",
         thresholds="results/{run}/thresholds.csv",
         leaks="results/{run}/leaks.csv",
-        code=code("open_lockbox"),
     output:
         table=report(
             "results/{run}/lockbox.csv",
@@ -29,6 +28,8 @@ rule open_lockbox:
         ),
         found="results/{run}/lockbox.json",
     params:
+        python=python,
+        code=code("open_lockbox"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
@@ -48,7 +49,7 @@ rule open_lockbox:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.open_lockbox"
+        "{params.python} -m workflow_scripts.open_lockbox"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
         " --arms {params.arms:q}"

@@ -17,7 +17,6 @@ rule tabulate_study:
     input:
         arms=all_arms,
         leaks="results/{run}/leaks.csv",
-        code=code("tabulate_study"),
     output:
         report(
             "results/{run}/study.csv",
@@ -25,6 +24,8 @@ rule tabulate_study:
             category="Reference study",
         ),
     params:
+        python=python,
+        code=code("tabulate_study"),
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         settings=lambda wildcards: as_json({}),
@@ -39,7 +40,7 @@ rule tabulate_study:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.tabulate_study"
+        "{params.python} -m workflow_scripts.tabulate_study"
         " --arms {params.arms:q}"
         " --places {params.places:q}"
         " --out {output:q}"
@@ -52,11 +53,12 @@ rule replay_study:
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
-        code=code("replay_study"),
     output:
         scores="results/{run}/repeat{repeat}/fold{fold}/replay/{shard,\d+}.csv",
         record="results/{run}/repeat{repeat}/fold{fold}/replay/{shard}.fitted.json",
     params:
+        python=python,
+        code=code("replay_study"),
         work="results/{run}/repeat{repeat}/fold{fold}/replay",
         settings=lambda wildcards: as_json(switches.stage_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
@@ -71,7 +73,7 @@ rule replay_study:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.replay_study"
+        "{params.python} -m workflow_scripts.replay_study"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --repeat {wildcards.repeat}"
@@ -117,7 +119,6 @@ rule forensics:
     input:
         scores=lambda wildcards: every_replay(".csv"),
         leaks=in_run("forensics_leaks.csv"),
-        code=code("forensics"),
     output:
         in_run("figures/forensics.pdf"),
         in_run("figures/forensics.png"),
@@ -134,6 +135,8 @@ rule forensics:
             labels={"figure": "forensics"},
         ),
     params:
+        python=python,
+        code=code("forensics"),
         settings=lambda wildcards: as_json(switches.stage_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
@@ -147,7 +150,7 @@ rule forensics:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.forensics"
+        "{params.python} -m workflow_scripts.forensics"
         " --scores {input.scores:q}"
         " --leaks {input.leaks:q}"
         " --seed {params.seed}"

@@ -10,7 +10,6 @@ rule plot_data:
     input:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
-        code=code("plot_data"),
     output:
         beside("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples"),
         classes=report(
@@ -45,6 +44,8 @@ rule plot_data:
         ),
         table="results/{run}/intensity.csv",
     params:
+        python=python,
+        code=code("plot_data"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         settings=lambda wildcards: as_json(
             {
@@ -65,7 +66,7 @@ rule plot_data:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_data"
+        "{params.python} -m workflow_scripts.plot_data"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
         " --classes {output.classes:q}"
@@ -85,7 +86,6 @@ rule plot_images:
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
         closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",
-        code=code("plot_images"),
     output:
         beside("images_repeat{repeat}_fold{fold}_{set}", "closest_repeat{repeat}_fold{fold}_{set}"),
         figure=report(
@@ -106,6 +106,8 @@ rule plot_images:
             },
         ),
     params:
+        python=python,
+        code=code("plot_images"),
         settings=lambda wildcards: as_json(CONFIG["report"]["panels"]),
         seed=CONFIG["seed"],
     log:
@@ -119,7 +121,7 @@ rule plot_images:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_images"
+        "{params.python} -m workflow_scripts.plot_images"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " --fold {wildcards.fold}"
@@ -137,7 +139,6 @@ rule plot_training:
     input:
         histories=every_fold("generators/{generator}.history.csv", generator=USED_GENERATORS),
         arms=all_arms,
-        code=code("plot_training"),
     output:
         beside("training_generators", "training_classifiers"),
         generators=report(
@@ -154,6 +155,8 @@ rule plot_training:
         ),
         table="results/{run}/training.csv",
     params:
+        python=python,
+        code=code("plot_training"),
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         histories=of_each(USED_GENERATORS, "repeat{repeat}/fold{fold}/generators/{name}.history.csv"),
@@ -171,7 +174,7 @@ rule plot_training:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_training"
+        "{params.python} -m workflow_scripts.plot_training"
         " --histories {params.histories:q}"
         " --arms {params.arms:q}"
         " --places {params.places:q}"
@@ -189,7 +192,6 @@ rule plot_arms:
         comparisons="results/{run}/comparisons.csv",
         analysis="results/{run}/analysis.json",
         fidelity=every_fold("synthetic/{set}.fidelity.csv", set=USED_SETS),
-        code=code("plot_arms"),
     output:
         beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps"),
         forest=report(
@@ -229,6 +231,8 @@ rule plot_arms:
             labels={"figure": "ratio and guidance"},
         ),
     params:
+        python=python,
+        code=code("plot_arms"),
         places=PLACES,
         fidelity=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
         settings=lambda wildcards: as_json({key: CONFIG[key] for key in ("arms", "synthetic_sets", "train_classifier")}),
@@ -243,7 +247,7 @@ rule plot_arms:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.plot_arms"
+        "{params.python} -m workflow_scripts.plot_arms"
         " --metrics {input.metrics:q}"
         " --comparisons {input.comparisons:q}"
         " --analysis {input.analysis:q}"
@@ -295,10 +299,7 @@ rule report:
         intensity="results/{run}/intensity.csv",
         left_out="results/{run}/left_out.csv",
         cost="results/{run}/cost.json",
-        template="workflow_scripts/lib/page/report.html",
         study="results/{run}/study.csv" if CONFIG["forensics"]["models"] else [],
-        judge=[path for path in ["benchmarks/judge_calibration.json"] if Path(path).is_file()],
-        code=code("report"),
     output:
         page=report(
             "results/{run}/report.html",
@@ -308,6 +309,9 @@ rule report:
         ),
         tables=directory("results/{run}/tables"),
     params:
+        python=python,
+        code=code("report", "workflow_scripts/lib/page/report.html", "benchmarks/judge_calibration.json"),
+        template=lambda wildcards, input: own_path("workflow_scripts/lib/page/report.html"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         places=PLACES,
         assess=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
@@ -336,7 +340,7 @@ rule report:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.report"
+        "{params.python} -m workflow_scripts.report"
         " --images {input.images:q}"
         " --folds {params.folds:q}"
         " --metrics {input.metrics:q}"
@@ -362,7 +366,7 @@ rule report:
         " --logs {params.logs:q}"
         " {params.study:q} {params.forensics:q}"
         " --cost {input.cost:q}"
-        " --template {input.template:q}"
+        " --template {params.template:q}"
         " --out {output.page:q}"
         " --tables {output.tables:q}"
         " --settings {params.settings:q}"

@@ -13,10 +13,11 @@ rule write_submission:
         arms=submitted_arm,
         thresholds="results/{run}/thresholds.csv",
         leaks="results/{run}/leaks.csv",
-        code=code("write_submission"),
     output:
         "results/{run}/submission.csv",
     params:
+        python=python,
+        code=code("write_submission"),
         images=lambda wildcards, input: input.get("images") or fetched_folder("test"),
         sample=lambda wildcards, input: input.get("sample") or fetched_folder("sample_submission.csv"),
         classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
@@ -39,7 +40,7 @@ rule write_submission:
     conda:
         ENVIRONMENT
     shell:
-        "python -m workflow_scripts.write_submission"
+        "{params.python} -m workflow_scripts.write_submission"
         " --arms {input.arms:q}"
         " --thresholds {input.thresholds:q}"
         " --images-dir {params.images:q}"

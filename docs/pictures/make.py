@@ -38,7 +38,8 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page import figure_style, image_strips, run_tables
 from workflow_scripts.lib.page.figure_style import GRID, INK, MUTED, PAPER, THEME
-from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
 
 DPI = 300  # of cells.png: 1,620 pixels, about twice the width at which a page shows it
 COLOURS = 200  # of a PNG: its palette
@@ -121,7 +122,7 @@ def collect_cells(run: Path, name: str, config: dict[str, Any]) -> tuple[list[pl
     with ImageSet(run / "images.h5") as real, ImageSet(fold / "synthetic" / f"{name}.h5") as generated:
         if not real.attrs["source"].startswith(SIMULATED):
             raise stage.UserError(f"{run} has images of other origin ({real.attrs['source']}): only simulated cells")
-        held = role_table.rows(run / "repeat0" / "folds.csv", 0, real.ids, assignment.TEST)
+        held = role_table.rows(run / "repeat0" / "folds.csv", 0, real.ids, Role.TEST)
         rng = np.random.default_rng(derive(config["seed"], 0, "panel", name))
         rows = plot_images.collect(real, held, generated, rng, {"per_class": SPARE, "combinations": 0})
         return rows, real.channels
@@ -280,6 +281,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
+        if not (args.run / "report.html").exists():
+            raise stage.UserError(f"{args.run} holds no finished run: call `make demo` first, or name another by --run")
         config = read_config(args.config)
         save_png(cells_and_arms(args.run, args.set, config), args.out / "cells.png")
         save_png(first_screen(args.run / "report.html"), args.out / "report.png")

@@ -1,4 +1,4 @@
-"""lib.base.source_code: the files of a stage, found without running it, are those that it imports; what they mean counts."""
+"""lib.base.source_code: the files of a stage, found without running it, are those that it imports; their meaning counts."""
 
 import json
 import subprocess
@@ -170,6 +170,12 @@ def test_comments_docstrings_layout_and_place_mean_nothing(tmp_path):
 def test_what_can_act_counts(tmp_path, old, new):
     assert old in PLAIN
     assert digest_of(tmp_path, PLAIN) != digest_of(tmp_path, PLAIN.replace(old, new))
+
+
+def test_pass_means_as_little_as_a_docstring(tmp_path):
+    texts = ("def f():\n    pass\n", "def f():\n    'Nothing.'\n", "def f():\n    return\n")
+    first, second, third = (digest_of(tmp_path, text) for text in texts)
+    assert first == second != third
 
 
 def test_the_name_of_a_file_counts(tmp_path):

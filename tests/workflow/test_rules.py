@@ -20,7 +20,7 @@ RULES = {
     for name, body in BLOCK.findall(path.read_text(encoding="utf-8"))
     if name not in TARGETS
 }
-QUOTED = {"params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
+QUOTED = {"params.python", "params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
 OWN = {"params.seed", "resources.launcher", "resources.arms_at_once"}  # numbers and words of the workflow itself
 STAGES = {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")} - {"__init__"}
 
@@ -33,12 +33,13 @@ def test_every_stage_has_its_rule_and_every_rule_its_stage() -> None:
 def test_a_rule_is_complete(name: str) -> None:
     body = RULES[name]
     assert body.lstrip().startswith('"""'), "says what it makes"
-    for directive in ("input", "output", "params", "log", "benchmark", "threads", "resources", "conda", "shell"):
+    for directive in ("output", "params", "log", "benchmark", "threads", "resources", "conda", "shell"):
         assert re.search(rf"^    {directive}:", body, re.MULTILINE), directive
-    assert f'code=code("{name}")' in body
+    assert re.search(rf'^        code=code\("{name}"[,)]', body.split("    params:")[1], re.MULTILINE), "its own code"
+    assert "python=python," in body
     assert f"/logs/{name}/" in body
     assert f"/benchmarks/{name}/" in body
-    assert re.search(rf'"python -m (\{{resources\.launcher\}})?workflow_scripts\.{name}', body)
+    assert re.search(rf'"\{{params\.python\}} -m (\{{resources\.launcher\}})?workflow_scripts\.{name}', body)
     assert re.search(r"mem_mb=", body)
     assert re.search(r"runtime=", body)
 

@@ -133,6 +133,8 @@ def test_editing_a_module_reruns_the_stages_that_import_it_and_what_follows(clon
     }
     assert importers
     clone.edit(f"workflow_scripts/{module}", None, "\n# edited\n")
+    assert not clone.planned(), "a comment changes nothing"
+    clone.edit(f"workflow_scripts/{module}", None, "EDITED = True\n")
     assert clone.planned() - {"all"} == downstream(importers)
 
 

@@ -1,8 +1,11 @@
-"""Digests of the stages' code, by meaning: what a stage imports is found without running it, and compared as syntax
-trees. Comments, docstrings and layout influence nothing, so rewording one makes nothing again.
+"""Digests of the code of stages, by meaning: the files that a stage imports, compared as syntax trees.
 
-Two mechanisms compare these digests. Snakemake keeps that of a rule's stage among the params of its outputs, and runs the
-rule again where it differs. Arms, replays, checkpoints and the like hold one inside, and are made anew by the same rule."""
+The files are found by following imports, without running any. Comments, docstrings and layout influence nothing, so an
+edit of those makes nothing again.
+
+Two mechanisms compare the same digest of a stage. Snakemake records it among the params of a rule's outputs, and runs the
+rule again where it differs. Arms, synthetic sets, replays and checkpoints hold it inside, and are made anew where it
+differs."""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ SILENT = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
 def stage_digest(stage: str, root: Path = ROOT, data: Iterable[Path] = ()) -> str:
-    """Digest of all that the checkout at `root` adds to a stage: the modules it imports, and the `data` files it reads."""
+    """Digest of a stage of the checkout at `root`: of the modules that it imports and of the `data` files that it reads."""
     return digest([*sources(stage, root), *data])
 
 
@@ -92,15 +95,17 @@ def _write(node: ast.AST, out: list[str], imports: list[ast.Import | ast.ImportF
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, ast.AST):
                 out.append(repr(item))
-            elif not _is_docstring(item):
+            elif not _says_nothing(item):
                 _write(item, out, imports)
         out.append(".")
     out.append(".")
 
 
-def _is_docstring(node: ast.AST) -> bool:
-    """Whether a statement is a text that stands alone: of a module, class, function or attribute."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _says_nothing(node: ast.AST) -> bool:
+    """Whether a statement does nothing: `pass`, or a text that stands alone as the docstring of what is around it."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return isinstance(node.value.value, str)
+    return isinstance(node, ast.Pass)
 
 
 def _file(root: Path, module: str) -> Path | None:

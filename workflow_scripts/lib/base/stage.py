@@ -1,6 +1,7 @@
 """How a stage program runs: its log, and how it fails.
 
-A stage writes plain lines to its log file and, unless it owns a terminal, the same lines to standard error. A failure ends in one sentence, the last lines of the log, and exit status 1."""
+A stage writes plain lines to its log file and, unless it owns a terminal, the same lines to standard error. A failure
+ends in one sentence, the last lines of the log, and exit status 1."""
 
 from __future__ import annotations
 
