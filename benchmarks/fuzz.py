@@ -32,13 +32,12 @@ import yaml
 from workflow_scripts import preprocess_images
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.config import check
+from workflow_scripts.lib.config import check, views
 from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.images import grouping, invalid_input, known_datasets, user_tables
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = ROOT / "schemas" / "config.schema.json"
 OWN = {
     "run": "yeast",
     "preprocess_images": {"channels": ["dic", "gfp"]},
@@ -131,11 +130,11 @@ def sound_configs(folder: Path) -> list[dict[str, Any]]:
 
 def used(config: dict[str, Any]) -> None:
     """What a run does with a config before its first job: rules/common.smk."""
-    config = check.check(config, SCHEMA)
-    check.job_lists(config)
-    check.used_sets(config)
-    check.reading(config)
-    check.judge_settings(config)
+    config = check.check(config)
+    views.job_lists(config)
+    views.used_sets(config)
+    views.reading(config)
+    views.judge_settings(config)
     list(range(config["make_folds"]["repeats"]))
     list(range(config["make_folds"]["folds"]))
 
@@ -338,7 +337,7 @@ def fuzz_tables(numbers: range, seed: int, folder: Path, fraction_of_sets: float
         other = {
             "source": rng.choice(["folder", "kaggle2018", "kaggle2021", "public"]),
             "labels": rng.choice([None, "numbers", "names"]),
-            "unlabelled": rng.choice(["bad", "keep"]),
+            "unlabelled": rng.choice(["invalid", "keep"]),
             "label_separator": rng.choice([None, "|", " ", ","]),
             "class_names": rng.choice([None, NAMES]),
             "label_map": rng.choice(MAPS),

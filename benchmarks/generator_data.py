@@ -138,19 +138,19 @@ def simulated(count: int, size: int, seed: int) -> Cells:
 
 def _hpa_set(folder: Path, size: int) -> Path:
     """The image set of presets/hpa_cells.yaml, made by the project's own stage."""
-    from workflow_scripts.lib.config import check as run_settings
+    from workflow_scripts.lib.config import check, views
 
     both = config()
     preset = yaml.safe_load((ROOT / "presets" / "hpa_cells.yaml").read_text(encoding="utf-8"))
     data = both["data"] | preset["data"]
     given = both | {"data": data, "preprocess_images": both["preprocess_images"] | {"size": size}}
     given["arms"] = preset["arms"]
-    checked = run_settings.check(given, ROOT / "schemas" / "config.schema.json")
+    checked = check.check(given)
     images, table, groups = (os.path.expandvars(data[key]) for key in ("images", "table", "groups"))
     command = [
         sys.executable, "-m", "workflow_scripts.preprocess_images", "--images-dir", images, "--table", table,
         "--groups", groups, "--out", str(folder / "images.h5"), "--left-out", str(folder / "left_out.csv"),
-        "--settings", json.dumps(run_settings.reading(checked) | {"threads": 1}),
+        "--settings", json.dumps(views.reading(checked) | {"threads": 1}),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
     if done.returncode:

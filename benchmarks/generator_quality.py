@@ -35,7 +35,7 @@ from benchmarks import generator_data, generator_runs, peers
 from benchmarks.generator_data import Cells, Encoder
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.generate.generator_training import turned
+from workflow_scripts.lib.images.orientation import oriented
 
 AIM = 0.5
 BLOCKS = 10  # of held-out groups, for the jackknife
@@ -66,7 +66,9 @@ def train_peer(
 
     def step(fraction: float) -> None:
         rows = torch.from_numpy(rng.integers(len(cells), size=args.peer_batch))
-        loss = peer.step(turned(images[rows], generator), classes[rows], fraction)
+        loss = peer.step(
+            oriented(images[rows], torch.randint(8, (len(rows),), generator=generator)), classes[rows], fraction
+        )
         if where.type == "cuda" and peer.steps % 10 == 0:
             float(loss)
 

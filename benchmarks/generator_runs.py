@@ -53,17 +53,21 @@ def read(path: Path) -> Generator:
 
 def synthetic_set(**changes: Any) -> dict[str, Any]:
     """The config's synthetic set `balanced`, with single settings replaced; no channel is given."""
-    return {entry["name"]: entry for entry in config()["synthetic_sets"]}["balanced"] | {"given": []} | changes
+    return (
+        {entry["name"]: entry for entry in config()["synthetic_sets"]}["balanced"]
+        | {"reference_channels": []}
+        | changes
+    )
 
 
 def sample(made: Generator, labels: np.ndarray, settings: dict[str, Any], seed: int, where: torch.device) -> np.ndarray:
     """Images uint8 (n, C, s, s) with these labels (n, K), by the loop of the stage sample_ddpm."""
     # Imported here, as they need pandas: training can then be measured on a machine that has none.
-    from workflow_scripts.lib.generate.requests import Orders
-    from workflow_scripts.sample_ddpm import make_images
+    from workflow_scripts.lib.generate.requests import Requests
+    from workflow_scripts.lib.generate.synthetic_set import make_images
 
     with tempfile.TemporaryDirectory() as place:
-        orders = Orders(labels, made.provenance)
+        orders = Requests(labels, made.provenance)
         return make_images(made, orders, settings, seed, where, Resume(Path(place) / "resume.pt", ""))
 
 

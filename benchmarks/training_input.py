@@ -98,7 +98,7 @@ def main() -> None:
     )
     network = backbones.build(settings["backbone"], len(CHANNELS), part.labels.shape[1], args.size, 0)
     network = network.to(memory_format=torch.channels_last)
-    loss = losses.LOSSES[settings["loss"]](torch.as_tensor(part.labels.sum(axis=0)), len(part))
+    loss = losses.make(settings["loss"], torch.as_tensor(part.labels.sum(axis=0)), len(part))
     optimiser = torch.optim.AdamW(network.parameters(), fused=True)
     held, dtype = loader.batch(0, batch), device.fast_dtype(torch.device("cpu"))
 

@@ -17,10 +17,10 @@ rule train_classifier:
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic=lambda wildcards: [
             f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{name}.h5"
-            for name in sets_of(wildcards.job)
+            for name in views.sets_of(JOBS[int(wildcards.job)])
         ],
         # Published weights that arms start from, where the config names some.
-        weights=lambda wildcards: weights_of(wildcards.job),
+        weights=lambda wildcards: views.weights_of(CONFIG, JOBS[int(wildcards.job)]),
     output:
         "results/{run}/repeat{repeat}/fold{fold}/arms/job{job}.json",
     params:
@@ -28,7 +28,8 @@ rule train_classifier:
         code=code("train_classifier"),
         arms="results/{run}/repeat{repeat}/fold{fold}/arms",
         synthetic=lambda wildcards, input: [
-            f"{name}={path}" for name, path in zip(sets_of(wildcards.job), input.synthetic, strict=True)
+            f"{name}={path}"
+            for name, path in zip(views.sets_of(JOBS[int(wildcards.job)]), input.synthetic, strict=True)
         ],
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(

@@ -19,9 +19,7 @@ rule simulate_cells:
         code=code("simulate_cells"),
         folder="results/{run}/simulated",
         # The number of processes changes no image, so it is no setting that would make them again.
-        settings=lambda wildcards: as_json(
-            {name: value for name, value in CONFIG["simulate_cells"].items() if name != "processes"}
-        ),
+        settings=lambda wildcards: as_json(views.cells(CONFIG)),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/simulate_cells/simulate_cells.log",
@@ -45,7 +43,7 @@ rule simulate_cells:
 rule preprocess_shard:
     """A shard of the images, read by one of several jobs (preprocess_images.shards); preprocess_images joins them."""
     input:
-        unpack(raw_images),
+        unpack(from_config(views.raw_images)),
     output:
         # When the set is whole its pieces are gone, and what tells of them with them.
         temp("results/{run}/shards/{shard}of{shards}.json"),
@@ -54,7 +52,7 @@ rule preprocess_shard:
         code=code("preprocess_shard"),
         raw=raw_flags,
         set="results/{run}/images.h5",
-        settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(views.reading(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/preprocess_shard/{shard}of{shards}.log",
     benchmark:
@@ -82,8 +80,8 @@ rule preprocess_shard:
 rule preprocess_images:
     """One image set from a folder of images, a label table and a table of groups."""
     input:
-        unpack(raw_images),
-        shards=shards,
+        unpack(from_config(views.raw_images)),
+        shards=from_config(views.shard_files),
     output:
         images="results/{run}/images.h5",
         left_out="results/{run}/left_out.csv",
@@ -91,7 +89,7 @@ rule preprocess_images:
         python=python,
         code=code("preprocess_images"),
         raw=raw_flags,
-        settings=lambda wildcards: as_json(run_settings.reading(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(views.reading(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/preprocess_images/preprocess_images.log",
     benchmark:
@@ -120,9 +118,7 @@ rule make_folds:
     params:
         python=python,
         code=code("make_folds"),
-        settings=lambda wildcards: as_json(
-            {key: value for key, value in CONFIG["make_folds"].items() if key != "repeats"}
-        ),
+        settings=lambda wildcards: as_json(views.without(CONFIG["make_folds"], "repeats")),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/make_folds/repeat{repeat}.log",

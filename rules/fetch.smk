@@ -11,7 +11,7 @@
 rule fetch_images:
     """The images of a public source and the table of those that are complete."""
     input:
-        unpack(manifest),
+        unpack(from_config(views.image_manifest)),
     output:
         table="results/{run}/fetched/table.csv",
         checksums="results/{run}/fetched/checksums.csv",
@@ -22,13 +22,7 @@ rule fetch_images:
         # A function, because Snakemake would read braces in a plain text as wildcards.
         folder=lambda wildcards: CONFIG["fetch_images"]["folder"],
         manifest=lambda wildcards, input: ["--manifest", input.manifest] if input.get("manifest") else [],
-        settings=lambda wildcards: as_json(
-            {name: value for name, value in CONFIG["fetch_images"].items() if name != "folder"},
-            channels=CONFIG["preprocess_images"]["channels"],
-            columns=run_settings.described_data(CONFIG)["columns"],
-            on_invalid=CONFIG["data"]["on_invalid"],
-            invalid_limit=CONFIG["data"]["invalid_limit"],
-        ),
+        settings=lambda wildcards: as_json(views.fetch_settings(CONFIG)),
     log:
         "results/{run}/logs/fetch_images/fetch_images.log",
     benchmark:
@@ -60,10 +54,7 @@ rule fetch_weights:
         code=code("fetch_weights"),
         # Functions, because Snakemake would read braces in a plain text as wildcards.
         folder=lambda wildcards: str(arm_choices.weights_path(CONFIG["fetch_weights"]["folder"])),
-        settings=lambda wildcards: as_json(
-            {name: CONFIG["fetch_images"][name] for name in (*http_client.Policy.__dataclass_fields__, "total_gb")},
-            **{name: value for name, value in CONFIG["fetch_weights"].items() if name != "folder"},
-        ),
+        settings=lambda wildcards: as_json(views.fetch_weights_settings(CONFIG)),
     log:
         "results/{run}/logs/fetch_weights/{backbone}.log",
     benchmark:

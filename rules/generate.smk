@@ -96,14 +96,7 @@ rule sample_simulator:
     params:
         python=python,
         code=code("sample_simulator"),
-        settings=lambda wildcards: as_json(
-            {
-                "synthetic_set": SYNTHETIC_SETS[wildcards.set],
-                "simulate_cells": {
-                    key: value for key, value in CONFIG["simulate_cells"].items() if key not in ("images", "processes")
-                },
-            }
-        ),
+        settings=lambda wildcards: as_json(views.simulator_settings(CONFIG, wildcards.set)),
         seed=CONFIG["seed"],
     wildcard_constraints:
         set=SIMULATED_SETS,
@@ -136,7 +129,7 @@ rule train_judge:
     params:
         python=python,
         code=code("train_judge"),
-        settings=lambda wildcards: as_json(run_settings.judge_settings(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(views.judge_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/train_judge/train_judge.log",
@@ -165,7 +158,7 @@ rule assess_synthetic:
         judge=judge,
         baseline=baseline,
         # Weights of the user's own encoder, where the config names some.
-        encoder=encoder_weights(),
+        encoder=from_config(views.encoder_weights),
     output:
         scores=report(
             "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.assess.csv",
@@ -189,9 +182,7 @@ rule assess_synthetic:
     params:
         python=python,
         code=code("assess_synthetic"),
-        settings=lambda wildcards: as_json(
-            CONFIG["assess_synthetic"] | {"judge": JUDGE, "baseline": CONFIG["analysis"]["baseline"]}, threads=THREADS
-        ),
+        settings=lambda wildcards: as_json(views.assess_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/assess_synthetic/repeat{repeat}_fold{fold}_{set}.log",

@@ -14,9 +14,7 @@ rule declare_analysis:
         code=code("declare_analysis"),
         folder="results/{run}",
         ledger="results/{run}/declarations.jsonl",
-        settings=lambda wildcards: as_json(
-            CONFIG["analysis"], arms=CONFIG["arms"], experiment=run_settings.experiment(CONFIG)
-        ),
+        settings=lambda wildcards: as_json(CONFIG["analysis"], arms=CONFIG["arms"], experiment=views.experiment(CONFIG)),
     log:
         "results/{run}/logs/declare_analysis/declare_analysis.log",
     benchmark:

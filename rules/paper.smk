@@ -91,9 +91,8 @@ use rule certify_leaks as certify_leaks_of_replay with:
     input:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=range(FORENSICS["repeats"])),
-        records=lambda wildcards: every_replay(".fitted.json"),
+        records=from_config(views.replay_files, ".fitted.json"),
         analysis=[],
-        code=code("certify_leaks"),
     output:
         report(
             "results/{run}/forensics_leaks.csv",
@@ -101,6 +100,8 @@ use rule certify_leaks as certify_leaks_of_replay with:
             category="Reference study",
         ),
     params:
+        python=python,
+        code=code("certify_leaks"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in enumerate(input.folds)],
         artefacts=lambda wildcards, input: input.records,
         places=f"{FORENSICS['repeats']}x{len(FOLDS)}",
@@ -117,7 +118,7 @@ use rule certify_leaks as certify_leaks_of_replay with:
 rule forensics:
     """Which of the study's choices move validation, which move test, and which the gap between them."""
     input:
-        scores=lambda wildcards: every_replay(".csv"),
+        scores=from_config(views.replay_files, ".csv"),
         leaks=in_run("forensics_leaks.csv"),
     output:
         in_run("figures/forensics.pdf"),
@@ -140,9 +141,9 @@ rule forensics:
         settings=lambda wildcards: as_json(switches.stage_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
-        f"{RUN}/logs/forensics/forensics.log",
+        in_run("logs/forensics/forensics.log"),
     benchmark:
-        f"{RUN}/benchmarks/forensics/forensics.tsv"
+        in_run("benchmarks/forensics/forensics.tsv")
     threads: 1
     resources:
         mem_mb=growing(2000),

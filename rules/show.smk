@@ -47,14 +47,7 @@ rule plot_data:
         python=python,
         code=code("plot_data"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
-        settings=lambda wildcards: as_json(
-            {
-                # One side of a panel of real beside generated images has half the room.
-                "per_class": 2 * CONFIG["report"]["panels"]["per_class"],
-                "protein_channel": CONFIG["report"]["panels"]["protein_channel"],
-                "minimum_positive_groups": CONFIG["analysis"]["minimum_positive_groups"],
-            }
-        ),
+        settings=lambda wildcards: as_json(views.data_settings(CONFIG)),
     log:
         "results/{run}/logs/plot_data/plot_data.log",
     benchmark:
@@ -324,10 +317,10 @@ rule report:
         logs="results/{run}/logs",
         # Only if it has been made: the page does not wait for it. Its digest, so that the page follows it.
         study=lambda wildcards, input: ["--study", input.study] if input.study else [],
-        forensics=lambda wildcards: forensics_flag()[0],
-        forensics_digest=lambda wildcards: forensics_flag()[1],
+        forensics=lambda wildcards: views.forensics_flag(CONFIG)[0],
+        forensics_digest=lambda wildcards: views.forensics_flag(CONFIG)[1],
         ledger=LEDGER,
-        openings=lambda wildcards: openings_so_far(),
+        openings=lambda wildcards: views.digest(LEDGER, 8),
         settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": CONFIG}),
     log:
         "results/{run}/logs/report/report.log",

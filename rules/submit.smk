@@ -9,8 +9,8 @@
 rule write_submission:
     """Predictions of an arm for the unlabelled test images, averaged over its folds and repeats."""
     input:
-        unpack(test_images),
-        arms=submitted_arm,
+        unpack(from_config(views.test_images)),
+        arms=submitted_arms,
         thresholds="results/{run}/thresholds.csv",
         leaks="results/{run}/leaks.csv",
     output:
@@ -18,17 +18,10 @@ rule write_submission:
     params:
         python=python,
         code=code("write_submission"),
-        images=lambda wildcards, input: input.get("images") or fetched_folder("test"),
-        sample=lambda wildcards, input: input.get("sample") or fetched_folder("sample_submission.csv"),
+        images=lambda wildcards, input: input.get("images") or views.fetched_folder(CONFIG, "test"),
+        sample=lambda wildcards, input: input.get("sample") or views.fetched_folder(CONFIG, "sample_submission.csv"),
         classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
-        settings=lambda wildcards: as_json(
-            {
-                "arm": SUBMITTED,
-                "batch": CONFIG["write_submission"]["batch"],
-                "preprocess_images": CONFIG["preprocess_images"] | {"data": run_settings.described_data(CONFIG)},
-            },
-            threads=THREADS,
-        ),
+        settings=lambda wildcards: as_json(views.submission_settings(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/write_submission/write_submission.log",
     benchmark:

@@ -146,7 +146,11 @@ def _world(args: argparse.Namespace, networks: list[Encoder]) -> World:
         fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == Role.TRAIN)] = True
         if not held.any() or not fitted.any():
             raise UserError(f"{args.folds} leaves no held-out or no train image in fold {args.fold} to compare")
-        given = [source.channels.index(name) for name in synthetic_set.get("given") or [] if name in source.channels]
+        given = [
+            source.channels.index(name)
+            for name in synthetic_set.get("reference_channels") or []
+            if name in source.channels
+        ]
         return World(
             source.read(np.flatnonzero(held), "inspect"), source.read(np.flatnonzero(fitted), "inspect"), made,
             given, synthetic_set.get("start_noise"), references, _groups_of(references, source, args), source.classes, source.channels,

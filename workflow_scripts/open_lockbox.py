@@ -297,7 +297,7 @@ def judge(
             name: fixed_scoring.score(cells, analysis["threshold_rule"], weights, judged)
             for name, cells in arms.items()
         }
-        for metric in fixed_scoring.METRICS:
+        for metric in scoring.METRICS:
             about = {"metric": metric, "level": level, "classes": int(judged.sum())}
             rows += [about | row for row in _score_rows(scores, metric, analysis["confidence"], own)]
             found = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], own, first)

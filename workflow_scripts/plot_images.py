@@ -120,7 +120,7 @@ class Pair:
 def closest(table: Path, real: ImageSet, generated: ImageSet) -> list[Pair]:
     """The pairs of the table, the generated image turned as it lies best on the other."""
     rows = pd.read_csv(table, dtype={"generated": str, "train": str}, keep_default_na=False)
-    given = json.loads(generated.attrs.get("synthetic_set", "{}")).get("given") or []
+    given = json.loads(generated.attrs.get("synthetic_set", "{}")).get("reference_channels") or []
     channels = [name for name in real.channels if name not in given]
     at = [{name: place for place, name in enumerate(source.ids)} for source in (generated, real)]
     out = []

@@ -1,11 +1,10 @@
 """preprocess_images: from a folder of images and a label table to one image set, images.h5.
 
-What the files and tables look like is a description that comes with the settings (`lib.images.known_datasets`). Every image is scaled
-down by area averaging and written as uint8 (N, C, H, W) to where it stays, piece by piece, so that memory does not grow
-with their number and an interrupted run goes on where it stopped. Groups are the connected components of the columns
-named in the settings (such as gene and antibody), and of near-duplicates: images that show the same pixels again, found
-by a perceptual hash over all channels. What cannot be used is told by file and reason, and either stops the run or is
-left out (left_out.csv).
+The settings describe the files and tables (`lib.images.known_datasets`). Every image is scaled down by area averaging
+and written as uint8 (N, C, H, W), piece by piece: memory does not grow with the number of images, and an interrupted run
+goes on where it stopped. Groups are the connected components of the columns named in the settings (such as gene and
+antibody) and of near-duplicates, which a perceptual hash over all channels finds. Invalid input is listed by file and
+reason. It either stops the run or is left out (left_out.csv).
 
 Example:
     python -m workflow_scripts.preprocess_images --images-dir raw/train --table raw/train.csv \\
@@ -18,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -31,10 +29,9 @@ from workflow_scripts.lib.base import arguments, files, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.images import chunks, grouping, image_list, invalid_input, read_image, user_tables
-from workflow_scripts.lib.images.canvas import Canvas, claim
-from workflow_scripts.lib.images.duplicates import GridFile, near_duplicates
+from workflow_scripts.lib.images.duplicates import GRID, near_duplicates
 from workflow_scripts.lib.images.image_list import Listed
-from workflow_scripts.lib.images.image_set import Inventory, enclose, images_begin
+from workflow_scripts.lib.images.image_set import ImageWriter, write_images
 from workflow_scripts.lib.images.invalid_input import Bad
 from workflow_scripts.lib.images.known_datasets import GROUP_BY
 
@@ -60,8 +57,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 @dataclass
-class Work:
-    """What there is to do, by the tables alone."""
+class ReadingPlan:
+    """The images to read, as the tables list them, and the folder that keeps what was read."""
 
     listed: Listed
     by: list[str]  # columns that decide which images belong together
@@ -73,22 +70,13 @@ class Work:
         """Bytes of all pixels."""
         return len(self.listed.ids) * len(self.reader.channels) * self.reader.size**2
 
-    def tasks(self, canvas: Canvas | None) -> list[chunks.Task]:
+    def tasks(self) -> list[chunks.Task]:
         """The pieces in which the images are read."""
-        return chunks.tasks(self.reader, self.listed.ids, self._pixel_sizes(), self.folder, canvas)
-
-    def claim_canvas(self) -> Canvas:
-        """The canvas for this run; only for the holder of the set's lock."""
-        name = chunks.canvas_name(self.reader, self.listed.ids, self._pixel_sizes())
-        shape = (len(self.reader.channels), self.reader.size, self.reader.size)
-        told = "waiting for a process that still writes what was read"
-        return claim(self.folder, name, shape, images_begin(), lambda: stage.log.info(told))
-
-    def _pixel_sizes(self) -> list[str]:
-        return self.listed.columns.get("pixel_size", [""] * len(self.listed.ids))
+        sizes = self.listed.columns.get("pixel_size", [""] * len(self.listed.ids))
+        return chunks.tasks(self.reader, self.listed.ids, sizes, self.folder)
 
 
-def plan(args: argparse.Namespace, out: Path) -> Work:
+def plan(args: argparse.Namespace, out: Path) -> ReadingPlan:
     """The images of the set `out`."""
     data = args.settings["data"]
     if not args.images_dir.is_dir():
@@ -97,7 +85,7 @@ def plan(args: argparse.Namespace, out: Path) -> Work:
     by = group_columns(listed, data["group_by"])
     reader = read_image.Reader(args.images_dir, args.settings)
     reader.learn_depth(listed.ids)
-    return Work(listed, by, reader, files.private_folder(out.with_name(f".{out.name}.pieces")))
+    return ReadingPlan(listed, by, reader, files.private_folder(out.with_name(f".{out.name}.pieces")))
 
 
 def preprocess_images(args: argparse.Namespace) -> None:
@@ -112,22 +100,18 @@ def preprocess_images(args: argparse.Namespace) -> None:
     faults.unlink(missing_ok=True)
     attrs = _attributes(args.settings, work.by)
     with files.lock(args.out, lambda holder: stage.log.info("waiting for process %s, which writes the set", holder)):
-        canvas = work.claim_canvas()
-        check_room(args.out, work.size, [canvas.path])
-        inventory = Inventory(reader.channels, listed.classes)
-        with tempfile.TemporaryFile(dir=args.out.parent) as handle:
-            grids = GridFile(handle, len(reader.channels))
-            rows, runs = _read_all(inventory, work, canvas, bad, grids)
+        tasks = work.tasks()
+        # The pieces and the set stand side by side until the set is whole.
+        check_room(args.out, 2 * work.size, [task.path for task in tasks if task.path.is_file()])
+        with write_images(args.out, reader.channels, listed.classes, reader.size, attrs) as writer:
+            rows, grids = _read_all(writer, work, tasks, bad)
             invalid_input.settle(bad, named, data["on_invalid"], data["invalid_limit"], faults)
             listed.keep(rows)
             pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
-        names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
-        inventory.regroup(names)
-        invalid_input.write_list(args.left_out, bad + listed.dropped)
-        attrs |= {"left_out": len({entry.id for entry in bad + listed.dropped}), "notes": json.dumps(listed.notes)}
-        canvas.close_up(runs)
-        enclose(canvas.path, (len(rows), *canvas.shape), inventory, attrs)
-        files.put_in_place(canvas.path, args.out)
+            names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
+            writer.inventory.regroup(names)
+            invalid_input.write_list(args.left_out, bad + listed.dropped)
+            attrs |= {"left_out": len({entry.id for entry in bad + listed.dropped}), "notes": json.dumps(listed.notes)}
         shutil.rmtree(work.folder, ignore_errors=True)
     stage.log.info("%d images, %d groups, %d classes", len(rows), len(set(names)), len(listed.classes))
 
@@ -161,16 +145,15 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
 
 
 def _read_all(
-    inventory: Inventory, work: Work, canvas: Canvas, bad: list[Bad], grids: GridFile
-) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Read all images and take in those that can be used; adds to `bad` and `grids`, and returns their rows and the
-    runs in which they stand on the canvas, (first, number)."""
-    listed, reader, tasks = work.listed, work.reader, work.tasks(canvas)
+    writer: ImageWriter, work: ReadingPlan, tasks: list[chunks.Task], bad: list[Bad]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read all images and write those that can be used. Adds to `bad`; returns the rows of the others and their grids."""
+    listed, reader = work.listed, work.reader
     left = sum(task.path.is_file() for task in tasks)
     if 0 < left < len(tasks):
         stage.log.info("going on from %d pieces of %d", left, len(tasks))
-    rows, runs = [np.zeros(0, dtype=np.int64)], []
-    held = np.empty((len(tasks[0].ids) if tasks else 0, *canvas.shape), dtype=np.uint8)
+    rows = [np.zeros(0, dtype=np.int64)]
+    grids = [np.zeros((0, len(reader.channels), GRID, GRID), dtype=np.uint8)]
     with Progress("images", len(listed.ids)) as bar:
         for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
             bad += piece.bad
@@ -178,17 +161,13 @@ def _read_all(
             if bad and reader.data["on_invalid"] == "fail":
                 # The list of what is wrong is still to become whole; the set will not be written.
                 continue
-            images = held[: len(piece.rows)]
-            if not canvas.read(task.first, images):
-                raise UserError(f"{canvas.path} has become shorter while it was in use: run again")
             chosen = piece.rows.tolist()
             columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
             ids = [listed.ids[row] for row in chosen]
-            inventory.add(images, listed.labels[piece.rows], ids, ids, columns)
-            grids.append(piece.grids)
+            writer.append(piece.images, listed.labels[piece.rows], ids, ids, columns)
             rows.append(piece.rows)
-            runs.append((task.first, len(chosen)))
-    return np.concatenate(rows), runs
+            grids.append(piece.grids)
+    return np.concatenate(rows), np.concatenate(grids)
 
 
 def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
@@ -224,7 +203,7 @@ def _note_files_without_row(reader: read_image.Reader, listed: Listed) -> None:
         listed.notes.append(f"files of {len(without)} Ids have no row in the table and are not used: {shown}")
 
 
-def _duplicates(grids: GridFile, least: float, ids: list[str], attrs: dict[str, Any]) -> list[tuple[int, int]]:
+def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str, Any]) -> list[tuple[int, int]]:
     """Pairs of near-duplicates, told in the log and in the attributes of the set."""
     if not least:
         return []

@@ -1,4 +1,4 @@
-"""lib.base.source_code: the files of a stage, found without running it, are those that it imports; their meaning counts."""
+"""lib.base.source_code: the files of a stage are found without running it, and compared by meaning."""
 
 import json
 import subprocess

@@ -22,10 +22,10 @@ from workflow_scripts.lib.compute.checkpoint import Resume
 def published(tmp_path_factory):
     """Three-channel weights as torchvision names them, with a classifier of 1000 classes."""
     folder = tmp_path_factory.mktemp("weights")
-    from workflow_scripts.lib.classify.torchvision_models import RESNETS
+    from workflow_scripts.lib.classify.torchvision_models import models
 
     torch.manual_seed(3)
-    state = RESNETS["resnet18"](weights=None).state_dict()
+    state = models.resnet18(weights=None).state_dict()
     torch.save(state, folder / "resnet18.pth")
     save_file({name: value.contiguous() for name, value in state.items()}, folder / "resnet18.safetensors")
     return folder, state
@@ -107,8 +107,8 @@ def test_a_frozen_trunk_stays_and_the_head_learns(published, tmp_path):
 
 
 def test_the_checksum_of_the_file_is_recorded_and_part_of_the_task(published, tmp_path, monkeypatch):
-    monkeypatch.setattr(backbones, "BACKBONES", backbones.BACKBONES | {"resnet18": backbones.BACKBONES["small"]})
-    monkeypatch.setattr(arm_choices, "BACKBONES", arm_choices.BACKBONES | {"resnet18": arm_choices.Backbone(True, 16)})
+    monkeypatch.setattr(backbones, "resnet18", backbones.small)
+    monkeypatch.setitem(arm_choices.BACKBONES, "resnet18", arm_choices.BackboneFacts("", True, 16, published=True))
     paths, weights = write_fold(tmp_path), tmp_path / "mine.pth"
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))
     found = []

@@ -57,16 +57,15 @@ def listed(found: classifier_training.Images) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_source_is_made_by_a_function():
-    kinds = {method.partners for method in arm_choices.METHODS.values()} - {None}
-    assert kinds == set(second_source.SOURCES)
-    assert set(arm_choices.PHOTOGRAPHS) | set(arm_choices.NOTHING_NEW) <= kinds
+    assert {method.partners for method in arm_choices.METHODS.values()} - {None} == set(arm_choices.SOURCES)
+    assert all(arm_choices.SOURCES.function(name, vars(second_source)) for name in arm_choices.SOURCES)
     asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
     assert asking == {"filtered", "relabel", "relabel_real", "weighted", "weighted_real"}
 
 
 @pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.partners])
 def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, material):
-    first, second = (second_source.of(material(name), CHANNELS) for _ in range(2))
+    first, second = (second_source.second_images(material(name), CHANNELS) for _ in range(2))
     for one, other in zip(listed(first), listed(second), strict=True):
         assert np.array_equal(one, other)
     assert first.pixels.dtype == np.uint8
@@ -76,7 +75,7 @@ def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, mat
     if kind in arm_choices.PHOTOGRAPHS:
         count, drawn = (50, 5) if kind in arm_choices.RESERVES else (60, 1)
         assert first.pixels is not None and np.array_equal(first.pixels, cells(count, drawn)[0])
-    if kind in arm_choices.NOTHING_NEW and kind != arm_choices.NEAREST:
+    if kind in arm_choices.NOTHING_NEW and kind != "nearest":
         # A placebo has the labels of the synthetic set, image by image or in another order.
         wanted = np.sort(cells(40, 2)[1] @ [4, 2, 1])
         assert np.array_equal(np.sort(listed(first)[1] @ [4, 2, 1]), wanted)
@@ -84,34 +83,34 @@ def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, mat
 
 def test_an_arm_sees_only_its_channels(material):
     for name in ("pool", "noise", "relabel_real"):
-        whole, green = (second_source.of(material(name), channels) for channels in (CHANNELS, ["green"]))
+        whole, green = (second_source.second_images(material(name), channels) for channels in (CHANNELS, ["green"]))
         assert np.array_equal(green.pixels[:, 0], whole.pixels[:, 1]), name
 
 
 def test_blends_hold_half_of_either_image(material):
-    found = second_source.of(material("blend_real"), CHANNELS)
+    found = second_source.second_images(material("blend_real"), CHANNELS)
     real, labels = cells(60, 1)
     pairs = matching_pairs(labels, cells(40, 2)[1], material("blend_real").rng("blend"))
     for image, (one, other) in zip(found.pixels, pairs, strict=True):
         low, high = np.minimum(real[one], real[other]), np.maximum(real[one], real[other])
         assert (image >= low).all() and (image <= high).all()
         assert one != other
-    mixed = second_source.of(material("blend_real", blend="weighted"), CHANNELS)
+    mixed = second_source.second_images(material("blend_real", blend="weighted"), CHANNELS)
     assert np.array_equal(mixed.pixels, found.pixels)
     different = mixed.labels[(mixed.labels > 0) & (mixed.labels < 1)]
     assert len(different) and different.min() >= 0.25 and different.max() <= 0.75
 
 
 def test_noise_has_the_mean_and_spread_of_real_pixels_and_no_structure(material):
-    found, real = second_source.of(material("noise"), CHANNELS).pixels, cells(60, 1)[0]
+    found, real = second_source.second_images(material("noise"), CHANNELS).pixels, cells(60, 1)[0]
     assert np.allclose(found.mean(axis=(0, 2, 3)), real.mean(axis=(0, 2, 3)), atol=6)
     neighbours = np.corrcoef(found[..., :-1].ravel(), found[..., 1:].ravel())[0, 1]
     assert abs(neighbours) < 0.1
 
 
 def test_random_phases_keep_the_spectrum_and_move_the_light(material):
-    found = second_source.of(material("phase_real"), CHANNELS)
-    source = listed(second_source.of(material("resample_real"), CHANNELS))[0].astype(float)
+    found = second_source.second_images(material("phase_real"), CHANNELS)
+    source = listed(second_source.second_images(material("resample_real"), CHANNELS))[0].astype(float)
     spectra = [np.abs(np.fft.rfft2(images.astype(float))).mean(axis=(0, 1)) for images in (found.pixels, source)]
     inner = [spectrum[1:4, 1:4] for spectrum in spectra]
     assert np.allclose(inner[0], inner[1], rtol=0.25), "but for what is cut off at black and white"
@@ -129,14 +128,14 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
 
     def write(given, **synthetic_set):
         with write_images(
-            path, CHANNELS, CLASSES, SIZE, {"synthetic_set": json.dumps(synthetic_set | {"given": given})}
+            path, CHANNELS, CLASSES, SIZE, {"synthetic_set": json.dumps(synthetic_set | {"reference_channels": given})}
         ) as writer:
             writer.append(made, wanted, [f"syn-{index}" for index in range(6)], ["synthetic"] * 6)
 
     def found(name):
         asked = material(name)
         asked.synthetic = path
-        return second_source.of(asked, CHANNELS)
+        return second_source.second_images(asked, CHANNELS)
 
     write([])
     near, authentic = found("nearest_real"), found("authentic")
@@ -164,7 +163,7 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
 
 
 def test_shuffling_takes_labels_from_their_images(material):
-    found = second_source.of(material("shuffled_labels"), CHANNELS)
+    found = second_source.second_images(material("shuffled_labels"), CHANNELS)
     assert np.array_equal(found.pixels, cells(40, 2)[0])
     assert not np.array_equal(found.labels, cells(40, 2)[1])
 
@@ -180,7 +179,7 @@ def test_agreement_by_hand():
 def test_the_filter_keeps_the_best_of_each_label_combination(material):
     kept = material("filtered", keep=0.3)
     scores = second_source.agreement(kept.asked(kept.made.images), kept.made.labels)
-    rows = second_source.of(kept, CHANNELS).rows
+    rows = second_source.second_images(kept, CHANNELS).rows
     codes = kept.made.labels @ [4, 2, 1]
     for code in np.unique(codes):
         group = np.flatnonzero(codes == code)
@@ -192,10 +191,10 @@ def test_the_filter_keeps_the_best_of_each_label_combination(material):
 
 def test_labels_and_weights_follow_the_baseline(material):
     asked = material("relabel", trust=0.25)
-    labels = second_source.of(asked, CHANNELS).labels
+    labels = second_source.second_images(asked, CHANNELS).labels
     assert np.allclose(labels, 0.75 * asked.made.labels + 0.25 * asked.asked(asked.made.images), atol=1e-6)
     for name in ("weighted", "weighted_real"):
-        found = second_source.of(material(name), CHANNELS)
+        found = second_source.second_images(material(name), CHANNELS)
         pixels, given = listed(found)
         scores = second_source.agreement(material(name).asked(pixels), given)
         assert len(found.weights) == len(found)

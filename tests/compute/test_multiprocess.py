@@ -19,7 +19,7 @@ from tests.helpers.generating import UNET, make_data, train_line
 from tests.helpers.ranks import KILL
 from workflow_scripts import train_classifier, train_ddpm
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_job, backbones, classifier_file, classifier_training, torchvision_models
+from workflow_scripts.lib.classify import arm_run, backbones, classifier_file, classifier_training, torchvision_models
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.config import snakemake_checks
 from workflow_scripts.lib.generate import generator_file
@@ -248,7 +248,7 @@ def test_what_a_network_draws_is_drawn_for_the_whole_batch() -> None:
 @pytest.mark.parametrize("name", sorted(backbones.BACKBONES))
 def test_no_network_draws_in_another_way(name: str) -> None:
     with torch.device("meta"):
-        network = backbones.BACKBONES[name](3, 4, 64)
+        network = backbones.make(name, 3, 4, 64)
     for module in network.modules():
         assert not (isinstance(module, torch.nn.Dropout) and module.p > 0), "use backbones.Draws"
         if "stochastic" in type(module).__name__.lower():
@@ -256,7 +256,7 @@ def test_no_network_draws_in_another_way(name: str) -> None:
 
 
 def test_layers_are_left_out_as_torchvision_does_it() -> None:
-    theirs = torchvision_models.SWINS["swin_t"](weights=None).features[-1][-1].stochastic_depth.train()
+    theirs = torchvision_models.models.swin_t(weights=None).features[-1][-1].stochastic_depth.train()
     ours, x = backbones.StochasticDepth(theirs.p, backbones.Draws()).train(), torch.randn(16, 4, 4, 8)
     assert theirs.p > 0
     torch.manual_seed(1)
@@ -294,5 +294,5 @@ def test_side_by_side_they_really_are_and_a_failure_begins_no_other() -> None:
         time.sleep(0.2)
 
     with pytest.raises(UserError, match="no"):
-        arm_job.each(work, range(20), 2, torch.device("cpu"))
+        arm_run.each(work, range(20), 2, torch.device("cpu"))
     assert {0, 1} <= set(begun) and len(begun) < 6

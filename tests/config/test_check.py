@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.configs import DEFAULT, ROOT, SCHEMA, arm, checked, generator, synthetic_set
-from workflow_scripts.lib.config import check
+from tests.helpers.configs import DEFAULT, ROOT, arm, checked, generator, synthetic_set
+from workflow_scripts.lib.config import check, views
 from workflow_scripts.lib.generate import generator_choices
 
 
@@ -64,14 +64,14 @@ def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.Monk
         ({"data": {"bits": [12]}}, ["data.bits[0]", "8, 16, 32"]),
         ({"preprocess_images": {"white_level": {"uint16": 0}}}, ["preprocess_images.white_level.uint16"]),
         (synthetic_set(generator="nobody"), ["synthetic_sets", "nobody", "unet"]),
-        (synthetic_set(sampler="guess"), ["synthetic sets[0].sampler", "guess"]),
+        (synthetic_set(sampler="guess"), ["synthetic_sets[0].sampler", "guess"]),
         (synthetic_set(guidance={"scale": 1.5, "interval": [3, 2]}), ["balanced", "interval"]),
-        (synthetic_set(evaluations=2), ["synthetic sets[0].evaluations", "at least"]),
+        (synthetic_set(evaluations=2), ["synthetic_sets[0].evaluations", "at least"]),
         (generator(name="minimal"), ["minimal", "twice"]),
         (generator(label_dropout=0), ["guidance", "label_dropout"]),
         (generator(widths=[32]), ["unet", "widths"]),
         (arm("pool", synthetic_set="elsewhere"), ["pool", "elsewhere"]),
-        (arm("pool", synthetic_set=None), ["pool", "synthetic set is missing"]),
+        (arm("pool", synthetic_set=None), ["pool", "synthetic_set is missing"]),
         (arm("real_only", synthetic_set="balanced"), ["real_only", "synthetic_set"]),
         (arm("pool", method="stir"), ["pool", "stir"]),
         (arm("pool", control="nobody"), ["pool", "control", "nobody"]),
@@ -126,7 +126,7 @@ def test_addresses_are_checked_before_anything_is_fetched(section: dict, named: 
 
 def test_the_classes_of_a_label_map_keep_their_order_on_the_way_to_the_stages() -> None:
     config = checked({"data": {"label_map": {"z": ["Nucleoplasm"], "a": ["Cytosol"]}}})
-    for given in (check.reading(config), check.judge_settings(config)):
+    for given in (views.reading(config), views.judge_settings(config)):
         travelled = json.loads(json.dumps(given, sort_keys=True))["data"]["label_map"]
         assert [name for name, _ in travelled] == ["z", "a"]
 
@@ -170,7 +170,7 @@ def test_random_damage_never_escapes_as_another_error() -> None:
     refused = 0
     for _ in range(400):
         try:
-            check.check(damage(DEFAULT), SCHEMA)
+            check.check(damage(DEFAULT))
         except check.ConfigError as error:
             refused += 1
             assert "\n" not in str(error)

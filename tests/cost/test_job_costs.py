@@ -22,13 +22,12 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
 from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Work
-from workflow_scripts.lib.generate import diffusion
+from workflow_scripts.lib.generate import diffusion, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance
 from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.sections import cost_section
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = ROOT / "schemas" / "config.schema.json"
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 FACTS = Facts(4000, 10, 32)
 
@@ -39,7 +38,7 @@ def config(preset: str | None = None, **changed: Any) -> dict[str, Any]:
     overlay = yaml.safe_load((ROOT / "presets" / preset).read_text(encoding="utf-8")) if preset else {}
     for layer in (overlay, changed):
         update_config(out, layer)
-    return check.check(out, SCHEMA)
+    return check.check(out)
 
 
 class Simple:
@@ -219,7 +218,7 @@ def test_calls_are_those_that_a_sampler_makes(sampler, objective, start_noise):
     denoise = diffusion.conditional(made, network, condition, Guidance(2.0, 0.3, 8.0))
     generator = torch.Generator().manual_seed(0)
     varied = (torch.zeros(1, 1, 2, 2), start_noise) if start_noise else None
-    diffusion.sample(made, denoise, (1, 1, 2, 2), sampler, 50, generator, torch.device("cpu"), varied)
+    sampling.sample(made, denoise, (1, 1, 2, 2), sampler, 50, generator, torch.device("cpu"), varied)
     assert flops.Counted().calls({"objective": objective}, synthetic_set) == seen
 
 

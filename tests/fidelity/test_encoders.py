@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +130,17 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def registered(monkeypatch: pytest.MonkeyPatch, function: Callable) -> None:
+    """Register an architecture: one function and one line."""
+    monkeypatch.setattr(encoders, function.__name__, function, raising=False)
+    monkeypatch.setitem(encoders.ARCHITECTURES, function.__name__, encoders.ArchitectureFacts("a test's"))
+
+
 def test_a_network_that_wants_another_size_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def only_large(weights: dict[str, torch.Tensor]) -> tuple[nn.Module, int]:
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 48 * 48, 2)), 3
 
-    monkeypatch.setitem(encoders.OWN, "only_large", only_large)
+    registered(monkeypatch, only_large)
     save_file({"x": torch.zeros(1)}, tmp_path / "v.safetensors")
     chosen = settings(tmp_path / "v.safetensors", architecture="only_large", channels=["red", "green", "blue"])
     with pytest.raises(UserError, match=r"32 px .*encoder\.size"):
@@ -147,7 +154,7 @@ def test_one_line_registers_another_encoder(tmp_path: Path, monkeypatch: pytest.
         network.load_state_dict(weights)
         return network, 4
 
-    monkeypatch.setitem(encoders.OWN, "mean_of_channels", mean_of_channels)
+    registered(monkeypatch, mean_of_channels)
     save_file({"2.weight": torch.eye(4)[:2].contiguous(), "2.bias": torch.zeros(2)}, tmp_path / "m.safetensors")
     chosen = settings(tmp_path / "m.safetensors", architecture="mean_of_channels", normalise={"mean": [0], "std": [1]})
     features = encoders.own(chosen, CHANNELS, images()).encode(images())
@@ -168,7 +175,7 @@ def test_the_workflow_finds_the_weights_that_a_variable_names(tmp_path: Path, mo
     config["assess_synthetic"] |= overlay["assess_synthetic"]
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path / "elsewhere"))
     with pytest.raises(run_settings.ConfigError, match=r"assess_synthetic\.encoder\.weights.*no such file"):
-        run_settings.check(config, ROOT / "schemas" / "config.schema.json")
+        run_settings.check(config)
     checkout = Checkout.fresh(tmp_path / "checkout")
     (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))

@@ -55,13 +55,13 @@ def test_only_validation_images_of_the_same_fold_are_listened_to(tmp_path):
     said = np.random.default_rng(0).normal(size=(5, 3))
     manifest = make_baseline(tmp_path, said)
     with ImageSet(tmp_path / "images.h5") as source:
-        opinion = baseline_errors.ask(manifest, source, tmp_path / "folds.csv", 0, 0)
-        assert np.allclose(opinion.probabilities, 1 / (1 + np.exp(-said)))
-        assert np.array_equal(opinion.labels, source.labels(validation, "inspect"))
+        baseline = baseline_errors.read_baseline(manifest, source, tmp_path / "folds.csv", 0, 0)
+        assert np.allclose(baseline.probabilities, 1 / (1 + np.exp(-said)))
+        assert np.array_equal(baseline.labels, source.labels(validation, "inspect"))
         # What was read to select, and what the baseline was fitted on; not what it was asked about later.
         assert source.provenance().of("select").tolist() == validation
-        assert sorted(opinion.provenance.rows) == ["fit", "select"]
-        assert opinion.provenance.of("fit").tolist() == [row for row in range(40) if row % 4]
+        assert sorted(baseline.provenance.rows) == ["fit", "select"]
+        assert baseline.provenance.of("fit").tolist() == [row for row in range(40) if row % 4]
     for number, changed in enumerate(({"images": "other"}, {"classes": CLASSES[:2]}, {"fold": 1})):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -69,7 +69,7 @@ def test_only_validation_images_of_the_same_fold_are_listened_to(tmp_path):
         manifest = make_baseline(folder, said)
         rewrite(folder / "arms" / "real_only" / "predictions.h5", changed)
         with ImageSet(folder / "images.h5") as source, pytest.raises(UserError, match="run again"):
-            baseline_errors.ask(manifest, source, folder / "folds.csv", 0, 0)
+            baseline_errors.read_baseline(manifest, source, folder / "folds.csv", 0, 0)
 
 
 def rewrite(path, changed):
@@ -84,11 +84,11 @@ def test_a_baseline_asked_about_test_images_instead_is_refused(tmp_path):
     with h5py.File(tmp_path / "arms" / "real_only" / "predictions.h5", "r+") as file:
         file["validation/ids"][0] = file["test/ids"][0]
     with ImageSet(tmp_path / "images.h5") as source, pytest.raises(UserError, match="validation part"):
-        baseline_errors.ask(manifest, source, tmp_path / "folds.csv", 0, 0)
+        baseline_errors.read_baseline(manifest, source, tmp_path / "folds.csv", 0, 0)
 
 
 def test_a_broken_list_of_arms_is_the_users_to_mend(tmp_path):
     make_data(tmp_path)
     (tmp_path / "job0.json").write_text('{"arms": []}')
     with ImageSet(tmp_path / "images.h5") as source, pytest.raises(UserError, match=r"job0\.json"):
-        baseline_errors.ask(tmp_path / "job0.json", source, tmp_path / "folds.csv", 0, 0)
+        baseline_errors.read_baseline(tmp_path / "job0.json", source, tmp_path / "folds.csv", 0, 0)

@@ -170,7 +170,7 @@ def test_the_gradient_of_parts_is_that_of_the_whole(tmp_path):
     examples = generator_training.Examples(images, labels, settings, 1)
     batch = generator_training.prepared(examples, objective, settings, 0, 1, CPU)
     torch.manual_seed(0)
-    network = UNet(4, 3, 16, [16, 16], [1, 1], given=True)
+    network = UNet(4, 3, 16, [16, 16], [1, 1], references=True)
     torch.nn.init.constant_(network.head_gain, 1.0)
 
     def gradient(most):
@@ -238,7 +238,7 @@ def test_any_number_of_channels_and_16_to_256_px(tmp_path, channels, size, given
     make_data(tmp_path, n=8, channels=channels, size=size)
     settings = UNET | {"steps": 1, "batch": 2, "reference_fraction": given}
     assert train_ddpm.main(train_line(tmp_path, settings)) == 0
-    synthetic_set = SYNTHETIC_SET | {"count": 2, "given": ["ch1"] if given else []}
+    synthetic_set = SYNTHETIC_SET | {"count": 2, "reference_channels": ["ch1"] if given else []}
     assert sample_ddpm.main(sample_line(tmp_path, synthetic_set)) == 0
     with ImageSet(tmp_path / "s.h5") as made:
         assert made.size == size and len(made.channels) == channels and len(made) == 2
@@ -288,7 +288,7 @@ def test_a_network_learns_to_use_what_is_given(tmp_path):
         "learning_rate": 0.05,
     }
     done = train(tmp_path, images, labels, settings)
-    network = UNet(2, 1, 16, [16, 16], [1, 1], given=True).eval()
+    network = UNet(2, 1, 16, [16, 16], [1, 1], references=True).eval()
     network.load_state_dict(done.weights)
     pixels = Pixels.fitted("standardised", images)
     x0 = pixels.to_network(torch.from_numpy(images))
@@ -319,4 +319,4 @@ def test_on_a_gpu_bad_steps_are_skipped_and_little_memory_is_enough(tmp_path, mo
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "images at a time" in caplog.text and "2 of 6 steps were skipped" in caplog.text
-    assert sample_ddpm.main(sample_line(tmp_path, SYNTHETIC_SET | {"given": ["ch1"]})) == 0
+    assert sample_ddpm.main(sample_line(tmp_path, SYNTHETIC_SET | {"reference_channels": ["ch1"]})) == 0

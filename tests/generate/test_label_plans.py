@@ -23,7 +23,7 @@ def combinations_of(table):
 def test_unseen_pairs_are_all_that_never_occur_together_and_evenly_often():
     # Class 3 has no image; 0 and 1 occur together within a larger combination.
     labels = rows([0], [0, 1], [2], [])
-    planned = label_plans.unseen(labels, 7, np.random.default_rng(0))
+    planned = label_plans.unseen(labels, np.random.default_rng(0), 7)
     found, counts = np.unique(planned, axis=0, return_counts=True)
     assert combinations_of(found) == [(0, 2), (1, 2)] and sorted(counts) == [3, 4]
     assert planned.dtype == np.uint8
@@ -32,7 +32,7 @@ def test_unseen_pairs_are_all_that_never_occur_together_and_evenly_often():
 def test_where_all_pairs_occur_a_class_is_added_to_a_combination_that_occurs():
     pairs = list(itertools.combinations(range(4), 2))
     labels = rows(*pairs, [0, 1, 2])
-    found = np.unique(label_plans.unseen(labels, 30, np.random.default_rng(0)), axis=0)
+    found = np.unique(label_plans.unseen(labels, np.random.default_rng(0), 30), axis=0)
     assert combinations_of(found) == [(0, 1, 3), (0, 2, 3), (1, 2, 3)]
 
 
@@ -50,7 +50,7 @@ def test_feedback_draws_classes_by_their_errors():
     # The unknown error counts as the mean of the others; class 3 has no image to take a combination from.
     raw = np.array([0.1, 0.6, 1.6 / 3, 0])
     assert np.allclose(weights, raw / raw.sum())
-    planned = label_plans.feedback(labels, 4000, errors, np.random.default_rng(0))
+    planned = label_plans.feedback(labels, np.random.default_rng(0), 4000, errors)
     fraction = (planned == [0, 0, 1, 0]).all(axis=1).mean()
     assert fraction == pytest.approx(weights[2], abs=0.03)
     known = {tuple(row) for row in labels}

@@ -94,7 +94,7 @@ def test_images_of_a_batch_do_not_touch_each_other():
 
 def giving(dtype=torch.float32):
     torch.manual_seed(0)
-    made = UNet(3, 4, 32, [16, 32], [1, 1], dtype, given=True)
+    made = UNet(3, 4, 32, [16, 32], [1, 1], dtype, references=True)
     torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
     return made
 
@@ -105,19 +105,19 @@ def test_given_pixels_and_which_channels_are_given_both_matter():
     clean = torch.randn(2, 3, 32, 32) * shown[:, :, None, None]
     asked = {
         "nothing": condition(2),
-        "given": replace(condition(2), given=clean, shown=shown),
-        "other pixels": replace(condition(2), given=-clean, shown=shown),
+        "given": replace(condition(2), reference=clean, shown=shown),
+        "other pixels": replace(condition(2), reference=-clean, shown=shown),
         # A channel that is given and zero everywhere is not one that is not given.
-        "zero": replace(condition(2), given=0 * clean, shown=shown),
+        "zero": replace(condition(2), reference=0 * clean, shown=shown),
     }
     answers = {name: made(x, at, one).detach() for name, one in asked.items()}
     for first, second in combinations(answers, 2):
         assert float((answers[first] - answers[second]).abs().max()) > 1e-3, (first, second)
-    none = replace(condition(2), given=torch.zeros_like(x), shown=torch.zeros(2, 3, dtype=torch.bool))
+    none = replace(condition(2), reference=torch.zeros_like(x), shown=torch.zeros(2, 3, dtype=torch.bool))
     assert torch.equal(answers["nothing"], made(x, at, none).detach())
     # Images of a batch may be given different channels.
-    mixed = replace(none, given=clean.clone(), shown=shown.clone())
-    mixed.given[1], mixed.shown[1] = 0, False
+    mixed = replace(none, reference=clean.clone(), shown=shown.clone())
+    mixed.reference[1], mixed.shown[1] = 0, False
     rows = made(x, at, mixed).detach()
     assert torch.allclose(rows[0], answers["given"][0], atol=1e-5)
     assert torch.allclose(rows[1], answers["nothing"][1], atol=1e-5)
@@ -125,21 +125,25 @@ def test_given_pixels_and_which_channels_are_given_both_matter():
 
 def test_networks_without_inputs_for_given_channels_refuse_them():
     x = torch.randn(2, 3, 32, 32)
-    given = replace(condition(2), given=x, shown=torch.ones(2, 3, dtype=torch.bool))
+    given = replace(condition(2), reference=x, shown=torch.ones(2, 3, dtype=torch.bool))
     for made in (network(), Minimal(3, 4)):
-        with pytest.raises(ValueError, match="given channels"):
+        with pytest.raises(ValueError, match="reference channels"):
             made(x, torch.zeros(2), given)
     # Nor do they pay for them.
     assert sum(p.numel() for p in giving().parameters()) > sum(p.numel() for p in network().parameters())
 
 
 def test_conditions_are_joined_and_cut_whole():
-    one = replace(condition(3), given=torch.randn(3, 2, 4, 4), shown=torch.ones(3, 2, dtype=torch.bool))
+    one = replace(condition(3), reference=torch.randn(3, 2, 4, 4), shown=torch.ones(3, 2, dtype=torch.bool))
     both = one.joined(one.nothing())
-    assert both.dropped.tolist() == [False] * 3 + [True] * 3 and torch.equal(both.given[3:], one.given)
+    assert both.dropped.tolist() == [False] * 3 + [True] * 3 and torch.equal(both.reference[3:], one.reference)
     cut = both.part(slice(2, 4))
-    assert torch.equal(cut.given, both.given[2:4]) and cut.dropped.tolist() == [False, True] and len(cut.shown) == 2
-    assert condition(3).joined(condition(2)).part(slice(0, 4)).given is None
+    assert (
+        torch.equal(cut.reference, both.reference[2:4])
+        and cut.dropped.tolist() == [False, True]
+        and len(cut.shown) == 2
+    )
+    assert condition(3).joined(condition(2)).part(slice(0, 4)).reference is None
 
 
 def test_activations_keep_their_magnitude():

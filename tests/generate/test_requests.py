@@ -8,15 +8,16 @@ import torch
 
 from tests.helpers.generating import CLASSES, SYNTHETIC_SET, UNET, make_baseline, make_data, sample_line, train_line
 from workflow_scripts import certify_leaks, sample_ddpm, train_ddpm
-from workflow_scripts.lib.generate import generator_training
-from workflow_scripts.lib.generate.requests import Orders
+from workflow_scripts.lib.generate import sampling
+from workflow_scripts.lib.generate.requests import Requests
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.orientation import oriented
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
 
 GIVING = UNET | {"reference_fraction": 0.7}
-GIVEN = SYNTHETIC_SET | {"given": ["ch0", "ch2"]}
+GIVEN = SYNTHETIC_SET | {"reference_channels": ["ch0", "ch2"]}
 AGAINST = SYNTHETIC_SET | {"guidance": {"scale": 3.0, "interval": [0.0, 99.0], "against": "confused"}, "count": 12}
 COUNT = 80
 VALIDATION = list(range(0, COUNT, 8))
@@ -32,7 +33,7 @@ def rewrite(folder, images, labels):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder with an image set and a generator that has seen given channels."""
-    folder = tmp_path_factory.mktemp("orders")
+    folder = tmp_path_factory.mktemp("requests")
     images, labels = make_data(folder, COUNT)
     # Every class with and without every other one, so that all confusions are known.
     labels[VALIDATION] = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]] * 2
@@ -59,7 +60,7 @@ def test_given_channels_are_those_of_a_real_train_image_in_one_of_its_orientatio
     assert np.array_equal(part.labels, real.labels), "images with the very labels"
     ways = []
     for one, other in zip(torch.from_numpy(part.images), torch.from_numpy(real.images), strict=True):
-        turned = generator_training.oriented(other.expand(8, -1, -1, -1), torch.arange(8))
+        turned = oriented(other.expand(8, -1, -1, -1), torch.arange(8))
         equal = [way for way in range(8) if torch.equal(one[[0, 2]], turned[way, [0, 2]])]
         ways += equal[:1]
         assert not torch.equal(one[1], turned[equal[0], 1]), "the others are generated"
@@ -92,7 +93,7 @@ def test_variations_resemble_the_train_image_that_they_start_from_the_less_the_m
         assert np.array_equal(part.labels, real.labels)
         pairs = zip(torch.from_numpy(part.images), torch.from_numpy(real.images).float(), strict=True)
         apart = [
-            (one - generator_training.oriented(other.expand(8, -1, -1, -1), torch.arange(8))).square().mean((1, 2, 3))
+            (one - oriented(other.expand(8, -1, -1, -1), torch.arange(8))).square().mean((1, 2, 3))
             for one, other in pairs
         ]
         nearest = torch.stack(apart).min(dim=1)
@@ -129,9 +130,14 @@ def test_unseen_combinations_can_be_given_channels_too(tmp_path):
 def test_killed_and_resumed_sampling_from_real_images_equals_undisturbed(trained, monkeypatch):
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     baseline = make_baseline(trained, SAID)
-    synthetic_set = AGAINST | {"given": ["ch1"], "start_noise": 2.0, "sampler": "ancestral", "evaluations": 50}
+    synthetic_set = AGAINST | {
+        "reference_channels": ["ch1"],
+        "start_noise": 2.0,
+        "sampler": "ancestral",
+        "evaluations": 50,
+    }
     assert sample_ddpm.main(sample_line(trained, synthetic_set, out="whole.h5", baseline=baseline)) == 0
-    real_sample, calls = sample_ddpm.diffusion.sample, []
+    real_sample, calls = sampling.sample, []
 
     def dies_in_the_second_batch(*arguments):
         calls.append(1)
@@ -221,6 +227,6 @@ def test_the_bytes_of_given_channels_are_put_back_exactly():
     rng = np.random.default_rng(0)
     given, made = (torch.from_numpy(rng.integers(0, 256, (3, 2, 4, 4)).astype(np.uint8)) for _ in range(2))
     shown = torch.tensor([False, True])
-    orders = Orders(np.zeros((3, 1)), None, real=given, shown=shown)
-    out = orders.with_given(made[1:], slice(1, 3))
+    requests = Requests(np.zeros((3, 1)), None, real=given, shown=shown)
+    out = requests.with_references(made[1:], slice(1, 3))
     assert torch.equal(out[:, 1], given[1:, 1]) and torch.equal(out[:, 0], made[1:, 0])

@@ -10,7 +10,6 @@ import yaml
 from workflow_scripts.lib.config import check
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = ROOT / "schemas" / "config.schema.json"
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
@@ -22,7 +21,7 @@ def overlaid(base: object, overlay: object) -> object:
 
 
 def checked(overlay: dict) -> dict:
-    return check.check(overlaid(DEFAULT, overlay), SCHEMA)
+    return check.check(overlaid(DEFAULT, overlay))
 
 
 def arm(name: str, **changes: object) -> dict:

@@ -128,7 +128,7 @@ def test_labels_by_name(table):
 def test_an_empty_label_is_bad_unless_it_is_meant(table):
     path = table("Id,Target\na,\nb,1\n")
     assert listed(path).ids == ["a", "b"]
-    found = listed(path, unlabelled="bad")
+    found = listed(path, unlabelled="invalid")
     assert found.ids == ["b"]
     assert found.bad[0].kind == "no label"
 

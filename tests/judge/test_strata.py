@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from tests.helpers import judging
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES
 from workflow_scripts.lib.images.image_set import write_images
-from workflow_scripts.lib.judge import experiment, fixed_scoring, inference, strata
+from workflow_scripts.lib.judge import experiment, fixed_scoring, inference, scoring, strata
 from workflow_scripts.lib.judge.fixed_scoring import Decided
 from workflow_scripts.lib.judge.scoring import Rule, Table
 from workflow_scripts.lib.scores.prediction_file import read_predictions
@@ -92,7 +92,7 @@ def test_numbers_are_those_of_a_plain_loop(folder, level):
         assert set(rows["classes"]) == {len(classes)}
         scores = {arm["name"]: naive(folder, arm["name"], value, level, classes) for arm in ARMS}
         for row in rows.to_dict("records"):
-            at = fixed_scoring.METRICS.index(row["metric"])
+            at = scoring.METRICS.index(row["metric"])
             expected = scores[row["arm"]][at], scores[row["against"]][at]
             assert (row["score"], row["score_against"]) == pytest.approx(expected, abs=1e-6)
             assert row["difference"] == pytest.approx(expected[0] - expected[1], abs=1e-6)

@@ -179,7 +179,9 @@ def test_given_channels_are_left_out_of_the_search(tmp_path: Path) -> None:
     images, rows = blobs(40, 2, SIDE, 7), world.train[:40]
     images[:, 0] = world.images[rows, 0]
     names = [f"i{row:03d}" for row in rows]
-    synthetic = world.synthetic(images, world.labels[:40], synthetic_set={"given": ["c0"]}, reference=names)
+    synthetic = world.synthetic(
+        images, world.labels[:40], synthetic_set={"reference_channels": ["c0"]}, reference=names
+    )
     assert world.run(synthetic) == 0
     with_given = world.table("c.csv")
     assert set(with_given["reference"]) <= set(names)
@@ -187,7 +189,12 @@ def test_given_channels_are_left_out_of_the_search(tmp_path: Path) -> None:
     assert (with_given["train"] == with_given["reference"]).mean() < 0.5
     assert world.run(world.synthetic(images, world.labels[:40])) == 0
     blind = world.value("authentic_pixels", "generated")
-    assert world.run(world.synthetic(images, world.labels[:40], synthetic_set={"given": ["c0"]}, reference=names)) == 0
+    assert (
+        world.run(
+            world.synthetic(images, world.labels[:40], synthetic_set={"reference_channels": ["c0"]}, reference=names)
+        )
+        == 0
+    )
     assert world.value("authentic_pixels", "generated") > blind
 
 

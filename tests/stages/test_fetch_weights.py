@@ -199,11 +199,6 @@ def test_what_is_wrong_is_told_before_anything_is_fetched(overlay: dict, told: s
     assert "\n" not in str(caught.value)
 
 
-def test_schema_knows_the_backbones_that_are_published() -> None:
-    schema = json.loads((Path(__file__).parents[2] / "schemas" / "config.schema.json").read_text(encoding="utf-8"))
-    assert tuple(schema["properties"]["fetch_weights"]["properties"]["sha256"]["properties"]) == arm_choices.PUBLISHED
-
-
 def test_the_page_says_what_arms_start_from() -> None:
     config = checked(overlaid(LARGE, arm("pool", backbone="resnet18", weights="imagenet", control=None)))
     facts = {"arms": {name: {"method": name, "numbers": {}} for name in ("real_only", "pool")}}

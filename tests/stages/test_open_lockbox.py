@@ -158,7 +158,7 @@ def test_scores_are_those_of_every_classifier_at_its_own_thresholds(run: Run) ->
     scores = image[image["what"] == "score"]
     assert set(scores["arm"]) == set(NAMES), "no other arm is asked"
     for row in scores.to_dict("records"):
-        expected = found[row["arm"]][fixed_scoring.METRICS.index(row["metric"])]
+        expected = found[row["arm"]][scoring.METRICS.index(row["metric"])]
         assert row["value"] == pytest.approx(expected, abs=1e-6)
         assert float(row["low_single"]) < row["value"] < float(row["high_single"])
     differences = image[(image["what"] == "difference") & (image["metric"] == "macro_f1")].set_index(["arm", "against"])

@@ -1,10 +1,6 @@
 """preprocess_images: from every kind of source to an image set, and going on after an interruption."""
 
-import errno
-import fcntl
 import json
-import os
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -17,7 +13,6 @@ from workflow_scripts import preprocess_shard
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import chunks, image_set, known_datasets, read_image
-from workflow_scripts.lib.images.canvas import claim
 from workflow_scripts.lib.images.image_set import ImageSet, Inventory
 
 IDS = ["a", "b", "c", "d"]
@@ -424,128 +419,50 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
 
 
 @pytest.mark.parametrize("count", [0, 3])
-@pytest.mark.parametrize("inside", [False, True])
-def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count, inside):
+def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
     reader = read_image.Reader(raw / "train", settings(data=NAMES))
+    (raw / "kept").mkdir()
+    (task,) = chunks.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept")
     shape = (len(reader.channels), reader.size, reader.size)
-    canvas = claim(raw / "kept", "0" * 32, shape, 100)
-    (task,) = chunks.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept", None if inside else canvas)
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     fault = chunks.Bad("b", "b_red.png", "missing file", "is missing\nor was")
-    whole = chunks.Piece(chunks.duplicates.grid_means(images), np.arange(count), [fault])
-    if not inside:
-        canvas.write(0, images)
-    chunks._save(task, whole, "digest", images)
-    # Whoever writes the set finds the pixels on its canvas, wherever they were kept.
-    task = replace(task, canvas=canvas)
-    found = chunks.load(task, "digest")
-    for name in ("grids", "rows"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
-    assert found.bad == [fault]
-    held = np.empty_like(images)
-    assert canvas.read(0, held) and (held == images).all()
+    whole = chunks.Piece(images, chunks.duplicates.grid_means(images), np.arange(count), [fault])
+    chunks._save(task, whole, "digest")
+    kept = chunks.load(task, "digest")
+    for name in ("images", "grids", "rows"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(whole, name))
+    assert kept.bad == [fault]
     assert chunks.load(task, "another") is None
-    spoilt = [(task.path, 1)]
-    if count:
-        spoilt += [(task.path, -1), (task.path, -whole.grids.nbytes)]
-    if count and not inside:
-        spoilt += [(canvas.path, canvas.begin), (canvas.path, -1)]
-    for path, place in spoilt:
-        content = bytearray(path.read_bytes())
-        content[place] ^= 1
-        path.write_bytes(content)
-        assert chunks.load(task, "digest") is None, (path, place)
-        content[place] ^= 1
-        path.write_bytes(content)
-        assert chunks.load(task, "digest") is not None
-    task.path.write_bytes(task.path.read_bytes()[:20])
+    content = task.path.read_bytes()
+    for place in (1, -1, -whole.images.nbytes, -whole.images.nbytes - whole.rows.nbytes) if count else (1,):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1
+        task.path.write_bytes(spoilt)
+        assert chunks.load(task, "digest") is None, place
+    task.path.write_bytes(content)
+    assert chunks.load(task, "digest") is not None
+    task.path.write_bytes(content[:20])
     assert chunks.load(task, "digest") is None
 
 
-def test_a_canvas_holds_what_was_written_and_closes_up(tmp_path):
-    images = np.arange(10 * 2 * 3 * 3, dtype=np.uint8).reshape(10, 2, 3, 3)
-    canvas = claim(tmp_path / "own", "1" * 32, images.shape[1:], 7)
-    canvas.write(6, images[6:])
-    canvas.write(0, images[:4])
-    held = np.empty_like(images[6:9])
-    assert canvas.read(6, held) and (held == images[6:9]).all()
-    assert not canvas.read(8, held), "the last one is beyond the end"
-    canvas.close_up([(1, 2), (6, 4)])
-    held = np.empty_like(images[:6])
-    assert canvas.read(0, held) and (held == images[[1, 2, 6, 7, 8, 9]]).all()
-
-
-def test_a_canvas_serves_one_run(tmp_path):
-    """A process that outlived its run can neither write to what the next one took over nor make it anew."""
-    images = np.full((1, 1, 2, 2), 7, dtype=np.uint8)
-    first = claim(tmp_path, "1" * 32, images.shape[1:], 0)
-    first.write(0, images)
-    second = claim(tmp_path, "1" * 32, images.shape[1:], 0)
-    held = np.zeros_like(images)
-    assert second.read(0, held) and (held == 7).all(), "what was there is there"
-    with pytest.raises(FileNotFoundError):
-        first.write(0, 0 * images)
-    assert [path.name for path in tmp_path.iterdir()] == [second.path.name]
-    with pytest.raises(FileNotFoundError):
-        first.read(0, held)
-    other = claim(tmp_path, "2" * 32, images.shape[1:], 0)
-    assert [path.name for path in tmp_path.iterdir()] == [other.path.name], "of other settings"
-    assert not other.read(0, held)
-
-
-def test_a_canvas_is_locked_as_network_disks_want_it(tmp_path, monkeypatch):
-    """NFS locks only what is open for reading, and alone only what is open for writing."""
-    locked, modes = fcntl.flock, []
-
-    def flock(handle, how):
-        mode = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE
-        modes.append(mode)
-        if (how & fcntl.LOCK_SH and mode == os.O_WRONLY) or (how & fcntl.LOCK_EX and mode == os.O_RDONLY):
-            raise OSError(errno.EBADF, "Bad file descriptor")
-        locked(handle, how)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    for _ in range(2):
-        claim(tmp_path, "1" * 32, (1, 2, 2), 0).write(0, np.ones((1, 1, 2, 2), dtype=np.uint8))
-    assert len(modes) == 3
-
-
-def test_a_canvas_is_not_taken_over_while_somebody_writes(tmp_path):
-    shape, told = (1, 2, 2), []
-    canvas = claim(tmp_path, "1" * 32, shape, 0)
-    with canvas.path.open("rb") as writing:
-        fcntl.flock(writing, fcntl.LOCK_SH)
-
-        def waiting():
-            told.append(canvas.path.exists())
-            fcntl.flock(writing, fcntl.LOCK_UN)
-
-        claim(tmp_path, "1" * 32, shape, 0, waiting)
-    assert told == [True] and not canvas.path.exists()
-
-
-def test_links_do_not_lead_a_canvas_away(raw, tmp_path):
+def test_a_link_in_place_of_the_folder_of_pieces_is_not_followed(raw, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    mine = elsewhere / f"{'1' * 32}.{'2' * 32}.canvas"
-    mine.write_bytes(b"precious")
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / mine.name).symlink_to(mine)
-    claim(tmp_path / "own", "1" * 32, (1, 2, 2), 0).write(0, np.ones((1, 1, 2, 2), dtype=np.uint8))
+    (elsewhere / "000000.piece").write_bytes(b"precious")
     (raw / "out").mkdir()
     (raw / "out" / ".images.h5.pieces").symlink_to(elsewhere)
     assert run(raw, settings(data=NAMES)) == 1
-    assert mine.read_bytes() == b"precious" and len(list(elsewhere.iterdir())) == 1
+    assert (elsewhere / "000000.piece").read_bytes() == b"precious" and len(list(elsewhere.iterdir())) == 1
 
 
-@pytest.mark.parametrize("killed", ["head", "tail", "place"])
+@pytest.mark.parametrize("killed", ["append", "write", "place"])
 def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkeypatch, killed):
-    """Everything is read, the file has nothing of its head, or half of what follows, or all of it: the same bytes come
-    out. What SIGKILL leaves lying about is there too."""
+    """Everything is read and the set is written in part or as a whole, but not in place: the same set comes out. What
+    SIGKILL leaves lying about is there too."""
     monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 8 * 8)
     assert run(raw, settings(data=NAMES)) == 0
     target = raw / "out" / "images.h5"
-    whole = target.read_bytes()
+    digest, (images, last) = read(raw)[0].digest, (read(raw)[1].images, read(raw)[1].ids[-1])
     target.unlink()
     write = Inventory.write
 
@@ -553,15 +470,21 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
         write(self, file, attrs | {"more": "x" * 5000})
         raise KeyboardInterrupt
 
-    def nothing(*_):
+    def nothing(*_, **__):
         raise KeyboardInterrupt
+
+    append = image_set.ImageWriter.append
+
+    def last_one_dies(self, images, labels, ids, *more):
+        if last in ids:
+            raise KeyboardInterrupt
+        append(self, images, labels, ids, *more)
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "_remove", lambda path: None)
-        if killed == "head":
-            image_set.images_begin()
-            patched.setattr(image_set, "_place_images", nothing)
-        elif killed == "tail":
+        if killed == "append":
+            patched.setattr(image_set.ImageWriter, "append", last_one_dies)
+        elif killed == "write":
             patched.setattr(Inventory, "write", half)
         else:
             patched.setattr(files, "put_in_place", nothing)
@@ -570,14 +493,14 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
     assert not target.exists()
     monkeypatch.setattr(read_image.Reader, "read", lambda *_: pytest.fail("was read before"))
     assert run(raw, settings(data=NAMES)) == 0
-    assert target.read_bytes() == whole
+    assert read(raw)[0].digest == digest
+    np.testing.assert_array_equal(read(raw)[1].images, images)
 
 
 def test_what_other_settings_left_is_cleared_away_and_never_taken(raw):
     (raw / "train" / "d_red.png").rename(raw / "d.hidden")
     assert run(raw, settings(data=NAMES)) == 1
     assert run(raw, settings(data=NAMES, intensity="percentile")) == 1
-    assert len(list((raw / "out" / ".images.h5.pieces").glob("*.canvas"))) == 1
     (raw / "d.hidden").rename(raw / "train" / "d_red.png")
     assert run(raw, settings(data=NAMES)) == 0
     fixed = read(raw)[1].images
@@ -607,7 +530,7 @@ def test_a_job_without_a_share_and_a_table_without_a_usable_row(raw, capsys):
 
 def test_a_job_whose_pieces_were_cleared_away_says_so(raw):
     reader = read_image.Reader(raw / "train", settings(data=NAMES))
-    (task,) = chunks.tasks(reader, ["a"], [""], raw / "gone", None)
+    (task,) = chunks.tasks(reader, ["a"], [""], raw / "gone")
     with pytest.raises(UserError, match="was cleared away"):
         chunks.make(task)
     assert not (raw / "gone").exists()

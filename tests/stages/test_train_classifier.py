@@ -16,7 +16,9 @@ import torch
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify import arm_choices, arm_run, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify.arm_job import Arm, FoldImages
+from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.scores import ranking_metrics
@@ -67,7 +69,7 @@ def test_every_arm_is_written_with_ids_and_equal_effort(finished):
             assert np.array_equal(part.labels, labels[rows])
         numbers = found.numbers
         assert numbers["images_seen"] == numbers["real_seen"] + numbers["synthetic_seen"] == 12 * 8
-        uses_synthetic = arm_choices.METHODS[name].partners in (arm_choices.SYNTHETIC, arm_choices.FILTERED)
+        uses_synthetic = arm_choices.METHODS[name].partners in ("synthetic", "filtered")
         assert (numbers["synthetic_seen"] > 0) == uses_synthetic
         assert list(found.history["step"]) == [4, 8, 12]
         best = found.history["validation_map"].max()
@@ -267,10 +269,10 @@ def test_other_code_data_roles_or_seed_are_another_task(tmp_path, monkeypatch):
 def test_weights_of_another_task_are_not_asked(tmp_path):
     paths, folder = write_fold(tmp_path), tmp_path / "arms"
     run(paths, folder, [ENTRIES["real_only"]], SECTION | {"steps": 3})
-    fold = stage_program.Fold(paths["images"], paths["folds"], 0, 0)
-    arm = stage_program.Arm(arm_choices.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
+    fold = FoldImages(paths["images"], paths["folds"], 0, 0)
+    arm = Arm(arm_choices.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
     with pytest.raises(UserError, match="another run"):
-        stage_program.predict_arm(arm, fold)
+        arm_run.predict_arm(arm, fold)
 
 
 def test_the_classifier_learns(tmp_path):
@@ -327,7 +329,7 @@ def test_statistics_are_those_of_the_pixels():
 
 def test_learning_rate_rises_and_falls():
     settings = {"steps": 100, "warmup": 0.2, "learning_rate": 0.1}
-    rates = [classifier_training.learning_rate(step, settings) for step in range(100)]
+    rates = [schedule.cosine_after_warmup(settings, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1 / 20)
     assert max(rates) == pytest.approx(0.1)
     assert rates.index(max(rates)) == 19

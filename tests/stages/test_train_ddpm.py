@@ -11,10 +11,12 @@ import torch
 from tests.helpers.generating import CLASSES, MINIMAL, SYNTHETIC_SET, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
-from workflow_scripts.lib.generate import generator_file, generator_training, label_plans
+from workflow_scripts.lib.generate import generator_file, generator_training, label_plans, sampling
 from workflow_scripts.lib.generate.generator_training import Examples, Pixels
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.orientation import oriented
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -126,7 +128,7 @@ def test_sampling_goes_on_where_it_was_killed(folder, monkeypatch):
     assert train_ddpm.main(train_line(folder, UNET)) == 0
     assert sample_ddpm.main(sample_line(folder, SYNTHETIC_SET)) == 0
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
-    real_sample, calls = sample_ddpm.diffusion.sample, []
+    real_sample, calls = sampling.sample, []
 
     def dies_in_the_third_batch(*arguments):
         calls.append(1)
@@ -207,7 +209,7 @@ def test_balanced_sampling_shows_rare_classes_as_often_as_common_ones():
 
 def test_images_are_turned_whole_and_in_all_eight_ways():
     image = torch.arange(2 * 3 * 3, dtype=torch.uint8).view(1, 2, 3, 3)
-    out = generator_training.turned(image.expand(400, -1, -1, -1), torch.Generator().manual_seed(0))
+    out = oriented(image.expand(400, -1, -1, -1), torch.randint(8, (400,)))
     ways = {tuple(one.flatten().tolist()) for one in out}
     assert len(ways) == 8
     # Channels turn together.
@@ -231,9 +233,9 @@ def test_pixels_go_there_and_back():
 
 def test_learning_rate_rises_and_falls():
     settings = {"steps": 100, "learning_rate": 2.0, "warmup": 0.1, "decay": True}
-    rates = [generator_training.learning_rate(settings, step) for step in range(100)]
+    rates = [schedule.cosine_throughout(settings, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and max(rates) == rates[9] and rates[-1] < 0.01
-    assert generator_training.learning_rate(settings | {"decay": False}, 99) == 2.0
+    assert schedule.cosine_throughout(settings | {"decay": False}, 99) == 2.0
 
 
 def test_average_covers_the_asked_share_of_the_training():
@@ -249,19 +251,19 @@ def test_average_covers_the_asked_share_of_the_training():
 def test_label_plans():
     rng = np.random.default_rng(0)
     labels = np.array([[1, 0, 0, 0]] * 16 + [[1, 1, 0, 0]] * 3 + [[0, 0, 1, 0]], dtype=np.uint8)
-    twice = label_plans.as_train(labels, 40, rng)
+    twice = label_plans.as_train(labels, rng, 40)
     assert np.array_equal(twice.sum(axis=0), 2 * labels.sum(axis=0))
-    assert label_plans.as_train(labels, 7, rng).shape == (7, 4)
-    even = label_plans.balanced(labels, 300, rng)
+    assert label_plans.as_train(labels, rng, 7).shape == (7, 4)
+    even = label_plans.balanced(labels, rng, 300)
     # A hundred turns for each of three classes; images of class 1 also carry class 0.
     assert even[:, 2].sum() == 100 and even[:, 1].sum() >= 100
-    filled = label_plans.tail_fill(labels, 1000, 10, rng)
+    filled = label_plans.tail_fill(labels, rng, 1000, 10)
     assert ((labels.sum(axis=0) + filled.sum(axis=0))[[1, 2]] == 10).all() and len(filled) == 16
-    assert len(label_plans.tail_fill(labels, 5, 10, rng)) == 5
+    assert len(label_plans.tail_fill(labels, rng, 5, 10)) == 5
     # Combinations are those of training images; a class without any is left alone.
     known = {tuple(row) for row in labels}
     assert {tuple(row) for row in filled} | {tuple(row) for row in even} <= known
-    one = label_plans.single(labels, 4)
+    one = label_plans.single(labels, rng, 4)
     assert one.sum(axis=0).tolist() == [4, 4, 4, 0] and (one.sum(axis=1) == 1).all()
 
 

@@ -18,7 +18,7 @@ from workflow_scripts import tabulate_study
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.classify.validation_scores import probabilities
-from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.compute import device, schedule
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.judge import scoring
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
@@ -59,8 +59,7 @@ def test_the_registry_is_complete_and_speaks():
         "uniform_prior", "no_time", "shown_larger", "normalisation_mismatch", "arcface_test_dropout_and_scale",
     }  # fmt: skip
     assert set(switches.SWITCHES) == wanted
-    schema = json.loads((ROOT / "schemas" / "config.schema.json").read_text(encoding="utf-8"))["properties"]
-    assert list(schema["replay"]["properties"]) == list(DEFAULT["replay"]) == list(switches.SWITCHES)
+    assert list(DEFAULT["replay"]) == list(switches.SWITCHES)
     assert not any(DEFAULT["replay"].values()), "off unless asked for"
     assert all(PAPER["replay"][name] for name in switches.SWITCHES), "the study's preset has all of them on"
     for name, switch in switches.SWITCHES.items():
@@ -155,7 +154,7 @@ def test_other_channels_and_no_calibration_part_are_refused():
     with pytest.raises(check.ConfigError, match=r"replay.*no_time"):
         broken = copy.deepcopy(DEFAULT)
         broken["replay"]["no_time"] = "yes"
-        check.check(broken, ROOT / "schemas" / "config.schema.json")
+        check.check(broken)
 
 
 # Pixels, labels, splits -----------------------------------------------------------------------------------------------
@@ -244,7 +243,7 @@ def test_the_schedule_follows_the_switches():
     plain, late = trainer(model()), trainer(model(), warmup_late=True)
     steps = range(SECTION["steps"])
     assert [plain.rate(number) for number in steps] == [
-        classifier_training.learning_rate(number, plain.settings) for number in steps
+        schedule.cosine_after_warmup(plain.settings, number) for number in steps
     ]
     assert late.epoch == 10, "40 images, four real ones a step"
     assert all(late.rate(number) == SECTION["learning_rate"] for number in range(10))

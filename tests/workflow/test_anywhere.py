@@ -190,6 +190,19 @@ def test_a_module_without_settings_takes_those_of_the_command_line(mixloc: Check
     assert "results/demo/cost.json" in elsewhere.snakemake("cost", "--dry-run")
 
 
+def test_a_prefix_is_refused(mixloc: Checkout, elsewhere: Anywhere) -> None:
+    elsewhere.write(
+        "Snakefile",
+        f"""
+        module mixloc:
+            snakefile: {str(mixloc.folder / "Snakefile")!r}
+            prefix: "mixloc"
+        use rule * from mixloc
+        """,
+    )
+    assert "a module takes no prefix" in elsewhere.snakemake("--dry-run", fails=True)
+
+
 def test_two_versions_in_one_workflow_are_refused(mixloc: Checkout, repository: Path, elsewhere: Anywhere) -> None:
     elsewhere.write(
         "Snakefile",

@@ -4,7 +4,6 @@ and to what the report says. Profiles: held apart."""
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shlex
 import shutil
@@ -18,6 +17,7 @@ import pytest
 import yaml
 
 from tests.helpers.checkout import Checkout
+from workflow_scripts.lib.config import schema
 from workflow_scripts.lib.page.sections import arms_section
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,9 +151,8 @@ def test_every_rule_takes_the_environment_that_the_config_names() -> None:
     for path in sorted((ROOT / "rules").glob("*.smk")):
         for name in re.findall(r"^\s+conda:\n\s+(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
             assert name == "ENVIRONMENT", f"rules/{path.name}: conda: must be ENVIRONMENT, not {name}"
-    schema = json.loads((ROOT / "schemas" / "config.schema.json").read_text(encoding="utf-8"))
-    named = schema["properties"]["compute"]["properties"]["environment"]["enum"]
-    assert set(named) == {path.stem for path in ENVIRONMENTS}
+    [named] = schema.at(["compute", "environment"])
+    assert set(named["enum"]) == {path.stem for path in ENVIRONMENTS}
 
 
 def test_one_python_everywhere() -> None:

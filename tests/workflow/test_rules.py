@@ -60,7 +60,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 def dry_run(checkout: Checkout, *changed: dict) -> dict[str, dict]:
-    """Jobs of a dry run of the tiny preset by their output, with its synthetic sets and arms and those given beside them."""
+    """Jobs of a dry run of the tiny preset, by output; synthetic sets and arms are added to those of the preset."""
     preset = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
     synthetic_set = next(
         synthetic_set for synthetic_set in preset["synthetic_sets"] if synthetic_set["name"] == "as_train"
@@ -95,6 +95,20 @@ def test_several_processes_are_launched_for_training_alone(checkout: Checkout) -
     assert "sample_ddpm" in plain and not plain & {"train_ddpm", "train_classifier"}
     jobs = [block for block in done.stdout.split("\n\n") if re.search(launched, block)]
     assert jobs and all("threads: 2\n" in job for job in jobs), "one for each process"
+
+
+@pytest.mark.workflow
+def test_the_reference_study_can_be_planned(checkout: Checkout) -> None:
+    models = {
+        "models": [{"name": "plain", "method": "real_only"}],
+        "switches": ["image_split"],
+        "runs": 2,
+        "repeats": 1,
+    }
+    overlay = {"forensics": models | {"synthetic_sets": {"study": "minimal", "mixloc": "as_train"}}}
+    (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    options = ("--dry-run", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    assert {"certify_leaks_of_replay", "tabulate_study"} <= checkout.planned("forensics", "paper", *options)
 
 
 @pytest.mark.workflow
@@ -145,4 +159,4 @@ def test_a_baseline_that_needs_a_baseline_is_refused() -> None:
     config["arms"].append({"name": "circular", "method": "pool", "synthetic_set": "errs"})
     config["analysis"]["baseline"] = "circular"
     with pytest.raises(check.ConfigError, match=r"analysis\.baseline = 'circular'.*real_only"):
-        check.check(config, ROOT / "schemas" / "config.schema.json")
+        check.check(config)

@@ -633,25 +633,24 @@ def test_what_yaml_paths_and_numbers_can_hide_is_refused(
     here = str(tmp_path)
     said = {key: value.replace("{here}", here) if isinstance(value, str) else value for key, value in said.items()}
     with pytest.raises(run_settings.ConfigError, match=re.escape(named)) as caught:
-        run_settings.check(DEFAULT | {section: DEFAULT[section] | said}, ROOT / "schemas" / "config.schema.json")
+        run_settings.check(DEFAULT | {section: DEFAULT[section] | said})
     assert str(caught.value).isprintable()
 
 
 def test_a_line_break_at_the_end_of_a_name_is_no_end(tmp_path: Path) -> None:
-    schema = ROOT / "schemas" / "config.schema.json"
     for text in ("demo\n", "demo\n\n"):
         with pytest.raises(run_settings.ConfigError, match="run = "):
-            run_settings.check(DEFAULT | {"run": text}, schema)
+            run_settings.check(DEFAULT | {"run": text})
     # Whatever stands between, the folder of images is not left.
     with pytest.raises(run_settings.ConfigError, match=r"data\.files = "):
-        run_settings.check(DEFAULT | {"data": DEFAULT["data"] | {"files": "a\n/../{id}.png"}}, schema)
+        run_settings.check(DEFAULT | {"data": DEFAULT["data"] | {"files": "a\n/../{id}.png"}})
 
 
 def test_a_config_that_holds_itself_is_refused() -> None:
     config = copy.deepcopy(DEFAULT)
     config["data"]["label_map"] = {"a": config["data"]}
     with pytest.raises(run_settings.ConfigError, match="nested more than 32 deep"):
-        run_settings.check(config, ROOT / "schemas" / "config.schema.json")
+        run_settings.check(config)
 
 
 @pytest.mark.parametrize(

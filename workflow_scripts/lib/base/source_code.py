@@ -3,9 +3,11 @@
 The files are found by following imports, without running any. Comments, docstrings and layout influence nothing, so an
 edit of those makes nothing again.
 
-Two mechanisms compare the same digest of a stage. Snakemake records it among the params of a rule's outputs, and runs the
-rule again where it differs. Arms, synthetic sets, replays and checkpoints hold it inside, and are made anew where it
-differs."""
+Two mechanisms compare the digest of a stage. Snakemake records it in .snakemake/, among the params of a rule's outputs,
+and runs the rule again where it differs. Arms, synthetic sets, replays and checkpoints hold it inside.
+
+Where Snakemake's record is lost, outputs count as up to date. After `--forcerun` of the stages, arms whose digest is
+the same are kept."""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ SILENT = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
 def stage_digest(stage: str, root: Path = ROOT, data: Iterable[Path] = ()) -> str:
-    """Digest of a stage of the checkout at `root`: of the modules that it imports and of the `data` files that it reads."""
+    """Digest of a stage: of the modules under `root` that it imports, and of further `data` files that it reads."""
     return digest([*sources(stage, root), *data])
 
 

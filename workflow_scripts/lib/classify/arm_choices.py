@@ -1,8 +1,9 @@
-"""Which methods, backbones and losses an arm of the experiment may have, and which of them go together.
+"""Registries of arms: methods, second sources of images, backbones and losses, and which of them go together.
 
-Read when the config is checked, before any job starts, so it must stay light: no torch. A new method is a function in
-`arms.py` and a line in METHODS here; a new source of partner images one in `partners.py` and a name here; a new
-backbone one in `backbones.py` and BACKBONES; a new loss one in `losses.py` and LOSSES."""
+A new method is an entry in METHODS, whose step is a function in `method_steps.py`. A new second source is a function in
+`second_source.py` and an entry in SOURCES. Likewise: backbone, `backbones.py` and BACKBONES; loss, `losses.py` and
+LOSSES. Checks, schema and documentation read these entries before any job starts, so this module does not import
+torch."""
 
 from __future__ import annotations
 
@@ -12,43 +13,73 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Where the second source of images of a method, its partners, comes from (`partners.SOURCES`).
-BALANCED = "balanced"  # real train images, every class equally often
-SYNTHETIC = "synthetic"  # the synthetic set of the arm's synthetic set
-# Each of the following has the label combinations of that set, and holds
-RESAMPLED = "resampled"  # real train images
-BLENDED = "blended"  # two real train images, one over the other
-SHUFFLED = "shuffled"  # the synthetic images, each with the labels of another one
-NOISE = "noise"  # noise with the mean and spread of real pixels
-PHASE = "phase_randomised"  # real train images with their spectrum and nothing else left of them
-NEAREST = "nearest"  # the real train image nearest to each synthetic one, with its own labels
-# Of the synthetic images those that are not copies of train images.
-AUTHENTIC = "authentic"
-# Real images kept aside for arms that may have more of them (roles of `folds.py`).
-RESERVE = "reserve"  # of other groups than the train part's
-RESERVE_SAME = "reserve_same"  # further ones of its groups
-# What the fold's trained baseline thinks of images, used in three ways.
-FILTERED = "filtered"  # the synthetic images that look most like what was asked for
-RELABELLED, RELABELLED_REAL = "relabelled", "relabelled_real"  # labels moved towards the baseline's answers
-WEIGHED, WEIGHED_REAL = "weighed", "weighed_real"  # images weighed by how much the baseline agrees
+from workflow_scripts.lib.base.registry import Registry
 
-# Sources for which no synthetic set is needed, and those that hold photographs and nothing else.
-RESERVES = (RESERVE, RESERVE_SAME)
-WITHOUT_SET = (None, BALANCED, *RESERVES)
-PHOTOGRAPHS = (BALANCED, RESAMPLED, NEAREST, RELABELLED_REAL, WEIGHED_REAL, *RESERVES)
-# Sources with the labels of a synthetic set that add nothing which a generator has learned.
-NOTHING_NEW = (RESAMPLED, BLENDED, SHUFFLED, NOISE, PHASE, NEAREST)
+# Second sources ------------------------------------------------------------------------------------------------------
+
+SYNTHETIC = "synthetic"
+RESAMPLED = "resampled"
+# Real images kept aside for arms that may have more of them; also the names of their roles in a fold.
+RESERVE, RESERVE_SAME = "reserve", "reserve_same"
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What must be known of a second source of images before it is read."""
+
+    about: str
+    needs_set: bool = True  # it is made of a synthetic set, or has the label combinations of one
+    photographs: bool = False  # holds photographs and nothing else
+    nothing_new: bool = False  # has the labels of a synthetic set and adds nothing that a generator has learned
+    reserve: bool = False  # images that are kept aside for this source
+
+
+SOURCES = Registry(
+    "second source",
+    {
+        "balanced": SourceFacts("real train images, every class equally often", needs_set=False, photographs=True),
+        SYNTHETIC: SourceFacts("the synthetic set of the arm"),
+        RESAMPLED: SourceFacts("real train images with the labels of that set", photographs=True, nothing_new=True),
+        "blended": SourceFacts("two real train images, one over the other", nothing_new=True),
+        "shuffled": SourceFacts("the synthetic images, each with the labels of another one", nothing_new=True),
+        "noise": SourceFacts("noise with the mean and spread of real pixels", nothing_new=True),
+        "phase_randomised": SourceFacts("real train images of which the spectrum alone is left", nothing_new=True),
+        "nearest": SourceFacts(
+            "the real train image nearest to each synthetic one, with its own labels",
+            photographs=True,
+            nothing_new=True,
+        ),
+        "authentic": SourceFacts("the synthetic images that are not copies of train images"),
+        RESERVE: SourceFacts("real images of further groups", needs_set=False, photographs=True, reserve=True),
+        RESERVE_SAME: SourceFacts(
+            "further real images of the train groups", needs_set=False, photographs=True, reserve=True
+        ),
+        "filtered": SourceFacts("the synthetic images that the fold's baseline agrees with most"),
+        "relabelled": SourceFacts("the synthetic images, labels moved towards the baseline's answers"),
+        "relabelled_real": SourceFacts("resampled train images, labels moved in the same way", photographs=True),
+        "weighed": SourceFacts("the synthetic images, weighed by the baseline's agreement"),
+        "weighed_real": SourceFacts("resampled train images, weighed in the same way", photographs=True),
+    },
+)
+RESERVES = SOURCES.having("reserve")
+PHOTOGRAPHS = SOURCES.having("photographs")
+NOTHING_NEW = SOURCES.having("nothing_new")
+
+
+# Methods -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Method:
     """How an arm uses its images."""
 
-    step: str  # the function in arms.py that makes the loss of one optimiser step
-    partners: str | None = None  # source of the images beside the real ones
+    about: str
+    step: str  # the function in method_steps.py that makes the loss of one optimiser step
+    partners: str | None = None  # second source: the images beside the real ones
     control: str | None = None  # the method that adds the same amount of nothing new
     options: tuple[str, ...] = ()  # settings of train_classifier that act in this method; an arm may give its own
     pairs: bool = False  # half of each batch is real, each image with a partner
+    changing: bool = False  # the number of real images of a batch is not the same at every step
     needs_batchnorm: bool = False
     soft_targets: bool = False  # labels between 0 and 1
     balanced: bool = False  # the real images are sampled so that every class comes equally often
@@ -57,7 +88,7 @@ class Method:
     @property
     def needs_set(self) -> bool:
         """Whether an arm must name a synthetic set."""
-        return self.partners not in WITHOUT_SET
+        return self.partners is not None and SOURCES[self.partners].needs_set
 
     @property
     def takes_set(self) -> bool:
@@ -66,87 +97,217 @@ class Method:
 
     @property
     def learns_from_generated(self) -> bool:
-        """Whether it is generated images, rather than a control or a placebo in their place, that it learns from."""
-        return self.partners not in (*WITHOUT_SET, *PHOTOGRAPHS, *NOTHING_NEW)
+        """Whether it learns from generated images, rather than from a control or a placebo in their place."""
+        return self.needs_set and self.partners not in (*PHOTOGRAPHS, *NOTHING_NEW)
 
 
-METHODS = {
-    # Real images alone: the baseline and its rivals.
-    "real_only": Method("real_only", options=("real_fraction",)),
-    "strong_augment": Method("strong_augment", options=("strong",)),
-    "mixup": Method("mixup", options=("alpha",), soft_targets=True),
-    "cutmix": Method("cutmix", options=("alpha",), soft_targets=True),
-    "one_class": Method("one_class"),
-    "balanced_real": Method("real_only", options=("real_fraction",), balanced=True),
-    "pool_balanced_real": Method("pool", BALANCED, None, ("ratio",)),
-    # Ceilings: real images that the other arms have not, in place of synthetic ones.
-    "more_real": Method("pool", RESERVE, None, ("ratio",)),
-    "more_real_same": Method("pool", RESERVE_SAME, None, ("ratio",)),
-    # Synthetic images, each method followed by its control.
-    "synthetic_only": Method("partners_only", SYNTHETIC),
-    "pool": Method("pool", SYNTHETIC, "resample_real", ("ratio",)),
-    "resample_real": Method("pool", RESAMPLED, None, ("ratio",)),
-    "split_batchnorm": Method("split_batchnorm", SYNTHETIC, "split_batchnorm_real", ("ratio",), needs_batchnorm=True),
-    "split_batchnorm_real": Method("split_batchnorm", RESAMPLED, None, ("ratio",), needs_batchnorm=True),
-    "anneal": Method("anneal", SYNTHETIC, "anneal_real", ("ratio",)),
-    "anneal_real": Method("anneal", RESAMPLED, None, ("ratio",)),
-    "pretrain_finetune": Method("pretrain_finetune", SYNTHETIC, "pretrain_finetune_real", ("pretrain",)),
-    "pretrain_finetune_real": Method("pretrain_finetune", RESAMPLED, None, ("pretrain",)),
-    "robust": Method("robust", SYNTHETIC, "robust_real", ("ratio", "robustness")),
-    "robust_real": Method("robust", RESAMPLED, None, ("ratio", "robustness")),
-    "mix_loss": Method("mix_loss", SYNTHETIC, "mix_loss_real", ("alpha",), pairs=True),
-    "mix_loss_real": Method("mix_loss", RESAMPLED, None, ("alpha",), pairs=True),
-    "mix_representation": Method(
-        "mix_representation", SYNTHETIC, "mix_representation_real", ("alpha",), pairs=True, soft_targets=True
-    ),
-    "mix_representation_real": Method("mix_representation", RESAMPLED, None, ("alpha",), pairs=True, soft_targets=True),
-    "authentic": Method("pool", AUTHENTIC, "resample_real", ("ratio",)),
-    "filtered": Method("pool", FILTERED, "resample_real", ("ratio", "keep"), needs_baseline=True),
-    "relabel": Method("pool", RELABELLED, "relabel_real", ("ratio", "trust"), needs_baseline=True, soft_targets=True),
-    "relabel_real": Method("pool", RELABELLED_REAL, None, ("ratio", "trust"), needs_baseline=True, soft_targets=True),
-    "weighted": Method("weighted", WEIGHED, "weighted_real", ("ratio",), needs_baseline=True),
-    "weighted_real": Method("weighted", WEIGHED_REAL, None, ("ratio",), needs_baseline=True),
-    # Placebos of what is pooled.
-    "blend_real": Method("pool", BLENDED, None, ("ratio", "blend")),
-    "nearest_real": Method("pool", NEAREST, None, ("ratio",)),
-    "shuffled_labels": Method("pool", SHUFFLED, None, ("ratio",)),
-    "phase_real": Method("pool", PHASE, None, ("ratio",)),
-    "noise": Method("pool", NOISE, None, ("ratio",)),
-}
+METHODS = Registry(
+    "method",
+    {
+        # Real images alone: the baseline and its rivals.
+        "real_only": Method("real images alone", "real_only", options=("real_fraction",)),
+        "strong_augment": Method("real images, stronger augmentation", "strong_augment", options=("strong",)),
+        "mixup": Method(
+            "pairs of real images mixed (Zhang et al. 2018)", "mixup", options=("alpha",), soft_targets=True
+        ),
+        "cutmix": Method(
+            "a square of one real image pasted over another (Yun et al. 2019)",
+            "cutmix",
+            options=("alpha",),
+            soft_targets=True,
+        ),
+        "one_class": Method("real images, one class a step", "one_class"),
+        "balanced_real": Method(
+            "real images, every class equally often", "real_only", options=("real_fraction",), balanced=True
+        ),
+        "pool_balanced_real": Method(
+            "real images pooled with real ones of every class equally often", "pool", "balanced", None, ("ratio",)
+        ),
+        # Ceilings: real images that the other arms have not, in place of synthetic ones.
+        "more_real": Method("pool with real images of further groups", "pool", RESERVE, None, ("ratio",)),
+        "more_real_same": Method(
+            "pool with further real images of the train groups", "pool", RESERVE_SAME, None, ("ratio",)
+        ),
+        # Synthetic images, each method followed by its control.
+        "synthetic_only": Method("synthetic images alone", "partners_only", SYNTHETIC),
+        "pool": Method("real and synthetic images in one batch", "pool", SYNTHETIC, "resample_real", ("ratio",)),
+        "resample_real": Method("control of pool: real images drawn again", "pool", RESAMPLED, None, ("ratio",)),
+        "split_batchnorm": Method(
+            "pool with BatchNorm statistics of their own for synthetic images",
+            "split_batchnorm",
+            SYNTHETIC,
+            "split_batchnorm_real",
+            ("ratio",),
+            needs_batchnorm=True,
+        ),
+        "split_batchnorm_real": Method(
+            "control of split_batchnorm", "split_batchnorm", RESAMPLED, None, ("ratio",), needs_batchnorm=True
+        ),
+        "anneal": Method(
+            "pool with fewer synthetic images at every step",
+            "anneal",
+            SYNTHETIC,
+            "anneal_real",
+            ("ratio",),
+            changing=True,
+        ),
+        "anneal_real": Method("control of anneal", "anneal", RESAMPLED, None, ("ratio",), changing=True),
+        "pretrain_finetune": Method(
+            "synthetic images first, real images alone after that",
+            "pretrain_finetune",
+            SYNTHETIC,
+            "pretrain_finetune_real",
+            ("pretrain",),
+            changing=True,
+        ),
+        "pretrain_finetune_real": Method(
+            "control of pretrain_finetune", "pretrain_finetune", RESAMPLED, None, ("pretrain",), changing=True
+        ),
+        "robust": Method(
+            "pool with generalised cross-entropy on synthetic images",
+            "robust",
+            SYNTHETIC,
+            "robust_real",
+            ("ratio", "robustness"),
+        ),
+        "robust_real": Method("control of robust", "robust", RESAMPLED, None, ("ratio", "robustness")),
+        "mix_loss": Method(
+            "Mix Loss: losses of a real and a synthetic image mixed",
+            "mix_loss",
+            SYNTHETIC,
+            "mix_loss_real",
+            ("alpha",),
+            pairs=True,
+        ),
+        "mix_loss_real": Method("control of mix_loss", "mix_loss", RESAMPLED, None, ("alpha",), pairs=True),
+        "mix_representation": Method(
+            "Mix Representation: features of a real and a synthetic image mixed",
+            "mix_representation",
+            SYNTHETIC,
+            "mix_representation_real",
+            ("alpha",),
+            pairs=True,
+            soft_targets=True,
+        ),
+        "mix_representation_real": Method(
+            "control of mix_representation",
+            "mix_representation",
+            RESAMPLED,
+            None,
+            ("alpha",),
+            pairs=True,
+            soft_targets=True,
+        ),
+        "authentic": Method(
+            "pool with the synthetic images that are not copies", "pool", "authentic", "resample_real", ("ratio",)
+        ),
+        "filtered": Method(
+            "pool with the synthetic images that the baseline agrees with most",
+            "pool",
+            "filtered",
+            "resample_real",
+            ("ratio", "keep"),
+            needs_baseline=True,
+        ),
+        "relabel": Method(
+            "pool with synthetic labels moved towards the baseline's answers",
+            "pool",
+            "relabelled",
+            "relabel_real",
+            ("ratio", "trust"),
+            needs_baseline=True,
+            soft_targets=True,
+        ),
+        "relabel_real": Method(
+            "control of relabel",
+            "pool",
+            "relabelled_real",
+            None,
+            ("ratio", "trust"),
+            needs_baseline=True,
+            soft_targets=True,
+        ),
+        "weighted": Method(
+            "pool with synthetic images weighed by the baseline's agreement",
+            "weighted",
+            "weighed",
+            "weighted_real",
+            ("ratio",),
+            needs_baseline=True,
+        ),
+        "weighted_real": Method(
+            "control of weighted", "weighted", "weighed_real", None, ("ratio",), needs_baseline=True
+        ),
+        # Placebos of what is pooled.
+        "blend_real": Method(
+            "placebo: two real images, one over the other", "pool", "blended", None, ("ratio", "blend")
+        ),
+        "nearest_real": Method("placebo: the nearest real images", "pool", "nearest", None, ("ratio",)),
+        "shuffled_labels": Method("placebo: synthetic images, labels shuffled", "pool", "shuffled", None, ("ratio",)),
+        "phase_real": Method(
+            "placebo: real images of which the spectrum alone is left", "pool", "phase_randomised", None, ("ratio",)
+        ),
+        "noise": Method("placebo: noise", "pool", "noise", None, ("ratio",)),
+    },
+)
 
 
-# Steps in which `ratio` says how many images of a batch are real, the same at every step.
-POOLING = ("pool", "weighted", "robust", "split_batchnorm")
+# Backbones and losses ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """What must be known of a network before it is built."""
+class BackboneFacts:
+    """What must be known of a backbone before it is built."""
 
+    about: str
     has_batchnorm: bool
     smallest: int  # image size in pixels
     multiple: int = 1  # what the image size must be a multiple of
-    published: bool = True  # whether there are weights of others to start from
+    published: bool = False  # whether torchvision publishes weights to start from
 
 
-BACKBONES = {
-    "small": Backbone(True, 16, published=False),
-    "resnet18": Backbone(True, 32),
-    "resnet34": Backbone(True, 32),
-    "resnet50": Backbone(True, 32),
-    # Patches of 16 px: two by two of them is the least that attention can tell apart.
-    "vit_b_16": Backbone(False, 32, 16),
-    "swin_t": Backbone(False, 32, 4),
-    "swin_b": Backbone(False, 32, 4),
-}
+BACKBONES = Registry(
+    "backbone",
+    {
+        "small": BackboneFacts("residual network for images of 32 to 128 px, fast on a CPU", True, 16),
+        "resnet18": BackboneFacts("ResNet-18 (He et al. 2016)", True, 32, published=True),
+        "resnet34": BackboneFacts("ResNet-34 (He et al. 2016)", True, 32, published=True),
+        "resnet50": BackboneFacts("ResNet-50 (He et al. 2016)", True, 32, published=True),
+        # Patches of 16 px: two by two of them is the least that attention can tell apart.
+        "vit_b_16": BackboneFacts("ViT-B/16 (Dosovitskiy et al. 2021)", False, 32, 16, published=True),
+        "swin_t": BackboneFacts("Swin-T (Liu et al. 2021)", False, 32, 4, published=True),
+        "swin_b": BackboneFacts("Swin-B (Liu et al. 2021)", False, 32, 4, published=True),
+    },
+)
 
 # Backbones that there are weights of, and what `weights` says to have those of ImageNet fetched.
-PUBLISHED = tuple(name for name, backbone in BACKBONES.items() if backbone.published)
+PUBLISHED = BACKBONES.having("published")
 IMAGENET = "imagenet"
 
-LOSSES = ("bce", "focal", "asymmetric", "class_balanced", "reweighted", "arcface")
-# Losses that are defined for labels 0 and 1 alone.
-HARD_LOSSES = ("arcface",)
+
+@dataclass(frozen=True)
+class LossFacts:
+    """What must be known of a loss before a training."""
+
+    about: str
+    hard_labels: bool = False  # defined for labels 0 and 1 alone
+    cosine_head: bool = False  # logits are cosines times its parameter `scale`
+
+
+LOSSES = Registry(
+    "loss",
+    {
+        "bce": LossFacts("binary cross-entropy"),
+        "focal": LossFacts("focal loss (Lin et al. 2017)"),
+        "asymmetric": LossFacts("asymmetric loss (Ridnik et al. 2021)"),
+        "class_balanced": LossFacts("class-balanced cross-entropy (Cui et al. 2019)"),
+        "reweighted": LossFacts("cross-entropy in which positives of rare classes weigh more"),
+        "arcface": LossFacts("ArcFace (Deng et al. 2019)", hard_labels=True, cosine_head=True),
+    },
+)
+
+SAMPLINGS = ("each_once", "balanced")  # how often real images come
+BLENDS = ("union", "weighted")  # labels of a blend of two images
 
 # Settings of train_classifier that every arm may replace by its own.
 COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling", "budget")
@@ -154,8 +315,8 @@ COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling
 EQUAL_EXPOSURES = "equal_exposures"
 # Settings of train_classifier that only some methods read.
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
-# What names an arm, its relations, and how many settings of it were tried on the validation part; the rest of an entry
-# are options.
+# Name and relations of an arm, and how many settings of it were tried on the validation part. The rest of an entry are
+# options.
 NAMING = ("name", "method", "synthetic_set", "control", "baseline", "trials")
 
 
@@ -165,7 +326,7 @@ def synthetic_fraction(batch: int, ratio: float) -> int:
 
 
 def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
-    """Everything that decides how an arm is trained: its own options over those of `train_classifier`.
+    """Full settings of an arm: its own options over those of `train_classifier`.
 
     What does not act in its method is left out, and so is what it is compared with: neither re-trains it."""
     method = METHODS[entry["method"]]
@@ -196,14 +357,15 @@ def real_in_batch(settings: dict[str, Any]) -> int:
     method, batch = METHODS[settings["method"]], settings["batch"]
     if method.pairs:
         return batch // 2
-    if method.step in POOLING:
+    if "ratio" in method.options and not method.changing:
         return batch - synthetic_fraction(batch, settings["ratio"])
     return batch if method.partners is None else 0
 
 
 def cosine_scale(settings: dict[str, Any]) -> float | None:
     """What the cosines of the head are multiplied by, in an arm that has such a head (`effective` settings)."""
-    return settings.get("losses", {}).get("arcface", {}).get("scale")
+    given = settings.get("losses", {})
+    return next((given[name]["scale"] for name in LOSSES.having("cosine_head") if name in given), None)
 
 
 def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str], size: int | None = None) -> str | None:
@@ -218,9 +380,9 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
     if method.balanced and entry.get("sampling", "balanced") != "balanced":
         return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
     settings = effective(entry, section)
-    for key, known in (("backbone", BACKBONES), ("loss", LOSSES)):
-        if settings[key] not in known:
-            return f"{key} = {settings[key]!r} is not known; known: {', '.join(known)}"
+    for known in (BACKBONES, LOSSES):
+        if settings[known.kind] not in known:
+            return known.unknown(settings[known.kind])
     for name in settings["channels"] or ():
         if name not in channels:
             return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
@@ -255,7 +417,7 @@ def _combination_problem(settings: dict[str, Any]) -> str | None:
     if method.needs_batchnorm and settings.get("frozen"):
         return together.format("frozen") + "the BatchNorm of a frozen network takes no statistics"
     soft = method.soft_targets or settings.get("blend") == "weighted"
-    if soft and settings["loss"] in HARD_LOSSES:
+    if soft and LOSSES[settings["loss"]].hard_labels:
         return together.format(f"loss {settings['loss']!r}") + "its margin has no meaning for labels between 0 and 1"
     return None
 

@@ -1,35 +1,189 @@
-"""The same work on several things at a time, in threads of one process: a small network alone does not fill a GPU."""
+"""Job of train_classifier: the arms of one fold that one process trains, and what decides whether they are up to date."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-Item = TypeVar("Item")
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.stage import log
+from workflow_scripts.lib.classify import arm_choices, classifier_file
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, Part
+from workflow_scripts.lib.scores import arm_list, prediction_file
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
+
+# Purpose for which the images of a role are read; all others are trained on.
+READ_FOR = {Role.VALIDATION: "select", Role.CALIBRATION: "threshold", Role.TEST: "score"}
 
 
-def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, where: torch.device) -> None:
-    """Do `work` on each item, `at_once` at a time; on a GPU each has a queue (stream) of its own there.
+@dataclass
+class Arm:
+    """One arm of a fold: how it is trained, what it needs, and where it lies."""
 
-    The first failure is raised when those that are at work have ended; no other is begun."""
-    if at_once == 1:
-        for item in items:
-            work(item)
-        return
+    settings: dict[str, Any]  # arm_choices.effective
+    digest: str
+    folder: Path
+    synthetic: Path | None = None
+    baseline: Path | None = None  # the classifier that it asks
 
-    def apart(item: Item) -> None:
-        with torch.cuda.stream(torch.cuda.Stream(where)) if where.type == "cuda" else contextlib.nullcontext():
-            work(item)
+    @property
+    def name(self) -> str:
+        """Its name in the config."""
+        return self.settings["name"]
 
-    with ThreadPoolExecutor(at_once) as pool:
-        waiting = [pool.submit(apart, item) for item in items]
-        try:
-            for done in as_completed(waiting):
-                done.result()
-        finally:
-            for one in waiting:
-                one.cancel()
+    def seen(self, channels: list[str]) -> list[str]:
+        """The channels that it looks at, of those that there are."""
+        return self.settings["channels"] or channels
+
+    @property
+    def classifier(self) -> Path:
+        """Where its weights lie."""
+        return self.folder / "classifier.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """Where its predictions lie."""
+        return self.folder / "predictions.h5"
+
+    @property
+    def resume(self) -> Path:
+        """Where a training in progress lies."""
+        return self.folder / "resume.pt"
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are there and are those of this very task."""
+        return classifier_file.read_digest(self.classifier) == self.digest
+
+    def lock(self) -> AbstractContextManager[None]:
+        """To be held by whoever works on it."""
+
+        def waiting(holder: str) -> None:
+            log.info("waiting for process %s, which works on arm %s", holder, self.name)
+
+        return files.lock(self.folder, waiting)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.trained and prediction_file.read_digest(self.predictions) == self.digest
+
+
+class FoldImages:
+    """The images of one fold, read when they are asked for."""
+
+    def __init__(self, images: Path, table: Path, repeat: int, fold: int) -> None:
+        self.source = ImageSet(images)
+        self.table, self.repeat, self.fold = table, repeat, fold
+        self._parts: dict[str, Part] = {}
+        self.reading = threading.RLock()  # arms that train side by side read one after the other
+
+    def rows(self, role: str) -> np.ndarray:
+        """Row numbers of a role."""
+        rows = role_table.rows(self.table, self.fold, self.source.ids, role)
+        if not len(rows):
+            raise UserError(f"{self.table}: fold {self.fold} has no image with role {role}")
+        return rows
+
+    def part(self, role: str) -> Part:
+        """The images of a role, read once, for the one purpose that this role has here."""
+        with self.reading:
+            if role not in self._parts:
+                self._parts[role] = self.source.read(self.rows(role), READ_FOR.get(role, "fit"))
+            return self._parts[role]
+
+    def digest(self) -> str:
+        """Of the image set and of who plays which role in this fold."""
+        roles = role_table.read(self.table, self.fold, self.source.ids)
+        return files.digest([self.source.digest, self.repeat, self.fold, list(roles)])
+
+
+@dataclass
+class Job:
+    """Arms of one fold, with all that they are made from."""
+
+    fold: FoldImages
+    synthetic: dict[str, Path]  # synthetic sets by name
+    baseline: Path | None  # manifest whose first arm is the fold's baseline
+    folder: Path  # of the arms
+    seed: int  # of the run
+    settings: dict[str, Any]  # arms, train_classifier, threads
+    code: str  # digest of the code of the stage
+
+    def arms(self) -> list[Arm]:
+        """The arms with their digests; complains about what does not fit before anything is trained."""
+        fold, sets = self.fold.digest(), {}
+        return [self._arm(entry, fold, sets) for entry in self.settings["arms"]]
+
+    def _arm(self, entry: dict[str, Any], fold: str, sets: dict[Path, str]) -> Arm:
+        name, source = entry["name"], self.fold.source
+        if entry["method"] not in arm_choices.METHODS:
+            raise UserError(f"arms ({name}): {arm_choices.METHODS.unknown(entry['method'])}")
+        problem = arm_choices.problem(entry, self.settings["train_classifier"], source.channels, source.size)
+        if problem:
+            raise UserError(f"arms ({name}): {problem}")
+        method, path = arm_choices.METHODS[entry["method"]], None
+        if method.needs_set or "synthetic_set" in entry:
+            path = self._synthetic(entry)
+            if path not in sets:
+                sets[path] = _set_digest(path, source)
+        settings = arm_choices.effective(entry, self.settings["train_classifier"])
+        inputs = [fold, sets[path] if path else "", self.code, torch.__version__]
+        if settings["weights"]:
+            # By content, and written down with the arm: a name says little about a file.
+            settings["weights_digest"] = files.file_digest(arm_choices.weights_path(settings["weights"]))
+        baseline = None
+        if method.needs_baseline:
+            baseline = self._baseline(name)
+            inputs.append(classifier_file.read_digest(baseline))
+        digest = files.digest([settings, self.settings["threads"], self.seed, *inputs])
+        return Arm(settings, digest, self.folder / name, path, baseline)
+
+    def _synthetic(self, entry: dict[str, Any]) -> Path:
+        wanted = entry.get("synthetic_set", "")
+        if wanted not in self.synthetic:
+            raise UserError(
+                f"arms ({entry['name']}) needs the synthetic set {entry.get('synthetic_set')!r}: "
+                f"--synthetic {entry.get('synthetic_set')}=PATH"
+            )
+        return self.synthetic[wanted]
+
+    def _baseline(self, name: str) -> Path:
+        """The classifier of the first arm of the baseline's manifest, checked to be of this very fold."""
+        if self.baseline is None:
+            raise UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
+        path, own = arm_list.read(self.baseline)[0]["classifier"], self.fold
+        written = classifier_file.read(path)
+        record = Provenance.from_json(written.provenance)
+        if (written.repeat, written.fold, record.images) != (own.repeat, own.fold, own.source.digest):
+            raise UserError(
+                f"{path} is of repeat {written.repeat}, fold {written.fold}, or of another image set: "
+                f"give the baseline of repeat {own.repeat}, fold {own.fold}"
+            )
+        return path
+
+
+def _set_digest(path: Path, real: ImageSet) -> str:
+    """Digest of a synthetic set, checked to go with the real images."""
+    with ImageSet(path) as made:
+        for what in ("classes", "channels", "size"):
+            if getattr(made, what) != getattr(real, what):
+                raise UserError(
+                    f"{path} has {what} {getattr(made, what)}, the real images {getattr(real, what)}: "
+                    "delete it and run again"
+                )
+        if not len(made):
+            raise UserError(f"{path} holds no image: raise the number of samples of its synthetic set")
+        record = made.inherited()
+        if record is not None and record.images != real.digest:
+            raise UserError(f"{path} was made from another image set: delete it and run again")
+        return files.digest([made.digest, record.to_json() if record else ""])

@@ -1,18 +1,22 @@
-"""Networks that turn images (B, C, H, W) into a vector each, and that into logits; any number of channels and classes.
+"""Backbones: networks from images (B, C, H, W) to features and logits, for any number of channels and classes.
 
-Every backbone has `features(images) -> (B, D)`, the pooled representation that arms may mix, and a linear `head`."""
+Every backbone has `features(images) -> (B, D)`, the pooled representation that arms may mix, and a linear `head`. A new
+one is a function of (channels, classes, size) like `small`, and an entry in `arm_choices.BACKBONES`."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from workflow_scripts.lib.classify.arm_choices import BACKBONES
 
 
 class CosineHead(nn.Module):
@@ -37,7 +41,7 @@ class Draws:
         self.part = slice(None)  # which of them are given
 
     def kept(self, x: torch.Tensor, fraction: float) -> torch.Tensor:
-        """1 for a `share` of the images and 0 for the others, each drawn by itself: (n, 1, ...) beside x (n, ...)."""
+        """1 for a `fraction` of the images and 0 for the others, each drawn by itself: (n, 1, ...) beside x (n, ...)."""
         shape = [self.count or len(x), *[1] * (x.ndim - 1)]
         out = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(fraction, generator=self.generator)
         return out[self.part]
@@ -151,22 +155,19 @@ def small(channels: int, classes: int, size: int) -> Backbone:
     return Backbone(SmallTrunk(channels, size, widths), widths[-1], classes)
 
 
-def _resnet(name: str) -> Callable[[int, int, int], Backbone]:
-    def build(channels: int, classes: int, size: int) -> Backbone:
-        # Imported here: it takes a second that a small network need not wait for.
-        from workflow_scripts.lib.classify.torchvision_models import RESNETS
+def _resnet(name: str, channels: int, classes: int, size: int) -> Backbone:
+    # Imported here: it takes a second that a small network need not wait for.
+    from workflow_scripts.lib.classify.torchvision_models import models
 
-        # The stem stays as published (7×7, stride 2, then pooling), also for small images, so that results compare with
-        # the literature; at 32 px the last stage sees a single position.
-        network = RESNETS[name](weights=None)
-        first = network.conv1
-        network.conv1 = nn.Conv2d(channels, first.out_channels, 7, 2, 3, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        width = network.fc.in_features
-        network.fc = nn.Identity()
-        return Backbone(network, width, classes)
-
-    return build
+    # The stem stays as published (7×7, stride 2, then pooling), also for small images, so that results compare with
+    # the literature; at 32 px the last stage sees a single position.
+    network = models.get_model(name, weights=None)
+    first = network.conv1
+    network.conv1 = nn.Conv2d(channels, first.out_channels, 7, 2, 3, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    width = network.fc.in_features
+    network.fc = nn.Identity()
+    return Backbone(network, width, classes)
 
 
 def _patches(channels: int, width: int, side: int) -> nn.Conv2d:
@@ -177,47 +178,39 @@ def _patches(channels: int, width: int, side: int) -> nn.Conv2d:
     return layer
 
 
-def _vit(name: str) -> Callable[[int, int, int], Backbone]:
-    def build(channels: int, classes: int, size: int) -> Backbone:
-        from workflow_scripts.lib.classify.torchvision_models import VITS
+def _vit(name: str, channels: int, classes: int, size: int) -> Backbone:
+    from workflow_scripts.lib.classify.torchvision_models import models
 
-        network = VITS[name](weights=None, image_size=size)
-        width = network.hidden_dim
-        network.conv_proj = _patches(channels, width, network.patch_size)
-        network.heads = nn.Identity()
-        return Backbone(network, width, classes)
-
-    return build
+    network = models.get_model(name, weights=None, image_size=size)
+    width = network.hidden_dim
+    network.conv_proj = _patches(channels, width, network.patch_size)
+    network.heads = nn.Identity()
+    return Backbone(network, width, classes)
 
 
-def _swin(name: str) -> Callable[[int, int, int], Backbone]:
-    def build(channels: int, classes: int, size: int) -> Backbone:
-        from workflow_scripts.lib.classify.torchvision_models import BLOCKS, SWINS
+def _swin(name: str, channels: int, classes: int, size: int) -> Backbone:
+    from workflow_scripts.lib.classify.torchvision_models import SwinTransformerBlock, models
 
-        network = SWINS[name](weights=None)
-        first = network.features[0][0]
-        network.features[0][0] = _patches(channels, first.out_channels, first.kernel_size[0])
-        width = network.head.in_features
-        network.head = nn.Identity()
-        draws = Draws()
-        for block in network.modules():
-            if isinstance(block, BLOCKS):
-                block.stochastic_depth = StochasticDepth(block.stochastic_depth.p, draws)
-        return Backbone(network, width, classes, draws)
-
-    return build
+    network = models.get_model(name, weights=None)
+    first = network.features[0][0]
+    network.features[0][0] = _patches(channels, first.out_channels, first.kernel_size[0])
+    width = network.head.in_features
+    network.head = nn.Identity()
+    draws = Draws()
+    for block in network.modules():
+        if isinstance(block, SwinTransformerBlock):
+            block.stochastic_depth = StochasticDepth(block.stochastic_depth.p, draws)
+    return Backbone(network, width, classes, draws)
 
 
-# name -> maker(channels, classes, size)
-BACKBONES: dict[str, Callable[[int, int, int], Backbone]] = {
-    "small": small,
-    "resnet18": _resnet("resnet18"),
-    "resnet34": _resnet("resnet34"),
-    "resnet50": _resnet("resnet50"),
-    "vit_b_16": _vit("vit_b_16"),
-    "swin_t": _swin("swin_t"),
-    "swin_b": _swin("swin_b"),
-}
+resnet18, resnet34, resnet50 = (partial(_resnet, name) for name in ("resnet18", "resnet34", "resnet50"))
+vit_b_16 = partial(_vit, "vit_b_16")
+swin_t, swin_b = (partial(_swin, name) for name in ("swin_t", "swin_b"))
+
+
+def make(name: str, channels: int, classes: int, size: int) -> Backbone:
+    """A backbone with weights drawn from torch's global generator."""
+    return BACKBONES.function(name, globals())(channels, classes, size)
 
 
 _BUILDING = threading.Lock()
@@ -230,7 +223,7 @@ def build(name: str, channels: int, classes: int, size: int, seed: int, cosine_s
     # One after the other: arms that train side by side share torch's own generator.
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = BACKBONES[name](channels, classes, size)
+        network = make(name, channels, classes, size)
         if cosine_scale is not None:
             network.head = CosineHead(network.head.in_features, classes, cosine_scale)
         return network

@@ -1,14 +1,13 @@
-"""Training one arm: the loop that every method shares.
+"""Training of one arm: the loop that every method shares.
 
-Everything random at step s derives from (seed, s), so a resumed training equals an undisturbed one, and arms see the
-same real images with the same augmentation in the same order, whatever else they do.
+Everything random at step s derives from (seed, s). So a resumed training equals an undisturbed one, and all arms see
+the same real images, with the same augmentation and in the same order.
 
-Several processes (see distributed.py) all have the whole batch, as methods pair and mix its images, and the loss of
-all of it; what takes the time, the way through the trunk and back, each does for its part."""
+Several processes (see compute/multiprocess.py) all have the whole batch, as methods pair and mix its images, and the
+loss of all of it. The expensive part, forward and backward pass of the trunk, each does for its part."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,9 +29,9 @@ from workflow_scripts.lib.classify import (
 )
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.classify.classifier_file import predict
-from workflow_scripts.lib.classify.method_steps import Batch
+from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.classify.resampling import balanced_rows
-from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.compute import device, multiprocess, schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.images.image_set import channel_statistics
 
@@ -69,7 +68,7 @@ class Trained:
 
 
 class Order:
-    """An endless row of shuffled passes through `count` images, of which any stretch can be had directly."""
+    """Endless sequence of shuffled passes through `count` images, with random access."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
@@ -103,7 +102,7 @@ class Source:
         if where.type == "cuda" and self.pixels.numel() < torch.cuda.mem_get_info(where)[0] // 4:
             self.pixels, self.labels = self.pixels.to(where), self.labels.to(where)
 
-    def batch(self, step: int, count: int) -> Batch:
+    def batch(self, step: int, count: int) -> LabelledBatch:
         """The first `count` images of the step's batch; what is drawn does not depend on `count`."""
         size = self.settings["batch"]
         index = self.order.batch(step, size)[:count]
@@ -115,12 +114,12 @@ class Source:
         generator = torch.Generator().manual_seed(derive(self.seed, "augment", self.name, step))
         draws = augment.draw(size, pixels.shape[1], self.settings["augment"], generator)
         ready = augment.apply(pixels, draws.first(count), self.mean, self.std)
-        return Batch(ready, self.labels[chosen].to(where))
+        return LabelledBatch(ready, self.labels[chosen].to(where))
 
 
 @dataclass
 class ArmStep:
-    """What a method may use at one optimiser step (`arms.Step`); counts the images it takes."""
+    """What a method may use at one optimiser step (`method_steps.Step`); counts the images it takes."""
 
     settings: dict[str, Any]
     seed: int
@@ -142,11 +141,11 @@ class ArmStep:
         """Images a step."""
         return self.settings["batch"]
 
-    def real(self, count: int) -> Batch:
+    def real(self, count: int) -> LabelledBatch:
         """The first images of the step's real batch, augmented."""
         return self._take(self.real_source, count)
 
-    def partners(self, count: int) -> Batch:
+    def partners(self, count: int) -> LabelledBatch:
         """Images of the second source, augmented."""
         if self.partner_source is None:
             raise ValueError(f"method {self.settings['method']!r} has no second source of images")
@@ -186,17 +185,9 @@ class ArmStep:
         """Logits (n, K)."""
         return self.network.head(features)
 
-    def _take(self, source: Source, count: int) -> Batch:
+    def _take(self, source: Source, count: int) -> LabelledBatch:
         self.seen["synthetic" if source.images.synthetic else "real"] += count
         return source.batch(self.number, count)
-
-
-def learning_rate(step: int, settings: dict[str, Any]) -> float:
-    """Linear rise over the share `warmup` of the steps, then a cosine down to 0 (steps from 0)."""
-    steps, rise = settings["steps"], settings["warmup"] * settings["steps"]
-    if step + 1 < rise:
-        return settings["learning_rate"] * (step + 1) / rise
-    return settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (steps + 1 - rise)))
 
 
 def checkpoint_steps(settings: dict[str, Any]) -> set[int]:
@@ -256,9 +247,7 @@ class Trainer:
             settings,
             seed,
             self.network,
-            losses.LOSSES[settings["loss"]](
-                positives, len(real.labels), **settings["losses"].get(settings["loss"], {})
-            ),
+            losses.make(settings["loss"], positives, len(real.labels), **settings["losses"].get(settings["loss"], {})),
             Source(real, "real", settings, seed, self.mean, self.std),
             Source(partners, "partners", settings, seed, self.mean, self.std) if partners else None,
             device.fast_dtype(where),
@@ -280,7 +269,7 @@ class Trainer:
 
     def rate(self, number: int) -> float:
         """The learning rate of a step (from 0)."""
-        return learning_rate(number, self.settings)
+        return schedule.cosine_after_warmup(self.settings, number)
 
     def advance(self, number: int) -> None:
         """One optimiser step."""
@@ -289,7 +278,7 @@ class Trainer:
         self.step.number = number
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(number)
-        loss = method_steps.of(self.settings["method"])(self.step)
+        loss = method_steps.step_function(self.settings["method"])(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if not multiprocess.first():

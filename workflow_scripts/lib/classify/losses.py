@@ -1,8 +1,8 @@
 """Losses of multi-label classification, each as one value per image, so that an arm can weigh images before averaging.
 
-A loss is made for the train part it will serve (class counts) with the parameters that `train_classifier.losses` has
-for it, then called with logits and targets (n, K) -> (n,). With targets t between 0 and 1 a loss is t times what it is
-for 1 plus (1 − t) times what it is for 0."""
+A loss is made for the train part that it will serve (class counts), with its parameters in `train_classifier.losses`.
+It is then called with logits and targets (n, K) -> (n,). With targets t between 0 and 1 a loss is t times its value for
+1 plus (1 − t) times its value for 0. Its facts stand in `arm_choices.LOSSES`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from workflow_scripts.lib.classify.arm_choices import LOSSES
+
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def make(name: str, positives: torch.Tensor, count: int, **parameters: float) -> Loss:
+    """A loss for a train part of `count` images, of which `positives` (K,) carry each class."""
+    return LOSSES.function(name, globals())(positives, count, **parameters)
 
 
 def bce(positives: torch.Tensor, count: int) -> Loss:
@@ -104,14 +111,3 @@ def generalised(logits: torch.Tensor, targets: torch.Tensor, q: float) -> torch.
     one = (1 - (q * F.logsigmoid(logits)).exp()) / q
     zero = (1 - (q * F.logsigmoid(-logits)).exp()) / q
     return (targets * one + (1 - targets) * zero).mean(dim=1)
-
-
-# name -> maker(positives (K,): positive train images per class, count: train images, **its parameters)
-LOSSES: dict[str, Callable[..., Loss]] = {
-    "bce": bce,
-    "focal": focal,
-    "asymmetric": asymmetric,
-    "class_balanced": class_balanced,
-    "reweighted": reweighted,
-    "arcface": arcface,
-}

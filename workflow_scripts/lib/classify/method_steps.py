@@ -1,10 +1,10 @@
-"""The methods: what an arm does with its images at one optimiser step.
+"""Steps of the methods: the loss of one optimiser step of an arm.
 
-A method is a function of a `Step` that returns the loss to descend. `step.real(n)` gives the first n images of the
-step's real batch, the same for every arm; `step.partners(n)` images of the arm's second source (synthetic, resampled or
-again real, see `arms.METHODS`), drawn independently of the real ones. Every method uses `step.batch` images in all.
-Unless a method says otherwise, real and partner images go through the network together and share its BatchNorm
-statistics. What a method draws at random comes from the step, so that a resumed training draws the same."""
+A step function takes a `Step` and returns the loss to descend. `step.real(n)` gives the first n images of the step's
+real batch, the same for every arm. `step.partners(n)` gives images of the arm's second source (`arm_choices.SOURCES`),
+drawn independently of the real ones. Every step uses `step.batch` images in all. Unless a step says otherwise, real and
+partner images go through the network together and share its BatchNorm statistics. Random numbers come from the `Step`,
+so that a resumed training draws the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from workflow_scripts.lib.classify import arm_choices, losses
 
 
 @dataclass
-class Batch:
+class LabelledBatch:
     """Images standardised (n, C, H, W), and targets (n, K) that may be soft."""
 
     images: torch.Tensor
     targets: torch.Tensor
 
-    def __add__(self, other: Batch) -> Batch:
-        return Batch(torch.cat([self.images, other.images]), torch.cat([self.targets, other.targets]))
+    def __add__(self, other: LabelledBatch) -> LabelledBatch:
+        return LabelledBatch(torch.cat([self.images, other.images]), torch.cat([self.targets, other.targets]))
 
 
 class Step(Protocol):
@@ -35,12 +35,12 @@ class Step(Protocol):
     number: int  # of this step, from 0
     steps: int  # of the training
     batch: int  # images a step
-    settings: dict[str, Any]  # of the arm, `arms.effective`
+    settings: dict[str, Any]  # of the arm, `arm_choices.effective`
 
-    def real(self, count: int) -> Batch:
+    def real(self, count: int) -> LabelledBatch:
         """The first images of the step's real batch, augmented."""
 
-    def partners(self, count: int) -> Batch:
+    def partners(self, count: int) -> LabelledBatch:
         """Images of the second source, augmented."""
 
     def lambdas(self, count: int) -> torch.Tensor:
@@ -65,26 +65,16 @@ class Step(Protocol):
         """The arm's loss, one value an image (n,)."""
 
 
-Method = Callable[[Step], torch.Tensor]
-STEPS: dict[str, Method] = {}
+def step_function(method: str) -> Callable[[Step], torch.Tensor]:
+    """The step function of a method of `arm_choices.METHODS`."""
+    return arm_choices.METHODS.function(method, globals())
 
 
-def method(function: Method) -> Method:
-    """Register a function under its name."""
-    STEPS[function.__name__] = function
-    return function
-
-
-def of(name: str) -> Method:
-    """The function of a method of `arms.METHODS`."""
-    return STEPS[arm_choices.METHODS[name].step]
-
-
-def _losses(step: Step, batch: Batch) -> torch.Tensor:
+def _losses(step: Step, batch: LabelledBatch) -> torch.Tensor:
     return step.loss(step.head(step.features(batch.images)), batch.targets)
 
 
-def _plain(step: Step, batch: Batch) -> torch.Tensor:
+def _plain(step: Step, batch: LabelledBatch) -> torch.Tensor:
     return _losses(step, batch).mean()
 
 
@@ -105,15 +95,13 @@ def _boxes(images: torch.Tensor, areas: torch.Tensor, rng: np.random.Generator) 
     return inside[0][:, None, :, None] & inside[1][:, None, None, :]
 
 
-@method
 def real_only(step: Step) -> torch.Tensor:
     """Real images alone."""
     return _plain(step, step.real(step.batch))
 
 
-@method
 def strong_augment(step: Step) -> torch.Tensor:
-    """Real images alone, augmented as `strong` says; from a share `erase` of them a square is cut (Zhong et al. 2017).
+    """Real images alone, augmented as `strong` says; from a fraction `erase` of them a square is cut (Zhong et al. 2017).
 
     Crops and brightness are drawn with the other augmentation; the square has 2 to 20 % of the area."""
     batch, rng = step.real(step.batch), step.random("erase")
@@ -121,19 +109,17 @@ def strong_augment(step: Step) -> torch.Tensor:
     areas = torch.as_tensor(erased * rng.uniform(0.02, 0.2, step.batch), device=batch.images.device)
     boxes = _boxes(batch.images, areas, rng)
     # 0 is each channel's mean.
-    return _plain(step, Batch(batch.images.masked_fill(boxes, 0.0), batch.targets))
+    return _plain(step, LabelledBatch(batch.images.masked_fill(boxes, 0.0), batch.targets))
 
 
-@method
 def mixup(step: Step) -> torch.Tensor:
     """Each real image mixed with the next one of the batch, pixels and targets λ : (1 − λ) (Zhang et al. 2018)."""
     batch, weight = step.real(step.batch), step.lambdas(step.batch)[:, None]
     shade = weight[:, :, None, None]
     images = shade * batch.images + (1 - shade) * batch.images.roll(1, 0)
-    return _plain(step, Batch(images, weight * batch.targets + (1 - weight) * batch.targets.roll(1, 0)))
+    return _plain(step, LabelledBatch(images, weight * batch.targets + (1 - weight) * batch.targets.roll(1, 0)))
 
 
-@method
 def cutmix(step: Step) -> torch.Tensor:
     """A square of the next image of the batch pasted over each real one, targets by area (Yun et al. 2019)."""
     batch = step.real(step.batch)
@@ -141,10 +127,9 @@ def cutmix(step: Step) -> torch.Tensor:
     # Whole pixels: what is left of an image is a little other than its λ.
     weight = 1 - boxes.float().mean(dim=(2, 3))
     images = torch.where(boxes, batch.images.roll(1, 0), batch.images)
-    return _plain(step, Batch(images, weight * batch.targets + (1 - weight) * batch.targets.roll(1, 0)))
+    return _plain(step, LabelledBatch(images, weight * batch.targets + (1 - weight) * batch.targets.roll(1, 0)))
 
 
-@method
 def one_class(step: Step) -> torch.Tensor:
     """Real images alone, one class at a time: each step learns from the answers for one class, in turn."""
     batch = step.real(step.batch)
@@ -153,28 +138,24 @@ def one_class(step: Step) -> torch.Tensor:
     return step.loss(torch.where(asked, logits, logits.detach()), batch.targets).mean()
 
 
-@method
 def partners_only(step: Step) -> torch.Tensor:
     """Images of the second source alone."""
     return _plain(step, step.partners(step.batch))
 
 
-@method
 def pool(step: Step) -> torch.Tensor:
     """Both sources in one batch, `ratio` partners to one real image."""
     real, partners = _fractions(step)
     return _plain(step, step.real(real) + step.partners(partners))
 
 
-@method
 def weighted(step: Step) -> torch.Tensor:
     """`pool`, in which every partner image has a weight of its own."""
     real, partners = _fractions(step)
-    found = _losses(step, step.real(real) + step.partners(partners))
-    return torch.cat([found[:real], step.weights(partners) * found[real:]]).mean()
+    each = _losses(step, step.real(real) + step.partners(partners))
+    return torch.cat([each[:real], step.weights(partners) * each[real:]]).mean()
 
 
-@method
 def robust(step: Step) -> torch.Tensor:
     """`pool`, in which partner images have a loss that wrong labels pull less: generalised cross-entropy."""
     real, partners = _fractions(step)
@@ -185,7 +166,6 @@ def robust(step: Step) -> torch.Tensor:
     return torch.cat([ours, others]).mean()
 
 
-@method
 def split_batchnorm(step: Step) -> torch.Tensor:
     """`pool`, in which real and partner images are normalised apart; the network keeps the statistics of real ones."""
     real, partners = _fractions(step)
@@ -194,7 +174,6 @@ def split_batchnorm(step: Step) -> torch.Tensor:
     return step.loss(step.head(features), torch.cat([ours.targets, others.targets])).mean()
 
 
-@method
 def anneal(step: Step) -> torch.Tensor:
     """`pool`, in which the fraction of partners falls in a straight line from that of `ratio` to none at the end."""
     partners = round(_fractions(step)[1] * (1 - step.number / step.steps))
@@ -203,25 +182,22 @@ def anneal(step: Step) -> torch.Tensor:
     return _plain(step, step.real(step.batch - partners) + step.partners(partners))
 
 
-@method
 def pretrain_finetune(step: Step) -> torch.Tensor:
-    """Partners alone for the first share `pretrain` of the steps, real images alone after that."""
+    """Partners alone for the first fraction `pretrain` of the steps, real images alone after that."""
     return partners_only(step) if step.number < arm_choices.pretraining_steps(step.settings) else real_only(step)
 
 
-@method
 def mix_loss(step: Step) -> torch.Tensor:
     """Mix Loss: mean over pairs of λ·ℓ(real) + (1−λ)·ℓ(partner), λ for each pair by itself.
 
     The losses stay apart until they are weighed: averaging first would leave only the mean of λ to act."""
     half = step.batch // 2
     both = step.real(half) + step.partners(half)
-    found = _losses(step, both)
+    each = _losses(step, both)
     weight = step.lambdas(half)
-    return (weight * found[:half] + (1 - weight) * found[half:]).mean()
+    return (weight * each[:half] + (1 - weight) * each[half:]).mean()
 
 
-@method
 def mix_representation(step: Step) -> torch.Tensor:
     """Mix Representation: f = λ·f_real + (1−λ)·f_partner, targets alike, one loss."""
     half = step.batch // 2

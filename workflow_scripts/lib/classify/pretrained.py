@@ -1,7 +1,7 @@
-"""Weights that others have published, such as those from ImageNet, as the start of a backbone.
+"""Pre-trained weights, such as those from ImageNet, as the start of a backbone.
 
-A file holds what torchvision's network of that name calls its state: names and tensors, as safetensors or as a file of
-torch that needs no unpickling. Its classifier is left out. Where images have other channels than red, green and blue,
+A file holds the state of torchvision's network of that name: names and tensors, as safetensors or as a torch file that
+needs no unpickling. Its classifier is left out. Where images have other channels than red, green and blue,
 or another size, the first layer and the positions are fitted to them."""
 
 from __future__ import annotations

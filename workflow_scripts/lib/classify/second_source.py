@@ -1,9 +1,9 @@
-"""The second source of images of an arm: synthetic ones, real ones in their place, or placebos made of either.
+"""Second source of images of an arm: synthetic ones, real ones in their place, or placebos made of either.
 
-A source is a function of the `Material` of the arm's fold that returns `Images`, and a line in SOURCES under its name
-in `arms`. Whatever it draws derives from the fold's seed and its own purpose, so arms that use one source see the same
-images. Only train images, the synthetic set and, for `more_real` and `more_real_same` alone, images in reserve can be
-reached from here."""
+A source is a function of the `Material` of the arm's fold that returns `Images`; its facts stand in
+`arm_choices.SOURCES`. Its random numbers derive from the fold's seed and its own purpose, so arms with the same source
+see the same images. Only train images and the synthetic set can be reached from here, and for `more_real` and
+`more_real_same` images in reserve."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
@@ -33,7 +34,7 @@ BLOCK = 256  # images that are worked on at a time
 class Material:
     """What a source may be made of; images with all their channels."""
 
-    settings: dict[str, Any]  # of the arm, `arms.effective`
+    settings: dict[str, Any]  # of the arm, `arm_choices.effective`
     real: Part  # the train part
     channels: list[str]
     seed: int  # of the fold
@@ -60,9 +61,10 @@ class Material:
             return json.loads(source.attrs.get("synthetic_set", "{}"))
 
     @property
-    def given(self) -> list[int]:
+    def reference_channels(self) -> list[int]:
         """Channels that the synthetic set took from train images instead of generating them."""
-        return [self.channels.index(name) for name in self.synthetic_set.get("given") or [] if name in self.channels]
+        names = self.synthetic_set.get("reference_channels") or []
+        return [self.channels.index(name) for name in names if name in self.channels]
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose."""
@@ -73,17 +75,17 @@ class Material:
         seen = select_channels(images, self.channels, self.baseline.channels)
         network = self.baseline.network(device.device())
         logits = classifier_file.predict(network, seen, self.baseline.mean, self.baseline.std)
-        return 1 / (1 + np.exp(-logits.astype(np.float64).clip(-50, 50)))
+        return expit(logits.astype(np.float64))
 
 
-def of(material: Material, wanted_channels: list[str]) -> Images | None:
+def second_images(material: Material, wanted_channels: list[str]) -> Images | None:
     """The second source of an arm with the channels that it looks at; None where its method has none."""
     kind = arm_choices.METHODS[material.settings["method"]].partners
     if kind is None:
         return None
-    found = SOURCES[kind](material)
-    pixels = select_channels(found.pixels, material.channels, wanted_channels)
-    return Images(pixels, found.labels, found.synthetic, found.rows, found.weights)
+    images = arm_choices.SOURCES.function(kind, globals())(material)
+    pixels = select_channels(images.pixels, material.channels, wanted_channels)
+    return Images(pixels, images.labels, images.synthetic, images.rows, images.weights)
 
 
 def balanced(material: Material) -> Images:
@@ -170,15 +172,18 @@ def authentic(material: Material) -> Images:
 
 
 def reserve(material: Material) -> Images:
-    """Real images in reserve: all of them or, where the arm names a synthetic set, drawn to the labels of its synthetic set."""
+    """Real images in reserve: all of them or, where the arm names a synthetic set, drawn to its labels."""
     kept, rows = material.reserve, None
     if material.synthetic is not None:
         rows = matching_rows(kept.labels, material.wanted, material.rng("resample"))
     return Images(kept.images, kept.labels, rows=rows)
 
 
+reserve_same = reserve  # the images differ, what is done with them does not
+
+
 def filtered(material: Material) -> Images:
-    """Of the synthetic images of each label combination the share `keep` that the baseline agrees with most.
+    """Of the synthetic images of each label combination the fraction `keep` that the baseline agrees with most.
 
     Combination by combination, so that the classes that the baseline knows well do not crowd out the others."""
     scores = agreement(material.asked(material.made.images), material.made.labels)
@@ -192,17 +197,13 @@ def filtered(material: Material) -> Images:
 
 
 def relabelled(material: Material) -> Images:
-    """The synthetic set with labels moved by the share `trust` towards the baseline's probabilities."""
-    found = synthetic(material)
-    found.labels = _trusting(found.labels, material.asked(found.pixels), material.settings["trust"])
-    return found
+    """The synthetic set with labels moved by the fraction `trust` towards the baseline's probabilities."""
+    return _relabelled(synthetic(material), material)
 
 
 def relabelled_real(material: Material) -> Images:
     """Resampled train images with labels moved in the same way."""
-    found = resampled(material)
-    found.labels = _trusting(found.labels, material.asked(found.pixels), material.settings["trust"])
-    return found
+    return _relabelled(resampled(material), material)
 
 
 def weighed(material: Material) -> Images:
@@ -213,26 +214,6 @@ def weighed(material: Material) -> Images:
 def weighed_real(material: Material) -> Images:
     """Resampled train images, weighed in the same way."""
     return _weighed(resampled(material), material)
-
-
-SOURCES: dict[str, Callable[[Material], Images]] = {
-    arm_choices.BALANCED: balanced,
-    arm_choices.SYNTHETIC: synthetic,
-    arm_choices.RESAMPLED: resampled,
-    arm_choices.BLENDED: blended,
-    arm_choices.SHUFFLED: shuffled,
-    arm_choices.NOISE: noise,
-    arm_choices.PHASE: phase_randomised,
-    arm_choices.NEAREST: nearest,
-    arm_choices.RESERVE: reserve,
-    arm_choices.RESERVE_SAME: reserve,
-    arm_choices.AUTHENTIC: authentic,
-    arm_choices.FILTERED: filtered,
-    arm_choices.RELABELLED: relabelled,
-    arm_choices.RELABELLED_REAL: relabelled_real,
-    arm_choices.WEIGHED: weighed,
-    arm_choices.WEIGHED_REAL: weighed_real,
-}
 
 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -249,7 +230,10 @@ def agreement(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _nearest(material: Material) -> nearest_images.Nearest:
     # Channels that the synthetic set took from train images are no likeness of the generator's making.
-    pair = (nearest_images.without(images, material.given) for images in (material.made.images, material.real.images))
+    pair = (
+        nearest_images.without(images, material.reference_channels)
+        for images in (material.made.images, material.real.images)
+    )
     return nearest_images.nearest(*pair, nearest_images.pixels)
 
 
@@ -271,13 +255,15 @@ def _drawn(count: int, like: np.ndarray, make: Callable[[slice], np.ndarray]) ->
     return out
 
 
-def _trusting(labels: np.ndarray, probabilities: np.ndarray, trust: float) -> np.ndarray:
-    return ((1 - trust) * labels + trust * probabilities).astype(np.float32)
+def _relabelled(images: Images, material: Material) -> Images:
+    trust, probabilities = material.settings["trust"], material.asked(images.pixels)
+    images.labels = ((1 - trust) * images.labels + trust * probabilities).astype(np.float32)
+    return images
 
 
-def _weighed(found: Images, material: Material) -> Images:
-    scores = agreement(material.asked(found.pixels), found.labels)
-    scores = scores if found.rows is None else scores[found.rows]
+def _weighed(images: Images, material: Material) -> Images:
+    scores = agreement(material.asked(images.pixels), images.labels)
+    scores = scores if images.rows is None else scores[images.rows]
     # Mean 1: together they weigh as much as without weights.
-    found.weights = (scores / max(scores.mean(), 1e-12)).astype(np.float32)
-    return found
+    images.weights = (scores / max(scores.mean(), 1e-12)).astype(np.float32)
+    return images

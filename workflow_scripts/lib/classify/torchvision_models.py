@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,17 +38,7 @@ def _built_for_gpu() -> bool:
 _declared = _declare_operators()
 
 from torchvision import models  # noqa: E402
-from torchvision.models import resnet18, resnet34, resnet50, swin_b, swin_t, vit_b_16  # noqa: E402
-from torchvision.models.swin_transformer import SwinTransformerBlock  # noqa: E402
-
-RESNETS: dict[str, Callable[..., torch.nn.Module]] = {
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-}
-SWINS: dict[str, Callable[..., torch.nn.Module]] = {"swin_t": swin_t, "swin_b": swin_b}
-BLOCKS = SwinTransformerBlock  # of these
-VITS: dict[str, Callable[..., torch.nn.Module]] = {"vit_b_16": vit_b_16}
+from torchvision.models.swin_transformer import SwinTransformerBlock  # noqa: E402, F401
 
 
 def architecture(name: str) -> torch.nn.Module | None:

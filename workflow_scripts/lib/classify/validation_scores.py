@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit
 
 from workflow_scripts.lib.scores.f1 import f1_score
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Sigmoid of logits (n, K) in float64: small probabilities keep their order down to the smallest."""
-    small = np.exp(-np.abs(logits.astype(np.float64)))
-    return np.where(logits >= 0, 1.0, small) / (1.0 + small)
+    return expit(logits.astype(np.float64))
 
 
 def study_decisions(scores: np.ndarray, logits: np.ndarray) -> np.ndarray:

@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workflow_scripts.lib.classify import backbones
 from workflow_scripts.lib.cost.job_costs import Network
-from workflow_scripts.lib.generate import diffusion, networks
+from workflow_scripts.lib.generate import diffusion, networks, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance
+from workflow_scripts.lib.generate.generator_choices import SAMPLERS, takes_references
 
 IMAGES = 2  # that are sent through: the figures are for one
 
@@ -32,25 +33,25 @@ class Counted:
 
     def calls(self, generator: dict[str, Any], synthetic_set: dict[str, Any]) -> float:
         """How often the network is computed for an image of a synthetic set; guidance computes it twice."""
-        levels = diffusion.noise_levels(
+        levels = sampling.noise_levels(
             diffusion.make_objective(generator["objective"]),
             synthetic_set["sampler"],
             synthetic_set["evaluations"],
             synthetic_set.get("start_noise"),
         )
-        guidance = Guidance(synthetic_set["guidance"]["scale"], *synthetic_set["guidance"]["interval"])
+        guidance = Guidance.of_settings(synthetic_set["guidance"])
 
         def at(sigma: float) -> int:
             return 2 if guidance.acts(sigma) else 1
 
-        again = synthetic_set["sampler"] == "heun"
-        return float(sum(at(sigma) + (at(after) if again and after > 0 else 0) for sigma, after in pairwise(levels)))
+        again = SAMPLERS[synthetic_set["sampler"]].calls - 1  # at the level that a step leads to; none at level 0
+        return float(sum(at(sigma) + (again * at(after) if after > 0 else 0) for sigma, after in pairwise(levels)))
 
 
 @lru_cache(maxsize=64)
 def _classifier(backbone: str, channels: int, classes: int, size: int, frozen: bool) -> Network:
     with torch.device("meta"):
-        network = backbones.BACKBONES[backbone](channels, classes, size).train()
+        network = backbones.make(backbone, channels, classes, size).train()
         images = torch.zeros(IMAGES, channels, size, size)
     if frozen:
         network.freeze()
@@ -60,11 +61,12 @@ def _classifier(backbone: str, channels: int, classes: int, size: int, frozen: b
 @lru_cache(maxsize=64)
 def _generator(settings: str, channels: int, classes: int, size: int) -> Network:
     with torch.device("meta"):
-        network = networks.make_network(json.loads(settings), channels, classes, size, torch.float32)
+        described = json.loads(settings)
+        network = networks.make_network(described, channels, classes, size, torch.float32)
         images, levels = torch.zeros(IMAGES, channels, size, size), torch.zeros(IMAGES)
-        given = (torch.zeros_like(images), torch.zeros(IMAGES, channels, dtype=torch.bool))
-        shown = given if getattr(network, "given", False) else (None, None)
-        condition = Condition(torch.zeros(IMAGES, classes), torch.zeros(IMAGES, dtype=torch.bool), *shown)
+        reference = (torch.zeros_like(images), torch.zeros(IMAGES, channels, dtype=torch.bool))
+        reference = reference if takes_references(described) else (None, None)
+        condition = Condition(torch.zeros(IMAGES, classes), torch.zeros(IMAGES, dtype=torch.bool), *reference)
     return _counted(network, lambda: network(images, levels, condition))
 
 

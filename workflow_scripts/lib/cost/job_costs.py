@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.config import check
+from workflow_scripts.lib.config import views
 from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate.generator_choices import NETWORKS
 
 Config = dict[str, Any]
 GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
@@ -106,10 +107,10 @@ class Counter:
         fractions = section["fractions"]
         self.part = {role: fraction * facts.images for role, fraction in fractions.items()}
         self.part["train"] = facts.images * (1 - sum(fractions.values()))
-        known = check.by_name(config, "synthetic_sets")
-        self.synthetic_sets = [known[name] for name in check.used_sets(config)]
-        self.generators = check.by_name(config, "generators")
-        self.batches = check.job_lists(config)
+        known = views.by_name(config, "synthetic_sets")
+        self.synthetic_sets = [known[name] for name in views.used_sets(config)]
+        self.generators = views.by_name(config, "generators")
+        self.batches = views.job_lists(config)
         self.pixels = self.channels * self.size**2  # bytes of an image
         self.simulated = config["data"]["source"] == "simulated"
 
@@ -205,7 +206,7 @@ class Counter:
         return self.networks.generator(generator, self.channels, self.facts.classes, self.size)
 
     def _generator_traits(self, generator: Config) -> Config:
-        shape = [generator.get("widths"), generator.get("blocks")] if generator["network"] == "unet" else []
+        shape = [generator.get("widths"), generator.get("blocks")] if NETWORKS[generator["network"]].resolutions else []
         name = " ".join([generator["network"], *("-".join(map(str, part)) for part in shape)])
         return {"network": name, "size": self.size, "channels": self.channels}
 
@@ -227,11 +228,7 @@ class Counter:
 
     def made(self, synthetic_set: Config) -> int:
         """Images of a synthetic set: those that it asks for, at most."""
-        return (
-            synthetic_set["per_class"] * self.facts.classes
-            if synthetic_set["labels"] == "single"
-            else synthetic_set["count"]
-        )
+        return generator_choices.most_images(synthetic_set, self.facts.classes)
 
     def _used_generators(self) -> list[str]:
         return sorted(
@@ -260,7 +257,8 @@ class Counter:
             job = self._job(stage, name, [Work(stage, GFLOP, units, traits)], after, self.threads)
         job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
         # Real images that channels are taken from, or that are varied, lie beside those that are made.
-        job.held = count * self.pixels * (2 if synthetic_set.get("given") or synthetic_set.get("start_noise") else 1)
+        real = synthetic_set.get("reference_channels") or synthetic_set.get("start_noise")
+        job.held = count * self.pixels * (2 if real else 1)
         return job
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Work, Network]:
@@ -302,7 +300,7 @@ class Counter:
     def _judge(self) -> list[Job]:
         if not self.simulated:
             return []
-        entry, images = check.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
+        entry, images = views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
         # It is trained by the same code as any arm.
         judged = entry["checkpoints"] * JUDGE_SELECTS * images
         work, network = self._training(entry | {"channels": None}, "train_classifier", judged)

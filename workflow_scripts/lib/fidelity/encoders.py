@@ -1,7 +1,7 @@
-"""Networks whose features images are compared in: a classifier of the run, or the user's own.
+"""Encoders: networks in whose features images are compared. A classifier of the run, or the user's own.
 
 A user's own encoder is a file of weights (safetensors; nothing is unpickled) and the name of an architecture: one of
-torchvision's classifiers, without its last linear layer, or one of OWN below. Its images may have any channels:
+torchvision's classifiers, without its last linear layer, or one of ARCHITECTURES. Its images may have any channels:
 
     its first layer takes as many channels as are listed   they go in together, in the order listed
     it takes three, or one                                 each listed channel goes in by itself, three times where
@@ -25,6 +25,7 @@ from torch import nn
 
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.registry import Registry
 from workflow_scripts.lib.classify import arm_choices, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device
@@ -33,12 +34,19 @@ from workflow_scripts.lib.images.image_set import channel_statistics, select_cha
 
 BATCH = 256
 
-# The hook for encoders that torchvision does not know, such as a SubCell or DINO vision transformer:
-#     name -> maker(weights by name) -> (network: (B, c, s, s) -> (B, D), c, the channels that it takes)
-# The maker builds the network, loads the weights strictly, and raises UserError where they do not fit. One function and
-# one line here register it; config then names it: assess_synthetic.encoder.architecture.
-Maker = Callable[[dict[str, torch.Tensor]], tuple[nn.Module, int]]
-OWN: dict[str, Maker] = {}
+
+@dataclass(frozen=True)
+class ArchitectureFacts:
+    """What is known of an architecture that torchvision does not have."""
+
+    about: str
+
+
+# Architectures that torchvision does not have, such as a SubCell or DINO vision transformer. The function of the same
+# name in this module takes the weights by name, builds the network, loads them strictly, and raises UserError where they
+# do not fit. It returns the network, (B, c, s, s) -> (B, D), and the number c of channels that it takes. The config then
+# names it in assess_synthetic.encoder.architecture.
+ARCHITECTURES: Registry[ArchitectureFacts] = Registry("encoder architecture", {})
 
 
 @dataclass(frozen=True)
@@ -166,14 +174,14 @@ def _build(path: Path, architecture: str) -> tuple[nn.Module, int]:
             f"assess_synthetic.encoder.weights = {path} is no safetensors file ({error}); other formats are not read, "
             "because opening them can run code: save the weights with safetensors.torch.save_file"
         ) from None
-    if architecture in OWN:
-        return OWN[architecture](weights)
+    if architecture in ARCHITECTURES:
+        return ARCHITECTURES.function(architecture, globals())(weights)
     # Imported here: it takes a second that the run's own classifiers need not wait for.
     from workflow_scripts.lib.classify import torchvision_models
 
     network = torchvision_models.architecture(architecture)
     if network is None:
-        known = f"registered here: {', '.join(OWN)}" if OWN else "such as resnet50, convnext_tiny or vit_b_16"
+        known = f"registered here: {', '.join(ARCHITECTURES)}" if ARCHITECTURES else "such as resnet50 or vit_b_16"
         raise UserError(
             f"assess_synthetic.encoder.architecture = {architecture!r} is none of torchvision's classifiers; {known}"
         )

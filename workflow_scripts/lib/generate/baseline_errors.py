@@ -1,7 +1,7 @@
-"""What the fold's own baseline gets wrong on the validation part: which classes it misses, and what it takes for what.
+"""Errors of the fold's own baseline on the validation part: per class, and between classes.
 
-A synthetic set may learn from that where to spend its images. Nothing but validation rows is read, and they are recorded as read
-for selection; what the baseline itself was fitted and selected on is carried on with them."""
+A synthetic set may spend its images where they are. Only validation rows are read, and recorded as read for selection.
+The record also has what the baseline itself was fitted and selected on."""
 
 from __future__ import annotations
 
@@ -20,33 +20,32 @@ from workflow_scripts.lib.split.roles import Role
 
 
 @dataclass
-class Opinion:
-    """What a baseline says about the validation images of its fold."""
+class BaselinePredictions:
+    """Predictions of a baseline for the validation images of its fold."""
 
     labels: np.ndarray  # uint8 (n, K)
     probabilities: np.ndarray  # float64 (n, K)
     provenance: Provenance  # what the baseline was fitted and selected on
 
 
-def ask(manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int) -> Opinion:
-    """The opinion of the baseline, the first arm of a manifest, about the validation images of this very fold."""
+def read_baseline(manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int) -> BaselinePredictions:
+    """Validation predictions of the baseline, the first arm of a manifest, for this very fold."""
     path = arm_list.read(manifest)[0]["predictions"]
-    said = read_predictions(path, parts=(Role.VALIDATION,))
-    found = (said.images, said.classes, said.repeat, said.fold)
-    if found != (source.digest, source.classes, repeat, fold):
+    written = read_predictions(path, parts=(Role.VALIDATION,))
+    if (written.images, written.classes, written.repeat, written.fold) != (source.digest, source.classes, repeat, fold):
         raise UserError(f"{path} speaks of other images, classes or of another fold: delete {manifest} and run again")
-    part = said.parts[Role.VALIDATION]
+    part = written.parts[Role.VALIDATION]
     rows = role_table.rows(table, fold, source.ids, Role.VALIDATION)
     at = {name: row for row, name in enumerate(source.ids)}
     asked = np.array([at.get(name, -1) for name in part.ids], dtype=np.int64)
     if not np.array_equal(np.sort(asked), rows):
         raise UserError(f"{path} was asked about other images than the fold's validation part: run again")
-    whole = Provenance.from_json(said.provenance)
+    whole = Provenance.from_json(written.provenance)
     # The file also holds what the arm was asked about later (thresholds, test), of which nothing is read here.
     record = Provenance(whole.images, whole.count)
     for purpose in ("fit", "select"):
         record.record(purpose, whole.of(purpose))
-    return Opinion(source.labels(asked, "select"), part.probabilities, record)
+    return BaselinePredictions(source.labels(asked, "select"), part.probabilities, record)
 
 
 def errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -59,8 +58,10 @@ def errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """How much class i makes the baseline believe in class j, (K, K): the mean probability of j over images that carry
-    i but not j, above its mean over images that carry neither. NaN where there are no such images, and for i = j."""
+    """Soft confusion matrix (K, K): how much class i raises the baseline's probability of class j.
+
+    It is the mean probability of j over images with i but not j, less the mean over images with neither. NaN where there
+    are no such images, and for i = j."""
     carries = labels.astype(bool)
     out = np.full((labels.shape[1],) * 2, np.nan)
     for i, j in np.ndindex(out.shape):
@@ -72,9 +73,9 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def most_confused(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each combination of classes (n, K) the class outside it that its classes together are most taken for, (n,).
+    """For each combination of classes (n, K) the class outside it that it is most confused with, (n,).
 
-    -1 where none is: every other class is believed in no more than without the wanted ones, or nothing is known."""
+    -1 where no other class becomes more probable by these classes, or nothing is known."""
     known = np.nan_to_num(matrix, nan=0.0)
     out = np.empty(len(wanted), dtype=np.int64)
     combinations, which = np.unique(wanted, axis=0, return_inverse=True)

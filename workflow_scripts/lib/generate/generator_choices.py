@@ -1,20 +1,147 @@
-"""Which networks, objectives and samplers there are, and which of them go together.
+"""Registries of generators: networks, objectives, samplers and label plans, and which of them go together.
 
-Read when the config is checked, before any job starts, so it must stay light: no torch."""
+A new network is a function in `networks.py` and an entry in NETWORKS. Likewise: objective, `diffusion.py` and
+OBJECTIVES; sampler, `sampling.py` and SAMPLERS; label plan, `label_plans.py` and LABEL_PLANS. Checks, schema and
+documentation read these entries before any job starts, so this module imports neither torch nor numpy."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-OBJECTIVES = ("epsilon_linear", "epsilon_cosine", "velocity_linear", "velocity_cosine", "edm")
-SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde")
+from workflow_scripts.lib.base.registry import Registry
 
-# What a synthetic set names in place of a generator for cells from the simulator itself: the best that any generator could make.
-SIMULATOR = "simulator"
 
-# Calls of the denoiser below which a sampler's result is not worth having.
-FEWEST = {"ancestral": 50, "ddim": 5, "heun": 5, "dpmpp_2m": 4, "dpmpp_2m_sde": 10}
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What must be known of a network before it is built."""
+
+    about: str
+    resolutions: bool = True  # its settings are `widths` and `blocks`
+    noise_level: bool = True  # has an input for the noise level
+    reference_channels: bool = True  # has inputs for channels of a real image
+    several_labels: bool = True  # takes any number of labels an image
+    missing_labels: bool = True  # can be told that nothing is said about the labels
+
+
+NETWORKS = Registry(
+    "network",
+    {
+        "unet": NetworkFacts("conditional U-Net that sees the noise level"),
+        "minimal": NetworkFacts(
+            "the reference study's three convolutions, blind to the noise level",
+            resolutions=False,
+            noise_level=False,
+            reference_channels=False,
+            several_labels=False,
+            missing_labels=False,
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class ObjectiveFacts:
+    """What must be known of an objective before a network is trained."""
+
+    about: str
+    chain: bool = True  # noise levels are those of a discrete schedule of CHAIN steps
+    predicts_noise: bool = False
+    unit_deviation: bool = False  # counts on pixels of standard deviation 1
+
+
 CHAIN = 1000  # steps of the discrete schedules
+
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "epsilon_linear": ObjectiveFacts(
+            "predict the noise, linear schedule: plain DDPM (Ho et al. 2020)", predicts_noise=True
+        ),
+        "epsilon_cosine": ObjectiveFacts(
+            "predict the noise, cosine schedule (Nichol & Dhariwal 2021)", predicts_noise=True
+        ),
+        "velocity_linear": ObjectiveFacts("predict the velocity (Salimans & Ho 2022), linear schedule"),
+        "velocity_cosine": ObjectiveFacts("predict the velocity (Salimans & Ho 2022), cosine schedule"),
+        "edm": ObjectiveFacts(
+            "EDM preconditioning and log-normal noise levels (Karras et al. 2022)", chain=False, unit_deviation=True
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class SamplerFacts:
+    """What must be known of a sampler before it is used."""
+
+    about: str
+    fewest: int  # calls of the denoiser below which its result is not worth having
+    calls: int = 1  # of the denoiser a step; the last step, to noise level 0, always takes one
+    chain: bool = False  # visits the levels of a discrete schedule, where the objective has one
+    second_order: bool = False  # compares estimates at two noise levels
+
+
+SAMPLERS = Registry(
+    "sampler",
+    {
+        "ancestral": SamplerFacts("the DDPM chain (Ho et al. 2020), up to 1000 steps", fewest=50, chain=True),
+        "ddim": SamplerFacts("deterministic Euler steps of the flow (Song et al. 2021)", fewest=5),
+        "heun": SamplerFacts(
+            "second-order steps, two calls each (Karras et al. 2022)", fewest=5, calls=2, second_order=True
+        ),
+        "dpmpp_2m": SamplerFacts("DPM-Solver++(2M), one call a step (Lu et al. 2022)", fewest=4, second_order=True),
+        "dpmpp_2m_sde": SamplerFacts(
+            "DPM-Solver++(2M) with fresh noise at every step (Lu et al. 2022)", fewest=10, second_order=True
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class LabelPlanFacts:
+    """What must be known of a label plan before labels are drawn."""
+
+    about: str
+    needs: tuple[str, ...] = ("count",)  # keys of the synthetic set that it takes, of COUNTS
+    asks_baseline: bool = False  # draws by the errors of the fold's baseline
+    as_real: bool = True  # there are train images with exactly these labels
+    one_label: bool = False  # one label an image
+    none: str = "there is no image to make"  # why it may come to no image at all; may name keys of the synthetic set
+
+
+COUNTS = ("count", "target", "per_class")
+
+LABEL_PLANS = Registry(
+    "label plan",
+    {
+        "as_train": LabelPlanFacts("rows of the training table, in their proportions"),
+        "balanced": LabelPlanFacts("every class in turn"),
+        "tail_fill": LabelPlanFacts(
+            "classes filled up to `target` images, real and synthetic together; at most `count` are made",
+            ("count", "target"),
+            none="every class has {target} images already; raise target",
+        ),
+        "single": LabelPlanFacts(
+            "one label an image, `per_class` images of each class", ("per_class",), as_real=False, one_label=True
+        ),
+        "unseen": LabelPlanFacts(
+            "combinations of classes that no training image has",
+            as_real=False,
+            none="no combination of classes is unseen, each one class larger than another occurs among the training "
+            "images already; take other labels",
+        ),
+        "feedback": LabelPlanFacts("classes as often as the fold's baseline errs on them", asks_baseline=True),
+    },
+)
+
+# Pixel values as the network sees them (`generator_training.Pixels`), and how an image's labels are given to it.
+PIXELS = ("standardised", "signed", "unit")
+CONDITIONS = ("multi_hot", "single")
+SAMPLINGS = ("as_train", "balanced")  # which training images a batch holds
+AGAINST = ("confused",)  # what guidance pushes away from, if not from no label at all
+
+# What a synthetic set names in place of a generator for cells from the simulator: the best that any could make.
+SIMULATOR = "simulator"
 
 
 def folding(size: int) -> int:
@@ -32,62 +159,100 @@ def size_problem(size: int, levels: int) -> str | None:
     return None
 
 
-def sees_given(generator: dict[str, Any]) -> bool:
-    """Whether a generator's network has inputs for given channels."""
+def takes_references(generator: dict[str, Any]) -> bool:
+    """Whether a generator's network has inputs for reference channels."""
     return generator.get("reference_fraction", 0) > 0
 
 
 def generator_problem(generator: dict[str, Any], size: int, channels: int) -> str | None:
     """What is wrong with a generator's settings for images of so many pixels and channels, in one line, or None."""
-    if sees_given(generator) and channels < 2:
+    if takes_references(generator) and channels < 2:
         return (
             "reference_fraction is above 0, but the images have one channel: nothing would be left to generate (take 0)"
         )
-    if generator["network"] == "minimal":
-        if sees_given(generator):
-            return (
-                "network minimal and reference_fraction do not go together: it has no input for given channels (take 0)"
-            )
-        if not generator["objective"].startswith("epsilon"):
-            return (
-                f"network minimal and objective {generator['objective']} do not go together: "
-                "a network that cannot see the noise level can only tell noise from image (take epsilon_linear)"
-            )
-        if generator["labels"] != "single":
-            return "network minimal and labels multi_hot do not go together: it embeds exactly one label (take single)"
-        if generator["label_dropout"] > 0:
-            return "network minimal and label_dropout do not go together: it has no word for a missing label (take 0)"
-    elif not generator.get("widths") or not generator.get("blocks"):
-        return "network unet needs widths and blocks"
-    elif len(generator["widths"]) != len(generator["blocks"]):
-        return (
-            f"widths has {len(generator['widths'])} entries, blocks {len(generator['blocks'])}: one each a resolution"
+    problem = _network_problem(generator)
+    if problem or not NETWORKS[generator["network"]].resolutions:
+        return problem
+    name, widths, blocks = generator["network"], generator.get("widths"), generator.get("blocks")
+    if not widths or not blocks:
+        return f"network {name} needs widths and blocks"
+    if len(widths) != len(blocks):
+        return f"widths has {len(widths)} entries, blocks {len(blocks)}: one each a resolution"
+    return size_problem(size, len(widths))
+
+
+def _network_problem(generator: dict[str, Any]) -> str | None:
+    """Whether network, objective and condition go together."""
+    facts, objective = NETWORKS[generator["network"]], OBJECTIVES[generator["objective"]]
+    together = f"network {generator['network']} and {{}} do not go together: "
+    if takes_references(generator) and not facts.reference_channels:
+        return together.format("reference_fraction") + "it has no input for reference channels (take 0)"
+    if not facts.noise_level and not objective.predicts_noise:
+        return together.format(f"objective {generator['objective']}") + (
+            "a network that cannot see the noise level can only tell noise from image (take epsilon_linear)"
         )
-    elif generator["objective"] == "edm" and generator["pixels"] != "standardised":
-        return f"objective edm and pixels {generator['pixels']} do not go together: it counts on pixels of deviation 1"
-    else:
-        return size_problem(size, len(generator["widths"]))
+    if not facts.several_labels and generator["labels"] != "single":
+        return together.format(f"labels {generator['labels']}") + "it embeds exactly one label (take single)"
+    if not facts.missing_labels and generator["label_dropout"] > 0:
+        return together.format("label_dropout") + "it has no word for a missing label (take 0)"
+    if objective.unit_deviation and generator["pixels"] != "standardised":
+        return (
+            f"objective {generator['objective']} and pixels {generator['pixels']} do not go together: "
+            "it counts on pixels of deviation 1"
+        )
     return None
 
 
 def asks_baseline(synthetic_set: dict[str, Any]) -> bool:
     """Whether a synthetic set asks the fold's trained baseline: where it errs, or what it takes for what."""
-    return synthetic_set["labels"] == "feedback" or synthetic_set.get("guidance", {}).get("against") == "confused"
+    away = (synthetic_set.get("guidance") or {}).get("against")
+    return LABEL_PLANS[synthetic_set["labels"]].asks_baseline or away == "confused"
+
+
+def most_images(synthetic_set: dict[str, Any], classes: int) -> int:
+    """Images of a synthetic set at most, where there are so many classes."""
+    per_class = "per_class" in LABEL_PLANS[synthetic_set["labels"]].needs
+    return synthetic_set["per_class"] * classes if per_class else synthetic_set["count"]
 
 
 def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    """What is wrong with a synthetic set beside its generator's settings and the images' channels, in one line, or None."""
-    sampler, evaluations, objective = synthetic_set["sampler"], synthetic_set["evaluations"], generator["objective"]
-    guidance = synthetic_set["guidance"]
-    if generator["network"] == "minimal" and sampler in ("heun", "dpmpp_2m", "dpmpp_2m_sde"):
+    """What is wrong with a synthetic set beside its generator and the images' channels, in one line, or None."""
+    return (
+        _sampler_problem(synthetic_set, generator)
+        or _guidance_problem(synthetic_set, generator)
+        or _reference_problem(synthetic_set, generator, channels)
+        or _labels_problem(synthetic_set, generator)
+    )
+
+
+def simulator_problem(synthetic_set: dict[str, Any]) -> str | None:
+    """What is wrong with a synthetic set whose cells the simulator itself draws, in one line, or None."""
+    for key in ("reference_channels", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch"):
+        if synthetic_set.get(key):
+            return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
+    labels = synthetic_set["labels"]
+    if LABEL_PLANS[labels].asks_baseline:
+        return f"generator {SIMULATOR} and labels {labels} do not go together: it asks no baseline"
+    return _count_problem(synthetic_set)
+
+
+def _sampler_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) -> str | None:
+    name, evaluations, objective = synthetic_set["sampler"], synthetic_set["evaluations"], generator["objective"]
+    sampler = SAMPLERS[name]
+    if sampler.second_order and not NETWORKS[generator["network"]].noise_level:
         return (
-            f"sampler {sampler} and network minimal do not go together: second-order steps compare estimates at two "
-            "noise levels, which it cannot tell apart (take ancestral or ddim)"
+            f"sampler {name} and network {generator['network']} do not go together: second-order steps compare "
+            "estimates at two noise levels, which it cannot tell apart (take ancestral or ddim)"
         )
-    if evaluations < FEWEST[sampler]:
-        return f"sampler {sampler} needs at least {FEWEST[sampler]} evaluations, not {evaluations}"
-    if sampler == "ancestral" and objective != "edm" and evaluations > CHAIN:
-        return f"sampler ancestral and objective {objective}: the chain has {CHAIN} steps, not {evaluations}"
+    if evaluations < sampler.fewest:
+        return f"sampler {name} needs at least {sampler.fewest} evaluations, not {evaluations}"
+    if sampler.chain and OBJECTIVES[objective].chain and evaluations > CHAIN:
+        return f"sampler {name} and objective {objective}: the chain has {CHAIN} steps, not {evaluations}"
+    return None
+
+
+def _guidance_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) -> str | None:
+    guidance = synthetic_set["guidance"]
     if guidance["scale"] != 1 and generator["label_dropout"] == 0:
         return (
             f"guidance.scale {guidance['scale']:g} and label_dropout 0 do not go together: guidance needs a generator "
@@ -99,49 +264,45 @@ def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channe
     if low >= high:
         return f"guidance.interval {low:g} to {high:g} is empty"
     start_noise = synthetic_set.get("start_noise")
-    if start_noise and synthetic_set["labels"] in ("unseen", "single"):
+    if start_noise and guidance["scale"] != 1 and low >= start_noise:
         return (
-            f"start_noise and labels {synthetic_set['labels']} do not go together: there are no real images with exactly these labels, "
+            f"guidance.interval begins at {low:g}, above start_noise {start_noise:g}: guidance would act nowhere; "
+            "lower its begin"
+        )
+    return None
+
+
+def _reference_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
+    """Whether there are the real images, and the channels of them, that the synthetic set starts from."""
+    labels = synthetic_set["labels"]
+    if synthetic_set.get("start_noise") and not LABEL_PLANS[labels].as_real:
+        return (
+            f"start_noise and labels {labels} do not go together: there are no real images with exactly these labels, "
             "and a variation shows what its image shows"
         )
-    if start_noise and guidance["scale"] != 1 and low >= start_noise:
-        return f"guidance.interval begins at {low:g}, above start_noise {start_noise:g}: guidance would act nowhere; lower its begin"
-    return _given_problem(synthetic_set, generator, channels) or _labels_problem(synthetic_set, generator)
-
-
-def simulator_problem(synthetic_set: dict[str, Any]) -> str | None:
-    """What is wrong with a synthetic set whose cells the simulator itself draws, in one line, or None."""
-    for key in ("given", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch"):
-        if synthetic_set.get(key):
-            return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
-    if synthetic_set["labels"] == "feedback":
-        return f"generator {SIMULATOR} and labels feedback do not go together: it asks no baseline"
-    return _count_problem(synthetic_set)
-
-
-def _given_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    given = synthetic_set.get("given") or []
-    absent = [name for name in given if name not in channels]
+    references = synthetic_set.get("reference_channels") or []
+    absent = [name for name in references if name not in channels]
     if absent:
-        return f"given names {absent[0]!r}, which the images do not have; they have {', '.join(channels)}"
-    if given and not sees_given(generator):
-        return "given needs a generator trained with reference_fraction above 0"
-    if len(given) == len(channels):
-        return f"given names all of {', '.join(channels)}: nothing is left to generate"
+        return f"reference_channels names {absent[0]!r}, which the images do not have; they have {', '.join(channels)}"
+    if references and not takes_references(generator):
+        return "reference_channels needs a generator trained with reference_fraction above 0"
+    if len(references) == len(channels):
+        return f"reference_channels names all of {', '.join(channels)}: nothing is left to generate"
     return None
 
 
 def _labels_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) -> str | None:
-    if synthetic_set["labels"] != "single" and generator["labels"] == "single":
-        return f"labels {synthetic_set['labels']} and a generator trained on single labels do not go together (take single)"
+    labels = synthetic_set["labels"]
+    if not LABEL_PLANS[labels].one_label and generator["labels"] == "single":
+        return f"labels {labels} and a generator trained on single labels do not go together (take single)"
     return _count_problem(synthetic_set)
 
 
 def _count_problem(synthetic_set: dict[str, Any]) -> str | None:
-    needed = {"single": ("per_class",), "tail_fill": ("count", "target")}.get(synthetic_set["labels"], ("count",))
-    for key in ("count", "target", "per_class"):
-        if key in needed and synthetic_set.get(key) is None:
-            return f"labels {synthetic_set['labels']} needs {key}"
-        if key not in needed and synthetic_set.get(key) is not None:
-            return f"labels {synthetic_set['labels']} has no use for {key}"
+    labels = synthetic_set["labels"]
+    for key in COUNTS:
+        if key in LABEL_PLANS[labels].needs and synthetic_set.get(key) is None:
+            return f"labels {labels} needs {key}"
+        if key not in LABEL_PLANS[labels].needs and synthetic_set.get(key) is not None:
+            return f"labels {labels} has no use for {key}"
     return None

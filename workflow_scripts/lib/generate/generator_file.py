@@ -1,4 +1,4 @@
-"""The file of a trained generator: weights and all that is needed to make images with them."""
+"""Generator file: trained weights and all that is needed to sample with them, as safetensors."""
 
 from __future__ import annotations
 

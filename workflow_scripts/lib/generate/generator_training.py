@@ -1,13 +1,13 @@
-"""Training of a generator: what it sees, in which order, and what is kept of it.
+"""Training of a generator: the examples of each step, the optimiser's steps, and the averaged weights.
 
-Everything random at step s derives from (seed, s), and the order of the images from (seed, epoch), so that a training
-that was killed and goes on from its checkpoint ends with the same weights as one that was left alone.
+Everything random at step s derives from (seed, s), and the order of the images from (seed, epoch). So a training that
+was killed and resumed ends with the same weights as one that was left alone.
 
-Several processes (see distributed.py) draw alike for the whole batch and compute a part of it each; their gradients are
-added up before anything looks at them, so all take the same steps.
+Several processes (see compute/multiprocess.py) draw the same numbers for the whole batch, and each computes a part of
+it. Gradients are added up before anything looks at them, so all processes take the same steps.
 
-A step has two halves. `prepared` draws all that is random and brings it to the device; what follows (`losses`, the
-gradient, `_update`) is a function of those tensors that never looks at a value, so that a GPU need not wait for it."""
+A step has two halves. `prepared` draws all that is random and brings it to the device. What follows (`losses`, the
+gradient, `_update`) is a function of those tensors that never looks at a value, so a GPU need not wait for it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.base.stage import log
-from workflow_scripts.lib.compute import multiprocess
+from workflow_scripts.lib.compute import multiprocess, schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import diffusion, generator_choices, out_of_memory
 from workflow_scripts.lib.generate.diffusion import Condition, Network, Objective
 from workflow_scripts.lib.generate.networks import make_network
 from workflow_scripts.lib.images.image_set import channel_statistics
+from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
+from workflow_scripts.lib.images.orientation import oriented
 
 HISTORY_ROWS = 200  # about so many rows of history, however long the training
 CHECK_EVERY = 20  # steps between looks at the loss, which on a GPU wait for it
@@ -86,7 +88,7 @@ class Examples:
             self.rows, which = np.nonzero(labels)
             self.labels = np.eye(labels.shape[1], dtype=np.float32)[which]
         self.balanced = settings["label_sampling"] == "balanced"
-        self.carriers = [found for column in self.labels.T if len(found := np.flatnonzero(column))]
+        self.carriers = [rows for column in self.labels.T if len(rows := np.flatnonzero(column))]
         if len(self.rows) == 0 or (self.balanced and not self.carriers):
             raise UserError("no labelled image to train the generator on in this fold's train part")
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
@@ -101,10 +103,10 @@ class Examples:
         places = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs = places // len(self.rows)
         return np.concatenate(
-            [self._of(epoch)[places[epochs == epoch] % len(self.rows)] for epoch in np.unique(epochs)]
+            [self._shuffled(epoch)[places[epochs == epoch] % len(self.rows)] for epoch in np.unique(epochs)]
         )
 
-    def _of(self, epoch: int) -> np.ndarray:
+    def _shuffled(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
             rng = np.random.default_rng(derive(self.seed, "epoch", int(epoch)))
             self._epoch, self._order = epoch, rng.permutation(len(self.rows))
@@ -116,41 +118,14 @@ class Examples:
         return self.images[torch.from_numpy(self.rows[chosen])], torch.from_numpy(self.labels[chosen])
 
 
-def turned(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image in one of its eight orientations, drawn at random: cells know no up and no left."""
-    return oriented(images, torch.randint(8, (len(images),), generator=generator))
-
-
-def oriented(images: Tensor, way: Tensor) -> Tensor:
-    """Images (n, C, s, s), each in the orientation (n,) that is asked for: quarter turns, from 4 on also mirrored."""
-    if images.shape[2] != images.shape[3]:
-        raise UserError(
-            f"images of {images.shape[3]} x {images.shape[2]} px cannot be turned: generators take square images"
-        )
-    out = torch.empty_like(images)
-    for number in range(8):
-        chosen = torch.rot90(images[way == number], number % 4, dims=(2, 3))
-        out[way == number] = chosen.flip(3) if number >= 4 else chosen
-    return out
-
-
 def shown_channels(n: int, channels: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Which channels each of n examples is given, bool (n, C): some but not all, in a `share` of the examples.
+    """Reference channels of each of n examples, bool (n, C): some but not all, in a `fraction` of the examples.
 
-    Every number of channels is as likely as any other, so that "all but one" is not lost among the many halves."""
-    given = torch.rand(n, generator=generator) < fraction
-    count = torch.randint(1, channels, (n,), generator=generator) * given
+    Every number of channels is equally likely, so that "all but one" is as frequent as a half."""
+    some = torch.rand(n, generator=generator) < fraction
+    count = torch.randint(1, channels, (n,), generator=generator) * some
     order = torch.rand(n, channels, generator=generator).argsort(dim=1).argsort(dim=1)
     return order < count[:, None]
-
-
-def learning_rate(settings: dict[str, Any], step: int) -> float:
-    """Rises linearly over the first `warmup` of the steps, then falls to zero along half a cosine (if `decay`)."""
-    steps, top = settings["steps"], settings["learning_rate"]
-    warm = settings["warmup"] * steps
-    rise = min(1.0, (step + 1) / warm) if warm else 1.0
-    fall = (1 + math.cos(math.pi * step / steps)) / 2 if settings["decay"] else 1.0
-    return top * rise * fall
 
 
 def ema_exponent(width: float) -> float:
@@ -252,7 +227,7 @@ def train(
             multiprocess.check_same(state.network)
             seen = torch.stack(state.losses)
             mean = float(seen[seen.isfinite()].mean())
-            rate = learning_rate(settings, state.step - 1)
+            rate = schedule.cosine_throughout(settings, state.step - 1)
             state.history.append([state.step, state.step * examples.batch, mean, rate, state.seconds])
             state.losses = []
         if resume.due() and state.step < steps:
@@ -278,34 +253,34 @@ def _started(
 
 
 @dataclass
-class Batch:
-    """All that one step needs from outside, on the device."""
+class DiffusionBatch:
+    """Examples of one step with all that is random about them, on the device."""
 
     images: Tensor  # uint8 (B, C, s, s)
     labels: Tensor  # (B, K)
     dropped: Tensor  # (B,) bool: shown without labels
     sigma: Tensor  # (B,)
     noise: Tensor  # (B, C, s, s)
-    shown: Tensor | None  # (B, C) bool: channels that are given; None: the network has no inputs for them
+    shown: Tensor | None  # (B, C) bool: reference channels; None: the network has no inputs for them
 
-    def parts(self, most: int) -> list[Batch]:
+    def parts(self, most: int) -> list[DiffusionBatch]:
         """The same in parts of at most so many examples."""
         starts = range(0, len(self.images), most)
         return [
-            Batch(*(None if value is None else value[start : start + most] for value in vars(self).values()))
+            DiffusionBatch(*(None if value is None else value[start : start + most] for value in vars(self).values()))
             for start in starts
         ]
 
 
 def prepared(
     examples: Examples, objective: Objective, settings: dict[str, Any], step: int, seed: int, device: torch.device
-) -> Batch:
+) -> DiffusionBatch:
     """The examples of a step with everything that is random about it; of several processes each gets its part."""
     seed, count, own = derive(seed, "step", step), examples.batch, multiprocess.part(examples.batch)
     generator = torch.Generator().manual_seed(seed)
     images, labels = examples.take(step)
     if settings["turn_images"]:
-        images = oriented(images, torch.randint(8, (count,), generator=generator)[own])
+        images = oriented(images, torch.randint(ORIENTATIONS, (count,), generator=generator)[own])
     dropped = (torch.rand(count, generator=generator) < settings["label_dropout"])[own]
     sigma = diffusion.training_levels(objective, count, generator)[own]
     if device.type == "cuda":
@@ -313,25 +288,25 @@ def prepared(
         generator = torch.Generator(device).manual_seed(derive(seed, "noise"))
     noise = torch.randn((count, *images.shape[1:]), generator=generator, device=device)[own]
     shown = None
-    if generator_choices.sees_given(settings):
+    if generator_choices.takes_references(settings):
         generator = torch.Generator().manual_seed(derive(seed, "given"))
         shown = shown_channels(count, images.shape[1], settings["reference_fraction"], generator)[own].to(device)
-    return Batch(images.to(device), labels.to(device), dropped.to(device), sigma.to(device), noise, shown)
+    return DiffusionBatch(images.to(device), labels.to(device), dropped.to(device), sigma.to(device), noise, shown)
 
 
-def losses(objective: Objective, network: Network, pixels: Pixels, batch: Batch) -> Tensor:
+def losses(objective: Objective, network: Network, pixels: Pixels, batch: DiffusionBatch) -> Tensor:
     """Loss of each example (B,); a function of tensors alone."""
     x0 = pixels.to_network(batch.images)
-    given = None if batch.shown is None else x0 * batch.shown[:, :, None, None]
-    condition = Condition(batch.labels, batch.dropped, given, batch.shown)
+    reference = None if batch.shown is None else x0 * batch.shown[:, :, None, None]
+    condition = Condition(batch.labels, batch.dropped, reference, batch.shown)
     return diffusion.training_loss(objective, network, x0, condition, batch.sigma, batch.noise)
 
 
 def _one_step(
-    state: _State, objective: Objective, pixels: Pixels, batch: Batch, settings: dict[str, Any], whole: int
+    state: _State, objective: Objective, pixels: Pixels, batch: DiffusionBatch, settings: dict[str, Any], whole: int
 ) -> Tensor:
     for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(settings, state.step)
+        group["lr"] = schedule.cosine_throughout(settings, state.step)
 
     def gradient(most: int) -> Tensor:
         # Parts add up to the gradient of the whole batch, each with its fraction of its examples.
@@ -351,23 +326,23 @@ def _one_step(
 
 
 def _update(state: _State, limit: float) -> None:
-    # A gradient that is no number would spoil the weights for good, so the optimiser leaves out such a step: it is
-    # told by a tensor, as a GPU would have to be waited for to ask.
+    # A gradient that is no number would spoil the weights for good, so the optimiser leaves out such a step. It is told
+    # by a tensor: asking for the value would wait for the GPU.
     parameters = list(state.network.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    bad = (~norm.isfinite()).float()
+    invalid = (~norm.isfinite()).float()
     if limit > 0:
         nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    state.optimiser.grad_scale, state.optimiser.found_inf = None, bad
+    state.optimiser.grad_scale, state.optimiser.found_inf = None, invalid
     state.optimiser.step()
     state.network.renormalise()
-    in_a_row = (state.skipped[0] + 1) * bad
-    state.skipped.copy_(torch.stack([in_a_row, torch.maximum(state.skipped[1], in_a_row), state.skipped[2] + bad]))
+    in_a_row = (state.skipped[0] + 1) * invalid
+    state.skipped.copy_(torch.stack([in_a_row, torch.maximum(state.skipped[1], in_a_row), state.skipped[2] + invalid]))
 
 
 @torch.no_grad()
 def _follow(state: _State, exponent: float | None) -> None:
-    # An average over a fixed share of the steps so far: early weights are forgotten however short the training.
+    # An average over a fixed fraction of the steps so far: early weights are forgotten however short the training.
     weight = 1.0 if exponent is None else 1 - (1 - 1 / state.step) ** (exponent + 1)
     values = state.network.state_dict()
     torch._foreach_lerp_([state.average[name] for name in values], list(values.values()), weight)

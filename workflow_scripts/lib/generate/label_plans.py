@@ -1,27 +1,31 @@
-"""Which labels a synthetic set carries: rows of a label table made from those of the training images."""
+"""Label plans: which labels the images of a synthetic set carry, made from those of the training images.
+
+A plan is a function of the training labels (N, K) and of random numbers. By name it gets the keys of the synthetic set
+that it needs (`generator_choices.LABEL_PLANS`) and, if it asks the baseline, the baseline's `errors` (K,)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.generate.generator_choices import LABEL_PLANS
 
 
-def as_train(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def as_train(labels: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
     """Rows of the training table in their own proportions: whole copies of it, and a random rest."""
     rest = rng.permutation(len(labels))[: count % len(labels)]
     return labels[np.concatenate([np.tile(np.arange(len(labels)), count // len(labels)), rest])]
 
 
-def balanced(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def balanced(labels: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
     """Every class that has training images in turn; the combination is that of a random image which carries it."""
-    carriers = [found for column in labels.T if len(found := np.flatnonzero(column))]
+    carriers = [rows for column in labels.T if len(rows := np.flatnonzero(column))]
     return labels[[rng.choice(carriers[number % len(carriers)]) for number in range(count)]]
 
 
-def tail_fill(labels: np.ndarray, count: int, target: int, rng: np.random.Generator) -> np.ndarray:
+def tail_fill(labels: np.ndarray, rng: np.random.Generator, count: int, target: int) -> np.ndarray:
     """Fill classes up to `target` images, real and synthetic together: always the one that lacks most, at most `count`.
 
     A class without training images cannot be filled and is left alone."""
@@ -39,23 +43,23 @@ def tail_fill(labels: np.ndarray, count: int, target: int, rng: np.random.Genera
     return labels[np.array(chosen, dtype=np.int64)]
 
 
-def single(labels: np.ndarray, per_class: int) -> np.ndarray:
+def single(labels: np.ndarray, rng: np.random.Generator, per_class: int) -> np.ndarray:
     """One label an image, as many images of each class that has training images."""
     return np.repeat(np.eye(labels.shape[1], dtype=labels.dtype)[labels.any(axis=0)], per_class, axis=0)
 
 
-def unseen(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def unseen(labels: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
     """Combinations that no training image has though it has each of their classes, as evenly as `count` allows.
 
-    They are the pairs that never occur together; where every pair does, what has one class more than a combination
-    that occurs, the smallest such size. No rows where there are none."""
+    They are the pairs that never occur together. Where every pair does, they have one class more than a combination
+    that occurs, of the smallest such size. No rows where there are none."""
     carried, alone = np.flatnonzero(labels.any(axis=0)), np.eye(labels.shape[1], dtype=np.int64)
-    found = np.unique(labels, axis=0).astype(np.int64)
-    for size in range(1, int(found.sum(axis=1).max()) + 1):
-        smaller = alone[carried] if size == 1 else found[found.sum(axis=1) == size]
+    known = np.unique(labels, axis=0).astype(np.int64)
+    for size in range(1, int(known.sum(axis=1).max()) + 1):
+        smaller = alone[carried] if size == 1 else known[known.sum(axis=1) == size]
         grown = [row + alone[extra] for row in smaller for extra in carried if not row[extra]]
         # Unseen: no training image carries all of its classes.
-        new = [row for row in np.unique(grown, axis=0) if not (found @ row == size + 1).any()] if grown else []
+        new = [row for row in np.unique(grown, axis=0) if not (known @ row == size + 1).any()] if grown else []
         if new:
             rows = np.array(new, dtype=labels.dtype)
             return rows[rng.permutation(len(rows))][np.arange(count) % len(rows)]
@@ -63,7 +67,7 @@ def unseen(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 
 
 def class_weights(labels: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Share of the draws that each class gets, (K,): in proportion to the errors (K,) of a classifier.
+    """Fraction of the draws that each class gets, (K,): in proportion to the errors (K,) of a classifier.
 
     A class whose error is unknown (NaN) counts as an average one; one without training images cannot be drawn."""
     if np.isnan(errors).all():
@@ -74,7 +78,7 @@ def class_weights(labels: np.ndarray, errors: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def feedback(labels: np.ndarray, count: int, errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def feedback(labels: np.ndarray, rng: np.random.Generator, count: int, errors: np.ndarray) -> np.ndarray:
     """Classes as often as a classifier errs on them; the combination is that of a random image which carries it."""
     drawn = rng.choice(labels.shape[1], size=count, p=class_weights(labels, errors))
     return labels[[rng.choice(np.flatnonzero(labels[:, kind])) for kind in drawn]]
@@ -94,27 +98,18 @@ def references(labels: np.ndarray, wanted: np.ndarray, rng: np.random.Generator)
     return out
 
 
-def planned(settings: dict, labels: np.ndarray, rng: np.random.Generator, errors: np.ndarray | None) -> np.ndarray:
-    """Label rows (n, K) of a plan, in random order, from the labels of the fold's training images.
+def planned(
+    settings: dict[str, Any], labels: np.ndarray, rng: np.random.Generator, errors: np.ndarray | None
+) -> np.ndarray:
+    """Label rows (n, K) of a synthetic set, in random order, from the labels of the fold's training images.
 
-    `errors` (K,) are those of the fold's baseline, where the plan asks it."""
+    `errors` (K,) are those of the fold's baseline, where the label plan asks it."""
     if not labels.any():
         raise UserError("no training image of this fold carries a label: nothing to plan from")
-    makers: dict[str, Callable[[], np.ndarray]] = {
-        "as_train": lambda: as_train(labels, settings["count"], rng),
-        "balanced": lambda: balanced(labels, settings["count"], rng),
-        "tail_fill": lambda: tail_fill(labels, settings["count"], settings["target"], rng),
-        "single": lambda: single(labels, settings["per_class"]),
-        "unseen": lambda: unseen(labels, settings["count"], rng),
-        "feedback": lambda: feedback(labels, settings["count"], errors, rng),
-    }
-    rows = makers[settings["labels"]]()
-    if not len(rows) and settings["labels"] == "unseen":
-        raise UserError(
-            f"plan {settings['name']}: no combination of classes is unseen, each one class larger than another occurs "
-            "among the training images already; take other labels"
-        )
+    facts = LABEL_PLANS[settings["labels"]]
+    wanted = {key: settings[key] for key in facts.needs} | ({"errors": errors} if facts.asks_baseline else {})
+    rows = LABEL_PLANS.function(settings["labels"], globals())(labels, rng, **wanted)
     if not len(rows):
-        raise UserError(f"plan {settings['name']}: every class has {settings['target']} images already; raise target")
+        raise UserError(f"synthetic set {settings['name']}: {facts.none.format(**wanted)}")
     # Shuffled, so that any leading part of the set has about the same labels.
     return rows[rng.permutation(len(rows))]

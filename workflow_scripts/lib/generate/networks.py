@@ -1,6 +1,7 @@
 """The networks of the generators: a conditional U-Net that is fast on a CPU, and the study's three-layer network.
 
-Both compute F(x; ln sigma, condition) as `diffusion.Network` says: float32 in and out, whatever they compute in.
+Both compute F(x; ln sigma, condition) as `diffusion.Network` says: float32 in and out, whatever they compute in. A
+further network is a function like `unet` and `minimal` here, and an entry in `generator_choices.NETWORKS`.
 
 The U-Net keeps the magnitude of activations by construction (Karras et al. 2024, "Analyzing and improving the training
 dynamics of diffusion models"): filters have unit norm, sums are weighted, so that large steps are safe and short
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.diffusion import Condition
+from workflow_scripts.lib.generate.generator_choices import NETWORKS
 
 SILU_GAIN = 1 / 0.596  # makes silu(x) of standard normal x have a mean square of one
 PACE = 0.25  # of scalar gains: nothing bounds them, so they move with smaller steps than unit filters
@@ -82,7 +84,7 @@ class Embedding(nn.Module):
         self.register_buffer("frequencies", torch.randn(frequencies) * 2)
         self.register_buffer("phases", torch.rand(frequencies) * 2 * math.pi)
         self.level = UnitLinear(frequencies, width)
-        # Two more inputs than classes: "labels are given" and "nothing is said".
+        # Two more inputs than classes: "labels are known" and "nothing is said".
         self.labels = UnitLinear(classes + 2, width)
         self.mix = UnitLinear(width, width)
 
@@ -101,7 +103,7 @@ class Embedding(nn.Module):
 class UNet(nn.Module):
     """Conditional U-Net; `widths` are the channels at each resolution, `blocks` how many blocks on each way.
 
-    With `given` it also sees which channels are given and their clean pixels; otherwise it has no inputs for them."""
+    With `references` it has inputs for reference channels: which they are, and their clean pixels."""
 
     def __init__(
         self,
@@ -111,17 +113,17 @@ class UNet(nn.Module):
         widths: list[int],
         blocks: list[int],
         dtype: torch.dtype = torch.float32,
-        given: bool = False,
+        references: bool = False,
     ) -> None:
         super().__init__()
         problem = generator_choices.size_problem(size, len(widths))
         if problem:
             raise ValueError(problem)
-        self.dtype, self.fold, self.given = dtype, generator_choices.folding(size), given
+        self.dtype, self.fold, self.references = dtype, generator_choices.folding(size), references
         embedding = 4 * widths[0]
         self.embedding = Embedding(classes, embedding)
         # The further input is a constant one, which stands in for the biases that unit filters lack.
-        inputs = channels * self.fold**2 + 1 + (channels * (self.fold**2 + 1) if given else 0)
+        inputs = channels * self.fold**2 + 1 + (channels * (self.fold**2 + 1) if references else 0)
         self.stem = UnitLinear(inputs, widths[0], 3)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         before = widths[0]
@@ -161,14 +163,14 @@ class UNet(nn.Module):
         return functional.pixel_shuffle(x, self.fold)
 
     def _planes(self, x: Tensor, condition: Condition) -> Tensor:
-        # What the first layer sees: noisy pixels, the constant one, and given pixels with a plane a channel that says
-        # whether it is given (zeros where none is).
-        if condition.given is not None and not self.given:
-            raise ValueError("this network was made without inputs for given channels")
+        # Input of the first layer: noisy pixels, the constant one, reference pixels (zeros where there are none), and
+        # for each channel a plane that says whether it is a reference channel.
+        if condition.reference is not None and not self.references:
+            raise ValueError("this network was made without inputs for reference channels")
         noisy = functional.pixel_unshuffle(x, self.fold)
         planes = [noisy, torch.ones_like(noisy[:, :1])]
-        if self.given:
-            clean = torch.zeros_like(x) if condition.given is None else condition.given
+        if self.references:
+            clean = torch.zeros_like(x) if condition.reference is None else condition.reference
             shown = x.new_zeros(x.shape[:2]) if condition.shown is None else condition.shown.to(x.dtype)
             planes += [functional.pixel_unshuffle(clean, self.fold)]
             planes += [shown[:, :, None, None].expand(-1, -1, *noisy.shape[2:])]
@@ -219,8 +221,8 @@ class Minimal(nn.Module):
 
     def forward(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor:
         """(n, C, h, w) -> (n, C, h, w); the noise level is not looked at, as in the study."""
-        if condition.given is not None:
-            raise ValueError("the minimal network has no inputs for given channels")
+        if condition.reference is not None:
+            raise ValueError("the minimal network has no inputs for reference channels")
         # On a GPU, looking at values would wait for all that is queued there.
         one = x.device.type != "cpu" or self.several or bool((condition.labels.sum(dim=1) == 1).all())
         if not one or (x.device.type == "cpu" and bool(condition.dropped.any())):
@@ -241,11 +243,20 @@ class Minimal(nn.Module):
         """Nothing to do: these weights are free."""
 
 
-def make_network(
-    settings: dict[str, Any], channels: int, classes: int, size: int, dtype: torch.dtype
-) -> UNet | Minimal:
+Settings = dict[str, Any]  # of a generator
+
+
+def unet(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> UNet:
+    """The U-Net of these settings."""
+    references = generator_choices.takes_references(settings)
+    return UNet(channels, classes, size, settings["widths"], settings["blocks"], dtype, references)
+
+
+def minimal(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> Minimal:
+    """The reference study's network; settings without `labels` are those of its single labels."""
+    return Minimal(channels, classes, dtype=dtype, several=settings.get("labels") == "multi_hot")
+
+
+def make_network(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> UNet | Minimal:
     """The network that a generator's settings describe, with weights drawn from torch's global generator."""
-    if settings["network"] == "minimal":
-        return Minimal(channels, classes, dtype=dtype, several=settings.get("labels") == "multi_hot")
-    given = generator_choices.sees_given(settings)
-    return UNet(channels, classes, size, settings["widths"], settings["blocks"], dtype, given)
+    return NETWORKS.function(settings["network"], globals())(settings, channels, classes, size, dtype)

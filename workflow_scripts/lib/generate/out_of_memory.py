@@ -1,4 +1,4 @@
-"""What to do where memory does not suffice: the same work in smaller parts."""
+"""Out of memory: the same work is done again in smaller parts."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def halving(work: Callable[[int], Result], most: int, what: str) -> tuple[Result
 
 
 class Divided:
-    """A network that is asked about all images at once, or in parts from the moment memory does not suffice.
+    """A network that takes all images at once, and in parts once memory does not suffice.
 
-    Samplers see no difference: noise is drawn for the whole batch, so the images are the same."""
+    Noise is drawn for the whole batch, so the images are the same."""
 
     def __init__(self, network: Network) -> None:
         self.network, self.most = network, 0
@@ -52,7 +52,7 @@ class Divided:
             return torch.cat([self.network(x[part], log_sigma[part], condition.part(part)) for part in parts])
 
         most = min(self.most or len(x), len(x))
-        out, found = halving(ask, most, "sampling")
-        if found < most:
-            self.most = found
+        out, fitting = halving(ask, most, "sampling")
+        if fitting < most:
+            self.most = fitting
         return out

@@ -1,5 +1,4 @@
-"""What the images of a synthetic set are asked to be, one by one: labels, given channels, the real image that each is a
-variation of, what to keep away from."""
+"""Per-image sampling requests: labels, reference channels, the real image to start from, the guidance target."""
 
 from __future__ import annotations
 
@@ -15,28 +14,31 @@ from torch import Tensor
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.generate import baseline_errors, label_plans
-from workflow_scripts.lib.generate.baseline_errors import Opinion
+from workflow_scripts.lib.generate.baseline_errors import BaselinePredictions
 from workflow_scripts.lib.generate.diffusion import Condition
+from workflow_scripts.lib.generate.generator_choices import LABEL_PLANS
 from workflow_scripts.lib.generate.generator_file import Generator
-from workflow_scripts.lib.generate.generator_training import Pixels, oriented
+from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
+from workflow_scripts.lib.images.orientation import oriented
 
 
 @dataclass
-class Orders:
+class Requests:
     """All that is decided about the images of a set before the first of them is made; an entry an image."""
 
     labels: np.ndarray  # uint8 (n, K)
     provenance: Provenance  # of the generator, and of the rows that were read to decide
-    real: Tensor | None = None  # uint8 (n, C, s, s): real images that channels are taken from, or that are varied
-    references: np.ndarray | None = None  # str (n,): their ids
-    shown: Tensor | None = None  # bool (C,): the channels that are given; None: none
+    real: Tensor | None = None  # uint8 (n, C, s, s): real images with the reference channels, or to start from
+    references: np.ndarray | None = None  # str (n,): ids of these real images
+    shown: Tensor | None = None  # bool (C,): the reference channels; None: none
     against: np.ndarray | None = None  # int (n,): class that guidance pushes away from; -1: from "nothing is said"
     attrs: dict[str, Any] = field(default_factory=dict)  # what the set's file says about it
 
     def digest(self) -> str:
-        """Of what was decided; real images and their channels follow from the image set, their ids and the seed."""
+        """Of labels and guidance targets; real images follow from the image set, their ids and the seed."""
         content = [self.labels.tobytes(), b"" if self.against is None else self.against.tobytes()]
         return hashlib.blake2b(b"|".join(content), digest_size=16).hexdigest()
 
@@ -50,51 +52,60 @@ class Orders:
         return out
 
     def conditions(self, part: slice, pixels: Pixels, where: torch.device) -> tuple[Condition, Condition | None]:
-        """What some of the images are to be, and what guidance pushes them away from where that is a class."""
+        """Conditions of some of the images, and of what guidance pushes them away from where that is a class."""
         hot = torch.from_numpy(self.labels[part]).float().to(where)
         said = torch.zeros(len(hot), dtype=torch.bool, device=where)
         condition = Condition(hot, said)
         if self.shown is not None:
             shown = self.shown.to(where).expand(len(hot), -1)
             clean = pixels.to_network(self.real[part].to(where)) * shown[:, :, None, None]
-            condition = replace(condition, given=clean, shown=shown)
+            condition = replace(condition, reference=clean, shown=shown)
         if self.against is None:
             return condition, None
         kinds = torch.from_numpy(self.against[part]).to(where)
         only = torch.nn.functional.one_hot(kinds.clamp(min=0), hot.shape[1]).float()
         return condition, replace(condition, labels=only, dropped=kinds < 0)
 
-    def with_given(self, images: Tensor, part: slice) -> Tensor:
-        """Finished images uint8 (n, C, s, s), in which given channels have the bytes of the real image."""
+    def with_references(self, images: Tensor, part: slice) -> Tensor:
+        """Finished images uint8 (n, C, s, s), in which reference channels have the bytes of the real image."""
         return images if self.shown is None else torch.where(self.shown[:, None, None], self.real[part], images)
 
 
-def set_orders(
-    settings: dict[str, Any], made: Generator, source: ImageSet, rows: np.ndarray, opinion: Opinion | None, seed: int
-) -> Orders:
-    """Decide about all images of a synthetic set, from the train images (`rows`) and the baseline's opinion, if it is asked."""
+def make_requests(
+    settings: dict[str, Any],
+    made: Generator,
+    source: ImageSet,
+    rows: np.ndarray,
+    baseline: BaselinePredictions | None,
+    seed: int,
+) -> Requests:
+    """The requests of a synthetic set, from the train images (`rows`) and the baseline's predictions, if it asks them."""
     # The synthetic set learns from the training labels, so their rows count as fitted on, like those of the generator.
     real = source.labels(rows, "fit")
-    errors = None if opinion is None else baseline_errors.errors(opinion.labels, opinion.probabilities)
+    errors = None if baseline is None else baseline_errors.errors(baseline.labels, baseline.probabilities)
     labels = label_plans.planned(settings, real, np.random.default_rng(derive(seed, "labels")), errors)
-    orders = Orders(labels, made.provenance)
-    if settings["labels"] == "feedback":
+    requests = Requests(labels, made.provenance)
+    if LABEL_PLANS[settings["labels"]].asks_baseline:
         weights = dict(zip(source.classes, label_plans.class_weights(real, errors).round(6).tolist(), strict=True))
-        orders.attrs["class_weights"] = json.dumps(weights)
+        requests.attrs["class_weights"] = json.dumps(weights)
     if settings["guidance"].get("against") == "confused":
-        matrix = baseline_errors.confusion(opinion.labels, opinion.probabilities)
-        orders.against = baseline_errors.most_confused(matrix, labels)
-    if settings.get("given") or settings.get("start_noise"):
+        matrix = baseline_errors.confusion(baseline.labels, baseline.probabilities)
+        requests.against = baseline_errors.most_confused(matrix, labels)
+    if settings.get("reference_channels") or settings.get("start_noise"):
         rng = np.random.default_rng(derive(seed, "references"))
         chosen = rows[label_plans.references(real, labels, rng)]
         part = source.read(chosen, "fit")
-        ways = rng.integers(8, size=len(labels)) if made.settings["turn_images"] else np.zeros(len(labels), dtype=int)
-        orders.real = oriented(torch.from_numpy(part.images), torch.from_numpy(ways))
-        orders.references = part.ids
-    if settings.get("given"):
-        orders.shown = torch.tensor([name in settings["given"] for name in made.channels])
+        ways = (
+            rng.integers(ORIENTATIONS, size=len(labels))
+            if made.settings["turn_images"]
+            else np.zeros(len(labels), dtype=int)
+        )
+        requests.real = oriented(torch.from_numpy(part.images), torch.from_numpy(ways))
+        requests.references = part.ids
+    if settings.get("reference_channels"):
+        requests.shown = torch.tensor([name in settings["reference_channels"] for name in made.channels])
     try:
-        orders.provenance = made.provenance.merged(source.provenance(), *([opinion.provenance] if opinion else []))
+        requests.provenance = made.provenance.merged(source.provenance(), *([baseline.provenance] if baseline else []))
     except ValueError as error:
         raise UserError(f"the generator was not trained on {source.path}: {error}") from None
-    return orders
+    return requests

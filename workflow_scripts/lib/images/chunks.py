@@ -1,13 +1,9 @@
-"""The work of reading images, cut into pieces of which each is done once.
+"""Reading images in pieces, each of which is read once.
 
-A piece is a run of images of about 4 MB: large enough to be worth a file, small enough for processes to come to their
-end together. It is made by one process, which writes the pixels to where they will stay in the set (`canvas.Canvas`)
-and leaves a small file: what is wrong with the other images, checksums, and a digest of all that the piece was made
-from. So pixels never travel between processes, an interrupted run takes up what is done, and a mended file makes its
-own piece anew and no other. (Where bad images leave gaps, one that is interrupted while it closes them, in the last
-seconds, reads again what had moved.)
-
-The jobs of a cluster have no canvas: they keep the pixels in the file, from which whoever writes the set takes them."""
+A piece is a run of images of about 4 MB: large enough to be worth a file, small enough for processes to finish together.
+One process reads it and leaves a file: the pixels, what is wrong with the other images, checksums, and a digest of all
+that the piece was made from. Whoever writes the set takes the pixels from these files. So an interrupted run goes on
+where it stopped, and a mended image makes its own piece anew and no other."""
 
 from __future__ import annotations
 
@@ -24,14 +20,12 @@ from PIL import __version__ as pillow_version
 
 from workflow_scripts.lib.base import files, process_pool, source_code
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import canvas as canvas_file
 from workflow_scripts.lib.images import decode, duplicates, read_image
-from workflow_scripts.lib.images.canvas import Canvas
 from workflow_scripts.lib.images.invalid_input import Bad
 from workflow_scripts.lib.images.read_image import Reader
 
 PIECE_BYTES = 2**22
-_CODE = [Path(module.__file__) for module in (decode, read_image, duplicates, canvas_file)] + [Path(__file__)]
+_CODE = [Path(module.__file__) for module in (decode, read_image, duplicates)] + [Path(__file__)]
 _BROKEN = (OSError, ValueError, KeyError, TypeError)
 
 
@@ -44,31 +38,24 @@ class Task:
     pixel_sizes: list[str]  # µm a pixel of each image, empty where not known
     first: int  # row of the first image among all that the tables name
     path: Path
-    canvas: Canvas | None  # None: the pixels stay with the piece
 
 
 @dataclass
 class Piece:
-    """What was read; the n images that can be used stand on the canvas from the row of the piece's first image on."""
+    """What was read: the n images that can be used, and what is wrong with the others."""
 
+    images: np.ndarray  # uint8 (n, C, H, W)
     grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
     rows: np.ndarray  # int64 (n,), where the images stand among all that the tables name
     bad: list[Bad]
 
 
-def canvas_name(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str]) -> str:
-    """What a canvas is called: it follows from all that decides its pixels, but the files themselves."""
-    return files.digest([_settings(reader), list(ids), list(pixel_sizes)])
-
-
-def tasks(
-    reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path, canvas: Canvas | None
-) -> list[Task]:
+def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path) -> list[Task]:
     """All pieces of a set; where they are cut does not depend on how many processes make them."""
     count = max(1, PIECE_BYTES // (len(reader.channels) * reader.size**2))
     cuts = [slice(at, at + count) for at in range(0, len(ids), count)]
     return [
-        Task(reader, list(ids[cut]), list(pixel_sizes[cut]), cut.start, folder / f"{number:06d}.piece", canvas)
+        Task(reader, list(ids[cut]), list(pixel_sizes[cut]), cut.start, folder / f"{number:06d}.piece")
         for number, cut in enumerate(cuts)
     ]
 
@@ -80,18 +67,24 @@ def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
         return
     with process_pool.pool(min(processes, len(wanted))) as pool:
         try:
-            yield from pool.map(make, wanted)
+            # Pixels travel by the piece's file, which is in memory still, and not between processes.
+            for task, _ in zip(wanted, pool.map(_leave, wanted), strict=True):
+                yield make(task)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+def _leave(task: Task) -> None:
+    make(task)
+
+
 def make(task: Task) -> Piece:
     """The piece, as it was left if it is still sound."""
     wanted = digest(task)
-    found = load(task, wanted)
-    if found is not None:
-        return found
+    kept = load(task, wanted)
+    if kept is not None:
+        return kept
     size = task.reader.size
     images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
     rows: list[int] = []
@@ -103,10 +96,8 @@ def make(task: Task) -> Piece:
             images[len(rows)] = image
             rows.append(task.first + place)
     images = images[: len(rows)]
-    piece = Piece(duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
-    if task.canvas:
-        task.canvas.write(task.first, images)
-    _save(task, piece, wanted, images)
+    piece = Piece(images, duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
+    _save(task, piece, wanted)
     return piece
 
 
@@ -125,13 +116,13 @@ def _settings(reader: Reader) -> list[Any]:
     return [own, known, sorted(reader.bits), where, source_code.digest(_CODE), pillow_version]
 
 
-def _save(task: Task, piece: Piece, digest: str, images: np.ndarray) -> None:
+def _save(task: Task, piece: Piece, digest: str) -> None:
     # Without waiting for the disk: what a power cut has spoiled fails its checksum and is made again. A folder that is
     # gone is not made anew: nobody would clear it away.
     part = task.path.with_suffix(f".{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as handle:
-            _write(handle, piece, digest, images, inside=task.canvas is None)
+            _write(handle, piece, digest)
         part.replace(task.path)
     except FileNotFoundError:
         raise UserError(f"{part.parent} was cleared away: another run has finished the set, or somebody") from None
@@ -139,23 +130,22 @@ def _save(task: Task, piece: Piece, digest: str, images: np.ndarray) -> None:
         part.unlink(missing_ok=True)
 
 
-def _write(handle: BinaryIO, piece: Piece, digest: str, images: np.ndarray, inside: bool) -> None:
+def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:
     """A line of JSON, then the bare arrays."""
-    arrays = (piece.grids, piece.rows, images)
+    arrays = (piece.grids, piece.rows, piece.images)
     about = {
         "digest": digest,
-        "images": len(images),
-        "inside": inside,
+        "images": len(piece.images),
         "sums": [zlib.crc32(array) for array in arrays],
         "bad": [asdict(entry) for entry in piece.bad],
     }
     handle.write(json.dumps(about).encode() + b"\n")
-    for array in arrays if inside else arrays[:2]:
+    for array in arrays:
         handle.write(array)
 
 
 def load(task: Task, digest: str) -> Piece | None:
-    """A piece from disk, its pixels on the canvas; None if it is not there, damaged, or made from something else."""
+    """A piece from disk; None if it is not there, damaged, or made from something else."""
     try:
         with task.path.open("rb") as handle:
             about = json.loads(handle.readline())
@@ -166,15 +156,10 @@ def load(task: Task, digest: str) -> Piece | None:
             rows = np.empty(count, dtype=np.int64)
             images = np.empty((count, channels, size, size), dtype=np.uint8)
             arrays = (grids, rows, images)
-            if any(handle.readinto(array) != array.nbytes for array in (arrays if about["inside"] else arrays[:2])):
-                return None
-            if not about["inside"] and not (task.canvas and task.canvas.read(task.first, images)):
+            if any(handle.readinto(array) != array.nbytes for array in arrays):
                 return None
         if [zlib.crc32(array) for array in arrays] != about["sums"]:
             return None
-        piece = Piece(grids, rows, [Bad(**entry) for entry in about["bad"]])
+        return Piece(images, grids, rows, [Bad(**entry) for entry in about["bad"]])
     except _BROKEN:
         return None
-    if about["inside"] and task.canvas:
-        task.canvas.write(task.first, images)
-    return piece

@@ -6,9 +6,7 @@ perfectly. Averaging over a grid commutes with turning, so that only the hash ha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import numpy as np
 
@@ -30,37 +28,6 @@ def grid_means(images: np.ndarray) -> np.ndarray:
     return np.rint(cells / (down * across)).astype(np.uint8)
 
 
-class GridFile:
-    """Grids kept on disk, because in memory they would grow with the number of images; read like an array of them."""
-
-    def __init__(self, handle: BinaryIO, channels: int) -> None:
-        self._handle, self._form, self._count = handle, (channels, GRID, GRID), 0
-
-    def append(self, grids: np.ndarray) -> None:
-        """Add grids uint8 (n, C, 8, 8)."""
-        self._handle.write(grids)
-        self._count += len(grids)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """A run of grids, or some of them in the order asked for."""
-        self._handle.flush()
-        if isinstance(rows, slice):
-            start, stop, _ = rows.indices(self._count)
-            return self._read(start, max(0, stop - start))
-        return np.concatenate([self._read(int(row), 1) for row in rows] or [self._read(0, 0)])
-
-    def _read(self, start: int, count: int) -> np.ndarray:
-        size = int(np.prod(self._form))
-        content = os.pread(self._handle.fileno(), count * size, start * size)
-        return np.frombuffer(content, dtype=np.uint8).reshape(count, *self._form)
-
-
-Grids = np.ndarray | GridFile  # uint8 (n, C, 8, 8)
-
-
 def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
     """The eight orientations of grids (..., 8, 8)."""
     for mirrored in (grids, grids[..., ::-1]):
@@ -73,7 +40,7 @@ def hashes(grids: np.ndarray) -> np.ndarray:
     return _units(grids, *_common(grids))
 
 
-def _common(grids: Grids) -> tuple[np.ndarray, np.ndarray]:
+def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What all images have in common (C, 8, 8), and how far each channel strays from it (C, 1, 1)."""
     total = sum(grids[start : start + BLOCK].sum(axis=0, dtype=np.float64) for start in range(0, len(grids), BLOCK))
     # The common picture must look the same from all sides, or turning an image would change its hash.
@@ -93,12 +60,11 @@ def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndar
     return np.where(flat, 0, apart / np.maximum(length, 1e-6)).astype(np.float32)
 
 
-def near_duplicates(grids: Grids, least: float) -> list[tuple[int, int, float]]:
+def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, float]]:
     """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation.
 
     Unit vectors that correlate by c are sqrt(2 (1 - c)) apart, and so are at most their parts that no turning changes.
-    These are short and compared first; few pairs are left to be turned. Beside the short parts, memory does not grow
-    with the number of images."""
+    These are short and compared first; few pairs are left to be turned."""
     if not len(grids):
         return []
     scale = _common(grids)
@@ -128,7 +94,7 @@ def _unturned(units: np.ndarray) -> np.ndarray:
 
 
 def _correlated(
-    grids: Grids, scale: tuple[np.ndarray, np.ndarray], rows: np.ndarray, columns: np.ndarray, least: float
+    grids: np.ndarray, scale: tuple[np.ndarray, np.ndarray], rows: np.ndarray, columns: np.ndarray, least: float
 ) -> list[tuple[int, int, float]]:
     """Those of the pairs (rows[k], columns[k]) that correlate in some orientation."""
     out: list[tuple[int, int, float]] = []

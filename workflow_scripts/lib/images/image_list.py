@@ -148,7 +148,7 @@ def _fault(
     if any(not table.alike(row, other) for other in others):
         lines = ", ".join(str(table.lines[each]) for each in (row, *others))
         return "conflicting rows", f"Id {name!r} stands in lines {lines}, and they disagree"
-    if not texts and data["unlabelled"] == "bad":
+    if not texts and data["unlabelled"] == "invalid":
         return "no label", "has no label (data.unlabelled: keep takes such images as of no class)"
     unknown = next((text for text in texts if labels.number(text) is None), None)
     if unknown is not None:

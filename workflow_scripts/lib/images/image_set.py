@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +20,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.base.files import atomic, room
+from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images.access_record import Provenance
 
 FORMAT_VERSION = 1
@@ -285,46 +283,3 @@ def write_images(
         writer = ImageWriter(file, channels, classes, size)
         yield writer
         writer.inventory.write(file, attrs or {})
-
-
-def enclose(pixels: Path, shape: tuple[int, ...], inventory: Inventory, attrs: dict[str, Any]) -> None:
-    """Make an image set of a file in which images of this shape (N, C, H, W) stand from byte `images_begin` on, in
-    place: what HDF5 has to say is put around them. Doing it again does no harm."""
-    begin, end = images_begin(), images_begin() + int(np.prod(shape))
-    with room(pixels.with_suffix(".form")) as own:
-        # A file of the same form without content, which takes no room on disk.
-        form = own / "form.h5"
-        with h5py.File(form, "w") as file:
-            found = _place_images(file, shape)
-        if found not in (begin, None):
-            raise RuntimeError(f"HDF5 {h5py.version.hdf5_version} puts the images at byte {found}, not at {begin}")
-        with form.open("rb") as handle:
-            head = handle.read(begin)
-            handle.seek(end)
-            tail = handle.read()
-    with open(os.open(pixels, os.O_RDWR | os.O_NOFOLLOW), "rb+") as handle:  # noqa: PTH123
-        handle.truncate(end)
-        handle.write(head)
-        handle.seek(end)
-        handle.write(tail)
-    with h5py.File(pixels, "r+") as file:
-        inventory.write(file, attrs)
-
-
-@cache
-def images_begin() -> int:
-    """Byte at which HDF5 puts the images of a set that holds them in one run."""
-    with h5py.File("form", "w", driver="core", backing_store=False) as file:
-        found = _place_images(file, (1, 1, 1, 1))
-    if found is None:
-        raise RuntimeError("HDF5 does not tell where it puts the images")
-    return found
-
-
-def _place_images(file: h5py.File, shape: tuple[int, ...]) -> int | None:
-    """Give a new file room for images in one run, unwritten; returns the byte at which it begins, if there is any."""
-    form = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    form.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    form.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    form.set_obj_track_times(False)
-    return h5py.h5d.create(file.id, b"images", h5py.h5t.STD_U8LE, h5py.h5s.create_simple(shape), form).get_offset()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from skimage.exposure import rescale_intensity
 
 from workflow_scripts.lib.images.decode import Planes, Unusable, blend, decode, to_array
 from workflow_scripts.lib.images.invalid_input import Bad
@@ -257,8 +258,10 @@ def _number(text: str) -> float | None:
 
 
 def area_means(values: np.ndarray, size: int, window: tuple[float, float, float, float]) -> np.ndarray:
-    """Means over the cells of a grid `size` × `size` laid over a window (left, top, right, bottom) of an image (H, W);
-    a pixel on the border of two cells counts in each by its fraction."""
+    """Means over the cells of a grid `size` × `size` laid over a window (left, top, right, bottom) of an image (H, W).
+
+    A pixel on the border of two cells counts in each by its fraction. `skimage.transform.resize_local_mean` gives the
+    same pixels in twice the time, and takes no window that begins within a pixel."""
     left, top, right, bottom = window
     down, across = _fractions(values.shape[0], size, top, bottom), _fractions(values.shape[1], size, left, right)
     return down @ values @ across.T
@@ -275,7 +278,8 @@ def _fractions(length: int, size: int, start: float, stop: float) -> np.ndarray:
 
 def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Intensities from `low` to `high` as uint8 from 0 to 255, clipped outside."""
-    return np.clip(np.rint((values.astype(np.float32) - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
+    scaled = rescale_intensity(values.astype(np.float32), in_range=(low, high), out_range=(0.0, 255.0))
+    return np.rint(scaled).astype(np.uint8)
 
 
 def stretch(values: np.ndarray) -> np.ndarray:

@@ -18,8 +18,6 @@ from workflow_scripts.lib.judge.comparisons import Pair
 from workflow_scripts.lib.judge.scoring import ArmScores, Table
 from workflow_scripts.lib.scores import ranking_metrics
 
-METRICS = ("macro_f1", "map")
-
 
 @dataclass(frozen=True)
 class Decided:

@@ -13,6 +13,7 @@ import numpy as np
 from workflow_scripts.lib.scores import ranking_metrics
 from workflow_scripts.lib.scores.f1 import f1_score
 
+METRICS = ("macro_f1", "map")
 RULES = ("calibrated", "pooled", "half", "half_or_largest")
 LEVELS = ("image", "protein")
 

@@ -101,7 +101,7 @@ def _stratum(
         return [about | {"judged": False, "reason": reason}]
     scores = {name: fixed_scoring.score(cells, rule.kind, weights, enough) for name, cells in own.items()}
     rows = []
-    for metric in fixed_scoring.METRICS:
+    for metric in scoring.METRICS:
         found = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], seed)
         for i, pair in enumerate(pairs):
             rows.append(
@@ -137,7 +137,7 @@ def _in_a_repeat(cells: list[Decided], images: list[int] | None = None) -> int:
 
 def _discover(rows: list[Row], confidence: float) -> None:
     """Adjusted p-values over all strata, by metric and relation, and what they let one say."""
-    for metric in fixed_scoring.METRICS:
+    for metric in scoring.METRICS:
         for relation in ("baseline", "control"):
             mine = [row for row in rows if (row.get("metric"), row.get("relation")) == (metric, relation)]
             if not mine:

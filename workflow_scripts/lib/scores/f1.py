@@ -1,4 +1,6 @@
-"""F1 from counts of decisions. Apart from the other scores, because the training of classifiers needs this one alone."""
+"""F1 from counts of decisions.
+
+Apart from the other scores: training needs F1 alone, so an edit of the test metrics trains nothing again."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def refine(
     most: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Parts (G,) changed by exchanges that bring the fraction of every class in every part nearer to its fraction of all.
+    """Parts (G,) changed by exchanges that bring each part nearer to its fraction of every class.
 
     counts (G, K) and sizes (G,) are images. Two parts at a time give each other a group, or one gives and takes none:
     the best exchange among some groups of either. What is brought down is the sum over parts and classes of the images

@@ -19,7 +19,8 @@ class Role:
 
 
 ROLES = (
-    Role.TRAIN, Role.RESERVE_SAME, Role.VALIDATION, Role.CALIBRATION, Role.TEST, Role.RESERVE, Role.LOCKBOX, Role.UNUSED,
+    Role.TRAIN, Role.RESERVE_SAME, Role.VALIDATION, Role.CALIBRATION,
+    Role.TEST, Role.RESERVE, Role.LOCKBOX, Role.UNUSED,
 )  # fmt: skip
 # What a user may have marked an image as; not at all is as good as train.
 MARKS = (Role.TEST, Role.VALIDATION, Role.CALIBRATION, Role.TRAIN, Role.UNUSED)

@@ -1,6 +1,6 @@
-"""The switches of `lib.study.switches` at work: pixels, generated images, a trainer with the study's habits, and its test.
+"""Emulation of the reference study: what each switch of `switches.py` does to pixels, sampling, training and test.
 
-What the study did stands beside what MixLoc does in each function, so that a switch is one value of one argument."""
+In each function the study's way stands beside MixLoc's, so that a switch is one value of one argument."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from torch import nn
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file
 from workflow_scripts.lib.classify.backbones import Backbone
-from workflow_scripts.lib.classify.classifier_training import ArmStep, Images, Trainer, checkpoint_steps, learning_rate
+from workflow_scripts.lib.classify.classifier_training import ArmStep, Images, Trainer, checkpoint_steps
 from workflow_scripts.lib.classify.validation_scores import macro_f1, probabilities, study_decisions
-from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.generate import diffusion, label_plans
-from workflow_scripts.lib.generate.diffusion import Condition, Guidance
+from workflow_scripts.lib.compute import device, schedule
+from workflow_scripts.lib.generate import label_plans
+from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_file import Generator
+from workflow_scripts.lib.generate.sampling import Sampler
 from workflow_scripts.lib.judge import scoring
 from workflow_scripts.lib.scores import ranking_metrics
 
@@ -80,7 +81,7 @@ def wanted_labels(labels: np.ndarray, count: int, uniform: bool, single: bool, r
         classes = np.flatnonzero(labels.any(axis=0))
         return alone[rng.permutation(classes[np.arange(count) % len(classes)])]
     source = alone[np.nonzero(labels)[1]] if single else labels[labels.any(axis=1)]
-    return label_plans.as_train(source, count, rng)
+    return label_plans.as_train(source, rng, count)
 
 
 def made_images(
@@ -88,26 +89,14 @@ def made_images(
 ) -> np.ndarray:
     """Images uint8 (n, C, s, s) of a generator, as its synthetic set samples them."""
     network = generator.network(where, device.fast_dtype(where))
-    objective = diffusion.make_objective(generator.settings["objective"])
-    guidance = Guidance(synthetic_set["guidance"]["scale"], *synthetic_set["guidance"]["interval"])
-    pixels = generator.pixels.on(where)
-    limits = pixels.limits(where) if synthetic_set["clip"] else None
+    sampler = Sampler(generator, network, synthetic_set, seed, where)
     out = []
     with torch.inference_mode():
-        for number, start in enumerate(range(0, len(labels), synthetic_set["batch"])):
-            hot = torch.from_numpy(labels[start : start + synthetic_set["batch"]]).float().to(where)
-            condition = Condition(hot, torch.zeros(len(hot), dtype=torch.bool, device=where))
-            made = diffusion.sample(
-                objective,
-                diffusion.conditional(objective, network, condition, guidance, None, limits),
-                (len(hot), len(generator.channels), generator.size, generator.size),
-                synthetic_set["sampler"],
-                synthetic_set["evaluations"],
-                torch.Generator().manual_seed(derive(seed, "batch", number)),
-                where,
-            )
+        for number, part in enumerate(sampler.parts(len(labels))):
+            hot = torch.from_numpy(labels[part]).float().to(where)
+            made = sampler.batch(number, Condition(hot, torch.zeros(len(hot), dtype=torch.bool, device=where)))
             # A generator that never learned to denoise may run away: what is no number is black.
-            out.append(pixels.to_bytes(made.nan_to_num()).cpu())
+            out.append(sampler.pixels.to_bytes(made.nan_to_num()).cpu())
     return torch.cat(out).numpy()
 
 
@@ -134,8 +123,8 @@ class StudyStep(ArmStep):
 
     def lambdas(self, count: int) -> torch.Tensor:
         """One λ an image (n,), or their mean for all."""
-        found = super().lambdas(count)
-        return found.mean().expand(count) if self.lambda_averaged else found
+        own = super().lambdas(count)
+        return own.mean().expand(count) if self.lambda_averaged else own
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Logits (n, K)."""
@@ -180,7 +169,7 @@ class StudyTrainer(Trainer):
             return settings["learning_rate"] * self.cut
         rest = settings | {"steps": settings["steps"] - first}
         if not self.levels["scheduler_minimises"]:
-            return learning_rate(number - first, rest)
+            return schedule.cosine_after_warmup(rest, number - first)
         rise = max(1.0, settings["warmup"] * rest["steps"])
         return settings["learning_rate"] * self.cut * min(1.0, (number - first + 1) / rise)
 

@@ -261,17 +261,17 @@ def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
     )
     known = {generator["name"]: generator for generator in config["generators"]}
     for key, network in (("study", "minimal"), ("mixloc", "unet")):
-        name = section["synthetic_sets"][key]
+        name, where = section["synthetic_sets"][key], f"forensics.synthetic_sets.{key}"
         if name not in synthetic_sets:
-            return f"forensics.synthetic sets.{key} = {name!r} is not defined; known: {', '.join(synthetic_sets) or 'none'}"
+            return f"{where} = {name!r} is not defined; known: {', '.join(synthetic_sets) or 'none'}"
         generator = synthetic_sets[name]["generator"]
         found = known[generator]["network"] if generator in known else generator
         if found != network:
-            return f"forensics.synthetic sets.{key} = {name!r} samples from a generator of network {found}; it takes {network}"
-        asks = {"given": synthetic_sets[name].get("given"), "start_noise": synthetic_sets[name].get("start_noise")}
+            return f"{where} = {name!r} samples from a generator of network {found}; it takes {network}"
+        asks = {word: synthetic_sets[name].get(word) for word in ("reference_channels", "start_noise")}
         asks["guidance.against"] = synthetic_sets[name]["guidance"].get("against")
         for word in (word for word, value in asks.items() if value):
-            return f"forensics.synthetic sets.{key} = {name!r} asks for {word}; the replay makes whole images from noise alone"
+            return f"{where} = {name!r} asks for {word}; the replay makes whole images from noise alone"
     size, smaller = config["preprocess_images"]["size"], section["shown_from"]
     if "shown_larger" in used:
         if smaller >= size:

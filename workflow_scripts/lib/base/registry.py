@@ -1,0 +1,54 @@
+"""Registries: the one list of the choices of a kind, such as the samplers.
+
+An entry is a name with the facts that checks, schema and documentation need; none of them needs torch. The functions
+stand in another module and carry the names of the entries. So a new choice is one function and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+
+class Facts(Protocol):
+    """What every entry has."""
+
+    @property
+    def about(self) -> str:
+        """One line about the choice, for documentation."""
+
+
+Entry = TypeVar("Entry", bound=Facts)
+
+
+class Registry(dict[str, Entry]):
+    """The choices of one kind: their facts by name, in the order in which they are listed to readers."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+        super().__init__(entries)
+        self.kind = kind  # in the singular, for messages
+
+    def function(self, name: str, namespace: Mapping[str, Any]) -> Callable[..., Any]:
+        """The function of a choice; `namespace` is `globals()` of the module in which it stands.
+
+        The caller names the module, rather than this registry, so that whatever uses a choice imports its code:
+        re-run digests follow imports."""
+        if name not in self:
+            raise ValueError(self.unknown(name))
+        wanted = getattr(self[name], "step", name)  # several methods may share a step
+        if wanted not in namespace:
+            raise NotImplementedError(
+                f"{namespace['__name__']} has no function {wanted!r} for the {self.kind} {name!r}"
+            )
+        return namespace[wanted]
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that is not listed, in one line."""
+        return f"{self.kind} {name!r} is not known; known: {', '.join(self) or 'none'}"
+
+    def descriptions(self) -> dict[str, str]:
+        """One line about each choice, by name."""
+        return {name: entry.about for name, entry in self.items()}
+
+    def having(self, fact: str) -> tuple[str, ...]:
+        """The names of the choices of which a fact holds."""
+        return tuple(name for name, entry in self.items() if getattr(entry, fact))

@@ -1,0 +1,191 @@
+"""Training and prediction of arms: what a job does with each of its arms, several at a time where asked to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress, duration
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.base.stage import log
+from workflow_scripts.lib.classify import arm_choices, classifier_file, second_source
+from workflow_scripts.lib.classify.arm_job import READ_FOR, Arm, FoldImages
+from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.classify.classifier_training import Images, Trained, train
+from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.compute.multiprocess import SharedResume
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+from workflow_scripts.lib.scores import prediction_file
+from workflow_scripts.lib.scores.prediction_file import Predictions, Scored
+from workflow_scripts.lib.split import assignment
+from workflow_scripts.lib.split.roles import Role
+
+Item = TypeVar("Item")
+
+
+def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, where: torch.device) -> None:
+    """Do `work` on each item, `at_once` at a time; on a GPU each has a queue (stream) of its own there.
+
+    The first failure is raised when those that are at work have ended; no other is begun."""
+    if at_once == 1:
+        for item in items:
+            work(item)
+        return
+
+    def apart(item: Item) -> None:
+        with torch.cuda.stream(torch.cuda.Stream(where)) if where.type == "cuda" else contextlib.nullcontext():
+            work(item)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        waiting = [pool.submit(apart, item) for item in items]
+        try:
+            for done in as_completed(waiting):
+                done.result()
+        finally:
+            for one in waiting:
+                one.cancel()
+
+
+def second_images(
+    arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None
+) -> tuple[Images | None, list[Provenance]]:
+    """Images of the arm's second source, and records of what they were made from besides the train part.
+
+    Records are those of the generator, of the baseline that the arm asks, and of images in reserve."""
+    inherited = [reserve.provenance] if reserve is not None else []
+    if arm.synthetic is not None:
+        with ImageSet(arm.synthetic) as made:
+            inherited += [record for record in [made.inherited()] if record is not None]
+    asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
+    if asked is not None:
+        inherited.append(Provenance.from_json(asked.provenance))
+    material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve)
+    return second_source.second_images(material, arm.seen(channels)), inherited
+
+
+def real_part(arm: Arm, data: FoldImages, seed: int) -> Part:
+    """The train images of an arm: all, or those of its fraction of the groups."""
+    part, fraction = data.part(Role.TRAIN), arm.settings.get("real_fraction", 1)
+    if fraction == 1:
+        return part
+    names, member = np.unique(part.groups.astype(str), return_inverse=True)
+    counts = assignment.group_counts(part.labels, member)
+    kept = assignment.nested(counts, np.bincount(member), fraction, derive(seed, "real_share"))
+    log.info("arm %s: %d of %d train groups", arm.name, kept.sum(), len(names))
+    # Read as any other part, so that the record holds these rows and no others.
+    with data.reading:
+        return data.source.read(part.rows[kept[member]], "fit")
+
+
+def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) -> dict[str, float]:
+    """How many real images, and of how many groups, an arm could learn from; none where it was shown none."""
+    parts = [part for part in (real, reserve) if part is not None] if numbers["real_seen"] else []
+    groups = {str(name) for part in parts for name in part.groups}
+    return {"real_images": sum(map(len, parts)), "real_groups": len(groups)}
+
+
+def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
+    """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
+    real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
+    kind = arm_choices.METHODS[arm.settings["method"]].partners
+    reserve = data.part(kind) if kind in arm_choices.RESERVES else None
+    source = data.source
+    own = arm.seen(source.channels)
+    if arm.settings["weights"]:
+        log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
+    else:
+        log.info("arm %s starts from scratch", arm.name)
+    second, inherited = second_images(arm, real, source.channels, seed, reserve)
+    if second is not None:
+        # The baseline's answers may differ in their last bits between GPUs; all must see the same images.
+        second.rows, second.weights = multiprocess.of_first(second.rows), multiprocess.of_first(second.weights)
+        second.labels = multiprocess.of_first(second.labels)
+    # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
+    task = files.digest([arm.digest, device.rounding(device.device())])
+    resume = SharedResume(arm.resume, task)
+    with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
+        result = train(
+            arm.settings,
+            Images(select_channels(real.images, source.channels, own), real.labels),
+            second,
+            Images(select_channels(validation.images, source.channels, own), validation.labels),
+            seed,
+            resume,
+            lambda step, numbers: progress.update(step, **numbers),
+        )
+    if not multiprocess.first():
+        return
+    result.numbers |= real_numbers(result.numbers, real, reserve)
+    # What this arm used, whatever else this process has read for other arms.
+    record = real.provenance.merged(validation.provenance, *inherited)
+    classifier_file.write(arm.classifier, _classifier(arm, data, result, record))
+    resume.clear()
+    log.info(
+        "arm %s: validation mAP %.3f at step %d of %d, %s",
+        arm.name,
+        result.numbers["best_validation_map"],
+        result.numbers["best_step"],
+        arm.settings["steps"],
+        duration(result.numbers["seconds"]),
+    )
+
+
+def _classifier(arm: Arm, data: FoldImages, result: Trained, record: Provenance) -> Classifier:
+    source = data.source
+    return Classifier(
+        arm=arm.name,
+        repeat=data.repeat,
+        fold=data.fold,
+        classes=source.classes,
+        channels=arm.seen(source.channels),
+        size=source.size,
+        settings=arm.settings,
+        mean=result.mean,
+        std=result.std,
+        weights=result.weights,
+        provenance=record.to_json(),
+        digest=arm.digest,
+        history=result.history,
+        numbers=result.numbers,
+    )
+
+
+def predict_arm(arm: Arm, data: FoldImages) -> None:
+    """Ask a trained arm about the parts it was not fitted on, and write what it says."""
+    trained = classifier_file.read(arm.classifier)
+    if trained.digest != arm.digest:
+        raise UserError(f"{arm.classifier} was replaced by another run meanwhile: run again when that has ended")
+    network = trained.network(device.device())
+    parts = {}
+    for role in READ_FOR:
+        part = data.part(role)
+        pixels = select_channels(part.images, data.source.channels, trained.channels)
+        logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
+        parts[role] = Scored(part.ids, part.groups, part.labels, logits)
+    # A kill just after the weights were written leaves this behind.
+    arm.resume.unlink(missing_ok=True)
+    record = Provenance.from_json(trained.provenance).merged(*(data.part(role).provenance for role in READ_FOR))
+    prediction_file.write_predictions(
+        arm.predictions,
+        Predictions(
+            classes=trained.classes,
+            arm=arm.name,
+            repeat=data.repeat,
+            fold=data.fold,
+            parts=parts,
+            history={name: np.asarray(values) for name, values in trained.history.items()},
+            settings=arm.settings,
+            images=data.source.digest,
+            provenance=record.to_json(),
+            digest=arm.digest,
+            numbers=trained.numbers,
+        ),
+    )

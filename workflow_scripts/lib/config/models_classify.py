@@ -1,0 +1,164 @@
+"""The config's sections about classifiers: how an arm is trained, and the list of arms."""
+
+import copy
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model
+
+from workflow_scripts.lib.classify import arm_choices as choices
+from workflow_scripts.lib.config.fields import (
+    Distinct,
+    Flag,
+    Fraction,
+    Maybe,
+    Name,
+    Pair,
+    Section,
+    Text,
+    key,
+    number,
+    whole,
+)
+
+Gamma = number(ge=0, le=10)
+AreaRange = Pair[number(ge=0.1, le=1)]
+AspectRange = Pair[number(ge=0.25, le=4)]
+Intensity = number(ge=0, le=2)
+Open = number(gt=0, lt=1)
+Some = number(gt=0, le=1)
+
+
+class Focal(Section):
+    """Focal loss (Lin et al. 2017)."""
+
+    gamma: Gamma = key("Exponent of the weight (1 - p)^gamma of an answer of probability p.")
+
+
+class Asymmetric(Section):
+    """Asymmetric loss (Ridnik et al. 2021)."""
+
+    gamma_positive: Gamma = key("Focal exponent for labels that an image has.")
+    gamma_negative: Gamma = key("Focal exponent for labels that it does not have.")
+    clip: number(ge=0, le=0.5) = key("Probability up to which a negative costs nothing.")
+
+
+class ClassBalanced(Section):
+    """Class-balanced loss (Cui et al. 2019)."""
+
+    beta: number(ge=0, lt=1) = key(
+        "Classes weigh 1 / effective number of images, which levels off at 1 / (1 - beta) images."
+    )
+
+
+class Reweighted(Section):
+    """Binary cross-entropy whose positives weigh negatives / positives."""
+
+    limit: number(ge=1, le=10_000) = key("Largest weight of the positives of a class.")
+
+
+class Arcface(Section):
+    """ArcFace (Deng et al. 2019)."""
+
+    scale: number(gt=0, le=1000) = key("Factor on the cosines.")
+    margin: number(ge=0, le=1.5) = key("Additive angular margin.", "rad")
+
+
+class Losses(Section):
+    """Parameters of the losses that have some."""
+
+    focal: Focal = key("Focal loss.")
+    asymmetric: Asymmetric = key("Asymmetric loss.")
+    class_balanced: ClassBalanced = key("Class-balanced loss.")
+    reweighted: Reweighted = key("Reweighted binary cross-entropy.")
+    arcface: Arcface = key("ArcFace.")
+
+
+class Strong(Section):
+    """Stronger augmentation of the method strong_augment."""
+
+    scale: AreaRange = key("Fraction of the area that a crop keeps: lowest and highest.")
+    aspect: AspectRange = key("Width to height of the crop: lowest and highest.")
+    intensity: Intensity = key("Each channel's brightness is multiplied by exp(±intensity).")
+    erase: Fraction = key("Fraction of the images from which a square is cut.")
+
+
+class Augment(Section):
+    """Augmentation: the same draws for the same real images in every arm."""
+
+    turn: Flag = key("Quarter turns.")
+    flip: Flag = key("Mirror images.")
+    scale: AreaRange = key("Fraction of the area that a crop keeps: lowest and highest. [1, 1]: no crop.")
+    aspect: AspectRange = key("Width to height of the crop: lowest and highest.")
+    intensity: Intensity = key("Each channel's brightness is multiplied by exp(±intensity). 0: none.")
+
+
+class TrainClassifier(Section):
+    """How an arm is trained. All arms have the same steps and images per step, but for those with a budget."""
+
+    backbone: Literal[tuple(choices.BACKBONES)] = key("Network; small suits 32 to 128 px on a CPU.")
+    weights: Maybe[Text] = key(
+        "imagenet (see fetch_weights), or a file of weights as torchvision names them; ${VARIABLES} may stand in its "
+        "path. null: from scratch."
+    )
+    frozen: Flag = key("Train only the head; the backbone keeps its weights.")
+    loss: Literal[tuple(choices.LOSSES)] = key("Loss; bce is binary cross-entropy, one question per class.")
+    losses: Losses = key("Parameters of the losses that have some.")
+    channels: Maybe[Annotated[Distinct[str], Field(min_length=1)]] = key(
+        "Channels that the classifier looks at. null: all."
+    )
+    sampling: Literal[choices.SAMPLINGS] = key(
+        "Which real images come. each_once: each once an epoch; balanced: every class equally often."
+    )
+    steps: whole(1, 10**7) = key("Optimiser steps.", "steps")
+    budget: number(ge=0.01, le=100) | Literal[choices.EQUAL_EXPOSURES] = key(
+        "An arm trains for steps times this. equal_exposures: until it has seen as many real images as real_only."
+    )
+    batch: whole(2, 65_536) = key("Images per step, real and others together; even.", "images")
+    learning_rate: number(gt=0, le=1) = key("Highest learning rate of AdamW; it falls to zero along a cosine.")
+    weight_decay: number(ge=0, le=10) = key("Weight decay, on weights but not on biases and BatchNorm.")
+    warmup: number(ge=0, le=0.9) = key("Fraction of the steps over which the learning rate rises.")
+    checkpoints: whole(1, 100_000) = key(
+        "Times the arm is scored on the validation part, evenly spaced; the one of highest mAP is kept.",
+    )
+    real_fraction: Some = key(
+        "real_only, balanced_real: fraction of the train groups that the arm has. Smaller ones lie within larger ones."
+    )
+    ratio: number(ge=0.01, le=20) = key(
+        "pool and methods like it: images of the second source per real image; anneal: at the first step.",
+    )
+    alpha: number(ge=0.01, le=100) = key("mix_*, mixup, cutmix: λ ~ Beta(alpha, alpha); small: mostly one of the two.")
+    pretrain: Open = key("pretrain_finetune: fraction of the steps on the second source, before real images alone.")
+    keep: Some = key("filtered: fraction of the synthetic images that is kept.")
+    trust: Some = key("relabel: weight of the baseline's answer in a label.")
+    robustness: number(ge=0.01, le=1) = key(
+        "robust: q of the generalised cross-entropy, from 0 (nearly cross-entropy) to 1 (error rate)."
+    )
+    blend: Literal[choices.BLENDS] = key(
+        "blend_real: labels of a blend of two images. union: of both; weighted: as their pixels are."
+    )
+    strong: Strong = key("strong_augment: replaces the same keys of augment.")
+    augment: Augment = key("Augmentation of real and other images.")
+
+
+class _Arm(Section):
+    """An arm: one way of training a classifier, compared with others."""
+
+    name: Name = key("Name of the arm; part of file names.")
+    method: Literal[tuple(choices.METHODS)] = key("How the arm mixes images.")
+    synthetic_set: Name = key("Synthetic set that the method mixes in or imitates.", default=None)
+    control: Name = key("Arm that adds as many images of nothing new.", default=None)
+    baseline: Name = key("Arm that this one is compared with, in place of analysis.baseline.", default=None)
+    trials: whole(0, 10**6) = key("Settings of this arm that were tried on the validation part before.", default=None)
+
+
+def _options() -> dict[str, Any]:
+    """The keys of train_classifier that an arm may replace by its own, each optional."""
+    out = {}
+    for name in (*choices.COMMON_OPTIONS, *choices.METHOD_OPTIONS):
+        field = copy.copy(TrainClassifier.model_fields[name])
+        field.default = None
+        out[name] = (field.annotation, field)
+    return out
+
+
+Arm = create_model("Arm", __base__=_Arm, __doc__=_Arm.__doc__, **_options())

@@ -1,0 +1,323 @@
+"""What each stage and rule must know of a checked config: settings, jobs, files. Pure functions, without Snakemake.
+
+`X_settings` are all that the stage X is told; what changes no result (processes, folders) is left out, so that
+changing it makes nothing again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.config.problems import Config, ConfigError
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.images import known_datasets
+
+# How servers are treated: the fields of http_client.Policy, and the size of all files together.
+POLICY = (
+    "connections", "requests_per_second", "timeout", "slowest", "retries", "pause", "longest_pause", "redirects",
+    "total_gb",
+)  # fmt: skip
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Names and jobs
+
+
+def by_name(config: Config, section: str) -> dict[str, Config]:
+    """The entries of one of the lists, by name."""
+    return {entry["name"]: entry for entry in config[section]}
+
+
+def without(section: Config, *names: str) -> Config:
+    """A section without some of its keys."""
+    return {name: value for name, value in section.items() if name not in names}
+
+
+def as_json(section: Config, **more: Any) -> str:
+    """A stage's settings as one line of JSON."""
+    return json.dumps(section | more, sort_keys=True, ensure_ascii=False)
+
+
+def in_run(config: Config, path: str) -> str:
+    """A path of this run."""
+    return f"results/{config['run']}/{path}"
+
+
+def waits(entry: Config, config: Config) -> bool:
+    """Whether an arm can be trained only after the fold's baseline: its method asks it, or its synthetic set does."""
+    synthetic_set = by_name(config, "synthetic_sets").get(entry.get("synthetic_set", ""))
+    return asks_baseline([entry]) or (synthetic_set is not None and generator_choices.asks_baseline(synthetic_set))
+
+
+def asks_baseline(arms: Iterable[Config]) -> bool:
+    """Whether the method of one of these arms asks the trained baseline."""
+    return any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in arms)
+
+
+def job_lists(config: Config) -> list[list[Config]]:
+    """The arms in jobs of `compute.arms_per_job`, in the order of the list; the baseline is in the first job.
+
+    Where arms wait for the trained baseline, it has a job of its own, so that they wait for nothing else."""
+    size = config["compute"]["arms_per_job"]
+    first = [entry for entry in config["arms"] if entry["name"] == config["analysis"]["baseline"]]
+    others = [entry for entry in config["arms"] if entry not in first]
+    waiting = [entry for entry in others if waits(entry, config)]
+    ready = [entry for entry in others if entry not in waiting]
+    queues = [first, ready, waiting] if waiting else [first + ready]
+    return [queue[start : start + size] for queue in queues for start in range(0, len(queue), size)]
+
+
+def sets_of(arms: Iterable[Config]) -> list[str]:
+    """The synthetic sets that these arms need."""
+    return sorted({entry["synthetic_set"] for entry in arms if entry.get("synthetic_set")})
+
+
+def used_sets(config: Config) -> list[str]:
+    """Synthetic sets that some arm trains with; only these are sampled."""
+    used = sets_of(config["arms"])
+    return [entry["name"] for entry in config["synthetic_sets"] if entry["name"] in used]
+
+
+def used_generators(config: Config) -> list[str]:
+    """Generators that some used synthetic set is drawn from; only these are trained."""
+    sets = by_name(config, "synthetic_sets")
+    return sorted({sets[name]["generator"] for name in used_sets(config)} - {generator_choices.SIMULATOR})
+
+
+def sets_from(config: Config, simulator: bool) -> list[str]:
+    """Synthetic sets that the simulator draws, or those that generators do: each kind has its own stage."""
+    simulated = generator_choices.SIMULATOR
+    return [entry["name"] for entry in config["synthetic_sets"] if (entry["generator"] == simulated) == simulator]
+
+
+def judged_by(config: Config) -> str:
+    """Who judges generated images: an independent judge where cells are simulated, elsewhere the fold's baseline."""
+    return "independent" if config["data"]["source"] == "simulated" else config["analysis"]["baseline"]
+
+
+def submitted_arm(config: Config) -> str:
+    """The arm whose predictions are handed in."""
+    return config["write_submission"]["arm"] or config["analysis"]["primary_arm"]
+
+
+def submitted_jobs(config: Config) -> list[int]:
+    """The number of the job with the arm that is handed in."""
+    arm, known = submitted_arm(config), by_name(config, "arms")
+    if arm not in known:
+        raise ConfigError(f"write_submission.arm = {arm!r} is not among the arms: {', '.join(known)}")
+    return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
+
+
+def require_lockbox(config: Config) -> None:
+    """A ConfigError where no image was set aside for the lockbox."""
+    if not config["make_folds"]["fractions"]["lockbox"] > 0:
+        raise ConfigError(
+            "there is no lockbox: make_folds.fractions.lockbox is 0, so no image was set aside for it. Give it a "
+            "fraction, such as 0.1, and train again"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def is_fetched(config: Config) -> bool:
+    """Whether the images lie elsewhere and fetch_images brings them."""
+    data = config["data"]
+    return data["source"] in ("public", "kaggle2018", "kaggle2021") and not data["images"]
+
+
+def fetched_folder(config: Config, part: str = "train") -> str:
+    """Where fetch_images puts the images. It outlives runs, so it is nobody's declared output; what it held
+    when a run began stands in fetched/checksums.csv."""
+    return f"{config['fetch_images']['folder']}/{config['data']['source']}/{part}"
+
+
+def image_manifest(config: Config) -> dict[str, str]:
+    """What fetch_images is to fetch; the Kaggle sets bring their own table."""
+    return {"manifest": config["data"]["table"]} if config["data"]["source"] == "public" else {}
+
+
+def known_tables(config: Config, *more: str) -> dict[str, str]:
+    """The tables of one's own images, by which they can be counted before any is read."""
+    data = config["data"]
+    names = (*more, "table", "groups", "classes") if data["source"] != "simulated" else ()
+    return {name: data[name] for name in names if data[name]}
+
+
+def raw_images(config: Config) -> dict[str, str]:
+    """Where the raw images and their tables are."""
+    if config["data"]["source"] == "simulated":
+        places = {"images": "train", "table": "train.csv", "groups": "metadata.csv", "classes": "classes.csv"}
+        return {name: in_run(config, f"simulated/{place}") for name, place in places.items()}
+    given = known_tables(config, "images")
+    if is_fetched(config):
+        given |= {name: in_run(config, f"fetched/{name}.csv") for name in ("table", "checksums")}
+    return given
+
+
+def raw_flags(config: Config, given: dict[str, Any]) -> str:
+    """The flags by which a stage gets the raw images and their tables, from a rule's inputs."""
+    flags = {"images-dir": given.get("images") or fetched_folder(config), "table": given["table"]}
+    flags |= {name: given[name] for name in ("groups", "classes") if given.get(name)}
+    return " ".join(f"--{name} {shlex.quote(path)}" for name, path in flags.items())
+
+
+def test_images(config: Config) -> dict[str, str]:
+    """The competition's test images and sample table where the config names them; otherwise what fetches them."""
+    section = config["write_submission"]
+    given = {name: section[name] for name in ("images", "sample") if section[name]}
+    if config["data"]["classes"]:
+        given["classes"] = config["data"]["classes"]
+    if "images" in given and "sample" in given:
+        return given
+    if not is_fetched(config):
+        raise ConfigError("the target submission needs write_submission.images and write_submission.sample")
+    return given | {"checksums": in_run(config, "fetched/checksums.csv")}
+
+
+def shard_files(config: Config) -> list[str]:
+    """What the jobs that read a part of the images leave, where there are several."""
+    count = config["preprocess_images"]["shards"]
+    return [in_run(config, f"shards/{shard}of{count}.json") for shard in range(count)] if count > 1 else []
+
+
+def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
+    """The files of published weights that these arms start from. Those that fetch_weights brings outlive runs,
+    so they are nobody's declared output: their record of this run stands for them."""
+    found = set()
+    for entry in arms:
+        arm = arm_choices.effective(entry, config["train_classifier"])
+        if arm["weights"] == arm_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"]):
+            found.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
+        elif arm["weights"]:
+            found.add(str(arm_choices.weights_path(arm["weights"])))
+    return sorted(found)
+
+
+def encoder_weights(config: Config) -> list[str]:
+    """The file of the user's own encoder, where the config names one."""
+    encoder = config["assess_synthetic"]["encoder"]
+    return [str(arm_choices.weights_path(encoder["weights"]))] if isinstance(encoder, dict) else []
+
+
+def replay_files(config: Config, ending: str) -> list[str]:
+    """A file of every shard of the replay (target forensics), in every fold of its own number of repeats."""
+    section, folds = config["forensics"], config["make_folds"]["folds"]
+    if not section["models"]:
+        raise ConfigError("the target forensics needs forensics.models; presets/paper.yaml has some")
+    return [
+        in_run(config, f"repeat{repeat}/fold{fold}/replay/{shard}{ending}")
+        for repeat in range(section["repeats"])
+        for fold in range(folds)
+        for shard in range(section["shards"])
+    ]
+
+
+def digest(path: str | Path, size: int) -> str:
+    """A digest of a file by which a rule sees that it has changed; empty where there is none."""
+    path = Path(path)
+    return hashlib.blake2b(path.read_bytes(), digest_size=size).hexdigest() if path.exists() else ""
+
+
+def forensics_flag(config: Config) -> tuple[list[str], str]:
+    """The flag by which the report gets the replay's result, if there is one, and the digest of that."""
+    path = in_run(config, "forensics.json")
+    found = digest(path, 16)
+    return ["--forensics", path] if found else [], found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Settings of stages
+
+
+def described_data(config: Config) -> Config:
+    """What preprocess_images must know of the data beyond its files: the config, and what its source is known to be."""
+    return known_datasets.described(config["data"])
+
+
+def reading(config: Config) -> Config:
+    """The settings by which images are read; not by how many jobs, as the set is the same for any number."""
+    return without(config["preprocess_images"], "shards") | {"data": described_data(config)}
+
+
+def fetch_settings(config: Config) -> Config:
+    """Settings of fetch_images."""
+    return without(config["fetch_images"], "folder") | {
+        "channels": config["preprocess_images"]["channels"],
+        "columns": described_data(config)["columns"],
+        "on_invalid": config["data"]["on_invalid"],
+        "invalid_limit": config["data"]["invalid_limit"],
+    }
+
+
+def fetch_weights_settings(config: Config) -> Config:
+    """Settings of fetch_weights: servers are treated as in fetch_images."""
+    return {name: config["fetch_images"][name] for name in POLICY} | without(config["fetch_weights"], "folder")
+
+
+def cells(config: Config) -> Config:
+    """The settings by which cells are simulated; not by how many processes, as they are the same for any number."""
+    return without(config["simulate_cells"], "processes")
+
+
+def simulator_settings(config: Config, name: str) -> Config:
+    """Settings of sample_simulator for a synthetic set: as many cells as that one has."""
+    return {
+        "synthetic_set": by_name(config, "synthetic_sets")[name],
+        "simulate_cells": without(config["simulate_cells"], "images", "processes"),
+    }
+
+
+def judge_settings(config: Config) -> Config:
+    """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
+    entry = arm_choices.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
+    return {
+        "simulate_cells": cells(config),
+        "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},
+        "channels": config["preprocess_images"]["channels"],
+        "training": entry | {"channels": None, "weights": None, "frozen": False},
+    }
+
+
+def assess_settings(config: Config) -> Config:
+    """Settings of assess_synthetic."""
+    return config["assess_synthetic"] | {"judge": judged_by(config), "baseline": config["analysis"]["baseline"]}
+
+
+def experiment(config: Config) -> Config:
+    """All that decides what the arms are and on which images they are trained and tested; not how they are judged."""
+    used = [entry for entry in config["synthetic_sets"] if entry["name"] in used_sets(config)]
+    names = {entry["generator"] for entry in used}
+    sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
+    return sections | {
+        "images": reading(config),
+        "threads": config["compute"]["threads"],
+        "simulate_cells": cells(config),
+        "synthetic_sets": used,
+        "generators": [entry for entry in config["generators"] if entry["name"] in names],
+    }
+
+
+def data_settings(config: Config) -> Config:
+    """Settings of plot_data."""
+    panels = config["report"]["panels"]
+    return {
+        # One side of a panel of real beside generated images has half the room.
+        "per_class": 2 * panels["per_class"],
+        "protein_channel": panels["protein_channel"],
+        "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
+    }
+
+
+def submission_settings(config: Config) -> Config:
+    """Settings of write_submission."""
+    return {
+        "arm": submitted_arm(config),
+        "batch": config["write_submission"]["batch"],
+        "preprocess_images": config["preprocess_images"] | {"data": described_data(config)},
+    }

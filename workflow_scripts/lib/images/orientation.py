@@ -1,0 +1,42 @@
+"""The eight orientations of a square image: quarter turns 0 to 3, and 4 to 7 mirrored. Cells know no up and no left.
+
+There are two conventions, both part of results that are written down. `turned` mirrors first and then turns;
+`oriented`, which training and sampling draw from, turns first and then mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workflow_scripts.lib.base.errors import UserError
+
+if TYPE_CHECKING:  # what only compares images need not load torch
+    from torch import Tensor
+
+COUNT = 8
+
+
+def turned(images: np.ndarray, way: int) -> np.ndarray:
+    """Images (..., s, s) in one orientation, 0 to 7; a view."""
+    mirrored = images[..., ::-1] if way >= 4 else images
+    return np.rot90(mirrored, way % 4, axes=(-2, -1))
+
+
+def all_turned(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Images (..., s, s) in each orientation, in order; views."""
+    return (turned(images, way) for way in range(COUNT))
+
+
+def oriented(images: Tensor, ways: Tensor) -> Tensor:
+    """Images (n, C, s, s), each in the orientation (n,) that is asked for: quarter turns, from 4 on also mirrored."""
+    if images.shape[2] != images.shape[3]:
+        raise UserError(
+            f"images of {images.shape[3]} x {images.shape[2]} px cannot be turned: generators take square images"
+        )
+    out = images.clone()
+    for way in range(1, COUNT):
+        chosen = images[ways == way].rot90(way % 4, dims=(2, 3))
+        out[ways == way] = chosen.flip(3) if way >= 4 else chosen
+    return out
