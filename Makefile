@@ -33,7 +33,7 @@ demo: .venv/installed
 	@echo "The report: $$(.venv/bin/python -c 'import yaml; print("results/" + yaml.safe_load(open("config.yaml"))["run"] + "/report.html")')"
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slurm: .venv/installed-dev
 	.venv/bin/python -m pytest tests/slurm/test_slurm.py $(PYTEST_ARGS)

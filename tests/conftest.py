@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+# Workers of pytest-xdist fill the cores already. Set before torch is imported; programs that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
-from tests.helpers import fetch_run
+from tests.helpers import fetch_run, snakemake_mark
 from tests.helpers.misbehaving_server import Server
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With pytest-xdist: what tests of a module share is made in one worker, and what takes long begins first."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        shared = getattr(item, "_fixtureinfo", None)
+        if shared and any(made[-1].scope == "module" for made in shared.name2fixturedefs.values()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    # The first test that needs the finished run makes it, while another worker does what does not need it.
+    first = next((item for item in items if "finished" in item.fixturenames), None)
+
+    def turn(item: pytest.Item) -> int:
+        if item is first:
+            return 0
+        if item.get_closest_marker("workflow"):
+            return 2 if "finished" in item.fixturenames else 1
+        return 3 if item.get_closest_marker("xdist_group") else 4
+
+    items.sort(key=turn)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Only tests that are marked may start Snakemake."""
+    with snakemake_mark.of(item.get_closest_marker("workflow") is not None):
+        return (yield)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_waiters_enter_one_after_the_other(tmp_path, start):
     assert len([name for name in waiters if f"{name} in" in said()]) == 1, said()
     for name in waiters:
         Path(f"{events}.{name}").touch()
-    assert [child.wait(10) for child in waiters.values()] == [0, 0, 0]
+    assert [child.wait(60) for child in waiters.values()] == [0, 0, 0]
     order = [line for line in said() if "waits" not in line]
     assert [line.split()[1] for line in order] == ["in", "out"] * 4
     assert not [name for name in names(tmp_path) if "lock" in name]
@@ -179,7 +179,7 @@ def test_a_killed_holder_frees_the_lock(tmp_path, start):
     assert "b in" not in events.read_text()
     os.kill(holder.pid, signal.SIGKILL)
     Path(f"{events}.b").touch()
-    assert second.wait(10) == 0
+    assert second.wait(60) == 0
     assert "a out" not in events.read_text()
     assert not [name for name in names(tmp_path) if "lock" in name]
 

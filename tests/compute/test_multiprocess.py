@@ -212,7 +212,7 @@ class Exchange:
     def __init__(self, count: int) -> None:
         self.numbers: dict[int, int] = {}
         self.given: list[torch.Tensor] = [torch.empty(0)] * count
-        self.barrier = threading.Barrier(count, timeout=20)
+        self.barrier = threading.Barrier(count, timeout=60)
 
     def rank(self) -> int:
         return self.numbers[threading.get_ident()]
@@ -282,7 +282,7 @@ def test_arms_side_by_side_are_those_of_one_after_the_other(tmp_path: Path) -> N
 
 
 def test_side_by_side_they_really_are_and_a_failure_begins_no_other() -> None:
-    begun, both = [], threading.Barrier(2, timeout=20)
+    begun, both = [], threading.Barrier(2, timeout=60)
 
     def work(item: int) -> None:
         begun.append(item)

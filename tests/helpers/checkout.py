@@ -19,6 +19,9 @@ PARTS = (
     "envs", "captions",
 )  # fmt: skip
 PRESET = "presets/ci.yaml"
+# Two workers of pytest-xdist on two cores leave one for each.
+CORES = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+OTHER_CORES = 3 - CORES
 JOB = re.compile(r"^(?:local)?rule (\w+):", re.MULTILINE)
 
 
@@ -50,13 +53,13 @@ class Checkout:
         """The results of the tiny preset."""
         return self.folder / "results" / "ci"
 
-    def command(self, *options: str, cores: int = 2, overlays: tuple[str, ...] = ()) -> list[str]:
+    def command(self, *options: str, cores: int = CORES, overlays: tuple[str, ...] = ()) -> list[str]:
         """The command line of a run; overlays are further files of settings."""
         return [
             sys.executable, "-m", "snakemake", "--configfile", PRESET, *overlays, "--cores", str(cores), *options,
         ]  # fmt: skip
 
-    def snakemake(self, *options: str, cores: int = 2, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *options: str, cores: int = CORES, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Snakemake and wait; what it prints is in `.stdout`."""
         done = subprocess.run(
             self.command(*options, cores=cores), cwd=self.folder, env=self.environment(), text=True,
@@ -66,7 +69,7 @@ class Checkout:
             assert done.returncode == 0, done.stdout[-6000:]
         return done
 
-    def start(self, *options: str, cores: int = 2) -> subprocess.Popen[str]:
+    def start(self, *options: str, cores: int = CORES) -> subprocess.Popen[str]:
         """Start Snakemake in a session of its own and return at once."""
         return subprocess.Popen(
             self.command(*options, cores=cores), cwd=self.folder, env=self.environment(), text=True,
@@ -120,6 +123,7 @@ def kill(pid: int) -> None:
 
 
 def weights(path: Path) -> dict[str, bytes]:
+    """Tensors of a safetensors file by name, to the bit."""
     return weights_of(path.read_bytes())
 
 

@@ -19,6 +19,8 @@ import pytest
 from tests.helpers.checkout import ROOT, Checkout, processes, wait_for, weights
 from tests.slurm import cluster
 
+pytestmark = pytest.mark.workflow
+
 UNETS = ["results/ci/repeat0/fold0/generators/unet.safetensors", "results/ci/repeat0/fold1/generators/unet.safetensors"]
 # What a user of this cluster edits, and shorter pauses than where jobs take hours.
 EDITS = (

@@ -323,7 +323,7 @@ def test_calling_off_ends_waiting_at_once(tmp_path, server):
     began = time.monotonic()
     with pytest.raises(http_client.Stopped):
         fetcher.fetch(http_client.Item("x.jpg", f"{server.url}/broken/x.jpg", "jpg", 10**6))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10, "not after the 30 s between two tries"
 
 
 def jpeg(level: int) -> bytes:

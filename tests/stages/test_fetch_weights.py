@@ -211,6 +211,7 @@ def test_the_page_says_what_arms_start_from() -> None:
     assert "start" in [column.key for column in table.columns]
 
 
+@pytest.mark.workflow
 def test_training_waits_for_the_weights_that_its_arms_name(tmp_path: Path) -> None:
     checkout = Checkout.fresh(tmp_path / "checkout")
     preset = yaml.safe_load((checkout.folder / "presets" / "ci.yaml").read_text(encoding="utf-8"))

@@ -273,6 +273,7 @@ def test_no_lockbox_is_told_in_one_sentence(run: Run, capsys: pytest.CaptureFixt
     assert not run.ledger()
 
 
+@pytest.mark.workflow
 def test_the_target_without_a_lockbox_says_so(tmp_path: Path) -> None:
     done = Checkout.fresh(tmp_path / "checkout").snakemake("--dry-run", "lockbox", check=False)
     assert done.returncode != 0

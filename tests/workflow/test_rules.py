@@ -85,6 +85,7 @@ def arms_of(job: dict) -> list[str]:
     return re.findall(r'"method": "\w+", "name": "(\w+)"', job["text"])
 
 
+@pytest.mark.workflow
 def test_several_processes_are_launched_for_training_alone(checkout: Checkout) -> None:
     (checkout.folder / "overlay.yaml").write_text("compute: {processes: 2}\n", encoding="utf-8")
     done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
@@ -96,6 +97,7 @@ def test_several_processes_are_launched_for_training_alone(checkout: Checkout) -
     assert jobs and all("threads: 2\n" in job for job in jobs), "one for each process"
 
 
+@pytest.mark.workflow
 def test_the_reference_study_can_be_planned(checkout: Checkout) -> None:
     models = {
         "models": [{"name": "plain", "method": "real_only"}],
@@ -109,6 +111,7 @@ def test_the_reference_study_can_be_planned(checkout: Checkout) -> None:
     assert {"certify_leaks_of_replay", "tabulate_study"} <= checkout.planned("forensics", "paper", *options)
 
 
+@pytest.mark.workflow
 def test_what_asks_the_baseline_comes_after_it(checkout: Checkout) -> None:
     against = {"guidance": {"scale": 2.0, "interval": [0.2, 20], "against": "confused"}}
     jobs = dry_run(checkout, {"name": "apart"} | against, {"name": "feedback", "labels": "feedback"})
@@ -129,6 +132,7 @@ def test_what_asks_the_baseline_comes_after_it(checkout: Checkout) -> None:
     assert "--baseline" not in jobs[f"{fold}/arms/job2.json"]["text"]
 
 
+@pytest.mark.workflow
 def test_where_nothing_asks_the_baseline_it_shares_its_job(checkout: Checkout) -> None:
     jobs = dry_run(checkout)
     assert arms_of(jobs["results/ci/repeat0/fold0/arms/job0.json"]) == ["real_only", "pool", "resample_real"]
@@ -136,6 +140,7 @@ def test_where_nothing_asks_the_baseline_it_shares_its_job(checkout: Checkout) -
     assert own and not any("--baseline" in job["text"] for job in own)
 
 
+@pytest.mark.workflow
 def test_a_method_that_asks_the_baseline_gets_it(checkout: Checkout, tmp_path: Path) -> None:
     asking = checkout.clone(tmp_path / "clone")
     method = 'METHODS["mix_loss"]'
