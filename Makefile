@@ -3,6 +3,7 @@
 #   make demo     the default experiment, ends with the path of its report       make lint     formatting and style checks
 #   make test     the tests                                                      make format   apply the formatting
 #   make docs     the documentation as a site, in site/; a dead link is an error
+#   make config-docs   the JSON schema and the tables of settings, from the models of the config
 #   make pictures the pictures of README.md and docs/ from results/demo (needs Chromium or Chrome)
 #   make clean    remove caches (results and .venv stay)                         make help     this list
 #   make test-slurm   the tests on a SLURM cluster of one node (root; Debian: slurmctld slurmd slurm-client munge)
@@ -22,10 +23,10 @@ unexport PYTHONHOME PYTHONPATH
 SNAKEFILES = Snakefile workflow rules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint format docs pictures clean
+.PHONY: help demo test test-slurm lint format docs config-docs pictures clean
 
 help:
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 demo: .venv/installed
 	.venv/bin/snakemake --cores $(CORES)
@@ -52,6 +53,9 @@ docs: .venv/installed-docs
 	@# With --quiet warnings would not count. The variable silences a notice of the theme.
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 	@echo "The documentation: site/index.html"
+
+config-docs: .venv/installed
+	.venv/bin/python -m workflow_scripts.lib.config.document
 
 pictures: .venv/installed
 	.venv/bin/python -m docs.pictures.make

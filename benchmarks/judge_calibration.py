@@ -39,7 +39,9 @@ from benchmarks.judge_worlds import Fresh, Pool, PoolSettings, Shape, balance, p
 from workflow_scripts.lib.base.files import write_json
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.judge import comparisons, inference, scoring
-from workflow_scripts.lib.judge.scoring import Cell, Rule
+from workflow_scripts.lib.judge.fold_scores import FoldScores
+from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.thresholds import Rule
 from workflow_scripts.lib.page.sections import error_rate_section
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,7 @@ HEAD = (
     "  spread  half-width"
 )
 
-Arms = dict[str, list[Cell]]
+Arms = dict[str, list[FoldScores]]
 # Makes the arms of one repetition, from the number of repeats, the metric that is judged, and random numbers.
 Maker = Callable[[int, str, np.random.Generator], Arms]
 
@@ -71,32 +73,32 @@ def judge(arms: Arms, draws: int, seed: int, refit: bool = True) -> dict[str, li
     return rows_of(summarise(arms, draws, seed, refit), draws, seed)
 
 
-def summarise(arms: Arms, draws: int, seed: int, refit: bool = True) -> dict[str, comparisons.Summary]:
+def summarise(arms: Arms, draws: int, seed: int, refit: bool = True) -> dict[str, scoring.Summary]:
     """Scores of all arms, and their bootstrap draws."""
     groups = group_count(arms["real_only"])
-    weights = inference.group_weights(seed, groups, draws)
+    weights = scoring.group_weights(seed, groups, draws)
     judged, rule = judged_classes(arms["real_only"]), replace(RULE, refit=refit)
-    return {name: comparisons.summarise(cells, rule, weights, judged) for name, cells in arms.items()}
+    return {name: scoring.summarise(cells, rule, weights, judged) for name, cells in arms.items()}
 
 
-def group_count(cells: list[Cell]) -> int:
+def group_count(cells: list[FoldScores]) -> int:
     """Groups of a world."""
     return 1 + max(int(table.groups.max()) for cell in cells for table in (cell.calibration, cell.test))
 
 
-def rows_of(summaries: dict[str, comparisons.Summary], draws: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+def rows_of(summaries: dict[str, scoring.Summary], draws: int, seed: int) -> dict[str, list[dict[str, Any]]]:
     """What the judge says of the family, by each metric."""
-    analysis = ANALYSIS | {"draws": draws}
     arms = [{"name": name} | ({"control": CONTROLS[name]} if name in CONTROLS else {}) for name in summaries]
-    return {name: comparisons.family_rows(summaries, analysis, arms, name, "image", seed) for name in METRICS}
+    question = Question(ANALYSIS | {"draws": draws}, arms, seed)
+    return {name: comparisons.family_rows(question, summaries, name, "image") for name in METRICS}
 
 
-def judged_classes(cells: list[Cell], minimum: int = 5) -> np.ndarray:
+def judged_classes(cells: list[FoldScores], minimum: int = 5) -> np.ndarray:
     """Classes with enough positive test groups, bool (K,)."""
     found: dict[int, np.ndarray] = {}
     for cell in cells:  # test parts of a repeat share no group
         found[cell.repeat] = found.get(cell.repeat, 0) + cell.test.positive_groups()
-    return inference.judged_classes(np.stack(list(found.values())), minimum)
+    return scoring.judged_classes(np.stack(list(found.values())), minimum)
 
 
 def fresh(shape: Shape, names: Sequence[str] = ARMS, gain: float = 0.0) -> Maker:
@@ -135,7 +137,7 @@ def of_pool(found: Pool, swapped: bool) -> Maker:
     return make
 
 
-def plain_scores(cells: list[Cell], metric: str) -> np.ndarray:
+def plain_scores(cells: list[FoldScores], metric: str) -> np.ndarray:
     """Scores of the classes (K,), mean over repeats, without any resampling."""
     weights = np.ones((group_count(cells), 1))
     scores = scoring.score_arm(cells, RULE, weights, f1=metric != "map", ap=metric == "map")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.judge.scoring import Cell, Table
+from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows
 
 CALIBRATION, TEST = 1, 2  # roles of a group in a fold; 0: train
 
@@ -56,7 +56,9 @@ class Fresh:
         self.common = hard + rng.normal(0, shape.hard_image, self.labels.shape) + np.log(fraction / (1 - fraction)) / 2
         self.roles = [_roles(shape, rng) for _ in range(repeats)]
 
-    def arm(self, rng: np.random.Generator, gain: float | np.ndarray = 0.0, persistent: float = 0.0) -> list[Cell]:
+    def arm(
+        self, rng: np.random.Generator, gain: float | np.ndarray = 0.0, persistent: float = 0.0
+    ) -> list[FoldScores]:
         """One arm in all repeats and folds. `gain` is what it is more skilled by, of all classes or each (K,);
         `persistent` is the spread of what it errs by on a protein in every one of its trainings."""
         s = self.shape
@@ -79,10 +81,14 @@ def _roles(shape: Shape, rng: np.random.Generator) -> np.ndarray:
     return np.where(order == np.arange(shape.folds), TEST, roles)
 
 
-def _cell(repeat: int, fold: int, scores: np.ndarray, labels: np.ndarray, owner: np.ndarray, role: np.ndarray) -> Cell:
-    calibration, test = (Table(scores[rows], labels[rows], owner[rows]) for rows in (role == CALIBRATION, role == TEST))
+def _cell(
+    repeat: int, fold: int, scores: np.ndarray, labels: np.ndarray, owner: np.ndarray, role: np.ndarray
+) -> FoldScores:
+    calibration, test = (
+        ScoredRows(scores[rows], labels[rows], owner[rows]) for rows in (role == CALIBRATION, role == TEST)
+    )
     # Nothing here is judged on the validation part.
-    return Cell(repeat, fold, calibration, test, calibration)
+    return FoldScores(repeat, fold, calibration, test, calibration)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Pool:
         """Copies that were trained alike."""
         return len(self.scores) - self.short
 
-    def deal(self, rng: np.random.Generator, arms: int, repeats: int) -> list[list[Cell]]:
+    def deal(self, rng: np.random.Generator, arms: int, repeats: int) -> list[list[FoldScores]]:
         """Every arm gets `repeats` copies of each fold, no two the same, and all see the same groups, which are drawn
         with replacement; a group that is drawn twice counts as two."""
         folds = self.scores.shape[1]
@@ -122,13 +128,13 @@ class Pool:
             for arm in range(arms)
         ]
 
-    def swapped(self, rng: np.random.Generator, arms: int, repeats: int) -> list[list[Cell]]:
+    def swapped(self, rng: np.random.Generator, arms: int, repeats: int) -> list[list[FoldScores]]:
         """As many copies as arms, some trained for fewer steps; then each group's predictions are swapped among the
         arms at random, the same way in all repeats and folds: no arm is better, whatever the copies are."""
         folds, count = self.scores.shape[1], int(self.owner.max()) + 1
         order = rng.permuted(np.tile(np.arange(arms), (count, 1)), axis=1)[self.owner]  # (n, arms)
         kinds = np.arange(arms) < min(self.short, arms // 3)
-        found: list[list[Cell]] = [[] for _ in range(arms)]
+        found: list[list[FoldScores]] = [[] for _ in range(arms)]
         for r in range(repeats):
             for f in range(folds):
                 full = rng.permutation(self.copies)[:arms]

@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from workflow_scripts.lib.judge import comparisons, scoring
-from workflow_scripts.lib.judge.scoring import Cell, Rule, Table
+from workflow_scripts.lib.judge import scoring
+from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows
+from workflow_scripts.lib.judge.thresholds import Rule
 
 FOLDS = 5
 
 
-def make_cells(seed: int, images: int, classes: int) -> list[Cell]:
+def make_cells(seed: int, images: int, classes: int) -> list[FoldScores]:
     """One arm: the labels are those of seed 0, the scores its own."""
     world, own = np.random.default_rng(0), np.random.default_rng(seed)
     groups = world.integers(0, images // 3, images)
@@ -30,11 +31,11 @@ def make_cells(seed: int, images: int, classes: int) -> list[Cell]:
     scores = 1 / (1 + np.exp(-logits))
     fold, eighth = groups % FOLDS, groups // FOLDS % 8
 
-    def table(rows: np.ndarray) -> Table:
-        return Table(scores[rows], labels[rows], groups[rows])
+    def table(rows: np.ndarray) -> ScoredRows:
+        return ScoredRows(scores[rows], labels[rows], groups[rows])
 
     return [
-        Cell(0, f, table((fold != f) & (eighth == 0)), table(fold == f), table((fold != f) & (eighth == 1)))
+        FoldScores(0, f, table((fold != f) & (eighth == 0)), table(fold == f), table((fold != f) & (eighth == 1)))
         for f in range(FOLDS)
     ]
 
@@ -46,19 +47,19 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def draw_all(arms: list[list[Cell]], rule: Rule, weights: np.ndarray, threads: int, f1: bool) -> None:
+def draw_all(arms: list[list[FoldScores]], rule: Rule, weights: np.ndarray, threads: int, f1: bool) -> None:
     """All draws of all arms, block by block as the stage does it."""
 
-    def one(cells: list[Cell]) -> None:
-        for start in range(0, weights.shape[1], comparisons.BLOCK):
-            block = np.ascontiguousarray(weights[:, start : start + comparisons.BLOCK])
+    def one(cells: list[FoldScores]) -> None:
+        for start in range(0, weights.shape[1], scoring.BLOCK):
+            block = np.ascontiguousarray(weights[:, start : start + scoring.BLOCK])
             scoring.score_arm(cells, rule, block, f1=f1, ap=not f1)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, arms))
 
 
-def reference(cells: list[Cell], weights: np.ndarray) -> tuple[float, float]:
+def reference(cells: list[FoldScores], weights: np.ndarray) -> tuple[float, float]:
     """Seconds that scikit-learn takes for one draw of one arm: F1 at fixed decisions, and mAP."""
     from sklearn.metrics import average_precision_score, f1_score
 

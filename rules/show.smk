@@ -270,14 +270,11 @@ rule report:
         thresholds="results/{run}/thresholds.csv",
         training="results/{run}/training.csv",
         assess=every_fold("synthetic/{set}.{table}", set=USED_SETS, table=["assess.csv", "fidelity.csv", "assess.json"]),
-        forest="results/{run}/figures/arms_forest.svg",
-        classes="results/{run}/figures/arms_classes.svg",
-        gap="results/{run}/figures/arms_gap.svg",
-        worth="results/{run}/figures/arms_worth.svg",
-        usefulness="results/{run}/figures/arms_usefulness.svg",
-        sweeps="results/{run}/figures/arms_sweeps.svg",
-        generators="results/{run}/figures/training_generators.svg",
-        classifiers="results/{run}/figures/training_classifiers.svg",
+        arm_figures=[
+            f"results/{{run}}/figures/arms_{name}.svg"
+            for name in ("forest", "classes", "gap", "worth", "usefulness", "sweeps")
+        ],
+        training_figures=[f"results/{{run}}/figures/training_{name}.svg" for name in ("generators", "classifiers")],
         panels=expand(
             "results/{{run}}/figures/{figure}_repeat{repeat}_fold{fold}_{set}.svg",
             figure=["images", "closest"],
@@ -305,16 +302,10 @@ rule report:
         python=python,
         code=code("report", "workflow_scripts/lib/page/report.html", "benchmarks/judge_calibration.json"),
         template=lambda wildcards, input: own_path("workflow_scripts/lib/page/report.html"),
-        folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
-        places=PLACES,
-        assess=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.csv"),
-        fidelity=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.fidelity.csv"),
-        assessed=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.assess.json"),
-        panels=of_each(USED_SETS, "figures/images_repeat{repeat}_fold{fold}_{name}.svg"),
-        closest=of_each(USED_SETS, "figures/closest_repeat{repeat}_fold{fold}_{name}.svg"),
-        data_figures=lambda wildcards, input: [f"{Path(path).stem}={path}" for path in input.data_figures],
-        benchmarks="results/{run}/benchmarks",
-        logs="results/{run}/logs",
+        repeats=len(REPEATS),
+        folds=len(FOLDS),
+        sets=USED_SETS,
+        run_dir="results/{run}",
         # Only if it has been made: the page does not wait for it. Its digest, so that the page follows it.
         study=lambda wildcards, input: ["--study", input.study] if input.study else [],
         forensics=lambda wildcards: views.forensics_flag(CONFIG)[0],
@@ -334,31 +325,12 @@ rule report:
         ENVIRONMENT
     shell:
         "{params.python} -m workflow_scripts.report"
-        " --images {input.images:q}"
-        " --folds {params.folds:q}"
-        " --metrics {input.metrics:q}"
-        " --comparisons {input.comparisons:q}"
-        " --analysis {input.analysis:q}"
-        " --strata {input.strata:q}"
+        " --run-dir {params.run_dir:q}"
+        " --repeats {params.repeats}"
+        " --folds {params.folds}"
+        " --sets {params.sets:q}"
         " --lockbox-ledger {params.ledger:q}"
-        " --leaks {input.leaks:q}"
-        " --thresholds {input.thresholds:q}"
-        " --training {input.training:q}"
-        " --assess {params.assess:q}"
-        " --fidelity {params.fidelity:q}"
-        " --assessed {params.assessed:q}"
-        " --figures forest={input.forest:q} classes={input.classes:q} gap={input.gap:q}"
-        " worth={input.worth:q} usefulness={input.usefulness:q} sweeps={input.sweeps:q}"
-        " generators={input.generators:q} classifiers={input.classifiers:q} {params.data_figures:q}"
-        " --panels {params.panels:q}"
-        " --places {params.places:q}"
-        " --closest {params.closest:q}"
-        " --intensity {input.intensity:q}"
-        " --left-out {input.left_out:q}"
-        " --benchmarks {params.benchmarks:q}"
-        " --logs {params.logs:q}"
         " {params.study:q} {params.forensics:q}"
-        " --cost {input.cost:q}"
         " --template {params.template:q}"
         " --out {output.page:q}"
         " --tables {output.tables:q}"

@@ -1,10 +1,10 @@
 """preprocess_images: from a folder of images and a label table to one image set, images.h5.
 
 The settings describe the files and tables (`lib.images.known_datasets`). Every image is scaled down by area averaging
-and written as uint8 (N, C, H, W), piece by piece: memory does not grow with the number of images, and an interrupted run
-goes on where it stopped. Groups are the connected components of the columns named in the settings (such as gene and
-antibody) and of near-duplicates, which a perceptual hash over all channels finds. Invalid input is listed by file and
-reason. It either stops the run or is left out (left_out.csv).
+and written as uint8 (N, C, H, W). This happens piece by piece: pixels of one piece are in memory at a time, and an
+interrupted run resumes where it stopped. Groups are the connected components of the columns named in the settings (such
+as gene and antibody) and of near-duplicates, which a perceptual hash over all channels finds. Invalid input is listed
+by file and reason. It either stops the run or is left out (left_out.csv).
 
 Example:
     python -m workflow_scripts.preprocess_images --images-dir raw/train --table raw/train.csv \\
@@ -147,7 +147,7 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
 def _read_all(
     writer: ImageWriter, work: ReadingPlan, tasks: list[chunks.Task], bad: list[Bad]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read all images and write those that can be used. Adds to `bad`; returns the rows of the others and their grids."""
+    """Read all images and write the valid ones; returns their rows and grids. The faults of the others go to `bad`."""
     listed, reader = work.listed, work.reader
     left = sum(task.path.is_file() for task in tasks)
     if 0 < left < len(tasks):

@@ -21,7 +21,8 @@ import pandas as pd
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.classify import validation_scores
-from workflow_scripts.lib.judge import scoring
+from workflow_scripts.lib.judge.fold_scores import ScoredRows
+from workflow_scripts.lib.judge.thresholds import Rule, fit_thresholds
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.scores.prediction_file import Scored
 
@@ -105,9 +106,9 @@ def study_f1(arm: prediction_file.Predictions, name: str) -> float:
 def _tuned(part: Scored) -> np.ndarray:
     """The threshold of each class that is best on a part; 0.5 for a class that it does not have."""
     seen = part.labels.any(axis=0)
-    table = scoring.Table(part.probabilities[:, seen], part.labels[:, seen].astype(bool), np.arange(len(part)))
+    table = ScoredRows(part.probabilities[:, seen], part.labels[:, seen].astype(bool), np.arange(len(part)))
     out = np.full(part.labels.shape[1], 0.5)
-    out[seen] = scoring.fit_thresholds(table, scoring.Rule("calibrated", 0)).values
+    out[seen] = fit_thresholds(table, Rule("calibrated", 0)).values
     return out
 
 

@@ -32,11 +32,10 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image, ImageOps
 from snakemake.utils import update_config
 
-from workflow_scripts import plot_arms, plot_images
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.page import figure_style, image_strips, run_tables
+from workflow_scripts.lib.page import arm_figures, figure_style, image_figures, image_strips, run_tables
 from workflow_scripts.lib.page.figure_style import GRID, INK, MUTED, PAPER, THEME
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
@@ -116,7 +115,7 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
 # ---- cells and forest plot -------------------------------------------------------------------------------------------
 
 
-def collect_cells(run: Path, name: str, config: dict[str, Any]) -> tuple[list[plot_images.Row], list[str]]:
+def collect_cells(run: Path, name: str, config: dict[str, Any]) -> tuple[list[image_figures.Row], list[str]]:
     """Read some real and generated cells of each class, in the order that the run's seed draws, and the channels."""
     fold = run / "repeat0" / "fold0"
     with ImageSet(run / "images.h5") as real, ImageSet(fold / "synthetic" / f"{name}.h5") as generated:
@@ -124,7 +123,7 @@ def collect_cells(run: Path, name: str, config: dict[str, Any]) -> tuple[list[pl
             raise stage.UserError(f"{run} has images of other origin ({real.attrs['source']}): only simulated cells")
         held = role_table.rows(run / "repeat0" / "folds.csv", 0, real.ids, Role.TEST)
         rng = np.random.default_rng(derive(config["seed"], 0, "panel", name))
-        rows = plot_images.collect(real, held, generated, rng, {"per_class": SPARE, "combinations": 0})
+        rows = image_figures.collect(real, held, generated, rng, {"per_class": SPARE, "combinations": 0})
         return rows, real.channels
 
 
@@ -140,7 +139,7 @@ def first_new(images: list[np.ndarray]) -> list[np.ndarray]:
     return chosen
 
 
-def draw_cells(rows: list[plot_images.Row], channels: list[str]) -> Figure:
+def draw_cells(rows: list[image_figures.Row], channels: list[str]) -> Figure:
     """Draw a strip of real and a strip of generated cells, a column for each class."""
     scale = image_strips.brightest([row.real for row in rows if len(row.real)], len(channels))
     strips = {
@@ -175,7 +174,7 @@ def cells_and_arms(run: Path, name: str, config: dict[str, Any]) -> Image.Image:
     rows, channels = collect_cells(run, name, config)
     found = run_tables.read(run / "metrics.csv", run / "comparisons.csv", run / "analysis.json")
     with figure_style.style():
-        parts = [raster(draw_cells(rows, channels)), raster(plot_arms.draw_forest(found, config))]
+        parts = [raster(draw_cells(rows, channels)), raster(arm_figures.draw_forest(found, config))]
     edge = DPI // 12
     out = Image.new("RGB", (parts[0].width + 2 * edge, sum(part.height for part in parts) + 2 * edge), PAPER)
     top = edge

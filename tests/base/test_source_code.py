@@ -28,7 +28,7 @@ def late(body):
     for inner in body.co_consts:
         if isinstance(inner, types.CodeType):
             yield from late(inner)
-for foreign in ("torch", "pandas", "scipy.ndimage", "matplotlib.pyplot", "jsonschema"):
+for foreign in ("torch", "pandas", "scipy.ndimage", "matplotlib.pyplot", "pydantic"):
     importlib.import_module(foreign)
 for stage in sys.argv[1:]:
     assert not mine()

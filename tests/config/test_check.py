@@ -146,6 +146,71 @@ def test_simulated_channels_are_those_of_the_simulator() -> None:
     assert tuple(simulator.CHANNELS) == check.SIMULATED_CHANNELS
 
 
+@pytest.mark.parametrize(
+    ("overlay", "told"),
+    [
+        ({"strategies": []}, "strategies is now called arms"),
+        ({"make_folds": {"shares": {"test": 0.2}}}, "make_folds.shares is now called make_folds.fractions"),
+        ({"data": {"unlabelled": "bad"}}, "data.unlabelled = 'bad' is now called 'invalid'"),
+        (arm("pool", plan="balanced"), "arms[2].plan is now called arms[].synthetic_set"),
+        (
+            {"plans": [{"name": "a"}, {"vary": 1, "given": []}, {"vary": 2}]},
+            "plans is now called synthetic_sets; plans[1].vary is now called synthetic_sets[].start_noise; "
+            "plans[1].given is now called synthetic_sets[].reference_channels",
+        ),
+        (
+            {"simulate_cells": {"reliability": {"Approved": {"share": 0.1}}}},
+            "simulate_cells.reliability.Approved.share is now called simulate_cells.reliability.Approved.fraction",
+        ),
+    ],
+)
+def test_old_keys_are_told_their_new_names(overlay: dict, told: str) -> None:
+    with pytest.raises(check.ConfigError) as caught:
+        checked(overlay)
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "told"),
+    [
+        ({"seeds": 1}, "seeds is not a known key (did you mean seed?); known here: analysis, arms, "),
+        (arm("pool", backbone="resnet-18"), 'arms[2].backbone = "resnet-18": must be one of small, resnet18, '),
+        (arm("pool", backbone="resnet-18"), "(did you mean resnet18?)"),
+        ({"data": {"files": {"gr een": "{id}.png"}}}, 'data.files has the key "gr een": must be a name of letters'),
+        ({"train_classifier": {"budget": "long"}}, "at least 0.01 and at most 100, or equal_exposures"),
+        ({"assess_synthetic": {"encoder": {"architecture": "x"}}}, "encoder.channels is missing (and 3 more)"),
+    ],
+)  # fmt: skip
+def test_a_message_says_what_is_allowed_or_was_meant(overlay: dict, told: str) -> None:
+    with pytest.raises(check.ConfigError) as caught:
+        checked(overlay)
+    assert told in str(caught.value)
+
+
+def test_numbers_in_braces_on_the_command_line_are_numbers() -> None:
+    # As `--config 'train_classifier={steps: 100, augment: {scale: [0.5, 1]}}'` arrives: all of it is text.
+    augment = {"scale": ["0.5", "1"], "turn": "false"}
+    said = {"steps": "100", "learning_rate": "1e-3", "budget": "2", "channels": "null", "augment": augment}
+    read = checked({"train_classifier": said, "data": {"bits": ["8"], "release": "18"}})
+    section = read["train_classifier"]
+    assert section["steps"] == 100 and section["learning_rate"] == 0.001 and section["channels"] is None
+    assert section["budget"] == 2 and isinstance(section["budget"], int), "a whole number stays one"
+    assert section["augment"]["scale"] == [0.5, 1] and section["augment"]["turn"] is False
+    assert read["data"]["release"] == "18", "where text is asked for, it stays text"
+    for odd in ("1e2", "1.0", "0x10", "1_000", "", "9" * 30, "١"):
+        with pytest.raises(check.ConfigError, match=r"train_classifier\.steps = "):
+            checked({"train_classifier": {"steps": odd}})
+    for odd in ("nan", "inf", "1e999", "0,1", "1e" * 20, "9" * 400):
+        with pytest.raises(check.ConfigError, match=r"train_classifier\.learning_rate = "):
+            checked({"train_classifier": {"learning_rate": odd}})
+
+
+def test_the_config_that_is_given_stays_as_it_is() -> None:
+    given = json.dumps(DEFAULT)
+    checked({})
+    assert json.dumps(DEFAULT) == given
+
+
 def test_control_characters_in_values_stay_on_one_line() -> None:
     with pytest.raises(check.ConfigError) as caught:
         checked({"run": "a\nb\x1b[31m"})
@@ -213,7 +278,7 @@ def with_arms(*entries: dict, **more: object) -> dict:
         (with_true_cells(labels="feedback"), ["true_cells", "feedback"]),
         (with_true_cells(labels="single"), ["true_cells", "count"]),
         (with_true_cells() | {"data": {"label_map": "coarse"}}, ["true_cells", "label_map"]),
-        ({"synthetic_sets": [{k: v for k, v in DEFAULT["synthetic_sets"][0].items() if k != "sampler"}]}, ["sampler", "missing"]),
+        ({"synthetic_sets": [views.without(DEFAULT["synthetic_sets"][0], "sampler")]}, ["sampler", "missing"]),
         ({"generators": [checked({})["generators"][0] | {"name": "simulator"}]}, ["simulator", "taken"]),
     ],
 )  # fmt: skip
@@ -233,5 +298,5 @@ def test_reserves_and_the_simulator_go_together() -> None:
         {"name": "h", "method": "balanced_real", "real_fraction": 0.5, "trials": 4},
     ]  # fmt: skip
     found = checked(with_arms(*entries) | with_true_cells() | fractions)
-    assert "true_cells" in check.used_sets(found) and not generator_choices.asks_baseline(TRUE_CELLS)
-    assert check.job_lists(found)
+    assert "true_cells" in views.used_sets(found) and not generator_choices.asks_baseline(TRUE_CELLS)
+    assert views.job_lists(found)

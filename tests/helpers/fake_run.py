@@ -293,7 +293,7 @@ def draw_figures(run: FakeRun) -> dict[str, int]:
     log, tables = ["--log", str(run.path("log"))], []
     for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
         tables += [f"--{name.split('.')[0]}", str(run.path(name))]
-    figure = {name: str(run.path(f"figures/{name}.svg")) for name in ARM_FIGURES}
+    figure = {name: str(run.path(f"figures/arms_{name}.svg")) for name in ARM_FIGURES}
     status = {"plot_data": draw_data(run)}
     words = [word for name, path in figure.items() for word in (f"--{name}", path)]
     words += ["--fidelity", *fidelity_tables(run), "--settings", json.dumps(CONFIG)]
@@ -301,8 +301,8 @@ def draw_figures(run: FakeRun) -> dict[str, int]:
     histories = [f"unet/0/{fold}={run.path(f'repeat0/fold{fold}/generators/unet.history.csv')}" for fold in range(2)]
     controls = json.dumps({"controls": {name: control for name, control, _ in ARMS if control}})
     words = ["--histories", *histories, "--arms", *map(str, run.arms), "--table", str(run.path("training.csv"))]
-    words += ["--generators", str(run.path("figures/generators.svg"))]
-    words += ["--classifiers", str(run.path("figures/classifiers.svg"))]
+    words += ["--generators", str(run.path("figures/training_generators.svg"))]
+    words += ["--classifiers", str(run.path("figures/training_classifiers.svg"))]
     status["plot_training"] = plot_training.main([*words, "--settings", controls, *log])
     for fold in range(2):
         for synthetic_set in SYNTHETIC_SETS:
@@ -319,8 +319,8 @@ def draw_figures(run: FakeRun) -> dict[str, int]:
                 "--seed",
                 "1",
             ]
-            words += ["--out", str(run.path(f"figures/images_{synthetic_set}_{fold}.svg"))]
-            words += ["--pairs", str(run.path(f"figures/closest_{synthetic_set}_{fold}.svg"))]
+            words += ["--out", str(run.path(f"figures/images_repeat0_fold{fold}_{synthetic_set}.svg"))]
+            words += ["--pairs", str(run.path(f"figures/closest_repeat0_fold{fold}_{synthetic_set}.svg"))]
             words += ["--settings", json.dumps(SETTINGS["panels"]), *log]
             status[f"plot_images {synthetic_set} {fold}"] = plot_images.main(words)
     return status
@@ -328,32 +328,8 @@ def draw_figures(run: FakeRun) -> dict[str, int]:
 
 def write_report(run: FakeRun, settings: dict | None = None, more: tuple[str, ...] = ()) -> int:
     """Run the report program, with `more` words; its exit status."""
-    places = [(synthetic_set, fold) for synthetic_set in SYNTHETIC_SETS for fold in range(2)]
-    words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
-    for name in ("metrics.csv", "comparisons.csv", "analysis.json", "strata.csv", "leaks.csv"):
-        words += [f"--{name.split('.')[0]}", str(run.path(name))]
-    words += ["--lockbox-ledger", str(run.path("lockbox_openings.jsonl"))]
-    for flag, name in (("assess", "assess.csv"), ("fidelity", "fidelity.csv"), ("assessed", "assess.json")):
-        words += [f"--{flag}"]
-        words += [
-            f"{synthetic_set}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{synthetic_set}.{name}')}"
-            for synthetic_set, fold in places
-        ]
-    names = (*ARM_FIGURES, "generators", "classifiers")
-    names += tuple(f"data_{name}" for name in DATA_FIGURES)
-    words += ["--intensity", str(run.path("intensity.csv")), "--left-out", str(run.path("left_out.csv"))]
-    words += ["--figures", *(f"{name}={run.path(f'figures/{name}.svg')}" for name in names)]
-    for flag, name in (("panels", "images"), ("closest", "closest")):
-        words += [
-            f"--{flag}",
-            *(
-                f"{synthetic_set}/0/{fold}={run.path(f'figures/{name}_{synthetic_set}_{fold}.svg')}"
-                for synthetic_set, fold in places
-            ),
-        ]
-    words += ["--cost", str(run.path("cost.json")), *more]
-    words += ["--benchmarks", str(run.path("benchmarks")), "--template", str(TEMPLATE)]
-    words += ["--logs", str(run.path("logs"))]
+    words = ["--run-dir", str(run.path(".")), "--repeats", "1", "--folds", "2", "--sets", *SYNTHETIC_SETS]
+    words += ["--lockbox-ledger", str(run.path("lockbox_openings.jsonl")), *more, "--template", str(TEMPLATE)]
     words += ["--out", str(run.path("report.html")), "--tables", str(run.path("tables"))]
     given = {"report": settings or SETTINGS, "config": CONFIG}
     return report.main([*words, "--settings", json.dumps(given), "--log", str(run.path("log"))])

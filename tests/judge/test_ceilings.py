@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.helpers.arms_data import SECTION
 from tests.helpers.worlds import ANALYSIS, World
-from workflow_scripts import plot_arms
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.judge import comparisons, experiment, inference, real_image_equivalent, wording
-from workflow_scripts.lib.judge.scoring import Rule
-from workflow_scripts.lib.page import html_page, run_tables
+from workflow_scripts.lib.judge import experiment, real_image_equivalent, scoring
+from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.wording import analysis_report, equivalents
+from workflow_scripts.lib.page import curve_figures, html_page, run_tables
 from workflow_scripts.lib.page.sections import arms_section
 
 IMAGES = np.array([100.0, 200.0, 400.0, 800.0])
@@ -68,7 +69,7 @@ INF = np.inf
     ],
 )
 def test_sentences(ends, most, said, within) -> None:
-    text = real_image_equivalent.sentence("pool", ends, (100, 400, most), 0.95)
+    text = equivalents.sentence("pool", ends, (100, 400, most), 0.95)
     assert text.startswith(said) and text.endswith(".")
     assert not within or f"{within})." in text
 
@@ -106,16 +107,16 @@ def judged():
     )
     tested = experiment.Experiment(world.classes, groups, found)
     analysis = ANALYSIS | {"draws": 200, "metric": "map"}
-    weights = inference.group_weights(1, len(groups), 200)
-    every = np.ones(len(world.classes), dtype=bool)
-    rule = Rule("calibrated", 10, True)
-    summaries = comparisons.summarise_all(found, lambda name: tested.cells(name, "image"), rule, weights, every, 1)
-    return tested, summaries, analysis, entries
+    return scoring.score_experiment(Question(analysis, entries, 1), tested, 1)
+
+
+def told(run):
+    """What analysis.json says of the curve."""
+    return equivalents.report(real_image_equivalent.measure(run), run.question)
 
 
 def test_arms_of_the_same_settings_are_placed_on_the_curve(judged) -> None:
-    tested, summaries, analysis, entries = judged
-    found = real_image_equivalent.measured(tested, summaries, analysis, entries, 1)
+    found = told(judged)
     assert [point["arm"] for point in found["points"]] == ["quarter", "real_only", "more_real"]
     assert [point["images"] for point in found["points"]] == [100, 400, 1600] and found["images"] == 400
     # Other steps are another curve; images drawn to a synthetic set's labels are no point of this one.
@@ -126,44 +127,37 @@ def test_arms_of_the_same_settings_are_placed_on_the_curve(judged) -> None:
     assert found["sentence"] == mix["sentence"]
     assert found["sentence"].startswith("Mixing in the synthetic set p (mix) was worth about")
     assert found["arms"][1]["sentence"].lower().find("the arm planned was worth") == 0
-    json.dumps(wording.plain(found), allow_nan=False)
+    json.dumps(analysis_report.plain(found), allow_nan=False)
 
 
 def test_a_curve_that_is_not_shown_to_rise_tells_nothing(judged) -> None:
-    tested, summaries, analysis, entries = judged
-    flat = summaries | {"more_real": summaries["quarter"]}
-    found = real_image_equivalent.measured(tested, flat, analysis, entries, 1)
+    flat = judged.summaries["image"] | {"more_real": judged.summaries["image"]["quarter"]}
+    found = told(replace(judged, summaries={"image": flat}))
     assert not found["rises"]
     assert found["sentence"].endswith("cannot be told: with 100 to 1,600 the score is not shown to rise.")
 
 
 def test_nothing_is_said_without_a_curve(judged) -> None:
-    tested, summaries, analysis, entries = judged
-    few = [entry for entry in entries if entry["name"] in ("real_only", "mix")]
+    tested, question = judged.experiment, judged.question
+    few = [entry for entry in question.arms if entry["name"] in ("real_only", "mix")]
     kept = {name: cells for name, cells in tested.arms.items() if name in ("real_only", "mix")}
-    assert (
-        real_image_equivalent.measured(
-            experiment.Experiment(tested.classes, tested.groups, kept), summaries, analysis, few, 1
-        )
-        is None
-    )
+    alone = experiment.Experiment(tested.classes, tested.groups, kept)
+    few = replace(judged, experiment=alone, question=replace(question, arms=few))
+    assert real_image_equivalent.measure(few) is None
 
 
 def test_figure_and_table(judged, tmp_path) -> None:
-    tested, summaries, analysis, entries = judged
-    facts = {
-        "worth": wording.plain(real_image_equivalent.measured(tested, summaries, analysis, entries, 1)),
-        "analysis": analysis,
-    }
+    analysis = judged.question.analysis
+    facts = {"worth": analysis_report.plain(told(judged)), "analysis": analysis}
     found = run_tables.Results(_empty(), _empty(), analysis, facts)
-    drawn = [text.get_text() for axes in plot_arms.draw_worth(found).axes for text in axes.texts]
+    drawn = [text.get_text() for axes in curve_figures.draw_worth(found).axes for text in axes.texts]
     assert drawn == [row["arm"] for row in sorted(facts["worth"]["arms"], key=lambda row: row["score"])]
     table = arms_section.worth(found)
     html_page.write_tables(tmp_path / "tables", [table], "tables")
     text = (tmp_path / "tables/worth.csv").read_text().splitlines()
     assert text[0] == "arm,images,score,score_low,score_high,worth,low,high" and len(text) == 6
     none = run_tables.Results(_empty(), _empty(), analysis, {"analysis": analysis})
-    assert "No arm has fewer or more" in plot_arms.draw_worth(none).texts[0].get_text()
+    assert "No arm has fewer or more" in curve_figures.draw_worth(none).texts[0].get_text()
 
 
 def _empty():

@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score
 
 from tests.helpers import judging
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES
 from workflow_scripts.lib.images.image_set import write_images
-from workflow_scripts.lib.judge import experiment, fixed_scoring, inference, scoring, strata
+from workflow_scripts.lib.judge import experiment, fixed_scoring, scoring, strata
+from workflow_scripts.lib.judge.analysis_choices import METRICS
 from workflow_scripts.lib.judge.fixed_scoring import Decided
-from workflow_scripts.lib.judge.scoring import Rule, Table
+from workflow_scripts.lib.judge.fold_scores import ScoredRows
+from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.thresholds import decisions
 from workflow_scripts.lib.scores.prediction_file import read_predictions
 
 PLACES = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -92,7 +96,7 @@ def test_numbers_are_those_of_a_plain_loop(folder, level):
         assert set(rows["classes"]) == {len(classes)}
         scores = {arm["name"]: naive(folder, arm["name"], value, level, classes) for arm in ARMS}
         for row in rows.to_dict("records"):
-            at = scoring.METRICS.index(row["metric"])
+            at = METRICS.index(row["metric"])
             expected = scores[row["arm"]][at], scores[row["against"]][at]
             assert (row["score"], row["score_against"]) == pytest.approx(expected, abs=1e-6)
             assert row["difference"] == pytest.approx(expected[0] - expected[1], abs=1e-6)
@@ -120,7 +124,7 @@ def test_strata_of_few_groups_are_listed_and_not_judged(folder):
     assert len(rare) == 1 and not rare.iloc[0]["judged"]
     assert "5 needed" in rare.iloc[0]["reason"]
     assert np.isnan(rare.iloc[0]["difference"]) and rare.iloc[0]["verdict"] == ""
-    assert list(table.columns) == strata.TABLE
+    assert list(table.columns) == strata.COLUMNS
     assert set(table["column"]) == {"cell_line", "reliability"}, "other columns are no strata"
 
 
@@ -128,7 +132,7 @@ def test_false_discoveries_are_counted_over_all_strata(folder):
     table = judge(folder)
     table = table[table["judged"]]
     for _, rows in table.groupby(["metric", "relation"]):
-        q = inference.benjamini_hochberg(rows["p"].to_numpy())
+        q = stats.false_discovery_control(rows["p"].to_numpy())
         assert rows["q"].to_numpy() == pytest.approx(q, abs=1e-8)
         assert ((rows["verdict"] == "inconclusive") == (q > 0.05)).all()
 
@@ -140,17 +144,19 @@ def test_draws_are_those_of_weighted_rows():
     for repeat, fold in PLACES:
         labels = rng.random((60, 3)) < [0.5, 0.3, 0.2]
         groups = rng.integers(10 * fold, 10 * fold + 10, 60)
-        cells.append(Decided(repeat, fold, Table(rng.random(labels.shape), labels, groups), np.array([0.4, 0.5, 0.6])))
-    weights = inference.group_weights(3, 20, 4)
+        cells.append(
+            Decided(repeat, fold, ScoredRows(rng.random(labels.shape), labels, groups), np.array([0.4, 0.5, 0.6]))
+        )
+    weights = scoring.group_weights(3, 20, 4)
     found = fixed_scoring.score(cells, "calibrated", weights, np.array([True, False, True]))
     for b in range(4):
         for repeat in (0, 1):
             mine, f1, ap = [cell for cell in cells if cell.repeat == repeat], [], []
             for k in (0, 2):
                 truth, scores = (
-                    np.concatenate([getattr(cell.table, name)[:, k] for cell in mine]) for name in ("labels", "scores")
+                    np.concatenate([getattr(cell.rows, name)[:, k] for cell in mine]) for name in ("labels", "scores")
                 )
-                owner = np.concatenate([cell.table.groups for cell in mine])
+                owner = np.concatenate([cell.rows.groups for cell in mine])
                 said = scores >= mine[0].thresholds[k]
                 plain, drawn = (
                     f1_score(truth, said, sample_weight=w) for w in (np.ones(len(owner)), weights[owner, b])
@@ -158,7 +164,7 @@ def test_draws_are_those_of_weighted_rows():
                 n = len(set(owner[truth]))
                 f1.append(plain + np.sqrt((n + 1) / (n - 1)) * (drawn - plain))
                 for cell in mine:
-                    own, n = cell.table, len(set(cell.table.groups[cell.table.labels[:, k]]))
+                    own, n = cell.rows, len(set(cell.rows.groups[cell.rows.labels[:, k]]))
                     plain, drawn = (
                         average_precision_score(own.labels[:, k], own.scores[:, k], sample_weight=w)
                         for w in (np.ones(60), weights[own.groups, b])
@@ -169,10 +175,10 @@ def test_draws_are_those_of_weighted_rows():
 
 
 def test_half_or_largest_says_something_of_every_row():
-    table = Table(np.array([[0.2, 0.3], [0.6, 0.7]]), np.zeros((2, 2), dtype=bool), np.arange(2))
+    table = ScoredRows(np.array([[0.2, 0.3], [0.6, 0.7]]), np.zeros((2, 2), dtype=bool), np.arange(2))
     half = np.array([0.5, 0.5])
-    assert fixed_scoring.decisions(table, half, "half_or_largest").tolist() == [[False, True], [True, True]]
-    assert fixed_scoring.decisions(table, half, "half").tolist() == [[False, False], [True, True]]
+    assert decisions(table, half, "half_or_largest").tolist() == [[False, True], [True, True]]
+    assert decisions(table, half, "half").tolist() == [[False, False], [True, True]]
 
 
 def test_without_columns_there_is_an_empty_table_and_foreign_images_are_refused(folder, tmp_path):
@@ -183,9 +189,8 @@ def test_without_columns_there_is_an_empty_table_and_foreign_images_are_refused(
     with write_images(tmp_path / "bare.hdf5", ["green"], CLASSES, 4) as writer:
         writer.append(blank, labels, ids, ids, {"cell_line": ["one"] * len(ids)})
     assert strata.known_columns(tmp_path / "bare.hdf5", found) == {}
-    rule, judged = Rule("calibrated", 10), np.ones(len(CLASSES), dtype=bool)
-    weights = inference.group_weights(1, len(found.groups), 20)
-    assert strata.table(found, {}, judged, rule, ANALYSIS, ARMS, weights, 1) == []
+    run = scoring.score_experiment(Question(ANALYSIS | {"draws": 20}, ARMS, 1), found, 1)
+    assert strata.compare_within_strata(run, tmp_path / "bare.hdf5") == []
     with write_images(tmp_path / "other.hdf5", ["green"], CLASSES, 4) as writer:
         writer.append(blank[:5], labels[:5], ids[:5], ids[:5], {"cell_line": list("aabbb")})
     with pytest.raises(strata.UserError, match=r"other\.hdf5 has no image 'image"):

@@ -71,8 +71,8 @@ def test_what_must_be_known_is_said(run: FakeRun) -> None:
     assert "pre-training overlap: none with held-out images" in one[0]
     assert any("8 of 128 dimensions" in text for text in one)
     assert any("fitted on the train part" in text for text in one)
-    assert not any("other shares" in text for text in one)
-    assert any("other shares" in text for text in other)
+    assert not any("other class fractions" in text for text in one)
+    assert any("other class fractions" in text for text in other)
     assert any("several hands" in text for text in one)
     path = run.path("repeat0/fold0/synthetic/as_train.assess.json")
     about = json.loads(path.read_text())

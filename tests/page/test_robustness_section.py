@@ -13,9 +13,8 @@ import pytest
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from tests.helpers.html_reader import Reader
-from workflow_scripts import report
 from workflow_scripts.lib.judge import lockbox_ledger
-from workflow_scripts.lib.page import run_tables
+from workflow_scripts.lib.page import run_files, run_tables
 from workflow_scripts.lib.page.sections import robustness_section
 from workflow_scripts.lib.split import role_table
 
@@ -29,8 +28,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
     made = FakeRun(tmp_path_factory.mktemp("run"))
     figures = made.path("figures")
     figures.mkdir()
-    for name in (*report.FIGURES, *(f"{kind}_{synthetic_set}_{fold}" for kind in ("images", "closest")
-                 for synthetic_set in fake_run.SYNTHETIC_SETS for fold in range(2))):  # fmt: skip
+    panels = [
+        f"{kind}_repeat0_fold{fold}_{synthetic_set}"
+        for kind in ("images", "closest")
+        for synthetic_set in fake_run.SYNTHETIC_SETS
+        for fold in range(2)
+    ]
+    for name in (*run_files.FIGURES.values(), *panels):
         (figures / f"{name}.svg").write_text(STUB)
     made.path("intensity.csv").write_text("channel,mean,deviation,p1,p50,p99,black,saturated\n")
     return made
@@ -117,7 +121,7 @@ def test_strata_stand_on_the_page_and_their_names_are_text(run: FakeRun) -> None
     assert "Exploratory: the primary arm within each cell line" in words(text)
     run.path("strata.csv").write_text(whole.splitlines()[0] + "\n")
     try:
-        assert "Neither cell lines nor tiers of reliability are known" in words(page(run))
+        assert "These images have neither cell lines nor reliability tiers." in words(page(run))
         assert not run.path("tables/strata.csv").exists()
     finally:
         run.path("strata.csv").write_text(whole)

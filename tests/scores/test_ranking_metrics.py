@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 
 from workflow_scripts.lib.judge import scoring
-from workflow_scripts.lib.judge.scoring import Cell, Rule, Table
+from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows, per_protein
+from workflow_scripts.lib.judge.thresholds import Rule, choose_thresholds, fit_thresholds
 from workflow_scripts.lib.scores import ranking_metrics
 
 
@@ -92,16 +93,16 @@ def cells(seed=6, folds=2, rows=240, classes=4, groups=50):
     def table(offset):
         labels = rng.random((rows, classes)) < np.linspace(0.5, 0.1, classes)
         scores = 1 / (1 + np.exp(-rng.normal(2.0 * labels - 1, 1.2)))
-        return Table(scores, labels, offset + rng.integers(0, groups, rows))
+        return ScoredRows(scores, labels, offset + rng.integers(0, groups, rows))
 
-    return [Cell(0, f, table(0), table(100 * (f + 1)), table(0)) for f in range(folds)]
+    return [FoldScores(0, f, table(0), table(100 * (f + 1)), table(0)) for f in range(folds)]
 
 
 def test_f1_pools_decisions_over_folds_then_scores():
     found = cells()
     rule = Rule("calibrated", 1)
     scores = scoring.score_arm(found, rule, np.ones((300, 1)))
-    decisions = np.concatenate([c.test.scores >= scoring.fit_thresholds(c.calibration, rule).values for c in found])
+    decisions = np.concatenate([c.test.scores >= fit_thresholds(c.calibration, rule).values for c in found])
     truth = np.concatenate([c.test.labels for c in found])
     expected = f1_score(truth, decisions, average=None)
     np.testing.assert_allclose(scores.f1()[0, :, 0], expected, rtol=1e-12)
@@ -139,7 +140,7 @@ def test_weighted_f1_agrees_with_scikit_learn(refit):
     scores = scoring.score_arm(found, rule, weights)
     for b in range(3):
         fit = weights[:, b : b + 1] if refit else np.ones((300, 1))
-        choices = [[x.values[0] for x in scoring.choose_thresholds(c.calibration, rule, fit)] for c in found]
+        choices = [[x.values[0] for x in choose_thresholds(c.calibration, rule, fit)] for c in found]
         decisions = np.concatenate([c.test.scores >= t for c, t in zip(found, choices, strict=True)])
         truth = np.concatenate([c.test.labels for c in found])
         w = np.concatenate([weights[c.test.groups, b] for c in found])
@@ -152,10 +153,10 @@ def test_rare_classes_use_the_pooled_threshold():
     table.labels[:, 3] = False
     table.labels[:4, 3] = True
     table.groups[:4] = [0, 0, 1, 2]
-    fitted = scoring.fit_thresholds(table, Rule("calibrated", 10))
+    fitted = fit_thresholds(table, Rule("calibrated", 10))
     assert fitted.pooled.tolist() == [False, False, False, True]
     assert fitted.positive_groups[3] == 3
-    everything = scoring.fit_thresholds(table, Rule("pooled", 10))
+    everything = fit_thresholds(table, Rule("pooled", 10))
     assert len(set(everything.values)) == 1 and everything.values[0] == fitted.values[3]
     # The pooled threshold is the one of highest micro-F1, for any other cut is worse.
     best = f1_score(table.labels, table.scores >= everything.values[0], average="micro")
@@ -163,8 +164,8 @@ def test_rare_classes_use_the_pooled_threshold():
 
 
 def test_half_or_largest_always_decides_for_one_class():
-    table = Table(np.array([[0.1, 0.3], [0.6, 0.7]]), np.array([[0, 1], [1, 1]], bool), np.array([0, 1]))
-    cell = [Cell(0, 0, table, table, table)]
+    table = ScoredRows(np.array([[0.1, 0.3], [0.6, 0.7]]), np.array([[0, 1], [1, 1]], bool), np.array([0, 1]))
+    cell = [FoldScores(0, 0, table, table, table)]
     ones = np.ones((2, 1))
     with_largest = scoring.score_arm(cell, Rule("half_or_largest", 1), ones).counts[0, 1, :, 0]
     without = scoring.score_arm(cell, Rule("half", 1), ones).counts[0, 1, :, 0]
@@ -172,7 +173,7 @@ def test_half_or_largest_always_decides_for_one_class():
 
 
 def test_per_protein_is_the_mean_over_images_and_any_label():
-    table = Table(np.array([[0.2], [0.6], [0.9]]), np.array([[0], [1], [0]], bool), np.array([4, 4, 9]))
-    found = scoring.per_protein(table)
+    table = ScoredRows(np.array([[0.2], [0.6], [0.9]]), np.array([[0], [1], [0]], bool), np.array([4, 4, 9]))
+    found = per_protein(table)
     np.testing.assert_allclose(found.scores[:, 0], [0.4, 0.9])
     assert found.labels[:, 0].tolist() == [True, False] and found.groups.tolist() == [4, 9]

@@ -12,8 +12,10 @@ from sklearn.metrics import average_precision_score, f1_score
 from tests.helpers.judging import OUTPUTS, declare, run, write_world
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES, World
 from workflow_scripts import aggregate_metrics
+from workflow_scripts.lib.judge import comparisons
 from workflow_scripts.lib.judge import experiment as judged_experiment
-from workflow_scripts.lib.judge import wording
+from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.wording import analysis_report
 from workflow_scripts.lib.scores.prediction_file import Scored, read_predictions, write_predictions
 
 
@@ -54,7 +56,9 @@ def test_only_arms_that_are_no_controls_can_lack_one():
     size, judged = {"repeats": 2}, np.ones(3, dtype=bool)
 
     def told(arms):
-        return [note for note in wording.notes(ANALYSIS, arms, size, judged) if "No control" in note]
+        return [
+            note for note in analysis_report.notes(Question(ANALYSIS, arms, 1), size, judged) if "No control" in note
+        ]
 
     assert told(ARMS) == []
     alone = {"name": "alone", "method": "synthetic_only"}
@@ -69,10 +73,10 @@ def test_the_order_of_testing_is_told():
     control = {("mix", "control"): row("mix_real", -0.1, 0.2, "confirmed")}
     other = {("pool", "baseline"): row("real_only", 0.1, 0.2, "exploratory")}
     outside = {("late", "baseline"): row("real_only", None, None, "exploratory", "outside")}
-    assert wording.order(ANALYSIS, first | outside).endswith("mix beside real_only.")
-    told = wording.order(ANALYSIS, first | control | other | outside)
-    assert "mix beside real_only, then beside mix_real" in told
-    assert "(1)" in told and "no difference to mix_real was shown" in told and told.endswith("is exploratory.")
+    assert analysis_report.order(ANALYSIS, first | outside).endswith("mix against real_only.")
+    told = analysis_report.order(ANALYSIS, first | control | other | outside)
+    assert "mix against real_only, then against mix_real" in told
+    assert "(1)" in told and "showed no difference to mix_real" in told and told.endswith("are exploratory.")
 
 
 def test_gap_is_validation_minus_test(judged):
@@ -103,7 +107,7 @@ def test_answer_verdicts_and_what_is_not_judged(judged):
     assert (declared.standing == "confirmed").all() and "are confirmed" in analysis["order"]
     assert (rows[rows.family != "primary"].standing == "exploratory").all()
     assert len(analysis["cross_check"]) == 3 and analysis["cross_check"][0]["folds"] == 2
-    assert list(rows.columns) == aggregate_metrics.COMPARISON_COLUMNS
+    assert list(rows.columns) == comparisons.COLUMNS
 
 
 def test_what_thresholds_were_fitted_on_is_recorded_from_the_rows_read(judged):
@@ -255,13 +259,15 @@ def test_a_later_change_of_the_analysis_is_written_down_with_the_predictions_it_
     assert later["predictions"] == 1
     assert [entry["hash"] for entry in later["earlier"]] == [first["hash"]]
     assert len((tmp_path / "declarations.jsonl").read_text().splitlines()) == 2
-    assert "before the first test prediction" in wording.registered(first)
-    assert first["hash"] in wording.registered(later)
+    assert "before the first test prediction" in analysis_report.registered(first)
+    assert first["hash"] in analysis_report.registered(later)
     # Whoever deletes the predictions does not delete what was declared before them.
     (arm / "predictions.h5").unlink()
     again = declare(tmp_path, settings)
     assert again["predictions"] == 0
-    assert re.search(f"Declared before it: {first['hash']} of .*, {later['hash']} of ", wording.registered(again))
+    assert re.search(
+        f"Declared before it: {first['hash']} of .*, {later['hash']} of ", analysis_report.registered(again)
+    )
 
 
 def test_a_later_change_of_what_an_arm_is_is_written_down_too(tmp_path):
@@ -273,9 +279,9 @@ def test_a_later_change_of_what_an_arm_is_is_written_down_too(tmp_path):
     assert declare(tmp_path, settings, train_classifier={"steps": 100}) == first
     later = declare(tmp_path, settings, train_classifier={"steps": 200})
     assert later["hash"] == first["hash"] and later["experiment"] != first["experiment"]
-    said = wording.registered(later)
+    said = analysis_report.registered(later)
     assert "when 1 test prediction had been made already" in said and first["experiment"] in said
-    assert "before the first test prediction" in wording.registered(first)
+    assert "before the first test prediction" in analysis_report.registered(first)
 
 
 def test_another_analysis_than_the_declared_one_is_refused(tmp_path, capsys):

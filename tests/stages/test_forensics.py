@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.arms_data import SECTION
 from tests.helpers.generating import MINIMAL, SYNTHETIC_SET, UNET
 from workflow_scripts import certify_leaks, forensics, replay_study
+from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
 from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.sections import forensics_section
@@ -313,7 +314,7 @@ def test_the_certificate_finds_what_is_declared_and_nothing_else(folder, capsys)
 def test_a_replay_that_read_a_test_image_fails(folder, tmp_path):
     record = json.loads((folder / "0.fitted.json").read_text())
     clean = next(entry for entry in record["fitted"] if entry["name"] == "replay plain")
-    own = certify_leaks.Provenance.from_json(clean["provenance"])
+    own = Provenance.from_json(clean["provenance"])
     own.record("fit", own.of("score")[:1])
     clean["provenance"] = own.to_json()
     before = (folder / "0.fitted.json").read_text()
@@ -380,7 +381,7 @@ def test_the_page_has_a_section_where_the_files_are(taken_apart, tmp_path):
         for row in shown["tables"]["forensics_mix"].rows
         for _, text, _ in shown["tables"]["forensics_mix"].cells(row)
     ]
-    assert "image_split" in cells and len(shown["tables"]["forensics_shares"].rows) == 2 * (4 + 2)
+    assert "image_split" in cells and len(shown["tables"]["forensics_fractions"].rows) == 2 * (4 + 2)
     shown["facts"]["sentence"] = "mix <script>alert(1)</script>"
     shown["figure"] = {"svg": "", "files": {"svg": "figures/forensics.svg"}}
     text = rendered(shown)

@@ -18,7 +18,9 @@ from workflow_scripts import aggregate_metrics, certify_leaks, declare_analysis,
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, write_images
-from workflow_scripts.lib.judge import fixed_scoring, lockbox_ledger, scoring
+from workflow_scripts.lib.judge import lockbox_ledger
+from workflow_scripts.lib.judge import thresholds as thresholds_module
+from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS
 from workflow_scripts.lib.scores import ranking_metrics
 from workflow_scripts.lib.scores.prediction_file import PARTS, read_predictions
 from workflow_scripts.lib.split import role_table
@@ -147,7 +149,7 @@ def test_scores_are_those_of_every_classifier_at_its_own_thresholds(run: Run) ->
         for fold in (0, 1):
             made = classifier_file.read(run.path(f"fold{fold}/{name}/classifier.safetensors"))
             logits = classifier_file.predict(
-                made.network(open_lockbox.hardware.device()), part.images, made.mean, made.std
+                made.network(open_lockbox.device.device()), part.images, made.mean, made.std
             )
             cuts = thresholds.query("arm == @name and fold == @fold and level == 'image'")
             said.append(1 / (1 + np.exp(-logits.astype(float))) >= cuts["threshold"].to_numpy())
@@ -158,7 +160,7 @@ def test_scores_are_those_of_every_classifier_at_its_own_thresholds(run: Run) ->
     scores = image[image["what"] == "score"]
     assert set(scores["arm"]) == set(NAMES), "no other arm is asked"
     for row in scores.to_dict("records"):
-        expected = found[row["arm"]][scoring.METRICS.index(row["metric"])]
+        expected = found[row["arm"]][METRICS.index(row["metric"])]
         assert row["value"] == pytest.approx(expected, abs=1e-6)
         assert float(row["low_single"]) < row["value"] < float(row["high_single"])
     differences = image[(image["what"] == "difference") & (image["metric"] == "macro_f1")].set_index(["arm", "against"])
@@ -180,7 +182,7 @@ def test_scores_are_those_of_every_classifier_at_its_own_thresholds(run: Run) ->
 
 def test_thresholds_are_never_fitted_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    judge, labels = open_lockbox.judge, ImageSet.labels
+    judge, labels = open_lockbox.score_lockbox, ImageSet.labels
 
     def watch(tables, *rest):
         seen.append(tables)
@@ -189,10 +191,10 @@ def test_thresholds_are_never_fitted_again(run: Run, monkeypatch: pytest.MonkeyP
     def refuse(*_: object) -> None:
         raise AssertionError("a threshold was fitted")
 
-    monkeypatch.setattr(open_lockbox, "judge", watch)
+    monkeypatch.setattr(open_lockbox, "score_lockbox", watch)
     for module, name in (
-        (scoring, "fit_thresholds"),
-        (scoring, "choose_thresholds"),
+        (thresholds_module, "fit_thresholds"),
+        (thresholds_module, "choose_thresholds"),
         (ranking_metrics, "best_threshold"),
     ):
         monkeypatch.setattr(module, name, refuse)
@@ -202,18 +204,18 @@ def test_thresholds_are_never_fitted_again(run: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ImageSet, "labels", turned)
     assert run.open(run="second") == 0
     thresholds = pd.read_csv(run.path("thresholds.csv"))
-    for level in scoring.LEVELS:
+    for level in LEVELS:
         for name in NAMES:
             for one, other in zip(seen[0][level][name], seen[1][level][name], strict=True):
                 rows = thresholds.query("arm == @name and fold == @one.fold and level == @level")
                 assert one.thresholds == pytest.approx(rows["threshold"].to_numpy())
                 assert (one.thresholds == other.thresholds).all()
-                said = [fixed_scoring.decisions(cell.table, cell.thresholds, "calibrated") for cell in (one, other)]
+                said = [thresholds_module.decisions(cell.rows, cell.thresholds, "calibrated") for cell in (one, other)]
                 assert (said[0] == said[1]).all()
-    assert (seen[0]["image"]["mix"][0].table.labels != seen[1]["image"]["mix"][0].table.labels).all()
+    assert (seen[0]["image"]["mix"][0].rows.labels != seen[1]["image"]["mix"][0].rows.labels).all()
 
 
-@pytest.mark.parametrize("where", ["predict", "judge", "conclude", "finish"])
+@pytest.mark.parametrize("where", ["predict", "score_lockbox", "conclude", "finish"])
 def test_a_killed_opening_goes_on_with_its_own_line(run: Run, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt

@@ -16,9 +16,20 @@ from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import nearest_images
+from workflow_scripts.lib.images import orientation
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.page import arm_categories, curve_figures, figure_style, html_page, image_strips, run_tables
+from workflow_scripts.lib.page import (
+    arm_categories,
+    arm_figures,
+    curve_figures,
+    figure_style,
+    html_page,
+    image_figures,
+    image_strips,
+    run_files,
+    run_tables,
+    training_figures,
+)
 from workflow_scripts.lib.page.sections import curves_section
 
 
@@ -42,8 +53,8 @@ def texts(path: Path) -> str:
 
 def test_every_figure_in_three_formats(run: FakeRun) -> None:
     names = {path.stem for path in run.path("figures").iterdir()}
-    assert names >= {*fake_run.ARM_FIGURES, "generators", "classifiers"}
-    assert names >= {"images_as_train_0", "images_balanced_1"}
+    assert names >= set(run_files.FIGURES.values())
+    assert names >= {"images_repeat0_fold0_as_train", "images_repeat0_fold1_balanced"}
     starts = {".svg": b"<?xml", ".pdf": b"%PDF", ".png": b"\x89PNG"}
     for name in names:
         for suffix, start in starts.items():
@@ -61,11 +72,11 @@ def test_equal_inputs_give_equal_files(run: FakeRun, tmp_path: Path) -> None:
     for name in fake_run.ARM_FIGURES:
         for kind in figure_style.FORMATS:
             again = (tmp_path / f"{name}.{kind}").read_bytes()
-            assert again == run.path(f"figures/{name}.{kind}").read_bytes(), f"{name}.{kind}"
+            assert again == run.path(f"figures/arms_{name}.{kind}").read_bytes(), f"{name}.{kind}"
 
 
 def test_forest_shows_every_comparison(run: FakeRun, found: run_tables.Results) -> None:
-    shown = texts(run.path("figures/forest.svg"))
+    shown = texts(run.path("figures/arms_forest.svg"))
     for name, _, _ in fake_run.ARMS[1:]:
         assert name in shown
         difference = found.difference(name)
@@ -87,7 +98,7 @@ def test_long_names_stay_apart_and_leave_the_axis_legible(run: FakeRun, tmp_path
     long = run_tables.read(tmp_path / "metrics.csv", tmp_path / "comparisons.csv", tmp_path / "analysis.json")
     config = {"arms": [{"name": name, "method": "pool"} for name in long.arms]}
     with figure_style.style():
-        fig = plot_arms.draw_forest(long, config)
+        fig = arm_figures.draw_forest(long, config)
         axes = fig.axes[0]
         labels = [text.get_text() for text in axes.texts if "(" not in text.get_text()]
         assert sum(label.startswith("mix_representation") or "…" in label for label in labels) >= 2
@@ -102,7 +113,7 @@ def test_long_names_stay_apart_and_leave_the_axis_legible(run: FakeRun, tmp_path
 
 def test_rivals_placebos_and_ceilings_stand_under_headings_of_their_own(found: run_tables.Results) -> None:
     def section(entry: dict[str, Any]) -> str:
-        return arm_categories.purpose(entry, {"p": {"generator": "unet"}, "true": {"generator": "simulator"}})
+        return arm_categories.category(entry, {"p": {"generator": "unet"}, "true": {"generator": "simulator"}})
 
     assert (
         section({"method": "pool", "synthetic_set": "p"})
@@ -124,11 +135,11 @@ def test_rivals_placebos_and_ceilings_stand_under_headings_of_their_own(found: r
     assert section({"method": "resample_real", "synthetic_set": "true"}) == arm_categories.RIVALS
     assert section({"method": "real_only", "real_fraction": 0.5}) == arm_categories.CEILINGS
     alone = {"arms": [{"name": name, "method": "pool"} for name in found.arms]}
-    names = {text.get_text() for text in plot_arms.draw_forest(found, alone).axes[0].texts}
-    assert not names & set(arm_categories.PURPOSES), "one kind needs no heading"
+    names = {text.get_text() for text in arm_figures.draw_forest(found, alone).axes[0].texts}
+    assert not names & set(arm_categories.CATEGORIES), "one kind needs no heading"
     rival = {"name": "synthetic_only", "method": "cutmix"}
     mixed = {"arms": [rival if entry["name"] == "synthetic_only" else entry for entry in alone["arms"]]}
-    heights = {text.get_text(): text.get_position()[1] for text in plot_arms.draw_forest(found, mixed).axes[0].texts}
+    heights = {text.get_text(): text.get_position()[1] for text in arm_figures.draw_forest(found, mixed).axes[0].texts}
     assert heights[found.primary] < heights[arm_categories.RIVALS] < heights["synthetic_only"]
     assert heights[arm_categories.GENERATED] < heights[found.primary]
 
@@ -144,19 +155,19 @@ def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: run_ta
         changed.loc[rows["class"] != "", "q"] = 1.0
         changed.loc[chosen, ["difference", "low", "high", "low_single", "high_single"]] = [0.2, 0.1, 0.3, 0.1, 0.3]
         changed.loc[chosen, "q"] = q
-        drawn = plot_arms.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, found.facts))
+        drawn = arm_figures.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, found.facts))
         return sum(line.get_linewidth() == 1.6 for axes in drawn.axes for line in axes.lines)
 
     assert (bold(0.04), bold(0.06)) == (1, 0)
 
 
 def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: run_tables.Results) -> None:
-    shown = texts(run.path("figures/classes.svg"))
+    shown = texts(run.path("figures/arms_classes.svg"))
     assert found.unjudged == ["Rare"]
     assert shown.count("Rare") == 1
     assert "not judged: Rare" in shown
     assert "$x_1$" in shown
-    assert "<script>" not in run.path("figures/classes.svg").read_text()
+    assert "<script>" not in run.path("figures/arms_classes.svg").read_text()
 
 
 def swept(
@@ -224,7 +235,7 @@ def test_a_guidance_curve_holds_plans_that_differ_in_nothing_else() -> None:
 
 
 def test_usefulness_needs_two_sets(run: FakeRun, found: run_tables.Results) -> None:
-    shown = texts(run.path("figures/usefulness.svg"))
+    shown = texts(run.path("figures/arms_usefulness.svg"))
     assert all(word in shown for word in ("pool", "mix_loss", "set as_train", "set balanced", "label agreement"))
     assert "resample_real" not in shown
     files = [("balanced", run.path("repeat0/fold0/synthetic/balanced.fidelity.csv"))]
@@ -258,13 +269,15 @@ def test_training_table_holds_what_is_drawn(run: FakeRun) -> None:
     pool = table[(table["name"] == "pool") & (table["fold"] == 1) & (table["quantity"] == "validation_map")]
     assert pool["step"].tolist() == list(range(10, 110, 10))
     assert pool["value"].to_numpy() == pytest.approx(0.6 - 0.4 * np.exp(-np.arange(10, 110, 10) / 30) + 0.045)
-    shown = texts(run.path("figures/classifiers.svg"))
+    shown = texts(run.path("figures/training_classifiers.svg"))
     assert all(word in shown for word in ("training loss", "validation mAP", "validation macro-F1", "mix_loss_real"))
-    assert "unet (2 folds)" in texts(run.path("figures/generators.svg"))
+    assert "unet (2 folds)" in texts(run.path("figures/training_generators.svg"))
 
 
 def test_control_has_the_colour_of_its_arm() -> None:
-    looks = plot_training.line_looks(["real_only", "a", "b", "ctrl", "c"], {"a": "ctrl", "b": "ctrl", "c": "elsewhere"})
+    looks = training_figures.line_looks(
+        ["real_only", "a", "b", "ctrl", "c"], {"a": "ctrl", "b": "ctrl", "c": "elsewhere"}
+    )
     assert looks["a"]["color"] == looks["b"]["color"] == looks["ctrl"]["color"] != looks["real_only"]["color"]
     assert len({str(looks[name]["ls"]) for name in ("a", "b", "ctrl")}) == 3
     assert looks["c"]["color"] not in (looks["a"]["color"], looks["real_only"]["color"])
@@ -273,7 +286,7 @@ def test_control_has_the_colour_of_its_arm() -> None:
 def test_no_two_arms_look_alike() -> None:
     controls = {f"arm{index}": f"control{index % 9}" for index in range(12)}
     alone = [f"rival{index}" for index in range(7)]
-    looks = plot_training.line_looks(["real_only", *alone, *controls, *dict.fromkeys(controls.values())], controls)
+    looks = training_figures.line_looks(["real_only", *alone, *controls, *dict.fromkeys(controls.values())], controls)
     assert len({json.dumps(look, sort_keys=True) for look in looks.values()}) == len(looks) == 1 + 7 + 12 + 9
 
 
@@ -290,7 +303,7 @@ def test_a_legend_has_as_many_columns_as_fit(names: list[str], columns: int) -> 
     assert figure_style.legend_columns(names) == columns
     table = pd.DataFrame({"name": names, "step": 1, "quantity": "loss", "value": 0.5})
     with figure_style.style():
-        fig = plot_training.draw_classifiers(table, {})
+        fig = training_figures.draw_classifiers(table, {})
         fig.canvas.draw()
         box = fig.legends[0].get_window_extent()
     assert box.x1 <= fig.bbox.x1
@@ -301,7 +314,7 @@ def test_long_names_of_generators_stay_on_the_page() -> None:
     names = [f"a_generator_with_{index}_times_more_training_than_others" for index in range(5)]
     table = pd.DataFrame({"name": names * 2, "repeat": 0, "fold": 0, "step": [1] * 5 + [2] * 5, "value": 0.5})
     with figure_style.style():
-        fig = plot_training.draw_generators(table)
+        fig = training_figures.draw_generators(table)
         fig.canvas.draw()
         box = fig.legends[0].get_window_extent()
     assert len(fig.legends[0].get_texts()) == 5
@@ -336,9 +349,9 @@ def test_images_are_the_first_of_each_protein_in_their_order() -> None:
 
 def test_panel_shows_test_images_only(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[np.ndarray] = []
-    original = plot_images._read
+    original = image_figures._read
     monkeypatch.setattr(
-        plot_images, "_read", lambda source, rows: (read.append((len(source), rows)), original(source, rows))[1]
+        image_figures, "_read", lambda source, rows: (read.append((len(source), rows)), original(source, rows))[1]
     )
     words = ["--images", str(run.path("images.h5")), "--folds", str(run.path("repeat0/folds.csv")), "--fold", "1"]
     words += [
@@ -358,26 +371,26 @@ def test_panel_shows_test_images_only(run: FakeRun, monkeypatch: pytest.MonkeyPa
 
 
 def test_closest_pairs_are_drawn_with_their_distances(run: FakeRun, tmp_path: Path) -> None:
-    shown = texts(run.path("figures/closest_as_train_0.svg"))
+    shown = texts(run.path("figures/closest_repeat0_fold0_as_train.svg"))
     assert "closest in pixels" in shown and "closest in features of the encoder" in shown
     assert shown.count(", closer") == 4 and shown.count("6.00") == 2
-    assert (run.path("figures/closest_as_train_0.svg").read_text().count("<image")) == 14
+    assert (run.path("figures/closest_repeat0_fold0_as_train.svg").read_text().count("<image")) == 14
     table = tmp_path / "closest.csv"
     table.write_text(run.path("repeat0/fold0/synthetic/as_train.closest.csv").read_text())
     with ImageSet(run.path("images.h5")) as real, ImageSet(run.path("repeat0/fold0/synthetic/as_train.h5")) as made:
-        first = plot_images.closest(table, real, made)[1]
+        first = image_figures.closest(table, real, made)[1]
         whole = made.read(np.array([1]), "inspect").images
-        assert np.array_equal(first.generated, nearest_images.turned(whole, 1)[0]), "turned as the table says"
+        assert np.array_equal(first.generated, orientation.turned(whole, 1)[0]), "turned as the table says"
         table.write_text(table.read_text().replace("cell0003", "cell9999"))
         with pytest.raises(UserError, match="run again"):
-            plot_images.closest(table, real, made)
+            image_figures.closest(table, real, made)
 
 
 def test_the_order_of_panels_is_drawn_by_the_seed(run: FakeRun) -> None:
     settings = {"per_class": 3, "combinations": 1}
     with ImageSet(run.path("images.h5")) as real, ImageSet(run.path("repeat0/fold0/synthetic/as_train.h5")) as made:
         held = np.flatnonzero(run.roles[:, 0] == "test")
-        panels = [plot_images.collect(real, held, made, np.random.default_rng(seed), settings) for seed in (1, 1, 2)]
+        panels = [image_figures.collect(real, held, made, np.random.default_rng(seed), settings) for seed in (1, 1, 2)]
     assert np.array_equal(panels[0][0].real, panels[1][0].real)
     assert not np.array_equal(panels[0][0].real, panels[2][0].real)
 
@@ -403,7 +416,7 @@ def test_strip_shrinks_large_images_and_leaves_gaps() -> None:
 
 
 def test_figures_change_their_colours_with_the_page(run: FakeRun) -> None:
-    shown = html_page.inline_svg(run.path("figures/forest.svg").read_text(), "forest", "a <b> figure")
+    shown = html_page.inline_svg(run.path("figures/arms_forest.svg").read_text(), "forest", "a <b> figure")
     assert "var(--ink)" in shown and "var(--paper)" in shown
     # Every colour has its counterpart: none is left that a dark page would swallow.
     assert set(re.findall(r"#[0-9a-f]{6}\b", shown)) == set()

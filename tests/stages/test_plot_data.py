@@ -46,7 +46,7 @@ def by_hand() -> Data:
     return Data(labels, ["A", "B", "C"], groups, columns, {}, roles, ["green"], 8)
 
 
-def rows_of(table: html_page.Table, *names: str) -> list[tuple]:
+def rows_of(table: html_page.PageTable, *names: str) -> list[tuple]:
     return [tuple(row[name] for name in names) for row in table.rows]
 
 

@@ -19,8 +19,10 @@ from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from tests.helpers.html_reader import Reader
 from workflow_scripts import report
-from workflow_scripts.lib.judge import inference, verdict_tables
-from workflow_scripts.lib.page import figure_style, html_page, run_tables
+from workflow_scripts.lib.judge import inference
+from workflow_scripts.lib.judge.wording import page_opening
+from workflow_scripts.lib.page import figure_style, html_page, page_figures, run_tables
+from workflow_scripts.lib.page.run_files import RunFiles
 from workflow_scripts.lib.page.sections import arms_section, failures_section, other_runs_section
 
 BROWSER = next(
@@ -49,14 +51,14 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
     where = words.index("unseen proteins")
     assert words.index("A demonstration at small scale.") < where < words.index("The arms")
     assert f"{abs(answer['difference']):.3f}" in words[where : where + 400]
-    assert verdict_tables.headline(answer["verdict"]) in words
+    assert page_opening.headline(answer["verdict"]) in words
     assert "Not excluded" in words
     assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
 
 
 def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None:
     words = " ".join(" ".join(Reader(text).words).split())
-    first = words[: words.index("Every arm (disc)")]
+    first = words[: words.index("Difference of every arm (disc)")]
     facts = json.loads(run.path("analysis.json").read_text())
     assert f"The analysis (hash {facts['hash'][:8]}) of this experiment" in first and facts["hash"] not in first
     assert f"The analysis (hash {facts['hash']}) of this experiment" in words
@@ -127,14 +129,14 @@ def test_a_replay_shows_the_studys_table(run: FakeRun, text: str) -> None:
         'resnet18,real_only,resnet18,bce,0.5,0.51,0.62,0.61,0.4,0.21,0.64,0.648,"0.457, of <i>a</i> CNN"\n'
         "mix,mix_loss,resnet18,bce,0.5,0.3,0.4,0.4,0.3,0.1,0.245,not published,not published\n"
     )
-    assert fake_run.write_report(run, more=("--study", str(table), "--thresholds", str(run.path("t.csv")))) == 0
+    assert fake_run.write_report(run, more=("--study", str(table))) == 0
     shown = run.path("report.html").read_text()
     section = shown[shown.index('<h2 id="study">') :]
     section = section[: section.index("</section>")]
     assert "0.620" in section and "0.648" in section and "+0.210" in section
     assert section.count("not published") == 2 and "of &lt;i&gt;a&lt;/i&gt; CNN" in section
     assert 'href="#study"' in shown and run.path("tables/study.csv").exists()
-    assert 'href="t.csv"' in shown and 'href="t.csv"' not in text
+    assert 'href="thresholds.csv"' in shown
     assert fake_run.write_report(run) == 0
 
 
@@ -221,7 +223,7 @@ def test_data_certificate_and_run_times(run: FakeRun, text: str) -> None:
     words = " ".join(" ".join(Reader(text).words).split())
     assert "360 images of 16 × 16 pixels with 4 channels (red, green, blue, yellow), 120 groups" in words
     assert "12 checks clean" in words
-    assert "Not judged, for want of positive test proteins: Rare" in words
+    assert "Not judged, too few positive test proteins: Rare" in words
     with run.path("tables/run_times.csv").open() as handle:
         times = {row["stage"]: row for row in csv.DictReader(handle)}
     assert float(times["train_ddpm"]["seconds"]) == 101.5
@@ -352,15 +354,12 @@ def test_the_page_does_not_call_itself_cut_short(tmp_path: Path) -> None:
 
 
 def test_heavy_panels_become_links(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "PANEL_BYTES", 10)
-    names = [
-        (f"{synthetic_set}/0/0", run.path(f"figures/images_{synthetic_set}_0.svg"))
-        for synthetic_set in fake_run.SYNTHETIC_SETS
-    ]
-    shown = report.panels(names, run.path("report.html"), report.PANEL_ALT)
+    monkeypatch.setattr(page_figures, "PANEL_BYTES", 10)
+    files = RunFiles(run.path("."), 1, 1, list(fake_run.SYNTHETIC_SETS))
+    shown = page_figures.panels(files.panels("images"), run.path("report.html"), page_figures.PANEL_ALT)
     # The first synthetic set is shown whatever it weighs.
     assert [bool(panel["svg"]) for panel in shown] == [True, False]
-    assert shown[1]["files"]["svg"] == "figures/images_balanced_0.svg"
+    assert shown[1]["files"]["svg"] == "figures/images_repeat0_fold0_balanced.svg"
 
 
 def test_missing_answer_is_the_users_to_mend(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -425,7 +424,7 @@ VERDICTS = [
 def test_sentence_of_every_verdict(
     verdict: str, ends: tuple[float, float, float], headline: str, meaning: str, limits: str
 ) -> None:
-    said = verdict_tables.opening(answer(verdict, *ends), SIZES, judged=9)
+    said = page_opening.opening(answer(verdict, *ends), SIZES, judged=9)
     assert headline in said.headline
     assert said.sentence.startswith("On 1,048 unseen proteins (2,401 images; 9 classes judged), pool ")
     assert meaning in said.sentence
@@ -445,12 +444,12 @@ def test_sentences_of_the_judge_and_of_the_page_agree_on_kinds() -> None:
         inference.verdict(-0.01, 0.01, 0.02): "no difference",
         inference.verdict(-0.01, 0.05, 0.02): "Undecided",
     }
-    assert len({verdict_tables.headline(said) for said in reached}) == len(reached)
-    assert all(word in verdict_tables.headline(said) for said, word in reached.items())
+    assert len({page_opening.headline(said) for said in reached}) == len(reached)
+    assert all(word in page_opening.headline(said) for said, word in reached.items())
 
 
 def test_an_arm_of_real_images_is_not_called_generated() -> None:
-    said = verdict_tables.opening(answer(inference.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject="The arm resample_real")
+    said = page_opening.opening(answer(inference.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject="The arm resample_real")
     assert said.headline == "The arm resample_real helped"
 
 
@@ -458,24 +457,24 @@ def test_a_loss_that_the_control_shares_is_not_laid_on_the_generated_images() ->
     lost = answer(inference.HURTS, -0.045, -0.078, -0.011)
     shared = lost | {"beyond_control": {"difference": 0.001, "low": -0.036, "high": 0.038}}
     own = lost | {"beyond_control": {"difference": -0.04, "low": -0.07, "high": -0.01}}
-    assert verdict_tables.opening(shared, SIZES, 9).headline == "pool hurt, but not provably more than its control"
-    assert verdict_tables.opening(own, SIZES, 9).headline == "Generated training images hurt"
+    assert page_opening.opening(shared, SIZES, 9).headline == "pool hurt, but not provably more than its control"
+    assert page_opening.opening(own, SIZES, 9).headline == "Generated training images hurt"
 
 
 def test_sentence_without_control_interval_or_repeats() -> None:
     bare = answer(inference.HELPS, 0.03, 0.01, 0.05, control=None, beyond_control=None, control_against_baseline=None)
-    assert "No control was declared" in verdict_tables.opening(bare, SIZES, 1).control
-    assert "no control was declared for it" in verdict_tables.opening(bare, SIZES, 1).sentence
-    assert "1 class judged" in verdict_tables.opening(bare, SIZES, 1).sentence
+    assert "No control was declared" in page_opening.opening(bare, SIZES, 1).control
+    assert "no control was declared for it" in page_opening.opening(bare, SIZES, 1).sentence
+    assert "1 class judged" in page_opening.opening(bare, SIZES, 1).sentence
     alone = answer(inference.INCONCLUSIVE, 0.0, -0.02, 0.02, training_luck=False)
-    assert "left macro-F1 unchanged" in verdict_tables.opening(alone, SIZES, 9).sentence
-    assert "luck of training is not in these intervals" in verdict_tables.opening(alone, SIZES, 9).limits
+    assert "left macro-F1 unchanged" in page_opening.opening(alone, SIZES, 9).sentence
+    assert "do not contain the variance between repeats" in page_opening.opening(alone, SIZES, 9).limits
     outside = answer("", 0.01, 0.0, 0.0) | {"low": None, "high": None}
-    assert "(95 % interval" in verdict_tables.opening(outside, SIZES, 9).sentence
+    assert "(95 % interval" in page_opening.opening(outside, SIZES, 9).sentence
     # What is tested first has the interval of a single comparison.
     first = answer(inference.HELPS, 0.03, 0.01, 0.05, low_single=0.01, high_single=0.05)
-    assert "(95 % interval +0.010" in verdict_tables.opening(first, SIZES, 9).sentence
-    assert "unseen groups" in verdict_tables.opening(alone, SIZES, 9, unit="group").sentence
+    assert "(95 % interval +0.010" in page_opening.opening(first, SIZES, 9).sentence
+    assert "unseen groups" in page_opening.opening(alone, SIZES, 9, unit="group").sentence
 
 
 def test_cells_and_formulas_in_csv(tmp_path: Path) -> None:
@@ -484,7 +483,7 @@ def test_cells_and_formulas_in_csv(tmp_path: Path) -> None:
         html_page.Column("d", "d", "difference"),
         html_page.Column("x", "x", "number"),
     ]
-    table = html_page.Table("t", "caption", columns, [{"name": "=1+1", "d": (0.0001, -0.5, np.nan), "x": np.nan}])
+    table = html_page.PageTable("t", "caption", columns, [{"name": "=1+1", "d": (0.0001, -0.5, np.nan), "x": np.nan}])
     assert [cell[1:] for cell in table.cells(table.rows[0])] == [("=1+1", ""), ("0.000", ""), ("–", "")]
     html_page.write_tables(tmp_path / "tables", [table], "tables")
     with (tmp_path / "tables" / "t.csv").open() as handle:
@@ -554,5 +553,5 @@ def test_page_never_scrolls_sideways_on_a_phone(run: FakeRun, tmp_path: Path) ->
 
 def test_png_size(run: FakeRun) -> None:
     """Figures for print are as wide as declared."""
-    head = run.path("figures/forest.png").read_bytes()[16:24]
+    head = run.path("figures/arms_forest.png").read_bytes()[16:24]
     assert struct.unpack(">II", head)[0] == pytest.approx(5.4 * 200, abs=2)

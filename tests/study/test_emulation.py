@@ -20,7 +20,6 @@ from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.classify.validation_scores import probabilities
 from workflow_scripts.lib.compute import device, schedule
 from workflow_scripts.lib.config import check
-from workflow_scripts.lib.judge import scoring
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
 from workflow_scripts.lib.study import emulation, switches
 from workflow_scripts.lib.study.emulation import Asked, Course, StudyTrainer
@@ -345,9 +344,9 @@ def test_thresholds_come_from_the_part_that_the_switch_names(network, monkeypatc
              for name, value in state.items()}  # fmt: skip
     course = Course({False: state, True: other}, SCALING)
     asked = []
-    fit = scoring.fit_thresholds
+    fit = emulation.fit_thresholds
     monkeypatch.setattr(
-        scoring, "fit_thresholds", lambda table, rule: (asked.append(table.scores.copy()), fit(table, rule))[1]
+        emulation, "fit_thresholds", lambda table, rule: (asked.append(table.scores.copy()), fit(table, rule))[1]
     )
     levels = [OFF, OFF | {"thresholds_on_reported": True}, OFF | {"last_epoch": True}]
     plain, reported, last = emulation.scored(

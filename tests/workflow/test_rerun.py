@@ -31,10 +31,11 @@ RERUN = {
     "lib/images/image_set.py": STAGES
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "simulate_cells"},
     "lib/images/duplicates.py": PREPROCESSING,
-    "lib/images/nearest_images.py": {"assess_synthetic", "plot_images", "train_classifier"},
+    "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
     "lib/split/assignment.py": {"make_folds", "train_classifier"},
-    "lib/compute/checkpoint.py": GENERATORS | TRAINING,
+    # The cost of sampling is counted on the sampler itself.
+    "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
     "lib/scores/f1.py": JUDGING | TRAINING | {"tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING | {"assess_synthetic", "replay_study", "sample_ddpm", "tabulate_study"},
@@ -46,10 +47,10 @@ RERUN = {
     # The page names the measures.
     "lib/fidelity/distances.py": {"assess_synthetic", "report"},
     # Declared before any arm, and checked with the config: no arm is trained again.
-    "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms", "predict_cost"},
+    "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms"},
     "lib/judge/inference.py": JUDGING | PLOTS | {"forensics"},
     "lib/study/emulation.py": {"replay_study"},
-    "lib/config/check.py": {"predict_cost", "report"},
+    "lib/config/views.py": {"predict_cost", "report"},
     "lib/cost/forecast.py": {"predict_cost"},
     "lib/page/figure_style.py": PLOTS | {"forensics", "open_lockbox", "report"},
     "lib/page/sections/cost_section.py": {"report"},

@@ -37,6 +37,7 @@ from workflow_scripts.lib.fidelity import encoders
 from workflow_scripts.lib.generate import generator_file
 from workflow_scripts.lib.images import decode, user_tables
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.judge import fitted_artefacts
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.split import role_table
 
@@ -96,7 +97,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "predictions.h5": prediction_file.read_predictions,
     "folds.csv": lambda path: role_table.read(path, 0, np.array(["a"], dtype=object)),
     "job0.json": arm_list.read,
-    "analysis.json": certify_leaks._fitted_on,
+    "analysis.json": fitted_artefacts.read_threshold_record,
     "train.csv": user_tables.read_table,
     "image.npy": lambda path: decode.decode(path, 1),
     "image.png": lambda path: decode.decode(path, 1),

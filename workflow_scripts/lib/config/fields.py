@@ -5,10 +5,11 @@ So a number, true, false or null in a text is read as such where the key takes o
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
-from pydantic_core import PydanticCustomError
+
+from workflow_scripts.lib.base.registry import Registry
 
 T = TypeVar("T")
 
@@ -22,6 +23,11 @@ class Section(BaseModel):
 def key(description: str, unit: str | None = None, **more: Any) -> Any:
     """A key with its one-line description and its unit; without `default` it must be given."""
     return Field(description=description, **({"json_schema_extra": {"unit": unit}} if unit else {}), **more)
+
+
+def optional(description: str, unit: str | None = None) -> Any:
+    """A key that a list's entry may leave out."""
+    return key(description, unit, default=None)
 
 
 def matching(pattern: str, what: str) -> Any:
@@ -54,7 +60,7 @@ def _null(value: Any) -> Any:
 
 def _distinct(values: list[T]) -> list[T]:
     if len(set(values)) < len(values):
-        raise PydanticCustomError("distinct", "must not name anything twice")
+        raise ValueError("must not name anything twice")
     return values
 
 
@@ -68,13 +74,28 @@ def number(**limits: float) -> Any:
     return Annotated[float, Field(**limits), WrapValidator(_number)]
 
 
+def one_of(registry: Registry[Any]) -> Any:
+    """The name of one of the choices of a registry, each with its description."""
+    about = {"enumDescriptions": list(registry.descriptions().values())}
+    return Annotated[Literal[tuple(registry)], Field(json_schema_extra=about)]
+
+
 Fraction = number(ge=0, le=1)
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Maybe = Annotated[T | None, BeforeValidator(_null)]  # the key may be null
 Distinct = Annotated[list[T], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
 Pair = Annotated[list[T], Field(min_length=2, max_length=2)]
-Text = Annotated[str, Field(min_length=1)]
-ShortText = Annotated[str, Field(min_length=1, max_length=80)]
+Some = Annotated[
+    list[T], Field(min_length=1), AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})
+]
+
+
+def text(le: int | None = None, ge: int = 1) -> Any:
+    """Text of at least and at most so many letters."""
+    return Annotated[str, Field(min_length=ge, max_length=le)]
+
+
+Text = text()
 Name = Annotated[
     str,
     matching(

@@ -60,8 +60,8 @@ def _line(path: Path, kind: str, message: str, value: Any) -> str:
     if kind == "extra_forbidden":
         known = sorted({name for part in inner for name in part.get("properties", {})})
         return f"{where} is not a known key{_meant(str(path[-1]), known)}; known here: {', '.join(known)}"
-    if kind == "distinct":
-        return f"{where} = {short(value)}: {message}"
+    if kind == "value_error":
+        return f"{where} = {short(value)}: {message.removeprefix('Value error, ')}"
     if kind == "name":
         names = [part["propertyNames"] | {"type": "string"} for part in inner if "propertyNames" in part]
         return f"{written(path[:-1])} has the key {short(path[-1])}: must be {schema.allowed(names)}"

@@ -1,27 +1,39 @@
 """The model of the whole config: its sections, and those about judging, reporting, the study and computing.
 
 The models say what each key means and what it may be. Defaults stand in config.yaml alone; a key of a list's entry may
-be left out where its model has a default. What only several sections together can tell is checked in check.py."""
+be left out where it is optional here. What only several sections together can tell is checked in check.py."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, create_model
 
-from workflow_scripts.lib.config.fields import Distinct, Flag, Maybe, Name, Section, Text, key, matching, number, whole
+from workflow_scripts.lib.config.fields import (
+    Distinct,
+    Flag,
+    Maybe,
+    Name,
+    Section,
+    Some,
+    Text,
+    key,
+    matching,
+    number,
+    optional,
+    text,
+    whole,
+)  # fmt: skip
 from workflow_scripts.lib.config.models_classify import Arm, TrainClassifier
-from workflow_scripts.lib.config.models_data import (
-    Data,
-    FetchImages,
-    FetchWeights,
-    MakeFolds,
-    PreprocessImages,
-    SimulateCells,
-)
+from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeights, MakeFolds, PreprocessImages
 from workflow_scripts.lib.config.models_generate import AssessSynthetic, Generator, SyntheticSet
-from workflow_scripts.lib.judge.scoring import LEVELS, METRICS, RULES
+from workflow_scripts.lib.config.models_simulate import SimulateCells
+from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS, RULES
 from workflow_scripts.lib.study.switches import SWITCHES
 
-Confidence = number(ge=0.5, le=0.999)
+Fewest = whole(1, 1000)
+Switches = Some[Literal[tuple(SWITCHES)]]
+ReplayMetric = Literal["macro_f1", "macro_f1_half", "map"]
+BREACH = r"^[A-Za-z0-9_ -]+:(fit|select|threshold|scored)$"
+Breach = Annotated[str, matching(BREACH, 'text of the form artefact:purpose, such as "arm leaky:fit"')]
 
 
 class Analysis(Section):
@@ -29,29 +41,26 @@ class Analysis(Section):
 
     primary_arm: Text = key("Arm that the report's first sentence is about; tested before all others.")
     baseline: Text = key("Arm that every other arm is compared with.")
-    metric: Literal[METRICS] = key("Primary metric: macro-F1 or mean average precision; the other is secondary.")
+    metric: Literal[METRICS] = key("Primary metric: macro-F1 or mean average precision. The other is secondary.")
     level: Literal[LEVELS] = key("Primary level; protein: the mean over a protein's images.")
     threshold_rule: Literal[RULES] = key(
-        "Decision thresholds. calibrated: per class; pooled: one for all; half: 0.5; half_or_largest: 0.5, else the "
-        "most probable class."
+        "Decision thresholds: one per class, one for all, 0.5, or 0.5 and else the most probable class."
     )
-    minimum_positive_groups: whole(1, 1000) = key(
-        "A class is judged from this many positive test groups on, over all folds of a repeat.", "groups"
-    )
-    minimum_calibration_groups: whole(1, 1000) = key(
-        "With fewer positive calibration groups a class uses the pooled threshold.", "groups"
+    minimum_positive_groups: Fewest = key("Positive test groups from which on a class is judged.", "groups")
+    minimum_calibration_groups: Fewest = key(
+        "With fewer of them positive, a class uses the pooled threshold.", "groups"
     )
     refit_thresholds: Flag = key("Fit thresholds again in each draw, so that intervals cover their variance.")
     draws: whole(100, 100_000) = key("Draws of the Bayesian bootstrap over groups.", "draws")
-    confidence: Confidence = key("Confidence level; simultaneous over the family, but for the primary arm.")
-    smallest_effect: number(gt=0, le=1) = key("Smallest difference of interest, in the primary metric.")
-    family: Literal["all"] | Annotated[Distinct[str], Field(min_length=1)] = key(
-        "Arms that share the error rate: all, or a list of names."
+    confidence: number(ge=0.5, le=0.999) = key(
+        "Confidence level, simultaneous over the family but for the primary arm."
     )
+    smallest_effect: number(gt=0, le=1) = key("Smallest difference of interest, in the primary metric.")
+    family: Literal["all"] | Some[str] = key("Arms that share the error rate: all, or a list of names.")
 
 
 class WriteSubmission(Section):
-    """Predictions for the unlabelled test images, in the form of the Kaggle 2018 competition (target submission)."""
+    """Predictions for the unlabelled test images of the Kaggle 2018 competition (target submission)."""
 
     arm: Maybe[Text] = key("Arm whose predictions are handed in. null: analysis.primary_arm.")
     images: Maybe[Text] = key("Folder of the test images. null: where fetch_images puts them.")
@@ -63,16 +72,18 @@ class Panels(Section):
     """Panels of real beside generated images (plot_images)."""
 
     per_class: whole(1, 12) = key("Images of each kind in a row.", "images")
-    combinations: whole(0, 50) = key("Rows for the commonest class combinations, after those of single classes.")
-    protein_channel: Annotated[str, Field(min_length=1, max_length=40)] = key("Channel that is also shown alone.")
+    combinations: whole(0, 50) = key(
+        "Rows for the commonest class combinations, after those of single classes.", "rows"
+    )
+    protein_channel: text(40) = key("Channel that is also shown alone.")
 
 
 class Report(Section):
     """The report page."""
 
-    title: Annotated[str, Field(min_length=1, max_length=200)] = key("Title of the page.")
+    title: text(200) = key("Title of the page.")
     demonstration: Flag = key("Say at the top of the page that the run is a demonstration.")
-    demonstration_text: Annotated[str, Field(max_length=2000)] = key("What the page says about the demonstration.")
+    demonstration_text: text(2000, ge=0) = key("What the page says about the demonstration.")
     panels: Panels = key("Panels of real beside generated images.")
 
 
@@ -85,12 +96,12 @@ Replay = create_model(
 
 
 class ReplayTraining(Section):
-    """Keys that replace those of train_classifier in the replay."""
+    """Keys in place of those of train_classifier."""
 
-    steps: whole(1, 10**7) = key("Optimiser steps.", "steps", default=None)
-    batch: whole(2, 65_536) = key("Images per step.", "images", default=None)
-    checkpoints: whole(1, 10_000) = key("Times a model is scored on the validation part.", default=None)
-    learning_rate: number(gt=0, le=10) = key("Highest learning rate.", default=None)
+    steps: whole(1, 10**7) = optional("Optimiser steps.", "steps")
+    batch: whole(2, 65_536) = optional("Images per step.", "images")
+    checkpoints: whole(1, 10_000) = optional("Times a model is scored on the validation part.")
+    learning_rate: number(gt=0, le=10) = optional("Highest learning rate.")
 
 
 class ReplaySets(Section):
@@ -101,7 +112,7 @@ class ReplaySets(Section):
 
 
 class Plateau(Section):
-    """Learning rate schedule of the switch scheduler_minimises."""
+    """The schedule of the switch scheduler_minimises."""
 
     factor: number(gt=0, lt=1) = key("Factor on the learning rate.")
     patience: whole(0, 10_000) = key("Checks without a fall of the score before the rate is cut.", "checks")
@@ -111,43 +122,27 @@ class Forensics(Section):
     """Which of the study's choices move validation, test, and the gap between them (target forensics)."""
 
     models: list[Arm] = key("What is trained: entries as in arms, without synthetic_set. Empty: no forensics.")
-    switches: Literal["all"] | Annotated[Distinct[Literal[tuple(SWITCHES)]], Field(min_length=1)] = key(
-        "Choices that are varied: all, or a list of keys of replay."
-    )
+    switches: Literal["all"] | Switches = key("Choices that are varied: all, or a list of keys of replay.")
     runs: whole(1, 256) = key("Rows of the two-level design; a power of two.", "runs")
-    repeats: whole(1, 100) = key("Repetitions, each with its own folds, as many folds as in make_folds.")
+    repeats: whole(1, 100) = key("Repetitions, each with its own folds, as many as in make_folds.")
     shards: whole(1, 1000) = key("Jobs into which the trainings of a fold are divided.", "jobs")
-    training: ReplayTraining = key("Replaces keys of train_classifier.")
+    training: ReplayTraining = key("Keys in place of those of train_classifier.")
     synthetic_sets: ReplaySets = key("How images are generated with no_time, and without it.")
     count: whole(1, 10**7) = key("Number of synthetic images, whatever the synthetic sets say.", "images")
     shown_from: whole(8, 4096) = key("Side at which images are made with shown_larger.", "px")
-    plateau: Plateau = key("Learning rate schedule of the switch scheduler_minimises.")
-    metric: Literal["macro_f1", "macro_f1_half", "map"] = key(
-        "Metric of the figure. macro_f1_half: macro-F1 at 0.5, else the most probable class."
-    )
+    plateau: Plateau = key("The schedule of the switch scheduler_minimises.")
+    metric: ReplayMetric = key("Metric of the figure; macro_f1_half: at 0.5, else the most probable class.")
     confidence: number(gt=0, lt=1) = key("Confidence level of the intervals, each for itself.")
 
 
 class Compute(Section):
-    """How work is spread. Threads belong to the settings because another number changes the last bits of sums."""
+    """How work is spread. Threads are a setting because another number changes the last bits of sums."""
 
     threads: whole(1, 256) = key("Threads of every training job. Another number trains everything again.", "threads")
     arms_per_job: whole(1, 1000) = key("Arms trained in one process.", "arms")
-    processes: whole(1, 64) = key(
-        "GPUs (without any: processes on the CPU) that share one training; results differ by rounding only.",
-    )
+    processes: whole(1, 64) = key("GPUs, or without any processes on the CPU, that share one training.", "processes")
     arms_at_once: whole(1, 64) = key("Arms of a job that train side by side in one process.", "arms")
-    environment: Literal["mixloc", "mixloc-cuda"] = key(
-        "Environment of the stages with --sdm conda: envs/{environment}.yaml."
-    )
-
-
-Violation = Annotated[
-    str,
-    matching(
-        r"^[A-Za-z0-9_ -]+:(fit|select|threshold|scored)$", 'text of the form artefact:purpose, such as "arm leaky:fit"'
-    ),
-]
+    environment: Literal["mixloc", "mixloc-cuda"] = key("With --sdm conda, the environment of stages under envs/.")
 
 
 class Config(Section):
@@ -157,21 +152,19 @@ class Config(Section):
     seed: whole(0, 2**53) = key("Every random number of the run derives from it.")
     data: Data = key("Where images come from, and how their files and tables are to be read.")
     fetch_images: FetchImages = key("Downloads of images.")
-    fetch_weights: FetchWeights = key("Downloads of weights of networks trained on ImageNet.")
+    fetch_weights: FetchWeights = key("Downloads of ImageNet weights.")
     simulate_cells: SimulateCells = key("The embedded default data: procedural fluorescence cells.")
     preprocess_images: PreprocessImages = key("From image files to one image set.")
     make_folds: MakeFolds = key("Which proteins play which role.")
-    generators: list[Generator] = key("Generators, each trained once per repeat and fold.")
+    generators: list[Generator] = key("Generators, each trained once per repeat and fold if a synthetic set uses it.")
     synthetic_sets: list[SyntheticSet] = key("Synthetic sets: images drawn from one generator in one way.")
     assess_synthetic: AssessSynthetic = key("How synthetic sets are compared with real images.")
     train_classifier: TrainClassifier = key("How an arm is trained.")
     arms: Annotated[list[Arm], Field(min_length=1)] = key("Arms: ways of training a classifier that are compared.")
     analysis: Analysis = key("How arms are judged.")
-    write_submission: WriteSubmission = key("Predictions in the form of the Kaggle 2018 competition.")
+    write_submission: WriteSubmission = key("Predictions for the Kaggle 2018 competition.")
     report: Report = key("The report page.")
-    violations: Distinct[Violation] = key(
-        "Breaches of the leak rules that are meant, as artefact:purpose; the run fails on any other."
-    )
+    violations: Distinct[Breach] = key("Breaches of the leak rules that are meant; the run fails on any other.")
     replay: Replay = key("The reference study's choices, where forensics does not vary them.")
     forensics: Forensics = key("Which of the study's choices made its result.")
     compute: Compute = key("How work is spread over cores and GPUs.")

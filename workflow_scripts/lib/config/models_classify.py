@@ -1,31 +1,32 @@
 """The config's sections about classifiers: how an arm is trained, and the list of arms."""
 
 import copy
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import create_model
 
 from workflow_scripts.lib.classify import arm_choices as choices
 from workflow_scripts.lib.config.fields import (
-    Distinct,
     Flag,
     Fraction,
     Maybe,
     Name,
     Pair,
     Section,
+    Some,
     Text,
     key,
     number,
+    one_of,
+    optional,
     whole,
-)
+)  # fmt: skip
 
 Gamma = number(ge=0, le=10)
-AreaRange = Pair[number(ge=0.1, le=1)]
-AspectRange = Pair[number(ge=0.25, le=4)]
+Area = Pair[number(ge=0.1, le=1)]
+Aspect = Pair[number(ge=0.25, le=4)]
 Intensity = number(ge=0, le=2)
-Open = number(gt=0, lt=1)
-Some = number(gt=0, le=1)
+Part = number(gt=0, le=1)
 
 
 class Focal(Section):
@@ -45,9 +46,7 @@ class Asymmetric(Section):
 class ClassBalanced(Section):
     """Class-balanced loss (Cui et al. 2019)."""
 
-    beta: number(ge=0, lt=1) = key(
-        "Classes weigh 1 / effective number of images, which levels off at 1 / (1 - beta) images."
-    )
+    beta: number(ge=0, lt=1) = key("Weights are about 1 / images of a class, up to 1 / (1 - beta) images.")
 
 
 class Reweighted(Section):
@@ -74,10 +73,10 @@ class Losses(Section):
 
 
 class Strong(Section):
-    """Stronger augmentation of the method strong_augment."""
+    """Stronger augmentation, of the method strong_augment."""
 
-    scale: AreaRange = key("Fraction of the area that a crop keeps: lowest and highest.")
-    aspect: AspectRange = key("Width to height of the crop: lowest and highest.")
+    scale: Area = key("Lowest and highest fraction of the area that a crop keeps.")
+    aspect: Aspect = key("Lowest and highest ratio of width to height of the crop.")
     intensity: Intensity = key("Each channel's brightness is multiplied by exp(±intensity).")
     erase: Fraction = key("Fraction of the images from which a square is cut.")
 
@@ -87,28 +86,23 @@ class Augment(Section):
 
     turn: Flag = key("Quarter turns.")
     flip: Flag = key("Mirror images.")
-    scale: AreaRange = key("Fraction of the area that a crop keeps: lowest and highest. [1, 1]: no crop.")
-    aspect: AspectRange = key("Width to height of the crop: lowest and highest.")
+    scale: Area = key("Lowest and highest fraction of the area that a crop keeps. [1, 1]: no crop.")
+    aspect: Aspect = key("Lowest and highest ratio of width to height of the crop.")
     intensity: Intensity = key("Each channel's brightness is multiplied by exp(±intensity). 0: none.")
 
 
 class TrainClassifier(Section):
     """How an arm is trained. All arms have the same steps and images per step, but for those with a budget."""
 
-    backbone: Literal[tuple(choices.BACKBONES)] = key("Network; small suits 32 to 128 px on a CPU.")
+    backbone: one_of(choices.BACKBONES) = key("The network.")
     weights: Maybe[Text] = key(
-        "imagenet (see fetch_weights), or a file of weights as torchvision names them; ${VARIABLES} may stand in its "
-        "path. null: from scratch."
+        "imagenet, or a file of weights as torchvision names them, with ${VARIABLES} in its path. null: from scratch."
     )
     frozen: Flag = key("Train only the head; the backbone keeps its weights.")
-    loss: Literal[tuple(choices.LOSSES)] = key("Loss; bce is binary cross-entropy, one question per class.")
+    loss: one_of(choices.LOSSES) = key("The loss of one image.")
     losses: Losses = key("Parameters of the losses that have some.")
-    channels: Maybe[Annotated[Distinct[str], Field(min_length=1)]] = key(
-        "Channels that the classifier looks at. null: all."
-    )
-    sampling: Literal[choices.SAMPLINGS] = key(
-        "Which real images come. each_once: each once an epoch; balanced: every class equally often."
-    )
+    channels: Maybe[Some[str]] = key("Channels that the classifier looks at. null: all.")
+    sampling: Literal[choices.SAMPLINGS] = key("Real images come each once an epoch, or every class equally often.")
     steps: whole(1, 10**7) = key("Optimiser steps.", "steps")
     budget: number(ge=0.01, le=100) | Literal[choices.EQUAL_EXPOSURES] = key(
         "An arm trains for steps times this. equal_exposures: until it has seen as many real images as real_only."
@@ -117,42 +111,36 @@ class TrainClassifier(Section):
     learning_rate: number(gt=0, le=1) = key("Highest learning rate of AdamW; it falls to zero along a cosine.")
     weight_decay: number(ge=0, le=10) = key("Weight decay, on weights but not on biases and BatchNorm.")
     warmup: number(ge=0, le=0.9) = key("Fraction of the steps over which the learning rate rises.")
-    checkpoints: whole(1, 100_000) = key(
-        "Times the arm is scored on the validation part, evenly spaced; the one of highest mAP is kept.",
-    )
-    real_fraction: Some = key(
-        "real_only, balanced_real: fraction of the train groups that the arm has. Smaller ones lie within larger ones."
-    )
+    checkpoints: whole(1, 100_000) = key("Times the arm is scored on the validation part; the best mAP is kept.")
+    real_fraction: Part = key("real_only, balanced_real: fraction of the train groups that the arm has.")
     ratio: number(ge=0.01, le=20) = key(
-        "pool and methods like it: images of the second source per real image; anneal: at the first step.",
+        "pool and its like: images of the second source per real one; anneal: at first."
     )
     alpha: number(ge=0.01, le=100) = key("mix_*, mixup, cutmix: λ ~ Beta(alpha, alpha); small: mostly one of the two.")
-    pretrain: Open = key("pretrain_finetune: fraction of the steps on the second source, before real images alone.")
-    keep: Some = key("filtered: fraction of the synthetic images that is kept.")
-    trust: Some = key("relabel: weight of the baseline's answer in a label.")
-    robustness: number(ge=0.01, le=1) = key(
-        "robust: q of the generalised cross-entropy, from 0 (nearly cross-entropy) to 1 (error rate)."
+    pretrain: number(gt=0, lt=1) = key(
+        "pretrain_finetune: fraction of the steps on the second source, before real images."
     )
-    blend: Literal[choices.BLENDS] = key(
-        "blend_real: labels of a blend of two images. union: of both; weighted: as their pixels are."
-    )
-    strong: Strong = key("strong_augment: replaces the same keys of augment.")
-    augment: Augment = key("Augmentation of real and other images.")
+    keep: Part = key("filtered: fraction of the synthetic images that is kept.")
+    trust: Part = key("relabel: weight of the baseline's answer in a label.")
+    robustness: number(ge=0.01, le=1) = key("robust: q of the generalised cross-entropy; 1 is the error rate.")
+    blend: Literal[choices.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
+    strong: Strong = key("strong_augment: in place of the same keys of augment.")
+    augment: Augment = key("Augmentation, the same in every arm.")
 
 
 class _Arm(Section):
     """An arm: one way of training a classifier, compared with others."""
 
     name: Name = key("Name of the arm; part of file names.")
-    method: Literal[tuple(choices.METHODS)] = key("How the arm mixes images.")
-    synthetic_set: Name = key("Synthetic set that the method mixes in or imitates.", default=None)
-    control: Name = key("Arm that adds as many images of nothing new.", default=None)
-    baseline: Name = key("Arm that this one is compared with, in place of analysis.baseline.", default=None)
-    trials: whole(0, 10**6) = key("Settings of this arm that were tried on the validation part before.", default=None)
+    method: one_of(choices.METHODS) = key("How the arm mixes images.")
+    synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
+    control: Name = optional("Arm that adds as many images of nothing new.")
+    baseline: Name = optional("Arm that this one is compared with, in place of analysis.baseline.")
+    trials: whole(0, 10**6) = optional("Settings of this arm that were tried on the validation part before.")
 
 
 def _options() -> dict[str, Any]:
-    """The keys of train_classifier that an arm may replace by its own, each optional."""
+    """The keys of train_classifier that an arm may replace by its own."""
     out = {}
     for name in (*choices.COMMON_OPTIONS, *choices.METHOD_OPTIONS):
         field = copy.copy(TrainClassifier.model_fields[name])

@@ -29,7 +29,10 @@ VALUES = {("data.unlabelled", "bad"): "invalid"}
 
 def renamed(config: dict[str, Any]) -> list[str]:
     """A clause for each old key or value of a config: what it is called now."""
-    return list(dict(_found(config, "", "")).values())
+    out: dict[str, str] = {}
+    for place, told in _found(config, "", ""):
+        out.setdefault(place, told)
+    return list(out.values())
 
 
 def _found(value: Any, old: str, new: str) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,20 @@
 """The JSON schema of the config, made from its models, and what it allows at a key, in words."""
 
 import re
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import getitem
 from typing import Any
 
 from workflow_scripts.lib.config.models import Config
 
 Schema = dict[str, Any]
+LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
+OPTIONS = "#/$defs/TrainClassifier/properties/"  # where the schema has the keys that an arm may replace by its own
 
 
 @lru_cache
@@ -16,14 +24,15 @@ def schema() -> Schema:
     Presets and --config give only some keys of a section, so none is required. A list is replaced whole, so its
     entries must be complete."""
     out = _tidied(Config.model_json_schema())
-    sections, waiting = [out], [out]
+    waiting = [out]
     while waiting:
-        inner = [value for value in waiting.pop().get("properties", {}).values() if "items" not in value]
-        found = [name for value in inner for name in re.findall(r"#/\$defs/(\w+)", str(value))]
-        waiting = [*waiting, *(out["$defs"][name] for name in found if "items" not in out["$defs"][name])]
-        sections += waiting
-    for section in sections:
+        section = waiting.pop()
         section.pop("required", None)
+        below = str([part for part in section.get("properties", {}).values() if "items" not in part])
+        waiting += [out["$defs"][name] for name in re.findall(r"#/\$defs/(\w+)", below)]
+    arm = out["$defs"]["Arm"]["properties"]
+    for name in arm.keys() & out["$defs"]["TrainClassifier"]["properties"].keys():
+        arm[name] = {"$ref": f"{OPTIONS}{name}"}
     return out
 
 
@@ -34,7 +43,7 @@ def _tidied(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     out: Schema = {}
-    for key, value in part.items():
+    for key, value in sorted(part.items(), key=lambda item: item[0] != "description"):
         if key in ("properties", "$defs"):
             out[key] = {name: _tidied(inner) for name, inner in value.items()}
         elif key not in ("title", "default"):
@@ -47,7 +56,7 @@ def _tidied(part: Any) -> Any:
 def branches(part: Schema) -> list[Schema]:
     """The alternatives of a schema, references resolved; null is the last."""
     if "$ref" in part:
-        return [schema()["$defs"][part["$ref"].rpartition("/")[2]]]
+        return branches(reduce(getitem, part["$ref"].split("/")[1:], schema()))
     if "anyOf" in part:
         return [branch for entry in part["anyOf"] for branch in branches(entry)]
     return [part]
@@ -72,39 +81,28 @@ def allowed(found: list[Schema]) -> str:
 
 def _words(part: Schema) -> str:
     if "enum" in part or "const" in part:
-        values = [shown(value) for value in part.get("enum", [part.get("const")])]
+        values = [_shown(value) for value in part.get("enum", [part.get("const")])]
         return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
+    if "patternErrorMessage" in part:
+        return part["patternErrorMessage"].removeprefix("must be ")
     kind = part.get("type")
     if kind in ("integer", "number"):
-        limits = [f"{word} {shown(part[name])}" for name, word in _LIMITS if name in part]
-        multiple = [f"a multiple of {part['multipleOf']}"] if "multipleOf" in part else []
-        return ", ".join(
-            [f"{'an' if kind == 'integer' else 'a'} {kind}", *[" and ".join(limits)][: len(limits)], *multiple]
-        )
+        limits = " and ".join(f"{word} {_shown(part[name])}" for name, word in LIMITS.items() if name in part)
+        multiple = f"a multiple of {part['multipleOf']}" if "multipleOf" in part else ""
+        return ", ".join(filter(None, ["an integer" if kind == "integer" else "a number", limits, multiple]))
     if kind == "string":
         longest = f" of at most {part['maxLength']} letters" if "maxLength" in part else ""
-        told = part.get("patternErrorMessage", "").removeprefix("must be ")
-        return told or f"a string{longest}{', not empty' if part.get('minLength') else ''}"
+        return f"a {'non-empty ' if part.get('minLength') else ''}string{longest}"
     if kind == "array":
         low, high = part.get("minItems", 0), part.get("maxItems")
-        size = f" of {low}" if low == high else " of at least one" if low else ""
-        size += f" and at most {high}" if high and low != high else ""
+        size = f" of {low}" if low == high else f" of {low} to {high}" if high else " of at least one" if low else ""
         return f"a list{size}, each {allowed(branches(part['items']))}"
     if kind == "object" and isinstance(part.get("additionalProperties"), dict):
         return f"a mapping of names to {allowed(branches(part['additionalProperties']))}"
     return {"boolean": "true or false", "object": "a mapping"}.get(str(kind), "null")
 
 
-_LIMITS = (
-    ("minimum", "at least"),
-    ("exclusiveMinimum", "above"),
-    ("maximum", "at most"),
-    ("exclusiveMaximum", "below"),
-)
-
-
-def shown(value: Any) -> str:
-    """A value of the schema as people write it."""
+def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else value or '""'

@@ -1,8 +1,9 @@
 """Downloads over HTTP that survive bad servers, and do not bother good ones.
 
-A file is retried with growing pauses, resumed where it broke off, checked, and lands whole or not at all. Everything
-is asked for at one common pace, over a few connections that are used again. Plain http is for loopback addresses only,
-no redirect leads from https to http, and secret headers never follow a redirect to another host."""
+urllib3 keeps the connections. Retries, resuming by Range, pacing and redirects are done here: a file lands whole or not
+at all, plain http is for loopback addresses only, no redirect leads from https to http, and secret headers never follow
+a redirect to another host. `requests` is not used: it adds credentials from ~/.netrc, and it brings certificates of its
+own instead of those of the system."""
 
 from __future__ import annotations
 
@@ -22,10 +23,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urljoin
 
+import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError
+
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import private_folder
 from workflow_scripts.lib.base.progress import Progress
-from workflow_scripts.lib.download.urls import Refused, check_url, connect, hang_up, origin, retry_after
+from workflow_scripts.lib.download.connections import Connections, ReusedConnectionFailed
+from workflow_scripts.lib.download.urls import Refused, check_url, origin, retry_after
 
 AGENT = "MixLoc (research workflow)"
 BLOCK = 1 << 16
@@ -137,8 +142,7 @@ class Fetcher:
         # Hears of each block: bytes at hand, and in all (0: unknown).
         self.told: Callable[[int, int], None] | None = None
         self._most, self._counted, self._counting = most_bytes, 0, threading.Lock()
-        self._threads = threading.local()
-        self._tls = ssl.create_default_context()
+        self._connections = Connections(policy.connections, policy.timeout)
 
     def count(self, size: int, received: bool = False) -> None:
         """Add to the bytes of this run; past the limit the work is called off."""
@@ -179,19 +183,13 @@ class Fetcher:
                 return self._attempt(item)
             except Passing as error:
                 problem = error
-            except ssl.SSLCertVerificationError as error:
-                raise Refused(f"the certificate of the server is not trusted: {error.verify_message}") from None
-            except TimeoutError:
-                problem = Passing(f"no answer within {self.policy.timeout:g} s")
-            except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, OSError) and error.errno in NO_ROOM:
+            except HTTPError as error:
+                problem = self._network_fault(error)
+            except OSError as error:
+                if error.errno in NO_ROOM:
                     self.stop.set()
                     raise UserError(f"{self.folder} cannot be written to: {os.strerror(error.errno)}") from None
                 problem = Passing(f"{type(error).__name__}: {error}".removesuffix(": "))
-            except (Refused, Stopped):
-                self._drop_connections()
-                raise
-            self._drop_connections()
             failures = 0 if _size(self._part(item)) - before >= PROGRESS else failures + 1
             if failures > self.policy.retries:
                 raise Unreachable(f"{problem} (asked {failures} times)")
@@ -202,6 +200,15 @@ class Fetcher:
             # Jitter keeps connections that failed together from coming back together.
             pause = min(self.policy.longest_pause, self.policy.pause * 2 ** max(0, failures - 1))
             self.pace.sleep(max(problem.wait, pause * random.uniform(0.5, 1.0)))
+
+    def _network_fault(self, error: HTTPError) -> Passing:
+        """What urllib3 met, in words; Refused where asking again would not help."""
+        cause = next((part for part in error.args if isinstance(part, Exception)), error.__cause__ or error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise Refused(f"the certificate of the server is not trusted: {cause.verify_message}") from None
+        if isinstance(error, urllib3.exceptions.TimeoutError) or isinstance(cause, TimeoutError):
+            return Passing(f"no answer within {self.policy.timeout:g} s")
+        return Passing(f"{type(cause).__name__}: {cause}".removesuffix(": "))
 
     def _part(self, item: Item) -> Path:
         return self.folder / "partial" / item.name.replace("/", "_")
@@ -218,29 +225,31 @@ class Fetcher:
             if known["validator"]:
                 headers["If-Range"] = known["validator"]
         response = self._ask(item, headers)
-        if response.status == 206 and not _goes_on(response, have, known):
-            part.unlink(missing_ok=True)
-            raise Passing("has changed since its first part was fetched")
-        if response.status == 200:
-            have = 0  # the server knows no ranges, or the file is another by now
-        total = known["total"] if have else _length(response)
-        _check_answer(response, item, total)
-        if not have:
-            # In this order: a kill in between must not leave an old part with the marks of a new file.
-            part.write_bytes(b"")
-            about.write_text(json.dumps({"url": item.url, "total": total, "validator": _validator(response)}))
-        self._receive(response, part, have, item, total)
-        # All of it was read: the connection is free for the next file.
-        response.close()
+        try:
+            if response.status == 206 and not _goes_on(response, have, known):
+                part.unlink(missing_ok=True)
+                raise Passing("has changed since its first part was fetched")
+            if response.status == 200:
+                have = 0  # the server knows no ranges, or the file is another by now
+            total = known["total"] if have else _length(response)
+            _check_answer(response, item, total)
+            if not have:
+                # In this order: a kill in between must not leave an old part with the marks of a new file.
+                part.write_bytes(b"")
+                about.write_text(json.dumps({"url": item.url, "total": total, "validator": _validator(response)}))
+            self._receive(response, part, have, item, total)
+        finally:
+            # A connection whose answer was read to its end is back in the pool by now; any other one ends here.
+            response.close()
         size = _size(part)
         if total and size != total:
             raise Passing(f"ended after {size} of {total} bytes")
         return self._land(item, part, about, bool(total))
 
-    def _receive(self, response: http.client.HTTPResponse, part: Path, have: int, item: Item, total: int) -> None:
+    def _receive(self, response: urllib3.BaseHTTPResponse, part: Path, have: int, item: Item, total: int) -> None:
         size, since, arrived = have, time.monotonic(), 0
         with part.open("ab" if have else "wb") as out:
-            while block := response.read1(BLOCK):
+            while block := response.read1(BLOCK, decode_content=False):
                 size += len(block)
                 arrived += len(block)
                 if size > item.limit:
@@ -282,7 +291,7 @@ class Fetcher:
         about.unlink(missing_ok=True)
         return digest
 
-    def _ask(self, item: Item, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def _ask(self, item: Item, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         """The answer with a body, redirects followed."""
         start = here = check_url(item.url)
         seen = {item.url}
@@ -291,75 +300,39 @@ class Fetcher:
             response = self._request(here, {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers, **own})
             if response.status not in MOVED:
                 return self._judge(response, self._part(item))
-            target = urljoin(here.geturl(), response.getheader("Location") or "")
-            self._drop_connections()
+            target = urljoin(here.geturl(), response.headers.get("Location") or "")
+            response.close()
             if target in seen:
                 raise Refused("redirects in a circle")
             seen.add(target)
             here = check_url(target, before=here)
         raise Refused(f"redirects more than {self.policy.redirects} times")
 
-    def _judge(self, response: http.client.HTTPResponse, part: Path) -> http.client.HTTPResponse:
+    def _judge(self, response: urllib3.BaseHTTPResponse, part: Path) -> urllib3.BaseHTTPResponse:
         if response.status in (200, 206):
             return response
         reason = f"{response.status} {http.client.responses.get(response.status, '')}".strip()
-        wait = retry_after(response.getheader("Retry-After"))
-        self._drop_connections()
+        wait = retry_after(response.headers.get("Retry-After"))
+        response.close()
         if response.status == 416:
             part.unlink(missing_ok=True)
             raise Passing(f"{reason}: has changed since its first part was fetched")
         raise Passing(reason, wait) if response.status in PASSING else Refused(reason)
 
-    def _request(self, parts: SplitResult, headers: dict[str, str]) -> http.client.HTTPResponse:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        for fresh in (False, True):
+    def _request(self, parts: SplitResult, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """The answer to one request, its body still to be read."""
+        while True:
             if self.stop.is_set():
                 raise Stopped
             self.pace.wait()
-            connection, used = self._connection(parts, fresh)
-            # The time-out is for each piece that arrives: a server could send its headers letter by letter for ever.
-            late = threading.Event()
-            watch = threading.Timer(2 * self.policy.timeout, hang_up, (connection, late))
-            watch.daemon = True
-            watch.start()
             try:
-                connection.request("GET", path, headers=headers)
-                response = connection.getresponse()
-                if late.is_set():
-                    raise TimeoutError
-                return response
-            except http.client.InvalidURL:
-                raise Refused("the address cannot be asked for") from None
-            except (ConnectionError, http.client.HTTPException):
-                # A server may close an idle connection just when it is used again.
-                if late.is_set():
-                    raise TimeoutError from None
-                if not used:
+                return self._connections.get(parts, headers)
+            except ProtocolError as error:
+                # A server may close an idle connection just when it is used again. Each try uses one of these up.
+                if not isinstance(error.args[-1], ReusedConnectionFailed):
                     raise
-            finally:
-                watch.cancel()
-        raise AssertionError("a fresh connection was not used before")
-
-    def _connection(self, parts: SplitResult, fresh: bool) -> tuple[http.client.HTTPConnection, bool]:
-        kept = self._kept()
-        key = origin(parts)
-        if fresh and key in kept:
-            kept.pop(key).close()
-        used = key in kept
-        if not used:
-            kept[key] = connect(parts, self.policy.timeout, self._tls)
-        return kept[key], used
-
-    def _kept(self) -> dict[tuple[str, str, int], http.client.HTTPConnection]:
-        if not hasattr(self._threads, "kept"):
-            self._threads.kept = {}
-        return self._threads.kept
-
-    def _drop_connections(self) -> None:
-        # What is left of an answer would be taken for the next one.
-        for connection in self._kept().values():
-            connection.close()
-        self._kept().clear()
+            except urllib3.exceptions.LocationValueError:
+                raise Refused("the address cannot be asked for") from None
 
 
 def _size(path: Path) -> int:
@@ -374,27 +347,27 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _length(response: http.client.HTTPResponse) -> int:
-    text = response.getheader("Content-Length") or ""
+def _length(response: urllib3.BaseHTTPResponse) -> int:
+    text = response.headers.get("Content-Length") or ""
     return int(text) if text.isdigit() else 0
 
 
-def _validator(response: http.client.HTTPResponse) -> str:
+def _validator(response: urllib3.BaseHTTPResponse) -> str:
     # A weak ETag may stay the same for other bytes.
-    tag = response.getheader("ETag") or ""
-    return tag if tag.startswith('"') else response.getheader("Last-Modified") or ""
+    tag = response.headers.get("ETag") or ""
+    return tag if tag.startswith('"') else response.headers.get("Last-Modified") or ""
 
 
-def _goes_on(response: http.client.HTTPResponse, have: int, known: dict[str, Any]) -> bool:
+def _goes_on(response: urllib3.BaseHTTPResponse, have: int, known: dict[str, Any]) -> bool:
     """Whether a partial answer begins where the part at hand ends, in the same version of the file."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.getheader("Content-Range") or "")
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range") or "")
     if not have or not found or (int(found[1]), int(found[2])) != (have, known["total"]):
         return False
     return not (known["validator"] and _validator(response)) or known["validator"] == _validator(response)
 
 
-def _check_answer(response: http.client.HTTPResponse, item: Item, total: int) -> None:
-    kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+def _check_answer(response: urllib3.BaseHTTPResponse, item: Item, total: int) -> None:
+    kind = (response.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
     known = KINDS[item.kind].types
     if kind and known and kind not in known:
         raise Refused(f"is {kind[:60]} and not {item.kind}")

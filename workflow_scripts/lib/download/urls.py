@@ -1,18 +1,11 @@
-"""Which addresses may be asked for a file, and how to get there: TLS outside this machine, and no way back to http."""
+"""Which addresses may be asked for a file: https outside this machine, and no redirect back to http."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import email.utils
-import http.client
 import ipaddress
-import socket
-import ssl
-import threading
 import time
-import urllib.request
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 
 class Refused(Exception):
@@ -50,31 +43,6 @@ def check_url(url: str, before: SplitResult | None = None) -> SplitResult:
     if parts.scheme == "http" and not is_loopback(host):
         raise Refused(f"{'redirects to' if before else 'is at'} http://{host}: outside this machine https is required")
     return parts
-
-
-def connect(parts: SplitResult, timeout: float, tls: ssl.SSLContext) -> http.client.HTTPConnection:
-    """A connection, through the environment's proxy where there is one."""
-    host = parts.hostname or ""
-    if parts.scheme == "http":
-        return http.client.HTTPConnection(host, parts.port or 80, timeout=timeout)
-    proxy = urllib.request.getproxies().get("https", "")
-    if not proxy or is_loopback(host) or urllib.request.proxy_bypass(host):
-        return http.client.HTTPSConnection(host, parts.port or 443, timeout=timeout, context=tls)
-    through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    connection = http.client.HTTPSConnection(through.hostname or "", through.port or 8080, timeout=timeout, context=tls)
-    headers = {}
-    if through.username is not None:
-        name = f"{unquote(through.username)}:{unquote(through.password or '')}"
-        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(name.encode()).decode()
-    connection.set_tunnel(host, parts.port or 443, headers)
-    return connection
-
-
-def hang_up(connection: http.client.HTTPConnection, late: threading.Event) -> None:
-    """End a connection while another thread waits for it, and let that thread know why."""
-    late.set()
-    with contextlib.suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def retry_after(text: str | None) -> float:

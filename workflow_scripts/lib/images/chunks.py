@@ -1,9 +1,9 @@
 """Reading images in pieces, each of which is read once.
 
-A piece is a run of images of about 4 MB: large enough to be worth a file, small enough for processes to finish together.
-One process reads it and leaves a file: the pixels, what is wrong with the other images, checksums, and a digest of all
-that the piece was made from. Whoever writes the set takes the pixels from these files. So an interrupted run goes on
-where it stopped, and a mended image makes its own piece anew and no other."""
+A piece is a run of images of about 4 MB: worth a file of its own, and small enough for processes to finish together.
+One process reads it and leaves a file: pixels, faults of the other images, checksums, and a digest of all inputs.
+preprocess_images takes the pixels from these files. So an interrupted run resumes where it stopped, and after an image
+file was repaired only its own piece is read again."""
 
 from __future__ import annotations
 

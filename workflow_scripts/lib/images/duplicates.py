@@ -6,9 +6,9 @@ perfectly. Averaging over a grid commutes with turning, so that only the hash ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
+
+from workflow_scripts.lib.images.orientation import all_turned
 
 GRID = 8
 ORBITS = 10  # sets of cells that change places when the grid is turned or mirrored
@@ -28,23 +28,11 @@ def grid_means(images: np.ndarray) -> np.ndarray:
     return np.rint(cells / (down * across)).astype(np.uint8)
 
 
-def turned(grids: np.ndarray) -> Iterator[np.ndarray]:
-    """The eight orientations of grids (..., 8, 8)."""
-    for mirrored in (grids, grids[..., ::-1]):
-        for quarters in range(4):
-            yield np.rot90(mirrored, quarters, axes=(-2, -1))
-
-
-def hashes(grids: np.ndarray) -> np.ndarray:
-    """Unit vectors float32 (n, C, 8, 8) of what sets each image apart; zero for an image that nothing sets apart."""
-    return _units(grids, *_common(grids))
-
-
 def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What all images have in common (C, 8, 8), and how far each channel strays from it (C, 1, 1)."""
     total = sum(grids[start : start + BLOCK].sum(axis=0, dtype=np.float64) for start in range(0, len(grids), BLOCK))
     # The common picture must look the same from all sides, or turning an image would change its hash.
-    common = np.mean(list(turned(total / max(1, len(grids)))), axis=0).astype(np.float32)
+    common = np.mean(list(all_turned(total / max(1, len(grids)))), axis=0).astype(np.float32)
     squares = np.zeros(len(common))
     for start in range(0, len(grids), BLOCK):
         squares += ((grids[start : start + BLOCK] - common) ** 2).sum(axis=(0, 2, 3), dtype=np.float64)
@@ -53,6 +41,7 @@ def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndarray:
+    """Unit vectors float32 (n, C, 8, 8) of what sets each image apart; zero for an image of one grey level."""
     # Each channel weighs alike, however bright it is stained.
     apart = (grids - common) / strays
     length = np.sqrt((apart**2).sum(axis=(1, 2, 3), keepdims=True))
@@ -88,7 +77,7 @@ def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, flo
 def _unturned(units: np.ndarray) -> np.ndarray:
     """What turning leaves as it is, (n, C * ORBITS): sums over cells that change places, of the same length."""
     places = np.arange(GRID**2).reshape(GRID, GRID)
-    _, orbit, count = np.unique(np.min(list(turned(places)), axis=0), return_inverse=True, return_counts=True)
+    _, orbit, count = np.unique(np.min(list(all_turned(places)), axis=0), return_inverse=True, return_counts=True)
     onto = np.eye(len(count))[orbit.ravel()] / np.sqrt(count)
     return (units.reshape(*units.shape[:2], -1) @ onto.astype(np.float32)).reshape(len(units), -1)
 
@@ -101,6 +90,8 @@ def _correlated(
     for start in range(0, len(rows), BLOCK):
         one, other = rows[start : start + BLOCK], columns[start : start + BLOCK]
         left = _units(grids[one], *scale)
-        likeness = np.max([(left * view).sum(axis=(1, 2, 3)) for view in turned(_units(grids[other], *scale))], axis=0)
+        likeness = np.max(
+            [(left * view).sum(axis=(1, 2, 3)) for view in all_turned(_units(grids[other], *scale))], axis=0
+        )
         out += [(int(one[k]), int(other[k]), float(likeness[k])) for k in np.flatnonzero(likeness >= least)]
     return out

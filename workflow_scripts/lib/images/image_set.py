@@ -1,6 +1,6 @@
 """Sets of images on disk, real or synthetic: the one module that knows the HDF5 layout.
 
-    images  uint8 (N, C, H, W), in one run or in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
+    images  uint8 (N, C, H, W), in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
     ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
     attributes: channels, classes, source, licence, credit, format_version, digest, provenance, ...
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from workflow_scripts.lib.base.pairwise import BLOCK, squared_distances
+from workflow_scripts.lib.images import orientation
 
 SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images would take long
-TURNS = 8
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Nearest:
     """Of every image: its nearest training image, how it must be turned to lie on it, and how far apart they are."""
 
     train: np.ndarray  # (n,), place among the training images
-    turn: np.ndarray  # (n,), orientation 0 to 7 of the image (see `turned`)
+    turn: np.ndarray  # (n,), orientation 0 to 7 of the image (see `orientation.turned`)
     distance: np.ndarray  # (n,), Euclidean
     own: np.ndarray  # (n,), distance of that training image to the nearest other one
 
@@ -35,12 +35,6 @@ class Nearest:
     def authentic(self) -> np.ndarray:
         """Whether each image is authentic, bool (n,). An exact copy never is, also where training images are equal."""
         return (self.distance > self.own) & (self.distance > 0)
-
-
-def turned(images: np.ndarray, turn: int) -> np.ndarray:
-    """Images (n, C, s, s) in one of eight orientations: quarter turns 0 to 3, and 4 to 7 the same after mirroring."""
-    mirrored = images[..., ::-1] if turn >= 4 else images
-    return np.rot90(mirrored, turn % 4, axes=(-2, -1))
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
@@ -82,8 +76,8 @@ def _search(
     count = len(images)
     place, turn = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     best = np.full(count, np.inf, dtype=np.float32)
-    for orientation in range(TURNS):
-        vectors = describe(np.ascontiguousarray(turned(images, orientation)))
+    for way in range(orientation.COUNT):
+        vectors = describe(np.ascontiguousarray(orientation.turned(images, way)))
         for start in range(0, count, BLOCK):
             rows = np.arange(start, min(start + BLOCK, count))
             apart = squared_distances(vectors[rows], known)
@@ -94,6 +88,6 @@ def _search(
             value = ((vectors[rows] - known[candidate]) ** 2).sum(axis=1)
             value[~np.isfinite(apart[np.arange(len(rows)), candidate])] = np.inf
             better = value < best[rows]
-            place[rows[better]], turn[rows[better]] = candidate[better], orientation
+            place[rows[better]], turn[rows[better]] = candidate[better], way
             best[rows[better]] = value[better]
     return place, turn, np.sqrt(best)

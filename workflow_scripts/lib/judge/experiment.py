@@ -1,56 +1,125 @@
-"""The predictions of all arms of a run, checked to be a truly paired experiment before anything is scored."""
+"""Read the predictions of all arms of a run, and check that arms can be compared in pairs.
+
+Knows nothing of thresholds, scores or intervals."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.files import digest
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.judge.scoring import Cell, Table, per_protein
+from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows, per_protein
 from workflow_scripts.lib.scores import arm_list
-from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, read_predictions
-
-PARTS = ("validation", "calibration", "test")
+from workflow_scripts.lib.scores.prediction_file import PARTS, Predictions, Scored, read_predictions
 
 
 @dataclass
 class Experiment:
-    """All arms in all folds of all repeats, rows in one order."""
+    """All arms in all folds of all repeats, their rows in one order."""
 
     classes: list[str]
     groups: list[str]  # every group that any part holds, sorted
     arms: dict[str, list[Predictions]]  # arm -> one entry per repeat and fold, in that order
 
     @property
+    def reference(self) -> list[Predictions]:
+        """The predictions of the first arm; ids, groups and labels are the same in all arms."""
+        return next(iter(self.arms.values()))
+
+    @property
     def places(self) -> list[tuple[int, int]]:
         """Repeat and fold of each entry of an arm."""
-        return [(cell.repeat, cell.fold) for cell in next(iter(self.arms.values()))]
+        return [(fold.repeat, fold.fold) for fold in self.reference]
 
-    def cells(self, arm: str, level: str) -> list[Cell]:
-        """The tables of one arm, per image or per protein."""
+    @property
+    def repeats(self) -> int:
+        """Number of repeats."""
+        return len({repeat for repeat, _ in self.places})
+
+    def fold_scores(self, arm: str, level: str) -> list[FoldScores]:
+        """The scored rows of one arm in every fold, per image or per protein."""
         return [
-            Cell(found.repeat, found.fold, **{name: self._table(found.parts[name], level) for name in PARTS})
-            for found in self.arms[arm]
+            FoldScores(fold.repeat, fold.fold, **{name: self._rows(fold.parts[name], level) for name in PARTS})
+            for fold in self.arms[arm]
         ]
 
-    def _table(self, part: Scored, level: str) -> Table:
+    def _rows(self, part: Scored, level: str) -> ScoredRows:
         groups = np.searchsorted(np.array(self.groups), part.groups.astype(str))
-        table = Table(part.probabilities, part.labels.astype(bool), groups)
-        return per_protein(table) if level == "protein" else table
+        rows = ScoredRows(part.probabilities, part.labels.astype(bool), groups)
+        return per_protein(rows) if level == "protein" else rows
 
     def test_to_train(self, arm: str) -> float:
-        """Test images per training image of an arm, mean over folds: from what classifiers recorded, else from the
-        folds."""
+        """Test images per training image of an arm, mean over folds.
+
+        From what the classifiers recorded, or else from the number of folds."""
         ratios = []
-        for found in self.arms[arm]:
-            fitted = len(Provenance.from_json(found.provenance).of("fit")) if found.provenance else 0
+        for fold in self.arms[arm]:
+            fitted = len(Provenance.from_json(fold.provenance).of("fit")) if fold.provenance else 0
             if fitted:
-                ratios.append(len(found.parts["test"]) / fitted)
-        folds = len(self.places) / len({repeat for repeat, _ in self.places})
+                ratios.append(len(fold.parts["test"]) / fitted)
+        folds = len(self.places) / self.repeats
         return float(np.mean(ratios)) if ratios else 1 / max(1.0, folds - 1)
+
+    def settings(self, arm: str) -> dict[str, Any]:
+        """What an arm was trained with; it is the same in all folds."""
+        return self.arms[arm][0].settings
+
+    def mean_number(self, arm: str, name: str) -> float:
+        """Mean of a recorded number over the folds of an arm; 0 where a fold did not record it."""
+        values = [fold.numbers.get(name) for fold in self.arms[arm]]
+        return float(np.mean(values)) if None not in values else 0.0
+
+    def thresholds_fitted_on(self) -> list[dict[str, Any]]:
+        """Per repeat and fold the images and groups whose labels the thresholds are fitted on, with their digests."""
+        out = []
+        for fold in self.reference:
+            part = fold.parts["calibration"]
+            ids, groups = [str(name) for name in part.ids], sorted({str(name) for name in part.groups})
+            out.append(
+                {"repeat": fold.repeat, "fold": fold.fold, "images": fold.images, "ids": ids, "groups": groups}
+                | {"ids_digest": digest(ids), "groups_digest": digest(groups), "arms": sorted(self.arms)}
+            )
+        return out
+
+
+def read_experiment(paths: list[Path], names: list[str]) -> Experiment:
+    """Read the predictions of the declared arms, and refuse those that cannot be compared fairly."""
+    arms: dict[str, dict[tuple[int, int], Predictions]] = {name: {} for name in names}
+    for path in prediction_files(paths):
+        fold = _in_order(read_predictions(path), path)
+        place = (fold.repeat, fold.fold)
+        if fold.arm not in arms:
+            raise UserError(f"{path} holds arm {fold.arm!r}, which arms does not list: {', '.join(names)}")
+        if place in arms[fold.arm]:
+            raise UserError(f"arm {fold.arm!r} has two predictions of repeat {place[0]}, fold {place[1]}: {path}")
+        # Memory of thousands of arms in folds: the history is not judged, and common arrays are held once.
+        fold.history = {}
+        for others in arms.values():
+            if place in others:
+                _share_arrays(others[place], fold)
+                break
+        arms[fold.arm][place] = fold
+    places = sorted({place for folds in arms.values() for place in folds})
+    if not places:
+        raise UserError("there are no predictions to judge")
+    for name, folds in arms.items():
+        missing = [place for place in places if place not in folds]
+        if missing:
+            raise UserError(
+                f"arm {name!r} has no predictions of repeat {missing[0][0]}, fold {missing[0][1]}: train it"
+            )
+    first = arms[names[0]]
+    for name in names:
+        for place in places:
+            _check_pair(first[place], arms[name][place], first[places[0]])
+    parts = [part for place in places for part in first[place].parts.values()]
+    groups = sorted({str(group) for part in parts for group in part.groups})
+    return Experiment(first[places[0]].classes, groups, {name: [arms[name][p] for p in places] for name in names})
 
 
 def prediction_files(paths: list[Path]) -> list[Path]:
@@ -64,44 +133,8 @@ def prediction_files(paths: list[Path]) -> list[Path]:
     return out
 
 
-def read_experiment(paths: list[Path], names: list[str]) -> Experiment:
-    """Read the predictions of the declared arms and refuse what could not be compared fairly."""
-    found: dict[str, dict[tuple[int, int], Predictions]] = {name: {} for name in names}
-    for path in prediction_files(paths):
-        arm = _in_order(read_predictions(path), path)
-        place = (arm.repeat, arm.fold)
-        if arm.arm not in found:
-            raise UserError(f"{path} holds arm {arm.arm!r}, which arms does not list: {', '.join(names)}")
-        if place in found[arm.arm]:
-            raise UserError(f"arm {arm.arm!r} has two predictions of repeat {place[0]}, fold {place[1]}: {path}")
-        # Thousands of arms in folds: what they have in common is held once, and what nobody judges not at all.
-        arm.history = {}
-        for other in found.values():
-            if place in other:
-                _fraction(other[place], arm)
-                break
-        found[arm.arm][place] = arm
-    places = sorted({place for arm in found.values() for place in arm})
-    if not places:
-        raise UserError("there are no predictions to judge")
-    for name, cells in found.items():
-        missing = [place for place in places if place not in cells]
-        if missing:
-            raise UserError(
-                f"arm {name!r} has no predictions of repeat {missing[0][0]}, fold {missing[0][1]}: train it"
-            )
-    first = found[names[0]]
-    for name in names:
-        for place in places:
-            _check_pair(first[place], found[name][place], first[places[0]])
-    parts = [part for place in places for part in first[place].parts.values()]
-    groups = sorted({str(group) for part in parts for group in part.groups})
-    arms = {name: [found[name][place] for place in places] for name in names}
-    return Experiment(first[places[0]].classes, groups, arms)
-
-
 def _in_order(arm: Predictions, path: Path) -> Predictions:
-    # One order of rows for all arms, so that they can be compared row by row.
+    """Sort the rows of every part by id, so that arms can be compared row by row; refuse parts that are not whole."""
     for name, part in arm.parts.items():
         order = np.argsort(part.ids.astype(str), kind="stable")
         if len(np.unique(part.ids.astype(str))) < len(part):
@@ -124,24 +157,20 @@ def _in_order(arm: Predictions, path: Path) -> Predictions:
     return arm
 
 
-def _fraction(first: Predictions, other: Predictions) -> None:
-    # Where two arms of a fold agree, the second refers to the rows of the first: all but the logits. Where they do not,
-    # both stay as they are, and the comparison that follows says so.
+def _share_arrays(first: Predictions, other: Predictions) -> None:
+    """Let the second arm of a fold refer to the arrays of the first where they are equal.
+
+    Where they differ both stay as they are, and `_check_pair` says so later."""
     if other.provenance == first.provenance:
         other.provenance = first.provenance
     for name, part in other.parts.items():
-        theirs = first.parts[name]
         for field in ("ids", "groups", "labels"):
-            if _equal(part, theirs, field):
-                setattr(part, field, getattr(theirs, field))
-
-
-def _equal(one: Scored, other: Scored, field: str) -> bool:
-    mine, theirs = getattr(one, field), getattr(other, field)
-    return mine is theirs or np.array_equal(mine, theirs)
+            if _equal(part, first.parts[name], field):
+                setattr(part, field, getattr(first.parts[name], field))
 
 
 def _check_pair(first: Predictions, other: Predictions, reference: Predictions) -> None:
+    """Refuse two arms of a fold that did not see the same images, groups, labels or classes."""
     where = f"repeat {other.repeat}, fold {other.fold}"
     for one in (first, reference):
         if other.classes != one.classes:
@@ -149,10 +178,14 @@ def _check_pair(first: Predictions, other: Predictions, reference: Predictions) 
         if other.images != one.images:
             raise UserError(f"arms {other.arm!r} ({where}) and {one.arm!r} saw different images: train again")
     for name in PARTS:
-        mine, theirs = other.parts[name], first.parts[name]
         for field in ("ids", "groups", "labels"):
-            if not _equal(mine, theirs, field):
+            if not _equal(other.parts[name], first.parts[name], field):
                 raise UserError(
                     f"arms {first.arm!r} and {other.arm!r} ({where}) differ in the {field} of their {name} "
                     "part, so they cannot be paired: train them on the same folds"
                 )
+
+
+def _equal(one: Scored, other: Scored, field: str) -> bool:
+    mine, theirs = getattr(one, field), getattr(other, field)
+    return mine is theirs or np.array_equal(mine, theirs)

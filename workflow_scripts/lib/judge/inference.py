@@ -1,14 +1,15 @@
-"""The verdict: paired differences, their intervals over resampled groups, and what may be said about each arm.
+"""Intervals of paired differences, the order of testing, and the verdict about each arm.
 
-Uncertainty has two parts. The luck of which proteins were tested: a Bayesian bootstrap gives each group a random weight
-(exponential, so that no class ever vanishes), the same for all arms, folds and repeats, in the test and the calibration
-part. The luck of training: what repeats differ by beyond that, where there are at least two; with one repeat an
-interval does not contain it, and says so.
+Uncertainty has two parts:
+  which groups were tested   Bayesian bootstrap: each group gets a random exponential weight, the same for all arms,
+                             folds and repeats, in the test and the calibration part
+  between-repeat variance    variation over repeats that resampling of groups does not explain; with one repeat an
+                             interval does not contain it, and says so
 
-Order: the primary arm is compared with its baseline, then with its control, each by itself; then come all others of the
-declared family, with simultaneous intervals (max-t). A step counts only where those before it showed a difference, so
-the chance that any confirmed claim of the family is wrong is at most 5 %; what stands behind a step that showed none is
-exploratory."""
+Order of testing: the primary arm is compared with its baseline, then with its control, each by itself. Then come all
+others of the declared family, with simultaneous intervals (max-t). A step counts only where those before it showed a
+difference, so the chance that any confirmed claim of the family is wrong is at most 5 %. What stands behind a step that
+showed none is exploratory."""
 
 from __future__ import annotations
 
@@ -17,21 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from workflow_scripts.lib.base.seeds import derive
 
 HELPS, NO_MORE, HURTS = "helps", "helps, no more than its control", "hurts"
 MORE, LESS = "more than its control", "less than its control"
 NO_DIFFERENCE, INCONCLUSIVE = "no difference larger than", "inconclusive"
-CONFIRMED, EXPLORATORY = "confirmed", "exploratory"  # what a comparison is worth, by the order of testing
-POWER = 0.8  # with which the smallest detectable effect is found
-
-
-def group_weights(seed: int, groups: int, draws: int) -> np.ndarray:
-    """Weights of the bootstrap, float32 (G, B): independent and exponential with mean 1."""
-    rng = np.random.default_rng(derive(seed, "judge"))
-    # Never quite zero: a group that vanishes could take a class with it.
-    return np.maximum(rng.standard_exponential((groups, draws), dtype=np.float32), np.float32(1e-6))
+CONFIRMED, EXPLORATORY = "confirmed", "exploratory"  # standing of a comparison, by the order of testing
+POWER = 0.8  # of the smallest detectable effect
 
 
 @dataclass(frozen=True)
@@ -40,33 +35,35 @@ class Intervals:
 
     estimate: np.ndarray  # (n,)
     se: np.ndarray  # (n,)
-    low: np.ndarray  # simultaneous, but for those that are tested first
+    low: np.ndarray  # simultaneous; single for those that are tested first
     high: np.ndarray
     low_single: np.ndarray  # each by itself
     high_single: np.ndarray
     freedom: np.ndarray  # (n,) degrees of freedom of se
-    errors: np.ndarray  # (n, B): draws of what the estimates err by, correlated as they are
+    errors: np.ndarray  # (n, B): draws of the errors of the estimates, correlated as these are
 
     def detectable(self, needed: list[int], power: float = POWER) -> float:
-        """The smallest true gain that the rule finds with this power, where it needs each comparison of `needed` to
-        lie above zero: with a control, an arm must beat both it and the baseline, and gains as much on either."""
+        """The smallest true gain that the rule finds with this power.
+
+        Each comparison of `needed` must lie above zero: an arm with a control must beat the baseline and the control.
+        The gain is taken to be equal over both."""
         short = (self.high - self.estimate)[needed, None] - self.errors[needed]
         return float(np.quantile(short.max(axis=0), power))
 
     def p_values(self) -> np.ndarray:
         """Two-sided p-value of each estimate by itself, by its standard error."""
         t = np.divide(np.abs(self.estimate), self.se, out=np.where(self.estimate == 0, 0.0, np.inf), where=self.se > 0)
-        return np.array([t_tails(*pair) for pair in zip(t, self.freedom, strict=True)])
+        return 2 * stats.t.sf(t, self.freedom)
 
 
 def intervals(
     estimates: np.ndarray, draws: np.ndarray, confidence: float, seed: int, first: Sequence[int] = ()
 ) -> Intervals:
-    """Intervals of n quantities from their estimates (n, R) in R repeats and the bootstrap draws of these (n, R, B);
-    simultaneous over all but `first`, which are tested before the others and each by itself.
+    """Intervals of n quantities from their estimates (n, R) in R repeats and the bootstrap draws of these (n, R, B).
 
-    The bootstrap variance is that of the mean over repeats; the variance that repeats add is put on top of it as noise
-    on the draws, so that max-t sees both. Symmetric around the estimate: the bootstrap's bias stays out."""
+    Simultaneous over all but `first`, which are tested before the others and each by itself. The bootstrap variance is
+    that of the mean over repeats. The variance that repeats add is put on top of it as noise on the draws, so that
+    max-t sees both. Intervals are symmetric around the estimate, so the bias of the bootstrap stays out."""
     count, repeats = estimates.shape
     centre = estimates.mean(axis=1)
     spread = draws.mean(axis=1, dtype=np.float64)
@@ -74,16 +71,16 @@ def intervals(
     se = spread.std(axis=1)
     errors, freedom = spread, np.full(count, np.inf)
     if repeats > 1 and count:
-        luck = _luck_of_training(estimates, draws, seed)
-        # Of the bootstrap's variance remains what all repeats share; the rest is in what they differ by.
-        shared = spread * np.sqrt(_ratio(np.maximum(se**2 - luck.known, 0), se**2))[:, None]
-        own = luck.noise * np.sqrt(luck.size)[:, None]
-        errors = shared + own * np.sqrt(_ratio(luck.expected, luck.size))[:, None]
+        between = _between_repeats(estimates, draws, seed)
+        # Of the bootstrap variance the part that all repeats share remains; the rest is in `between`.
+        shared = spread * np.sqrt(_ratio(np.maximum(se**2 - between.known, 0), se**2))[:, None]
+        own = between.noise * np.sqrt(between.size)[:, None]
+        errors = shared + own * np.sqrt(_ratio(between.expected, between.size))[:, None]
         spread = shared + own
-        se = np.sqrt(se**2 - luck.known + luck.size)
-        # Satterthwaite: what is shared is known well, what repeats differ by as well as their number allows.
-        fraction = _ratio(luck.size, se**2) ** 2
-        freedom = np.divide(luck.freedom, fraction, out=freedom, where=fraction > 0)
+        se = np.sqrt(se**2 - between.known + between.size)
+        # Satterthwaite: many degrees of freedom for the shared part, few for the part between repeats.
+        fraction = _ratio(between.size, se**2) ** 2
+        freedom = np.divide(between.freedom, fraction, out=freedom, where=fraction > 0)
     t = np.abs(np.divide(spread, se[:, None], out=np.zeros_like(spread), where=se[:, None] > 0))
     single = np.quantile(t, confidence, axis=1) * se if count else se
     widest, rest = np.array(single), np.setdiff1d(np.arange(count), np.asarray(first, dtype=int))
@@ -93,44 +90,31 @@ def intervals(
     return Intervals(centre, se, *ends, freedom, errors)
 
 
-def standing(found: Intervals, first: Sequence[int]) -> list[str]:
-    """What each comparison is worth where those of `first` are tested one after the other, and then all others."""
-    apart = (found.low > 0) | (found.high < 0)
-    passed = len(first) if apart[list(first)].all() else int(np.argmin(apart[list(first)]))
-    out = [CONFIRMED if passed == len(first) else EXPLORATORY] * len(found.se)
-    for step, i in enumerate(first):
-        out[i] = CONFIRMED if step <= passed else EXPLORATORY
-    return out
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
-
-
 @dataclass(frozen=True)
-class Luck:
-    """What repeats differ by, as variances (n,) of the mean over repeats."""
+class BetweenRepeats:
+    """Between-repeat variance, as variances (n,) of the mean over repeats."""
 
-    known: np.ndarray  # of what the bootstrap knows of it: the repeats' models err on different groups
-    size: np.ndarray  # of all of it, on the safe side: at least `known`
-    expected: np.ndarray  # of all of it, on average
+    known: np.ndarray  # the part that the bootstrap explains: the repeats' models err on different groups
+    size: np.ndarray  # all of it, rounded up to be safe: at least `known`
+    expected: np.ndarray  # all of it, on average
     freedom: float  # degrees of freedom of `size`
     noise: np.ndarray  # (n, B) of variance 1 but for its tails, correlated as the repeats are
 
 
-def _luck_of_training(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Luck:
-    """The luck of training, from estimates (n, R) of R repeats and their bootstrap draws (n, R, B).
+def _between_repeats(estimates: np.ndarray, draws: np.ndarray, seed: int) -> BetweenRepeats:
+    """Between-repeat variance, from estimates (n, R) of R repeats and their bootstrap draws (n, R, B).
 
-    Repeats differ by more than the bootstrap knows. From few repeats that is known badly: each quantity gets the larger
-    of its own surplus and the mean over all n, and the noise has the tails of Student's t. Differences to one baseline
-    are correlated by a half, so that n of them are worth 4n / (n + 3) (from the eigenvalues of that correlation)."""
+    Repeats differ by more than the bootstrap explains; few repeats show only roughly by how much. So each quantity gets
+    the larger of its own surplus and the mean over all n, and the noise has the tails of Student's t. Differences to
+    one baseline are correlated by a half, so that n of them count as 4n / (n + 3) independent ones (from the
+    eigenvalues of that correlation)."""
     count, repeats = estimates.shape
     rng = np.random.default_rng(derive(seed, "judge", "repeats"))
     noise = rng.standard_normal((repeats, draws.shape[2]))
     deviation = np.nan_to_num(estimates - estimates.mean(axis=1, keepdims=True))
     total = (deviation**2).sum(axis=1) / (repeats - 1)
     known = np.nan_to_num(draws - draws.mean(axis=2, keepdims=True)).var(axis=1, ddof=1).mean(axis=1)
-    # Two arms that are the same in every draw have no luck of their own.
+    # Two arms that are equal in every draw have no variance of their own.
     differ = (total > 0) | (known > 0)
     surplus = np.where(differ, total - known, 0.0)
     mean = max(float(surplus.mean()), 0.0) * differ
@@ -139,57 +123,25 @@ def _luck_of_training(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Lu
     noise /= np.sqrt(rng.chisquare(freedom, draws.shape[2]) / freedom)
     length = np.sqrt(total * (repeats - 1))[:, None]
     along = np.divide(deviation, length, out=np.full_like(deviation, repeats**-0.5), where=length > 0)
-    return Luck(known / repeats, size / repeats, (known + mean) / repeats, freedom, along @ noise)
+    return BetweenRepeats(known / repeats, size / repeats, (known + mean) / repeats, freedom, along @ noise)
 
 
-def t_tails(value: float, freedom: float) -> float:
-    """Chance that Student's t is farther from zero than `value` >= 0; the normal one's for many degrees of freedom."""
-    if math.isnan(value) or freedom > 1000 or math.isinf(value):
-        return math.erfc(value / math.sqrt(2))
-    # t = sqrt(v) tan(a): the density of a is cos(a)^(v-1).
-    edges = np.linspace(math.atan(value / math.sqrt(freedom)), math.pi / 2, 4001)
-    mass = (np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1)).sum() * (edges[1] - edges[0])
-    whole = math.sqrt(math.pi) * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
-    return float(2 * mass / whole)
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
 
-def t_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t: with t = sqrt(v) tan(a) the density of a is cos(a)^(v-1), here summed on a grid."""
-    edge = math.pi / 2
-    # Even steps in u, cubed towards the ends, resolve the heavy tails of few degrees of freedom.
-    u = np.linspace(-1, 1, 200_001)
-    angle = edge * (1.5 * u - 0.5 * u**3)
-    middle = (angle[1:] + angle[:-1]) / 2
-    mass = np.cos(middle) ** (freedom - 1) * np.diff(angle)
-    fraction = np.concatenate([[0.0], np.cumsum(mass)]) / mass.sum()
-    return float(math.sqrt(freedom) * math.tan(np.interp(probability, fraction, angle)))
-
-
-def nadeau_bengio(differences: np.ndarray, test_to_train: float, confidence: float) -> tuple[float, float, float]:
-    """Mean, low and high of fold-wise differences by the corrected resampled t-test: a cross-check without groups.
-
-    Folds share training images, so the variance is s^2 (1/n + n_test/n_train). NaN ends from fewer than two folds."""
-    known = np.asarray(differences, dtype=float)
-    known = known[~np.isnan(known)]
-    if len(known) < 2:
-        return (float(known.mean()) if len(known) else math.nan), math.nan, math.nan
-    half = t_quantile((1 + confidence) / 2, len(known) - 1)
-    half *= math.sqrt(known.var(ddof=1) * (1 / len(known) + test_to_train))
-    return float(known.mean()), float(known.mean() - half), float(known.mean() + half)
-
-
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values (q): those at most a hold the fraction of false discoveries at a."""
-    p = np.asarray(p, dtype=float)
-    order = np.argsort(p)
-    ranked = p[order] * len(p) / np.arange(1, len(p) + 1)
-    out = np.empty_like(p)
-    out[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
+def standing(differences: Intervals, first: Sequence[int]) -> list[str]:
+    """Standing of each comparison where those of `first` are tested one after the other, and then all others."""
+    apart = (differences.low > 0) | (differences.high < 0)
+    passed = len(first) if apart[list(first)].all() else int(np.argmin(apart[list(first)]))
+    out = [CONFIRMED if passed == len(first) else EXPLORATORY] * len(differences.se)
+    for step, i in enumerate(first):
+        out[i] = CONFIRMED if step <= passed else EXPLORATORY
     return out
 
 
 def verdict(low: float, high: float, smallest_effect: float, beyond_control: tuple[float, float] | None = None) -> str:
-    """What may be said about an arm, from the simultaneous interval of its difference to the baseline.
+    """The verdict about an arm, from the simultaneous interval of its difference to the baseline.
 
     In this order: `hurts` where the interval lies below zero; `helps` where it lies above zero and so does the interval
     of arm minus control (or there is no control), else `helps, no more than its control`; `no difference larger than x`
@@ -207,7 +159,30 @@ def verdict(low: float, high: float, smallest_effect: float, beyond_control: tup
     return INCONCLUSIVE
 
 
-def judged_classes(positive_groups: np.ndarray, minimum: int) -> np.ndarray:
-    """Classes that can be judged, bool (K,): at least `minimum` positive test groups, pooled over the folds, in each
-    repeat; positive_groups (R, K)."""
-    return (np.asarray(positive_groups) >= minimum).all(axis=0)
+def exploratory_verdict(difference: float, q: float, confidence: float, relation: str) -> str:
+    """The verdict of a comparison among many, from its false discovery rate q; `relation` is baseline or control."""
+    gain, loss = (HELPS, HURTS) if relation == "baseline" else (MORE, LESS)
+    if q > 1 - confidence:
+        return INCONCLUSIVE
+    return gain if difference > 0 else loss
+
+
+def discovery_rates(p: np.ndarray) -> np.ndarray:
+    """False discovery rates q of p-values (n,), by Benjamini and Hochberg; an unknown p (NaN) has an unknown q."""
+    known = ~np.isnan(p)
+    out = np.full(len(p), np.nan)
+    out[known] = stats.false_discovery_control(p[known])
+    return out
+
+
+def nadeau_bengio(differences: np.ndarray, test_to_train: float, confidence: float) -> tuple[float, float, float]:
+    """Mean, low and high of fold-wise differences by the corrected resampled t-test (Nadeau and Bengio 2003).
+
+    Folds share training images, so the variance is s^2 (1/n + n_test/n_train). NaN ends from fewer than two folds."""
+    known = np.asarray(differences, dtype=float)
+    known = known[~np.isnan(known)]
+    if len(known) < 2:
+        return (float(known.mean()) if len(known) else math.nan), math.nan, math.nan
+    half = stats.t.ppf((1 + confidence) / 2, len(known) - 1)
+    half *= math.sqrt(known.var(ddof=1) * (1 / len(known) + test_to_train))
+    return float(known.mean()), float(known.mean() - half), float(known.mean() + half)

@@ -21,8 +21,8 @@ from workflow_scripts.lib.base.files import digest, lock, write_text
 from workflow_scripts.lib.split.roles import Role
 
 NO_LOCKBOX = (
-    "there is no lockbox: no image was set aside for it. Give it a fraction of the images (make_folds.fractions.lockbox, "
-    "such as 0.1) and train again"
+    "there is no lockbox: no image was set aside for it. Give it a fraction of the images "
+    "(make_folds.fractions.lockbox, such as 0.1) and train again"
 )
 FORM = ("ids_digest", "run", "declaration", "begun_at", "ended_at", "result")  # what every line of the ledger has
 

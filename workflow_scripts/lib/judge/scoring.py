@@ -1,132 +1,209 @@
-"""From one arm's predictions in all folds to its scores, under one or many sets of group weights.
+"""Score every arm on all its folds, plainly and under the random group weights of the bootstrap.
 
-Thresholds come from each fold's calibration part and are fitted again inside every draw. F1 pools the test decisions of
-all folds of a repeat and then scores; average precision is taken within each fold, because the scores of different
-models share no scale. Everything is done at one level: per image, or per protein (`per_protein`)."""
+Thresholds come from each fold's calibration part and are fitted again in every draw. F1 pools the test decisions of all
+folds of a repeat. Average precision is taken within each fold, because the scores of different models share no scale.
+Knows nothing of differences between arms."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from workflow_scripts.lib.base import stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.judge.analysis_choices import LEVELS
+from workflow_scripts.lib.judge.experiment import Experiment
+from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows
+from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.thresholds import Rule, choose_thresholds, count_decisions, fit_thresholds, local_groups
 from workflow_scripts.lib.scores import ranking_metrics
 from workflow_scripts.lib.scores.f1 import f1_score
 
-METRICS = ("macro_f1", "map")
-RULES = ("calibrated", "pooled", "half", "half_or_largest")
-LEVELS = ("image", "protein")
+MACRO = ("macro_f1", "map", "micro_f1")  # averages over the judged classes
+BY_CLASS = ("f1", "ap")
+# Draws that are computed together: keeps memory flat and the weights of a fold in cache.
+BLOCK = 500
 
 
 @dataclass(frozen=True)
-class Table:
-    """Scored rows of one part: images, or proteins."""
+class ScoredRun:
+    """All arms of a run, scored at both levels."""
 
-    scores: np.ndarray  # probabilities float64 (n, K)
-    labels: np.ndarray  # bool (n, K)
-    groups: np.ndarray  # int (n,), into the run's list of groups
+    question: Question
+    experiment: Experiment
+    rule: Rule
+    weights: np.ndarray  # float32 (G, B), of the bootstrap
+    counts: dict[str, dict[str, np.ndarray]]  # level -> positives, positive_groups of the test part (K,)
+    judged: np.ndarray  # bool (K,)
+    summaries: dict[str, dict[str, Summary]]  # level -> arm
 
-    def positive_groups(self) -> np.ndarray:
-        """Number of groups with at least one positive row, per class (K,)."""
-        return np.array([len(np.unique(self.groups[column])) for column in self.labels.T], dtype=int)
-
-
-def per_protein(table: Table) -> Table:
-    """One row per group: the mean of its images' probabilities, and each label that any of its images carries.
-
-    So a class has the same positive groups at both levels, and the same classes are judged."""
-    owners, place, counts = np.unique(table.groups, return_inverse=True, return_counts=True)
-    scores = np.zeros((len(owners), table.scores.shape[1]))
-    labels = np.zeros(scores.shape, dtype=bool)
-    np.add.at(scores, place, table.scores)
-    np.logical_or.at(labels, place, table.labels.astype(bool))
-    return Table(scores / counts[:, None], labels, owners)
+    @property
+    def primary_level(self) -> dict[str, Summary]:
+        """The arms at the level of the primary question."""
+        return self.summaries[self.question.analysis["level"]]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One arm in one fold of one repeat."""
-
-    repeat: int
-    fold: int
-    calibration: Table
-    test: Table
-    validation: Table
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How probabilities become decisions.
-
-    calibrated: per class the threshold of highest F1 on the calibration part, or the pooled one where fewer than
-    `minimum_groups` calibration groups are positive. pooled: one threshold for all classes. half: 0.5.
-    half_or_largest: 0.5, and the most probable class where none passes."""
-
-    kind: str
-    minimum_groups: int
-    refit: bool = True  # again inside each draw, so that intervals hold the luck of the calibration part
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The thresholds of one arm in one fold."""
-
-    values: np.ndarray  # (K,)
-    pooled: np.ndarray  # bool (K,)
-    positive_groups: np.ndarray  # int (K,), in the calibration part
-
-
-def _local(table: Table, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Only the weights of groups that occur: a fold holds a part of the run's groups.
-    owners, place = np.unique(table.groups, return_inverse=True)
-    return place, weights[owners]
-
-
-def is_pooled(table: Table, rule: Rule) -> np.ndarray:
-    """Which classes use the threshold of all classes pooled, bool (K,): decided by counts, never by scores."""
-    if rule.kind == "pooled":
-        return np.ones(table.labels.shape[1], dtype=bool)
-    if rule.kind == "calibrated":
-        return table.positive_groups() < rule.minimum_groups
-    return np.zeros(table.labels.shape[1], dtype=bool)
-
-
-def choose_thresholds(table: Table, rule: Rule, weights: np.ndarray) -> list[ranking_metrics.Choice]:
-    """The threshold of each class in each draw, from the calibration part and the weights (G, B) of its groups."""
-    classes, draws = table.labels.shape[1], weights.shape[1]
-    if rule.kind in ("half", "half_or_largest"):
-        return [ranking_metrics.Choice.fixed(0.5, draws)] * classes
-    groups, weights = _local(table, weights)
-    pooled, shared = is_pooled(table, rule), None
-    if pooled.any():
-        # All (row, class) pairs as one list: the threshold of highest micro-F1.
-        shared = ranking_metrics.best_threshold(
-            table.scores.ravel(), table.labels.ravel(), np.repeat(groups, classes), weights
+def score_experiment(question: Question, experiment: Experiment, threads: int) -> ScoredRun:
+    """Score every arm at both levels."""
+    analysis = question.analysis
+    counts, judged = count_positives(experiment, analysis["minimum_positive_groups"])
+    if not judged.any():
+        raise UserError(
+            f"no class has {analysis['minimum_positive_groups']} positive test groups, so nothing can be judged: "
+            "use more images, or lower analysis: minimum_positive_groups"
         )
-    return [
-        shared if pooled[k] else ranking_metrics.best_threshold(table.scores[:, k], table.labels[:, k], groups, weights)
-        for k in range(classes)
-    ]
+    weights = group_weights(question.seed, len(experiment.groups), analysis["draws"])
+    rule = Rule(analysis["threshold_rule"], analysis["minimum_calibration_groups"], analysis["refit_thresholds"])
+    summaries = {}
+    for level in LEVELS:
+        stage.log.info("%d arms per %s: %d draws", len(experiment.arms), level, analysis["draws"])
+        summaries[level] = summarise_arms(experiment, level, rule, weights, judged, threads)
+    return ScoredRun(question, experiment, rule, weights, counts, judged, summaries)
 
 
-def fit_thresholds(table: Table, rule: Rule) -> Fitted:
-    """The thresholds themselves: those of equal weights."""
-    ones = np.ones((int(table.groups.max()) + 1, 1))
-    values = np.array([choice.values[0] for choice in choose_thresholds(table, rule, ones)])
-    return Fitted(values, is_pooled(table, rule), table.positive_groups())
+def count_positives(experiment: Experiment, minimum: int) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
+    """Per level the positives and positive groups of the test part (K,), and the judged classes, bool (K,).
+
+    Counts are those of the repeat that has fewest, so that a class is judged in every repeat or in none."""
+    counts, judged = {}, np.zeros(len(experiment.classes), dtype=bool)
+    for level in LEVELS:
+        repeats: dict[int, list[ScoredRows]] = {}
+        for fold in experiment.fold_scores(next(iter(experiment.arms)), level):
+            repeats.setdefault(fold.repeat, []).append(fold.test)
+        positives, groups = [], []
+        for parts in (repeats[repeat] for repeat in sorted(repeats)):
+            labels, owners = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "groups"))
+            positives.append(labels.sum(axis=0))
+            groups.append([len(np.unique(owners[column])) for column in labels.T])
+        counts[level] = {"positives": np.min(positives, axis=0), "positive_groups": np.min(groups, axis=0)}
+        if level == "image":
+            judged = judged_classes(np.array(groups), minimum)
+    return counts, judged
 
 
-def count_decisions(
-    table: Table, choices: list[ranking_metrics.Choice], rule: Rule, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weight of true, decided and actual positives per class and draw (K, B), in any part of the fold."""
-    groups, weights = _local(table, weights)
-    if rule.kind == "half_or_largest":
-        decisions = table.scores >= 0.5
-        silent = np.flatnonzero(~decisions.any(axis=1))
-        decisions[silent, table.scores[silent].argmax(axis=1)] = True
-        return ranking_metrics.decision_counts(decisions, table.labels, groups, weights)
-    return ranking_metrics.decided_counts(table.scores, table.labels, groups, choices, weights)
+def judged_classes(positive_groups: np.ndarray, minimum: int) -> np.ndarray:
+    """Classes that can be judged, bool (K,), from positive_groups (R, K).
+
+    They have at least `minimum` positive test groups, pooled over the folds, in each repeat."""
+    return (np.asarray(positive_groups) >= minimum).all(axis=0)
+
+
+def group_weights(seed: int, groups: int, draws: int) -> np.ndarray:
+    """Weights of the Bayesian bootstrap, float32 (G, B): independent and exponential with mean 1."""
+    rng = np.random.default_rng(derive(seed, "judge"))
+    # Never zero: a group that vanishes could take a class with it.
+    return np.maximum(rng.standard_exponential((groups, draws), dtype=np.float32), np.float32(1e-6))
+
+
+# ---- one arm ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One arm at one level: its scores, and their bootstrap draws."""
+
+    test: ArmScores  # at equal weights, B = 1
+    validation: ArmScores
+    macro: dict[str, np.ndarray]  # metric -> estimates (R,)
+    macro_draws: dict[str, np.ndarray]  # metric -> (R, B)
+    classes: dict[str, np.ndarray]  # metric -> estimates (R, K)
+    class_draws: dict[str, np.ndarray]  # metric -> (R, K, B)
+
+
+def summarise_arms(
+    experiment: Experiment, level: str, rule: Rule, weights: np.ndarray, judged: np.ndarray, threads: int
+) -> dict[str, Summary]:
+    """`summarise` for each arm. Arms are independent, so the number of threads changes nothing but the time.
+
+    The rows of an arm are made when its turn has come: those of all arms at once would fill the memory."""
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        summaries = pool.map(
+            lambda name: summarise(experiment.fold_scores(name, level), rule, weights, judged), experiment.arms
+        )
+        return dict(zip(experiment.arms, summaries, strict=True))
+
+
+def summarise(folds: list[FoldScores], rule: Rule, weights: np.ndarray, judged: np.ndarray) -> Summary:
+    """Score one arm plainly and under every column of weights (G, B)."""
+    ones = np.ones((len(weights), 1))
+    test, validation = (score_arm(folds, rule, ones, part) for part in ("test", "validation"))
+    plain = {name: value[..., 0] for name, value in metric_values(test, judged).items()}
+    widening = small_sample(np.stack([fold.test.positive_groups() for fold in folds]))[..., None]
+    blocks: dict[str, list[np.ndarray]] = {name: [] for name in plain}
+    for start in range(0, weights.shape[1], BLOCK):
+        drawn = score_arm(folds, rule, np.ascontiguousarray(weights[:, start : start + BLOCK]))
+        drawn.precision = test.precision + widening * (drawn.precision - test.precision)
+        for name, value in metric_values(drawn, judged).items():
+            blocks[name].append(value.astype(np.float32))
+    draws = {name: np.concatenate(parts, axis=-1) for name, parts in blocks.items()}
+    return Summary(
+        test,
+        validation,
+        {name: plain[name] for name in MACRO},
+        {name: draws[name] for name in MACRO},
+        {name: plain[name] for name in BY_CLASS},
+        {name: draws[name] for name in BY_CLASS},
+    )
+
+
+def metric_values(scores: ArmScores, judged: np.ndarray) -> dict[str, np.ndarray]:
+    """Every metric by name: averages (R, B), and scores of the classes (R, K, B)."""
+    return {
+        "macro_f1": scores.macro_f1(judged),
+        "map": scores.map(judged),
+        "micro_f1": scores.micro_f1(judged),
+        "f1": scores.f1(),
+        "ap": scores.ap(),
+    }
+
+
+def small_sample(groups: np.ndarray) -> np.ndarray:
+    """Factor by which draws of average precision are too narrow where few groups are positive.
+
+    Exponential weights give a mean over n groups the variance s^2 (n - 1) / (n (n + 1)) instead of s^2 / n. In a fold
+    of a rare class n is small. F1 needs no factor: its thresholds, fitted again in each draw, already widen it."""
+    n = np.maximum(groups, 2)
+    return np.sqrt((n + 1) / (n - 1))
+
+
+def score_arm(
+    folds: list[FoldScores], rule: Rule, weights: np.ndarray, part: str = "test", f1: bool = True, ap: bool = True
+) -> ArmScores:
+    """Score one arm on a part of all its folds: weights (G, B) for the run's groups, shared by folds and arms.
+
+    With `rule.refit` the calibration groups carry the same weights and thresholds follow them. Without, thresholds
+    are those of equal weights."""
+    counts, precision = [], []
+    for fold in folds:
+        rows: ScoredRows = getattr(fold, part)
+        if f1:
+            if rule.refit:
+                choices = choose_thresholds(fold.calibration, rule, weights)
+            else:
+                values = fit_thresholds(fold.calibration, rule).values
+                choices = [ranking_metrics.Choice.fixed(value, weights.shape[1]) for value in values]
+            counts.append(np.stack(count_decisions(rows, choices, rule, weights)))
+        if ap:
+            precision.append(class_precision(rows, weights))
+    places = [(fold.repeat, fold.fold) for fold in folds]
+    shape = (len(folds), 0, weights.shape[1])
+    return ArmScores(
+        sorted({repeat for repeat, _ in places}),
+        places,
+        np.stack(counts) if f1 else np.zeros((len(folds), 3, *shape[1:])),
+        np.stack(precision) if ap else np.zeros(shape),
+        np.array([len(getattr(fold, part).groups) for fold in folds]),
+    )
+
+
+def class_precision(rows: ScoredRows, weights: np.ndarray) -> np.ndarray:
+    """Average precision of each class in each draw (K, B)."""
+    groups, local = local_groups(rows, weights)
+    columns = zip(rows.scores.T, rows.labels.T, strict=True)
+    return np.stack([ranking_metrics.average_precision(*column, groups, local) for column in columns])
 
 
 @dataclass
@@ -139,32 +216,24 @@ class ArmScores:
     precision: np.ndarray  # average precision (L, K, B); NaN where the fold has no positive
     rows: np.ndarray  # int (L,), rows scored in each fold
 
-    def pooled(self) -> np.ndarray:
-        """Counts (R, 3, K, B) of each repeat, its folds pooled."""
-        owner = np.array([self.repeats.index(repeat) for repeat, _ in self.places])
-        return np.stack([self.counts[owner == r].sum(axis=0) for r in range(len(self.repeats))])
+    def macro_f1(self, judged: np.ndarray) -> np.ndarray:
+        """Mean F1 of the judged classes, bool (K,), per repeat and draw (R, B)."""
+        return mean(self.f1()[:, judged], axis=1)
 
     def f1(self) -> np.ndarray:
         """F1 of pooled decisions (R, K, B)."""
         pooled = self.pooled()
         return f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
 
-    def macro_f1(self, judged: np.ndarray) -> np.ndarray:
-        """Mean F1 of the judged classes, bool (K,), per repeat and draw (R, B)."""
-        return mean(self.f1()[:, judged], axis=1)
-
-    def fold_macro_f1(self, judged: np.ndarray) -> np.ndarray:
-        """The same within each fold (L, B); a class that a fold neither has nor predicts is left out there."""
-        return mean(f1_score(self.counts[:, 0], self.counts[:, 1], self.counts[:, 2])[:, judged], axis=1)
-
     def micro_f1(self, judged: np.ndarray) -> np.ndarray:
         """F1 of all decisions on judged classes together (R, B)."""
         pooled = self.pooled()[:, :, judged].sum(axis=2)
         return f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
 
-    def fold_map(self, judged: np.ndarray) -> np.ndarray:
-        """Mean average precision of the judged classes within each fold (L, B)."""
-        return mean(self.precision[:, judged], axis=1)
+    def pooled(self) -> np.ndarray:
+        """Counts (R, 3, K, B) of each repeat, its folds pooled."""
+        owner = np.array([self.repeats.index(repeat) for repeat, _ in self.places])
+        return np.stack([self.counts[owner == r].sum(axis=0) for r in range(len(self.repeats))])
 
     def map(self, judged: np.ndarray) -> np.ndarray:
         """Mean over folds of `fold_map` (R, B)."""
@@ -174,48 +243,28 @@ class ArmScores:
         """Average precision per class, mean over the folds that have positives (R, K, B)."""
         return self._over_folds(self.precision)
 
+    def fold_macro_f1(self, judged: np.ndarray) -> np.ndarray:
+        """Macro-F1 within each fold (L, B); a class that a fold neither has nor predicts is left out there."""
+        by_class = f1_score(self.counts[:, 0], self.counts[:, 1], self.counts[:, 2])
+        return mean(by_class[:, judged], axis=1)
+
+    def fold_map(self, judged: np.ndarray) -> np.ndarray:
+        """Mean average precision of the judged classes within each fold (L, B)."""
+        return mean(self.precision[:, judged], axis=1)
+
+    def prevalence(self) -> np.ndarray:
+        """Fraction of positive rows per class (K,), mean over folds that have any: the average precision of chance."""
+        actual = self.counts[:, 2, :, 0]
+        return mean(np.where(actual > 0, actual / self.rows[:, None], np.nan), axis=0)
+
     def _over_folds(self, values: np.ndarray) -> np.ndarray:
         owner = np.array([self.repeats.index(repeat) for repeat, _ in self.places])
         return np.stack([mean(values[owner == r], axis=0) for r in range(len(self.repeats))])
 
 
 def mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean without NaN, and NaN without a word where nothing is left."""
+    """Mean over the values that are no NaN; NaN where none is left, without a warning."""
     known = ~np.isnan(values)
     count = known.sum(axis=axis)
     total = np.where(known, values, 0).sum(axis=axis)
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
-
-
-def score_arm(
-    cells: list[Cell], rule: Rule, weights: np.ndarray, part: str = "test", f1: bool = True, ap: bool = True
-) -> ArmScores:
-    """Score one arm on a part of all its folds: weights (G, B) for the run's groups, shared by folds and arms.
-
-    With `rule.refit` the calibration groups carry the same weights and thresholds follow them; without, thresholds
-    are those of equal weights."""
-    counts, precision = [], []
-    for cell in cells:
-        table: Table = getattr(cell, part)
-        draws = weights.shape[1]
-        if f1:
-            if rule.refit:
-                choices = choose_thresholds(cell.calibration, rule, weights)
-            else:
-                values = fit_thresholds(cell.calibration, rule).values
-                choices = [ranking_metrics.Choice.fixed(value, draws) for value in values]
-            counts.append(np.stack(count_decisions(table, choices, rule, weights)))
-        if ap:
-            groups, local = _local(table, weights)
-            columns = zip(table.scores.T, table.labels.T, strict=True)
-            found = [ranking_metrics.average_precision(scores, labels, groups, local) for scores, labels in columns]
-            precision.append(np.stack(found))
-    places = [(cell.repeat, cell.fold) for cell in cells]
-    shape = (len(cells), 0, weights.shape[1])
-    return ArmScores(
-        sorted({repeat for repeat, _ in places}),
-        places,
-        np.stack(counts) if f1 else np.zeros((len(cells), 3, *shape[1:])),
-        np.stack(precision) if ap else np.zeros(shape),
-        np.array([len(getattr(cell, part).groups) for cell in cells]),
-    )

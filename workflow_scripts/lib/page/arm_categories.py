@@ -1,4 +1,6 @@
-"""What an arm is there for, as the page sorts them; apart from `arms`, so that training does not depend on it."""
+"""Category of an arm (generated, rival, placebo, ceiling), used to group the report.
+
+Apart from `arm_choices`, so that training does not depend on it."""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.judge import declaration
 
 GENERATED, RIVALS, PLACEBOS, CEILINGS = "generated images", "real images alone", "placebos", "ceilings"
-PURPOSES = (GENERATED, RIVALS, PLACEBOS, CEILINGS)
+CATEGORIES = (GENERATED, RIVALS, PLACEBOS, CEILINGS)
 
 
-def purpose(entry: dict[str, Any], synthetic_sets: dict[str, dict[str, Any]]) -> str:
-    """One of PURPOSES; `synthetic sets` by name, as cells that the simulator itself draws are a ceiling."""
+def category(entry: dict[str, Any], synthetic_sets: dict[str, dict[str, Any]]) -> str:
+    """One of CATEGORIES. Cells that the simulator itself draws are a ceiling; `synthetic_sets` by name."""
     method = arm_choices.METHODS.get(entry.get("method", ""))
     synthetic_set = synthetic_sets.get(entry.get("synthetic_set", ""), {})
     if method is None or method.learns_from_generated:

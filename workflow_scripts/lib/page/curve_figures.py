@@ -1,4 +1,4 @@
-"""The figures of what an arm's gain goes with (`lib.page.sections.curves_section`): fidelity of its set, ratio, strength of guidance."""
+"""Figures of gain by fidelity, ratio and guidance (numbers: `sections.curves_section`), and the learning curve."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from workflow_scripts.lib.page import figure_style
-from workflow_scripts.lib.page.figure_style import BAND, CYCLE, GRID, INK, MUTED, PAPER
+from workflow_scripts.lib.page.figure_style import BAND, CYCLE, GAIN, GRID, INK, MUTED, PAPER
 from workflow_scripts.lib.page.run_tables import SHORT_NAMES, Difference, Results
 from workflow_scripts.lib.page.sections import curves_section
 from workflow_scripts.lib.page.sections.curves_section import Point, Sweep
 
 LABEL = 0.176  # inches of height for the name of an arm
+ROW = 0.22  # inches of height for an arm on the learning curve
 
 
 def draw_usefulness(found: Results, points: list[Point]) -> Figure:
@@ -133,3 +134,49 @@ def _sweep_panel(axes: Axes, found: Results, curve: Sweep) -> None:
     axes.set_title(figure_style.fit(curve.title, 60))
     axes.set_xlabel(curves_section.SWEPT[curve.of])
     axes.set_ylabel(f"difference in\n{SHORT_NAMES.get(found.metric, found.metric)}")
+
+
+def draw_worth(found: Results) -> Figure:
+    """Score by number of real images (discs), and the other arms where the curve has their score (rings)."""
+    facts = found.facts.get("worth")
+    if not facts:
+        return figure_style.nothing("No arm has fewer or more real images than the others.")
+    points, placed = facts["points"], sorted(facts["arms"], key=lambda row: row["score"])
+    height = max(2.4, ROW * len(placed))
+    fig = figure_style.figure(height + 0.9)
+    right = figure_style.label_column([row["arm"] for row in placed], most=1.6)
+    axes = figure_style.inches(fig, 0.62, 0.12, figure_style.WIDTH - 0.62 - right - 0.12, height)
+    axes.set_xscale("log")
+    sizes = [point["images"] for point in points]
+    axes.plot(sizes, [point["curve"] for point in points], color=INK, zorder=2)
+    for point in points:
+        axes.plot([point["images"]] * 2, [point["low"], point["high"]], color=INK, lw=0.8, solid_capstyle="butt")
+        axes.plot(point["images"], point["score"], "o", color=INK, zorder=3)
+    axes.axvline(facts["images"], color=MUTED, lw=0.8, ls=(0, (1, 2)), zorder=1)
+    axes.set_xlim(0.93 * min(sizes), 1.07 * max(sizes))
+    axes.margins(y=0.08)
+    for row, label in zip(placed, figure_style.apart([row["score"] for row in placed], axes, height), strict=True):
+        colour = GAIN if row["arm"] == found.primary else MUTED
+        axes.axhline(row["score"], color=GRID, lw=0.6, zorder=0.5)
+        # On a curve that does not rise a score has no place.
+        if facts["rises"]:
+            axes.plot([row["images_low"], row["images_high"]], [row["score"]] * 2, color=colour, lw=1.6, zorder=2.5,
+                      solid_capstyle="butt")  # fmt: skip
+            axes.plot(row["images"], row["score"], "o", mfc=PAPER, mec=colour, mew=1.2, zorder=4)
+        look = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.4}
+        bold = {"weight": "bold" if row["arm"] == found.primary else "normal"}
+        axes.text(1.04, label, figure_style.fit(row["arm"], 20), ha="left", color=colour, **look, **bold)
+        axes.plot([1, 1.03], [row["score"], label], color=GRID, lw=0.6, clip_on=False,
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_xticks(sorted(set(sizes)), [f"{size:,.0f}" for size in sorted(set(sizes))])
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("real training images (mean over folds)")
+    axes.set_ylabel(SHORT_NAMES.get(found.metric, found.metric))
+    handles = [
+        Line2D([], [], color=INK, marker="o", label="real images alone"),
+        Line2D([], [], color=MUTED, marker="o", mfc=PAPER, label="arm, placed by its score"),
+        Line2D([], [], color=MUTED, lw=0.8, ls=(0, (1, 2)), label="all there are"),
+    ]
+    fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6)
+    return fig

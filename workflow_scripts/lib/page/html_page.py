@@ -35,7 +35,7 @@ class Column:
 
 
 @dataclass
-class Table:
+class PageTable:
     """A table of the page; every table is also written as CSV under its name."""
 
     name: str
@@ -90,7 +90,7 @@ def below(value: Any, column: Column) -> str:
     return figure_style.span(value[1], value[2], column.digits) if column.kind == "difference" and value else ""
 
 
-def write_tables(folder: Path, tables: list[Table], seen_from: str) -> None:
+def write_tables(folder: Path, tables: list[PageTable], seen_from: str) -> None:
     """Write every table as CSV into a folder that appears whole, and tell the tables where."""
     with atomic(folder) as part:
         part.mkdir()

@@ -1,4 +1,7 @@
-"""Splitting groups into parts so that each part has its fraction of every class."""
+"""Stratified group splits: groups are assigned to parts so that each part has its fraction of every class.
+
+Multi-label iterative stratification (Sechidis et al. 2011), with groups in place of images, and with bounds on the
+groups of a class in a part."""
 
 from __future__ import annotations
 
@@ -22,12 +25,11 @@ def split(
     least: np.ndarray | None = None,
     most: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Assign groups to named parts: counts int (G, K), images per group and class, and sizes (G,), images per group
-    -> part index (G,).
+    """Assign groups to named parts: part index (G,) from images per group and class (G, K) and images per group (G,).
 
-    Greedy, rarest class first: each group with that class goes to the part that lacks most of it, relative to its
-    share. A part without any lacks all of it, so each part is served once before any is served twice. Where a part
-    still has fewer than `least` or more than `most` groups of a class, both (P, K), groups are moved afterwards."""
+    Greedy, rarest class first: each group with that class goes to the part that lacks most of it, relative to the
+    part's fraction. So each part gets one group of a class before any gets two. Where a part then has fewer than
+    `least` or more than `most` groups of a class, both (P, K), groups are moved."""
     groups = len(counts)
     fraction = np.array(list(fractions.values()), dtype=float)
     fraction = fraction / fraction.sum()
@@ -49,7 +51,7 @@ def split(
         kind = int(np.argmin(np.where(left > 0, left, groups + 1)))
         members = np.flatnonzero(positive[:, kind] & (out < 0))
         for group in members[np.lexsort((tie[members], -counts[members, kind]))]:
-            # Relative to the share, so that small parts are not starved; the room decides between equals.
+            # Relative to the fraction, so that small parts are not starved. Of equals the part with most room wins.
             need = wanted[:, kind] / fraction
             best = np.flatnonzero(need >= need.max() - 1e-9)
             assign(int(group), int(best[np.argmax(room[best] / fraction[best])]))
@@ -62,7 +64,7 @@ def split(
 
 
 def _inner(fractions: Mapping[str, float]) -> dict[str, float]:
-    """Shares of the roles that are not the same for all: everything but test and lockbox."""
+    """Fractions of the roles that are drawn anew in each fold: all but test and lockbox."""
     inner = {role: fractions[role] for role in (Role.CALIBRATION, Role.VALIDATION, Role.RESERVE) if fractions[role] > 0}
     return inner | {Role.TRAIN: 1 - fractions[Role.LOCKBOX] - fractions[Role.TEST] - sum(inner.values())}
 
@@ -79,7 +81,7 @@ def fewest_groups(folds: int, fractions: Mapping[str, float]) -> int:
 
 
 def _bounds(groups: np.ndarray, enough: int, least: Sequence[int]) -> np.ndarray:
-    """Fewest groups of each class (P, K) that each part must have: nothing is asked of classes that are too rare."""
+    """Fewest groups of each class (P, K) that each part must have; 0 for classes with fewer than `enough` groups."""
     return np.outer(least, groups >= enough).astype(np.int64)
 
 
@@ -97,7 +99,7 @@ def _locked(
 def _inner_roles(
     counts: np.ndarray, sizes: np.ndarray, inner: Mapping[str, float], seed: int, asked: np.ndarray
 ) -> np.ndarray:
-    """Roles of groups that are neither tested nor locked, by fractions; `asked` (K,): classes that each must have."""
+    """Roles of groups that are neither test nor lockbox, by fractions; each role must have the classes `asked` (K,)."""
     names = np.array(list(inner), dtype=object)
     return names[split(counts, sizes, inner, seed, np.outer(np.ones(len(inner)), asked).astype(np.int64))]
 
@@ -105,11 +107,11 @@ def _inner_roles(
 def roles(
     counts: np.ndarray, sizes: np.ndarray, folds: int, fractions: Mapping[str, float], seed: int, repeat: int
 ) -> np.ndarray:
-    """Roles of all groups in all folds: (G, folds) of text, from images per group and class (G, K) and per group (G,).
+    """Roles of all groups in all folds, text (G, folds), from images per group and class (G, K) and per group (G,).
 
-    `shares` gives the part of the images that each role but train gets; the rest is train. Test parts of different
-    folds are disjoint. A class with `fewest_groups` or more has a group in every role of every fold, unless classes
-    stand in each other's way."""
+    `fractions` gives the part of the images of each role but train, which gets the rest. Test parts of different folds
+    are disjoint. A class with `fewest_groups` or more has a group in every role of every fold, if classes that occur
+    together in groups allow it."""
     enough = fewest_groups(folds, fractions)
     asked = (counts > 0).sum(0) >= enough
     locked = _locked(counts, sizes, fractions, seed, enough)
@@ -117,7 +119,7 @@ def roles(
     for attempt in range(ATTEMPTS):
         out = _draw(counts, sizes, locked, asked, folds, fractions, derive(seed, repeat, attempt))
         left = sum(len(missing(counts[:, asked], own, [""] * int(asked.sum()))) for own in out.T)
-        # Worse than a part without a class is none at all.
+        # A fold without a role is worse than a role without a class.
         left += sum(out.size * (len(_inner(fractions)) + 1 - len(set(own) - {Role.LOCKBOX})) for own in out.T)
         drawn.append((left, out))
         if not left:
@@ -156,8 +158,9 @@ def _draw(
 
 
 def held_out_values(values: np.ndarray, folds: int, repeat: int) -> list[str]:
-    """The value of a column that is the test part of each fold: the commonest first, each repeat going on where the
-    one before it ended. Empty values are unknown and never held out."""
+    """The value of a column that each fold tests, the most common first. A repeat goes on where the last one ended.
+
+    Empty values are unknown and never held out."""
     names, counts = np.unique(values[values != ""].astype(str), return_counts=True)
     ordered = names[np.lexsort((names, -counts))]
     if len(ordered) < max(2, folds):
@@ -176,8 +179,8 @@ def roles_leaving_out(
 ) -> np.ndarray:
     """Roles of images (n, folds) where each fold tests one value of a column: labels (n, K), group numbers, values.
 
-    A group of which some images are tested stands aside with all its others, and so does an image whose value is
-    unknown: it might show the value that is held out. The remaining groups share the other roles in proportion."""
+    Images are unused if their group has test images, or if their value is unknown: it may be the value held out. The
+    remaining groups share the other roles in proportion."""
     counts = group_counts(labels, member)
     locked = _locked(counts, np.bincount(member), fractions, seed, fewest_groups(1, fractions))[member]
     out = np.full((len(labels), len(held)), Role.UNUSED, dtype=object)
@@ -201,11 +204,11 @@ def roles_leaving_out(
 def roles_as_marked(
     counts: np.ndarray, sizes: np.ndarray, marks: np.ndarray, fractions: Mapping[str, float], seed: int, repeat: int
 ) -> np.ndarray:
-    """Roles of groups (G,) in the one fold that there is where the user has marked parts: images per group and class
-    (G, K) and per group (G,), marks (G,), of MARKS.
+    """Roles of groups (G,) in a single fold whose roles the user has marked, wholly or in part.
 
-    A part that is marked holds what is marked, whatever its fraction. The others are drawn from what is marked train or
-    not at all; too few images or groups for them is a ValueError."""
+    From images per group and class (G, K) and per group (G,), and marks (G,) of MARKS. A role that is marked has the
+    groups marked so, whatever its fraction. Other roles are drawn from groups that are marked train or not at all. Too
+    few images or groups for them are a ValueError."""
     out = marks.copy()
     free = np.flatnonzero((marks == Role.TRAIN) | (marks == ""))
     room = sizes[free].sum() / sizes.sum()
@@ -227,10 +230,10 @@ def roles_as_marked(
 
 
 def keep_aside(roles: np.ndarray, member: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Roles of images (n,) in which `share` of all images, taken from train groups, are reserve_same instead of train.
+    """Roles of images (n,) in which a fraction of all images, from train groups, is reserve_same instead of train.
 
-    All groups (`member`, (n,) numbers) give in proportion to their size, and each keeps an image. Fewer are taken where
-    there are not as many to spare; without any it is a ValueError."""
+    Groups (`member`, (n,) numbers) give in proportion to their size, and each keeps an image. Where there are not
+    enough to spare fewer are taken; none at all is a ValueError."""
     out, train = roles.copy(), np.flatnonzero(roles == Role.TRAIN)
     rng = np.random.default_rng(derive(seed, Role.RESERVE_SAME))
     train = train[rng.permutation(len(train))]
@@ -248,10 +251,10 @@ def keep_aside(roles: np.ndarray, member: np.ndarray, fraction: float, seed: int
 
 
 def nested(counts: np.ndarray, sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Groups that belong to a subset of them, bool (G,), from images per group and class (G, K) and per group (G,).
+    """Nested subsets of groups, bool (G,), from images per group and class (G, K) and per group (G,).
 
-    Of the same seed a smaller subset lies within a larger one. Groups are halved again and again so that each half has
-    its fraction of every class, so the subsets 1/2, 1/4, 3/4 ... of the groups have theirs too, as nearly as can be."""
+    With the same seed a smaller subset lies within a larger one. Groups are halved repeatedly, and each half has its
+    fraction of every class. So subsets of 1/2, 1/4, 3/4 ... of the groups are stratified too, as nearly as possible."""
 
     def ordered(members: np.ndarray, halvings: int, seed: int) -> np.ndarray:
         if not halvings or len(members) < 4:
@@ -273,8 +276,9 @@ def group_counts(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 
 def missing(counts: np.ndarray, assigned: np.ndarray, classes: list[str]) -> list[tuple[str, str]]:
-    """Pairs (class, role) where a class has no positive image in a role that exists in this fold; counts and roles
-    of groups, or labels and roles of images."""
+    """Pairs (class, role) where a class has no positive image in a role of this fold.
+
+    From counts and roles of groups, or labels and roles of images."""
     used = [role for role in ROLES if role != Role.UNUSED and (assigned == role).any()]
     present = {role: counts[assigned == role].sum(0) for role in used}
     return [(classes[kind], role) for role, sums in present.items() for kind in np.flatnonzero(sums == 0)]

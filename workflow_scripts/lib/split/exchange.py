@@ -1,5 +1,7 @@
-"""Moving single groups between parts: until every part has enough groups of every class and none too many, and then
-as long as exchanges bring the parts nearer to their shares."""
+"""Local search that improves a split: groups are moved or exchanged between parts.
+
+First every part gets enough groups of every class and not too many. Then exchanges bring the parts nearer to their
+fractions."""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ def repair(
 ) -> np.ndarray:
     """Parts (G,) changed so that each has between `least` and `most` (P, K) groups of every class, as far as possible.
 
-    positive bool (G, K): which classes a group has. Each step mends one class in one part by the move that leaves the
-    least to mend; a group that was moved rests for a while, so that classes do not undo each other's moves for ever."""
+    positive bool (G, K): which classes a group has. Each step mends one class in one part, by the move that leaves the
+    least to mend. A moved group then rests for some steps, or classes would undo each other's moves (tabu search)."""
     rng, parts = np.random.default_rng(seed), parts.copy()
     have = np.stack([positive[parts == part].sum(0) for part in range(len(least))]).astype(np.int64)
     resting = np.zeros(len(parts), dtype=np.int64)
@@ -71,7 +73,7 @@ def _best_move(
         cost = _wrong(have[source] - own, least[source], most[source]).sum(1)
         cost = cost + _wrong(have[target] + own, least[target], most[target]).sum(1)
         cost = cost - _wrong(have[[source, target]], least[[source, target]], most[[source, target]]).sum()
-        # Of equally good moves that of the smallest group disturbs the shares least.
+        # Of equally good moves that of the smallest group disturbs the fractions least.
         first = np.lexsort((members, sizes[members], cost))[0]
         found = (float(cost[first]), float(sizes[members[first]]), int(members[first]), int(target))
         best = found if best is None else min(best, found)
@@ -89,14 +91,14 @@ def refine(
 ) -> np.ndarray:
     """Parts (G,) changed by exchanges that bring each part nearer to its fraction of every class.
 
-    counts (G, K) and sizes (G,) are images. Two parts at a time give each other a group, or one gives and takes none:
-    the best exchange among some groups of either. What is brought down is the sum over parts and classes of the images
-    that a part of its size has too many or too few, and, far less weighty, of the part's own size; relative to the
-    share. No exchange makes a part have fewer than `least` or more than `most` (P, K) groups of a class."""
+    counts (G, K) and sizes (G,) are images. Two parts at a time exchange a group each, or one gives and takes none: the
+    best exchange among some groups of either. The cost is a sum over parts, relative to the part's fraction: images of
+    each class too many or too few for a part of its size, and with a small weight images in all. No exchange leaves a
+    part with fewer than `least` or more than `most` (P, K) groups of a class."""
     rng, parts, total = np.random.default_rng(seed), parts.copy(), counts.sum(0)
-    # An image more or less means more to a rare class.
+    # One image too many weighs more in a rare class.
     weight = np.append(1 + 10 / np.sqrt(np.maximum(total, 1)), SIZE_WEIGHT).astype(np.float32)
-    # What a group brings beyond what an average one of its size would, so that parts in balance add up to nothing.
+    # Images of a group beyond those of an average group of its size; they sum to zero in a balanced part.
     beyond = np.column_stack([counts - np.outer(sizes, total / sizes.sum()), sizes]).astype(np.float32)
     off = np.stack([beyond[parts == part].sum(0, dtype=np.float64) for part in range(len(fraction))])
     off[:, -1] -= fraction * sizes.sum()

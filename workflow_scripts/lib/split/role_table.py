@@ -1,4 +1,4 @@
-"""folds.csv: which role every image has in every fold of one repeat."""
+"""The table of roles (folds.csv): the role of every image in every fold of one repeat."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def read(path: Path, fold: int, ids: np.ndarray) -> np.ndarray:
 
 
 def rows(path: Path, fold: int, ids: np.ndarray, role: str) -> np.ndarray:
-    """Row numbers of the images with a role in one fold. Sets too small for a calibration part of their own (its
-    share is 0) find their thresholds on the validation part."""
+    """Row numbers of the images with a role in one fold.
+
+    Without a calibration part (its fraction is 0) thresholds are found on the validation part."""
     roles = read(path, fold, ids)
     if role == Role.CALIBRATION and not (roles == role).any():
         role = Role.VALIDATION

@@ -26,7 +26,8 @@ from workflow_scripts.lib.generate import label_plans
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.sampling import Sampler
-from workflow_scripts.lib.judge import scoring
+from workflow_scripts.lib.judge.fold_scores import ScoredRows
+from workflow_scripts.lib.judge.thresholds import Rule, fit_thresholds
 from workflow_scripts.lib.scores import ranking_metrics
 
 # Of the ArcFace model, in front of its head: the study tested with it switched on. Its size is not published.
@@ -292,9 +293,9 @@ class Asked:
     labels: np.ndarray  # uint8 (n, K)
     groups: np.ndarray  # int (n,)
 
-    def table(self, logits: np.ndarray) -> scoring.Table:
+    def table(self, logits: np.ndarray) -> ScoredRows:
         """The part as a network scored it."""
-        return scoring.Table(probabilities(logits), self.labels.astype(bool), self.groups)
+        return ScoredRows(probabilities(logits), self.labels.astype(bool), self.groups)
 
 
 def part_scores(part: Asked, logits: np.ndarray, thresholds: np.ndarray, judged: np.ndarray) -> dict[str, float]:
@@ -325,7 +326,7 @@ def scored(
     """Scores of validation and test under every combination of the switches that act after training.
 
     Only test images are predicted as the switches say: the study's flaws of this kind stood in its test script."""
-    rule = scoring.Rule("calibrated", least)
+    rule = Rule("calibrated", least)
     known: dict[tuple, np.ndarray] = {}
 
     def once(key: tuple, work: Callable[[], np.ndarray]) -> np.ndarray:
@@ -350,7 +351,7 @@ def scored(
             tuned = "validation" if levels["thresholds_on_reported"] else "calibration"
             thresholds = once(
                 (last, "thresholds", tuned),
-                lambda tuned=tuned, plain=plain: scoring.fit_thresholds(parts[tuned].table(plain[tuned]), rule).values,
+                lambda tuned=tuned, plain=plain: fit_thresholds(parts[tuned].table(plain[tuned]), rule).values,
             )
             how = (last, *(levels[name] for name in AT_TEST))
             test = once(

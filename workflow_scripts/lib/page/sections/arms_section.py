@@ -1,4 +1,4 @@
-"""The tables of the report, from the files of a run. Every table here is also a CSV beside the page."""
+"""Tables about the arms: verdicts, scores, costs, classes, leaks, run times and versions. Each is also a CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from workflow_scripts.lib.base import machine
 from workflow_scripts.lib.page import run_tables
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.page.run_tables import Results
 
 # Shown always; of the other packages those that are not at their pinned version.
@@ -22,7 +22,7 @@ PACKAGES += ("matplotlib", "snakemake")
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 
 
-def verdicts(found: Results) -> Table:
+def verdicts(found: Results) -> PageTable:
     """Every arm against the baseline and against its own control, with the verdict."""
     rows = []
     for arm in [arm for group in found.groups() for arm in group]:
@@ -35,7 +35,7 @@ def verdicts(found: Results) -> Table:
             | {"is_primary": arm == found.primary, "is_control": arm in found.controls.values()}
         )
     name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
-    return Table(
+    return PageTable(
         "verdicts",
         f"Change in {name}, with {100 * found.confidence:g} % intervals",
         [
@@ -54,7 +54,7 @@ def _triple(difference: run_tables.Difference | None) -> tuple[float, float, flo
     return None if difference is None else (difference.value, difference.low, difference.high)
 
 
-def scores(found: Results) -> Table:
+def scores(found: Results) -> PageTable:
     """Scores of every arm on the test and validation parts, their gap, and what the arm cost."""
     rows = []
     for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
@@ -70,7 +70,7 @@ def scores(found: Results) -> Table:
         columns.append(Column(f"{metric}_validation", "validation", "number"))
         columns.append(Column(f"{metric}_gap", "gap", "signed"))
     per = "" if found.level == "image" else f" per {found.level}"
-    return Table(
+    return PageTable(
         "scores",
         f"Scores{per}, mean over repeats",
         columns,
@@ -80,7 +80,7 @@ def scores(found: Results) -> Table:
     )
 
 
-def costs(found: Results, config: dict[str, Any]) -> Table:
+def costs(found: Results, config: dict[str, Any]) -> PageTable:
     """What every arm started from and what it cost, as far as it wrote that down."""
     common = config.get("train_classifier", {}).get("weights")
     given = {arm["name"]: arm.get("weights", common) for arm in config.get("arms", [])}
@@ -95,13 +95,13 @@ def costs(found: Results, config: dict[str, Any]) -> Table:
     known = [name for name in COSTS if any(row[name] is not None for row in rows)]
     columns = [Column("arm", "arm", "name"), Column("method", "method"), Column("start", "starts from")]
     columns += [Column(name, *COSTS[name]) for name in known]
-    return Table("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
+    return PageTable("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
 
 
 COSTS = {
     "seconds": ("seconds", "seconds"),
     "images_seen": ("images seen", "count"),
-    "synthetic_seen": ("of them made, not photographed", "count"),
+    "synthetic_seen": ("of them synthetic", "count"),
     "steps": ("steps", "count"),
     "best_step": ("chosen step", "count"),
     "real_images": ("real images it had", "count"),
@@ -109,7 +109,7 @@ COSTS = {
 }
 
 
-def worth(found: Results) -> Table:
+def worth(found: Results) -> PageTable:
     """The learning curve over real images, and where the other arms stand on it."""
     facts = found.facts["worth"]
     rows = [
@@ -129,17 +129,17 @@ def worth(found: Results) -> Table:
         Column("low", "low", "count"),
         Column("high", "high", "count"),
     ]
-    return Table(
+    return PageTable(
         "worth",
         "Arms of real images alone, and how many more real images the others were worth",
         columns,
         rows,
-        note=f"Means over folds and repeats, {100 * found.confidence:g} % intervals, each for itself. Nothing stands "
-        "where the curve does not reach.",
+        note=f"Means over folds and repeats, single {100 * found.confidence:g} % intervals. Cells are empty "
+        "beyond the curve.",
     )
 
 
-def by_class(found: Results) -> Table:
+def by_class(found: Results) -> PageTable:
     """The score of every class under every arm, judged classes first."""
     metric = run_tables.BY_CLASS.get(found.metric, "f1")
     arms = [found.baseline] + [arm for group in found.groups() for arm in group]
@@ -156,10 +156,10 @@ def by_class(found: Results) -> Table:
         Column("judged", "judged"),
         Column("positive_groups", "test groups", "count"),
         Column("positives", "test images", "count"),
-        Column("chance", "share of images", "percent"),
+        Column("chance", "fraction of images", "percent"),
     ]
     columns += [Column(f"{metric}_{arm}", arm, "number", 2) for arm in arms]
-    return Table(
+    return PageTable(
         "classes",
         f"{name} on the test part, class by class",
         columns,
@@ -168,7 +168,7 @@ def by_class(found: Results) -> Table:
     )
 
 
-def class_changes(found: Results) -> Table:
+def class_changes(found: Results) -> PageTable:
     """What every arm changed in every judged class, and which changes stand when all are looked at."""
     metric = run_tables.BY_CLASS.get(found.metric, "f1")
     rows = []
@@ -180,7 +180,7 @@ def class_changes(found: Results) -> Table:
                     {"arm": arm, "class": kind, "change": _triple(change), "q": change.q, "verdict": change.verdict}
                     | {"is_control": arm in found.controls.values()}
                 )
-    return Table(
+    return PageTable(
         "class_changes",
         f"Change in {run_tables.SHORT_NAMES.get(metric, metric)} of every class against {found.compared_with}, with "
         f"{100 * found.confidence:g} % intervals",
@@ -192,14 +192,13 @@ def class_changes(found: Results) -> Table:
             Column("verdict", "verdict"),
         ],
         rows,
-        note="Intervals hold each for itself. q: the fraction of false ones to be expected among all changes with this or "
-        "a smaller q; the verdict counts those at most "
-        f"{1 - found.confidence:.2g}.",
+        note="Single intervals. q is the false discovery rate: the expected fraction of false ones among all changes "
+        f"with this or a smaller q. The verdict counts changes with a q of at most {1 - found.confidence:.2g}.",
         mark=lambda row: "control" if row["is_control"] else "",
     )
 
 
-def leaks(path: Path) -> tuple[Table, dict[str, int]]:
+def leaks(path: Path) -> tuple[PageTable, dict[str, int]]:
     """The leak certificate, and how many checks ended how."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     counts = table["status"].value_counts().sort_index().to_dict() if "status" in table else {}
@@ -207,7 +206,7 @@ def leaks(path: Path) -> tuple[Table, dict[str, int]]:
         Column(name, name.replace("_", " "), "count" if name in LEAK_COUNTS else "text") for name in table.columns
     ]
     rows = table.to_dict("records")
-    marked = Table("leaks", "Every check of the certificate", columns, rows, mark=lambda row: _leak_mark(row))
+    marked = PageTable("leaks", "Every check of the certificate", columns, rows, mark=lambda row: _leak_mark(row))
     return marked, {str(status): int(count) for status, count in counts.items()}
 
 
@@ -218,7 +217,7 @@ def _leak_mark(row: dict[str, Any]) -> str:
     return "" if row.get("status") in ("clean", None) else "alarm"
 
 
-def run_times(folder: Path) -> Table:
+def run_times(folder: Path) -> PageTable:
     """Jobs, seconds and memory of every stage, from Snakemake's benchmark files."""
     rows = []
     for stage in sorted(
@@ -244,13 +243,13 @@ def run_times(folder: Path) -> Table:
         Column("memory", "peak memory (MB)", "count"),
     ]
     caption = "Run time of the stages that this page rests upon, one after the other"
-    return Table("run_times", caption, columns, rows, mark=lambda row: "total" if row.get("is_total") else "")
+    return PageTable("run_times", caption, columns, rows, mark=lambda row: "total" if row.get("is_total") else "")
 
 
 MADE = {"train_ddpm": "generator", "sample_ddpm": "synthetic set", "sample_simulator": "cells of the simulator"}
 
 
-def generator_times(folder: Path) -> Table:
+def generator_times(folder: Path) -> PageTable:
     """What a generator and a synthetic set cost in one fold, from Snakemake's benchmark files."""
     taken: dict[tuple[str, str], list[float]] = {}
     for stage, made in MADE.items():
@@ -270,10 +269,10 @@ def generator_times(folder: Path) -> Table:
         Column("mean", "seconds a fold", "seconds"),
         Column("longest", "longest", "seconds"),
     ]
-    return Table("generator_times", "Cost of generators and of the sets that they made", columns, rows)
+    return PageTable("generator_times", "Cost of generators and of the sets that they made", columns, rows)
 
 
-def versions(root: Path) -> Table:
+def versions(root: Path) -> PageTable:
     """Versions of MixLoc, Python and the packages that numbers depend on beside the pinned ones, and the machine that
     wrote the page."""
     rows = [{"what": "MixLoc", "version": _own_version(root)}, {"what": "Python", "version": platform.python_version()}]
@@ -292,7 +291,7 @@ def versions(root: Path) -> Table:
     rows += [{"what": "GPU", "version": name} for name in machine.gpus()]
     columns = [Column("what", "what", "name"), Column("version", "version"), Column("pinned", "pinned version")]
     caption = "Versions, and the machine that wrote this page"
-    return Table("versions", caption, columns, rows, mark=lambda row: "alarm" if row.get("is_other") else "")
+    return PageTable("versions", caption, columns, rows, mark=lambda row: "alarm" if row.get("is_other") else "")
 
 
 def _pins(root: Path) -> dict[str, str]:
@@ -304,7 +303,7 @@ def _pins(root: Path) -> dict[str, str]:
     return {found[1]: found[2] for found in map(PIN.match, lines) if found}
 
 
-def about_pins(table: Table) -> tuple[bool, str]:
+def about_pins(table: PageTable) -> tuple[bool, str]:
     """Whether all versions of that table are those pinned, and that in a sentence."""
     others = [row for row in table.rows if row.get("is_other")]
     if others:

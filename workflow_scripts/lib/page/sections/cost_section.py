@@ -8,7 +8,7 @@ from typing import Any
 
 from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.cost import measured_rates
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Foreseen:
     """A paragraph, and the tables `prediction` and `disk` where there are any."""
 
     sentence: str
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, PageTable] = field(default_factory=dict)
 
 
 def read(path: Path | None, benchmarks: Path) -> Foreseen:
@@ -63,7 +63,7 @@ def _stages(found: dict[str, Any], benchmarks: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _stage_table(rows: list[dict[str, Any]]) -> Table:
+def _stage_table(rows: list[dict[str, Any]]) -> PageTable:
     columns = [
         Column("stage", "stage", "name"),
         Column("jobs", "jobs", "count"),
@@ -73,7 +73,7 @@ def _stage_table(rows: list[dict[str, Any]]) -> Table:
         Column("source", "predicted from"),
     ]
     note = "Beneath a prediction: by the fastest and by the slowest job that was seen."
-    return Table(
+    return PageTable(
         "prediction", "Seconds of all jobs, predicted and measured", columns, rows, note,
         mark=lambda row: "total" if row.get("is_total") else "",
     )  # fmt: skip
@@ -92,13 +92,13 @@ def _disk(found: dict[str, Any], run: Path) -> list[dict[str, Any]]:
     return [*rows, {"kind": "all kinds", "is_total": True} | whole]
 
 
-def _disk_table(rows: list[dict[str, Any]]) -> Table:
+def _disk_table(rows: list[dict[str, Any]]) -> PageTable:
     columns = [
         Column("kind", "kind of file", "name"),
         Column("predicted", "MB predicted", "number", 1),
         Column("measured", "MB on disk", "number", 1),
     ]
-    return Table(
+    return PageTable(
         "disk", "Disk of the run, predicted and taken", columns, rows,
         mark=lambda row: "total" if row.get("is_total") else "",
     )  # fmt: skip

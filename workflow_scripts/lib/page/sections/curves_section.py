@@ -1,5 +1,6 @@
-"""How an arm's gain goes with what it is given: with the fidelity of its synthetic set, with the fraction of synthetic
-images and with the strength of the guidance. The numbers of the figures and of the tables beside them."""
+"""Gain of an arm by the fidelity of its synthetic set, by the fraction of synthetic images and by the guidance scale.
+
+The numbers of the figures and of the tables beside them."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import pandas as pd
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.page import run_tables
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.page.run_tables import Difference, Results
 
 MEASURES = {"frechet": "Fréchet distance", "agreement": "label agreement"}
@@ -49,7 +50,7 @@ class Sweep:
 
 
 def usefulness(found: Results, config: dict[str, Any], files: list[tuple[str, Path]]) -> list[Point]:
-    """Every arm that learns from generated images and was compared; `files` are tables of fidelity with their synthetic sets."""
+    """Every compared arm that learns from generated images; `files` are fidelity tables with their synthetic sets."""
     known = {
         synthetic_set: _fidelity([path for name, path in files if name == synthetic_set])
         for synthetic_set in dict(files)
@@ -94,7 +95,7 @@ def enough(points: list[Point]) -> bool:
     return len(sets_of(points)) >= FEWEST_SETS
 
 
-def usefulness_table(found: Results, points: list[Point]) -> Table:
+def usefulness_table(found: Results, points: list[Point]) -> PageTable:
     """The numbers of the figure."""
     rows: list[dict[str, Any]] = [
         {"arm": point.arm, "synthetic_set": point.synthetic_set, "difference": _triple(point.difference)}
@@ -113,7 +114,7 @@ def usefulness_table(found: Results, points: list[Point]) -> Table:
         Column("warning", "warning"),
     ]
     note = "Fidelity is that of all images together, mean over folds. Arms of one set share its fidelity."
-    return Table(
+    return PageTable(
         "usefulness", "Fidelity of a synthetic set, and what the arms that learn from it gained", columns, rows, note,
         mark=lambda row: "primary" if row["arm"] == found.primary else "",
     )  # fmt: skip
@@ -161,7 +162,7 @@ def _sweep(found: Results, of: str, members: list[tuple[float, dict[str, Any]]])
     return Sweep(of, title, [value for value, _ in members], names, [found.controls.get(name, "") for name in names])
 
 
-def sweeps_table(found: Results, curves: list[Sweep]) -> Table:
+def sweeps_table(found: Results, curves: list[Sweep]) -> PageTable:
     """The numbers of the curves."""
     rows: list[dict[str, Any]] = [
         {"curve": curve.title, "of": curve.of, "value": value, "arm": arm, "control": control}
@@ -181,7 +182,7 @@ def sweeps_table(found: Results, curves: list[Sweep]) -> Table:
         Column("of_control", f"the control against {found.compared_with}", "difference"),
         Column("beyond", "arm minus control", "difference"),
     ]
-    return Table("sweeps", "Arms that differ in one setting only", columns, rows)
+    return PageTable("sweeps", "Arms that differ in one setting only", columns, rows)
 
 
 def _triple(difference: Difference | None) -> tuple[float, float, float] | None:

@@ -15,7 +15,7 @@ import pandas as pd
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import ROLES, Role
 
@@ -97,7 +97,7 @@ def groups_with(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
     return np.array([len(np.unique(member[labels[:, k] > 0])) for k in range(labels.shape[1])], dtype=np.int64)
 
 
-def classes_table(data: Data, minimum: int) -> Table:
+def classes_table(data: Data, minimum: int) -> PageTable:
     """Images and groups of every class, its groups in each role of the first fold, and whether it can be judged."""
     used, tested = _used(data), tested_groups(data)
     (repeat, fold), first = next(iter(data.roles.items()))
@@ -119,10 +119,12 @@ def classes_table(data: Data, minimum: int) -> Table:
     columns += [Column("test_groups", "tested in all folds", "count"), Column("judged", "can be judged")]
     columns += [Column(role, f"{role} groups", "count") for role in used]
     caption = f"Classes; groups by role are those of repeat {repeat}, fold {fold}"
-    return Table("data_classes", caption, columns, rows, mark=lambda row: "" if row["judged"] == "yes" else "control")
+    return PageTable(
+        "data_classes", caption, columns, rows, mark=lambda row: "" if row["judged"] == "yes" else "control"
+    )
 
 
-def roles_table(data: Data) -> Table:
+def roles_table(data: Data) -> PageTable:
     """Images and groups of every role in every fold."""
     used, rows = _used(data), []
     for (repeat, fold), own in data.roles.items():
@@ -136,10 +138,10 @@ def roles_table(data: Data) -> Table:
         columns += [Column(f"{role}_images", role, "count"), Column(f"{role}_groups", "groups", "count")]
     note = "Unused images are relatives of tested ones, or of unknown value; nobody reads them." * (Role.UNUSED in used)
     caption = "Images and groups by role; a group never plays two roles in a fold"
-    return Table("data_roles", caption, columns, rows, note=note)
+    return PageTable("data_roles", caption, columns, rows, note=note)
 
 
-def combinations_table(data: Data) -> Table:
+def combinations_table(data: Data) -> PageTable:
     """Images and groups of every combination of classes, the commonest first."""
     kinds, member = np.unique(data.labels, axis=0, return_inverse=True)
     member = member.ravel()
@@ -158,7 +160,7 @@ def combinations_table(data: Data) -> Table:
         Column("fraction", "fraction", "percent"),
         Column("groups", "groups", "count"),
     ]
-    return Table("data_combinations", f"All {len(rows)} combinations of classes", columns, rows)
+    return PageTable("data_combinations", f"All {len(rows)} combinations of classes", columns, rows)
 
 
 def cooccurrence(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +169,7 @@ def cooccurrence(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return both, both / np.maximum(np.diag(both), 1)[:, None]
 
 
-def cooccurrence_table(data: Data) -> Table:
+def cooccurrence_table(data: Data) -> PageTable:
     """Images that have both the class of the row and that of the column."""
     both, _ = cooccurrence(data.labels)
     rows = [
@@ -176,10 +178,12 @@ def cooccurrence_table(data: Data) -> Table:
     ]
     columns = [Column("class", "class", "name")]
     columns += [Column(f"c{k}", name, "count") for k, name in enumerate(data.classes)]
-    return Table("data_cooccurrence", "Images that have both classes; on the diagonal, all of the class", columns, rows)
+    return PageTable(
+        "data_cooccurrence", "Images that have both classes; on the diagonal, all of the class", columns, rows
+    )
 
 
-def column_tables(data: Data, wanted: list[str]) -> list[Table]:
+def column_tables(data: Data, wanted: list[str]) -> list[PageTable]:
     """Images, groups and classes of every value of columns such as cell_line, where they exist."""
     out = []
     for name in dict.fromkeys(wanted):
@@ -208,7 +212,7 @@ def column_tables(data: Data, wanted: list[str]) -> list[Table]:
             Column("lacking", "without an image of"),
         ]
         # Names of columns come from users; those of files do not.
-        out.append(Table(f"data_column_{len(out)}", f"Images by {name.replace('_', ' ')}", columns, rows))
+        out.append(PageTable(f"data_column_{len(out)}", f"Images by {name.replace('_', ' ')}", columns, rows))
     return out
 
 
@@ -230,7 +234,7 @@ def group_sizes(groups: np.ndarray) -> list[dict[str, Any]]:
     return rows[filled[0] : filled[-1] + 1]
 
 
-def groups_table(data: Data) -> Table:
+def groups_table(data: Data) -> PageTable:
     """Groups by their number of images."""
     rows = group_sizes(data.groups)
     _, sizes = np.unique(data.groups, return_counts=True)
@@ -241,10 +245,10 @@ def groups_table(data: Data) -> Table:
         Column("images", "images", "count"),
     ]
     note = f"The largest group has {largest:,} images, {100 * largest / max(1, len(data.groups)):.1f} % of all."
-    return Table("data_groups", "Sizes of groups", columns, rows, note=note)
+    return PageTable("data_groups", "Sizes of groups", columns, rows, note=note)
 
 
-def duplicates_table(data: Data) -> tuple[dict[str, Any], Table | None]:
+def duplicates_table(data: Data) -> tuple[dict[str, Any], PageTable | None]:
     """What the search for near-duplicates found, and its examples; nothing where it was off."""
     found = json.loads(data.attrs.get("duplicates") or "{}")
     rows = [{"one": one, "other": other, "likeness": likeness} for one, other, likeness in found.get("examples", [])]
@@ -254,10 +258,10 @@ def duplicates_table(data: Data) -> tuple[dict[str, Any], Table | None]:
         Column("likeness", "correlation", "number"),
     ]
     caption = "Near-duplicates: the first pairs" if len(rows) < found.get("pairs", 0) else "All near-duplicates"
-    return found, Table("data_duplicates", caption, columns, rows) if rows else None
+    return found, PageTable("data_duplicates", caption, columns, rows) if rows else None
 
 
-def left_out_table(path: Path | None) -> tuple[dict[str, int], Table | None]:
+def left_out_table(path: Path | None) -> tuple[dict[str, int], PageTable | None]:
     """Images that were left out by the kind of their fault, and the whole list; nothing where the list is empty."""
     if path is None or not path.exists() or not path.stat().st_size:
         return {}, None
@@ -266,7 +270,7 @@ def left_out_table(path: Path | None) -> tuple[dict[str, int], Table | None]:
         return {}, None
     kinds = Counter(table["kind"] if "kind" in table else table.iloc[:, -1])
     columns = [Column(name, name, "name" if not index else "text") for index, name in enumerate(table.columns)]
-    listed = Table("data_left_out", "What was left out, and why", columns, table.to_dict("records"))
+    listed = PageTable("data_left_out", "What was left out, and why", columns, table.to_dict("records"))
     return dict(kinds.most_common()), listed
 
 
@@ -278,7 +282,7 @@ def _map_in_words(label_map: str | dict[str, list[str]] | None) -> str:
 
 def describe(
     data: Data, config: dict[str, Any], intensity: Path | None, left_out: Path | None
-) -> tuple[dict[str, Any], dict[str, Table]]:
+) -> tuple[dict[str, Any], dict[str, PageTable]]:
     """What the page says of the data, and its tables by name."""
     section, folding = config.get("data", {}), config.get("make_folds", {})
     simulated = section.get("source") == "simulated"
@@ -322,14 +326,14 @@ def describe(
     } | {name: data.attrs.get(name, "") for name in TOLD} | said, tables
 
 
-def intensity_table(path: Path | None) -> Table | None:
+def intensity_table(path: Path | None) -> PageTable | None:
     """Pixel values of every channel."""
     if path is None:
         return None
     rows = pd.read_csv(path, dtype={"channel": str}, keep_default_na=False).to_dict("records")
     columns = [Column("channel", "channel", "name")]
     columns += [Column(name, title, kind, 1) for name, title, kind in INTENSITY]
-    return Table("data_intensity", "Pixel values by channel (0 to 255)", columns, rows)
+    return PageTable("data_intensity", "Pixel values by channel (0 to 255)", columns, rows)
 
 
 INTENSITY = (

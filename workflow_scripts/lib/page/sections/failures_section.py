@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?P<level>[A-Z]+) (?P<text>.*)")
 START = re.compile(r"[a-z_]+, process \d+$")
@@ -97,7 +97,7 @@ def _take(job: Job, level: str, text: str) -> None:
         job.made_do.append(text[:LONGEST])
 
 
-def table(found: list[Job]) -> Table:
+def table(found: list[Job]) -> PageTable:
     """The jobs of which there is something to tell."""
     rows: list[dict[str, Any]] = [
         {"job": job.name, "started": len(job.attempts), "failed": job.failed, "cut_short": job.cut_short}
@@ -114,7 +114,7 @@ def table(found: list[Job]) -> Table:
         Column("said", "what its log says"),
     ]
     note = "No end is known of what was killed or interrupted, or was still at work when this page was written."
-    return Table(
+    return PageTable(
         "failures", "Jobs that failed, were cut short or had to make do", columns, rows, note,
         mark=lambda row: "alarm" if row["open"] else "",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The section "Fidelity" of the report: what assess_synthetic found about every synthetic set, and what to be wary of."""
+"""The section "Fidelity" of the report: the numbers of assess_synthetic for every synthetic set, and warnings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.generate import generator_choices
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 
 CONTENDERS = {
     "generated": "generated",
@@ -33,8 +33,8 @@ SCORES = {
     "class": ("class", "name"),
     "images_real": ("real images", "count"),
     "images_generated": ("generated", "count"),
-    "prevalence_real": ("share, real", "percent"),
-    "prevalence_generated": ("share, generated", "percent"),
+    "prevalence_real": ("fraction, real", "percent"),
+    "prevalence_generated": ("fraction, generated", "percent"),
     "ap_real": ("AP on real", "number", 2),
     "ap_generated": ("AP on generated", "number", 2),
 }
@@ -96,7 +96,7 @@ def _columns() -> list[Column]:
     return [Column(name, title, "estimate") for name, title in CONTENDERS.items()]
 
 
-def _bracket(table: pd.DataFrame, name: str, synthetic_set: str) -> Table:
+def _bracket(table: pd.DataFrame, name: str, synthetic_set: str) -> PageTable:
     every = {key: (kind.title + (f" ({kind.unit})" if kind.unit == "dB" else ""), kind.better)
              for key, kind in distances.MEASURES.items()} | FRACTIONS  # fmt: skip
     shown = table[table["scope"] == "all"]
@@ -105,10 +105,12 @@ def _bracket(table: pd.DataFrame, name: str, synthetic_set: str) -> Table:
         for key, (title, better) in every.items()
     ]
     columns = [Column("measure", "measure", "name"), Column("better", "better"), *_columns()]
-    return Table(name, f"Plan {synthetic_set}: generated images between their floor and their ceilings", columns, rows)
+    return PageTable(
+        name, f"Plan {synthetic_set}: generated images between their floor and their ceilings", columns, rows
+    )
 
 
-def _by_scope(table: pd.DataFrame, measure: str, name: str, title: str, facts: list[dict[str, Any]]) -> Table:
+def _by_scope(table: pd.DataFrame, measure: str, name: str, title: str, facts: list[dict[str, Any]]) -> PageTable:
     shown, rows = table[table["measure"] == measure], []
     for (_, label), part in shown.groupby(["scope", "name"], sort=False):
         first = part.iloc[0]
@@ -125,7 +127,7 @@ def _by_scope(table: pd.DataFrame, measure: str, name: str, title: str, facts: l
     ]
     caption = f"{title}, class by class and for the commonest combinations"
     note = f"{_limits(facts)}." if facts else ""
-    return Table(name, caption, columns, rows, note, mark=lambda row: "control" if row["too_small"] else "")
+    return PageTable(name, caption, columns, rows, note, mark=lambda row: "control" if row["too_small"] else "")
 
 
 def _limits(facts: list[dict[str, Any]]) -> str:
@@ -136,15 +138,15 @@ def _limits(facts: list[dict[str, Any]]) -> str:
     )
 
 
-def _everything(table: pd.DataFrame, name: str, synthetic_set: str) -> Table:
+def _everything(table: pd.DataFrame, name: str, synthetic_set: str) -> PageTable:
     keys = ("scope", "name", "measure", "contender", "value", "low", "high", *COUNTS, "too_small")
     rows = table[list(keys)].to_dict("records")
-    return Table(
+    return PageTable(
         name, f"Plan {synthetic_set}: every figure", [Column(key, key.replace("_", " ")) for key in keys], rows
     )
 
 
-def _judged(folds: list[pd.DataFrame], name: str, synthetic_set: str) -> Table:
+def _judged(folds: list[pd.DataFrame], name: str, synthetic_set: str) -> PageTable:
     whole = pd.concat(folds, ignore_index=True)
     numbers = [key for key in SCORES if key != "class" and key in whole]
     for key in numbers:
@@ -156,7 +158,7 @@ def _judged(folds: list[pd.DataFrame], name: str, synthetic_set: str) -> Table:
         rows.append({"class": "mean of the classes", "is_mean": True} | last)
     columns = [Column(key, *SCORES[key]) for key in ("class", *numbers)]
     caption = f"Plan {synthetic_set}: real and generated images before the same judge"
-    return Table(name, caption, columns, rows, mark=lambda row: "total" if row.get("is_mean") else "")
+    return PageTable(name, caption, columns, rows, mark=lambda row: "total" if row.get("is_mean") else "")
 
 
 def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
@@ -184,7 +186,7 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
         )
     if not all(fact["shares_labels"] for fact in facts):
         out.append(
-            "The synthetic set asks for classes in other shares than the real images have: figures of all images hold that "
+            "The synthetic set has other class fractions than the real images: numbers of all images contain that "
             "difference too, those of single classes do not."
         )
     if facts[0]["given"]:

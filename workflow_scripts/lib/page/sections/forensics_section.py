@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 
 ALT = "The effect of each of the study's choices on validation, test and their gap, with intervals; see the tables."
 OUTCOMES = ("validation", "test", "gap")
@@ -38,13 +38,13 @@ def read(facts: Path | None, out: Path) -> dict[str, Any] | None:
     }
 
 
-def study_table(path: Path | None) -> Table | None:
+def study_table(path: Path | None) -> PageTable | None:
     """The study's own table, with the published numbers beside those of the run (study.csv)."""
     if path is None:
         return None
     rows = pd.read_csv(path, keep_default_na=False).to_dict("records")
     published = {"published_validation_last": "published, last", "published_validation_best": "published, best"}
-    return Table(
+    return PageTable(
         "study",
         "Macro-F1 of every model, decided as the study did, with the published numbers where they are known",
         [
@@ -67,7 +67,7 @@ def _difference(lines: pd.DataFrame, outcome: str) -> tuple[float, float, float]
     return None if own.empty else tuple(float(own.iloc[0][key]) for key in ("effect", "low", "high"))
 
 
-def _effects(found: dict[str, Any], effects: pd.DataFrame, model: str) -> Table:
+def _effects(found: dict[str, Any], effects: pd.DataFrame, model: str) -> PageTable:
     main = effects[
         (effects["model"] == model)
         & (effects["metric"] == found["metric"])
@@ -85,7 +85,7 @@ def _effects(found: dict[str, Any], effects: pd.DataFrame, model: str) -> Table:
     columns = [Column("switch", "switch", "name"), Column("acts", "acts")]
     columns += [Column(outcome, outcome, "difference") for outcome in OUTCOMES]
     resolution = f"resolution {about['resolution']}" if about["resolution"] else "all combinations"
-    return Table(
+    return PageTable(
         f"forensics_{model}",
         f"{model}: change of {found['metric_name']} when a choice is the study's ({about['notation']}, {resolution}, "
         f"{about['trainings']} trainings)",
@@ -94,7 +94,7 @@ def _effects(found: dict[str, Any], effects: pd.DataFrame, model: str) -> Table:
     )
 
 
-def _fractions(found: dict[str, Any], effects: pd.DataFrame) -> Table:
+def _fractions(found: dict[str, Any], effects: pd.DataFrame) -> PageTable:
     some = effects[(effects["metric"] == found["metric"]) & effects["kind"].isin(["shapley", "total", "ends"])]
     rows = []
     for (model, kind, name), own in some.groupby(["model", "kind", "switch"], sort=False):
@@ -102,15 +102,15 @@ def _fractions(found: dict[str, Any], effects: pd.DataFrame) -> Table:
         rows.append({"model": model, "fraction": said} | {outcome: _difference(own, outcome) for outcome in OUTCOMES})
     columns = [Column("model", "model", "name"), Column("fraction", "from MixLoc's way to the study's")]
     columns += [Column(outcome, outcome, "difference") for outcome in OUTCOMES]
-    return Table(
-        "forensics_shares",
+    return PageTable(
+        "forensics_fractions",
         "Shares of the choices that act after training in their joint effect (Shapley, exact), and whole differences",
         columns,
         rows,
     )
 
 
-def _switches(found: dict[str, Any]) -> Table:
+def _switches(found: dict[str, Any]) -> PageTable:
     rows = [{"switch": name} | own for name, own in found["switches"].items()]
     columns = [Column("switch", "switch", "name"), Column("acts", "acts on"), Column("about", "what it is")]
-    return Table("forensics_switches", "The study's choices", columns, rows)
+    return PageTable("forensics_switches", "The study's choices", columns, rows)

@@ -11,14 +11,14 @@ import numpy as np
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page import run_tables
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 
-# Share of the images, of the smaller set, that have the same id and the same labels where two sets show the same cells;
-# at another size or with other channels they are the same evidence.
+# Two sets show the same cells if this fraction of the images of the smaller set has equal ids and labels in both. At
+# another size or with other channels they are still the same evidence.
 SAME = 0.5
 
 
-def table(own: Path, images: Path) -> Table | None:
+def table(own: Path, images: Path) -> PageTable | None:
     """The finished runs in the folders beside `own`, the folder of this run, on the images of its set; None: there are
     none. What cannot be read is no finished run."""
     mine = _labelled(images)
@@ -44,7 +44,7 @@ def table(own: Path, images: Path) -> Table | None:
     note = (
         "As far as they lie beside this run. Choices that were made upon their results were made upon the test images."
     )
-    return Table("other_runs", "Other runs that tested these images", columns, rows, note) if rows else None
+    return PageTable("other_runs", "Other runs that tested these images", columns, rows, note) if rows else None
 
 
 def _labelled(path: Path) -> dict[str, frozenset[str]]:

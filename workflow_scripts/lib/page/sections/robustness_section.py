@@ -1,4 +1,4 @@
-"""What the page says of how far the result holds: over folds and repeats, in each stratum, and on the lockbox."""
+"""Robustness of the result: over folds and repeats, within each stratum, and on the lockbox."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.judge import lockbox_ledger, verdict_tables
+from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge.lockbox_ledger import Box
+from workflow_scripts.lib.judge.wording import page_opening
 from workflow_scripts.lib.page import run_tables
-from workflow_scripts.lib.page.html_page import Column, Table
+from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.page.run_tables import Results
 
 METRICS = ("macro_f1", "map")
 
 
-def spread(found: Results) -> Table:
+def spread(found: Results) -> PageTable:
     """Mean, spread over folds and over repeats, and the worst fold of every arm, by itself and beside its baseline."""
     rows = []
     for metric in sorted(METRICS, key=lambda name: name != found.metric):
@@ -42,7 +43,7 @@ def spread(found: Results) -> Table:
     note = "Of single folds, so F1 is not pooled here. The deviation over folds is that within a repeat."
     if found.facts.get("sizes", {}).get("repeats", 1) < 2:
         note += " With one repeat there is no deviation over repeats."
-    return Table(
+    return PageTable(
         "spread", "Test scores over folds and repeats", columns, rows, note,
         mark=lambda row: "primary" if row["is_baseline"] else "",
     )  # fmt: skip
@@ -72,7 +73,7 @@ def _lowest(values: pd.Series) -> tuple[float, str]:
     return float(known.min()), f"repeat {repeat}, fold {fold}"
 
 
-def strata(path: Path, found: Results) -> Table | None:
+def strata(path: Path, found: Results) -> PageTable | None:
     """The primary question within each stratum; None where no column of strata is known."""
     text = dict.fromkeys(("column", "stratum", "arm", "against", "relation", "metric", "verdict", "reason"), str)
     table = pd.read_csv(path, dtype=text | {"judged": str}, keep_default_na=False)
@@ -106,12 +107,12 @@ def strata(path: Path, found: Results) -> Table | None:
     columns += [Column("beyond", "against its control", "difference")] if control else []
     columns += [Column("q", "q", "number"), Column("verdict", "exploratory verdict")]
     note = (
-        "Each average is over the classes that have enough positive test groups there, so scores of different rows are "
-        "of different classes; a difference is always over the same. Intervals hold each for itself, at thresholds "
-        "that stand; q is the false discovery rate over all rows of a metric, for the difference to the baseline."
+        "Each average is over the classes that have enough positive test groups in the stratum, so scores of different "
+        "rows are of different classes. A difference is always over the same classes. Single intervals, at fixed "
+        "thresholds; q is the false discovery rate over all rows of a metric, for the difference to the baseline."
     )
-    return Table(
-        "strata", "Exploratory: the primary arm within each cell line and tier of reliability", columns, rows, note,
+    return PageTable(
+        "strata", "Exploratory: the primary arm within each cell line and reliability tier", columns, rows, note,
         mark=lambda row: "control" if "metric" not in row else "",
     )  # fmt: skip
 
@@ -132,7 +133,7 @@ def _stratum(rows: pd.DataFrame, primary: str) -> dict[str, Any]:
 
 def of_lockbox(
     box: Box | None, found: lockbox_ledger.Openings | None, run: str, declared: dict[str, Any], unit: str, subject: str
-) -> tuple[str, Table | None]:
+) -> tuple[str, PageTable | None]:
     """Whether the lockbox is closed, and what was found in it: a few sentences, and a table of the openings.
 
     `declared` has the hashes of the page's own analysis and experiment, `unit` is what a group is, `subject` what the
@@ -153,7 +154,7 @@ def of_lockbox(
         text += f" Not by this run, but by {', '.join(dict.fromkeys(str(entry['run']) for entry in found.ended))}."
     for entry in own[:1]:
         result = entry["result"]
-        said = verdict_tables.opening(result["answer"], result["sizes"], result["judged_classes"], unit, subject)
+        said = page_opening.opening(result["answer"], result["sizes"], result["judged_classes"], unit, subject)
         which = "The first result of this run" if len(own) > 1 else "The result"
         text += f" {which}, of {entry['ended_at'][:10]}: {said.sentence} {said.control}"
         if found.ended[0] is not entry:
@@ -165,7 +166,7 @@ def of_lockbox(
     return text + others, _openings(found.ended)
 
 
-def _openings(entries: list[dict[str, Any]]) -> Table:
+def _openings(entries: list[dict[str, Any]]) -> PageTable:
     rows = []
     for entry in entries:
         said = entry["result"]["answer"]
@@ -184,4 +185,4 @@ def _openings(entries: list[dict[str, Any]]) -> Table:
         Column("verdict", "verdict"),
     ]
     note = "From results/lockbox_openings.jsonl, which whoever can write to the folder can change."
-    return Table("lockbox_openings", "Every opening of this lockbox that the ledger knows", columns, rows, note)
+    return PageTable("lockbox_openings", "Every opening of this lockbox that the ledger knows", columns, rows, note)

@@ -1,4 +1,4 @@
-"""The answer in words, as the page opens: a headline, one sentence with its numbers, and what is not excluded."""
+"""The first lines of the report page: a headline, one sentence with its numbers, and what is not excluded."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ def opening(
     subject: str = GENERATED,
     lines: int = 0,
 ) -> Opening:
-    """The opening for the `answer` and `sizes` of analysis.json; `unit` is what a group is, in the singular, `subject`
-    what the arm adds, and `lines` the number of cell lines that were tested (0: not known)."""
+    """The opening for the `answer` and `sizes` of analysis.json.
+
+    `unit` is what a group is, in the singular; `subject` is what the arm adds; `lines` is the number of cell lines that
+    were tested (0: not known)."""
     arm, baseline = answer["arm"], answer["baseline"]
     metric = METRICS.get(answer["metric"], answer["metric"]) + (f" per {unit}" if answer["level"] == "protein" else "")
     groups = "".join((f"{sizes['test_groups']:,} unseen {unit}", "" if sizes["test_groups"] == 1 else "s"))
@@ -39,12 +41,12 @@ def opening(
     where = f"On {groups} ({images}; {judged} class{'' if judged == 1 else 'es'} judged)"
     change = movement(answer["difference"], metric, f"against {baseline}")
     sentence = f"{where}, {arm} {change} ({interval(answer)}): {meaning(answer['verdict'], arm, answer['control'])}."
-    # A loss that the control shares is the doing of the arm, not of what it adds.
+    # A loss that the control shares comes from the method, not from what it adds.
     if kind_of(answer["verdict"]) == inference.HURTS and _shared(answer["beyond_control"]):
         title = f"{arm} hurt, but not provably more than its control"
     else:
         title = headline(answer["verdict"], subject)
-    # One training of each arm: measured, such claims are wrong far more often than intended (lib/page/sections/error_rate_section.py).
+    # With one repeat such claims are wrong far more often than intended: see the measured rate (wording/error_rate.py).
     if not answer.get("training_luck", True) and kind_of(answer["verdict"]) in CLAIMS:
         title += ", as far as a single repeat can tell"
     return Opening(title, sentence, of_control(answer, metric), not_excluded(answer, metric))
@@ -101,7 +103,7 @@ def interval(row: dict[str, Any]) -> str:
     alone = (row.get("low_single"), row.get("high_single"))
     in_family = row.get("low") is not None and row.get("high") is not None
     low, high = (row["low"], row["high"]) if in_family else alone
-    # What is tested first has the interval of a single comparison.
+    # The primary arm is tested first: its interval is that of a single comparison.
     simultaneous = in_family and (low, high) != alone
     if low is None or high is None:
         return "no interval known"
@@ -142,7 +144,7 @@ def not_excluded(answer: dict[str, Any], metric: str) -> str:
     if small:
         text += f" (smallest difference of interest, declared beforehand: {small:g})"
     if not answer.get("training_luck", True):
-        text += ". With a single repeat, the luck of training is not in these intervals"
+        text += ". With a single repeat, these intervals do not contain the variance between repeats"
     return f"{text}."
 
 

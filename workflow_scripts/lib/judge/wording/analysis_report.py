@@ -1,4 +1,4 @@
-"""What the page says first: the answer in numbers and one sentence, and what stands behind it (analysis.json)."""
+"""The content of analysis.json: the answer in numbers and one sentence, the verdicts, and the notes a reader needs."""
 
 from __future__ import annotations
 
@@ -9,46 +9,38 @@ import numpy as np
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.judge import comparisons, declaration, inference
 from workflow_scripts.lib.judge.experiment import Experiment
+from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.scoring import ScoredRun
 
-NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
+METRIC_NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
 ENDS = ("difference", "low", "high", "low_single", "high_single")
 Row = dict[str, Any]
+PrimaryRows = dict[tuple[str, str], Row]  # (arm, relation) -> its row in the primary metric
 
 
-def report(
-    found: Experiment,
-    analysis: dict[str, Any],
-    arms: list[dict[str, Any]],
-    judged: np.ndarray,
-    counts: dict[str, dict[str, np.ndarray]],
-    rows: list[Row],
-    declared: dict[str, Any],
-) -> dict[str, Any]:
-    """The content of analysis.json, but for what thresholds were fitted on; `declared` is declaration.json."""
+def report(run: ScoredRun, rows: list[Row], declared: dict[str, Any]) -> dict[str, Any]:
+    """The verdicts and the answer; `rows` are those of comparisons.csv, `declared` is declaration.json."""
+    question, experiment = run.question, run.experiment
+    analysis, arms = question.analysis, question.arms
     primary = {
         (row["arm"], row["relation"]): row
         for row in rows
         if row["metric"] == analysis["metric"] and row["level"] == analysis["level"] and not row["class"]
     }
-    size = sizes(found)
-    told = {arm["name"]: _arm(found, arm, primary) for arm in arms}
-    positive = counts["image"]["positive_groups"]
-    by_class = {
-        name: {"judged": bool(judged[k]), "positive_groups": int(positive[k])}
-        | {"positives": int(counts["image"]["positives"][k])}
-        for k, name in enumerate(found.classes)
-    }
+    size = sizes(experiment)
+    by_arm = {arm["name"]: _arm_facts(experiment, arm, primary) for arm in arms}
+    classes = _class_facts(run)
     return {
         "hash": declaration.declaration_hash(analysis, arms),
         "declaration": declaration.declaration(analysis, arms),
         "declared": declared,
         "analysis": analysis,
-        "classes": by_class,
-        "judged": [name for name, row in by_class.items() if row["judged"]],
+        "classes": classes,
+        "judged": [name for name, row in classes.items() if row["judged"]],
         "not_judged": [
             {"class": name, "positive_groups": row["positive_groups"]}
-            | {"reason": _too_few(int(fewest), analysis["minimum_positive_groups"])}
-            for (name, row), fewest in zip(by_class.items(), positive, strict=True)
+            | {"reason": _too_few(row["positive_groups"], analysis["minimum_positive_groups"])}
+            for name, row in classes.items()
             if not row["judged"]
         ],
         "family": declaration.family(analysis, arms),
@@ -57,36 +49,32 @@ def report(
         "baseline": analysis["baseline"],
         "controls": {arm["name"]: arm.get("control") for arm in arms},
         "sizes": size,
-        "arms": told,
-        "verdicts": {name: arm["verdict"] for name, arm in told.items() if arm["verdict"]},
-        "answer": answer(analysis, arms, primary, size, int(judged.sum())),
+        "arms": by_arm,
+        "verdicts": {name: arm["verdict"] for name, arm in by_arm.items() if arm["verdict"]},
+        "answer": answer(question, primary, size, int(run.judged.sum())),
         "notes": [
             registered(declared),
-            *notes(analysis, arms, size, judged),
-            *unequal(found, analysis, arms),
+            *notes(question, size, run.judged),
+            *unequal(experiment, question),
         ],
     }
 
 
-def _too_few(count: int, minimum: int) -> str:
-    return f"{count} positive test group{'' if count == 1 else 's'}, {minimum} needed"
-
-
-def sizes(found: Experiment) -> dict[str, int]:
+def sizes(experiment: Experiment) -> dict[str, int]:
     """How much was judged: repeats, folds, and the images and groups of each part, over all folds of a repeat."""
-    cells = next(iter(found.arms.values()))
-    out = {"repeats": len({cell.repeat for cell in cells}), "folds": len({cell.fold for cell in cells})}
-    for part in ("test", "calibration", "validation"):
-        chosen = [cell.parts[part] for cell in cells]
-        out[f"{part}_images"] = len({str(name) for rows in chosen for name in rows.ids})
-        out[f"{part}_groups"] = len({str(name) for rows in chosen for name in rows.groups})
+    folds = experiment.reference
+    out = {"repeats": experiment.repeats, "folds": len({fold.fold for fold in folds})}
+    for name in ("test", "calibration", "validation"):
+        parts = [fold.parts[name] for fold in folds]
+        out[f"{name}_images"] = len({str(image) for part in parts for image in part.ids})
+        out[f"{name}_groups"] = len({str(group) for part in parts for group in part.groups})
     return out
 
 
-def _arm(found: Experiment, arm: dict[str, Any], primary: dict[tuple[str, str], Row]) -> dict[str, Any]:
-    cells = found.arms[arm["name"]]
+def _arm_facts(experiment: Experiment, arm: dict[str, Any], primary: PrimaryRows) -> dict[str, Any]:
+    folds = experiment.arms[arm["name"]]
     against = primary.get((arm["name"], "baseline"))
-    numbers = sorted({name for cell in cells for name in cell.numbers})
+    numbers = sorted({name for fold in folds for name in fold.numbers})
     return {
         "method": arm.get("method"),
         "trials": arm.get("trials"),
@@ -94,10 +82,10 @@ def _arm(found: Experiment, arm: dict[str, Any], primary: dict[tuple[str, str], 
         "verdict": against["verdict"] if against else "",
         "against_baseline": _ends(against),
         "against_control": _ends(primary.get((arm["name"], "control"))),
-        "rows": {part: sum(len(cell.parts[part]) for cell in cells) for part in ("test", "calibration", "validation")},
+        "rows": {part: sum(len(fold.parts[part]) for fold in folds) for part in ("test", "calibration", "validation")},
         # Means over repeats and folds: seconds, images seen and the like.
         "numbers": {
-            name: float(np.mean([cell.numbers[name] for cell in cells if name in cell.numbers])) for name in numbers
+            name: float(np.mean([fold.numbers[name] for fold in folds if name in fold.numbers])) for name in numbers
         },
     }
 
@@ -106,35 +94,40 @@ def _ends(row: Row | None) -> dict[str, Any] | None:
     return {name: row[name] for name in (*ENDS, "verdict")} | {"standing": row.get("standing")} if row else None
 
 
-def order(analysis: dict[str, Any], primary: dict[tuple[str, str], Row]) -> str:
-    """In which order was tested, and how far that went, in words."""
+def _class_facts(run: ScoredRun) -> dict[str, dict[str, Any]]:
+    counts = run.counts["image"]
+    return {
+        name: {"judged": bool(run.judged[k]), "positive_groups": int(counts["positive_groups"][k])}
+        | {"positives": int(counts["positives"][k])}
+        for k, name in enumerate(run.experiment.classes)
+    }
+
+
+def _too_few(count: int, minimum: int) -> str:
+    return f"{count} positive test group{'' if count == 1 else 's'}, {minimum} needed"
+
+
+def order(analysis: dict[str, Any], primary: PrimaryRows) -> str:
+    """The order of testing in words, and how far it went."""
     name = analysis["primary_arm"]
     steps = [row for relation in ("baseline", "control") if (row := primary.get((name, relation)))]
     others = [row for (arm, _), row in primary.items() if arm != name and row["family"] == comparisons.PRIMARY]
-    told = ", then beside ".join(row["against"] for row in steps)
-    text = f"Tested first, by itself, with single intervals: {name} beside {told}."
+    against = ", then against ".join(row["against"] for row in steps)
+    text = f"Tested first, by itself, with single intervals: {name} against {against}."
     if not others:
         return text
     text += f" Then all other comparisons of the declared family ({len(others)}), with simultaneous intervals: "
     if all(row["standing"] == inference.CONFIRMED for row in others):
         return text + "the first step showed a difference, so they are confirmed by the same error rate."
     failed = next(row["against"] for row in steps if not (row["low"] > 0 or row["high"] < 0))
-    return text + f"no difference to {failed} was shown in the first step, so what they say is exploratory."
+    return text + f"the first step showed no difference to {failed}, so their verdicts are exploratory."
 
 
-def answer(
-    analysis: dict[str, Any],
-    arms: list[dict[str, Any]],
-    primary: dict[tuple[str, str], Row],
-    size: dict[str, int],
-    judged: int,
-) -> dict[str, Any]:
+def answer(question: Question, primary: PrimaryRows, size: dict[str, int], judged: int) -> dict[str, Any]:
     """What the primary arm and its control changed, with intervals, and which differences are not excluded."""
+    analysis, control = question.analysis, question.primary_control
     name = analysis["primary_arm"]
-    control = next(arm.get("control") for arm in arms if arm["name"] == name)
     row = primary[name, "baseline"]
-    against_control = primary.get((name, "control"))
-    of_control = primary.get((control, "baseline")) if control else None
     out: dict[str, Any] = {
         "arm": name,
         "baseline": row["against"],
@@ -143,8 +136,8 @@ def answer(
         "level": analysis["level"],
         "confidence": analysis["confidence"],
         **(_ends(row) or {}),
-        "beyond_control": _ends(against_control),
-        "control_against_baseline": _ends(of_control),
+        "beyond_control": _ends(primary.get((name, "control"))),
+        "control_against_baseline": _ends(primary.get((control, "baseline"))) if control else None,
         "smallest_effect": analysis["smallest_effect"],
         # A gain or a loss up to these sizes is compatible with the data.
         "gain_not_excluded": max(0.0, row["high"]),
@@ -157,22 +150,23 @@ def answer(
     return out | {"sentence": sentence(out, size, judged)}
 
 
-def sentence(found: dict[str, Any], size: dict[str, int], judged: int) -> str:
+def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     """The answer in words."""
-    metric = NAMES[found["metric"]] + (" per protein" if found["level"] == "protein" else "")
+    metric = METRIC_NAMES[facts["metric"]] + (" per protein" if facts["level"] == "protein" else "")
     text = (
         f"On {size['test_images']} images of {size['test_groups']} unseen groups ({judged} judged classes), "
-        f"{found['arm']} changed {metric} by {found['difference']:+.3f} against {found['baseline']} "
-        f"({100 * found['confidence']:g} % interval {found['low']:+.3f} to {found['high']:+.3f})"
+        f"{facts['arm']} changed {metric} by {facts['difference']:+.3f} against {facts['baseline']} "
+        f"({100 * facts['confidence']:g} % interval {facts['low']:+.3f} to {facts['high']:+.3f})"
     )
-    if found["control_against_baseline"]:
-        text += f"; its control {found['control']} changed it by {found['control_against_baseline']['difference']:+.3f}"
-    return f"{text}. Verdict: {found['verdict']}."
+    if facts["control_against_baseline"]:
+        text += f"; its control {facts['control']} changed it by {facts['control_against_baseline']['difference']:+.3f}"
+    return f"{text}. Verdict: {facts['verdict']}."
 
 
 def registered(declared: dict[str, Any], letters: int | None = None) -> str:
-    """Whether the analysis was chosen before anything was known of its outcome; hashes by their first letters, or
-    whole."""
+    """Whether the analysis was declared before the first test prediction.
+
+    Hashes by their first `letters`, or whole."""
     seen = declared["predictions"]
     many = "1 test prediction" if seen == 1 else f"{seen} test predictions"
     when = f"when {many} had been made already" if seen else "before the first test prediction"
@@ -183,7 +177,7 @@ def registered(declared: dict[str, Any], letters: int | None = None) -> str:
     )
     if not declared["earlier"]:
         return text
-    # Predictions can be deleted; what was declared before stays in the ledger.
+    # Predictions can be deleted; earlier declarations stay in the ledger.
     earlier = (
         f"{entry['hash'][:letters]} of experiment {entry['experiment'][:letters] or 'unknown'}"
         for entry in declared["earlier"]
@@ -191,38 +185,38 @@ def registered(declared: dict[str, Any], letters: int | None = None) -> str:
     return f"{text} Declared before it: {', '.join(earlier)}."
 
 
-def notes(analysis: dict[str, Any], arms: list[dict[str, Any]], size: dict[str, int], judged: np.ndarray) -> list[str]:
+def notes(question: Question, size: dict[str, int], judged: np.ndarray) -> list[str]:
     """What a reader must know to read the intervals right."""
-    out = []
+    analysis, out = question.analysis, []
     if size["repeats"] == 1:
         out.append(
-            "One repeat: the intervals hold the luck of which proteins were tested and calibrated on, "
-            "not the luck of training."
+            "One repeat: the intervals contain the variance over test and calibration proteins, "
+            "but not the variance between repeats of the training."
         )
     out.append("All averages are over the judged classes.")
     if not analysis["refit_thresholds"] or analysis["threshold_rule"].startswith("half"):
-        out.append("Thresholds are the same in every draw: the intervals hold nothing of the luck of choosing them.")
+        out.append("Thresholds are the same in every draw: the intervals do not contain the variance of fitting them.")
     if not judged.all():
         out.append(f"Not judged, too few positive test groups: {int((~judged).sum())} of {len(judged)} classes.")
-    family = declaration.family(analysis, arms)
     # A control needs none of its own, and a ceiling or a point of a learning curve makes no claim.
-    controls = {arm.get("control") for arm in arms}
-    claiming = [arm for arm in arms if arm["name"] in set(family) - controls and not declaration.is_yardstick(arm)]
+    controls = {arm.get("control") for arm in question.arms}
+    family = set(declaration.family(analysis, question.arms)) - controls
+    claiming = [arm for arm in question.arms if arm["name"] in family and not declaration.is_yardstick(arm)]
     lone = [arm["name"] for arm in claiming if not arm.get("control")]
     if lone:
         out.append(f"No control is declared for: {', '.join(lone)}.")
     return out
 
 
-def unequal(found: Experiment, analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
-    """Where arms had not the same number of steps, or of settings tried."""
-    settings = {name: cells[0].settings for name, cells in found.arms.items()}
+def unequal(experiment: Experiment, question: Question) -> list[str]:
+    """Where arms had unequal numbers of steps, or of settings tried."""
+    settings = {name: experiment.settings(name) for name in experiment.arms}
     known = {name: own for name, own in settings.items() if own.get("method") in arm_choices.METHODS}
-    return declaration.unequal(known, arms, analysis["baseline"])
+    return declaration.unequal(known, question.arms, question.analysis["baseline"])
 
 
 def plain(value: Any) -> Any:
-    """A value of plain JSON: numpy numbers unwrapped, no NaN, floats to nine digits."""
+    """A value as plain JSON: numpy numbers unwrapped, NaN and infinity as null, floats to nine digits."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,0 +1,146 @@
+"""Compare what an artefact has read with the roles of the images: the lines of leaks.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.judge.fitted_artefacts import (
+    REPLAYED,
+    Artefact,
+    arm_files,
+    replayed,
+    to_artefact,
+)
+from workflow_scripts.lib.scores import prediction_file
+from workflow_scripts.lib.split.roles import Role
+
+# What may be read for what. Anything else that was read for such a purpose is a leak.
+ALLOWED = {
+    "fit": (Role.TRAIN,),
+    "select": (Role.TRAIN, Role.VALIDATION),
+    "threshold": (Role.CALIBRATION,),
+}
+# "not excluded": no overlap was found, but the proteins are unknown, so relatives of test images may be in other parts.
+CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
+# An encoder of the user: the images it was pre-trained on are unknown.
+UNKNOWN = "pre-training overlap: unknown"
+
+
+@dataclass
+class Check:
+    """A line of leaks.csv."""
+
+    artefact: str
+    repeat: int
+    fold: int
+    purpose: str
+    images: int  # images read for this purpose
+    allowed_roles: str
+    overlap_images: int  # of them, images of a role that is not allowed
+    overlap_groups: int  # groups of a role that is not allowed
+    status: str
+
+
+def describe(check: Check) -> str:
+    """A leak in one line."""
+    return (
+        f"LEAK: {check.artefact} (repeat {check.repeat}, fold {check.fold}), purpose {check.purpose!r}: "
+        f"{check.overlap_images} images of {check.overlap_groups} groups that are not {check.allowed_roles}"
+    )
+
+
+def violation(check: Check) -> str:
+    """How `violations` names this check."""
+    return f"{check.artefact}:{check.purpose}"
+
+
+def check_artefact(
+    artefact: Artefact, roles: np.ndarray, groups: np.ndarray, declared: set[str], known: bool
+) -> Iterator[Check]:
+    """One check for each purpose: images and groups of roles that may not be read for it."""
+    kin = _kin(roles)
+    for purpose, allowed in ALLOWED.items():
+        rows = artefact.provenance.of(purpose)
+        if purpose == "fit":
+            allowed += _reserve_of(artefact.method)
+        if purpose == "threshold" and not (roles == Role.CALIBRATION).any():
+            allowed = (Role.VALIDATION,)
+        good = np.isin(roles, allowed)
+        foreign = rows[~good[rows]]
+        # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
+        # nobody may read in this fold are no part of it: their groups are judged by their other images.
+        outside = np.intersect1d(groups[rows], groups[~np.isin(kin, allowed) & (kin != Role.UNUSED)])
+        check = Check(
+            artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed),
+            len(foreign), len(outside), CLEAN if known or not len(rows) else NOT_EXCLUDED,
+        )  # fmt: skip
+        if len(foreign) or len(outside):
+            check.status = DECLARED if violation(check) in declared else LEAK
+        yield check
+
+
+def _reserve_of(method: str) -> tuple[str, ...]:
+    """The images in reserve that an arm of this method may be fitted on."""
+    second = arm_choices.METHODS[method].second_source if method in arm_choices.METHODS else None
+    return (second,) if second in arm_choices.RESERVES else ()
+
+
+def _kin(roles: np.ndarray) -> np.ndarray:
+    """Roles as far as relatives are concerned: images kept aside from train groups are relatives of train images."""
+    return np.where(roles == Role.RESERVE_SAME, Role.TRAIN, roles)
+
+
+def check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray) -> Check:
+    """Whether each group has one role in a fold."""
+    roles = _kin(roles)
+    played = roles != Role.UNUSED
+    table = pd.DataFrame({"group": groups[played], "role": roles[played]}).groupby("group")["role"].nunique()
+    torn = table.index[table > 1]
+    images = int(np.isin(groups[played], torn).sum())
+    return Check(
+        "folds.csv", repeat, fold, "one role a group", len(groups), "any", images, len(torn),
+        LEAK if len(torn) else CLEAN,
+    )  # fmt: skip
+
+
+def check_encoder(repeat: int, fold: int, encoder: dict[str, Any]) -> Check:
+    """A line about an encoder that the user brought along: its pre-training images are unknown."""
+    # It fits and selects nothing: it only assesses synthetic sets. Its scores may be too good for images it has seen.
+    name = f"encoder {encoder['architecture']} ({Path(encoder['weights']).name})"
+    return Check(name, repeat, fold, "pre-training", 0, "unknown", 0, 0, UNKNOWN)
+
+
+def check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[Check]:
+    """Whether every arm was scored on exactly the test part of its fold."""
+    # The reverse of a leak: an arm scored on other images than the fold's test part, or not on all of them.
+    for path in arm_files(paths):
+        arm = prediction_file.read_predictions(path, parts=("test",))
+        expected = set(ids[roles_of(arm.repeat, arm.fold) == Role.TEST])
+        scored = arm.parts["test"]
+        wrong = expected.symmetric_difference(scored.ids)
+        repeated = len(scored) - len(set(scored.ids))
+        yield Check(
+            f"arm {arm.arm}", arm.repeat, arm.fold, "scored", len(scored), Role.TEST, len(wrong) + repeated, 0,
+            LEAK if wrong or repeated else CLEAN,
+        )  # fmt: skip
+    for path in paths:
+        for entry in replayed(path) if path.name.endswith(REPLAYED) else ():
+            yield from _check_replayed(to_artefact(str(entry.get("name")), entry, path), roles_of)
+
+
+def _check_replayed(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
+    # A model of the replay is scored on the test part however it was trained; its thresholds alone score nothing.
+    rows = artefact.provenance.of("score")
+    if len(rows):
+        wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == Role.TEST))
+        yield Check(
+            artefact.name, artefact.repeat, artefact.fold, "scored", len(rows), Role.TEST, len(wrong), 0,
+            LEAK if len(wrong) else CLEAN,
+        )  # fmt: skip

@@ -1,0 +1,58 @@
+"""How often the judge is wrong, and the gain that a run could have found, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: str) -> str:
+    """The measured rate of wrong claims, for the metric and the number of repeats of the run.
+
+    `record` is benchmarks/judge_calibration.json; `digest` is that of the judge's present code."""
+    # More repeats than were tried are judged at least as well as the most that were.
+    rows = [row for row in (record or {}).get("worlds", []) if row["metric"] == metric and row["repeats"] <= repeats]
+    most = max((row["repeats"] for row in rows), default=0)
+    rows = [row for row in rows if row["repeats"] == most]
+    if record is None or not rows:
+        return "The rate of wrong claims of this analysis has not been measured for this metric."
+    if most < repeats == 2:
+        return (
+            "The rate of wrong claims of this analysis has been measured with one repeat, which cannot tell the "
+            "variance between repeats from an effect, and with three, which can; not with two."
+        )
+    worst = max(rows, key=lambda row: row["fraction"])
+    kinds = f"{len(rows)} worlds" if len(rows) > 1 else "one world"
+    worlds = f"{sum(row['repetitions'] for row in rows):,} repetitions of {kinds} in which these arms had no effect"
+    wrong = sum(row["wrong"] for row in rows) / sum(row["repetitions"] for row in rows)
+    text = (
+        f"In {worlds}, with {_repeats(most)}, this analysis wrongly claimed a difference for at least one arm "
+        f"in {_percent(wrong)} (aim: {_percent(1 - record['confidence'])}; worst world: {_percent(worst['fraction'])}, "
+        f"upper limit {_percent(worst['upper'])})."
+    )
+    if most < 2:
+        text += " One repeat cannot tell the variance between repeats from an effect; three repeats can."
+        trained = [row["fraction"] for row in rows if row.get("world") == "trained"]
+        if trained:
+            text += (
+                f" Among copies of one arm that were really trained, on simulated cells, it was {_percent(trained[0])}."
+            )
+    if record["code"] != digest:
+        text += " That was measured with an earlier version of its code."
+    return text
+
+
+def detectable(answer: dict[str, Any]) -> str:
+    """The smallest true gain of the primary arm that the whole rule would find."""
+    size = answer.get("detectable")
+    if size is None:
+        return ""
+    over = f"over {answer['baseline']}" + (f" and over {answer['control']}" if answer.get("control") else "")
+    return f"A true gain of {size:.3f} {over} would be found with a power of {100 * answer['power']:g} %."
+
+
+def _repeats(count: int) -> str:
+    return "one repeat" if count == 1 else f"{count} repeats"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"

@@ -1,0 +1,90 @@
+"""The first screen of the report page: the answer, the key numbers, the judge's error rate, the lockbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.judge import lockbox_ledger
+from workflow_scripts.lib.judge.wording import error_rate, page_opening
+from workflow_scripts.lib.page.html_page import PageTable
+from workflow_scripts.lib.page.run_files import FoldFile
+from workflow_scripts.lib.page.run_tables import Results
+from workflow_scripts.lib.page.sections import data_section, error_rate_section, robustness_section
+
+
+def opening(results: Results, data: dict[str, Any]) -> page_opening.Opening:
+    """The first paragraph, from the answer that the judge wrote down."""
+    if "answer" not in results.facts or "sizes" not in results.facts:
+        raise UserError("analysis.json holds no answer: delete it and run again")
+    sizes, judged = results.facts["sizes"], len(results.judged)
+    subject = primary_subject(results)
+    return page_opening.opening(results.facts["answer"], sizes, judged, data["unit"], subject, data["lines_tested"])
+
+
+def primary_subject(results: Results) -> str:
+    """What the primary arm adds: an arm without generated images must not be praised or blamed for them."""
+    arm = results.facts["answer"]["arm"]
+    method = arm_choices.METHODS.get(results.facts.get("arms", {}).get(arm, {}).get("method"))
+    return f"The arm {arm}" if method and not method.learns_from_generated else page_opening.GENERATED
+
+
+def verdict_kind(results: Results) -> str:
+    """Which of the five verdicts the primary arm has; empty where it was not compared."""
+    difference = results.difference(results.primary)
+    return page_opening.kind_of(difference.verdict) if difference else ""
+
+
+def judge_sentence(results: Results, root: Path) -> str:
+    """The gain that this run could have found, and how often the judge is wrong."""
+    rate = error_rate.measured(
+        error_rate_section.read(root),
+        results.metric,
+        results.facts["sizes"]["repeats"],
+        error_rate_section.judge_digest(root),
+    )
+    return f"{error_rate.detectable(results.facts['answer'])} {rate}".strip()
+
+
+def key_numbers(
+    results: Results, data: dict[str, Any], statuses: dict[str, int], trained: int
+) -> list[tuple[str, str]]:
+    """The numbers that a reader wants before believing anything."""
+    sizes, clean = results.facts.get("sizes", {}), statuses.get("clean", 0)
+    return [
+        (f"unseen {data['unit']}s", f"{sizes.get('test_groups', 0):,}"),
+        ("test images", f"{sizes.get('test_images', 0):,}"),
+        ("folds × repeats", f"{sizes.get('folds', 0)} × {sizes.get('repeats', 0)}"),
+        ("classes judged", f"{len(results.judged)} of {len(results.classes)}"),
+        ("comparisons judged", f"{results.facts.get('comparisons_in_family', 0)}"),
+        ("generators trained", f"{trained:,}"),
+        ("leak checks clean", f"{clean} of {sum(statuses.values())}"),
+    ]
+
+
+def generators_trained(files: list[FoldFile], config: dict[str, Any]) -> int:
+    """How many generators the synthetic sets come from, over folds and repeats."""
+    makers = {entry["name"]: entry["generator"] for entry in config.get("synthetic_sets", [])}
+    trained = {(makers.get(file.synthetic_set, file.synthetic_set), file.repeat, file.fold) for file in files}
+    return sum(name != generator_choices.SIMULATOR for name, _, _ in trained)
+
+
+def lockbox(
+    ledger: Path | None,
+    images: Path,
+    results: Results,
+    data: data_section.Data,
+    config: dict[str, Any],
+    unit: str,
+) -> tuple[str, PageTable | None]:
+    """What the ledger knows of the run's lockbox: a few sentences, and a table of the openings."""
+    with ImageSet(images) as source:
+        box, digest = lockbox_ledger.find(source.ids, data.groups, data.roles), source.digest
+    entries = lockbox_ledger.read_ledger(ledger) if ledger else []
+    opened = lockbox_ledger.openings(entries, box, digest) if box else None
+    subject, declared = primary_subject(results), {"experiment": ""} | results.facts["declared"]
+    return robustness_section.of_lockbox(box, opened, str(config.get("run", "")), declared, unit, subject)
