@@ -158,7 +158,7 @@ def test_copies_are_found_however_turned_and_are_not_authentic(material, tmp_pat
     with pytest.raises(UserError, match=r"copies\.h5.*fewer steps"):
         found("authentic")
     write([], start_noise=0.1)
-    with pytest.raises(UserError, match=r"copies\.h5.*raise vary"):
+    with pytest.raises(UserError, match=r"copies\.h5.*raise start_noise"):
         found("authentic")
 
 

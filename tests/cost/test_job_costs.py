@@ -128,7 +128,7 @@ def test_pieces_of_the_reading_go_and_nothing_is_made_again(tmp_path):
     assert list((checkout.run / "benchmarks" / "preprocess_shard").glob("*.tsv"))
     assert not list((checkout.run / "shards").glob("*")), "what tells of the pieces went with them"
     assert "Nothing to be done" in checkout.snakemake(folds, *more).stdout
-    checkout.edit("presets/ci.yaml", "method: mix_loss, synthetic set: minimal", "method: pool, synthetic set: minimal")
+    checkout.edit("presets/ci.yaml", "method: mix_loss, synthetic_set: minimal", "method: pool, synthetic_set: minimal")
     made = checkout.planned(*more)
     assert "train_classifier" in made
     assert not made & {"simulate_cells", "preprocess_shard", "preprocess_images", "make_folds"}

@@ -145,7 +145,7 @@ def test_killed_and_resumed_sampling_from_real_images_equals_undisturbed(trained
             raise KeyboardInterrupt
         return real_sample(*arguments)
 
-    monkeypatch.setattr(sample_ddpm.diffusion, "sample", dies_in_the_second_batch)
+    monkeypatch.setattr(sampling, "sample", dies_in_the_second_batch)
     with pytest.raises(KeyboardInterrupt):
         sample_ddpm.main(sample_line(trained, synthetic_set, out="killed.h5", baseline=baseline))
     assert sample_ddpm.main(sample_line(trained, synthetic_set, out="killed.h5", baseline=baseline)) == 0

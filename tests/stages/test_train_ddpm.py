@@ -136,7 +136,7 @@ def test_sampling_goes_on_where_it_was_killed(folder, monkeypatch):
             raise KeyboardInterrupt
         return real_sample(*arguments)
 
-    monkeypatch.setattr(sample_ddpm.diffusion, "sample", dies_in_the_third_batch)
+    monkeypatch.setattr(sampling, "sample", dies_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
         sample_ddpm.main(sample_line(folder, SYNTHETIC_SET, out="killed.h5"))
     assert not (folder / "killed.h5").exists() and (folder / "killed.resume.pt").exists()

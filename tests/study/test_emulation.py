@@ -128,7 +128,7 @@ def test_what_cannot_be_replayed_is_refused(change, message):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"given": ["red"]}, "given"),
+        ({"reference_channels": ["red"]}, "reference_channels"),
         ({"start_noise": 0.5}, "start_noise"),
         ({"guidance": {"scale": 2, "interval": [0, 9], "against": "confused"}}, "guidance.against"),
     ],
@@ -219,7 +219,7 @@ def test_lambda_averaged_leaves_only_the_mean_to_act():
     both = step.real(4) + step.second(4)
     losses = step.loss(step.head(step.features(both.images)), both.targets)
     expected = after[0] * losses[:4].mean() + (1 - after[0]) * losses[4:].mean()
-    found = classifier_training.method_steps.of("mix_loss")(step)
+    found = classifier_training.method_steps.step_function("mix_loss")(step)
     assert torch.allclose(found, expected, rtol=1e-5)
 
 

@@ -242,7 +242,7 @@ def _parts(folder: Path, found: Timed, start: float) -> list[tuple[Workload, flo
 
 def _arm_seconds(folder: Path, job: Job) -> dict[str, float] | None:
     """Seconds of each arm of a job, from its list of arms."""
-    place = re.fullmatch(r"repeat(\d+)_fold(\d+)_(batch\d+)", job.name)
+    place = re.fullmatch(r"repeat(\d+)_fold(\d+)_(job\d+)", job.name)
     if job.stage != "train_classifier" or place is None:
         return None
     try:
