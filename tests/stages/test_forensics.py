@@ -276,9 +276,9 @@ def test_every_row_has_every_combination_for_every_model(folder):
 
 def test_finished_units_are_found_again_and_shares_add_up(folder):
     before = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.*")}
-    for fraction in range(2):
-        assert replayed(folder, f"share{fraction}", fraction, fractions=2) == 0
-    parts = pd.concat([pd.read_csv(folder / f"share{fraction}.csv") for fraction in range(2)])
+    for shard in range(2):
+        assert replayed(folder, f"shard{shard}", shard, shards=2) == 0
+    parts = pd.concat([pd.read_csv(folder / f"shard{shard}.csv") for shard in range(2)])
     whole = pd.read_csv(folder / "0.csv")
     keys = ["row", "model", "part", "metric", *SWITCHES[4:]]
     assert parts.sort_values(keys).reset_index(drop=True).equals(whole.sort_values(keys).reset_index(drop=True))
