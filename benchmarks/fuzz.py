@@ -5,7 +5,8 @@
 
 A config goes the way of a run: what Snakemake makes of the files (of some of them by their text), `check.check`, and
 what the Snakefile then asks. A table goes the way of preprocess_images and fetch_images. A fraction of the tables goes
-to the end: an image set with the columns that were read. Every input follows from seed and number alone, so that one can be had again.
+to the end: an image set with the columns that were read. Every input follows from seed and number alone, so one can be
+had again.
 
 Ends with exit status 1 if anything but a ConfigError or a UserError of one line has come out."""
 

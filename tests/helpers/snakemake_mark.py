@@ -1,4 +1,6 @@
-"""Tests that start Snakemake are marked `workflow`, so that the others can be run alone: held by watching what they start."""
+"""Tests that start Snakemake are marked `workflow`, so that the others can be run alone.
+
+Held by watching what they start."""
 
 from __future__ import annotations
 
