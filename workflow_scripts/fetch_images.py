@@ -34,7 +34,7 @@ from workflow_scripts.lib.download.http_client import Fetcher, Item, Policy, Ref
 from workflow_scripts.lib.download.manifest import Entry
 from workflow_scripts.lib.download.urls import check_url
 from workflow_scripts.lib.images import invalid_input, user_tables
-from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.invalid_input import Fault
 
 IMAGES = "train"
 TEST = "test"
@@ -65,7 +65,7 @@ class Session:
     settings: dict[str, Any]
     store: Store
     fetcher: Fetcher
-    bad: list[Bad] = field(default_factory=list)
+    bad: list[Fault] = field(default_factory=list)
     _headers: dict[str, str] | None = None
 
     def headers(self) -> dict[str, str]:
@@ -166,7 +166,7 @@ def _name(folder: str, entry: Entry, channel: str, suffix: str) -> str:
 
 
 def _images(
-    session: Session, table: user_tables.Table, item: Callable[[Entry, str], Item] | None, suffix: str
+    session: Session, table: user_tables.UserTable, item: Callable[[Entry, str], Item] | None, suffix: str
 ) -> tuple[str, list[str]]:
     """Fetch the images of a table, and return it with the rows that are complete, and the names of their files."""
     settings = session.settings
@@ -268,7 +268,7 @@ def _fetch_all(session: Session, wanted: list[tuple[Entry, Item]]) -> None:
             in_a_row = in_a_row + 1 if isinstance(error, Unreachable) else 0
             for entry, item in missing:
                 reason = str(error) if session.source == "public" else kaggle_api.explained(str(error), session.source)
-                session.bad.append(Bad(entry.id, item.url, "file that cannot be fetched", reason))
+                session.bad.append(Fault(entry.id, item.url, "file that cannot be fetched", reason))
             if in_a_row >= HOPELESS:
                 raise UserError(
                     f"{in_a_row} files in a row could not be fetched, the last is {missing[0][1].url}: {error}. Run "
@@ -326,7 +326,7 @@ def _archived(session: Session, part: str, entries: list[Entry]) -> None:
         lacking = zip_files.unpack(archive, session.store.folder / part, missing, most, landed)
     for name in sorted(lacking):
         entry = wanted[f"{part}/{name}"]
-        session.bad.append(Bad(entry.id, name, "file that cannot be fetched", f"is not in {archive.name}"))
+        session.bad.append(Fault(entry.id, name, "file that cannot be fetched", f"is not in {archive.name}"))
     if not lacking:
         # Its images lie there now, each with its checksum.
         archive.unlink()

@@ -32,7 +32,7 @@ from workflow_scripts.lib.images import chunks, grouping, image_list, invalid_in
 from workflow_scripts.lib.images.duplicates import GRID, near_duplicates
 from workflow_scripts.lib.images.image_list import Listed
 from workflow_scripts.lib.images.image_set import ImageWriter, write_images
-from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.known_datasets import GROUP_BY
 
 SHOWN = 20  # examples in a message or an attribute
@@ -145,7 +145,7 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
 
 
 def _read_all(
-    writer: ImageWriter, work: ReadingPlan, tasks: list[chunks.Task], bad: list[Bad]
+    writer: ImageWriter, work: ReadingPlan, tasks: list[chunks.Task], bad: list[Fault]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read all images and write the valid ones; returns their rows and grids. The faults of the others go to `bad`."""
     listed, reader = work.listed, work.reader

@@ -32,7 +32,7 @@ from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images import image_list, invalid_input, user_tables
 from workflow_scripts.lib.images.image_set import select_channels
-from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.read_image import Reader
 from workflow_scripts.lib.scores import arm_list
 
@@ -60,7 +60,7 @@ class Ensemble:
     channels: list[str]  # of the images, of which an arm may look at some alone
     thresholds: np.ndarray  # (K,)
     numbers: list[int]  # of the classes, as the competition has them
-    bad: list[Bad] = field(default_factory=list)
+    bad: list[Fault] = field(default_factory=list)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Mean probabilities float64 (n, K) of images uint8 (n, C, H, W)."""
@@ -171,7 +171,7 @@ def mean_thresholds(path: Path, arm: str, classes: list[str]) -> np.ndarray:
 
 
 def _blocks(
-    reader: Reader, ids: list[str], size: int, threads: int, bad: list[Bad]
+    reader: Reader, ids: list[str], size: int, threads: int, bad: list[Fault]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Ids and pixels of the images that can be read, a block at a time; what is wrong with the others goes to `bad`."""
     with ThreadPoolExecutor(threads) as pool:

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.images.access_record import PURPOSES, Provenance
+from workflow_scripts.lib.images.access_record import ACCESS_PURPOSES, Provenance
 
 
 def record(**rows: list[int]) -> Provenance:
@@ -21,7 +21,7 @@ def test_round_trip():
     given = record(fit=[12, 0, 7], select=[3], score=[])
     found = Provenance.from_json(given.to_json())
     assert (found.images, found.count) == ("digest", 13)
-    assert {purpose: list(found.of(purpose)) for purpose in PURPOSES} == {
+    assert {purpose: list(found.of(purpose)) for purpose in ACCESS_PURPOSES} == {
         "fit": [0, 7, 12], "select": [3], "threshold": [], "score": [], "inspect": [],
     }  # fmt: skip
     assert found.to_json() == given.to_json()

@@ -425,7 +425,7 @@ def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
     (task,) = chunks.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept")
     shape = (len(reader.channels), reader.size, reader.size)
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-    fault = chunks.Bad("b", "b_red.png", "missing file", "is missing\nor was")
+    fault = chunks.Fault("b", "b_red.png", "missing file", "is missing\nor was")
     whole = chunks.Piece(images, chunks.duplicates.grid_means(images), np.arange(count), [fault])
     chunks._save(task, whole, "digest")
     kept = chunks.load(task, "digest")

@@ -13,8 +13,8 @@ from string import Formatter
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import image_list
-from workflow_scripts.lib.images.invalid_input import Bad, printable
-from workflow_scripts.lib.images.user_tables import Table
+from workflow_scripts.lib.images.invalid_input import Fault, printable
+from workflow_scripts.lib.images.user_tables import UserTable
 
 PARTS = ("gene", "antibody", "plate", "well", "field")
 PLACES = (*PARTS, "more", "channel")  # what an address may be made of
@@ -69,12 +69,12 @@ def colours_problem(colours: dict[str, str], channels: Sequence[str]) -> str | N
     return None
 
 
-def read(table: Table, columns: tuple[str, str], addressed: bool) -> tuple[list[Entry], list[Bad]]:
+def read(table: UserTable, columns: tuple[str, str], addressed: bool) -> tuple[list[Entry], list[Fault]]:
     """The entries of a table by its columns of ids and labels, in its order, and what is wrong with its rows.
 
     `addressed`: whether an Id must say where its image lies. Rows that repeat another one count once."""
     entries: dict[str, Entry] = {}
-    bad: list[Bad] = []
+    bad: list[Fault] = []
     labels = (" ".join(re.split(r"[\s|]+", text)).strip() for text in table.need(columns[1]))
     for row, (name, target) in enumerate(zip(table.need(columns[0]), labels, strict=True)):
         found = _ID.fullmatch(name) if addressed else None
@@ -82,14 +82,16 @@ def read(table: Table, columns: tuple[str, str], addressed: bool) -> tuple[list[
         if addressed and not problem and (not found or len(name) > LONGEST):
             problem = f"has the Id {printable(name)[:80]!r}, which is not gene_antibody_plate_well_field"
         if problem:
-            bad.append(Bad(name or f"(line {table.lines[row]})", table.where(row), "Id that is no file name", problem))
+            bad.append(
+                Fault(name or f"(line {table.lines[row]})", table.where(row), "Id that is no file name", problem)
+            )
         elif row in table.faults:
-            bad.append(Bad(name, table.where(row), "broken row", table.faults[row]))
+            bad.append(Fault(name, table.where(row), "broken row", table.faults[row]))
         elif name not in entries:
             entries[name] = Entry(name, target, row, **(found.groupdict() if found else {}))
         elif set(entries[name].target.split()) != set(target.split()):
             reason = f"Id {name!r} stands in line {table.lines[entries[name].row]} too, with other labels"
-            bad.append(Bad(name, table.where(row), "conflicting rows", reason))
+            bad.append(Fault(name, table.where(row), "conflicting rows", reason))
     if not entries and not bad:
         raise UserError(f"{table.path} has no rows")
     conflicting = {entry.id for entry in bad}

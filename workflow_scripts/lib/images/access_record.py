@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-PURPOSES = ("fit", "select", "threshold", "score", "inspect")
+ACCESS_PURPOSES = ("fit", "select", "threshold", "score", "inspect")
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Provenance:
 
     def record(self, purpose: str, rows: Iterable[int]) -> None:
         """Add rows that were read for a purpose."""
-        if purpose not in PURPOSES:
-            raise ValueError(f"unknown purpose {purpose!r}: one of {', '.join(PURPOSES)}")
+        if purpose not in ACCESS_PURPOSES:
+            raise ValueError(f"unknown purpose {purpose!r}: one of {', '.join(ACCESS_PURPOSES)}")
         mask = self.rows.setdefault(purpose, np.zeros(self.count, dtype=bool))
         mask[np.asarray(list(rows) if not isinstance(rows, np.ndarray) else rows, dtype=np.int64)] = True
 
@@ -70,7 +70,7 @@ class Provenance:
             raise ValueError(f"not a record of what was read: {type(error).__name__} {error}") from None
         rows = {}
         for purpose, raw in unpacked.items():
-            if purpose not in PURPOSES:
+            if purpose not in ACCESS_PURPOSES:
                 raise ValueError(f"unknown purpose {purpose!r}")
             if len(raw) != size:
                 raise ValueError(f"the record of purpose {purpose!r} does not fit {count} images")

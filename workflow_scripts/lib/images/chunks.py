@@ -21,7 +21,7 @@ from PIL import __version__ as pillow_version
 from workflow_scripts.lib.base import files, process_pool, source_code
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import decode, duplicates, read_image
-from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.read_image import Reader
 
 PIECE_BYTES = 2**22
@@ -47,7 +47,7 @@ class Piece:
     images: np.ndarray  # uint8 (n, C, H, W)
     grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
     rows: np.ndarray  # int64 (n,), where the images stand among all that the tables name
-    bad: list[Bad]
+    bad: list[Fault]
 
 
 def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path) -> list[Task]:
@@ -88,7 +88,7 @@ def make(task: Task) -> Piece:
     size = task.reader.size
     images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
     rows: list[int] = []
-    bad: list[Bad] = []
+    bad: list[Fault] = []
     for place, (name, pixel_size) in enumerate(zip(task.ids, task.pixel_sizes, strict=True)):
         image, faults = task.reader.read(name, pixel_size)
         bad += faults
@@ -160,6 +160,6 @@ def load(task: Task, digest: str) -> Piece | None:
                 return None
         if [zlib.crc32(array) for array in arrays] != about["sums"]:
             return None
-        return Piece(images, grids, rows, [Bad(**entry) for entry in about["bad"]])
+        return Piece(images, grids, rows, [Fault(**entry) for entry in about["bad"]])
     except _BROKEN:
         return None

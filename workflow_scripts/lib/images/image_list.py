@@ -12,8 +12,8 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import label_maps
-from workflow_scripts.lib.images.invalid_input import Bad, printable
-from workflow_scripts.lib.images.user_tables import Table
+from workflow_scripts.lib.images.invalid_input import Fault, printable
+from workflow_scripts.lib.images.user_tables import UserTable
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Listed:
     labels: np.ndarray  # uint8 (n, K)
     classes: list[str]
     columns: dict[str, list[str]]
-    bad: list[Bad] = field(default_factory=list)
-    dropped: list[Bad] = field(default_factory=list)  # left out because the config says so, not for a fault
+    bad: list[Fault] = field(default_factory=list)
+    dropped: list[Fault] = field(default_factory=list)  # left out because the config says so, not for a fault
     notes: list[str] = field(default_factory=list)
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -95,7 +95,7 @@ def id_problem(name: str) -> str | None:
     return None
 
 
-def read_images(table: Table, data: dict[str, Any], classes: Sequence[str]) -> Listed:
+def read_images(table: UserTable, data: dict[str, Any], classes: Sequence[str]) -> Listed:
     """The images of a label table as the description of their source (`sources.described`) reads it.
 
     Rows that say the same twice are merged; an image whose rows disagree cannot be used."""
@@ -110,7 +110,7 @@ def read_images(table: Table, data: dict[str, Any], classes: Sequence[str]) -> L
         others = further.get(row, [])
         fault = _fault(table, row, others, ids[row], labels, data)
         if fault:
-            bad.append(Bad(ids[row] or f"(line {table.lines[row]})", table.where(row), *fault))
+            bad.append(Fault(ids[row] or f"(line {table.lines[row]})", table.where(row), *fault))
             continue
         again += len(others)
         hot[row, [labels.number(text) for text in labels.split(targets[row])]] = 1
@@ -135,7 +135,7 @@ def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
 
 
 def _fault(
-    table: Table, row: int, others: list[int], name: str, labels: Labels, data: dict[str, Any]
+    table: UserTable, row: int, others: list[int], name: str, labels: Labels, data: dict[str, Any]
 ) -> tuple[str, str] | None:
     """Kind and reason of what is wrong with a row of the label table."""
     problem = id_problem(name)
@@ -158,7 +158,7 @@ def _fault(
     return None
 
 
-def _columns(table: Table, data: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
+def _columns(table: UserTable, data: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
     """The columns of a table under the names that MixLoc has for them, and notes of what was left out."""
     own = {kind: table.find(name) for kind, name in data["columns"].items()}
     out = {kind: table.columns[name] for kind, name in own.items() if name is not None and kind not in ("id", "labels")}
@@ -174,7 +174,7 @@ def _columns(table: Table, data: dict[str, Any]) -> tuple[dict[str, list[str]], 
     return {kind: [" ".join(value.split()) for value in values] for kind, values in out.items()}, notes
 
 
-def check_columns(tables: Sequence[Table], data: dict[str, Any]) -> None:
+def check_columns(tables: Sequence[UserTable], data: dict[str, Any]) -> None:
     """That every column which the config names is in one of the tables, for without it images would be grouped or told
     apart by less than the user believes."""
     for kind in data["columns_given"]:
@@ -184,7 +184,7 @@ def check_columns(tables: Sequence[Table], data: dict[str, Any]) -> None:
             raise UserError(f"data.columns.{kind} = {name!r}: there is no such column: {places}")
 
 
-def join(listed: Listed, table: Table, data: dict[str, Any]) -> None:
+def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
     """Add the columns of a second table by Id; an image without a row, or with rows that disagree, cannot be used."""
     ids = table.need(data["columns"]["id"])
     rows: dict[str, list[int]] = {}
@@ -194,15 +194,15 @@ def join(listed: Listed, table: Table, data: dict[str, Any]) -> None:
     for index, name in enumerate(listed.ids):
         first, *others = rows.get(name, [-1])
         if first < 0:
-            listed.bad.append(Bad(name, table.path.name, "Id without groups", f"has no row for Id {name!r}"))
+            listed.bad.append(Fault(name, table.path.name, "Id without groups", f"has no row for Id {name!r}"))
         elif any(row in table.faults for row in rows[name]):
             faulty = next(row for row in rows[name] if row in table.faults)
-            listed.bad.append(Bad(name, table.where(faulty), "broken row", table.faults[faulty]))
+            listed.bad.append(Fault(name, table.where(faulty), "broken row", table.faults[faulty]))
         elif any(not table.alike(first, other) for other in others):
             # They would put the image into one group or another without a word.
             lines = ", ".join(str(table.lines[each]) for each in rows[name])
             reason = f"Id {name!r} stands in lines {lines}, and they disagree"
-            listed.bad.append(Bad(name, table.where(first), "conflicting rows", reason))
+            listed.bad.append(Fault(name, table.where(first), "conflicting rows", reason))
         else:
             where.append(first)
             kept.append(index)
@@ -231,7 +231,7 @@ def add_id_parts(listed: Listed, form: str) -> None:
             kept.append(index)
             found.append(match.groupdict())
         else:
-            listed.bad.append(Bad(name, "Id", "Id of another form", f"{name!r} is not of the form {form}"))
+            listed.bad.append(Fault(name, "Id", "Id of another form", f"{name!r} is not of the form {form}"))
     listed.keep(kept)
     for name in shape.groupindex:
         # A table of the user's knows better than an Id, where it says anything.
@@ -250,6 +250,6 @@ def map_labels(listed: Listed, data: dict[str, Any]) -> None:
         listed.notes.append(f"{len(mapped.emptied)} images have no label left after data.label_map; they are {what}")
     if data["emptied"] == "drop":
         reason = "has no label left after data.label_map"
-        listed.dropped += [Bad(listed.ids[row], "", "no class left", reason) for row in mapped.emptied]
+        listed.dropped += [Fault(listed.ids[row], "", "no class left", reason) for row in mapped.emptied]
     listed.keep(mapped.kept.tolist())
     listed.labels, listed.classes = mapped.labels, mapped.classes

@@ -17,7 +17,7 @@ HEADER = ("Id", "file", "kind", "reason")
 
 
 @dataclass(frozen=True, order=True)
-class Bad:
+class Fault:
     """One thing that is wrong with an image; an image may have several."""
 
     id: str
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def write_list(path: Path, bad: Iterable[Bad]) -> None:
+def write_list(path: Path, bad: Iterable[Fault]) -> None:
     """A table of what is wrong, the header alone if nothing is."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -40,7 +40,7 @@ def write_list(path: Path, bad: Iterable[Bad]) -> None:
     write_text(path, out.getvalue())
 
 
-def settle(bad: Sequence[Bad], count: int, policy: str, limit: float, listing: Path) -> None:
+def settle(bad: Sequence[Fault], count: int, policy: str, limit: float, listing: Path) -> None:
     """Stop, or go on without the images that something is wrong with (`policy`: fail or skip).
 
     Tells each fault in the log. `count` is the number of images that the tables name; `limit` the largest fraction of

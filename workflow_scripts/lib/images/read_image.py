@@ -20,7 +20,7 @@ from PIL import Image
 from skimage.exposure import rescale_intensity
 
 from workflow_scripts.lib.images.decode import Planes, Unusable, blend, decode, to_array
-from workflow_scripts.lib.images.invalid_input import Bad
+from workflow_scripts.lib.images.invalid_input import Fault
 
 # The planes of a colour file, of which each stain takes its own.
 _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
@@ -87,19 +87,19 @@ class Reader:
                 out.append([])
         return out
 
-    def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Bad]]:
+    def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Fault]]:
         """Pixels uint8 (C, size, size) of an image, or None and all that is wrong with it."""
-        bad: list[Bad] = []
+        bad: list[Fault] = []
         planes: dict[str, _Plane] = {}
         files = self.files(name)
         for file, channels in files.items():
             try:
                 planes |= self._planes(file, channels)
             except Unusable as problem:
-                bad.append(Bad(name, file, problem.kind, problem.reason))
+                bad.append(Fault(name, file, problem.kind, problem.reason))
         missing = [entry for entry in bad if entry.kind == "missing file"]
         if len(missing) == len(files) > 1:
-            return None, [Bad(name, ", ".join(files), "Id without files", "none of these files is there")]
+            return None, [Fault(name, ", ".join(files), "Id without files", "none of these files is there")]
         if bad:
             return None, bad
         try:
@@ -110,7 +110,7 @@ class Reader:
                 black = self.settings["intensity"] == "fixed" and not pixels.any()
                 raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
         except Unusable as problem:
-            return None, [Bad(name, ", ".join(files), problem.kind, problem.reason)]
+            return None, [Fault(name, ", ".join(files), problem.kind, problem.reason)]
         return pixels, []
 
     def _planes(self, file: str, channels: list[str]) -> dict[str, _Plane]:

@@ -21,7 +21,7 @@ CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f\ufffe\uffff]")
 
 
 @dataclass
-class Table:
+class UserTable:
     """A table by columns, so that a large one stays small in memory."""
 
     path: Path
@@ -56,7 +56,7 @@ class Table:
         return all(values[one] == values[other] for values in self.columns.values())
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> UserTable:
     """A CSV with a header, perhaps packed by gzip; the header shows whether commas, semicolons or tabs separate it."""
     path = Path(path)
     try:
@@ -70,7 +70,7 @@ def read_table(path: Path) -> Table:
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice:
             raise UserError(f"{path} has two columns {twice!r}")
-        table = Table(path, {name: [] for name in names if name}, array("l"))
+        table = UserTable(path, {name: [] for name in names if name}, array("l"))
         line = reader.line_num
         for cells in reader:
             begin, line = line + 1, reader.line_num
@@ -97,7 +97,7 @@ def _text(path: Path) -> str:
     return re.sub("\r\n?", "\n", text)
 
 
-def _add(table: Table, names: list[str], cells: list[str], line: int) -> None:
+def _add(table: UserTable, names: list[str], cells: list[str], line: int) -> None:
     if any(cells[len(names) :]):
         table.faults[len(table)] = f"has {len(cells)} cells, the header {len(names)}"
     if any(map(CONTROL.search, cells)):

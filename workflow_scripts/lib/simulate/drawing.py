@@ -23,7 +23,7 @@ ANGLES = 720  # steps of a contour table
 FAINT = 0.02  # compartments weaker than this are not drawn
 
 
-class Canvas:
+class FineGrid:
     """The fine grid for one output size, with what can be computed once."""
 
     def __init__(self, size: int) -> None:
@@ -75,9 +75,9 @@ class Canvas:
 
 
 @lru_cache(maxsize=8)
-def canvas(size: int) -> Canvas:
-    """The canvas of one output size."""
-    return Canvas(size)
+def fine_grid(size: int) -> FineGrid:
+    """The fine grid of one output size."""
+    return FineGrid(size)
 
 
 def contour(rng: np.random.Generator, radius: float, aspect: float, rough: float, lobes: int) -> np.ndarray:
@@ -98,10 +98,10 @@ def along(table: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class Cell:
-    """One cell's geometry: planes are (side, side) float32 on the canvas."""
+class CellGeometry:
+    """One cell's geometry: planes are (side, side) float32 on the fine grid."""
 
-    canvas: Canvas
+    grid: FineGrid
     rng: np.random.Generator
     traits: dict[str, float]
     outer: np.ndarray  # contour of the cell about the origin
@@ -143,9 +143,9 @@ class Cell:
         heading = heading[:, None] + turns
         xs = (x[:, None] + np.cumsum(np.cos(heading), 1) * stride).ravel()
         ys = (y[:, None] + np.cumsum(np.sin(heading), 1) * stride).ravel()
-        weight = self.canvas.look_up(self.cell, xs, ys) * (1 - 0.6 * self.canvas.look_up(self.nucleus, xs, ys))
+        weight = self.grid.look_up(self.cell, xs, ys) * (1 - 0.6 * self.grid.look_up(self.nucleus, xs, ys))
         # A line of points one stride apart has the peak sqrt(2 pi) width / stride of a single point.
-        return self.canvas.splat(xs, ys, weight * stride / (2.5 * width), width)
+        return self.grid.splat(xs, ys, weight * stride / (2.5 * width), width)
 
 
 def soft(distance: np.ndarray, width: float) -> np.ndarray:
@@ -153,14 +153,14 @@ def soft(distance: np.ndarray, width: float) -> np.ndarray:
     return 1 / (1 + np.exp(np.clip(-distance / np.float32(width), -30, 30)))
 
 
-def _region(grid: Canvas, table: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def _region(grid: FineGrid, table: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Distance to a contour, positive inside, and the angle about its centre."""
     dx, dy = grid.x - np.float32(centre[0]), grid.y - np.float32(centre[1])
     angle = np.arctan2(dy, dx)
     return along(table, angle).astype(np.float32) - np.hypot(dx, dy), angle
 
 
-def build(specimen: Specimen, grid: Canvas, rng: np.random.Generator) -> Cell:
+def build(specimen: Specimen, grid: FineGrid, rng: np.random.Generator) -> CellGeometry:
     """Draw a specimen's geometry: contours, nucleoli and filaments."""
     t = specimen.traits
     reach = 0.82 * float(np.exp(np.clip(0.09 * t["cell_size"], -0.25, 0.18)))
@@ -179,7 +179,9 @@ def build(specimen: Specimen, grid: Canvas, rng: np.random.Generator) -> Cell:
     at = float(along(inner, np.array(side))) * 1.22
     pole = (centre[0] + at * np.cos(side), centre[1] + at * np.sin(side), side)
     empty = np.zeros((grid.side, grid.side), np.float32)
-    out = Cell(grid, rng, t, outer, inner, centre, edge, rim, soft(edge, 0.02), soft(rim, 0.012), empty, pole, empty)
+    out = CellGeometry(
+        grid, rng, t, outer, inner, centre, edge, rim, soft(edge, 0.02), soft(rim, 0.012), empty, pole, empty
+    )
     count = 2 + int(rng.integers(3))
     x, y = out.within(count, 0.62)
     size = radius * 0.20 * np.exp(0.12 * rng.standard_normal(count))
@@ -189,7 +191,7 @@ def build(specimen: Specimen, grid: Canvas, rng: np.random.Generator) -> Cell:
     return out
 
 
-def _network(cell: Cell) -> np.ndarray:
+def _network(cell: CellGeometry) -> np.ndarray:
     """Microtubules: half radiate from the organising centre, half run on from elsewhere in the cell, outwards."""
     rng, lines = cell.rng, int(np.clip(26 * np.exp(0.2 * cell.traits["filaments"]), 14, 44))
     x, y, angle = cell.between(lines, 1.2)
@@ -199,55 +201,55 @@ def _network(cell: Cell) -> np.ndarray:
     return cell.strands(x, y, heading, 44, 0.026, 0.13, 0.015)
 
 
-def _dot(grid: Canvas, x: float, y: float, width: float) -> np.ndarray:
+def _dot(grid: FineGrid, x: float, y: float, width: float) -> np.ndarray:
     scale = np.float32(-0.5 / width**2)
     return np.exp((grid.x - np.float32(x)) ** 2 * scale) * np.exp((grid.y - np.float32(y)) ** 2 * scale)
 
 
-def _many(cell: Cell) -> float:
+def _many(cell: CellGeometry) -> float:
     return float(np.exp(0.3 * np.clip(cell.traits["number"], -2, 2)))
 
 
-def _large(cell: Cell) -> float:
+def _large(cell: CellGeometry) -> float:
     return float(np.exp(0.14 * np.clip(cell.traits["size"], -2, 2)))
 
 
-def _spread(cell: Cell, power: float) -> float:
+def _spread(cell: CellGeometry, power: float) -> float:
     return power * float(np.exp(-0.25 * np.clip(cell.traits["spread"], -2, 2)))
 
 
-def _grain(cell: Cell) -> np.ndarray:
+def _grain(cell: CellGeometry) -> np.ndarray:
     """The protein's own texture, around 1: coarse or fine, flat or rough."""
     cells = int(np.clip(round(14 * np.exp(0.35 * cell.traits["grain"])), 6, 30))
     depth = 0.14 * np.exp(0.4 * np.clip(cell.traits["contrast"], -2, 2))
-    return np.clip(1 + np.float32(depth) * cell.canvas.noise(cell.rng, cells), 0.1, 2.5)
+    return np.clip(1 + np.float32(depth) * cell.grid.noise(cell.rng, cells), 0.1, 2.5)
 
 
-def nucleoplasm(cell: Cell) -> np.ndarray:
+def nucleoplasm(cell: CellGeometry) -> np.ndarray:
     """The nucleus, filled, with dark holes where the nucleoli are."""
     return cell.nucleus * (1 - 0.75 * cell.nucleoli) * _grain(cell)
 
 
-def nuclear_membrane(cell: Cell) -> np.ndarray:
+def nuclear_membrane(cell: CellGeometry) -> np.ndarray:
     """A thin bright ring around a dim nucleus."""
     width = np.float32(0.036 * _large(cell))
     return np.exp(-0.5 * (cell.rim / width) ** 2) * _grain(cell) + 0.10 * cell.nucleus
 
 
-def nucleoli(cell: Cell) -> np.ndarray:
+def nucleoli(cell: CellGeometry) -> np.ndarray:
     """A few large blobs in the nucleus."""
     return cell.nucleoli * _grain(cell) + 0.06 * cell.nucleus
 
 
-def nuclear_bodies(cell: Cell) -> np.ndarray:
+def nuclear_bodies(cell: CellGeometry) -> np.ndarray:
     """Many small dots in the nucleus, off the nucleoli."""
     count = int(np.clip(14 * _many(cell), 8, 24))
     x, y = cell.within(count, 0.86)
-    weight = cell.rng.uniform(0.6, 1.0, count) * (1 - 0.8 * cell.canvas.look_up(cell.nucleoli, x, y))
-    return np.minimum(cell.canvas.splat(x, y, weight, 0.030 * _large(cell)), 1.2) + 0.07 * cell.nucleus
+    weight = cell.rng.uniform(0.6, 1.0, count) * (1 - 0.8 * cell.grid.look_up(cell.nucleoli, x, y))
+    return np.minimum(cell.grid.splat(x, y, weight, 0.030 * _large(cell)), 1.2) + 0.07 * cell.nucleus
 
 
-def golgi(cell: Cell) -> np.ndarray:
+def golgi(cell: CellGeometry) -> np.ndarray:
     """A ribbon of short curved pieces, on one side of the nucleus."""
     pieces = int(np.clip(7 * _many(cell), 5, 12))
     angle = cell.pole[2] + cell.rng.standard_normal(pieces) * 0.40 * np.exp(0.2 * cell.traits["spread"])
@@ -257,20 +259,20 @@ def golgi(cell: Cell) -> np.ndarray:
     return np.minimum(1.6 * cell.strands(x, y, heading, 9, 0.02, 0.25, 0.030 * _large(cell)), 1.3)
 
 
-def microtubules(cell: Cell) -> np.ndarray:
+def microtubules(cell: CellGeometry) -> np.ndarray:
     """The filaments of the red channel, with a haze of free subunits."""
     return np.minimum(1.3 * cell.filaments, 1.6) + 0.05 * cell.cell
 
 
-def plasma_membrane(cell: Cell) -> np.ndarray:
+def plasma_membrane(cell: CellGeometry) -> np.ndarray:
     """The outline of the cell, uneven, over a faint body."""
     width = np.float32(0.036 * _large(cell))
-    uneven = np.clip(1 + 0.3 * cell.canvas.noise(cell.rng, 6), 0.4, 1.6)
+    uneven = np.clip(1 + 0.3 * cell.grid.noise(cell.rng, 6), 0.4, 1.6)
     line = np.exp(-0.5 * ((cell.edge - 0.03) / width) ** 2) * uneven
     return line + 0.10 * cell.cell * _grain(cell)
 
 
-def mitochondria(cell: Cell) -> np.ndarray:
+def mitochondria(cell: CellGeometry) -> np.ndarray:
     """Many short worms, densest around the nucleus."""
     count = int(np.clip(40 * _many(cell), 22, 80))
     x, y, angle = cell.between(count, _spread(cell, 1.5))
@@ -278,22 +280,22 @@ def mitochondria(cell: Cell) -> np.ndarray:
     return np.minimum(1.5 * cell.strands(x, y, heading, 15, 0.02, 0.22, 0.020 * _large(cell)), 1.5)
 
 
-def cytosol(cell: Cell) -> np.ndarray:
+def cytosol(cell: CellGeometry) -> np.ndarray:
     """The whole cell, smooth, dimmer in the nucleus and towards the thin edge."""
     thick = np.clip(0.45 + cell.edge * 1.3, 0.0, 1.0)
     return cell.cell * thick * (1 - 0.72 * cell.nucleus) * _grain(cell)
 
 
-def vesicles(cell: Cell) -> np.ndarray:
+def vesicles(cell: CellGeometry) -> np.ndarray:
     """Large round dots all over the cytoplasm, out to its edge."""
     count = int(np.clip(20 * _many(cell), 12, 36))
     x, y, _ = cell.between(count, _spread(cell, 0.75))
-    weight = cell.rng.uniform(0.7, 1.0, count) * cell.canvas.look_up(cell.cytoplasm, x, y)
-    return np.minimum(cell.canvas.splat(x, y, weight, 0.048 * _large(cell)), 1.2)
+    weight = cell.rng.uniform(0.7, 1.0, count) * cell.grid.look_up(cell.cytoplasm, x, y)
+    return np.minimum(cell.grid.splat(x, y, weight, 0.048 * _large(cell)), 1.2)
 
 
 # In the order of COMPARTMENTS, with the brightness that makes the compartments comparable to the eye.
-PAINTERS: tuple[tuple[Callable[[Cell], np.ndarray], float], ...] = (
+PAINTERS: tuple[tuple[Callable[[CellGeometry], np.ndarray], float], ...] = (
     (nucleoplasm, 0.55),
     (nuclear_membrane, 0.85),
     (nucleoli, 0.95),
@@ -308,7 +310,7 @@ PAINTERS: tuple[tuple[Callable[[Cell], np.ndarray], float], ...] = (
 assert len(PAINTERS) == len(COMPARTMENTS)
 
 
-def protein(cell: Cell, specimen: Specimen) -> np.ndarray:
+def protein(cell: CellGeometry, specimen: Specimen) -> np.ndarray:
     """The green channel: the weighted compartments over the antibody's unspecific haze."""
     t = specimen.traits
     out = np.zeros_like(cell.cell)
@@ -317,15 +319,15 @@ def protein(cell: Cell, specimen: Specimen) -> np.ndarray:
         if weight > FAINT:
             out += np.float32(weight * scale) * paint(cell)
     # The signal leans to one side of the cell, more with one protein than with another.
-    lean = 0.12 * t["polarity"] * (cell.canvas.x * np.cos(cell.pole[2]) + cell.canvas.y * np.sin(cell.pole[2]))
+    lean = 0.12 * t["polarity"] * (cell.grid.x * np.cos(cell.pole[2]) + cell.grid.y * np.sin(cell.pole[2]))
     strength = np.exp(0.24 * t["brightness"]) * specimen.staining["strength"] * 0.8
     haze = 0.028 * np.exp(0.5 * t["haze"]) * cell.cell * _grain(cell)
     return out * np.clip(1 + lean, 0.4, 1.6).astype(np.float32) * np.float32(strength) + haze
 
 
-def references(cell: Cell, specimen: Specimen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def references(cell: CellGeometry, specimen: Specimen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The red, blue and yellow channels: microtubules, nucleus, endoplasmic reticulum."""
-    t, grid = specimen.traits, cell.canvas
+    t, grid = specimen.traits, cell.grid
     gain = {name: np.float32(np.exp(0.22 * t[name])) for name in ("red", "blue", "yellow")}
     red = (0.60 * np.minimum(cell.filaments, 1.5) + 0.08 * cell.cytoplasm) * gain["red"]
     chromatin = np.clip(1 + 0.16 * grid.noise(cell.rng, 16), 0.3, 1.7)
@@ -337,9 +339,9 @@ def references(cell: Cell, specimen: Specimen) -> tuple[np.ndarray, np.ndarray, 
     return red, blue, 0.62 * yellow * gain["yellow"] * np.float32(specimen.staining["yellow_gain"])
 
 
-def surroundings(planes: np.ndarray, cell: Cell, specimen: Specimen, rng: np.random.Generator) -> None:
+def surroundings(planes: np.ndarray, cell: CellGeometry, specimen: Specimen, rng: np.random.Generator) -> None:
     """Add what else is in the picture, in place: a piece of a neighbouring cell, and debris."""
-    grid, optics = cell.canvas, specimen.optics
+    grid, optics = cell.grid, specimen.optics
     draws = rng.random(12)
     if optics["neighbour"]:
         angle, far = draws[0] * 2 * np.pi, 1.45 + 0.25 * draws[1]
@@ -358,7 +360,7 @@ def surroundings(planes: np.ndarray, cell: Cell, specimen: Specimen, rng: np.ran
 
 def draw(specimen: Specimen, size: int) -> np.ndarray:
     """The picture of a specimen: (4, size, size) uint8, channels as in CHANNELS."""
-    grid = canvas(size)
+    grid = fine_grid(size)
     # Separate streams: the geometry does not depend on what is stained, nor the grain of the sensor on the geometry.
     streams = [np.random.Generator(np.random.PCG64([specimen.seed, number])) for number in range(4)]
     cell = build(specimen, grid, streams[0])
@@ -373,7 +375,7 @@ def draw(specimen: Specimen, size: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def expose(planes: np.ndarray, specimen: Specimen, grid: Canvas, rng: np.random.Generator) -> np.ndarray:
+def expose(planes: np.ndarray, specimen: Specimen, grid: FineGrid, rng: np.random.Generator) -> np.ndarray:
     """Image the planes: bleed-through, exposure, vignetting, blur, pixels, noise, and 8 bits that clip."""
     staining, optics = specimen.staining, specimen.optics
     planes[1] *= np.float32(staining["exposure"])

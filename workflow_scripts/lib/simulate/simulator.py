@@ -18,12 +18,13 @@ from workflow_scripts.lib.simulate.laboratory import Specimen, World, check
 from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
 
 __all__ = [
-    "CHANNELS", "COMPARTMENTS", "Batch", "World", "as_asked", "cells", "check", "draw", "metadata", "simulate", "truth",
+    "CHANNELS", "COMPARTMENTS", "CellBlock", "World",
+    "as_asked", "cells", "check", "draw", "metadata", "simulate", "truth",
 ]  # fmt: skip
 
 
 @dataclass
-class Batch:
+class CellBlock:
     """Some simulated images with all that is known about them."""
 
     images: np.ndarray  # (n, 4, S, S) uint8
@@ -72,7 +73,7 @@ def truth(world: World, specimen: Specimen) -> dict[str, Any]:
     }
 
 
-def cells(world: World, indices: Iterable[int], size: int | None = None) -> Batch:
+def cells(world: World, indices: Iterable[int], size: int | None = None) -> CellBlock:
     """Draw the images of these indices, at the settings' size or another."""
     size = size or int(world.settings["size"])
     specimens = [world.specimen(int(index)) for index in indices]
@@ -80,7 +81,7 @@ def cells(world: World, indices: Iterable[int], size: int | None = None) -> Batc
     for row, specimen in enumerate(specimens):
         images[row] = draw(specimen, size)
     shape = (len(specimens), len(COMPARTMENTS))
-    return Batch(
+    return CellBlock(
         images=images,
         labels=np.array([s.given for s in specimens], bool).reshape(shape),
         true=np.array([s.true for s in specimens], bool).reshape(shape),
@@ -91,7 +92,7 @@ def cells(world: World, indices: Iterable[int], size: int | None = None) -> Batc
     )
 
 
-def simulate(settings: dict[str, Any], seed: int, cohort: int = 0, at_once: int = 64) -> Iterator[Batch]:
+def simulate(settings: dict[str, Any], seed: int, cohort: int = 0, at_once: int = 64) -> Iterator[CellBlock]:
     """All `settings["images"]` images in batches; `cohort` gives other proteins from the same laboratory."""
     world = World(settings, seed, cohort)
     for start in range(0, int(settings["images"]), at_once):
@@ -100,7 +101,7 @@ def simulate(settings: dict[str, Any], seed: int, cohort: int = 0, at_once: int 
 
 def as_asked(
     settings: dict[str, Any], seed: int, cohort: int, true: np.ndarray, at_once: int = 64
-) -> Iterator[tuple[np.ndarray, Batch]]:
+) -> Iterator[tuple[np.ndarray, CellBlock]]:
     """Fresh cells that show what is asked for, (n, K) bool: batches of rows of it and their cells.
 
     Every cell is of a protein of its own, from the run's laboratory, that lies where the row says and nowhere else. No
