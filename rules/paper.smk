@@ -141,9 +141,9 @@ rule forensics:
         settings=lambda wildcards: as_json(switches.stage_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
-        in_run("logs/forensics/forensics.log"),
+        f"results/{CONFIG['run']}/logs/forensics/forensics.log",
     benchmark:
-        in_run("benchmarks/forensics/forensics.tsv")
+        f"results/{CONFIG['run']}/benchmarks/forensics/forensics.tsv"
     threads: 1
     resources:
         mem_mb=growing(2000),
