@@ -43,8 +43,8 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def together(stage: str, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A stage in two processes, started as the workflow starts it."""
     return subprocess.run(
-        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.helpers.ranks", stage, *line], cwd=ROOT, text=True,
-        timeout=120, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.helpers.ranks", stage, *line],
+        cwd=ROOT, text=True, timeout=240, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 
 

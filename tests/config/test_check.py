@@ -213,7 +213,8 @@ def with_arms(*entries: dict, **more: object) -> dict:
         (with_true_cells(labels="feedback"), ["true_cells", "feedback"]),
         (with_true_cells(labels="single"), ["true_cells", "count"]),
         (with_true_cells() | {"data": {"label_map": "coarse"}}, ["true_cells", "label_map"]),
-        ({"synthetic_sets": [{k: v for k, v in DEFAULT["synthetic_sets"][0].items() if k != "sampler"}]}, ["sampler", "missing"]),
+        ({"synthetic_sets": [{k: v for k, v in DEFAULT["synthetic_sets"][0].items() if k != "sampler"}]},
+         ["sampler", "missing"]),
         ({"generators": [checked({})["generators"][0] | {"name": "simulator"}]}, ["simulator", "taken"]),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Synthetic sets that go beyond the training table: unseen combinations, a classifier's errors, and images to refer to."""
+"""Synthetic sets beyond the training table: unseen label combinations, a classifier's errors, reference images."""
 
 import itertools
 

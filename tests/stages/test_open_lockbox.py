@@ -147,7 +147,7 @@ def test_scores_are_those_of_every_classifier_at_its_own_thresholds(run: Run) ->
         for fold in (0, 1):
             made = classifier_file.read(run.path(f"fold{fold}/{name}/classifier.safetensors"))
             logits = classifier_file.predict(
-                made.network(open_lockbox.hardware.device()), part.images, made.mean, made.std
+                made.network(open_lockbox.device.device()), part.images, made.mean, made.std
             )
             cuts = thresholds.query("arm == @name and fold == @fold and level == 'image'")
             said.append(1 / (1 + np.exp(-logits.astype(float))) >= cuts["threshold"].to_numpy())
