@@ -1,4 +1,4 @@
-"""lib.images.user_tables and lib.images.image_list: tables as people really write them, and what is wrong with one, by line and name."""
+"""User tables and image lists: tables as people write them, and what is wrong with one, by line and name."""
 
 import gzip
 
