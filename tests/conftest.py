@@ -35,14 +35,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         shared = getattr(item, "_fixtureinfo", None)
         if shared and any(made[-1].scope == "module" for made in shared.name2fixturedefs.values()):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+    def needs_run(item: pytest.Item) -> bool:
+        shared = getattr(item, "_fixtureinfo", None)
+        return bool(shared) and any(made[-1].argname == "finished" and made[-1].scope == "session"
+                                    for made in shared.name2fixturedefs.values())  # fmt: skip
+
     # The first test that needs the finished run makes it, while another worker does what does not need it.
-    first = next((item for item in items if "finished" in item.fixturenames), None)
+    first = next(filter(needs_run, items), None)
 
     def turn(item: pytest.Item) -> int:
         if item is first:
             return 0
         if item.get_closest_marker("workflow"):
-            return 2 if "finished" in item.fixturenames else 1
+            return 2 if needs_run(item) else 1
         return 3 if item.get_closest_marker("xdist_group") else 4
 
     items.sort(key=turn)

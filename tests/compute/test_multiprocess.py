@@ -44,7 +44,7 @@ def together(stage: str, line: list[str], **environment: str) -> subprocess.Comp
     """A stage in two processes, started as the workflow starts it."""
     return subprocess.run(
         [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.helpers.ranks", stage, *line],
-        cwd=ROOT, text=True, timeout=120, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        cwd=ROOT, text=True, timeout=240, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Label plans beyond the training table: unseen combinations, a classifier's errors, and reference images."""
+"""Synthetic sets beyond the training table: unseen label combinations, a classifier's errors, reference images."""
 
 import itertools
 

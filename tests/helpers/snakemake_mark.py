@@ -1,6 +1,4 @@
-"""Tests that start Snakemake are marked `workflow`, so that the others can be run alone.
-
-Held by watching what they start."""
+"""Refuses to start Snakemake in a test without the mark `workflow`, so that the other tests can be run alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lib.images.user_tables and image_list: tables as people write them; what is wrong with one, by line and name."""
+"""User tables and image lists: tables as people write them, and what is wrong with one, by line and name."""
 
 import gzip
 

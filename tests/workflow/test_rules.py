@@ -88,7 +88,8 @@ def arms_of(job: dict) -> list[str]:
 @pytest.mark.workflow
 def test_several_processes_are_launched_for_training_alone(checkout: Checkout) -> None:
     (checkout.folder / "overlay.yaml").write_text("compute: {processes: 2}\n", encoding="utf-8")
-    done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    options = ("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    done = checkout.snakemake(*options, cores=2)
     launched = r"python -m torch\.distributed\.run --standalone .*--nproc-per-node=2 -m -- workflow_scripts\.(\w+)"
     assert set(re.findall(launched, done.stdout)) == {"train_ddpm", "train_classifier"}
     plain = set(re.findall(r"python -m workflow_scripts\.(\w+)", done.stdout))
