@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from workflow_scripts.lib.base.registry import Registry
 
 T = TypeVar("T")
+NUMBER = re.compile(r"[+-]?([0-9]{1,40}\.?|[0-9]{0,40}\.[0-9]{1,40})(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 class Section(BaseModel):
@@ -42,9 +43,7 @@ def as_whole(value: Any) -> Any:
 
 def _number(value: Any, check: Callable[[Any], float]) -> Any:
     value = as_whole(value)
-    if isinstance(value, str) and re.fullmatch(
-        r"[+-]?([0-9]{1,40}\.?|[0-9]{0,40}\.[0-9]{1,40})(e[+-]?[0-9]{1,3})?", value, re.I
-    ):
+    if isinstance(value, str) and NUMBER.fullmatch(value):
         value = float(value)
     check(value)
     return value  # a whole number stays one, as the config has it
@@ -85,9 +84,7 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Maybe = Annotated[T | None, BeforeValidator(_null)]  # the key may be null
 Distinct = Annotated[list[T], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
 Pair = Annotated[list[T], Field(min_length=2, max_length=2)]
-Some = Annotated[
-    list[T], Field(min_length=1), AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})
-]
+Some = Annotated[Distinct[T], Field(min_length=1)]
 
 
 def text(le: int | None = None, ge: int = 1) -> Any:
