@@ -326,8 +326,8 @@ rule report:
     shell:
         "{params.python} -m workflow_scripts.report"
         " --run-dir {params.run_dir:q}"
-        " --repeats {params.repeats}"
-        " --folds {params.folds}"
+        " --repeats {params.repeats:q}"
+        " --folds {params.folds:q}"
         " --sets {params.sets:q}"
         " --lockbox-ledger {params.ledger:q}"
         " {params.study:q} {params.forensics:q}"
