@@ -170,8 +170,8 @@ def test_planted_leak_fails_the_run(clone: Checkout) -> None:
         ("steps: 3", "steps"),
         ("compute: {threads: many}", "compute.threads"),
         ("make_folds: {folds: 40}", "make_folds.fractions.test"),
-        ("arms: [{name: pool, method: pool, synthetic set: nowhere, ratio: 0.5}]", "nowhere"),
-        ("synthetic sets: [{name: a}]", "synthetic sets[0]"),
+        ("arms: [{name: pool, method: pool, synthetic_set: nowhere, ratio: 0.5}]", "nowhere"),
+        ("synthetic_sets: [{name: a}]", "synthetic_sets[0]"),
     ],
 )
 def test_bad_config_is_one_line_before_any_job(finished: Checkout, tmp_path: Path, overlay: str, named: str) -> None:
