@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "scores": "base images",
     "generate": "base images split compute scores",
     "classify": "base images split compute scores",
-    "fidelity": "base images compute classify",
+    "fidelity": "base images split compute scores classify",
     "judge": "base images split scores classify",
     "study": "base images split compute generate classify scores judge",
     "config": "base images download compute judge",

@@ -1,0 +1,149 @@
+"""Rows of the tables that assess a synthetic set: the judge's scores, fidelity, the closest pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.fidelity import bracket
+from workflow_scripts.lib.fidelity.bracket import Answered, Described
+from workflow_scripts.lib.fidelity.compared_images import ComparedImages
+from workflow_scripts.lib.fidelity.encoders import Encoder
+from workflow_scripts.lib.images import nearest_images, spectra
+from workflow_scripts.lib.images.image_set import Part
+from workflow_scripts.lib.scores import ranking_metrics
+
+# Columns in which rows of one scope of the fidelity table differ.
+FIGURES = ("measure", "contender", "value", "low", "high")
+
+
+def judge_scores(compared: ComparedImages, judge: Encoder, place: dict[str, Any]) -> list[dict[str, Any]]:
+    """Average precision and ROC AUC of the judge on real and on generated images, a row per class."""
+    parts = (("real", compared.held_out), ("generated", compared.made))
+    scores = {name: judge.decide(judge.encode(part.images)) for name, part in parts}
+    rows = []
+    for kind, name in enumerate(compared.classes):
+        row: dict[str, Any] = place | {"class": name}
+        for which, part in parts:
+            truth = part.labels[:, kind].astype(bool)
+            row[f"images_{which}"] = int(truth.sum())
+            row[f"prevalence_{which}"] = float(truth.mean())
+            row[f"ap_{which}"] = average_precision(scores[which][:, kind], truth)
+            row[f"auc_{which}"] = roc_area(scores[which][:, kind], truth)
+        rows.append(row)
+    return rows
+
+
+def fidelity_rows(
+    compared: ComparedImages, encoder: Encoder, baseline: Encoder, settings: dict[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """Fidelity of the generated images with floors and ceilings, a row per scope, measure and contender."""
+    rng = np.random.default_rng(derive(seed, "spoiled"))
+    # Encoding more than is compared would be a waste; classes and combinations draw from these.
+    held, train = (_some(part, 4 * settings["images"], rng) for part in (compared.held_out, compared.train))
+    made = compared.made
+    reference = bracket.describe(held.images, held.labels, held.groups, encoder)
+    others = {
+        bracket.GENERATED: bracket.describe(made.images, made.labels, compared.own, encoder),
+        bracket.FLOOR: bracket.describe(train.images, train.labels, train.groups, encoder),
+    }
+
+    def answered(images: np.ndarray, of: Described) -> Answered:
+        features = of.features if encoder is baseline else baseline.encode(images)
+        return Answered(of.labels, of.groups, baseline.decide(features))
+
+    answers = {
+        bracket.GENERATED: answered(made.images, others[bracket.GENERATED]),
+        bracket.FLOOR: answered(held.images, reference),
+    }
+    for name, spoil in spectra.CEILINGS.items():
+        others[name] = bracket.describe(spoil(train.images, rng), train.labels, train.groups, encoder)
+        logits = baseline.decide(baseline.encode(spoil(held.images, rng)))
+        answers[name] = Answered(held.labels, reference.groups, logits)
+    return bracket.bracketed(reference, others, answers, compared.classes, settings, seed)
+
+
+def _some(part: Part, most: int, rng: np.random.Generator) -> Part:
+    if len(part) <= most:
+        return part
+    chosen = np.sort(rng.choice(len(part), most, replace=False))
+    columns = (part.images, part.labels, part.ids, part.groups, part.rows)
+    return Part(*(values[chosen] for values in columns), part.provenance)
+
+
+def copy_rows(
+    compared: ComparedImages, encoder: Encoder, settings: dict[str, Any], seed: int, whole: dict[str, Any]
+) -> tuple[dict[str, nearest_images.Nearest], list[dict[str, Any]]]:
+    """The nearest training images, and the rows of authentic fractions; `whole` is a fidelity row of all images."""
+    found, fractions = bracket.copies(
+        compared.made.images, compared.own, compared.held_out.images, compared.held_out.groups, compared.train.images,
+        compared.given, encoder.encode, settings, seed,
+    )  # fmt: skip
+    about = {key: value for key, value in whole.items() if key not in FIGURES} | {"images": len(compared.made)}
+    return found, [
+        bracket.row(about, measure, contender, estimate)
+        for measure, by in fractions.items()
+        for contender, estimate in by.items()
+    ]
+
+
+def closest_rows(
+    compared: ComparedImages, found: dict[str, nearest_images.Nearest], count: int
+) -> list[dict[str, Any]]:
+    """The closest pairs of a generated and a training image, in pixels and in features, a row per pair.
+
+    Closeness is the distance divided by that between training images."""
+    rows = []
+    for measure, nearest in found.items():
+        # Equal ratios, such as those of exact copies, in the order of the set.
+        order = np.argsort(nearest.ratio, kind="stable")[:count]
+        for rank, index in enumerate(order.tolist()):
+            row = {"space": measure.removeprefix("authentic_"), "rank": rank + 1}
+            row |= {"generated": compared.made.ids[index], "train": compared.train.ids[nearest.train[index]]}
+            row |= {"turn": int(nearest.turn[index]), "distance": float(nearest.distance[index])}
+            row |= {"between_train": float(nearest.own[index]), "ratio": float(nearest.ratio[index])}
+            row |= {"authentic": bool(nearest.authentic[index])}
+            if compared.references is not None:
+                row["reference"] = compared.references[index]
+            rows.append(row)
+    return rows
+
+
+def described(
+    compared: ComparedImages, encoder: Encoder, judge: Encoder, baseline: Encoder, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Networks asked, images compared and settings: what a reader of the tables must know."""
+    return {
+        "encoder": {"name": encoder.name, "kind": "baseline" if encoder is baseline else encoder.kind,
+                    "overlap": encoder.overlap},
+        "judge": "baseline" if judge is baseline else "independent",
+        "knows_train": encoder.fitted is not None,
+        "images": {"held_out": len(compared.held_out), "train": len(compared.train), "generated": len(compared.made)},
+        "groups": {"held_out": len(np.unique(compared.held_out.groups)),
+                   "train": len(np.unique(compared.train.groups))},
+        "given": [compared.channels[index] for index in compared.given],
+        "varied": compared.varied,
+        "shares_labels": bool(
+            np.abs(compared.made.labels.mean(axis=0) - compared.held_out.labels.mean(axis=0)).max(initial=0) < 0.1
+        ),
+        "settings": {key: settings[key] for key in ("images", "draws", "confidence", "smallest")},
+    }  # fmt: skip
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Average precision; empty (NaN) where a class has no positive or nothing but positives."""
+    if not 0 < truth.sum() < len(truth):
+        return float("nan")
+    return float(ranking_metrics.average_precision(scores, truth, *ranking_metrics.unweighted(len(truth)))[0])
+
+
+def roc_area(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Chance that a positive scores above a negative, ties counted half; NaN where there is nothing to compare."""
+    positives, negatives = np.sort(scores[truth]), scores[~truth]
+    if not len(positives) or not len(negatives):
+        return float("nan")
+    # Of each negative: positives above it, and half of those equal.
+    below, upto = np.searchsorted(positives, negatives, "left"), np.searchsorted(positives, negatives, "right")
+    return float(1 - (below + upto).mean() / 2 / len(positives))
