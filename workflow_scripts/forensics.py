@@ -20,16 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, write_json
-from workflow_scripts.lib.page import figure_style
-from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED
+from workflow_scripts.lib.page import effect_figures, figure_style
 from workflow_scripts.lib.study import designs, effect_estimates, switches
 
 METRICS = {
@@ -37,7 +33,6 @@ METRICS = {
     "macro_f1_half": "macro-F1 at 0.5, else the most probable class",
     "map": "mAP",
 }
-MARKERS = "osD^v<>"
 NOTES = (
     "An effect is the mean score with a switch on (as the study) minus the mean with it off (as MixLoc), over all "
     "states of the others.",
@@ -104,7 +99,7 @@ def forensics(
         },
     )  # fmt: skip
     with figure_style.style():
-        figure_style.save(draw(effects, metric, section["confidence"]), figure)
+        figure_style.save(_figure(effects, metric), figure)
     for text in sentences:
         stage.log.info("%s", text)
 
@@ -121,51 +116,10 @@ def _read(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is no table of scores ({error}): delete it and run again") from None
 
 
-def draw(effects: pd.DataFrame, metric: str, confidence: float) -> Figure:
-    """Main effects, a row a switch, a panel an outcome: a dot a model with its interval; filled where 0 is outside."""
-    shown = effects[(effects["metric"] == metric) & (effects["kind"] == "main") & (effects["at"] == "mean")]
-    names = [name for name in switches.SWITCHES if (shown["switch"] == name).any()]
-    models = list(dict.fromkeys(shown["model"]))
-    row = 0.15 + 0.085 * len(models)
-    left, height = figure_style.label_column(names, 7.6, 2.2), row * len(names)
-    gap = 0.22  # the numbers at the ends of two panels stand beside each other
-    width = (figure_style.WIDTH - left - 0.1 - 2 * gap) / 3
-    fig = figure_style.figure(0.3 + height + 0.75 + 0.16 * -(-len(models) // 3))
-    axes = [figure_style.inches(fig, left + place * (width + gap), 0.3, width, height) for place in range(3)]
-    wide = 1.06 * float(shown[["effect", "low", "high"]].abs().max().max())
-    for own, outcome in zip(axes, effect_estimates.OUTCOMES, strict=True):
-        _panel(own, shown[shown["outcome"] == outcome], names, models)
-        own.set_title(outcome, fontsize=8.6)
-        own.set_xlim(-wide, wide)
-    axes[0].set_yticks(range(len(names)), names, fontsize=7.6)
-    for own in axes[1:]:
-        own.set_yticks(range(len(names)), [])
-    axes[1].set_xlabel(f"change of {METRICS[metric]}")
-    looks = [
-        Line2D([], [], color=CYCLE[place % len(CYCLE)], marker=MARKERS[place % len(MARKERS)], ms=4, lw=1, label=name)
-        for place, name in enumerate(models)
-    ]
-    fig.legend(handles=looks, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6)
-    return fig
-
-
-def _panel(axes: Axes, shown: pd.DataFrame, names: list[str], models: list[str]) -> None:
-    axes.axvline(0, color=MUTED, lw=0.7)
-    for index, name in enumerate(names):
-        if index and switches.SWITCHES[name].acts == switches.AFTER != switches.SWITCHES[names[index - 1]].acts:
-            axes.axhline(index - 0.5, color=INK, lw=0.5)
-    for row in shown.itertuples():
-        place = models.index(row.model)
-        y = names.index(row.switch) + (place - (len(models) - 1) / 2) * 0.6 / max(1, len(models))
-        colour, sure = CYCLE[place % len(CYCLE)], row.low > 0 or row.high < 0
-        axes.plot([row.low, row.high], [y, y], color=colour, lw=1.6 if sure else 0.8, solid_capstyle="butt")
-        axes.plot(
-            row.effect, y, color=colour, marker=MARKERS[place % len(MARKERS)], ms=3.6, mfc=colour if sure else "none"
-        )
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(True, axis="x", color=GRID)
-    axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
-    axes.tick_params(axis="y", length=0)
+def _figure(effects: pd.DataFrame, metric: str) -> Figure:
+    acts_after = {name: switch.acts == switches.AFTER for name, switch in switches.SWITCHES.items()}
+    shown = effects[effects["metric"] == metric]
+    return effect_figures.draw(shown, effect_estimates.OUTCOMES, acts_after, METRICS[metric])
 
 
 def main(argv: list[str] | None = None) -> int:
