@@ -92,7 +92,7 @@ def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
 def _first_to_fail() -> bool:
     """Whether this process is the first to fail; failures of the others follow from it."""
     if os.environ["RANK"] != "0":
-        time.sleep(0.5)  # what all fail from is told by the first of them
+        time.sleep(0.5)  # a failure common to all is reported by the first process
     try:
         return _store is None or _store.add("failures", 1) == 1
     except RuntimeError:
@@ -182,7 +182,7 @@ def held(lock: AbstractContextManager[Any]) -> Iterator[None]:
 
 
 def check_same(network: nn.Module) -> None:
-    """Stop where the processes' weights differ, which is a bug."""
+    """Stop where the processes' weights differ, which only a bug or a faulty machine can cause."""
     if size() == 1:
         return
     own = torch.stack([value.detach().double().sum() for value in network.parameters()]).cpu()

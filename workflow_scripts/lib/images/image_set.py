@@ -173,7 +173,7 @@ def array(file: h5py.File, name: str, axes: int, dtype: type | None = None) -> h
         raise ValueError(f"{name} is no array of {axes} axes")
     if h5py.check_string_dtype(found.dtype) is None if dtype is None else found.dtype != dtype:
         raise ValueError(f"{name} holds values of another type")
-    # Content of other files is not trusted: it could refer to anything on this machine.
+    # Data stored in another file is refused: it could be anything on this machine.
     if found.external or found.is_virtual or found.file.filename != file.filename:
         raise ValueError(f"{name} lies in another file")
     return found
