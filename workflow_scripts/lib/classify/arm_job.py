@@ -173,7 +173,7 @@ class Job:
 
 
 def _set_digest(path: Path, real: ImageSet) -> str:
-    """Digest of a synthetic set, checked to go with the real images."""
+    """Digest of a synthetic set, checked to fit the real images."""
     with ImageSet(path) as made:
         for what in ("classes", "channels", "size"):
             if getattr(made, what) != getattr(real, what):

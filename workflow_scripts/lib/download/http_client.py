@@ -202,7 +202,7 @@ class Fetcher:
             self.pace.sleep(max(problem.wait, pause * random.uniform(0.5, 1.0)))
 
     def _network_fault(self, error: HTTPError) -> Passing:
-        """What urllib3 met, in words; Refused where asking again would not help."""
+        """Description of an error of urllib3; raises Refused where retries cannot help."""
         cause = next((part for part in error.args if isinstance(part, Exception)), error.__cause__ or error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise Refused(f"the certificate of the server is not trusted: {cause.verify_message}") from None

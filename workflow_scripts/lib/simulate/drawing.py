@@ -68,7 +68,7 @@ class FineGrid:
         return gaussian_filter(plane, sigma, mode="constant", truncate=3.0) * np.float32(2 * np.pi * sigma**2)
 
     def look_up(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Values of a plane at points, the nearest fine pixel's."""
+        """Values of a plane at points, by nearest neighbour."""
         column = np.clip(((x + 1) * self.side / 2).astype(np.int64), 0, self.side - 1)
         row = np.clip(((y + 1) * self.side / 2).astype(np.int64), 0, self.side - 1)
         return plane[row, column]

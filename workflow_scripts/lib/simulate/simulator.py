@@ -37,7 +37,7 @@ class CellBlock:
 
 
 def metadata(specimen: Specimen) -> dict[str, Any]:
-    """What a laboratory would know of an image: one row of metadata.csv."""
+    """Row of metadata.csv: what a laboratory would know of an image."""
     return {"Id": specimen.id, **specimen.names, "shifted": int(specimen.shifted)}
 
 
@@ -46,7 +46,7 @@ def _numbers(labels: np.ndarray) -> str:
 
 
 def truth(world: World, specimen: Specimen) -> dict[str, Any]:
-    """What only the simulator knows of an image: one row of truth.csv."""
+    """Row of truth.csv: what only the simulator knows of an image."""
     plants = world.settings["plants"]
     facts, turn = specimen.facts, specimen.turn
     marked = bool(plants["reference_class"]) and bool(specimen.true[COMPARTMENTS.index(plants["reference_class"])])
