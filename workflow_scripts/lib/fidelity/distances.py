@@ -2,11 +2,11 @@
 
     (1) Fréchet distance  |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))         Heusel et al. 2017, arXiv:1706.08500
     (2) KID               unbiased squared MMD with kernel (x.y / D + 1)^3    Binkowski et al. 2018, arXiv:1801.01401
-    (3) precision         share of generated y with |y - x| <= r3(x) for some real x; recall: the same with the sets
+    (3) precision         fraction of generated y with |y - x| <= r3(x) for some real x; recall: the same with the sets
                           exchanged; r3(x) is the distance from x to its third neighbour in its own set
                                                                               Kynkäänniemi et al. 2019, arXiv:1904.06991
     (4) density           mean over y of the number of x with |y - x| <= r5(x), by 5
-    (5) coverage          share of x with |y - x| <= r5(x) for some y         Naeem et al. 2020, arXiv:2002.09797
+    (5) coverage          fraction of x with |y - x| <= r5(x) for some y      Naeem et al. 2020, arXiv:2002.09797
     (6) spectrum, links   mean squared difference of mean descriptors         (see spectra.py)
 
 Features are measured in units of the reference's mean variance, so that encoders are comparable; the Fréchet distance

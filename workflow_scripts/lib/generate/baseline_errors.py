@@ -41,7 +41,7 @@ def read_baseline(manifest: Path, source: ImageSet, table: Path, repeat: int, fo
     if not np.array_equal(np.sort(asked), rows):
         raise UserError(f"{path} was asked about other images than the fold's validation part: run again")
     whole = Provenance.from_json(written.provenance)
-    # The file also holds what the arm was asked about later (thresholds, test), of which nothing is read here.
+    # The file also has later predictions of the arm (calibration, test), which are not read here.
     record = Provenance(whole.images, whole.count)
     for purpose in ("fit", "select"):
         record.record(purpose, whole.of(purpose))

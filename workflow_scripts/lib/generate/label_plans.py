@@ -1,7 +1,7 @@
 """Label plans: which labels the images of a synthetic set carry, made from those of the training images.
 
 A plan is a function of the training labels (N, K) and of random numbers. By name it gets the keys of the synthetic set
-that it needs (`generator_choices.LABEL_PLANS`) and, if it asks the baseline, the baseline's `errors` (K,)."""
+that it needs (`generator_choices.LABEL_PLANS`) and, if it depends on the baseline, its `errors` (K,)."""
 
 from __future__ import annotations
 
