@@ -1,9 +1,9 @@
-# The arms of the experiment. Training one takes seconds to minutes and importing torch takes seconds too, so one job
-# trains several arms of a fold: `job` numbers these jobs (compute.arms_per_job). The job's declared output lists its
-# arms; the arms themselves stay where they are when the job runs again, and those whose settings, inputs and code are
-# unchanged are kept.
+# Training and prediction of the arms. Training an arm takes seconds to minutes, and importing torch takes seconds too.
+# So one job trains several arms of a fold: `job` numbers these jobs (compute.arms_per_job). The declared output of a
+# job lists its arms. When the job runs again, arms whose settings, inputs and code are unchanged are kept.
 #
-# The first job of a fold holds the baseline; arms whose method or synthetic set asks the trained baseline are in later jobs.
+# The first job of a fold holds the baseline. Arms whose method or synthetic set needs the trained baseline are in later
+# jobs.
 #
 # Needs:  images.h5, folds.csv, the synthetic sets that the arms name
 # Makes:  .../fold{fold}/arms/job{job}.json, and beside it {arm}/classifier.safetensors, {arm}/predictions.h5

@@ -1,5 +1,5 @@
-# What all rules share: the checked config, the names that paths are made of, and input functions. No rules.
-# What follows from the config alone is a function of workflow_scripts/lib/config/views.py.
+# Shared by all rules: the checked config, wildcard values, and input functions. No rules.
+# Functions of the config alone are in workflow_scripts/lib/config/views.py.
 import re
 import shlex
 import sys
@@ -37,7 +37,7 @@ SYNTHETIC_SETS = views.by_name(CONFIG, "synthetic_sets")
 ARMS = views.by_name(CONFIG, "arms")
 USED_SETS = views.used_sets(CONFIG)
 USED_GENERATORS = views.used_generators(CONFIG)
-# A synthetic set has one of two stages; a name that no synthetic set can have where one of them has none.
+# Two stages make synthetic sets. The pattern of a stage without sets is a name that no synthetic set can have.
 SIMULATED_SETS = "|".join(views.sets_from(CONFIG, simulator=True)) or "-"
 GENERATED_SETS = "|".join(views.sets_from(CONFIG, simulator=False)) or "-"
 JOBS = views.job_lists(CONFIG)
@@ -45,7 +45,7 @@ THREADS = CONFIG["compute"]["threads"]
 FORENSICS = CONFIG["forensics"]
 PROCESSES = CONFIG["compute"]["processes"]
 AT_ONCE = CONFIG["compute"]["arms_at_once"]
-# Among the resources of the stages that train, and not in their params: another number trains nothing again.
+# A resource of the stages that train, not a param: another number re-trains nothing.
 LAUNCHER = snakemake_checks.launcher(PROCESSES)
 ENVIRONMENT = f"../envs/{CONFIG['compute']['environment']}.yaml"  # of the stages, with --sdm conda
 LEDGER = "results/lockbox_openings.jsonl"  # of all runs
@@ -68,7 +68,7 @@ as_json = views.as_json
 
 
 def from_config(view, *more):
-    """An input function that needs the config alone; what it refuses ends the run in one line."""
+    """Input function of the config alone; its errors end the run in one line."""
 
     def given(wildcards):
         try:
@@ -85,14 +85,14 @@ def in_run(path):
 
 
 def code(stage, *data):
-    """Digest of what a stage does, for its params: where it changes Snakemake runs the rule again, and no other.
+    """Digest of a stage's code, for its params: where it changes, Snakemake re-runs this rule and no other.
 
     `data` names further files of MixLoc that the stage reads, where they are."""
     return source_code.stage_digest(stage, ROOT, [ROOT / name for name in data if (ROOT / name).is_file()])
 
 
 def growing(megabytes):
-    """Memory that grows with each attempt: a job that was killed for want of it gets more (see `retries` of a profile)."""
+    """Memory that grows with each attempt: a job that ran out of it gets more (see `retries` of a profile)."""
     return lambda wildcards, attempt: megabytes * attempt
 
 
@@ -102,14 +102,15 @@ def every_fold(pattern, **more):
 
 
 def at_places(pattern, **more):
-    """The files of every fold as few arguments: a list of all would be longer than a command line may be. A function,
-    because Snakemake would read the braces of a plain text as wildcards."""
+    """Files of every fold as few arguments, because a list of all could exceed the limit of a command line.
+
+    A function, because Snakemake would read the braces of a plain text as wildcards."""
     paths = expand(in_run(f"repeat{{{{repeat}}}}/fold{{{{fold}}}}/{pattern}"), **more)
     return lambda wildcards: paths
 
 
 def of_each(names, pattern):
-    """The values of a flag that takes something of every fold, name/repeat/fold=path, as few arguments likewise."""
+    """Values name/repeat/fold=path of a flag for every fold, as few arguments likewise."""
     values = [f"{name}/{{repeat}}/{{fold}}={in_run(pattern.replace('{name}', name))}" for name in names]
     return lambda wildcards: values
 
@@ -125,12 +126,12 @@ def all_arms(wildcards):
 
 
 def submitted_arms(wildcards):
-    """The lists of arms with the one that is handed in."""
+    """The lists of arms that include the submitted one."""
     return every_fold("arms/job{job}.json", job=from_config(views.submitted_jobs)(wildcards))
 
 
 def arms_for_lockbox(wildcards):
-    """The lists of arms, where there is a lockbox that they can be asked about."""
+    """The lists of arms, where there is a lockbox to evaluate them on."""
     from_config(views.require_lockbox)(wildcards)
     return all_arms(wildcards)
 
@@ -151,13 +152,13 @@ def baseline(wildcards):
 
 
 def asked_by_set(wildcards):
-    """The baseline, as an input of synthetic sets that ask it."""
+    """The baseline, as an input of synthetic sets that need it."""
     asked = generator_choices.asks_baseline(SYNTHETIC_SETS[wildcards.set])
     return {"baseline": baseline(wildcards)} if asked else {}
 
 
 def asked_by_arms(wildcards):
-    """The baseline, as an input of jobs with arms whose method asks it."""
+    """The baseline, as an input of jobs with arms whose method needs it."""
     return {"baseline": baseline(wildcards)} if views.asks_baseline(JOBS[int(wildcards.job)]) else {}
 
 
@@ -167,7 +168,7 @@ def baseline_flag(wildcards, input):
 
 
 def judge(wildcards):
-    """Who judges generated images: where cells are simulated an independent judge, elsewhere the fold's baseline."""
+    """Classifier that judges generated images: an independent one for simulated cells, else the fold's baseline."""
     return in_run("judge.safetensors") if CONFIG["data"]["source"] == "simulated" else baseline(wildcards)
 
 

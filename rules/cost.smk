@@ -1,9 +1,9 @@
-# What a run will cost, from what earlier runs were measured to take.
+# Prediction of a run's cost, from the measured rates of earlier runs.
 #
 #   snakemake --cores 4 cost --configfile presets/hpa.yaml     # predicts, and does nothing else
 #
 # Needs:  nothing but the config; it looks into results/*/ for earlier runs, and into benchmarks/rates.json
-# Makes:  results/{run}/cost.json: hours, disk, memory and wall-clock, which the page puts beside the facts
+# Makes:  results/{run}/cost.json: hours, disk, memory and wall-clock; the report compares them with the facts
 
 
 rule predict_cost:
@@ -18,7 +18,7 @@ rule predict_cost:
         code=code("predict_cost"),
         earlier=lambda wildcards: "results",
         rates=lambda wildcards, input: own_path("benchmarks/rates.json"),
-        # Another number of cores is another prediction; nothing but the page needs it.
+        # Another number of cores changes the prediction, which only the report needs.
         settings=lambda wildcards: as_json(
             {"config": job_costs.counted(CONFIG)},
             **dict(zip(("cores", "gpus"), snakemake_checks.room(workflow), strict=True)),

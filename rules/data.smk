@@ -7,8 +7,8 @@
 rule simulate_cells:
     """Procedural four-channel fluorescence cells with known truth, as a folder in the Kaggle layout."""
     output:
-        # Not temp: they are the data of the run, which one may want to see, and reading them otherwise (another size,
-        # other channels) would simulate them again.
+        # Not temp: they are the data of the run, which one may want to see. Another size or other channels would
+        # otherwise simulate them again.
         images=directory("results/{run}/simulated/train"),
         table="results/{run}/simulated/train.csv",
         metadata="results/{run}/simulated/metadata.csv",
@@ -45,7 +45,7 @@ rule preprocess_shard:
     input:
         unpack(from_config(views.raw_images)),
     output:
-        # When the set is whole its pieces are gone, and what tells of them with them.
+        # Once the set is complete, its pieces and their records are deleted.
         temp("results/{run}/shards/{shard}of{shards}.json"),
     params:
         python=python,

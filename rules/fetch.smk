@@ -1,10 +1,10 @@
-# Images and published weights that lie elsewhere.
+# Downloads of images and published weights.
 #
 # Needs:  data.source: public with a manifest (data.table), or kaggle2018 or kaggle2021 without data.images
 # Makes:  the images under fetch_images.folder, which is kept between runs and so declared by no rule, and
 #         results/{run}/fetched/table.csv, checksums.csv
 #
-# Needs:  weights: imagenet in train_classifier or in a arm
+# Needs:  weights: imagenet in train_classifier or in an arm
 # Makes:  the weights under fetch_weights.folder, likewise kept, and results/{run}/fetched/weights/{backbone}.csv
 
 

@@ -44,15 +44,15 @@ rule train_ddpm:
 
 
 rule sample_ddpm:
-    """One synthetic set: it says which generator, labels, sampler and guidance."""
+    """One synthetic set, sampled from a generator with the set's labels, sampler and guidance."""
     input:
         unpack(asked_by_set),
         generator=generator_of,
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
     output:
-        # Not temp, though they are most of the disk: a job of the classifier that is asked for one more arm compares the
-        # sets with those that its other arms were trained on, and would have all of them made again.
+        # Not temp, though they take most of the disk. A job of train_classifier with one more arm compares the sets
+        # with those that its other arms were trained on. It would have all of them made again.
         "results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
     params:
         python=python,
@@ -87,7 +87,7 @@ rule sample_ddpm:
 
 
 rule sample_simulator:
-    """The ceiling of all generators: fresh simulated cells of fresh proteins, with the labels that a synthetic set asks for."""
+    """The ceiling of all generators: new simulated cells of new proteins, with the labels of a synthetic set."""
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
@@ -123,7 +123,7 @@ rule sample_simulator:
 
 
 rule train_judge:
-    """An independent judge of generated cells: a classifier of freshly simulated cells of other proteins."""
+    """An independent judge of generated cells: a classifier trained on new simulated cells of other proteins."""
     output:
         "results/{run}/judge.safetensors",
     params:
@@ -150,7 +150,7 @@ rule train_judge:
 
 
 rule assess_synthetic:
-    """How good is a synthetic set? Beside real images of groups that neither its generator nor those asked have seen."""
+    """Fidelity of a synthetic set, beside real images of groups that neither generator nor encoders have seen."""
     input:
         synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
         images="results/{run}/images.h5",

@@ -1,12 +1,12 @@
-# Scores, comparisons and the proof that no test image was learned from.
+# Scores, comparisons and the leak certificate.
 #
 # Needs:  the lists of arms of every fold (arms/job{job}.json)
-# Makes:  results/{run}/declaration.json before arms are trained; metrics.csv, comparisons.csv, thresholds.csv, strata.csv,
-#         analysis.json, leaks.csv
+# Makes:  results/{run}/declaration.json before arms are trained; metrics.csv, comparisons.csv, thresholds.csv,
+#         strata.csv, analysis.json, leaks.csv
 
 
 rule declare_analysis:
-    """What will be judged, hashed and written to a ledger before the first test prediction."""
+    """Declaration of the analysis, hashed and written to a ledger before the first test prediction."""
     output:
         "results/{run}/declaration.json",
     params:
@@ -37,7 +37,7 @@ rule declare_analysis:
 
 
 rule aggregate_metrics:
-    """Scores of every arm, and every arm beside its baseline and its control with intervals."""
+    """Scores of every arm, and its comparisons with baseline and control, with intervals."""
     input:
         arms=all_arms,
         declaration="results/{run}/declaration.json",
@@ -95,7 +95,7 @@ rule aggregate_metrics:
 
 
 rule certify_leaks:
-    """The proof, from what every loader recorded, that no test image was fitted on; a leak fails the run."""
+    """Leak certificate: by the loaders' records no test image was fitted on; a leak fails the run."""
     input:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),

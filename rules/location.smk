@@ -1,4 +1,5 @@
-# Where MixLoc's own files are, so that it runs in any working directory, as a module, and from a Git address. No rules.
+# Location of MixLoc's own files, so that it runs in any working directory, as a module, and from a Git address. No
+# rules.
 #
 # These functions belong to no package, because packages can be imported only once the folder is known.
 import os
@@ -56,8 +57,8 @@ if not os.path.samefile(Path(workflow_scripts.__file__).parents[1], ROOT):
     )
 
 IN_OWN_FOLDER = os.path.samefile(ROOT, os.curdir)
-# What stands before -m in the commands of stages. Python finds the stages by itself in MixLoc's own folder. Elsewhere it
-# must not search the working directory, which may hold another workflow_scripts.
+# Python call before -m in the commands of stages. In MixLoc's own folder Python finds the stages by itself. Elsewhere
+# it must not search the working directory, which may contain another workflow_scripts.
 PYTHON = (
     "python"
     if IN_OWN_FOLDER

@@ -1,7 +1,7 @@
 # The lockbox: images that nothing was fitted or chosen on (make_folds.fractions.lockbox), scored once, at the very end:
 #
 #   snakemake --cores 2 lockbox
-#   snakemake --cores 2             # the page is made again and tells the result
+#   snakemake --cores 2             # makes the report again, with the result
 #
 # No other target needs it, so it is never opened unasked. Every opening, of whatever run, is a line of
 # results/lockbox_openings.jsonl, which is nobody's declared output, so that Snakemake never deletes it.
@@ -67,6 +67,6 @@ rule open_lockbox:
 
 
 rule lockbox:
-    """Open the lockbox; a second time is allowed, and told."""
+    """Open the lockbox; a second opening is allowed, and reported."""
     input:
         in_run("lockbox.csv"),

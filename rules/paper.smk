@@ -5,11 +5,11 @@
 #   snakemake --configfile presets/paper.yaml --cores 2 forensics
 #
 # Needs:  the arms, figures and report of the run; for forensics images.h5, folds.csv
-# Makes:  results/{run}/study.csv; .../fold{fold}/replay/{shard}.csv and {shard}.fitted.json, results/{run}/forensics.csv,
-#         forensics.json, forensics_leaks.csv, figures/forensics.*
+# Makes:  results/{run}/study.csv; .../fold{fold}/replay/{shard}.csv and {shard}.fitted.json,
+#         results/{run}/forensics.csv, forensics.json, forensics_leaks.csv, figures/forensics.*
 #
-# replay_study keeps generators, synthetic sets and finished units in .../fold{fold}/replay/, so that a job that was killed
-# goes on where it was; they are nobody's declared output.
+# replay_study keeps generators, synthetic sets and finished units in .../fold{fold}/replay/, so that a job that was
+# killed goes on where it was; they are nobody's declared output.
 
 
 rule tabulate_study:
@@ -49,7 +49,7 @@ rule tabulate_study:
 
 
 rule replay_study:
-    """The study's models in one fold, under the rows of a design of its suspicious choices."""
+    """The study's models in one fold, under a factorial design of its suspicious choices."""
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
@@ -106,7 +106,7 @@ use rule certify_leaks as certify_leaks_of_replay with:
         artefacts=lambda wildcards, input: input.records,
         places=f"{FORENSICS['repeats']}x{len(FOLDS)}",
         settings=lambda wildcards: as_json(
-            # What the replay breaks, each rule by a switch that declares it; nothing more and nothing less.
+            # Rules that the replay breaks on purpose, each declared by its switch.
             {"violations": switches.violations(CONFIG), "encoder": "baseline"}
         ),
     log:
@@ -116,7 +116,7 @@ use rule certify_leaks as certify_leaks_of_replay with:
 
 
 rule forensics:
-    """Which of the study's choices move validation, which move test, and which the gap between them."""
+    """Effects of the study's choices on validation, on test, and on the gap between them."""
     input:
         scores=from_config(views.replay_files, ".csv"),
         leaks=in_run("forensics_leaks.csv"),
@@ -163,7 +163,7 @@ rule forensics:
 
 
 rule paper:
-    """Everything that the reference study shows: panel, generator loss, classifier curves, validation against test."""
+    """All figures of the reference study: panel, generator loss, classifier curves, validation against test."""
     input:
         in_run("report.html"),
         in_run("study.csv"),

@@ -1,4 +1,4 @@
-# Figures and the page.
+# Figures and the report.
 #
 # Needs:  image sets, histories of training, metrics.csv, comparisons.csv, analysis.json, leaks.csv
 # Makes:  results/{run}/figures/*.{svg,pdf,png}, results/{run}/intensity.csv, results/{run}/training.csv,
@@ -6,7 +6,7 @@
 
 
 rule plot_data:
-    """What the images are: classes, co-occurrence, groups, intensities, and a contact sheet that nobody chose."""
+    """Figures of the data: classes, co-occurrence, groups, intensities, and an unselected contact sheet."""
     input:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
@@ -73,7 +73,7 @@ rule plot_data:
 
 
 rule plot_images:
-    """Real images that nothing was fitted on beside generated ones, as they come; and what looks most like a copy."""
+    """Unselected generated images beside held-out real ones; and the pairs most like a copy."""
     input:
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
@@ -128,7 +128,7 @@ rule plot_images:
 
 
 rule plot_training:
-    """How the generators and the classifiers learned."""
+    """Training curves of generators and classifiers."""
     input:
         histories=every_fold("generators/{generator}.history.csv", generator=USED_GENERATORS),
         arms=all_arms,
@@ -179,7 +179,7 @@ rule plot_training:
 
 
 rule plot_arms:
-    """The arms beside their controls, class by class, validation beside test, and gain by what an arm is given."""
+    """Figures of the arms: comparison with controls, classes, validation beside test, learning curve, sweeps."""
     input:
         metrics="results/{run}/metrics.csv",
         comparisons="results/{run}/comparisons.csv",
@@ -257,7 +257,7 @@ rule plot_arms:
 
 
 rule report:
-    """The page: the answer in a sentence, the evidence, the data, the certificate, settings, versions and run times."""
+    """The report: the answer in a sentence, evidence, data, leak certificate, settings, versions and run times."""
     input:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
@@ -306,7 +306,7 @@ rule report:
         folds=len(FOLDS),
         sets=USED_SETS,
         run_dir="results/{run}",
-        # Only if it has been made: the page does not wait for it. Its digest, so that the page follows it.
+        # Only if it exists: the report does not wait for it. By its digest, so that the report follows its changes.
         study=lambda wildcards, input: ["--study", input.study] if input.study else [],
         forensics=lambda wildcards: views.forensics_flag(CONFIG)[0],
         forensics_digest=lambda wildcards: views.forensics_flag(CONFIG)[1],

@@ -1,4 +1,4 @@
-# The table of an arm's predictions that the Kaggle 2018 competition takes:
+# Submission table of an arm's predictions for the Kaggle 2018 competition:
 #
 #   snakemake --configfile presets/hpa.yaml --cores 8 submission
 #
@@ -45,6 +45,6 @@ rule write_submission:
 
 
 rule submission:
-    """A table that can be handed in."""
+    """Make the submission table."""
     input:
         in_run("submission.csv"),

@@ -1,4 +1,4 @@
-"""aggregate_metrics: the scores of every arm, every arm beside its baseline and its control, and the verdicts.
+"""aggregate_metrics: scores of all arms, comparisons with baseline and control, and verdicts.
 
 Reads the predictions of all arms in all folds and repeats. Makes
   metrics.csv      scores per arm, repeat, fold, part, level and class; `gap` rows hold validation minus test

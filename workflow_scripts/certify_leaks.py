@@ -1,11 +1,12 @@
-"""certify_leaks: does anything that was fitted, selected or tuned know a test image, or a relative of one?
+"""certify_leaks: leak certificate: checks that nothing was fitted, selected or tuned on test images or their groups.
 
-Every artefact carries a record of the rows that its loader really read, and for what: generators, synthetic sets (which
-inherit their generator's), classifiers (which inherit their synthetic set's) and decision thresholds. This stage
-compares each record with the roles in folds.csv, image by image and group by group, and checks that no group plays two
-roles and that every arm was scored on exactly the test part. Real images in reserve may be fitted on by the arms that
-are there to show what more real images bring (methods more_real, more_real_same), and by nothing else. leaks.csv has a
-line for each check; one that finds something not declared under `violations` fails the run.
+Every artefact carries a record of the rows that its loader read, and for what: generators, synthetic sets (which
+inherit their generator's record), classifiers (which inherit their synthetic set's) and decision thresholds.
+
+This stage compares each record with the roles in folds.csv, image by image and group by group. It also checks that no
+group has two roles, and that every arm was scored on exactly the test part. Real images in reserve may be fitted on by
+the arms with more real images (methods more_real, more_real_same), and by nothing else. leaks.csv has a line for each
+check. A leak that is not declared under `violations` fails the run.
 
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\

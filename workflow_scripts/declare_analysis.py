@@ -1,10 +1,9 @@
-"""declare_analysis: what will be judged, written down and hashed before the first test prediction.
+"""declare_analysis: pre-registration of the analysis, with a hash, before the first test prediction.
 
 The declaration is the `analysis` section with every arm's control and baseline; beside it stands a hash of the
-experiment, which is all that decides what the arms are and on which folds they are tested. Each declaration that a run
-ever had stands in the ledger, a line each, with the number of test predictions that existed at that time; nothing is
-taken out of it. So a reader of the report can tell an analysis and arms that were chosen beforehand from those changed
-after a look at results.
+experiment: of all settings that define the arms and their test folds. The ledger has a line for each declaration that a
+run ever had, with the number of test predictions at that time. Lines are never removed. So a reader of the report can
+tell an analysis that was chosen beforehand from one that was changed after a look at results.
 
 Example:
     python -m workflow_scripts.declare_analysis --run-folder results/demo --ledger results/demo/declarations.jsonl \\

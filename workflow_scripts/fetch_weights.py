@@ -1,11 +1,11 @@
-"""fetch_weights: the ImageNet weights that torchvision publishes for a backbone, fetched once for all runs.
+"""fetch_weights: download of the ImageNet weights that torchvision publishes for a backbone, once for all runs.
 
 Address and checksum come from torchvision itself: the name of the file ends in the first eight digits of its SHA-256.
 A file with another checksum is deleted and never takes its place. Under --folder:
 
     {backbone}-imagenet1k_v1.pth   the weights
     checksums.csv                  size and sha256 of every file, compared whenever the stage runs
-    partial/, received/            what an interruption left, to go on from; what is not checked yet
+    partial/, received/            interrupted downloads, which are resumed; files not checked yet
 
 Where no server can be reached, put the file there by hand: it is checked and kept. As output: --record, its line of
 checksums.csv.
@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def published(backbone: str) -> str:
-    """Where torchvision says that the weights lie."""
+    """Address of the weights according to torchvision."""
     return str(torchvision_models.models.get_model_weights(backbone)["IMAGENET1K_V1"].url)
 
 

@@ -1,4 +1,4 @@
-"""open_lockbox: the primary question, asked once more on the images that nothing was fitted or chosen on.
+"""open_lockbox: final evaluation of the primary question on the lockbox, on which nothing was fitted or chosen.
 
 Each classifier of the primary arm, its control and its baseline predicts all lockbox images. It decides by the
 thresholds that were fitted on its own fold's calibration part; nothing is fitted here. Decisions of a repeat's folds

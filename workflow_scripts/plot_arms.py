@@ -1,4 +1,4 @@
-"""plot_arms: the arms as figures, from the tables that aggregate_metrics made.
+"""plot_arms: figures of the arms, from the tables that aggregate_metrics made.
 
 forest: every arm and its control against the baseline, with intervals, the zero line and the smallest effect of
 interest. classes: the change of each judged class under each arm. gap: validation beside test scores. worth: a learning

@@ -1,9 +1,9 @@
-"""plot_data: what the images of a run are: classes, co-occurrence, groups, intensities, and a contact sheet.
+"""plot_data: figures of the data: classes, co-occurrence, groups, intensities, and a contact sheet.
 
-classes: images of every class, and its groups, those that are tested among them. cooccurrence: how often one class
-stands beside another. groups: how many images a group has. intensity: pixel values of every channel. samples: the
-first images of every class by id, one of each group, chosen by nobody. Each is written as svg, pdf and png under the
-stem of its path; the table holds the statistics of the pixel values.
+classes: images and groups of every class, with the tested groups. cooccurrence: how often classes occur together.
+groups: images per group. intensity: pixel values of every channel. samples: the first images of every class by id, one
+of each group, without selection. Each is written as svg, pdf and png under the stem of its path. The table holds the
+statistics of the pixel values.
 
 Example:
     python -m workflow_scripts.plot_data --images images.h5 --folds 0=repeat0/folds.csv \\
@@ -82,7 +82,7 @@ def pixel_counts(source: ImageSet) -> np.ndarray:
 
 
 def statistics(counts: np.ndarray, channels: list[str]) -> list[dict[str, Any]]:
-    """Mean, deviation, percentiles, and the shares at either end, of every channel."""
+    """Mean, deviation, percentiles, and the fractions at either end, of every channel."""
     values, out = np.arange(256), []
     for name, own in zip(channels, counts, strict=True):
         fraction = own / max(1, own.sum())

@@ -1,8 +1,8 @@
-"""plot_images: real images beside generated ones, class by class and unselected; and the pairs most like a copy.
+"""plot_images: strips of real and generated images by class, unselected; and the pairs most like a copy.
 
 For every class, and for the most common combinations of classes: a strip of real images that nothing was fitted on
 (the fold's test part), and a strip of one synthetic set. Each is shown in colour, with the protein channel alone below.
-Nobody selects images: they are put in an order drawn by the run's seed, and the first of each protein is taken until
+No image is selected by hand: their order is drawn by the run's seed, and the first of each protein is taken until
 the strip is full. --pairs shows the generated images that lie closest to a training image, as assess_synthetic found
 them. Both are written as svg, pdf and png under the stems given.
 

@@ -1,4 +1,4 @@
-"""plot_training: how the generators and the classifiers learned, from the histories that they left.
+"""plot_training: training curves of generators and classifiers, from their histories.
 
 generators: training loss of every generator of every fold. classifiers: training loss and validation scores of every
 arm by step. Each is written as svg, pdf and png under the stem of its path; the table holds every number drawn.

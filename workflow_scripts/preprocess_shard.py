@@ -1,7 +1,7 @@
-"""preprocess_shard: one of several jobs that read the images of a set; preprocess_images joins what they made.
+"""preprocess_shard: reads one shard of the images of a set; preprocess_images joins the shards.
 
-It reads its shard of the set's pieces and leaves them beside the set that is to be written. preprocess_images takes the
-pixels of the pieces that it finds, so every image is decoded once. --out says what was done.
+It reads its shard of the set's pieces and writes them beside the set's path. preprocess_images takes the pixels from
+these pieces, so every image is decoded once. --out records what was done.
 
 Example:
     python -m workflow_scripts.preprocess_shard --images-dir raw/train --table raw/train.csv --set images.h5 \\
@@ -31,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def preprocess_shard(args: argparse.Namespace) -> None:
-    """Make every piece whose turn it is; what is wrong with images stays in the pieces until they are joined."""
+    """Make every piece of this shard; faults of images stay in the pieces until they are joined."""
     work = plan(args, args.set)
     own = work.tasks()[args.shard :: args.shards]
     check_room(args.set, work.size // args.shards, [task.path for task in own if task.path.is_file()])

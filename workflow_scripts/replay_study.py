@@ -1,4 +1,4 @@
-"""replay_study: the reference study's models in one fold, under every row of a design of its suspicious choices.
+"""replay_study: trains the reference study's models in one fold, under a factorial design of its suspicious choices.
 
 `forensics.switches` names the choices that are varied (see lib/study/switches.py). Those that act before or during
 training follow a two-level design. Those that act after it are all combined on every trained model, which costs no

@@ -1,4 +1,4 @@
-"""report: the whole run on one self-contained page, and its tables as CSV.
+"""report: self-contained HTML report of the run, and its tables as CSV.
 
 The page opens with the answer in a sentence and one figure. Then come the evidence, the data, the leak certificate, the
 settings, versions and run times. It loads nothing from the network, follows light and dark mode, and fits a phone.

@@ -1,14 +1,15 @@
-"""sample_ddpm: one synthetic set for one fold, as a synthetic set says, from a trained generator.
+"""sample_ddpm: samples one synthetic set for one fold from a trained generator.
 
     python -m workflow_scripts.sample_ddpm --generator generators/unet.safetensors --images images.h5 \\
         --folds folds.csv --repeat 0 --fold 0 --seed 1 --out synthetic/as_train.h5 --settings '{...}'
 
 Writes an image set (HDF5) in the layout of a real one, with ids syn-000000, syn-000001, ... and group `synthetic`.
 Column `reference` names the train image with the reference channels, or that an image started from. Column `against`
-names the class that guidance pushed away from. Both are there only where the synthetic set has such.
+names the class that guidance pushed away from. Each exists only where the synthetic set's settings use it.
 
-Provenance is that of the generator and the training rows that the set was made from. Where the set asks the fold's
-baseline (--baseline, a list of arms whose first it is), it has the baseline's validation and training rows too.
+Provenance is that of the generator and the training rows that the set was made from. Where the set depends on the
+fold's baseline (--baseline: a list of arms whose first entry it is), the baseline's rows for validation and training
+are added.
 Images of a batch depend on the seed and the batch's number alone."""
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def sample_ddpm(args: argparse.Namespace) -> None:
-    """Make one synthetic set; goes on from a checkpoint beside --out where a killed run left one."""
+    """Make one synthetic set; resumes from a checkpoint beside --out after a kill."""
     settings, out = dict(args.settings), args.out
     seed = derive(args.seed, args.repeat, args.fold, "plan", settings["name"])
     device.use_threads(settings.pop("threads"))
@@ -89,7 +90,7 @@ def sample_ddpm(args: argparse.Namespace) -> None:
 
 
 def _requested(args: argparse.Namespace, settings: dict[str, Any], seed: int) -> tuple[Generator, Requests]:
-    """The generator, and what is requested of it; complains where they or the images do not fit."""
+    """Generator and sampling requests; UserError where they or the images do not fit."""
     generator = generator_file.read(args.generator)
     problem = generator_choices.set_problem(settings, generator.settings, generator.channels)
     if problem:

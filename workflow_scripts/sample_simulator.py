@@ -1,4 +1,4 @@
-"""sample_simulator: one synthetic set for one fold, drawn by the simulator itself: the ceiling of any generator.
+"""sample_simulator: draws one synthetic set for one fold with the simulator: the ceiling of any generator.
 
 Where cells are simulated, a synthetic set may name the generator `simulator`. Its images are what the best possible
 generator would make: cells from the same laboratory with exactly the labels that were asked for. Each shows a protein
@@ -31,7 +31,7 @@ from workflow_scripts.lib.simulate import simulator
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
 
-COHORTS = 3  # of proteins that are taken: those of the run, and two of train_judge
+COHORTS = 3  # cohorts of proteins already in use: that of the run, and two of train_judge
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""simulate_cells: simulated fluorescence cells as an image folder in the Kaggle layout, with their truth.
+"""simulate_cells: simulated fluorescence cells as an image folder in the Kaggle layout, with their true labels.
 
     python -m workflow_scripts.simulate_cells --out results/demo/cells --seed 1 --processes 2 \\
         --settings '{"images": 3000, …}'
@@ -8,7 +8,7 @@ The folder holds
   train.csv                                Id,Target: the class numbers that the table gives, errors included
   classes.csv                              number,name
   metadata.csv                             Id, gene, antibody, plate, cell_line, field, reliability, shifted
-  truth.csv                                Id, the true class numbers, every artefact and every plant; not for training
+  truth.csv                                Id, the true class numbers, artefacts and planted effects; not for training
   simulation.json                          seed, settings and the counts of images and proteins per class
 
 It appears whole or not at all. The images depend on seed and settings alone, not on the number of processes."""

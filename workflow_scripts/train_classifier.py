@@ -1,4 +1,4 @@
-"""train_classifier: the arms of one fold, each trained and then asked about validation, calibration and test images.
+"""train_classifier: trains the arms of one fold, and predicts validation, calibration and test images.
 
 Writes, for every arm in the settings, under --arms-dir:
     {arm}/classifier.safetensors   the weights that were best on validation, and how to use them
@@ -84,7 +84,7 @@ def train_classifier(args: argparse.Namespace) -> None:
 
 
 def _entry(arm: Arm, manifest: Path) -> dict[str, Any]:
-    """What the manifest says of an arm."""
+    """Entry of an arm in the manifest."""
     if not arm.finished:
         raise UserError(f"{arm.folder} was changed by another run meanwhile: run again when that has ended")
     # Relative to the manifest's folder, so that results can be moved.

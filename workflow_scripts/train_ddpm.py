@@ -1,11 +1,11 @@
-"""train_ddpm: one class-conditional generator for one fold, from the images of the fold's train part alone.
+"""train_ddpm: trains one class-conditional diffusion model on the train part of one fold.
 
     python -m workflow_scripts.train_ddpm --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
         --out generators/unet.safetensors --history generators/unet.history.csv --settings '{...}'
 
 Writes the averaged weights with settings, channels, classes, pixel scaling, seconds and the record of the rows read
 (safetensors with metadata), and the course of the training: step, images, loss, learning_rate, seconds. Under torchrun
-several processes share the training; what they write is the same but for rounding."""
+several processes share the training; the result is the same but for rounding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def train_ddpm(
     history: Path,
     settings: dict[str, Any],
 ) -> None:
-    """Train one generator; goes on from a checkpoint beside `out` where a killed run left one."""
+    """Train one generator; resumes from a checkpoint beside `out` after a kill."""
     settings = dict(settings)
     seed = derive(seed, repeat, fold, "generator", settings["name"])
     device.use_threads(settings.pop("threads"))

@@ -1,4 +1,4 @@
-"""train_judge: an independent judge of generated cells, where the data are simulated.
+"""train_judge: trains an independent judge of generated cells, where the data are simulated.
 
 A classifier of freshly simulated cells: the same laboratory, other proteins, labels without errors. It has seen no
 image of the run, so it can say whether generated cells show the compartments that they were asked to show.

@@ -1,6 +1,6 @@
-"""The command line of the stages: the flags that all share, and values that name what a file is of.
+"""Command line of the stages: shared flags, and values of the form name=path.
 
-Such values read name=path, or set/repeat/fold=path for a file of every fold."""
+A file of every fold is given as set/repeat/fold=path."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from workflow_scripts.lib.base.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line in which one argument may stand for the files of all folds: `repeat{repeat}/fold{fold}/x.h5`.
+    """Argument parser in which one argument may stand for the files of all folds: `repeat{repeat}/fold{fold}/x.h5`.
 
-    `--places 5x3` says that there are 5 repeats of 3 folds. A list of thousands of paths would be longer than a
-    command line may be (128 kB)."""
+    `--places 5x3` says that there are 5 repeats of 3 folds. Listing thousands of paths would exceed the length limit of
+    a command line (128 kB)."""
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Put the paths of all folds in place of their pattern, then parse as usual."""
+        """Replace each pattern by the paths of all folds, then parse as usual."""
         given = list(sys.argv[1:] if args is None else args)
         if "--places" in given:
             at = given.index("--places")
@@ -52,7 +52,7 @@ def _at_places(given: list[str], repeats: int, folds: int) -> list[str]:
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """The command line that all stages share; `doc` is the stage's docstring."""
+    """Argument parser with the flags that all stages share; `doc` is the stage's docstring."""
     summary, _, rest = (doc or "").partition("\n")
     out = Parser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -74,7 +74,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
-    """Names and paths, from name=path."""
+    """Split each `name=path` into a name and a path."""
     out = []
     for text in texts:
         name, sign, path = text.partition("=")
@@ -85,7 +85,7 @@ def pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
 
 
 def place(where: str) -> list[str]:
-    """Plan, repeat and fold."""
+    """Split `set/repeat/fold` into synthetic set, repeat and fold."""
     parts = where.rsplit("/", 2)
     if len(parts) != 3:
         raise UserError(f"{where!r} must read plan/repeat/fold")
@@ -93,5 +93,5 @@ def place(where: str) -> list[str]:
 
 
 def of_sets(texts: list[str], flag: str) -> list[tuple[str, Path]]:
-    """Synthetic sets and paths, from plan/repeat/fold=path of every fold."""
+    """Split each `set/repeat/fold=path` into a synthetic set and a path."""
     return [(place(where)[0], path) for where, path in pairs(texts, flag)]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, content digests, and a lock that an orphaned process keeps until it ends."""
+"""Atomic writes, content digests, and a lock that lasts as long as the process that holds it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from workflow_scripts.lib.base.errors import UserError
 
-# The only way to learn it is to set it.
+# The umask can only be read by setting it.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 _HOST = re.sub(r"\W", "_", socket.gethostname())
@@ -27,7 +27,7 @@ _HOST = re.sub(r"\W", "_", socket.gethostname())
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a name to write a file or folder to; it takes the place of `path` only if the block succeeds."""
+    """Yield a temporary name for a file or folder, which replaces `path` only if the block succeeds."""
     path = Path(path)
     with room(path) as own:
         # The same name, because some writers choose their format by it.
@@ -40,7 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(part: Path, path: Path) -> None:
-    """Give a file that is whole its name; it is on disk before it has it."""
+    """Rename a complete file to its final name, after its content has reached the disk."""
     with part.open("rb+") as handle:
         os.fsync(handle.fileno())
     # Some writers leave files that only their owner may read.
@@ -50,10 +50,11 @@ def put_in_place(part: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def room(path: Path) -> Iterator[Path]:
-    """A folder beside `path` in which to make it: nobody else may enter or guess it, and it goes when the block ends.
+    """Private temporary folder beside `path`, removed when the block ends.
 
-    Its name is unique to the process, so that two writers never meet. After SIGKILL a hidden `.part` remains beside
-    the output; the next writer of the same output removes those whose process is gone."""
+    Nobody else may enter it or guess its name, which is unique to the process, so two writers never collide. After
+    SIGKILL a hidden `.part` remains beside the output. The next writer of the same output removes those whose process
+    is gone."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
@@ -66,7 +67,7 @@ def room(path: Path) -> Iterator[Path]:
 
 
 def private_folder(path: Path) -> Path:
-    """A folder that outlives the process and that nobody else may enter; made where there is none."""
+    """Folder that outlives the process and that only its owner may enter; created if it is missing."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
@@ -76,18 +77,18 @@ def private_folder(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a text file atomically."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole, with sorted keys, so that equal content means equal bytes."""
+    """Write a JSON file atomically, with sorted keys, so that equal content means equal bytes."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _replace_folder(part: Path, path: Path) -> None:
-    # A folder cannot be renamed over a non-empty one: the old one steps aside first.
+    # A folder cannot be renamed over a non-empty one, so the old one is renamed first.
     old = path.with_name(f".{path.stem}.{_writer()}.part{path.suffix}")
     if path.exists():
         path.replace(old)
@@ -107,8 +108,8 @@ def _writer() -> str:
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed processes of this machine have left of the output `path`."""
-    # Those of other machines on the same disk may be alive.
+    """Remove temporary files of the output `path` that killed processes of this machine have left."""
+    # Writers of other machines on the same disk may still run.
     name = re.compile(re.escape(f".{path.stem}.{_HOST}-") + r"(\d+)-[0-9a-f]{8}" + re.escape(f".part{path.suffix}"))
     for rest in path.parent.iterdir():
         found = name.fullmatch(rest.name)
@@ -141,10 +142,10 @@ def file_digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def lock(path: Path, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
-    """Hold the lock that belongs to the output `path`; wait while another process holds it.
+    """Hold the lock of the output `path`; wait while another process holds it.
 
-    The kernel drops the lock when its holder ends, however it ends. `waiting` is called with the process number
-    of each holder that is waited for, for a message to the user."""
+    The kernel releases the lock when its holder ends, however it ends. `waiting` is called with the process number of
+    each holder that is waited for, for a message to the user."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.lock")
@@ -158,7 +159,7 @@ def lock(path: Path, waiting: Callable[[str], None] = lambda holder: None) -> It
                     raise
                 waiting(os.read(handle, 32).decode(errors="replace").strip() or "unknown")
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            # The previous holder may have removed the file that we opened: then its lock guards nothing.
+            # The previous holder may have removed the file that we opened. A lock on that protects nothing.
             if not _same_file(handle, name):
                 continue
             os.ftruncate(handle, 0)

@@ -1,4 +1,4 @@
-"""Which machine this is, in words: for the report, and for rates that were measured on it."""
+"""Description of this machine, for the report and for the rates that were measured on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """The processor as it calls itself."""
+    """Model name of the processor."""
     try:
         name = after(Path("/proc/cpuinfo").read_text(errors="replace"), "model name")
     except OSError:
@@ -17,7 +17,7 @@ def processor() -> str:
 
 
 def gpus() -> list[str]:
-    """The GPUs of this machine as they call themselves."""
+    """Model names of this machine's GPUs."""
     paths = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return [after(path.read_text(errors="replace"), "Model:") for path in paths]
 
@@ -28,5 +28,5 @@ def described() -> str:
 
 
 def after(text: str, key: str) -> str:
-    """What follows a key at the beginning of a line; empty where no line begins with it."""
+    """Text after a key at the beginning of a line; empty where no line begins with the key."""
     return next((line.partition(key)[2].strip() for line in text.splitlines() if line.startswith(key)), "")

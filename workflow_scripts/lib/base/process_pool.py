@@ -1,4 +1,4 @@
-"""Processes that work for a stage, and end with it however it ends."""
+"""Process pool whose workers end when the stage ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 
 def pool(processes: int) -> ProcessPoolExecutor:
-    """So many processes, started afresh, that end within a second of this one."""
+    """Pool of this many spawned processes, which end within a second of the parent."""
     return ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
 
 

@@ -1,4 +1,4 @@
-"""How far a long loop is, as a bar in a terminal and as plain lines in a log."""
+"""Progress of a long loop, as a bar in a terminal and as plain lines in a log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("mixloc")
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 3 min 05 s, 2 h 10 min."""
+    """Seconds as readable text: 42 s, 3 min 05 s, 2 h 10 min."""
     seconds = max(0.0, seconds)
     if round(seconds) < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
@@ -22,18 +22,18 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """How far a loop is: `with Progress("train", total=steps) as bar: bar.update(step, loss=0.03)`.
+    """Progress of a loop: `with Progress("train", total=steps) as bar: bar.update(step, loss=0.03)`.
 
-    A terminal shows a bar, redrawn at most five times a second. The log (and standard error, where it is no
-    terminal) gets a plain line at each tenth of the way, or every `line_every` seconds if that is sooner. Of several
-    side by side none can have the terminal's line: without `bar` there are plain lines alone."""
+    A terminal shows a bar, redrawn at most five times a second. The log gets a plain line at each tenth of the way, or
+    every `line_every` seconds if that is sooner; so does standard error where it is no terminal. Loops that run side by
+    side cannot share the terminal's line: without `bar` there are plain lines alone."""
 
     def __init__(
         self, what: str, total: int, line_every: float = 30.0, stream: TextIO | None = None, bar: bool = True
     ) -> None:
         self.what, self.total, self.line_every = what, max(1, int(total)), line_every
         self.stream = stream or sys.stderr
-        # Of several processes one alone speaks (see `run`).
+        # Of several processes only one logs (see `run`).
         self.terminal = bar and self.stream.isatty() and log.level < logging.ERROR
 
     def __enter__(self) -> Self:
@@ -50,7 +50,7 @@ class Progress:
         """Say that `done` of the total are finished, with the numbers worth showing, such as the loss."""
         now = time.monotonic()
         if self.first is None:
-            # A resumed run starts in the middle: only what this process did tells its speed.
+            # A resumed run starts in the middle: its speed follows from the steps of this process alone.
             self.first = done - 1
             self.tenth = 10 * (done - 1) // self.total
         if self.terminal and (now - self.last_bar > 0.2 or done >= self.total):

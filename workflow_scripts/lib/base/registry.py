@@ -1,7 +1,7 @@
-"""Registries: the one list of the choices of a kind, such as the samplers.
+"""Registries: one list of choices for each kind of choice, such as the samplers.
 
 An entry is a name with the facts that checks, schema and documentation need; none of them needs torch. The functions
-stand in another module and carry the names of the entries. So a new choice is one function and one line."""
+are in another module and have the names of the entries. So a new choice is one function and one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Entry = TypeVar("Entry", bound=Facts)
 
 
 class Registry(dict[str, Entry]):
-    """The choices of one kind: their facts by name, in the order in which they are listed to readers."""
+    """Choices of one kind: facts by name, in the order in which documentation lists them."""
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
         super().__init__(entries)
@@ -42,7 +42,7 @@ class Registry(dict[str, Entry]):
         return namespace[wanted]
 
     def unknown(self, name: str) -> str:
-        """What to say of a name that is not listed, in one line."""
+        """One-line error message for a name that is not in the registry."""
         return f"{self.kind} {name!r} is not known; known: {', '.join(self) or 'none'}"
 
     def descriptions(self) -> dict[str, str]:
@@ -50,5 +50,5 @@ class Registry(dict[str, Entry]):
         return {name: entry.about for name, entry in self.items()}
 
     def having(self, fact: str) -> tuple[str, ...]:
-        """The names of the choices of which a fact holds."""
+        """Names of the choices for which a fact is true."""
         return tuple(name for name, entry in self.items() if getattr(entry, fact))

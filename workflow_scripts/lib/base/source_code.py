@@ -1,10 +1,10 @@
-"""Digests of the code of stages, by meaning: the files that a stage imports, compared as syntax trees.
+"""Digests of the code of stages: the syntax trees of all files that a stage imports.
 
-The files are found by following imports, without running any. Comments, docstrings and layout influence nothing, so an
-edit of those makes nothing again.
+The files are found by following imports, without running any. Comments, docstrings and layout do not enter the digest,
+so editing them re-runs nothing.
 
 Two mechanisms compare the digest of a stage. Snakemake records it in .snakemake/, among the params of a rule's outputs,
-and runs the rule again where it differs. Arms, synthetic sets, replays and checkpoints hold it inside.
+and re-runs the rule where it differs. Arms, synthetic sets, replays and checkpoints store it inside.
 
 Where Snakemake's record is lost, outputs count as up to date. After `--forcerun` of the stages, arms whose digest is
 the same are kept."""
@@ -23,7 +23,7 @@ from workflow_scripts.lib.base import files
 
 PACKAGE = "workflow_scripts"
 ROOT = Path(__file__).resolve().parents[3]
-# Fields of the syntax tree that follow from others, or from comments.
+# Fields of the syntax tree that are derived from others, or from comments.
 SILENT = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
@@ -33,12 +33,12 @@ def stage_digest(stage: str, root: Path = ROOT, data: Iterable[Path] = ()) -> st
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """Digest of files by name and content, wherever the checkout lies; of Python by meaning."""
+    """Digest of files by name and content, wherever the checkout lies; of Python files by syntax tree."""
     return files.digest(sorted([path.name, _content(path)] for path in map(Path, paths)))
 
 
 def sources(stage: str, root: Path = ROOT) -> list[Path]:
-    """All files of the package that `stage` imports, directly or through others, itself first; sorted beyond that."""
+    """All files of the package that `stage` imports, directly or indirectly: its own first, the others sorted."""
     first = _file(root, f"{PACKAGE}.{stage}")
     if first is None:
         raise FileNotFoundError(f"{root / PACKAGE / stage}.py")
@@ -57,7 +57,7 @@ def _content(path: Path) -> str:
 
 
 def _parsed(path: Path) -> tuple[list[str], str]:
-    """Names of modules of the package that a file may import, and the digest of its meaning."""
+    """Modules of the package that a file may import, and the digest of its syntax tree."""
     about = path.stat()
     return _parsed_once(path, about.st_mtime_ns, about.st_size)
 
@@ -84,8 +84,9 @@ def _modules(imports: list[ast.Import | ast.ImportFrom]) -> list[str]:
 
 
 def _write(node: ast.AST, out: list[str], imports: list[ast.Import | ast.ImportFrom]) -> None:
-    """Append a syntax tree in a form that all versions of Python share (that of ast.dump changes with them), and the
-    imports in it."""
+    """Append a syntax tree as words to `out`, and its imports to `imports`.
+
+    The form is the same in all versions of Python; that of ast.dump changes between them."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         imports.append(node)
     out.append(type(node).__name__)
@@ -104,7 +105,7 @@ def _write(node: ast.AST, out: list[str], imports: list[ast.Import | ast.ImportF
 
 
 def _says_nothing(node: ast.AST) -> bool:
-    """Whether a statement does nothing: `pass`, or a text that stands alone as the docstring of what is around it."""
+    """Whether a statement has no effect: `pass`, or a string by itself, such as a docstring."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return isinstance(node.value.value, str)
     return isinstance(node, ast.Pass)
@@ -114,14 +115,14 @@ def _file(root: Path, module: str) -> Path | None:
     path = root.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():
-            # Empty package files say nothing and would tie every stage to each other.
+            # Empty package files have no content and would make all stages depend on each other.
             return candidate if candidate.stat().st_size else None
     return None
 
 
 def use_this_python() -> None:
-    """Let jobs that call `python` get the one that runs Snakemake, whether or not its environment is activated.
+    """Make jobs that call `python` use the interpreter that runs Snakemake, even if its environment is not active.
 
-    An environment that Snakemake activates for a job (--sdm conda) still comes before it."""
+    An environment that Snakemake activates for a job (--sdm conda) still takes precedence."""
     here = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])

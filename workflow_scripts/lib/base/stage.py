@@ -1,7 +1,7 @@
-"""How a stage program runs: its log, and how it fails.
+"""Running of a stage program: logging, and reporting of failures.
 
-A stage writes plain lines to its log file and, unless it owns a terminal, the same lines to standard error. A failure
-ends in one sentence, the last lines of the log, and exit status 1."""
+A stage writes plain lines to its log file. Unless it owns a terminal it writes the same lines to standard error. A
+failure ends with one sentence, the last lines of the log, and exit status 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workflow_scripts.lib.base.progress import duration
 log = logging.getLogger("mixloc")
 
 LAST_LINES = 15
-HELD: list[BaseException] = []  # errors of a full disk, with all that they hold
+HELD: list[BaseException] = []  # errors of a full disk; they keep the failed files open
 
 
 def run(
@@ -34,9 +34,10 @@ def run(
     speaks: bool = True,
     tells: Callable[[], bool] = lambda: True,
 ) -> int:
-    """Do `work` with logging set up as the command line asks; return the exit status.
+    """Run `work` with logging set up as the command line asks; return the exit status.
 
-    Of several processes that do the same work together one alone `speaks`; any says how it failed, if it `tells`."""
+    Of several processes that share the work, only one has `speaks` set and logs. Each reports its failure if
+    `tells()`."""
     recent = _open_log(name, args.log, speaks)
     started = time.monotonic()
     try:
@@ -56,8 +57,9 @@ def run(
 
 @contextlib.contextmanager
 def _one_message() -> Iterator[None]:
-    """Say nothing of a full disk on the way: HDF5 complains again of every part of a file that it lets go of, where an
-    error cannot be raised."""
+    """Suppress repeated messages about a full disk.
+
+    HDF5 reports the error again for each object of the file that it closes, where no exception can be raised."""
     shown, ignored = sys.excepthook, sys.unraisablehook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -76,8 +78,11 @@ def _one_message() -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """End the program. HDF5 crashes when it lets go of a file whose last write failed: after a full disk such files are
-    held to the end, which then comes without the usual farewell; by now all is told and closed."""
+    """End the program with this exit status.
+
+    HDF5 crashes when it closes a file whose last write failed. After a full disk such files are therefore kept open,
+    and the process ends without the interpreter's cleanup. All messages are written and all other files closed by
+    then."""
     sys.stdout.flush()
     sys.stderr.flush()
     if HELD:
@@ -100,12 +105,12 @@ def _tell(error: Exception, name: str, recent: _Recent, path: Path | None) -> No
 
 
 class _Recent(logging.Handler):
-    """Keeps the last lines for the message of a failure."""
+    """Log handler that keeps the last lines for the message of a failure."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: deque[str] = deque(maxlen=LAST_LINES)
-        # Errors have their sentence already; a traceback would push the lines out that tell how far the work was.
+        # Errors are reported by their own sentence; a traceback would push out the lines that show the progress.
         self.addFilter(lambda record: record.levelno < logging.ERROR)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -113,7 +118,7 @@ class _Recent(logging.Handler):
 
 
 class _Console(logging.StreamHandler):
-    """Standard error; steps around a progress bar, and leaves errors to the closing message."""
+    """Log handler for standard error: clears a progress bar first, and leaves errors to the closing message."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR:
@@ -133,7 +138,7 @@ def _open_log(name: str, path: Path | None, speaks: bool) -> _Recent:
     handlers: list[logging.Handler] = [console, recent]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Appended to, so that the log of a killed run and of its successor stand together.
+        # Appended to, so that a killed run and its successor share one log.
         handlers.append(logging.FileHandler(path, mode="a", encoding="utf-8"))
     for handler in handlers:
         if handler is not console:

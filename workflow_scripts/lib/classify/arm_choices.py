@@ -1,4 +1,4 @@
-"""Registries of arms: methods, second sources of images, backbones and losses, and which of them go together.
+"""Registries of arms: methods, second sources of images, backbones and losses, and their valid combinations.
 
 A new method is an entry in METHODS, whose step is a function in `method_steps.py`. A new second source is a function in
 `second_source.py` and an entry in SOURCES. Likewise: backbone, `backbones.py` and BACKBONES; loss, `losses.py` and
@@ -25,7 +25,7 @@ RESERVE, RESERVE_SAME = "reserve", "reserve_same"
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What must be known of a second source of images before it is read."""
+    """Facts about a second source of images that are needed before it is read."""
 
     about: str
     needs_set: bool = True  # it is made of a synthetic set, or has the label combinations of one
@@ -71,7 +71,7 @@ NOTHING_NEW = SOURCES.having("nothing_new")
 
 @dataclass(frozen=True)
 class Method:
-    """How an arm uses its images."""
+    """Method of an arm: how real images and those of a second source are used."""
 
     about: str
     step: str  # the function in method_steps.py that makes the loss of one optimiser step
@@ -92,12 +92,12 @@ class Method:
 
     @property
     def takes_set(self) -> bool:
-        """Whether it may: images in reserve are then drawn to the labels of that set."""
+        """Whether an arm may name a synthetic set; reserve images are then drawn to the labels of that set."""
         return self.needs_set or self.second_source in RESERVES
 
     @property
     def learns_from_generated(self) -> bool:
-        """Whether it learns from generated images, rather than from a control or a placebo in their place."""
+        """Whether an arm learns from generated images, rather than from a control or a placebo."""
         return self.needs_set and self.second_source not in (*PHOTOGRAPHS, *NOTHING_NEW)
 
 
@@ -123,7 +123,7 @@ METHODS = Registry(
         "pool_balanced_real": Method(
             "real images pooled with real ones of every class equally often", "pool", "balanced", None, ("ratio",)
         ),
-        # Ceilings: real images that the other arms have not, in place of synthetic ones.
+        # Ceilings: further real images in place of synthetic ones.
         "more_real": Method("pool with real images of further groups", "pool", RESERVE, None, ("ratio",)),
         "more_real_same": Method(
             "pool with further real images of the train groups", "pool", RESERVE_SAME, None, ("ratio",)
@@ -257,7 +257,7 @@ METHODS = Registry(
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """What must be known of a backbone before it is built."""
+    """Facts about a backbone that are needed before it is built."""
 
     about: str
     has_batchnorm: bool
@@ -287,7 +287,7 @@ IMAGENET = "imagenet"
 
 @dataclass(frozen=True)
 class LossFacts:
-    """What must be known of a loss before a training."""
+    """Facts about a loss that are needed before training."""
 
     about: str
     hard_labels: bool = False  # defined for labels 0 and 1 alone
@@ -306,7 +306,7 @@ LOSSES = Registry(
     },
 )
 
-SAMPLINGS = ("each_once", "balanced")  # how often real images come
+SAMPLINGS = ("each_once", "balanced")  # sampling of real images
 BLENDS = ("union", "weighted")  # labels of a blend of two images
 
 # Settings of train_classifier that every arm may replace by its own.
@@ -326,9 +326,10 @@ def synthetic_fraction(batch: int, ratio: float) -> int:
 
 
 def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
-    """Full settings of an arm: its own options over those of `train_classifier`.
+    """Full settings of an arm: its own options override those of `train_classifier`.
 
-    What does not act in its method is left out, and so is what it is compared with: neither re-trains it."""
+    Options that do not act in its method are left out, and so is the choice of its comparisons: neither re-trains
+    it."""
     method = METHODS[entry["method"]]
     options = {key: value for key, value in entry.items() if key not in NAMING}
     common = {key: value for key, value in section.items() if key not in METHOD_OPTIONS or key in method.options}
@@ -344,7 +345,7 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
 
 
 def steps_within_budget(settings: dict[str, Any]) -> int:
-    """Optimiser steps of an arm with these settings: those of all arms, times its budget."""
+    """Optimiser steps of an arm with these settings: the common number times its budget."""
     budget, batch = settings["budget"], settings["batch"]
     if budget == EQUAL_EXPOSURES:
         real = real_in_batch(settings)
@@ -353,7 +354,7 @@ def steps_within_budget(settings: dict[str, Any]) -> int:
 
 
 def real_in_batch(settings: dict[str, Any]) -> int:
-    """Images of a batch that come from the train part as such; 0 where their number is not the same at every step."""
+    """Images of a batch drawn directly from the train part; 0 where their number varies from step to step."""
     method, batch = METHODS[settings["method"]], settings["batch"]
     if method.pairs:
         return batch // 2
@@ -363,13 +364,13 @@ def real_in_batch(settings: dict[str, Any]) -> int:
 
 
 def cosine_scale(settings: dict[str, Any]) -> float | None:
-    """What the cosines of the head are multiplied by, in an arm that has such a head (`effective` settings)."""
+    """Scale of the cosine head, in an arm that has one (`effective` settings)."""
     given = settings.get("losses", {})
     return next((given[name]["scale"] for name in LOSSES.having("cosine_head") if name in given), None)
 
 
 def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str], size: int | None = None) -> str | None:
-    """What is wrong with an arm beside the settings `train_classifier`, in one line; None where nothing is.
+    """Error in an arm's settings beside `train_classifier`, in one line, or None.
 
     `channels` and `size` are those of the images; `size` where it is known."""
     method = METHODS[entry["method"]]
@@ -390,7 +391,7 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
 
 
 def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
-    """Whether the backbone takes images of this size, and can have the weights that it is to start from."""
+    """Error in the image size or the initial weights for the backbone, or None."""
     name, weights = settings["backbone"], settings.get("weights")
     backbone = BACKBONES[name]
     if size is not None and size < backbone.smallest:
@@ -409,7 +410,7 @@ def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
 
 
 def _combination_problem(settings: dict[str, Any]) -> str | None:
-    """Whether method, backbone and loss go together."""
+    """Error in the combination of method, backbone and loss, or None."""
     name, method = settings["method"], METHODS[settings["method"]]
     together = f"method {name!r} and {{}} do not go together: "
     if method.needs_batchnorm and not BACKBONES[settings["backbone"]].has_batchnorm:
@@ -423,7 +424,7 @@ def _combination_problem(settings: dict[str, Any]) -> str | None:
 
 
 def _steps_problem(settings: dict[str, Any]) -> str | None:
-    """Whether batch and steps can be divided as the method wants it."""
+    """Error in batch or steps that the method cannot divide, or None."""
     method, batch, steps = METHODS[settings["method"]], settings["batch"], settings["steps"]
     if settings["budget"] == EQUAL_EXPOSURES and not real_in_batch(settings):
         return (
@@ -432,7 +433,7 @@ def _steps_problem(settings: dict[str, Any]) -> str | None:
         )
     if method.pairs and batch % 2:
         return f"train_classifier.batch = {batch} must be even: half of it is real, half of the second source"
-    # Images that are normalised by themselves must be two or more.
+    # BatchNorm over one image is undefined, so separately normalised images must be two or more.
     least = 2 if method.needs_batchnorm else 1
     if "ratio" in method.options and not least <= synthetic_fraction(batch, settings["ratio"]) <= batch - least:
         return (
@@ -447,16 +448,16 @@ def _steps_problem(settings: dict[str, Any]) -> str | None:
 
 
 def pretraining_steps(settings: dict[str, Any]) -> int:
-    """Steps that `pretrain_finetune` spends on the second source before it turns to real images."""
+    """Steps of `pretrain_finetune` on the second source, before those on real images."""
     return round(settings["pretrain"] * settings["steps"])
 
 
 def published_path(folder: str, backbone: str) -> str:
-    """Where fetch_weights puts the weights of a backbone, as `weights` may name it."""
+    """Path where fetch_weights puts the weights of a backbone, in the form that `weights` takes."""
     return os.path.join(folder, f"{backbone}-imagenet1k_v1.pth")  # noqa: PTH118
 
 
 def weights_path(weights: str) -> Path:
-    """The file that `weights` names; the environment's variables may stand in it."""
+    """Path of the file that `weights` names, with environment variables expanded."""
     # pathlib would raise an error of its own for the home of somebody unknown.
     return Path(os.path.expanduser(os.path.expandvars(weights)))  # noqa: PTH111

@@ -1,4 +1,4 @@
-"""Job of train_classifier: arms of one fold that one process trains, and whether each is up to date."""
+"""Job of train_classifier: the arms of one fold that one process trains, and which of them are up to date."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READ_FOR = {Role.VALIDATION: "select", Role.CALIBRATION: "threshold", Role.TEST:
 
 @dataclass
 class Arm:
-    """One arm of a fold: how it is trained, what it needs, and where it lies."""
+    """One arm of a fold: its settings, its inputs and its files."""
 
     settings: dict[str, Any]  # arm_choices.effective
     digest: str
@@ -37,35 +37,35 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Its name in the config."""
+        """Name in the config."""
         return self.settings["name"]
 
     def seen(self, channels: list[str]) -> list[str]:
-        """The channels that it looks at, of those that there are."""
+        """Channels that the arm uses, of all channels of the images."""
         return self.settings["channels"] or channels
 
     @property
     def classifier(self) -> Path:
-        """Where its weights lie."""
+        """Path of the weights."""
         return self.folder / "classifier.safetensors"
 
     @property
     def predictions(self) -> Path:
-        """Where its predictions lie."""
+        """Path of the predictions."""
         return self.folder / "predictions.h5"
 
     @property
     def resume(self) -> Path:
-        """Where a training in progress lies."""
+        """Path of the checkpoint of a training in progress."""
         return self.folder / "resume.pt"
 
     @property
     def trained(self) -> bool:
-        """Whether its weights are there and are those of this very task."""
+        """Whether the weights exist and belong to this very task."""
         return classifier_file.read_digest(self.classifier) == self.digest
 
     def lock(self) -> AbstractContextManager[None]:
-        """To be held by whoever works on it."""
+        """Lock that a process holds while it works on this arm."""
 
         def waiting(holder: str) -> None:
             log.info("waiting for process %s, which works on arm %s", holder, self.name)
@@ -79,7 +79,7 @@ class Arm:
 
 
 class FoldImages:
-    """The images of one fold, read when they are asked for."""
+    """Images of one fold, read on demand."""
 
     def __init__(self, images: Path, table: Path, repeat: int, fold: int) -> None:
         self.source = ImageSet(images)
@@ -95,21 +95,21 @@ class FoldImages:
         return rows
 
     def part(self, role: str) -> Part:
-        """The images of a role, read once, for the one purpose that this role has here."""
+        """Images of a role, read once, for the one purpose that this role has here."""
         with self.reading:
             if role not in self._parts:
                 self._parts[role] = self.source.read(self.rows(role), READ_FOR.get(role, "fit"))
             return self._parts[role]
 
     def digest(self) -> str:
-        """Of the image set and of who plays which role in this fold."""
+        """Digest of the image set and of the roles in this fold."""
         roles = role_table.read(self.table, self.fold, self.source.ids)
         return files.digest([self.source.digest, self.repeat, self.fold, list(roles)])
 
 
 @dataclass
 class Job:
-    """Arms of one fold, with all that they are made from."""
+    """Arms of one fold with all of their inputs."""
 
     fold: FoldImages
     synthetic: dict[str, Path]  # synthetic sets by name
@@ -120,7 +120,7 @@ class Job:
     code: str  # digest of the code of the stage
 
     def arms(self) -> list[Arm]:
-        """The arms with their digests; complains about what does not fit before anything is trained."""
+        """Arms with their digests; errors are raised before any training."""
         fold, sets = self.fold.digest(), {}
         return [self._arm(entry, fold, sets) for entry in self.settings["arms"]]
 
@@ -158,7 +158,7 @@ class Job:
         return self.synthetic[wanted]
 
     def _baseline(self, name: str) -> Path:
-        """The classifier of the first arm of the baseline's manifest, checked to be of this very fold."""
+        """Classifier of the first arm of the baseline's manifest, checked to belong to this fold."""
         if self.baseline is None:
             raise UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
         path, own = arm_list.read(self.baseline)[0]["classifier"], self.fold
@@ -173,7 +173,7 @@ class Job:
 
 
 def _set_digest(path: Path, real: ImageSet) -> str:
-    """Digest of a synthetic set, checked to go with the real images."""
+    """Digest of a synthetic set, checked to fit the real images."""
     with ImageSet(path) as made:
         for what in ("classes", "channels", "size"):
             if getattr(made, what) != getattr(real, what):

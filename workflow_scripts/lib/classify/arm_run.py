@@ -1,4 +1,4 @@
-"""Training and prediction of arms: what a job does with each of its arms, several at a time where asked to."""
+"""Training and prediction of the arms of a job, several at a time where requested."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Item = TypeVar("Item")
 
 
 def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, where: torch.device) -> None:
-    """Do `work` on each item, `at_once` at a time; on a GPU each has a queue (stream) of its own there.
+    """Run `work` on each item, `at_once` at a time; on a GPU each in its own stream.
 
-    The first failure is raised when those that are at work have ended; no other is begun."""
+    The first error is raised once the running items have ended; no further item is started."""
     if at_once == 1:
         for item in items:
             work(item)
@@ -57,9 +57,9 @@ def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, wher
 def second_images(
     arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None
 ) -> tuple[Images | None, list[Provenance]]:
-    """Images of the arm's second source, and records of what they were made from besides the train part.
+    """Images of the arm's second source, and the records of their inputs besides the train part.
 
-    Records are those of the generator, of the baseline that the arm asks, and of images in reserve."""
+    Records are those of the generator, of the baseline that the arm uses, and of images in reserve."""
     inherited = [reserve.provenance] if reserve is not None else []
     if arm.synthetic is not None:
         with ImageSet(arm.synthetic) as made:
@@ -72,7 +72,7 @@ def second_images(
 
 
 def real_part(arm: Arm, data: FoldImages, seed: int) -> Part:
-    """The train images of an arm: all, or those of its fraction of the groups."""
+    """Train images of an arm: all, or those of its fraction of the groups."""
     part, fraction = data.part(Role.TRAIN), arm.settings.get("real_fraction", 1)
     if fraction == 1:
         return part
@@ -86,14 +86,14 @@ def real_part(arm: Arm, data: FoldImages, seed: int) -> Part:
 
 
 def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) -> dict[str, float]:
-    """How many real images, and of how many groups, an arm could learn from; none where it was shown none."""
+    """Number of real images, and of their groups, that an arm could learn from; zero where it saw none."""
     parts = [part for part in (real, reserve) if part is not None] if numbers["real_seen"] else []
     groups = {str(name) for part in parts for name in part.groups}
     return {"real_images": sum(map(len, parts)), "real_groups": len(groups)}
 
 
 def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
-    """Train one arm and write its classifier; goes on from its resume point where a killed run left one."""
+    """Train one arm and write its classifier; resumes from its checkpoint after a kill."""
     real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
     kind = arm_choices.METHODS[arm.settings["method"]].second_source
     reserve = data.part(kind) if kind in arm_choices.RESERVES else None
@@ -105,10 +105,10 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
         log.info("arm %s starts from scratch", arm.name)
     second, inherited = second_images(arm, real, source.channels, seed, reserve)
     if second is not None:
-        # The baseline's answers may differ in their last bits between GPUs; all must see the same images.
+        # The baseline's predictions may differ in their last bits between GPUs; all processes must use the same images.
         second.rows, second.weights = multiprocess.of_first(second.rows), multiprocess.of_first(second.weights)
         second.labels = multiprocess.of_first(second.labels)
-    # Another kind of machine rounds otherwise: its resume point would not lead to this machine's weights.
+    # Another kind of machine rounds differently: its checkpoint would not lead to the same weights.
     task = files.digest([arm.digest, device.rounding(device.device())])
     resume = SharedResume(arm.resume, task)
     with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
@@ -159,7 +159,7 @@ def _classifier(arm: Arm, data: FoldImages, result: Trained, record: Provenance)
 
 
 def predict_arm(arm: Arm, data: FoldImages) -> None:
-    """Ask a trained arm about the parts it was not fitted on, and write what it says."""
+    """Write the predictions of a trained arm for the parts that it was not fitted on."""
     trained = classifier_file.read(arm.classifier)
     if trained.digest != arm.digest:
         raise UserError(f"{arm.classifier} was replaced by another run meanwhile: run again when that has ended")
@@ -170,7 +170,7 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
         pixels = select_channels(part.images, data.source.channels, trained.channels)
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
-    # A kill just after the weights were written leaves this behind.
+    # A kill just after the weights were written leaves this checkpoint behind.
     arm.resume.unlink(missing_ok=True)
     record = Provenance.from_json(trained.provenance).merged(*(data.part(role).provenance for role in READ_FOR))
     prediction_file.write_predictions(

@@ -1,6 +1,6 @@
-"""Classical augmentation of a batch at once: quarter turns, flips, crops, and the brightness of each channel.
+"""Augmentation of a batch: rotations by quarter turns, flips, crops, and the brightness of each channel.
 
-What is drawn (`draw`) is kept apart from doing it (`apply`), so that an arm which uses only the first n images of a
+Random draws (`draw`) are separate from their application (`apply`). So an arm that uses only the first n images of a
 batch sees them augmented exactly as an arm that uses all of them."""
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-CACHED = 2**18  # values that are worked on at a time
+CACHED = 2**18  # values processed at a time
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How each image of a batch is changed."""
+    """Random draws for the augmentation of each image of a batch."""
 
     grid: torch.Tensor  # (B, 2, 3): from output to input coordinates, both in [-1, 1]
     gain: torch.Tensor  # (B, C, 1, 1)
 
     def first(self, count: int) -> Draws:
-        """The draws of the first images."""
+        """Draws of the first images."""
         return Draws(self.grid[:count], self.gain[:count])
 
 
 def draw(batch: int, channels: int, settings: dict[str, Any], generator: torch.Generator) -> Draws:
     """Draw for `batch` images with settings turn, flip (bool), scale, aspect (ranges), intensity (0: none).
 
-    A crop has a share `scale` of the area and a width-to-height ratio `aspect`; where it would be wider than the image,
-    it is as wide as the image. Gains are exp(u), u uniform within ±intensity."""
+    A crop has a fraction `scale` of the area and a width-to-height ratio `aspect`; it is at most as wide as the image.
+    Gains are exp(u), u uniform within ±intensity."""
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
-    # All numbers are drawn whatever is switched off: switching one off leaves the others as they were.
+    # All numbers are drawn whatever is switched off, so that a switch leaves the other draws as they were.
     quarter = torch.randint(0, 4, (batch,), generator=generator)
     mirrored = torch.randint(0, 2, (batch,), generator=generator)
     area = uniform(settings["scale"][0], settings["scale"][1], batch)
@@ -59,8 +59,9 @@ def draw(batch: int, channels: int, settings: dict[str, Any], generator: torch.G
 
 
 def apply(pixels: torch.Tensor, draws: Draws, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Pixels uint8 (B, C, H, W), changed as drawn, as a network takes them: float, channels last, scaled to [0, 1] and
-    less the mean (C,), over std (C,); what the gain makes brighter than 1 is cut off, as a camera would."""
+    """Apply the draws to pixels uint8 (B, C, H, W) and standardise: float, channels last, (pixel / 255 - mean) / std.
+
+    mean and std are (C,). Values that the gain makes brighter than 1 are clipped, as in a camera."""
     where, shape = pixels.device, pixels.shape
     out = torch.empty(shape, device=where, memory_format=torch.channels_last)
     # Scale, gain and standard deviation are one factor, and white and the mean are as many deviations.
@@ -79,7 +80,7 @@ def apply(pixels: torch.Tensor, draws: Draws, mean: torch.Tensor, std: torch.Ten
 
 
 def _grid(coordinates: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Where each pixel of the output lies in the input (B, H, W, 2), by affine coordinates (B, 2, 3)."""
+    """Input position of each output pixel (B, H, W, 2), by affine coordinates (B, 2, 3)."""
     where = coordinates.device
     across = (2 * torch.arange(width, device=where) + 1) / width - 1
     down = (2 * torch.arange(height, device=where) + 1) / height - 1

@@ -20,7 +20,7 @@ from workflow_scripts.lib.classify.arm_choices import BACKBONES
 
 
 class CosineHead(nn.Module):
-    """Logits that are the cosine between representation and class, times a scale."""
+    """Cosine classifier: cosine between representation and class weights, times a scale."""
 
     def __init__(self, width: int, classes: int, scale: float) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class CosineHead(nn.Module):
 
 
 class Draws:
-    """What networks draw at random in training, for the whole of a batch, of which they may be given a part."""
+    """Random draws of networks in training, made for the whole batch, of which a process computes a part."""
 
     def __init__(self) -> None:
         self.generator: torch.Generator | None = None  # None: torch's own, which other networks draw from as well
@@ -48,7 +48,7 @@ class Draws:
 
 
 class StochasticDepth(nn.Module):
-    """Leaves out what a layer adds to an image, at random in training (Huang et al. 2016), as torchvision's does it."""
+    """Stochastic depth (Huang et al. 2016): drops residual branches at random in training, as torchvision does."""
 
     def __init__(self, probability: float, draws: Draws) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class StochasticDepth(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A trunk, and a linear layer upon its pooled representation."""
+    """Trunk with pooled representation, and a linear head."""
 
     def __init__(self, trunk: nn.Module, width: int, classes: int, draws: Draws | None = None) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
         self.frozen = False
 
     def freeze(self) -> None:
-        """Leave the trunk as it is from now on: no gradients, evaluation mode; only the head learns."""
+        """Freeze the trunk: no gradients, evaluation mode; only the head learns."""
         self.frozen = True
         self.trunk.requires_grad_(False).eval()
 
@@ -171,7 +171,7 @@ def _resnet(name: str, channels: int, classes: int, size: int) -> Backbone:
 
 
 def _patches(channels: int, width: int, side: int) -> nn.Conv2d:
-    """What turns squares of pixels into tokens, for any number of channels."""
+    """Patch embedding for any number of channels."""
     layer = nn.Conv2d(channels, width, side, side)
     nn.init.trunc_normal_(layer.weight, std=math.sqrt(1 / (channels * side**2)))
     nn.init.zeros_(layer.bias)
@@ -209,7 +209,7 @@ swin_t, swin_b = (partial(_swin, name) for name in ("swin_t", "swin_b"))
 
 
 def make(name: str, channels: int, classes: int, size: int) -> Backbone:
-    """A backbone with weights drawn from torch's global generator."""
+    """Build a backbone with weights drawn from torch's global generator."""
     return BACKBONES.function(name, globals())(channels, classes, size)
 
 
@@ -217,9 +217,9 @@ _BUILDING = threading.Lock()
 
 
 def build(name: str, channels: int, classes: int, size: int, seed: int, cosine_scale: float | None = None) -> Backbone:
-    """A network with fresh weights; the same seed gives the same weights, whatever was drawn before.
+    """Build a network with fresh weights; the same seed gives the same weights, whatever was drawn before.
 
-    With a `cosine_scale` the head gives cosines times that, on the same trunk."""
+    With a `cosine_scale` the head is a cosine classifier of that scale, on the same trunk."""
     # One after the other: arms that train side by side share torch's own generator.
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -231,7 +231,7 @@ def build(name: str, channels: int, classes: int, size: int, seed: int, cosine_s
 
 @contextlib.contextmanager
 def statistics_apart(network: nn.Module) -> Iterator[None]:
-    """Within the block, BatchNorm in training mode normalises as ever but learns no running statistics."""
+    """Context in which BatchNorm in training mode normalises as usual, but updates no running statistics."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

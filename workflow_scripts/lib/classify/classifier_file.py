@@ -1,4 +1,4 @@
-"""A trained classifier on disk: one safetensors file with weights and all that is needed to use them."""
+"""Classifier file: trained weights and everything that prediction needs, as safetensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _JSON = ("repeat", "fold", "size", "classes", "channels", "settings", "history",
 
 @dataclass
 class Classifier:
-    """One arm of one fold."""
+    """Trained classifier of one arm of one fold."""
 
     arm: str
     repeat: int
@@ -52,7 +52,7 @@ class Classifier:
 
 
 def write(path: Path, classifier: Classifier) -> None:
-    """Write a classifier, whole or not at all."""
+    """Write a classifier atomically."""
     tensors = {_NETWORK + name: value.contiguous().cpu() for name, value in classifier.weights.items()}
     tensors |= {"mean": classifier.mean.contiguous().cpu(), "std": classifier.std.contiguous().cpu()}
     about = {name: getattr(classifier, name) for name in _TEXT}
@@ -62,7 +62,7 @@ def write(path: Path, classifier: Classifier) -> None:
 
 
 def read(path: Path) -> Classifier:
-    """Read a classifier; a file of another kind is the user's to mend."""
+    """Read a classifier; UserError where it is a file of another kind."""
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
@@ -78,7 +78,7 @@ def read(path: Path) -> Classifier:
 
 
 def read_digest(path: Path) -> str:
-    """The digest a finished classifier was written with; empty where there is no whole file of this format."""
+    """Digest with which a finished classifier was written; empty where there is no complete file of this format."""
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
@@ -88,7 +88,7 @@ def read_digest(path: Path) -> str:
 
 
 def standardise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Pixels in [0, 1] (B, C, H, W) with the train part's mean and spread taken out."""
+    """Pixels in [0, 1] (B, C, H, W), standardised by the train part's mean and standard deviation."""
     scaled = (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
     return scaled.contiguous(memory_format=torch.channels_last)
 

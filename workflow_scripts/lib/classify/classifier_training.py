@@ -1,10 +1,10 @@
-"""Training of one arm: the loop that every method shares.
+"""Training loop of one arm, shared by all methods.
 
-Everything random at step s derives from (seed, s). So a resumed training equals an undisturbed one, and all arms see
-the same real images, with the same augmentation and in the same order.
+All randomness of step s derives from (seed, s). So a resumed training equals an undisturbed one. All arms see the same
+real images, with the same augmentation and in the same order.
 
-Several processes (see compute/multiprocess.py) all have the whole batch, as methods pair and mix its images, and the
-loss of all of it. The expensive part, forward and backward pass of the trunk, each does for its part."""
+Methods pair and mix images, so each of several processes (see compute/multiprocess.py) has the whole batch and computes
+its whole loss. The expensive part, forward and backward pass of the trunk, is divided between them."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ SHOWN = ("loss", "validation_map")  # beside the progress
 
 @dataclass
 class Images:
-    """Images of one source, on the CPU; `synthetic` decides under what they are counted."""
+    """Images of one source, on the CPU; `synthetic` decides how they are counted."""
 
     pixels: np.ndarray  # uint8 (N, C, H, W)
     labels: np.ndarray  # (N, K), between 0 and 1
     synthetic: bool = False  # made, not photographed
     rows: np.ndarray | None = None  # the images of this source among the pixels, repeats allowed; None: all
-    weights: np.ndarray | None = None  # what each image of this source weighs (len(self),); None: all the same
+    weights: np.ndarray | None = None  # weight of each image of this source (len(self),); None: equal
 
     def __len__(self) -> int:
         return len(self.pixels) if self.rows is None else len(self.rows)
@@ -58,7 +58,7 @@ class Images:
 
 @dataclass
 class Trained:
-    """What a training leaves: the best checkpoint's weights, the course, and numbers worth a table."""
+    """Result of a training: weights of the best checkpoint, history, and summary numbers."""
 
     weights: dict[str, torch.Tensor]
     mean: torch.Tensor
@@ -103,7 +103,7 @@ class Source:
             self.pixels, self.labels = self.pixels.to(where), self.labels.to(where)
 
     def batch(self, step: int, count: int) -> LabelledBatch:
-        """The first `count` images of the step's batch; what is drawn does not depend on `count`."""
+        """First `count` images of the step's batch; the random draws do not depend on `count`."""
         size = self.settings["batch"]
         index = self.order.batch(step, size)[:count]
         if self.images.rows is not None:
@@ -119,7 +119,7 @@ class Source:
 
 @dataclass
 class ArmStep:
-    """What a method may use at one optimiser step (`method_steps.Step`); counts the images it takes."""
+    """Implementation of `method_steps.Step`: what a method may use at one optimiser step; counts images."""
 
     settings: dict[str, Any]
     seed: int
@@ -177,7 +177,7 @@ class ArmStep:
         return multiprocess.whole(features.float(), count)
 
     def features_apart(self, images: torch.Tensor) -> torch.Tensor:
-        """The same with BatchNorm statistics of these images alone, which leave no trace in the network."""
+        """Features with BatchNorm statistics of these images alone, without an update of running statistics."""
         with backbones.statistics_apart(self.network):
             return self.features(images)
 
@@ -191,7 +191,7 @@ class ArmStep:
 
 
 def checkpoint_steps(settings: dict[str, Any]) -> set[int]:
-    """Steps (from 1) after which the arm is judged on validation: evenly spaced, the last one included."""
+    """Steps (from 1) after which the arm is evaluated on validation: evenly spaced, the last one included."""
     count = settings["checkpoints"]
     return {round(settings["steps"] * index / count) for index in range(1, count + 1)}
 
@@ -203,9 +203,9 @@ def statistics(pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over classes with a positive of the average precision; rows of equal score are taken together.
+    """Mean average precision over classes with a positive; rows of equal score are taken together.
 
-    Kept apart from the judge's metrics, so that a change of how arms are judged does not re-train them."""
+    It is separate from the judge's metrics, so that a change of these does not re-train arms."""
     values = []
     for score, label in zip(scores.T, labels.T.astype(bool), strict=True):
         if label.any():
@@ -218,7 +218,7 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 class Trainer:
-    """One arm in training: network, optimiser, best checkpoint and course, all of which a resume point holds."""
+    """One arm in training: network, optimiser, best checkpoint and history, all of which a checkpoint stores."""
 
     def __init__(
         self, settings: dict[str, Any], real: Images, second: Images | None, seed: int, where: torch.device
@@ -253,7 +253,7 @@ class Trainer:
             Source(second, "partners", settings, seed, self.mean, self.std) if second else None,
             device.fast_dtype(where),
         )
-        # Biases and BatchNorm are not shrunk: decay would only fight the normalisation.
+        # No weight decay on biases and BatchNorm: it would only counteract the normalisation.
         self.learned = [value for value in self.network.parameters() if value.requires_grad]
         weights = [value for value in self.learned if value.ndim > 1]
         others = [value for value in self.learned if value.ndim <= 1]
@@ -292,7 +292,7 @@ class Trainer:
         self.loss_steps += 1
 
     def check(self, validation: Images) -> None:
-        """Judge on validation and keep the weights if they are the best so far; of equals the later, trained longer."""
+        """Evaluate on validation and keep the weights if they are the best; a tie goes to the later checkpoint."""
         multiprocess.check_same(self.network)
         count = len(validation.pixels)
         own = predict(self.network, validation.pixels[multiprocess.part(count)], self.mean, self.std)
@@ -309,7 +309,7 @@ class Trainer:
             self.rate(self.step.number),
             loss,
             score,
-            # For the curves: selection goes by average precision.
+            # For the curves; checkpoints are selected by average precision.
             validation_scores.from_logits(logits, labels),
             self.seconds,
         )
@@ -326,7 +326,7 @@ class Trainer:
             self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
-        """All that a resume needs."""
+        """State that a resume needs."""
         return {
             "next": self.step.number + 1,
             "network": self.network.state_dict(),
@@ -339,7 +339,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> int:
-        """Take over a saved state; returns the step to do next."""
+        """Restore a saved state; returns the next step."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step.seen, self.best, self.history = state["seen"], state["best"], state["history"]
@@ -357,7 +357,7 @@ def train(
     resume: Resume,
     report: Callable[[int, dict[str, float]], None] = lambda step, numbers: None,
 ) -> Trained:
-    """Train one arm; goes on from its resume point where there is one."""
+    """Train one arm; resumes from its checkpoint where there is one."""
     trainer = Trainer(settings, real, second, seed, device.device())
     saved = resume.load()
     first = trainer.restore(saved) if saved else 0

@@ -1,8 +1,8 @@
-"""Losses of multi-label classification, each as one value per image, so that an arm can weigh images before averaging.
+"""Multi-label losses, each as one value per image, so that an arm can weight images before averaging.
 
-A loss is made for the train part that it will serve (class counts), with its parameters in `train_classifier.losses`.
-It is then called with logits and targets (n, K) -> (n,). With targets t between 0 and 1 a loss is t times its value for
-1 plus (1 − t) times its value for 0. Its facts stand in `arm_choices.LOSSES`."""
+A loss is built for a train part (from its class counts), with its parameters in `train_classifier.losses`. It is then
+called with logits and targets (n, K) -> (n,). With targets t between 0 and 1, a loss is t times its value for 1 plus (1
+− t) times its value for 0. Its facts are in `arm_choices.LOSSES`."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def asymmetric(positives: torch.Tensor, count: int, gamma_positive: float, gamma
 
 
 def class_balanced(positives: torch.Tensor, count: int, beta: float) -> Loss:
-    """Binary cross-entropy, classes weighed by 1 / effective number of their images (Cui et al. 2019, eq. 2).
+    """Binary cross-entropy weighted by 1 / effective number of images of each class (Cui et al. 2019, eq. 2).
 
-    The effective number of n images is (1 − beta^n) / (1 − beta); weights have mean 1, so that the learning rate keeps
-    its meaning. A class without a train image is weighed as if it had one."""
+    The effective number of n images is (1 − beta^n) / (1 − beta). Weights have mean 1, which preserves the scale of the
+    loss. A class without a train image is weighted as if it had one."""
     weights = (1 - beta) / (1 - beta ** positives.double().clamp(min=1))
     weights = (weights / weights.mean()).float()
 
@@ -72,9 +72,9 @@ def class_balanced(positives: torch.Tensor, count: int, beta: float) -> Loss:
 
 
 def reweighted(positives: torch.Tensor, count: int, limit: float) -> Loss:
-    """Binary cross-entropy in which the positives of a class weigh as much as its negatives, at most `limit` each.
+    """Binary cross-entropy in which positives of a class weigh as much as its negatives, at most `limit` each.
 
-    The usual re-weighting of rare locations; a common class, with more positives than negatives, is left as it is."""
+    This is the usual re-weighting of rare locations. A class with more positives than negatives keeps its weights."""
     weight = ((count - positives) / positives.clamp(min=1)).clamp(1.0, limit)
 
     def per_image(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -87,10 +87,10 @@ def reweighted(positives: torch.Tensor, count: int, limit: float) -> Loss:
 
 
 def arcface(positives: torch.Tensor, count: int, scale: float, margin: float) -> Loss:
-    """ArcFace (Deng et al. 2019, eq. 3) with a question for each class: cross-entropy of scale · cos(θ + margin · t).
+    """ArcFace (Deng et al. 2019, eq. 3), one-versus-rest: cross-entropy of scale · cos(θ + margin · t) for each class.
 
-    Logits are scale · cos θ, from a head of cosines. Beyond θ = π − margin, where the cosine would rise again, its
-    straight continuation keeps the order."""
+    Logits are scale · cos θ, from a cosine head. Beyond θ = π − margin, where the cosine would rise again, a linear
+    continuation keeps the order."""
     edge, slope = -math.cos(margin), math.sin(margin) * margin
 
     def per_image(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -107,7 +107,8 @@ def arcface(positives: torch.Tensor, count: int, scale: float, margin: float) ->
 def generalised(logits: torch.Tensor, targets: torch.Tensor, q: float) -> torch.Tensor:
     """Generalised cross-entropy (Zhang & Sabuncu 2018, eq. 6), (1 − p^q) / q, mean over classes (n,).
 
-    Between cross-entropy (q → 0) and the error itself (q = 1): a wrong label pulls the less, the surer the network."""
+    It lies between cross-entropy (q → 0) and the error itself (q = 1). The surer the network, the weaker the gradient
+    of a wrong label."""
     one = (1 - (q * F.logsigmoid(logits)).exp()) / q
     zero = (1 - (q * F.logsigmoid(-logits)).exp()) / q
     return (targets * one + (1 - targets) * zero).mean(dim=1)

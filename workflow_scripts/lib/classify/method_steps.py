@@ -1,10 +1,10 @@
 """Steps of the methods: the loss of one optimiser step of an arm.
 
-A step function takes a `Step` and returns the loss to descend. `step.real(n)` gives the first n images of the step's
+A step function takes a `Step` and returns the loss to minimise. `step.real(n)` gives the first n images of the step's
 real batch, the same for every arm. `step.second(n)` gives images of the arm's second source (`arm_choices.SOURCES`),
 drawn independently of the real ones. Every step uses `step.batch` images in all. Unless a step says otherwise, real and
-other images go through the network together and share its BatchNorm statistics. Random numbers come from the `Step`,
-so that a resumed training draws the same."""
+other images go through the network together and share its BatchNorm statistics. Random numbers come from the `Step`, so
+that a resumed training draws the same."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Step(Protocol):
         """Pooled representation (n, D) in float32."""
 
     def features_apart(self, images: torch.Tensor) -> torch.Tensor:
-        """The same with BatchNorm statistics of these images alone, which leave no trace in the network."""
+        """Features with BatchNorm statistics of these images alone, without an update of running statistics."""
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Logits (n, K)."""
@@ -131,7 +131,7 @@ def cutmix(step: Step) -> torch.Tensor:
 
 
 def one_class(step: Step) -> torch.Tensor:
-    """Real images alone, one class at a time: each step learns from the answers for one class, in turn."""
+    """Real images alone; each step minimises the loss of a single class, in turn."""
     batch = step.real(step.batch)
     logits = step.head(step.features(batch.images))
     asked = torch.arange(logits.shape[1], device=logits.device) == step.number % logits.shape[1]
@@ -150,14 +150,14 @@ def pool(step: Step) -> torch.Tensor:
 
 
 def weighted(step: Step) -> torch.Tensor:
-    """`pool`, in which every image of the second source has a weight of its own."""
+    """`pool`, with a weight for every image of the second source."""
     real, others = _fractions(step)
     each = _losses(step, step.real(real) + step.second(others))
     return torch.cat([each[:real], step.weights(others) * each[real:]]).mean()
 
 
 def robust(step: Step) -> torch.Tensor:
-    """`pool`, with generalised cross-entropy, which wrong labels pull less, on the second source."""
+    """`pool`, with generalised cross-entropy on the second source, which is less sensitive to wrong labels."""
     real, others = _fractions(step)
     both = step.real(real) + step.second(others)
     logits = step.head(step.features(both.images))
@@ -167,7 +167,7 @@ def robust(step: Step) -> torch.Tensor:
 
 
 def split_batchnorm(step: Step) -> torch.Tensor:
-    """`pool`, with BatchNorm apart for the second source; the network keeps the statistics of real images."""
+    """`pool`, with separate BatchNorm for the second source; running statistics are those of real images."""
     real, others = _fractions(step)
     ours, theirs = step.real(real), step.second(others)
     features = torch.cat([step.features(ours.images), step.features_apart(theirs.images)])
@@ -188,9 +188,9 @@ def pretrain_finetune(step: Step) -> torch.Tensor:
 
 
 def mix_loss(step: Step) -> torch.Tensor:
-    """Mix Loss: mean over pairs of λ·ℓ(real) + (1−λ)·ℓ(other), λ for each pair by itself.
+    """Mix Loss: mean over pairs of λ·ℓ(real) + (1−λ)·ℓ(other), with one λ per pair.
 
-    The losses stay apart until they are weighed: averaging first would leave only the mean of λ to act."""
+    Losses are weighted pair by pair. After averaging, only the mean of λ would act."""
     half = step.batch // 2
     both = step.real(half) + step.second(half)
     each = _losses(step, both)
@@ -199,7 +199,7 @@ def mix_loss(step: Step) -> torch.Tensor:
 
 
 def mix_representation(step: Step) -> torch.Tensor:
-    """Mix Representation: f = λ·f_real + (1−λ)·f_other, targets alike, one loss."""
+    """Mix Representation: one loss on f = λ·f_real + (1−λ)·f_other, with targets mixed in the same way."""
     half = step.batch // 2
     both = step.real(half) + step.second(half)
     features = step.features(both.images)

@@ -1,8 +1,8 @@
-"""Pre-trained weights, such as those from ImageNet, as the start of a backbone.
+"""Pre-trained weights, such as those from ImageNet, as the initial weights of a backbone.
 
 A file holds the state of torchvision's network of that name: names and tensors, as safetensors or as a torch file that
-needs no unpickling. Its classifier is left out. Where images have other channels than red, green and blue,
-or another size, the first layer and the positions are fitted to them."""
+needs no unpickling. Its classifier is left out. For other channels than red, green and blue, or another image size, the
+first layer and the position embeddings are adapted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADS = ("fc.", "head.", "heads.")  # of torchvision's networks
 
 
 def load(network: Backbone, path: Path) -> None:
-    """Give the trunk the weights of a file; the head keeps its own."""
+    """Load the weights of a file into the trunk; the head keeps its own."""
     found = {name: value for name, value in _read(path).items() if not name.startswith(HEADS)}
     own = network.trunk.state_dict()
     for wrong, names in (("lacks", own.keys() - found.keys()), ("has the unknown", found.keys() - own.keys())):
@@ -52,9 +52,10 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _fitted(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Published weights in the shape that is wanted, where only the channels or the number of positions differ."""
+    """Published weights, adapted where only the number of channels or positions differs."""
     if given.ndim == wanted.ndim == 4 and given.shape[1] != wanted.shape[1]:
-        # Every channel gets the mean filter; all together answer to a grey image as the published three did.
+        # Every channel gets the mean filter, scaled so that a grey image gives the same response as the published
+        # three.
         channels = wanted.shape[1]
         return given.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1) * (given.shape[1] / channels)
     if given.ndim == wanted.ndim == 3 and given.shape[1] != wanted.shape[1]:

@@ -1,4 +1,4 @@
-"""Real images that stand in for a synthetic set, or for each other: controls that add nothing new."""
+"""Resampling of real images in place of a synthetic set, or of each other: controls that add nothing new."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def matching_rows(available: np.ndarray, wanted: np.ndarray, rng: np.random.Gene
 
 
 def balanced_rows(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rows of labels (n, K) in which every class is asked for equally often, each time by another image that has it.
+    """Rows of labels (n, K) in which every class is drawn equally often, each time with another image of it.
 
-    The commonest class gives every image of its own once; images of a rarer one come again, as often as each other.
-    Images of no class are a class of their own. Labels that occur together raise each other's share."""
+    The commonest class gives every image of its own once. Images of a rarer one are repeated, each equally often.
+    Images of no class are a class of their own. Labels that occur together raise each other's frequency."""
     labels = np.asarray(labels, dtype=bool)
     kinds = [np.flatnonzero(column) for column in (*labels.T, ~labels.any(axis=1))]
     kinds = [rows for rows in kinds if len(rows)]

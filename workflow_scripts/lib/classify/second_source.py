@@ -1,6 +1,6 @@
-"""Second source of images of an arm: synthetic ones, real ones in their place, or placebos made of either.
+"""Second source of images of an arm: synthetic images, real ones in their place, or placebos made of either.
 
-A source is a function of the `Material` of the arm's fold that returns `Images`; its facts stand in
+A source is a function of the `Material` of the arm's fold that returns `Images`; its facts are in
 `arm_choices.SOURCES`. Its random numbers derive from the fold's seed and its own purpose, so arms with the same source
 see the same images. Only train images and the synthetic set can be reached from here, and for `more_real` and
 `more_real_same` images in reserve."""
@@ -32,7 +32,7 @@ BLOCK = 256  # images that are worked on at a time
 
 @dataclass
 class Material:
-    """What a source may be made of; images with all their channels."""
+    """Inputs of a source; images with all their channels."""
 
     settings: dict[str, Any]  # of the arm, `arm_choices.effective`
     real: Part  # the train part
@@ -56,7 +56,7 @@ class Material:
 
     @cached_property
     def synthetic_set(self) -> dict[str, Any]:
-        """What the synthetic images were made by."""
+        """Settings of the synthetic set."""
         with ImageSet(self.synthetic) as source:
             return json.loads(source.attrs.get("synthetic_set", "{}"))
 
@@ -71,7 +71,7 @@ class Material:
         return np.random.default_rng(derive(self.seed, purpose))
 
     def asked(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (n, K) that the baseline gives for images uint8 (n, C, H, W)."""
+        """Baseline's probabilities (n, K) for images uint8 (n, C, H, W)."""
         seen = select_channels(images, self.channels, self.baseline.channels)
         network = self.baseline.network(device.device())
         logits = classifier_file.predict(network, seen, self.baseline.mean, self.baseline.std)
@@ -79,7 +79,7 @@ class Material:
 
 
 def second_images(material: Material, wanted_channels: list[str]) -> Images | None:
-    """The second source of an arm with the channels that it looks at; None where its method has none."""
+    """Images of the second source with the channels that the arm uses; None where its method has none."""
     kind = arm_choices.METHODS[material.settings["method"]].second_source
     if kind is None:
         return None
@@ -95,7 +95,7 @@ def balanced(material: Material) -> Images:
 
 
 def synthetic(material: Material) -> Images:
-    """The synthetic set as it is."""
+    """Synthetic set, unchanged."""
     return Images(material.made.images, material.made.labels, synthetic=True)
 
 
@@ -106,9 +106,9 @@ def resampled(material: Material) -> Images:
 
 
 def blended(material: Material) -> Images:
-    """Two train images one over the other, which together have the labels of a synthetic one.
+    """Blends of two train images whose labels together are those of a synthetic one.
 
-    Pixels are λ : (1 − λ), λ even in [1/4, 3/4], so that both show. Labels are those of either (`blend: union`), or
+    Pixels are λ : (1 − λ), λ uniform in [1/4, 3/4], so that both are visible. Labels are the union (`blend: union`), or
     mixed as the pixels are (`weighted`)."""
     rng, labels = material.rng("blend"), material.real.labels
     pairs = matching_pairs(labels, material.wanted, rng)
@@ -133,27 +133,27 @@ def shuffled(material: Material) -> Images:
 
 
 def noise(material: Material) -> Images:
-    """Noise, every pixel by itself, with each channel's mean and spread in the train images."""
+    """White noise with each channel's mean and standard deviation in the train images."""
     return _spoiled(material, spectra.noise, "noise")
 
 
 def phase_randomised(material: Material) -> Images:
-    """Resampled train images with random phases in place of their own.
+    """Resampled train images with randomised Fourier phases.
 
-    What is left is how bright and how fine each channel is, and how much channels have in common."""
+    They keep brightness and power spectrum of each channel, and the correlations between channels."""
     return _spoiled(material, spectra.phase_randomised, "phase")
 
 
 def nearest(material: Material) -> Images:
-    """For each synthetic image the train image nearest to it, however turned, with that one's own labels."""
+    """For each synthetic image its nearest train image in any orientation, with that image's own labels."""
     return Images(material.real.images, material.real.labels, rows=_nearest(material).train)
 
 
 def authentic(material: Material) -> Images:
-    """The synthetic images that are farther from the nearest train image than that one is from its own nearest.
+    """Synthetic images that are authentic: farther from the nearest train image than that is from its own nearest.
 
-    They take the places of the others with the same labels, so that the labels stay those of the set, which the control
-    has; a combination of which none is authentic is left out."""
+    They replace the others of the same labels, so that the label combinations stay those of the set, as in the control.
+    A combination without authentic images is left out."""
     fine = _nearest(material).authentic
     _, owner = np.unique(material.made.labels, axis=0, return_inverse=True)
     alike = [np.flatnonzero(owner.ravel() == index) for index in range(owner.max() + 1)]
@@ -183,9 +183,9 @@ reserve_same = reserve  # the images differ, what is done with them does not
 
 
 def filtered(material: Material) -> Images:
-    """Of the synthetic images of each label combination the fraction `keep` that the baseline agrees with most.
+    """Fraction `keep` of the synthetic images that the baseline agrees with most, within each label combination.
 
-    Combination by combination, so that the classes that the baseline knows well do not crowd out the others."""
+    Within combinations, so that classes that the baseline knows well do not crowd out the others."""
     scores = agreement(material.asked(material.made.images), material.made.labels)
     _, owner = np.unique(material.made.labels, axis=0, return_inverse=True)
     kept = []
@@ -197,30 +197,30 @@ def filtered(material: Material) -> Images:
 
 
 def relabelled(material: Material) -> Images:
-    """The synthetic set with labels moved by the fraction `trust` towards the baseline's probabilities."""
+    """Synthetic set with labels shifted by the fraction `trust` towards the baseline's probabilities."""
     return _relabelled(synthetic(material), material)
 
 
 def relabelled_real(material: Material) -> Images:
-    """Resampled train images with labels moved in the same way."""
+    """Resampled train images with labels shifted in the same way."""
     return _relabelled(resampled(material), material)
 
 
 def weighed(material: Material) -> Images:
-    """The synthetic set, images weighed by the baseline's agreement."""
+    """Synthetic set with images weighted by the baseline's agreement."""
     return _weighed(synthetic(material), material)
 
 
 def weighed_real(material: Material) -> Images:
-    """Resampled train images, weighed in the same way."""
+    """Resampled train images, weighted in the same way."""
     return _weighed(resampled(material), material)
 
 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How much a classifier agrees with labels, both (n, K): (n,) in [0, 1], 1 where it is sure of every label.
+    """Agreement of a classifier with labels, both (n, K): (n,) in [0, 1], 1 where it is sure of every label.
 
-    The geometric mean of the probabilities of the right answers, over the labels that an image has and over those that
-    it has not, and of these two: else the many absent labels would hide the few present ones."""
+    It is the geometric mean of the probabilities of the right answers, taken over present and over absent labels, and
+    then of these two. Otherwise the many absent labels would hide the few present ones."""
     has = np.asarray(labels, dtype=bool)
     right = np.log(np.where(has, probabilities, 1 - probabilities).clip(1e-12))
     means = [np.where(mask, right, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1) for mask in (has, ~has)]
@@ -240,7 +240,7 @@ def _nearest(material: Material) -> nearest_images.Nearest:
 def _spoiled(
     material: Material, spoil: Callable[[np.ndarray, np.random.Generator], np.ndarray], purpose: str
 ) -> Images:
-    """Resampled train images, spoiled; labels are theirs."""
+    """Resampled train images, degraded, with their own labels."""
     chosen, rng = resampled(material), material.rng(purpose)
     pixels = _drawn(len(chosen), chosen.pixels, lambda rows: spoil(chosen.pixels[chosen.rows[rows]], rng))
     return Images(pixels, chosen.labels[chosen.rows], synthetic=True)

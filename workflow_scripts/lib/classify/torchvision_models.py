@@ -1,8 +1,8 @@
-"""The one place that imports torchvision.
+"""Models of torchvision: the only module that imports it.
 
-The registry's torchvision wheel is built for CUDA. Beside a torch without CUDA its compiled operators do not load, and
+The registry's torchvision wheel is built for CUDA. With a torch without CUDA its compiled operators do not load, and
 its import fails because it describes operators that nobody declared. Declaring those two is enough for models and
-transforms (not for `ops` and `io`); it must happen before the import, and only then, because a torchvision that fits
+transforms (not for `ops` and `io`). It must happen before the import, and only then, because a torchvision that fits
 its torch declares them itself."""
 
 from __future__ import annotations

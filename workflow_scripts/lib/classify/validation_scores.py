@@ -1,4 +1,4 @@
-"""How the reference study decides and scores: 0.5, and the most probable class where nothing passes; macro-F1."""
+"""Decisions and scores of the reference study: threshold 0.5, most probable class where none passes, macro-F1."""
 
 from __future__ import annotations
 

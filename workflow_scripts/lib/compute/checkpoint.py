@@ -1,4 +1,4 @@
-"""Training checkpoints that belong to exactly one task, kept beside its output until it is done."""
+"""Training checkpoints, each valid for exactly one task, kept beside the output until the task is done."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, sweep
 from workflow_scripts.lib.base.stage import log
 
-# Seconds between checkpoints. Not a setting of the run: how often is a matter of the machine, and changes no result.
+# Seconds between checkpoints. No setting of the run, because it depends on the machine and changes no result.
 VARIABLE, DEFAULT_SECONDS = "MIXLOC_CHECKPOINT_SECONDS", 20.0
 
 
 class Resume:
-    """The checkpoint at `path` of the task with this digest (of its arguments, inputs and code).
+    """Checkpoint at `path` of the task with this digest (of its arguments, inputs and code).
 
-    Snakemake deletes declared outputs before a job, so the file is not declared to it."""
+    Snakemake deletes declared outputs before a job, so this file is not declared."""
 
     def __init__(self, path: Path, digest: str) -> None:
         self.path, self.digest = Path(path), digest
         self._every, self._saved_at = _interval(), time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last checkpoint (or the start) is long enough ago for another one."""
+        """Whether enough time has passed since the last checkpoint, or since the start."""
         return time.monotonic() - self._saved_at >= self._every
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, or None where there is none for this very task; says which."""
+        """Saved state, or None where there is none for this very task; logs which."""
         if not self.path.exists():
             return None
         try:
@@ -47,7 +47,7 @@ class Resume:
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint; a kill at any moment leaves the old one or the new one."""
+        """Replace the checkpoint atomically: a kill leaves the old one or the new one."""
         with atomic(self.path) as part:
             torch.save({"digest": self.digest, "state": state}, part)
         self._saved_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the machine can do, found out rather than configured."""
+"""Detection of the compute device, its number format and its threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from workflow_scripts.lib.compute import gpu_locks
 
 
 def use_threads(count: int) -> None:
-    """Compute with this many threads, whatever the machine has: their number changes the last bits of sums."""
+    """Set the number of threads, whatever the machine has, because it changes the last bits of sums."""
     torch.set_num_threads(max(1, int(count)))
 
 
@@ -34,8 +34,8 @@ def describe(where: torch.device) -> str:
 
 
 def rounding(where: torch.device) -> str:
-    """What the last bits of a training depend on beside its settings: another kind cannot go on from its checkpoint.
+    """Name of the rounding behaviour of this machine: a checkpoint is valid only where it is the same.
 
-    Bits are promised on a CPU alone, so a training may move from one model of GPU to another."""
+    Bitwise equality is promised on a CPU alone, so a training may move from one model of GPU to another."""
     kind = describe(where) if where.type == "cpu" else f"{where.type}, {str(fast_dtype(where)).removeprefix('torch.')}"
     return f"torch {torch.__version__}, {kind}"

@@ -1,8 +1,8 @@
-"""Which GPU a job takes, where several jobs of one machine share its GPUs: one each, whoever is first.
+"""GPU locks: where several jobs of one machine share its GPUs, each job takes a free one.
 
-Each GPU has a lock that its job holds as long as it lives. The kernel drops the lock when the job ends, however it
-ends, so a killed job leaves nothing behind that would have to be cleaned up. No torch here: it must see the choice when
-it starts to look for GPUs."""
+Each GPU has a lock that its job holds as long as it lives. The kernel releases the lock when the job ends, however it
+ends, so a killed job leaves nothing to clean up. This module does not import torch, which must see the choice when it
+starts to look for GPUs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _held: list[int] = []  # the open lock, kept for the life of the process
 
 
 def take() -> str | None:
-    """Take a free GPU, waiting for one if need be, and hide the others from this process; None where all are for all.
+    """Take a free GPU, waiting if need be, and hide the others from this process; None where GPUs are not shared out.
 
     Further calls change nothing. The processes of torchrun share what the first of them takes (`take_several`)."""
     if not os.environ.get(CHOICE) or _held or "LOCAL_RANK" in os.environ:
@@ -36,7 +36,7 @@ def take() -> str | None:
 
 
 def take_several(count: int) -> list[str]:
-    """Take so many free GPUs, waiting until there are as many; the processes of one training share them."""
+    """Take this many free GPUs for the processes of one training, waiting until there are enough."""
     names = [name for name in os.environ[CHOICE].split(",") if name]
     if count > len(names):
         raise UserError(f"{count} processes need as many GPUs, and there are {len(names)}: lower compute.processes")
@@ -52,7 +52,7 @@ def take_several(count: int) -> list[str]:
             _held.extend(handles.values())
             log.info("GPU %s of %s", ",".join(handles), ",".join(names))
             return list(handles)
-        # None is kept while others are waited for: two trainings could wait for each other.
+        # No lock is kept while waiting for others, or two trainings could deadlock.
         for handle in handles.values():
             os.close(handle)
         if not waiting:
@@ -62,7 +62,7 @@ def take_several(count: int) -> list[str]:
 
 
 def _folder() -> Path:
-    # One for all runs of a person on a machine, so that two runs side by side do not take the same GPU.
+    # One folder for all runs of a user on a machine, so that two runs do not take the same GPU.
     return private_folder(Path(tempfile.gettempdir()) / f"mixloc-devices-{os.getuid()}")
 
 

@@ -1,10 +1,10 @@
-"""Several processes for one training, started by torchrun: each computes its part of every batch.
+"""Data-parallel training with torchrun: each process computes its part of every batch.
 
-N processes give the course and the weights of one, but for rounding. Each makes all random draws of the whole batch and
-computes its part of the images; features, BatchNorm statistics and gradients are put together so that they are those of
-the whole batch. So whatever pairs, mixes or splits the images of a batch needs to know nothing of it, and a checkpoint
-does not depend on the number of processes. The first process alone holds locks, decides what is left to do, and writes
-files and logs. For a process by itself nothing here does anything."""
+N processes give the same training as one, but for rounding. Each makes all random draws of the whole batch and computes
+its part of the images. Features, BatchNorm statistics and gradients are combined into those of the whole batch. So code
+that pairs, mixes or splits the images of a batch needs no change, and a checkpoint does not depend on the number of
+processes. The first process alone holds locks, decides what is left to do, and writes files and logs. In a single
+process all functions here do nothing."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def rank() -> int:
 
 
 def first() -> bool:
-    """Whether this process writes and decides."""
+    """Whether this is the process that writes and decides."""
     return rank() == 0
 
 
 def part(count: int) -> slice:
-    """Which of `count` images are this process's own; sizes differ by one at most."""
+    """Slice of `count` images that this process computes; sizes differ by one at most."""
     return slice(count * rank() // size(), count * (rank() + 1) // size())
 
 
@@ -62,7 +62,7 @@ def part(count: int) -> slice:
 
 
 def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
-    """`stage.run` for a stage that torchrun may have started several times over; returns the exit status."""
+    """`stage.run` for a stage that torchrun may have started in several processes; returns the exit status."""
     processes = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
     if processes == 1:
         return stage.run(name, args, work)
@@ -75,7 +75,8 @@ def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
         )
 
     def together() -> None:
-        # How torchrun ends the others when one has failed. Not heard any more once this one has an error of its own.
+        # Signal by which torchrun ends the other processes after a failure. Ignored once this process has an error of
+        # its own.
         before = signal.signal(signal.SIGTERM, stopped)
         try:
             _join()
@@ -89,9 +90,9 @@ def run(name: str, args: argparse.Namespace, work: Callable[[], None]) -> int:
 
 
 def _first_to_fail() -> bool:
-    """Whether no other process has failed before: the others' failures only follow from the first."""
+    """Whether this process is the first to fail; failures of the others follow from it."""
     if os.environ["RANK"] != "0":
-        time.sleep(0.5)  # what all fail from is told by the first of them
+        time.sleep(0.5)  # a failure common to all is reported by the first process
     try:
         return _store is None or _store.add("failures", 1) == 1
     except RuntimeError:
@@ -99,10 +100,10 @@ def _first_to_fail() -> bool:
 
 
 def _join() -> None:
-    """Make the processes that torchrun started a group, each with a GPU of its own where there are GPUs."""
+    """Join the processes that torchrun started into a process group, each with its own GPU where there are GPUs."""
     global _store
     if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"]:
-        # Nothing of this leaves the machine. It also works where the machine does not know its own name.
+        # All communication stays on this machine. It also works where the host name does not resolve.
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     try:
@@ -118,7 +119,7 @@ def _join() -> None:
 def _take_gpus(store: dist.Store) -> bool:
     here, mine = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     if os.environ.get(gpu_locks.CHOICE):
-        # All of them at once and by one process: two trainings that take them one by one could wait for each other.
+        # One process takes all GPUs at once: two trainings that take them one by one could deadlock.
         key = f"gpus of {os.environ.get('GROUP_RANK', '0')}"
         if mine == 0:
             store.set(key, ",".join(gpu_locks.take_several(here)))
@@ -139,7 +140,7 @@ def _take_gpus(store: dist.Store) -> bool:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """What follows when one process waits for another that is gone."""
+    """Error handling for a process that waits for another one that has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -150,7 +151,7 @@ def _told() -> Iterator[None]:
 
 
 def decided(value: int) -> int:
-    """What the first process says."""
+    """Broadcast of the first process's decision."""
     if size() == 1:
         return value
     said = torch.tensor(int(value))
@@ -160,7 +161,7 @@ def decided(value: int) -> int:
 
 
 def of_first(array: np.ndarray | None) -> np.ndarray | None:
-    """The first process's array, of whatever shape; all have one, of the same type, or none has."""
+    """Broadcast of the first process's array, of any shape; all processes have one of the same type, or none has."""
     if size() == 1 or array is None:
         return array
     shape = [decided(extent) for extent in [array.ndim, *array.shape]][1:]
@@ -172,7 +173,7 @@ def of_first(array: np.ndarray | None) -> np.ndarray | None:
 
 @contextlib.contextmanager
 def held(lock: AbstractContextManager[Any]) -> Iterator[None]:
-    """The block, for all, while the first process holds a lock."""
+    """Context in which the first process holds a lock for all processes."""
     with contextlib.ExitStack() as stack:
         if first():
             stack.enter_context(lock)
@@ -181,7 +182,7 @@ def held(lock: AbstractContextManager[Any]) -> Iterator[None]:
 
 
 def check_same(network: nn.Module) -> None:
-    """Stop where the processes' weights are no longer the same, which nothing should bring about."""
+    """Stop where the processes' weights differ, which only a bug or a faulty machine can cause."""
     if size() == 1:
         return
     own = torch.stack([value.detach().double().sum() for value in network.parameters()]).cpu()
@@ -196,13 +197,13 @@ def check_same(network: nn.Module) -> None:
 
 
 def check_batch(batch: int, whose: str) -> None:
-    """Every process needs an image."""
+    """Check that every process gets an image."""
     if batch < size():
         raise UserError(f"{whose}: a batch of {batch} cannot be divided among {size()} processes: take fewer of these")
 
 
 class SharedResume(Resume):
-    """A checkpoint that all processes read and the first one writes; it is the same for any number of them."""
+    """Checkpoint that the first process writes and all read; it does not depend on their number."""
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, or None where there is none."""
@@ -212,7 +213,7 @@ class SharedResume(Resume):
         return state
 
     def due(self) -> bool:
-        """Whether it is time for another one, in the process that writes it."""
+        """Whether a checkpoint is due, in the process that writes it."""
         return first() and super().due()
 
     def save(self, state: dict[str, Any]) -> None:
@@ -245,17 +246,17 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        # Every process goes on to the same loss, so each has the whole gradient: nothing is to be added up.
+        # Every process computes the same loss, so each has the whole gradient: no sum is needed.
         return grad[ctx.own], None
 
 
 def whole(mine: Tensor, count: int) -> Tensor:
-    """All `count` rows, of which every process has computed its `part`; gradients go back to that part."""
+    """All-gather of `count` rows, of which each process has computed its `part`; gradients flow back to that part."""
     return mine if size() == 1 else _Whole.apply(mine, count)
 
 
 def add_up(values: Iterable[Tensor]) -> None:
-    """Put the sum over the processes in the place of every tensor."""
+    """All-reduce: replace every tensor by its sum over the processes."""
     if size() == 1:
         return
     bucket: list[Tensor] = []
@@ -292,7 +293,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Values a channel, mean (C,) and variance (C,) of the whole batch, of which x is this process's part."""
+    """Number of values a channel, mean (C,) and variance (C,) of the whole batch, from this process's part x."""
     channels = x.shape[1]
     # A row for each process: how many values, their mean, and the sum of their squared distances from it. Squares
     # taken from the common zero would lose digits where the mean is large (Chan et al. 1983).
@@ -331,12 +332,12 @@ class _Normalised(torch.autograd.Function):
         # What a value does to the mean and to the deviation of all is taken from its own slope.
         distance *= (across * scale).view(-1, 1, 1)
         out = (slope - distance - along.view(-1, 1, 1)) * (scale * weight).view(-1, 1, 1)
-        # Weights' gradients are this process's share; `add_up` puts them together with all others.
+        # Gradients of the weights cover this process's part; `add_up` sums them over all processes.
         return out.to(x.dtype), own[1], own[0], None, None, None, None
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Let the BatchNorm of a network take its statistics from the whole batch, where several processes share it."""
+    """Synchronise a network's BatchNorm statistics over the processes, where there are several."""
     if size() > 1:
         for module in network.modules():
             if type(module) is nn.BatchNorm2d:

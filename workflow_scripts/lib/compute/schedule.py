@@ -25,5 +25,5 @@ def cosine_after_warmup(settings: dict[str, Any], step: int) -> float:
 
 
 def half_cosine(done: float, whole: float) -> float:
-    """From 1 to 0 as `done` goes from 0 to `whole`."""
+    """Half a cosine: falls from 1 to 0 as `done` goes from 0 to `whole`."""
     return (1 + math.cos(math.pi * done / whole)) / 2

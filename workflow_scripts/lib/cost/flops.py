@@ -1,4 +1,4 @@
-"""How much the networks compute for an image, counted by torch on networks without values, in no time and no memory."""
+"""FLOP counts of the networks for an image, counted by torch on meta tensors, without computing."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from workflow_scripts.lib.generate import diffusion, networks, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance
 from workflow_scripts.lib.generate.generator_choices import SAMPLERS, takes_references
 
-IMAGES = 2  # that are sent through: the figures are for one
+IMAGES = 2  # images that are passed through; the counts are for one
 
 
 class Counted:
-    """The networks of a run as `cost.Networks` asks for them."""
+    """Network counts of a run, as `job_costs.Networks` defines them."""
 
     def classifier(self, backbone: str, channels: int, classes: int, size: int, frozen: bool) -> Network:
-        """A classifier; of a frozen one only the way forward is computed, and the head learns."""
+        """Counts of a classifier; of a frozen one only the forward pass is computed, and the head learns."""
         return _classifier(backbone, channels, classes, size, frozen)
 
     def generator(self, settings: dict[str, Any], channels: int, classes: int, size: int) -> Network:
-        """The network of a generator."""
+        """Counts of a generator's network."""
         return _generator(json.dumps(settings, sort_keys=True), channels, classes, size)
 
     def calls(self, generator: dict[str, Any], synthetic_set: dict[str, Any]) -> float:
-        """How often the network is computed for an image of a synthetic set; guidance computes it twice."""
+        """Network calls for an image of a synthetic set; guidance doubles them."""
         levels = sampling.noise_levels(
             diffusion.make_objective(generator["objective"]),
             synthetic_set["sampler"],

@@ -1,6 +1,7 @@
-"""Forecast of what jobs will take, from measured rates (`measured_rates.py`) alone.
+"""Forecast of job durations from measured rates (`measured_rates.py`) alone.
 
-The rate of the same work on a machine of the same name comes first, then the nearest to it, which is told as such."""
+The rate of the same work on a machine of the same name comes first, then the nearest to it, which is reported as
+such."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Start
 
 @dataclass
 class Estimate:
-    """Seconds of some work, the least and the most by what was seen; and where that comes from."""
+    """Lowest and highest seconds of some work by what was measured, and the source of the estimate."""
 
     low: float
     middle: float
@@ -24,8 +25,8 @@ class Estimate:
 
 
 def estimate(work: Workload, job: Job, measured: Measured, gpus: int, machine: str) -> Estimate | None:
-    """How long a part of a job will take; None where nothing like it was measured."""
-    # The judge draws its cells on the processor.
+    """Duration of a part of a job; None where nothing like it was measured."""
+    # train_judge draws its cells on the CPU.
     on_gpu = gpus > 0 and job.stage in ON_GPU and work.unit == GFLOP
     alike = [rate for rate in measured.rates if (rate.kind, rate.unit, rate.gpu) == (work.kind, work.unit, on_gpu)]
     if work.unit == MEGAPIXELS:
@@ -38,13 +39,13 @@ def estimate(work: Workload, job: Job, measured: Measured, gpus: int, machine: s
     elif network:
         chosen, how = network, _differs(work, network)
     elif alike and work.unit == GFLOP:
-        # Another network of the same stage: as many operations, done as fast as by those that were seen.
+        # Another network of the same stage: as many operations, at the measured speed.
         chosen, how = alike, f"by its FLOPs as {_listed(rate.traits['network'] for rate in alike)}"
     else:
         return None
     here = [rate for rate in chosen if on_gpu or rate.machine == machine]
     chosen = here or chosen
-    # A GPU does not compute faster with more cores; of cores, work is taken to spread evenly.
+    # A GPU does not compute faster with more cores. On cores, the speed is taken to be proportional to their number.
     scale = [1.0 if on_gpu else job.threads / rate.threads for rate in chosen]
     if any(factor != 1 for factor in scale):
         how = f"{how}; " if how else ""
@@ -81,7 +82,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def start_of(job: Job, measured: Measured, gpus: int, machine: str) -> Start | None:
-    """What a job takes beside its work, by what was seen of its stage."""
+    """Overhead of a job beside its work, from earlier jobs of its stage."""
     on_gpu = gpus > 0 and job.stage in ON_GPU
     found = [start for start in measured.starts if (start.stage, start.gpu) == (job.stage, on_gpu)]
     found = [start for start in found if on_gpu or start.machine == machine] or found
@@ -96,7 +97,7 @@ def start_of(job: Job, measured: Measured, gpus: int, machine: str) -> Start | N
 
 
 def memory_of(job: Job, start: Start | None) -> float | None:
-    """MB that a job needs at most: that of the largest job seen, and more images than that one held."""
+    """Peak memory of a job in MB: that of the largest job measured, plus the images that exceed that job's."""
     if start is None or start.memory is None:
         return None
     return start.memory + max(0.0, job.held - start.held) / 2**20

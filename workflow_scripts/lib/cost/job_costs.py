@@ -1,11 +1,11 @@
-"""Jobs of a run, counted from the config: the work in each, what it waits for, and what it leaves on disk.
+"""Jobs of a run, counted from the config: the work in each, its dependencies, and its files on disk.
 
-Work is counted in units: billions of operations of a network (GFLOP: steps x batch x those of an image, which hold
-size and widths), millions of pixels drawn or read, images, draws of the bootstrap. What a unit takes is measured
-(`measured_rates.py`); nothing here knows a speed. Jobs name those that they wait for, so that the wall-clock of any
+Work is counted in units: billions of operations of a network (GFLOP: steps x batch x those of an image, which depend on
+size and widths), millions of pixels drawn or read, images, draws of the bootstrap. The time for a unit is measured
+(`measured_rates.py`); this module contains no speeds. Jobs name their dependencies, so that the wall-clock on any
 number of cores can be simulated (`scheduling.py`).
 
-There are no files and no torch here; networks are counted by a `Networks` object."""
+This module reads no files and needs no torch; a `Networks` object counts the networks."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Config = dict[str, Any]
 GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
 # Stages that the profiles give a GPU.
 ON_GPU = ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge")
-PARTS = ("test", "calibration", "validation")  # that a classifier is asked about
+PARTS = ("test", "calibration", "validation")  # parts that a classifier predicts
 
 # Bytes on disk, of the formats: see lib.images.image_set and lib.predictions.
-BLOCK = 4096  # what a file takes at least, and takes in multiples of
-TEXT = 48  # of an entry in a column of text: the reference to it, and the few letters themselves
+BLOCK = 4096  # disk block: file sizes are rounded up to multiples of this
+TEXT = 48  # bytes of an entry in a text column: its reference, and a few letters
 COLUMNS = 6  # columns of text of an image set of cells (id, group, gene, antibody, cell line ...)
-JUDGE_SELECTS = 0.2  # images that the judge is selected on, to one that it is fitted on
+JUDGE_SELECTS = 0.2  # images for selecting the judge, relative to those for fitting it
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What must be known of the images beside the config."""
+    """Facts about the images beside the config."""
 
     images: int
     classes: int
@@ -42,7 +42,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Network:
-    """What a network computes for one image, and how large it is."""
+    """Operations of a network for one image, and its size."""
 
     forward: float  # FLOP
     training: float  # FLOP, forward and backward
@@ -50,21 +50,21 @@ class Network:
 
 
 class Networks(Protocol):
-    """Who counts networks."""
+    """Interface of what counts networks."""
 
     def classifier(self, backbone: str, channels: int, classes: int, size: int, frozen: bool) -> Network:
-        """A classifier."""
+        """Counts of a classifier."""
 
     def generator(self, settings: Config, channels: int, classes: int, size: int) -> Network:
-        """The network of a generator."""
+        """Counts of a generator's network."""
 
     def calls(self, generator: Config, synthetic_set: Config) -> float:
-        """How often a synthetic set computes that network for an image."""
+        """Calls of that network for an image of a synthetic set."""
 
 
 @dataclass
 class Workload:
-    """Work of one kind, and what its speed may depend on."""
+    """Work of one kind, and the properties that its speed may depend on."""
 
     kind: str  # the stage by whose rate it goes
     unit: str
@@ -90,12 +90,12 @@ class Job:
 
     @property
     def key(self) -> str:
-        """How other jobs name it."""
+        """Name by which other jobs refer to it."""
         return f"{self.stage}/{self.name}"
 
 
 class Counter:
-    """The jobs of one config."""
+    """Counter of the jobs of one config."""
 
     def __init__(self, config: Config, facts: Facts, networks: Networks, cores: int) -> None:
         self.config, self.facts, self.networks, self.cores = config, facts, networks, cores
@@ -115,7 +115,7 @@ class Counter:
         self.simulated = config["data"]["source"] == "simulated"
 
     def jobs(self) -> list[Job]:
-        """All jobs, those that others wait for before them."""
+        """All jobs, dependencies first."""
         return [
             *self._reading(), *self._weights(), *self._judge(), *self._declaring(), *self._folds(),
             *self._fold_by_fold(), *self._judging(), *self._showing(),
@@ -162,7 +162,7 @@ class Counter:
         ]
 
     def _fetched(self, batch: list[Config]) -> list[str]:
-        """The jobs that bring the published weights from which the arms of a batch start."""
+        """Jobs that fetch the published weights from which the arms of a job start."""
         folder, out = self.config["fetch_weights"]["folder"], set()
         for entry in batch:
             arm = arm_choices.effective(entry, self.config["train_classifier"])
@@ -199,7 +199,7 @@ class Counter:
                 jobs += self._looking(
                     synthetic_set, place, seen + (["train_judge/train_judge"] if self.simulated else [])
                 )
-        # In the order in which they can run: what asks the baseline comes after it.
+        # In topological order: sets that use the baseline come after it.
         return _ordered(jobs)
 
     def _network(self, generator: Config) -> Network:
@@ -223,11 +223,11 @@ class Counter:
         return job
 
     def _shared(self) -> Config:
-        """That several processes share a training, as a trait of it."""
+        """Number of processes that share a training, as a property of its work."""
         return {"processes": self.processes} if self.processes > 1 else {}
 
     def made(self, synthetic_set: Config) -> int:
-        """Images of a synthetic set: those that it asks for, at most."""
+        """Upper bound of the images of a synthetic set."""
         return generator_choices.most_images(synthetic_set, self.facts.classes)
 
     def _used_generators(self) -> list[str]:
@@ -241,7 +241,7 @@ class Counter:
         return f"{stage}/{place}_{name}"
 
     def _set(self, synthetic_set: Config, place: str, folds: list[str], first: str) -> Job:
-        """A synthetic set."""
+        """Job of a synthetic set."""
         count = self.made(synthetic_set)
         stage, name = self._set_key(synthetic_set["name"], place).split("/")
         if stage == "sample_simulator":
@@ -262,7 +262,7 @@ class Counter:
         return job
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
-        """The training of a classifier that is judged `judged` times on an image."""
+        """Training of a classifier, with `judged` predictions an image."""
         seen = len(entry["channels"]) if entry["channels"] else self.channels
         frozen = bool(entry["frozen"])
         network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
@@ -301,7 +301,7 @@ class Counter:
         if not self.simulated:
             return []
         entry, images = views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
-        # It is trained by the same code as any arm.
+        # The judge is trained by the same code as any arm.
         judged = entry["checkpoints"] * JUDGE_SELECTS * images
         work, network = self._training(entry | {"channels": None}, "train_classifier", judged)
         drawn = self._drawing(1 + JUDGE_SELECTS)
@@ -378,7 +378,7 @@ def _fraction(work: Workload, count: int) -> Workload:
 
 
 def _ordered(jobs: list[Job]) -> list[Job]:
-    """The same jobs, each after those of them that it waits for, otherwise in their order."""
+    """Jobs in topological order, otherwise in their order."""
     here, done, out, waiting = {job.key for job in jobs}, set(), [], list(jobs)
     while waiting:
         later = []
@@ -395,7 +395,7 @@ def _ordered(jobs: list[Job]) -> list[Job]:
 
 
 def counted(config: Config) -> Config:
-    """Of a config what decides about the cost: an edit of anything else predicts nothing again."""
+    """Part of a config that affects the cost: edits of anything else do not repeat the prediction."""
     out = {name: config[name] for name in ("run", "simulate_cells", "preprocess_images", "make_folds", "generators",
                                            "synthetic_sets", "arms", "train_classifier")}  # fmt: skip
     out["data"] = config["data"] | dict.fromkeys(("origin", "release", "licence", "credit"), "")
@@ -407,10 +407,10 @@ def counted(config: Config) -> Config:
 
 
 def jobs_of(config: Config, facts: Facts, networks: Networks, cores: int) -> list[Job]:
-    """All jobs of a run of a checked config, those that others wait for before them."""
+    """All jobs of a run of a checked config, dependencies first."""
     return Counter(config, facts, networks, cores).jobs()
 
 
 def raw_bytes(files: int, side: int, a_pixel: float) -> float:
-    """What the files of raw images take: whole blocks."""
+    """Disk space of raw image files, in whole blocks."""
     return files * -(-(side**2) * a_pixel // BLOCK) * BLOCK

@@ -1,11 +1,11 @@
-"""Measured rates: how fast earlier runs worked, read from their benchmark files.
+"""Measured rates: the speed of earlier runs, read from their benchmark files.
 
 A run's cost.json says how much work each of its jobs holds (`job_costs.py`). Snakemake's benchmark file says how long
 the job took. Its log says how long its start was, on which device it computed, and whether it did all of the work. From
-these come rates (units a second) and starts (seconds of a job before and around its work), each with the lowest and the
-highest that was seen.
+these follow rates (units a second) and starts (seconds of a job before and around its work), each with the lowest and
+the highest measured value.
 
-Times are those of the machine and of what else ran on it: that of another machine is told as such."""
+Times depend on the machine and its load, so those of another machine are reported as such."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from workflow_scripts.lib.base.files import digest, write_json
 from workflow_scripts.lib.cost.job_costs import BLOCK, JOBS, Job, Workload
 
 FORMAT_VERSION = 1
-SHORTEST = 0.02  # seconds of work below which a job tells nothing about a rate
-# Jobs of which a log says this did not do all of their work in the time that was measured.
+SHORTEST = 0.02  # seconds of work below which a job is not used for a rate
+# Log messages of jobs that did not do all of their work in the measured time.
 PARTLY = ("going on from", "unchanged, kept", "was finished meanwhile")
 DURATION = re.compile(r"done in (?:(\d+) h )?(?:(\d+) min )?(?:([\d.]+) s)?$", re.MULTILINE)
 DEVICE = re.compile(r"[:,] ([^:,]+)(?:, (\d+) thread\(s\))?, (?:bfloat16|float32)\b")
-# What the bytes of a run are told apart by; the first pattern that fits a path counts.
+# Patterns that sort the files of a run by kind; the first that fits a path counts.
 KINDS = {
     "raw images": r"^simulated/train/",
     "images": r"^images\.h5$",
@@ -39,7 +39,7 @@ KINDS = {
 
 @dataclass
 class Rate:
-    """How fast work of one kind went in one run."""
+    """Speed of work of one kind in one run."""
 
     kind: str
     unit: str
@@ -56,7 +56,7 @@ class Rate:
 
 @dataclass
 class Start:
-    """What the jobs of a stage took beside their work in one run, and the most memory."""
+    """Overhead of the jobs of a stage in one run, and their peak memory."""
 
     stage: str
     gpu: bool
@@ -72,7 +72,7 @@ class Start:
 
 @dataclass
 class Measured:
-    """All that earlier runs tell."""
+    """All measurements of earlier runs."""
 
     rates: list[Rate] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
@@ -80,17 +80,17 @@ class Measured:
     figure_bytes: list[float] = field(default_factory=list)  # of all figures, for each panel of a synthetic set
 
     def add(self, other: Measured) -> None:
-        """Take over what another one holds."""
+        """Add the measurements of another object."""
         for name in ("rates", "starts", "pixel_bytes", "figure_bytes"):
             getattr(self, name).extend(getattr(other, name))
 
     def to_json(self) -> dict[str, Any]:
-        """For a file of rates."""
+        """Content of a file of rates."""
         return {"format_version": FORMAT_VERSION} | asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Measured:
-        """What such a file holds."""
+        """Measurements from a file of rates."""
         if value.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"no rates of format {FORMAT_VERSION}")
         rates, starts = [Rate(**row) for row in value["rates"]], [Start(**row) for row in value["starts"]]
@@ -102,7 +102,7 @@ class Measured:
 
 @dataclass
 class Timed:
-    """A job of an earlier run."""
+    """Job of an earlier run with its duration."""
 
     job: Job
     seconds: float
@@ -114,17 +114,17 @@ class Timed:
 
 
 def jobs_to_json(jobs: list[Job]) -> list[dict[str, Any]]:
-    """Jobs as cost.json keeps them."""
+    """Jobs in the form of cost.json."""
     return [asdict(job) for job in jobs]
 
 
 def jobs_from_json(rows: list[dict[str, Any]]) -> list[Job]:
-    """And back."""
+    """Jobs from the form of cost.json."""
     return [Job(**row | {"works": [Workload(**work) for work in row["works"]]}) for row in rows]
 
 
 def benchmark(path: Path) -> tuple[float, float | None, float | None] | None:
-    """Seconds, peak memory (MB) and seconds of CPU of a benchmark file; None where there is none to be read."""
+    """Seconds, peak memory (MB) and seconds of CPU from a benchmark file; None where it cannot be read."""
     try:
         with path.open(encoding="utf-8", newline="") as handle:
             row = list(csv.DictReader(handle, delimiter="\t"))[-1]
@@ -141,8 +141,9 @@ def _number(text: str | None) -> float | None:
 
 
 def mark_outdated(jobs: list[Job], folder: Path) -> None:
-    """Set `since` of the jobs whose work is another than when they were last predicted: their benchmark files are of
-    that. The works of a run as last predicted are kept beside its prediction."""
+    """Set `since` of the jobs whose work has changed since the last prediction: their benchmark files are outdated.
+
+    The works of a run as last predicted are kept beside its prediction."""
     path = folder / "cost.works.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -162,7 +163,7 @@ def _benchmark_file(folder: Path, job: Job) -> Path:
 
 
 def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
-    """The jobs of a run that have a benchmark file."""
+    """Jobs of a run that have a benchmark file."""
     found = []
     for job in jobs_from_json(prediction["jobs"]):
         file = _benchmark_file(folder, job)
@@ -187,9 +188,9 @@ def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
 
 
 def _start(seconds: float, text: str) -> float | None:
-    """Seconds of a job that its log does not account for: Python, imports, and the way out."""
+    """Seconds of a job that its log does not account for: Python, imports, and exit."""
     told = list(DURATION.finditer(text))
-    # Hours are told in whole minutes, too coarse for this.
+    # Hours are logged in whole minutes, too coarse for this.
     if not told or told[-1][1]:
         return None
     minutes, rest = (float(value or 0) for value in told[-1].groups()[1:])
@@ -197,7 +198,7 @@ def _start(seconds: float, text: str) -> float | None:
 
 
 def observed(folder: Path) -> Measured:
-    """What a run tells; nothing where it has left no cost.json."""
+    """Measurements of a run; none where it has no cost.json."""
     prediction = read_prediction(folder / "cost.json")
     if prediction is None or not prediction["jobs"]:
         return Measured()
@@ -210,7 +211,7 @@ def observed(folder: Path) -> Measured:
             continue
         start = begun.get((found.job.stage, found.gpu, found.machine), 0.0)
         for work, seconds in _parts(folder, found, start):
-            # A job that is nothing but its start is known by that; of other work nothing is learned from so little.
+            # Work counted in jobs always gives a rate. Other work needs SHORTEST seconds.
             if work.units <= 0 or (seconds < SHORTEST and work.unit != JOBS):
                 continue
             seconds = max(seconds, SHORTEST)
@@ -225,7 +226,7 @@ def observed(folder: Path) -> Measured:
 
 
 def _parts(folder: Path, found: Timed, start: float) -> list[tuple[Workload, float]]:
-    """The works of a job with the seconds of each, where that can be told."""
+    """Works of a job with the seconds of each, where these are known."""
     works = found.job.works
     if len(works) == 1:
         return [(works[0], found.seconds - start)]
@@ -277,7 +278,7 @@ def _starts(jobs: list[Timed], run: str, folder: Path) -> list[Start]:
 
 
 def _bytes(folder: Path, prediction: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """Bytes of the files of simulated cells a pixel, and of figures a panel, where they are still there."""
+    """Bytes a pixel of the files of simulated cells, and bytes a panel of figures, where the files still exist."""
     pixels, figures = [], []
     raw = folder / "simulated" / "train"
     sizes = [path.stat().st_size for path in raw.iterdir()] if raw.is_dir() else []
@@ -291,7 +292,7 @@ def _bytes(folder: Path, prediction: dict[str, Any]) -> tuple[list[float], list[
 
 
 def disk_used(folder: Path) -> dict[str, int]:
-    """Bytes that the files of a run take on disk, by kind; of those kinds that can be predicted."""
+    """Disk space of the files of a run in bytes, by kind, for the kinds that can be predicted."""
     used = dict.fromkeys(KINDS, 0)
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
@@ -303,7 +304,7 @@ def disk_used(folder: Path) -> dict[str, int]:
 
 
 def read_prediction(path: Path) -> dict[str, Any] | None:
-    """A cost.json; None where there is none of this format."""
+    """Content of a cost.json; None where there is none of this format."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         return value if value["format_version"] == FORMAT_VERSION and "jobs" in value else None
@@ -312,7 +313,7 @@ def read_prediction(path: Path) -> dict[str, Any] | None:
 
 
 def earlier(folder: Path, but: str) -> Measured:
-    """What all runs below a folder tell, but the one named: a run must not predict itself."""
+    """Measurements of all runs below a folder except the named one: a run must not predict itself."""
     found = Measured()
     for path in sorted(folder.glob("*/cost.json")):
         if path.parent.name != but:

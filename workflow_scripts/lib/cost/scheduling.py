@@ -1,4 +1,4 @@
-"""How long jobs that wait for each other take together, on so many cores and GPUs."""
+"""Simulation of scheduling: wall-clock of jobs with dependencies on so many cores and GPUs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from workflow_scripts.lib.cost.job_costs import ON_GPU, Job
 
 
 def schedule(jobs: list[Job], seconds: dict[str, float], cores: int, gpus: int) -> float:
-    """Wall-clock of the jobs on so many cores, each begun as soon as what it waits for is done and there is room.
+    """Wall-clock of the jobs on so many cores, each started as soon as its dependencies are done and there is room.
 
-    With `gpus`, stages that the profiles give a GPU take theirs. Of jobs that are ready the first in the list begins
-    first; Snakemake picks by another rule, which changes little."""
+    With `gpus`, stages that the profiles give a GPU take theirs. Of jobs that are ready, the first in the list starts
+    first; Snakemake uses another rule, which changes little."""
 
     def room(job: Job) -> tuple[int, int]:
         return min(job.threads, cores), min(job.gpus, gpus) if job.stage in ON_GPU else 0
@@ -49,7 +49,7 @@ def schedule(jobs: list[Job], seconds: dict[str, float], cores: int, gpus: int) 
 
 
 def critical_path(jobs: list[Job], seconds: dict[str, float]) -> float:
-    """Seconds of the longest chain of jobs that wait for each other: no number of cores is faster."""
+    """Critical path: seconds of the longest chain of dependent jobs, which no number of cores can beat."""
     end: dict[str, float] = {}
     for job in jobs:
         end[job.key] = seconds[job.key] + max((end[key] for key in job.after if key in end), default=0.0)

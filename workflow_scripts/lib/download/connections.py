@@ -1,4 +1,4 @@
-"""Pools of HTTP connections on urllib3: with the environment's proxy, and a deadline for the headers of an answer."""
+"""HTTP connection pools on urllib3, with the environment's proxy and a deadline for response headers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from workflow_scripts.lib.download.urls import is_loopback
 
 
 class ReusedConnectionFailed(ConnectionError):
-    """A connection that had served before gave no answer: most likely the server had closed it meanwhile."""
+    """Error of a reused connection that gave no response, probably because the server had closed it."""
 
 
 class _Watched:
-    """Connection with a deadline for the headers, which urllib3 lacks: its time-out is for each piece that arrives, so
-    a server could send its headers letter by letter for ever."""
+    """Connection with a deadline for the response headers.
+
+    urllib3 lacks one: its time-out is for each piece that arrives, so a server could send its headers byte by byte for
+    ever."""
 
     answers = 0  # since it was connected
 
@@ -88,7 +90,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 class Connections:
-    """Connections that are used again; safe to share between threads."""
+    """Pool of reusable connections; safe to share between threads."""
 
     def __init__(self, most: int, timeout: float) -> None:
         own = {
@@ -107,7 +109,7 @@ class Connections:
             self._outside = _with_deadlines(urllib3.ProxyManager(where, proxy_headers=headers, **own))
 
     def get(self, parts: SplitResult, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        """Ask for an address once: no redirect is followed, nothing is retried, and the body is still to be read."""
+        """Send one GET request, without redirects or retries; the body is still to be read."""
         host = parts.hostname or ""
         direct = parts.scheme == "http" or is_loopback(host) or urllib.request.proxy_bypass(host)
         pool = (self._direct if direct else self._outside).connection_from_host(host, parts.port, parts.scheme)

@@ -1,7 +1,7 @@
-"""A folder of downloads and what is known of its files: checksums.csv, one line a file, written as files land.
+"""Download folder with a record of its files: checksums.csv, one line a file, written as files arrive.
 
-The folder outlives runs. What was fetched once is compared with its checksum and kept; a file that has changed since
-is told and fetched again."""
+The folder outlives runs. A file that is there is compared with its checksum and kept. A file that has changed since is
+reported and fetched again."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COLUMNS = ["file", "bytes", "sha256"]
 
 @dataclass(frozen=True)
 class Record:
-    """What a file was when it landed."""
+    """Size and checksum of a file when it arrived."""
 
     bytes: int
     sha256: str
 
 
 class Store:
-    """The records of a folder; `with` it, so that new ones reach the disk in order."""
+    """Records of a download folder, used in a `with` block, so that new ones reach the disk in order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "checksums.csv"
@@ -63,14 +63,14 @@ class Store:
             return None
 
     def copy(self, source: str, name: str) -> None:
-        """Another file with the content of one that is there; whole or absent."""
+        """Copy a file of the folder under another name, atomically."""
         part = self.folder / "partial" / f"{name.replace('/', '_')}.copy"
         private_folder(part.parent)
         shutil.copyfile(self.folder / source, part)
         part.replace(self.folder / name)
 
     def add(self, name: str, sha256: str) -> Record | None:
-        """Record a file that has landed; returns its record from before, if there is another."""
+        """Record a file that has arrived; returns its previous record if that differs."""
         record = Record((self.folder / name).stat().st_size, sha256)
         with self._lock:
             before = self.records.get(name)
@@ -98,8 +98,9 @@ def _read(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def in_threads(work: Callable[[Work], Result], items: Iterable[Work], threads: int) -> Iterator[Result]:
-    """Results of `work` for each item as they come. The first exception ends it, once every thread has finished the
-    item in its hands."""
+    """Results of `work` for each item, in threads, as they are ready.
+
+    The first exception ends it, once every thread has finished its current item."""
     waiting, lock, stop = iter(items), threading.Lock(), threading.Event()
     done: queue.Queue[tuple[str, Any]] = queue.Queue()
 

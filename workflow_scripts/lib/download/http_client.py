@@ -1,9 +1,9 @@
-"""Downloads over HTTP that survive bad servers, and do not bother good ones.
+"""HTTP downloads with retries, resumption and pacing, safe against faulty servers.
 
-urllib3 keeps the connections. Retries, resuming by Range, pacing and redirects are done here: a file lands whole or not
-at all, plain http is for loopback addresses only, no redirect leads from https to http, and secret headers never follow
-a redirect to another host. `requests` is not used: it adds credentials from ~/.netrc, and it brings certificates of its
-own instead of those of the system."""
+urllib3 keeps the connections. Retries, resuming by Range, pacing and redirects are done here. A file appears whole or
+not at all. Plain http is for loopback addresses only, and no redirect leads from https to http. Secret headers never
+follow a redirect to another host. `requests` is not used: it adds credentials from ~/.netrc, and it brings its own
+certificates instead of those of the system."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from workflow_scripts.lib.download.urls import Refused, check_url, origin, retry
 
 AGENT = "MixLoc (research workflow)"
 BLOCK = 1 << 16
-# An attempt that brought so many bytes was worth it: it does not count towards the retries.
+# An attempt that received this many bytes does not count towards the retries.
 PROGRESS = 1 << 20
-HEAD = 16  # bytes that tell what kind of file it is
+HEAD = 16  # first bytes that show the type of a file
 BINARY = ("application/octet-stream", "binary/octet-stream", "application/x-download")
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 MOVED = (301, 302, 303, 307, 308)
@@ -45,7 +45,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @dataclass(frozen=True)
 class Kind:
-    """How a file of a kind is told: what servers call it, and how it begins and ends."""
+    """File type, recognised by content type, first bytes and last bytes."""
 
     types: tuple[str, ...]  # none: any
     begins: tuple[bytes, ...]
@@ -57,7 +57,7 @@ KINDS = {
     "jpg": Kind(("image/jpeg", "image/jpg", *BINARY), (b"\xff\xd8\xff",), b"\xff\xd9"),
     "png": Kind(("image/png", *BINARY), (b"\x89PNG\r\n\x1a\n",), b"IEND"),
     "zip": ZIP,
-    # A table may come packed.
+    # A table may be compressed.
     "csv": Kind(("text/csv", "text/plain", "application/csv", "application/vnd.ms-excel", *ZIP.types), ()),
     # Files of torch, today's and those of old; servers call them all sorts of things.
     "pth": Kind((), (*ZIP.begins, b"\x80\x02")),
@@ -72,13 +72,13 @@ class Item:
     url: str
     kind: str  # a key of KINDS
     limit: int  # the most bytes it may have
-    # Secret, so asked for when needed and sent to the host of `url` only.
+    # Secret, so it is requested when needed and sent to the host of `url` only.
     headers: Callable[[], dict[str, str]] = field(default=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How servers are treated; each a setting of fetch_images."""
+    """Limits and retry policy; each field is a setting of fetch_images."""
 
     connections: int
     requests_per_second: float
@@ -91,11 +91,11 @@ class Policy:
 
 
 class Unreachable(Refused):
-    """A file that could not be had however often it was asked for."""
+    """Error of a file that failed after all retries."""
 
 
 class Passing(Exception):
-    """What went wrong this time; `wait` is how long the server wants to be left alone."""
+    """Temporary error of one attempt; `wait` is how long the server asks not to be contacted."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -103,11 +103,11 @@ class Passing(Exception):
 
 
 class Stopped(Exception):
-    """The work was called off."""
+    """The work was cancelled."""
 
 
 class Pace:
-    """One common rhythm for all connections."""
+    """Rate limit shared by all connections."""
 
     def __init__(self, per_second: float, stop: threading.Event) -> None:
         self._gap, self._stop = 1.0 / per_second, stop
@@ -121,18 +121,18 @@ class Pace:
         self.sleep(turn - time.monotonic())
 
     def hold(self, seconds: float) -> None:
-        """Give nobody a turn for some time."""
+        """Pause all connections for some time."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, unless the work is called off."""
+        """Sleep, unless the work is cancelled."""
         if self._stop.wait(max(0.0, seconds)):
             raise Stopped
 
 
 class Fetcher:
-    """Fetches files into a folder; safe to use from several threads, each with connections of its own."""
+    """Downloader of files into a folder; safe to use from several threads, each with its own connections."""
 
     def __init__(self, folder: Path, policy: Policy, most_bytes: int) -> None:
         self.folder, self.policy = folder, policy
@@ -145,7 +145,7 @@ class Fetcher:
         self._connections = Connections(policy.connections, policy.timeout)
 
     def count(self, size: int, received: bool = False) -> None:
-        """Add to the bytes of this run; past the limit the work is called off."""
+        """Add to the bytes of this run; past the limit the work is cancelled."""
         with self._counting:
             self._counted += size
             self.received += size if received else 0
@@ -156,11 +156,11 @@ class Fetcher:
 
     @property
     def full(self) -> bool:
-        """Whether the limit on all bytes was reached."""
+        """Whether the limit on total bytes was reached."""
         return self._counted > self._most
 
     def fetch_shown(self, item: Item) -> str:
-        """The same as `fetch`, with a bar of its bytes: for a file that everything else waits for."""
+        """Like `fetch`, with a progress bar of bytes: for a file that everything else waits for."""
         with Progress(f"MB of {Path(item.name).name}", 1) as bar:
 
             def told(size: int, total: int) -> None:
@@ -174,7 +174,7 @@ class Fetcher:
                 self.told = None
 
     def fetch(self, item: Item) -> str:
-        """Fetch one file to its place and return its sha256; Refused says why it cannot be had."""
+        """Download one file and return its sha256; raises Refused, with the reason, where retries cannot help."""
         check_url(item.url)
         failures = 0
         while True:
@@ -197,12 +197,12 @@ class Fetcher:
                 raise Unreachable(f"{problem}; it wants to be left alone for {problem.wait:.0f} s")
             if problem.wait:
                 self.pace.hold(problem.wait)
-            # Jitter keeps connections that failed together from coming back together.
+            # Jitter keeps connections that failed together from retrying together.
             pause = min(self.policy.longest_pause, self.policy.pause * 2 ** max(0, failures - 1))
             self.pace.sleep(max(problem.wait, pause * random.uniform(0.5, 1.0)))
 
     def _network_fault(self, error: HTTPError) -> Passing:
-        """What urllib3 met, in words; Refused where asking again would not help."""
+        """Description of an error of urllib3; raises Refused where retries cannot help."""
         cause = next((part for part in error.args if isinstance(part, Exception)), error.__cause__ or error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise Refused(f"the certificate of the server is not trusted: {cause.verify_message}") from None

@@ -1,7 +1,7 @@
-"""Kaggle's downloads with the user's own credentials, which are never printed, logged or written anywhere.
+"""Kaggle downloads with the user's own credentials, which are never printed, logged or stored.
 
-Addresses as the public description of Kaggle's API has them: GET {api}/competitions/data/download/{competition}/{file},
-with basic authentication by user name and key, or a token; the answer redirects to the file itself."""
+Addresses follow the public description of Kaggle's API: GET {api}/competitions/data/download/{competition}/{file}, with
+basic authentication by user name and key, or a token. The response redirects to the file itself."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COMPETITIONS = {
 
 
 def address(api: str, source: str, file: str) -> str:
-    """Where a file of a competition lies."""
+    """Address of a file of a competition."""
     return f"{api.rstrip('/')}/competitions/data/download/{COMPETITIONS[source]}/{quote(file, safe='')}"
 
 
 def authorization(source: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The header that says who asks."""
+    """Authorization header."""
     if token := environment.get("KAGGLE_API_TOKEN"):
         return {"Authorization": f"Bearer {_one_line(token, 'KAGGLE_API_TOKEN')}"}
     name, key = environment.get("KAGGLE_USERNAME", ""), environment.get("KAGGLE_KEY", "")
@@ -52,7 +52,7 @@ def _read(path: Path) -> tuple[str, str]:
         value = json.loads(path.read_text(encoding="utf-8"))
         name, key = value["username"], value["key"]
     except (OSError, ValueError, KeyError, TypeError):
-        # What went wrong in detail could show a piece of the key.
+        # The detailed error could contain a part of the key.
         raise UserError(f"{path} is not a kaggle.json with username and key: get a new one from kaggle.com") from None
     if not (isinstance(name, str) and isinstance(key, str) and name and key):
         raise UserError(f"{path} is not a kaggle.json with username and key: get a new one from kaggle.com")
@@ -68,7 +68,7 @@ def _one_line(text: str, where: str) -> str:
 
 
 def explained(reason: str, source: str) -> str:
-    """Why Kaggle refused, and what to do about it."""
+    """Reason why Kaggle refused, and what to do about it."""
     if reason.startswith("401"):
         return f"{reason}: Kaggle does not accept the credentials"
     if reason.startswith("403"):

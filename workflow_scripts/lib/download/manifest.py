@@ -1,7 +1,7 @@
-"""The list of public images to fetch: Ids that say which antibody, plate, well and field an image shows, and labels.
+"""Manifest of public images to fetch: Ids that contain antibody, plate, well and field, and labels.
 
-An Id reads `{gene}_{antibody}_{plate}_{well}_{field}`, or has further parts after these; together they are the image's
-address on the server and its file name here, so nothing but letters, digits, dots and dashes may stand in them."""
+An Id reads `{gene}_{antibody}_{plate}_{well}_{field}`, or has further parts after these. Its parts make up the image's
+address on the server and its file name here. So only letters, digits, dots and dashes are allowed in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST = 180  # letters of an Id; file systems take 255 for the whole name
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image of the list."""
+    """One image of the manifest."""
 
     id: str
     target: str  # class numbers, separated by spaces
@@ -38,7 +38,7 @@ class Entry:
     more: str = ""  # "" or "_" and what follows the field
 
     def address(self, template: str, channel: str) -> str:
-        """Where a channel of the image lies; `channel` as the server calls it."""
+        """Address of a channel of the image; `channel` as the server calls it."""
         return template.format(**{name: getattr(self, name) for name in (*PARTS, "more")}, channel=channel)
 
 
@@ -70,9 +70,9 @@ def colours_problem(colours: dict[str, str], channels: Sequence[str]) -> str | N
 
 
 def read(table: UserTable, columns: tuple[str, str], addressed: bool) -> tuple[list[Entry], list[Fault]]:
-    """The entries of a table by its columns of ids and labels, in its order, and what is wrong with its rows.
+    """Entries of a manifest by its columns of ids and labels, in its order, and the faults of its rows.
 
-    `addressed`: whether an Id must say where its image lies. Rows that repeat another one count once."""
+    `addressed`: whether an Id must contain the image's address. Duplicate rows count once."""
     entries: dict[str, Entry] = {}
     bad: list[Fault] = []
     labels = (" ".join(re.split(r"[\s|]+", text)).strip() for text in table.need(columns[1]))

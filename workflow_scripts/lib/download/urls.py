@@ -1,4 +1,4 @@
-"""Which addresses may be asked for a file: https outside this machine, and no redirect back to http."""
+"""URL policy: https outside this machine, and no redirect from https to http."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 
 class Refused(Exception):
-    """Why a file cannot be had; asking again would not help."""
+    """Permanent error of a file, for which retries cannot help."""
 
 
 def is_loopback(host: str) -> bool:
@@ -24,7 +24,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_url(url: str, before: SplitResult | None = None) -> SplitResult:
-    """The parts of an address that may be asked; `before` is the one that redirected to it."""
+    """Parts of a permitted URL; `before` is the URL that redirected to it."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -46,7 +46,7 @@ def check_url(url: str, before: SplitResult | None = None) -> SplitResult:
 
 
 def retry_after(text: str | None) -> float:
-    """Seconds that a server wants to be left alone, from a number or a date; 0 where it does not say."""
+    """Seconds to wait as the server asks, from a number or a date; 0 where it does not say."""
     if not text:
         return 0.0
     if text.strip().isdigit():
@@ -58,5 +58,5 @@ def retry_after(text: str | None) -> float:
 
 
 def origin(parts: SplitResult) -> tuple[str, str, int]:
-    """Scheme, host and port: what a secret may be sent to."""
+    """Scheme, host and port, to which a secret may be sent."""
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]

@@ -1,4 +1,4 @@
-"""Files out of a zip archive that came from elsewhere: never outside the folder, no links, no more than expected."""
+"""Safe unpacking of zip archives: nothing outside the folder, no links, limited size."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BLOCK = 1 << 20
 def unpack(
     archive: Path, folder: Path, wanted: set[str], most_bytes: int, landed: Callable[[str, str], None]
 ) -> set[str]:
-    """Unpack the members whose last name is wanted into `folder`, flat; tells `landed` each name and its sha256.
+    """Unpack the wanted members, by file name, into `folder`, without subfolders.
 
-    Returns the names that the archive lacks. An archive with any member that tries to lead elsewhere is refused
-    whole, before anything is written."""
+    `landed` is called with each name and its sha256. Returns the names that the archive lacks. An archive with any
+    member that would leave the folder is refused before anything is written."""
     try:
         with zipfile.ZipFile(archive) as source:
             members = _members(source, archive, wanted)
@@ -56,8 +56,8 @@ def _members(source: zipfile.ZipFile, archive: Path, wanted: set[str]) -> dict[s
 
 
 def member_problem(info: zipfile.ZipInfo) -> str | None:
-    """Why a member must not be unpacked; None where nothing speaks against it."""
-    # What the archive says, before zipfile tidies it.
+    """Reason why a member must not be unpacked; None if it may."""
+    # The name as stored in the archive, before zipfile normalises it.
     name = info.orig_filename
     if name.startswith(("/", "\\")) or ":" in name or "\\" in name or "\0" in name or ".." in name.split("/"):
         return "leads out of the folder"

@@ -1,10 +1,11 @@
-"""The bracketed table of one synthetic set: every figure beside its floor and its ceilings, for all images, for each
-class and for each combination of classes.
+"""Bracketed fidelity table of one synthetic set: every measure beside its floor and its ceilings.
 
-The reference is always the real held-out part. Beside it stand, at equal sizes, the generated images; real images of
-the train part (the floor: as good as another set of real images is); and real train images spoiled in three ways (the
-ceilings). Figures that need no reference (label agreement, authentic share) have their floor in the held-out part
-itself, and their ceilings in spoiled held-out images, because the networks asked have seen the train part."""
+Rows are for all images, for each class and for each combination of classes. The reference is always the real held-out
+part. At equal sizes, three kinds of images are compared with it: the generated images; real images of the train part
+(the floor: another sample of real images); and real train images, degraded in three ways (the ceilings).
+
+Measures without a reference (label agreement, authentic fraction) have their floor in the held-out part itself. Their
+ceilings are degraded held-out images, because the networks used have seen the train part."""
 
 from __future__ import annotations
 
@@ -24,11 +25,11 @@ from workflow_scripts.lib.images import nearest_images, spectra
 GENERATED, FLOOR = "generated", "floor"
 CONTENDERS = (GENERATED, FLOOR, *spectra.CEILINGS)
 AGREEMENT, AUTHENTIC_PIXELS, AUTHENTIC_FEATURES = "agreement", "authentic_pixels", "authentic_features"
-CONTROLS = 250  # held-out images that are searched for in the train part: the floor of the authentic share
+CONTROLS = 250  # held-out images compared with the train part: the floor of the authentic fraction
 
 
 class Rows:
-    """Arrays with a row an image each."""
+    """Base of tables of arrays with one row an image."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,7 +41,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Described(Rows):
-    """Images as an encoder and filters see them."""
+    """Encoder features and filter responses of images."""
 
     labels: np.ndarray  # uint8 (n, K)
     groups: np.ndarray  # (n,)
@@ -51,7 +52,7 @@ class Described(Rows):
 
 @dataclass(frozen=True)
 class Answered(Rows):
-    """Images as the baseline takes them."""
+    """Baseline's logits of images."""
 
     labels: np.ndarray  # uint8 (n, K), those asked for or those of the table
     groups: np.ndarray  # (n,)
@@ -60,34 +61,34 @@ class Answered(Rows):
 
 @dataclass(frozen=True)
 class Scope:
-    """Which images are compared: all, those of a class, or those of exactly one combination of classes."""
+    """Subset of images to compare: all, those of a class, or those of exactly one combination of classes."""
 
     kind: str  # all, class or combination
     name: str
     target: np.ndarray  # uint8 (K,)
 
     def rows(self, labels: np.ndarray) -> np.ndarray:
-        """The rows of labels (n, K) that belong to it."""
+        """Rows of labels (n, K) that belong to the scope."""
         if self.kind == "combination":
             return np.flatnonzero((labels == self.target).all(axis=1))
         return np.flatnonzero((labels[:, self.target > 0] > 0).all(axis=1))
 
 
 def describe(images: np.ndarray, labels: np.ndarray, groups: np.ndarray, encoder: Encoder) -> Described:
-    """What is compared of images uint8 (n, C, s, s)."""
+    """Features and descriptors of images uint8 (n, C, s, s)."""
     curves, links = spectra.power_curves(images), spectra.channel_links(images)
-    # Numbers in place of names: groups are looked up thousands of times.
+    # Numbers in place of group names, because groups are looked up thousands of times.
     numbers = np.unique(groups, return_inverse=True)[1]
     return Described(labels, numbers, encoder.encode(images), curves, links)
 
 
 def scopes(real: np.ndarray, generated: np.ndarray, classes: list[str], combinations: int) -> list[Scope]:
-    """All images, every class, and the combinations of several classes that both sides have most of."""
+    """Scopes: all images, every class, and the commonest combinations of several classes on both sides."""
     zero = np.zeros(len(classes), dtype=np.uint8)
     out = [Scope("all", "all images", zero)]
     out += [Scope("class", name, np.eye(len(classes), dtype=np.uint8)[k]) for k, name in enumerate(classes)]
     seen, asked = (Counter(tuple(row) for row in part.tolist() if sum(row) > 1) for part in (real, generated))
-    # Combinations that no real image has come last: of them only the labels can be assessed.
+    # Combinations without real images come last: only their labels can be assessed.
     order = sorted(asked, key=lambda row: (-min(seen[row], asked[row]), -asked[row], [-value for value in row]))
     for row in order[:combinations]:
         names = [name for name, on in zip(classes, row, strict=True) if on]
@@ -96,11 +97,11 @@ def scopes(real: np.ndarray, generated: np.ndarray, classes: list[str], combinat
 
 
 def agreement(logits: np.ndarray, labels: np.ndarray, scope: Scope) -> np.ndarray:
-    """Of every image the chance that a class asked for stands above one that is not, ties half (n,); chance is 0.5.
+    """Label agreement of every image (n,): probability that a wanted class ranks above an unwanted one, ties half.
 
-    One minus the ranking loss (Schapire and Singer 2000), of logits in units of what is usual for each class
-    (see `usual`). It needs no threshold; of a class, only that class counts as asked for. NaN where there is no such
-    pair."""
+    It is one minus the ranking loss (Schapire and Singer 2000), of logits standardised for each class (see `usual`).
+    Chance is 0.5, and no threshold is needed. In the scope of a class, only that class counts as wanted. NaN where
+    there is no such pair."""
     on = labels.astype(bool)
     wanted = on & (scope.target > 0) if scope.kind == "class" else on
     above = (logits[:, :, None] > logits[:, None]) + 0.5 * (logits[:, :, None] == logits[:, None])
@@ -110,7 +111,7 @@ def agreement(logits: np.ndarray, labels: np.ndarray, scope: Scope) -> np.ndarra
 
 
 def usual(answers: dict[str, Answered]) -> dict[str, Answered]:
-    """Logits less the mean of the class on held-out real images, by its spread there: else common classes would win."""
+    """Logits standardised by each class's mean and spread on held-out real images: else common classes would win."""
     logits = answers[FLOOR].logits
     mean, spread = logits.mean(axis=0), np.maximum(logits.std(axis=0), 1e-6)
     return {name: Answered(part.labels, part.groups, (part.logits - mean) / spread) for name, part in answers.items()}
@@ -124,7 +125,7 @@ def bracketed(
     settings: dict[str, Any],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Rows of the table: scope, measure, contender, value, low, high, how many images, and whether that is enough."""
+    """Rows of the table: scope, measure, contender, value, low, high, number of images, and whether it suffices."""
     centre = reference.features.mean(axis=0)
     scale = np.sqrt(np.maximum(reference.features.var(axis=0).mean(), 1e-12))
     out, answers = [], usual(answers)
@@ -166,7 +167,7 @@ def _of_scope(
 
 
 def row(about: dict[str, Any], measure: str, contender: str, found: Estimate) -> dict[str, Any]:
-    """A line of the table."""
+    """One row of the table."""
     figures = {"value": found.value, "low": found.low, "high": found.high}
     return about | {"measure": measure, "contender": contender} | figures
 
@@ -176,7 +177,7 @@ def _drawn(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _samples(real: Described, parts: dict[str, Described], units: tuple[np.ndarray, np.ndarray]) -> dict[str, Sample]:
-    """The reference (under the name "") and its contenders, in common units and along common axes."""
+    """Samples of the reference (under the name "") and its contenders, in common units and axes."""
     centre, scale = units
     scaled = {name: ((part.features - centre) / scale).astype(np.float32) for name, part in parts.items()}
     scaled[""] = ((real.features - centre) / scale).astype(np.float32)
@@ -204,7 +205,7 @@ def copies(
     settings: dict[str, Any],
     seed: int,
 ) -> tuple[dict[str, nearest_images.Nearest], dict[str, dict[str, Estimate]]]:
-    """The nearest training image of each generated one, in pixels and in features, and fractions of authentic images.
+    """Nearest training image of each generated one, in pixels and in features, and fractions of authentic images.
 
     Held-out real images have such fractions too."""
     rng = np.random.default_rng(derive(seed, "copies"))

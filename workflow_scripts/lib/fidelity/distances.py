@@ -2,11 +2,11 @@
 
     (1) Fréchet distance  |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))         Heusel et al. 2017, arXiv:1706.08500
     (2) KID               unbiased squared MMD with kernel (x.y / D + 1)^3    Binkowski et al. 2018, arXiv:1801.01401
-    (3) precision         share of generated y with |y - x| <= r3(x) for some real x; recall: the same with the sets
+    (3) precision         fraction of generated y with |y - x| <= r3(x) for some real x; recall: the same with the sets
                           exchanged; r3(x) is the distance from x to its third neighbour in its own set
                                                                               Kynkäänniemi et al. 2019, arXiv:1904.06991
     (4) density           mean over y of the number of x with |y - x| <= r5(x), by 5
-    (5) coverage          share of x with |y - x| <= r5(x) for some y         Naeem et al. 2020, arXiv:2002.09797
+    (5) coverage          fraction of x with |y - x| <= r5(x) for some y      Naeem et al. 2020, arXiv:2002.09797
     (6) spectrum, links   mean squared difference of mean descriptors         (see spectra.py)
 
 Features are measured in units of the reference's mean variance, so that encoders are comparable; the Fréchet distance
@@ -28,14 +28,14 @@ import numpy as np
 
 from workflow_scripts.lib.base import pairwise
 
-BALL, BALL_DENSE = 3, 5  # neighbours that make the radius: precision and recall; density and coverage
+BALL, BALL_DENSE = 3, 5  # neighbour number of the radius: precision and recall; density and coverage
 PER_DIMENSION = 4  # images for each dimension of a covariance; with fewer its dimensions are reduced
 FEWEST_IMAGES, FEWEST_GROUPS = 10, 4  # below this nothing is computed
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What is known of a measure before any number: its name, whether its bias is extrapolated, and its range."""
+    """Facts about a measure: its name, whether its bias is extrapolated, and its range."""
 
     title: str
     unit: str
@@ -59,7 +59,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval; not a number where there was too little to compute it from."""
+    """Value and interval; NaN where there were too few images."""
 
     value: float
     low: float
@@ -71,13 +71,13 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class Sample:
-    """Images as they are compared, row by row."""
+    """Features and descriptors of a set of images, one row an image."""
 
     features: np.ndarray  # (n, D), centred on the reference, in units of its mean variance
     axes: np.ndarray  # (n, d), the same along the directions that the Fréchet distance sees
     curves: np.ndarray  # (n, B), radial power spectra of all channels, decibel
     links: np.ndarray  # (n, P), correlations of pairs of channels; P is 0 with one channel
-    groups: np.ndarray  # (n,), what must be resampled together
+    groups: np.ndarray  # (n,), resampled as a whole
 
     def __len__(self) -> int:
         return len(self.features)
@@ -89,7 +89,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Summary:
-    """What of a sample is needed for every comparison."""
+    """Statistics of a sample that every comparison needs."""
 
     sample: Sample
     mean: np.ndarray  # (d,)
@@ -130,7 +130,7 @@ def root(covariance: np.ndarray) -> np.ndarray:
 
 
 def frechet(reference: Summary, other: Summary, reference_root: np.ndarray) -> float:
-    """Equation 1, of the Gaussians with these moments; the trace of (S1 S2)^(1/2) is that of a symmetric root."""
+    """Fréchet distance (equation 1) of Gaussians with these moments, by the trace of a symmetric root."""
     inner = np.linalg.eigvalsh(reference_root @ other.covariance @ reference_root)
     gap = ((reference.mean - other.mean) ** 2).sum()
     trace = np.trace(reference.covariance) + np.trace(other.covariance)
@@ -138,7 +138,7 @@ def frechet(reference: Summary, other: Summary, reference_root: np.ndarray) -> f
 
 
 def compare(reference: Summary, other: Summary, reference_root: np.ndarray | None = None) -> dict[str, float]:
-    """Equations 1 to 6 of `other` beside `reference`, as they come: squared where a measure is, not extrapolated."""
+    """Measures 1 to 6 of `other` against `reference`, uncorrected; squared measures stay squared."""
     real, made = reference.sample, other.sample
     half = root(reference.covariance) if reference_root is None else reference_root
     kernel = inside = overlaps = 0.0
@@ -176,7 +176,7 @@ def half_of_groups(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def estimates(
     reference: Sample, others: dict[str, Sample], rng: np.random.Generator, draws: int, confidence: float
 ) -> dict[str, dict[str, Estimate]]:
-    """Every measure of every other sample beside the reference: corrected value and interval."""
+    """Every measure of every other sample against the reference: corrected value and interval."""
     usable = {name: other for name, other in others.items() if _enough(other)} if _enough(reference) else {}
     out = {name: dict.fromkeys(MEASURES, NOTHING) for name in others}
     if not usable:
@@ -196,7 +196,7 @@ def estimates(
 
 
 def average(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, draws: int, level: float) -> Estimate:
-    """The mean of a number an image, a share for instance, and its interval over groups; NaN are left out."""
+    """Mean over images of a value, such as a fraction, and its interval over groups; NaN are left out."""
     known = np.isfinite(values)
     values, groups = values[known], groups[known]
     if not len(values):
@@ -223,7 +223,7 @@ def _fraction(groups: np.ndarray) -> float:
 
 
 def _estimate(value: float, halves: np.ndarray, fraction: float, kind: Measure, confidence: float) -> Estimate:
-    # A part with the share f of the groups varies about the whole by (1 - f) / f of the variance of the whole.
+    # A part with the fraction f of the groups varies about the whole by (1 - f) / f of the variance of the whole.
     factor = fraction / (1 - fraction)
     if kind.extrapolated:
         value = value - factor * (float(halves.mean()) - value)
@@ -237,18 +237,19 @@ def _estimate(value: float, halves: np.ndarray, fraction: float, kind: Measure, 
 
 
 def reduced(dimensions: int, smallest: int) -> int:
-    """Dimensions of the Fréchet distance with samples of at least `smallest` images."""
+    """Number of dimensions of the Fréchet distance, with samples of at least `smallest` images."""
     return min(dimensions, max(1, smallest // PER_DIMENSION))
 
 
 def main_axes(features: list[np.ndarray], count: int) -> np.ndarray:
-    """The `count` directions (D, count) along which all these features together vary most; all of them: as they are.
+    """Principal axes: the `count` directions (D, count) of largest variance of all features together.
 
-    Generated ones are among them, so that a direction in which only they vary is not overlooked."""
+    Where these are all directions, the axes are the features themselves. Generated images are included, so that a
+    direction in which only they vary is not overlooked."""
     dimensions = features[0].shape[1]
     if count >= dimensions:
         return np.eye(dimensions, dtype=features[0].dtype)
-    # Each set weighs the same, whatever its size.
+    # Each set has the same weight, whatever its size.
     spread = sum(np.cov(part, rowvar=False) for part in features) / len(features)
     middle = np.cov(np.stack([part.mean(axis=0) for part in features]), rowvar=False)
     return np.linalg.eigh(spread + middle)[1][:, -count:].astype(features[0].dtype)

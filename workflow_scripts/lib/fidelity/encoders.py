@@ -37,7 +37,7 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class ArchitectureFacts:
-    """What is known of an architecture that torchvision does not have."""
+    """Facts about an architecture that torchvision does not have."""
 
     about: str
 
@@ -51,9 +51,9 @@ ARCHITECTURES: Registry[ArchitectureFacts] = Registry("encoder architecture", {}
 
 @dataclass(frozen=True)
 class Encoder:
-    """Something that turns images into vectors."""
+    """Encoder: maps images to feature vectors."""
 
-    name: str  # as the page calls it
+    name: str  # name in the report
     kind: str  # baseline, judge or own
     overlap: str  # what is known of the images that it learned from
     fitted: Provenance | None  # rows of the run's images that it knows; None where it cannot know any, or nobody knows
@@ -62,7 +62,7 @@ class Encoder:
 
 
 def of_classifier(classifier: Classifier, kind: str, channels: list[str]) -> Encoder:
-    """The pooled features of a classifier of the run, for images of these channels."""
+    """Encoder from the pooled features of a classifier of the run, for images of these channels."""
     if not set(classifier.channels) <= set(channels):
         raise UserError(
             f"the {kind} looks at the channels {', '.join(classifier.channels)}; the images have {', '.join(channels)}"
@@ -91,7 +91,7 @@ def of_classifier(classifier: Classifier, kind: str, channels: list[str]) -> Enc
 
 
 def own(settings: dict[str, Any], channels: list[str], train: np.ndarray) -> Encoder:
-    """The user's encoder, from assess_synthetic.encoder, for images of these channels.
+    """Encoder of the user, from assess_synthetic.encoder, for images of these channels.
 
     Without means and spreads of its own it gets channels standardised as in the train images uint8 (n, C, H, W)."""
     path, architecture = arm_choices.weights_path(settings["weights"]), settings["architecture"]

@@ -1,7 +1,7 @@
 """Errors of the fold's own baseline on the validation part: per class, and between classes.
 
-A synthetic set may spend its images where they are. Only validation rows are read, and recorded as read for selection.
-The record also has what the baseline itself was fitted and selected on."""
+Synthetic sets use them to generate more images where the baseline errs. Only validation rows are read, and recorded as
+read for selection. The record also has what the baseline itself was fitted and selected on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_baseline(manifest: Path, source: ImageSet, table: Path, repeat: int, fo
     if not np.array_equal(np.sort(asked), rows):
         raise UserError(f"{path} was asked about other images than the fold's validation part: run again")
     whole = Provenance.from_json(written.provenance)
-    # The file also holds what the arm was asked about later (thresholds, test), of which nothing is read here.
+    # The file also has later predictions of the arm (calibration, test), which are not read here.
     record = Provenance(whole.images, whole.count)
     for purpose in ("fit", "select"):
         record.record(purpose, whole.of(purpose))
@@ -60,7 +60,7 @@ def errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Soft confusion matrix (K, K): how much class i raises the baseline's probability of class j.
 
-    It is the mean probability of j over images with i but not j, less the mean over images with neither. NaN where
+    It is the mean probability of j over images with i but not j, minus the mean over images with neither. NaN where
     there are no such images, and for i = j."""
     carries = labels.astype(bool)
     out = np.full((labels.shape[1],) * 2, np.nan)
@@ -73,9 +73,9 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def most_confused(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each combination of classes (n, K) the class outside it that it is most confused with, (n,).
+    """For each combination of classes (n, K), the class outside it that it is most confused with, (n,).
 
-    -1 where no other class becomes more probable by these classes, or nothing is known."""
+    -1 where these classes make no other class more probable, or where nothing is known."""
     known = np.nan_to_num(matrix, nan=0.0)
     out = np.empty(len(wanted), dtype=np.int64)
     combinations, which = np.unique(wanted, axis=0, return_inverse=True)

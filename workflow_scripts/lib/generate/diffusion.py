@@ -25,7 +25,7 @@ Denoise = Callable[[Tensor, float], Tensor]  # x (n, C, H, W), sigma -> estimate
 
 @dataclass(frozen=True)
 class Condition:
-    """What a network is told about the images that it makes; an entry an image."""
+    """Conditioning of the network, one entry an image: labels and reference channels."""
 
     labels: Tensor  # (n, K) multi-hot, float
     dropped: Tensor  # (n,) bool: nothing is said about the labels, which differs from "no label applies"
@@ -33,11 +33,11 @@ class Condition:
     shown: Tensor | None = None  # (n, C) bool: which channels are reference channels; both None: none of any image
 
     def nothing(self) -> Condition:
-        """The same images with nothing said about their labels; reference channels remain."""
+        """Unconditional version: the labels are dropped, reference channels remain."""
         return replace(self, dropped=torch.ones_like(self.dropped))
 
     def joined(self, other: Condition) -> Condition:
-        """Both conditions one after the other, for a single network call."""
+        """Concatenation of both conditions, for a single network call."""
         pairs = [(mine, getattr(other, name)) for name, mine in vars(self).items()]
         return Condition(*(None if mine is None else torch.cat([mine, theirs]) for mine, theirs in pairs))
 
@@ -47,7 +47,7 @@ class Condition:
 
 
 class Network(Protocol):
-    """What objectives and samplers ask of a network: F(x; ln sigma, condition), shaped like x."""
+    """Interface of networks for objectives and samplers: F(x; ln sigma, condition), shaped like x."""
 
     def __call__(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor: ...
 
@@ -60,7 +60,7 @@ Coefficients = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # sigma -> ski
 
 @dataclass(frozen=True)
 class Objective:
-    """Noise levels of training, and the coefficients that make an estimate of x0 from the network's output."""
+    """Training objective: distribution of noise levels, and coefficients that turn network output into x0."""
 
     name: str
     draw: Callable[[Tensor], Tensor]  # uniform numbers (n,) in [0, 1) -> noise levels (n,)
@@ -108,7 +108,7 @@ def _edm(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 # Mean and standard deviation of ln sigma in EDM training. Karras et al. use -0.5 and 1.2 for photographs.
 EDM_CENTRE, EDM_WIDTH = -0.5, 1.2
 
-# Samplers start here at most, even where a schedule goes on: estimates from more noise than this are worthless.
+# Highest noise level of sampling, even where a schedule goes on: estimates from more noise are worthless.
 _HIGHEST = 160.0
 
 
@@ -186,7 +186,7 @@ def training_loss(
 
 
 def denoised(objective: Objective, network: Network, x: Tensor, sigma: float, condition: Condition) -> Tensor:
-    """The network's estimate of the image behind x at a noise level."""
+    """Network's estimate of the clean image x0 from x at a noise level."""
     level = torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)
     skip, out, scale = map(_per_image, objective.coefficients(level))
     return skip * x + out * network(scale * x, level.log(), condition).float()
@@ -197,7 +197,7 @@ def denoised(objective: Objective, network: Network, x: Tensor, sigma: float, co
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly estimates are pushed towards the condition (1: not at all), and at which noise levels."""
+    """Classifier-free guidance: its strength (1: none), and the noise levels at which it acts."""
 
     scale: float = 1.0
     low: float = 0.0
@@ -205,11 +205,11 @@ class Guidance:
 
     @classmethod
     def of_settings(cls, settings: dict[str, Any]) -> Guidance:
-        """Guidance as a synthetic set's settings `guidance` have it."""
+        """Guidance from the settings `guidance` of a synthetic set."""
         return cls(settings["scale"], *settings["interval"])
 
     def acts(self, sigma: float) -> bool:
-        """Whether guidance is on at this level (Kynkäänniemi et al. 2024: best left off at both ends)."""
+        """Whether guidance is on at this level (Kynkäänniemi et al. 2024: off at both ends gives the best images)."""
         return self.scale != 1.0 and self.low <= sigma <= self.high
 
 

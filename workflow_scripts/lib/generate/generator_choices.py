@@ -1,4 +1,4 @@
-"""Registries of generators: networks, objectives, samplers and label plans, and which of them go together.
+"""Registries of generators: networks, objectives, samplers and label plans, and their valid combinations.
 
 A new network is a function in `networks.py` and an entry in NETWORKS. Likewise: objective, `diffusion.py` and
 OBJECTIVES; sampler, `sampling.py` and SAMPLERS; label plan, `label_plans.py` and LABEL_PLANS. Checks, schema and
@@ -14,7 +14,7 @@ from workflow_scripts.lib.base.registry import Registry
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What must be known of a network before it is built."""
+    """Facts about a network that are needed before it is built."""
 
     about: str
     resolutions: bool = True  # its settings are `widths` and `blocks`
@@ -42,7 +42,7 @@ NETWORKS = Registry(
 
 @dataclass(frozen=True)
 class ObjectiveFacts:
-    """What must be known of an objective before a network is trained."""
+    """Facts about an objective that are needed before a network is trained."""
 
     about: str
     chain: bool = True  # noise levels are those of a discrete schedule of CHAIN steps
@@ -72,7 +72,7 @@ OBJECTIVES = Registry(
 
 @dataclass(frozen=True)
 class SamplerFacts:
-    """What must be known of a sampler before it is used."""
+    """Facts about a sampler that are needed before it is used."""
 
     about: str
     fewest: int  # calls of the denoiser below which its result is not worth having
@@ -99,7 +99,7 @@ SAMPLERS = Registry(
 
 @dataclass(frozen=True)
 class LabelPlanFacts:
-    """What must be known of a label plan before labels are drawn."""
+    """Facts about a label plan that are needed before labels are drawn."""
 
     about: str
     needs: tuple[str, ...] = ("count",)  # keys of the synthetic set that it takes, of COUNTS
@@ -137,20 +137,20 @@ LABEL_PLANS = Registry(
 # Pixel values as the network sees them (`generator_training.Pixels`), and how an image's labels are given to it.
 PIXELS = ("standardised", "signed", "unit")
 CONDITIONS = ("multi_hot", "single")
-SAMPLINGS = ("as_train", "balanced")  # which training images a batch holds
-AGAINST = ("confused",)  # what guidance pushes away from, if not from no label at all
+SAMPLINGS = ("as_train", "balanced")  # sampling of training images into batches
+AGAINST = ("confused",)  # guidance targets besides dropped labels
 
-# What a synthetic set names in place of a generator for cells from the simulator: the best that any could make.
+# Name of the simulator in place of a generator: its cells are the best that any generator could make.
 SIMULATOR = "simulator"
 
 
 def folding(size: int) -> int:
-    """Side of the square of pixels that is folded into channels: small images keep their pixels."""
+    """Block size of the pixel unshuffle that moves pixels into channels; small images are not folded."""
     return 1 if size < 32 else 2 if size < 128 else 4
 
 
 def size_problem(size: int, levels: int) -> str | None:
-    """Why images of this size do not suit a U-Net with so many resolutions, in one line; None where they do."""
+    """Reason why images of this size do not suit a U-Net with so many resolutions, in one line, or None."""
     if not 16 <= size <= 256:
         return f"images of {size} px: the U-Net takes 16 to 256 px"
     step = folding(size) * 2 ** (levels - 1)
@@ -165,7 +165,7 @@ def takes_references(generator: dict[str, Any]) -> bool:
 
 
 def generator_problem(generator: dict[str, Any], size: int, channels: int) -> str | None:
-    """What is wrong with a generator's settings for images of so many pixels and channels, in one line, or None."""
+    """Error in a generator's settings for images of so many pixels and channels, in one line, or None."""
     if takes_references(generator) and channels < 2:
         return (
             "reference_fraction is above 0, but the images have one channel: nothing would be left to generate (take 0)"
@@ -182,7 +182,7 @@ def generator_problem(generator: dict[str, Any], size: int, channels: int) -> st
 
 
 def _network_problem(generator: dict[str, Any]) -> str | None:
-    """Whether network, objective and condition go together."""
+    """Error in the combination of network, objective and condition, or None."""
     facts, objective = NETWORKS[generator["network"]], OBJECTIVES[generator["objective"]]
     together = f"network {generator['network']} and {{}} do not go together: "
     if takes_references(generator) and not facts.reference_channels:
@@ -204,19 +204,19 @@ def _network_problem(generator: dict[str, Any]) -> str | None:
 
 
 def asks_baseline(synthetic_set: dict[str, Any]) -> bool:
-    """Whether a synthetic set asks the fold's trained baseline: where it errs, or what it takes for what."""
+    """Whether a synthetic set depends on the fold's trained baseline: on its errors or on its confusions."""
     away = (synthetic_set.get("guidance") or {}).get("against")
     return LABEL_PLANS[synthetic_set["labels"]].asks_baseline or away == "confused"
 
 
 def most_images(synthetic_set: dict[str, Any], classes: int) -> int:
-    """Images of a synthetic set at most, where there are so many classes."""
+    """Upper bound of the images of a synthetic set, for this number of classes."""
     per_class = "per_class" in LABEL_PLANS[synthetic_set["labels"]].needs
     return synthetic_set["per_class"] * classes if per_class else synthetic_set["count"]
 
 
 def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    """What is wrong with a synthetic set beside its generator and the images' channels, in one line, or None."""
+    """Error in a synthetic set's own settings, apart from generator and channels, in one line, or None."""
     return (
         _sampler_problem(synthetic_set, generator)
         or _guidance_problem(synthetic_set, generator)
@@ -226,7 +226,7 @@ def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channe
 
 
 def simulator_problem(synthetic_set: dict[str, Any]) -> str | None:
-    """What is wrong with a synthetic set whose cells the simulator itself draws, in one line, or None."""
+    """Error in a synthetic set whose cells the simulator itself draws, in one line, or None."""
     for key in ("reference_channels", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch"):
         if synthetic_set.get(key):
             return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
@@ -273,7 +273,7 @@ def _guidance_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) 
 
 
 def _reference_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    """Whether there are the real images, and the channels of them, that the synthetic set starts from."""
+    """Error in the real images, or their channels, that the synthetic set starts from, or None."""
     labels = synthetic_set["labels"]
     if synthetic_set.get("start_noise") and not LABEL_PLANS[labels].as_real:
         return (

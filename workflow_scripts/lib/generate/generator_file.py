@@ -1,4 +1,4 @@
-"""Generator file: trained weights and all that is needed to sample with them, as safetensors."""
+"""Generator file: trained weights and everything that sampling needs, as safetensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 
 @dataclass
 class Generator:
-    """A trained generator as it lies on disk."""
+    """Trained generator, as stored on disk."""
 
     repeat: int
     fold: int
@@ -37,14 +37,14 @@ class Generator:
     weights: dict[str, torch.Tensor]
 
     def network(self, device: torch.device, dtype: torch.dtype) -> UNet | Minimal:
-        """The network with its weights, ready to make images."""
+        """Network with its weights, ready for sampling."""
         network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
         network.load_state_dict(self.weights)
         return network.to(device).eval().requires_grad_(False)
 
 
 def write(path: Path, generator: Generator) -> None:
-    """Write a generator whole."""
+    """Write a generator atomically."""
     described = {
         "format_version": FORMAT_VERSION,
         "repeat": generator.repeat,
@@ -65,7 +65,7 @@ def write(path: Path, generator: Generator) -> None:
 
 
 def read(path: Path) -> Generator:
-    """Read what `write` wrote."""
+    """Read a generator that `write` wrote."""
     try:
         with safe_open(path, "pt") as file:
             described = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
@@ -95,7 +95,7 @@ def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> G
 
 
 def read_digest(path: Path) -> str:
-    """The digest a finished generator was written with; empty where there is no whole file of this format."""
+    """Digest with which a finished generator was written; empty where there is no complete file of this format."""
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}

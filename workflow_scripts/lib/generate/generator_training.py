@@ -1,13 +1,13 @@
-"""Training of a generator: the examples of each step, the optimiser's steps, and the averaged weights.
+"""Training of a generator: the examples of each step, the optimiser, and the averaged weights.
 
-Everything random at step s derives from (seed, s), and the order of the images from (seed, epoch). So a training that
-was killed and resumed ends with the same weights as one that was left alone.
+All randomness of step s derives from (seed, s), and the order of the images from (seed, epoch). So a training that was
+killed and resumed ends with the same weights as an undisturbed one.
 
 Several processes (see compute/multiprocess.py) draw the same numbers for the whole batch, and each computes a part of
-it. Gradients are added up before anything looks at them, so all processes take the same steps.
+it. Gradients are summed before they are used, so all processes take the same steps.
 
-A step has two halves. `prepared` draws all that is random and brings it to the device. What follows (`losses`, the
-gradient, `_update`) is a function of those tensors that never looks at a value, so a GPU need not wait for it."""
+A step has two halves. `prepared` draws everything random and copies it to the device. What follows (`losses`, the
+gradient, `_update`) is a function of those tensors that never reads a value back, so a GPU need not wait for it."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from workflow_scripts.lib.images.image_set import channel_statistics
 from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
 from workflow_scripts.lib.images.orientation import oriented
 
-HISTORY_ROWS = 200  # about so many rows of history, however long the training
-CHECK_EVERY = 20  # steps between looks at the loss, which on a GPU wait for it
-# Steps in a row whose gradient is no number, and which are therefore skipped, before the training is given up.
+HISTORY_ROWS = 200  # rows of history, about, whatever the length of the training
+CHECK_EVERY = 20  # steps between checks of the loss, each of which synchronises the GPU
+# Steps in a row with a non-finite gradient, which are skipped, before the training stops with an error.
 GIVE_UP = 8
 
 
 @dataclass
 class Pixels:
-    """How bytes become the numbers that the network sees, channel by channel: (byte - shift) / scale."""
+    """Pixel scaling: from bytes to the network's input, channel by channel: (byte - shift) / scale."""
 
     shift: Tensor  # (C,)
     scale: Tensor  # (C,)
@@ -57,7 +57,7 @@ class Pixels:
         return cls(torch.full((channels,), shift), torch.full((channels,), scale))
 
     def on(self, device: torch.device) -> Pixels:
-        """The same on a device, so that steps need not bring it there."""
+        """Copy on a device, so that steps need not transfer it."""
         return Pixels(self.shift.to(device), self.scale.to(device))
 
     def to_network(self, images: Tensor) -> Tensor:
@@ -71,20 +71,20 @@ class Pixels:
         return (images * scale + shift).round().clamp(0, 255).to(torch.uint8)
 
     def limits(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The darkest and the brightest pixel as the network sees them, each (1, C, 1, 1)."""
+        """Smallest and largest pixel value in the network's scale, each (1, C, 1, 1)."""
         low, high = -self.shift / self.scale, (255 - self.shift) / self.scale
         return low.view(1, -1, 1, 1).to(device), high.view(1, -1, 1, 1).to(device)
 
 
 class Examples:
-    """Images with their labels, and which of them each step sees."""
+    """Training images with their labels, and the sampling of examples for each step."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, settings: dict[str, Any], seed: int) -> None:
         self.images, self.seed, self.batch = torch.from_numpy(images), seed, int(settings["batch"])
         self.rows = np.arange(len(images))
         self.labels = labels.astype(np.float32)
         if settings["labels"] == "single":
-            # One example for each label of an image, as if it carried no other.
+            # One example for each label of an image, with that label alone.
             self.rows, which = np.nonzero(labels)
             self.labels = np.eye(labels.shape[1], dtype=np.float32)[which]
         self.balanced = settings["label_sampling"] == "balanced"
@@ -94,7 +94,7 @@ class Examples:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def indices(self, step: int) -> np.ndarray:
-        """Which examples step `step` sees: all in turn in a new order each epoch, or every class equally often."""
+        """Indices of the examples of step `step`: shuffled epochs, or every class equally often."""
         if self.balanced:
             rng = np.random.default_rng(derive(self.seed, "balanced", step))
             classes = rng.integers(len(self.carriers), size=self.batch)
@@ -140,7 +140,7 @@ def ema_exponent(width: float) -> float:
 
 @dataclass
 class Trained:
-    """What a training leaves behind."""
+    """Result of a training: averaged weights and history."""
 
     weights: dict[str, Tensor]  # the averaged weights, with which images are made
     history: list[list[float]]  # step, images, loss, learning_rate, seconds
@@ -152,7 +152,7 @@ HISTORY_COLUMNS = ("step", "images", "loss", "learning_rate", "seconds")
 
 @dataclass
 class _State:
-    """All that changes from step to step."""
+    """Training state that changes from step to step."""
 
     network: nn.Module
     average: dict[str, Tensor]
@@ -200,7 +200,7 @@ def train(
     resume: Resume,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Trained:
-    """Train a generator on images uint8 (n, C, s, s) and labels (n, K); `progress(step, loss)` hears how it goes."""
+    """Train a generator on images uint8 (n, C, s, s) and labels (n, K); calls `progress(step, loss)`."""
     objective = diffusion.make_objective(settings["objective"])
     multiprocess.check_batch(int(settings["batch"]), "the generator's batch")
     examples = Examples(images, labels, settings, seed)
@@ -223,7 +223,7 @@ def train(
             _check(state, loss, steps)
             progress(state.step, float(loss))
         if state.step % every == 0 or state.step == steps:
-            # Without the steps that were skipped because their loss was no number.
+            # Without the steps that were skipped because their loss was not finite.
             multiprocess.check_same(state.network)
             seen = torch.stack(state.losses)
             mean = float(seen[seen.isfinite()].mean())
@@ -254,7 +254,7 @@ def _started(
 
 @dataclass
 class DiffusionBatch:
-    """Examples of one step with all that is random about them, on the device."""
+    """Examples of one step with all of their random draws, on the device."""
 
     images: Tensor  # uint8 (B, C, s, s)
     labels: Tensor  # (B, K)
@@ -264,7 +264,7 @@ class DiffusionBatch:
     shown: Tensor | None  # (B, C) bool: reference channels; None: the network has no inputs for them
 
     def parts(self, most: int) -> list[DiffusionBatch]:
-        """The same in parts of at most so many examples."""
+        """Batch split into parts of at most so many examples."""
         starts = range(0, len(self.images), most)
         return [
             DiffusionBatch(*(None if value is None else value[start : start + most] for value in vars(self).values()))
@@ -275,7 +275,7 @@ class DiffusionBatch:
 def prepared(
     examples: Examples, objective: Objective, settings: dict[str, Any], step: int, seed: int, device: torch.device
 ) -> DiffusionBatch:
-    """The examples of a step with everything that is random about it; of several processes each gets its part."""
+    """Examples of a step with all random draws; each of several processes gets its part."""
     seed, count, own = derive(seed, "step", step), examples.batch, multiprocess.part(examples.batch)
     generator = torch.Generator().manual_seed(seed)
     images, labels = examples.take(step)
@@ -309,7 +309,7 @@ def _one_step(
         group["lr"] = schedule.cosine_throughout(settings, state.step)
 
     def gradient(most: int) -> Tensor:
-        # Parts add up to the gradient of the whole batch, each with its fraction of its examples.
+        # Accumulated gradients of the parts, each weighted by its fraction of the examples, equal that of the batch.
         state.optimiser.zero_grad(set_to_none=True)
         fractions = []
         for part in batch.parts(most):
@@ -318,7 +318,7 @@ def _one_step(
             fractions.append(fraction.detach())
         return torch.stack(fractions).sum()
 
-    # Each process for itself finds out how much it has room for: its gradient is the same.
+    # Each process finds its own limit of memory: the gradient is the same.
     loss, state.at_once = out_of_memory.halving(gradient, state.at_once, "training")
     multiprocess.add_up([loss, *(p.grad for p in state.network.parameters() if p.grad is not None)])
     _update(state, settings["gradient_limit"])
@@ -326,8 +326,8 @@ def _one_step(
 
 
 def _update(state: _State, limit: float) -> None:
-    # A gradient that is no number would spoil the weights for good, so the optimiser leaves out such a step. It is told
-    # by a tensor: asking for the value would wait for the GPU.
+    # A non-finite gradient would ruin the weights, so the optimiser skips such a step. The decision is a tensor:
+    # reading its value would synchronise the GPU.
     parameters = list(state.network.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     invalid = (~norm.isfinite()).float()
@@ -342,7 +342,7 @@ def _update(state: _State, limit: float) -> None:
 
 @torch.no_grad()
 def _follow(state: _State, exponent: float | None) -> None:
-    # An average over a fixed fraction of the steps so far: early weights are forgotten however short the training.
+    # Averaged over a fixed fraction of the steps so far, so early weights are forgotten in short trainings too.
     weight = 1.0 if exponent is None else 1 - (1 - 1 / state.step) ** (exponent + 1)
     values = state.network.state_dict()
     torch._foreach_lerp_([state.average[name] for name in values], list(values.values()), weight)

@@ -1,7 +1,7 @@
 """Label plans: which labels the images of a synthetic set carry, made from those of the training images.
 
 A plan is a function of the training labels (N, K) and of random numbers. By name it gets the keys of the synthetic set
-that it needs (`generator_choices.LABEL_PLANS`) and, if it asks the baseline, the baseline's `errors` (K,)."""
+that it needs (`generator_choices.LABEL_PLANS`) and, if it depends on the baseline, its `errors` (K,)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def as_train(labels: np.ndarray, rng: np.random.Generator, count: int) -> np.nda
 
 
 def balanced(labels: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Every class that has training images in turn; the combination is that of a random image which carries it."""
+    """Classes with training images in turn; each image has the labels of a random training image of the class."""
     carriers = [rows for column in labels.T if len(rows := np.flatnonzero(column))]
     return labels[[rng.choice(carriers[number % len(carriers)]) for number in range(count)]]
 
 
 def tail_fill(labels: np.ndarray, rng: np.random.Generator, count: int, target: int) -> np.ndarray:
-    """Fill classes up to `target` images, real and synthetic together: always the one that lacks most, at most `count`.
+    """Fill classes up to `target` images, real and synthetic together, with at most `count` images.
 
-    A class without training images cannot be filled and is left alone."""
+    Each image goes to the class that lacks most. A class without training images cannot be filled and is skipped."""
     have = labels.sum(axis=0, dtype=np.int64)
     fillable = have > 0
     chosen: list[int] = []
@@ -49,10 +49,10 @@ def single(labels: np.ndarray, rng: np.random.Generator, per_class: int) -> np.n
 
 
 def unseen(labels: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Combinations that no training image has though it has each of their classes, as evenly as `count` allows.
+    """Combinations that no training image has, of classes that training images have, as evenly as `count` allows.
 
-    They are the pairs that never occur together. Where every pair does, they have one class more than a combination
-    that occurs, of the smallest such size. No rows where there are none."""
+    They are the pairs that never occur together. Where every pair occurs, they are combinations that occur plus one
+    further class, of the smallest size for which that is unseen. No rows where there are none."""
     carried, alone = np.flatnonzero(labels.any(axis=0)), np.eye(labels.shape[1], dtype=np.int64)
     known = np.unique(labels, axis=0).astype(np.int64)
     for size in range(1, int(known.sum(axis=1).max()) + 1):
@@ -67,9 +67,9 @@ def unseen(labels: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarr
 
 
 def class_weights(labels: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Fraction of the draws that each class gets, (K,): in proportion to the errors (K,) of a classifier.
+    """Fraction of the draws for each class (K,), proportional to a classifier's errors (K,).
 
-    A class whose error is unknown (NaN) counts as an average one; one without training images cannot be drawn."""
+    A class whose error is unknown (NaN) gets the mean error. One without training images cannot be drawn."""
     if np.isnan(errors).all():
         raise UserError("labels feedback: no validation image carries a label, so the baseline's errors are unknown")
     weights = np.where(np.isnan(errors), np.nanmean(errors), errors) * labels.any(axis=0)
@@ -79,15 +79,15 @@ def class_weights(labels: np.ndarray, errors: np.ndarray) -> np.ndarray:
 
 
 def feedback(labels: np.ndarray, rng: np.random.Generator, count: int, errors: np.ndarray) -> np.ndarray:
-    """Classes as often as a classifier errs on them; the combination is that of a random image which carries it."""
+    """Classes in proportion to a classifier's errors; each image has the labels of a random image of the class."""
     drawn = rng.choice(labels.shape[1], size=count, p=class_weights(labels, errors))
     return labels[[rng.choice(np.flatnonzero(labels[:, kind])) for kind in drawn]]
 
 
 def references(labels: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each wanted combination (m, K) a training image (row of `labels`) that has it, each of them as often.
+    """For each wanted combination (m, K) a training image (row of `labels`) that has it, all such images equally often.
 
-    Where none has it, as with unseen combinations, one of those that differ in the fewest classes."""
+    Where no image has it, as with unseen combinations, it is one of those that differ in the fewest classes."""
     out = np.empty(len(wanted), dtype=np.int64)
     combinations, which = np.unique(wanted, axis=0, return_inverse=True)
     for number, combination in enumerate(combinations):
@@ -103,7 +103,7 @@ def planned(
 ) -> np.ndarray:
     """Label rows (n, K) of a synthetic set, in random order, from the labels of the fold's training images.
 
-    `errors` (K,) are those of the fold's baseline, where the label plan asks it."""
+    `errors` (K,) are those of the fold's baseline, for label plans that use them."""
     if not labels.any():
         raise UserError("no training image of this fold carries a label: nothing to plan from")
     facts = LABEL_PLANS[settings["labels"]]

@@ -1,12 +1,12 @@
-"""The networks of the generators: a conditional U-Net that is fast on a CPU, and the study's three-layer network.
+"""Networks of the generators: a conditional U-Net that is fast on a CPU, and the study's three-layer network.
 
 Both compute F(x; ln sigma, condition) as `diffusion.Network` says: float32 in and out, whatever they compute in. A
 further network is a function like `unet` and `minimal` here, and an entry in `generator_choices.NETWORKS`.
 
-The U-Net keeps the magnitude of activations by construction (Karras et al. 2024, "Analyzing and improving the training
-dynamics of diffusion models"): filters have unit norm, sums are weighted, so that large steps are safe and short
-trainings get far. Pixels are first folded into channels (pixel unshuffle), because a CPU multiplies wide and small maps
-several times faster than narrow and large ones."""
+The U-Net preserves the magnitude of activations by construction (Karras et al. 2024, "Analyzing and improving the
+training dynamics of diffusion models"). Filters have unit norm and sums are weighted, so large learning rates are safe
+and short trainings converge well. Pixels are first folded into channels (pixel unshuffle), because a CPU multiplies
+wide and small maps several times faster than narrow and large ones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
 
 SILU_GAIN = 1 / 0.596  # makes silu(x) of standard normal x have a mean square of one
-PACE = 0.25  # of scalar gains: nothing bounds them, so they move with smaller steps than unit filters
-FRACTION = 0.3  # of the branch in a residual sum
+PACE = 0.25  # learning rate of scalar gains, relative: they are unbounded, unlike unit filters
+FRACTION = 0.3  # weight of the branch in a residual sum
 NORM = 1 / math.hypot(1 - FRACTION, FRACTION)  # a weighted sum of two unit magnitudes has unit magnitude again
 GROUP = 16  # channels a group in normalisation: fewer than 16 bfloat16 values defeat the CPU's vector units
 
@@ -39,7 +39,7 @@ class UnitLinear(nn.Module):
 
     @torch.no_grad()
     def renormalise(self) -> None:
-        """Bring filters back to their norm after a step, so that the size of later steps keeps its meaning."""
+        """Rescale filters to unit norm after a step, so that the effective learning rate stays the same."""
         fan = self.weight[0].numel()
         self.weight.copy_(functional.normalize(self.weight.flatten(1), dim=1).view_as(self.weight) * math.sqrt(fan))
 
@@ -76,7 +76,7 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """One vector for the noise level and the condition."""
+    """Embedding vector of the noise level and the condition."""
 
     def __init__(self, classes: int, width: int, frequencies: int = 64) -> None:
         super().__init__()
@@ -101,9 +101,9 @@ class Embedding(nn.Module):
 
 
 class UNet(nn.Module):
-    """Conditional U-Net; `widths` are the channels at each resolution, `blocks` how many blocks on each way.
+    """Conditional U-Net with `widths` channels at each resolution and `blocks` blocks on each way.
 
-    With `references` it has inputs for reference channels: which they are, and their clean pixels."""
+    With `references` it has inputs for reference channels: a mask of them, and their clean pixels."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class UNet(nn.Module):
         return torch.cat(planes, dim=1)
 
     def renormalise(self) -> None:
-        """To be called after each step of the optimiser."""
+        """Renormalise all filters; to be called after each step of the optimiser."""
         for module in self.modules():
             if isinstance(module, UnitLinear):
                 module.renormalise()
@@ -197,10 +197,10 @@ def _joined(below: Tensor, beside: Tensor) -> Tensor:
 
 
 class Minimal(nn.Module):
-    """The reference study's generator: three 3x3 convolutions, blind to the noise level, one label an image.
+    """Reference study's generator: three 3x3 convolutions, no noise-level input, one label an image.
 
-    With `several` it takes any number of labels, whose embeddings add up: not the study's, but what a replay compares
-    its single labels with."""
+    With `several` it takes any number of labels, whose embeddings are added. This is not the study's way; a replay
+    compares it with single labels."""
 
     def __init__(
         self,
@@ -220,10 +220,10 @@ class Minimal(nn.Module):
         )
 
     def forward(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor:
-        """(n, C, h, w) -> (n, C, h, w); the noise level is not looked at, as in the study."""
+        """(n, C, h, w) -> (n, C, h, w); the noise level is ignored, as in the study."""
         if condition.reference is not None:
             raise ValueError("the minimal network has no inputs for reference channels")
-        # On a GPU, looking at values would wait for all that is queued there.
+        # No values are read: on a GPU that would synchronise.
         one = x.device.type != "cpu" or self.several or bool((condition.labels.sum(dim=1) == 1).all())
         if not one or (x.device.type == "cpu" and bool(condition.dropped.any())):
             raise ValueError("the minimal network takes exactly one label an image and knows no dropped condition")
@@ -240,23 +240,23 @@ class Minimal(nn.Module):
         return y.float()
 
     def renormalise(self) -> None:
-        """Nothing to do: these weights are free."""
+        """Nothing to do: these weights are not normalised."""
 
 
-Settings = dict[str, Any]  # of a generator
+Settings = dict[str, Any]  # settings of a generator
 
 
 def unet(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> UNet:
-    """The U-Net of these settings."""
+    """Build the U-Net of these settings."""
     references = generator_choices.takes_references(settings)
     return UNet(channels, classes, size, settings["widths"], settings["blocks"], dtype, references)
 
 
 def minimal(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> Minimal:
-    """The reference study's network; settings without `labels` are those of its single labels."""
+    """Build the reference study's network; settings without `labels` have its single labels."""
     return Minimal(channels, classes, dtype=dtype, several=settings.get("labels") == "multi_hot")
 
 
 def make_network(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> UNet | Minimal:
-    """The network that a generator's settings describe, with weights drawn from torch's global generator."""
+    """Build the network of a generator's settings, with weights drawn from torch's global generator."""
     return NETWORKS.function(settings["network"], globals())(settings, channels, classes, size, dtype)

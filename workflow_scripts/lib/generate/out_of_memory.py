@@ -1,4 +1,4 @@
-"""Out of memory: the same work is done again in smaller parts."""
+"""Recovery from out-of-memory errors: the work is repeated in smaller parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def halving(work: Callable[[int], Result], most: int, what: str) -> tuple[Result, int]:
-    """What `work(most)` gives, with `most` images at a time halved until memory suffices; and how many it came to."""
+    """Result of `work(most)`, with `most` images at a time halved until memory suffices; and the final `most`."""
     while True:
         try:
             return work(most), most
@@ -35,7 +35,7 @@ def halving(work: Callable[[int], Result], most: int, what: str) -> tuple[Result
 
 
 class Divided:
-    """A network that takes all images at once, and in parts once memory does not suffice.
+    """Network that takes all images at once, or in parts once memory has not sufficed.
 
     Noise is drawn for the whole batch, so the images are the same."""
 

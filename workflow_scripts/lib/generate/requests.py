@@ -27,7 +27,7 @@ from workflow_scripts.lib.images.orientation import oriented
 
 @dataclass
 class Requests:
-    """All that is decided about the images of a set before the first of them is made; an entry an image."""
+    """Sampling requests of a set, one entry an image, decided before the first image is made."""
 
     labels: np.ndarray  # uint8 (n, K)
     provenance: Provenance  # of the generator, and of the rows that were read to decide
@@ -38,12 +38,12 @@ class Requests:
     attrs: dict[str, Any] = field(default_factory=dict)  # what the set's file says about it
 
     def digest(self) -> str:
-        """Of labels and guidance targets; real images follow from the image set, their ids and the seed."""
+        """Digest of labels and guidance targets; real images follow from the image set, their ids and the seed."""
         content = [self.labels.tobytes(), b"" if self.against is None else self.against.tobytes()]
         return hashlib.blake2b(b"|".join(content), digest_size=16).hexdigest()
 
     def columns(self, classes: list[str]) -> dict[str, list[str]]:
-        """Text columns of the set."""
+        """Text columns of the synthetic set."""
         out = {}
         if self.references is not None:
             out["reference"] = list(self.references)
@@ -52,7 +52,7 @@ class Requests:
         return out
 
     def conditions(self, part: slice, pixels: Pixels, where: torch.device) -> tuple[Condition, Condition | None]:
-        """Conditions of some of the images, and of what guidance pushes them away from where that is a class."""
+        """Conditions of some of the images, and of the guidance targets where those are classes."""
         hot = torch.from_numpy(self.labels[part]).float().to(where)
         said = torch.zeros(len(hot), dtype=torch.bool, device=where)
         condition = Condition(hot, said)
@@ -67,7 +67,7 @@ class Requests:
         return condition, replace(condition, labels=only, dropped=kinds < 0)
 
     def with_references(self, images: Tensor, part: slice) -> Tensor:
-        """Finished images uint8 (n, C, s, s), in which reference channels have the bytes of the real image."""
+        """Finished images uint8 (n, C, s, s), with the reference channels copied from the real images."""
         return images if self.shown is None else torch.where(self.shown[:, None, None], self.real[part], images)
 
 
@@ -79,7 +79,7 @@ def make_requests(
     baseline: BaselinePredictions | None,
     seed: int,
 ) -> Requests:
-    """The requests of a synthetic set, from the train images (`rows`) and, if it asks, the baseline's predictions."""
+    """Requests of a synthetic set from the train images (`rows`) and, if needed, the baseline's predictions."""
     # The synthetic set learns from the training labels, so their rows count as fitted on, like those of the generator.
     real = source.labels(rows, "fit")
     errors = None if baseline is None else baseline_errors.errors(baseline.labels, baseline.probabilities)

@@ -1,7 +1,7 @@
-"""Samplers: how images are made from noise with a denoiser.
+"""Samplers: images from noise by repeated denoising.
 
 A sampler is a function of denoise(x, sigma) -> x0, the noisy images x, falling noise levels, and a source of noise. It
-knows neither the network nor the objective behind the denoiser. Its facts stand in `generator_choices.SAMPLERS`."""
+knows neither the network nor the objective behind the denoiser. Its facts are in `generator_choices.SAMPLERS`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Noise = Callable[[Tensor], Tensor]  # standard normal numbers shaped like its ar
 def noise_levels(objective: Objective, sampler: str, evaluations: int, top: float | None = None) -> list[float]:
     """Falling noise levels that a sampler visits, from `top` (None: the highest) to 0.
 
-    They are as many as take about `evaluations` calls of the denoiser."""
+    Their number follows from about `evaluations` calls of the denoiser."""
     facts = SAMPLERS[sampler]
     # The last step, to level 0, takes a single call.
     steps = -(-evaluations // facts.calls)
     if facts.chain and objective.grid is not None:
-        # The chain's own levels, thinned evenly if fewer are asked for.
+        # Levels of the discrete schedule, thinned evenly if fewer are needed.
         last = len(objective.grid) - 1 if top is None else max(0, int((objective.grid <= top).sum()) - 1)
         steps = min(steps, last + 1)
         levels = objective.grid[torch.linspace(last, 0, steps, dtype=torch.float64).round().long()]
@@ -94,7 +94,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, levels: list[float], noise: Noise, ren
         h = math.log(sigma / after) if after > 0 else math.inf
         if before is not None and after > 0:
             estimate = x0 + (h / step_before / 2) * (x0 - before)
-        # Of the noise of the next level this part is the old one, shrunk; the rest of its variance is drawn anew.
+        # This part of the next level's noise is the old noise, shrunk. The rest of its variance is drawn anew.
         kept = math.exp(-renewal * h) if renewal else 1.0
         x = estimate + (after / sigma) * kept * (x - estimate)
         if renewal and after > 0:
@@ -103,8 +103,8 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, levels: list[float], noise: Noise, ren
     return x
 
 
-# Fresh noise washes out the errors of earlier estimates. Of 0, 0.5, 1, 1.5, 2 and 3 those from 2 on came nearer to
-# real images in 20 evaluations of a trained network than 250 steps of the chain did.
+# Fresh noise corrects errors of earlier estimates. Of 0, 0.5, 1, 1.5, 2 and 3, values from 2 on came nearer to real
+# images in 20 evaluations of a trained network than 250 steps of the chain did.
 RENEWAL = 2.0
 
 
@@ -141,7 +141,7 @@ def sample(
 
 @dataclass
 class Sampler:
-    """A generator's network, and how a synthetic set's settings sample from it; makes one batch at a time."""
+    """A generator's network with a synthetic set's sampling settings; makes one batch at a time."""
 
     generator: Generator
     network: Network
@@ -157,11 +157,11 @@ class Sampler:
         self.start_noise: float | None = self.settings.get("start_noise")
 
     def parts(self, count: int) -> list[slice]:
-        """So many images in batches."""
+        """Slices of so many images in batches."""
         return [slice(start, start + self.settings["batch"]) for start in range(0, count, self.settings["batch"])]
 
     def calls(self) -> int:
-        """Calls of the denoiser a batch, at most."""
+        """Upper bound of the denoiser calls of a batch."""
         name = self.settings["sampler"]
         levels = noise_levels(self.objective, name, self.settings["evaluations"], self.start_noise)
         return len(levels) * SAMPLERS[name].calls

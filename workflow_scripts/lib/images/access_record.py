@@ -1,7 +1,7 @@
-"""What an artefact was fitted on: the rows of the image set that were really read, and for what.
+"""Access record: which rows of the image set an artefact has read, and for what purpose.
 
-Loaders record rows as they read them; artefacts carry the record on (a classifier inherits what its synthetic set's
-generator was fitted on); the leak certificate compares it with the folds."""
+Loaders record rows as they read them, and artefacts pass the record on: a classifier inherits that of its synthetic
+set's generator. The leak certificate compares the records with the folds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ ACCESS_PURPOSES = ("fit", "select", "threshold", "score", "inspect")
 
 @dataclass
 class Provenance:
-    """Rows of one image set by purpose: fit (weights, statistics), select (checkpoints, filters), threshold, score
-    (predicted, never learned from), inspect (shown to a person, or split)."""
+    """Rows of one image set that were read, by purpose.
+
+    Purposes: fit (weights, statistics), select (checkpoints, filters), threshold, score (predicted, never learned
+    from), inspect (shown to a person, or split)."""
 
     images: str  # digest of the image set
     count: int  # its number of images
@@ -37,7 +39,7 @@ class Provenance:
         return np.flatnonzero(self.rows.get(purpose, np.zeros(self.count, dtype=bool)))
 
     def merged(self, *others: Provenance) -> Provenance:
-        """This record together with those of what was built upon: same image set, purposes united."""
+        """Union of this record and the records of inputs, all of the same image set."""
         out = Provenance(self.images, self.count, {name: mask.copy() for name, mask in self.rows.items()})
         for other in others:
             if (other.images, other.count) != (self.images, self.count):
@@ -47,7 +49,7 @@ class Provenance:
         return out
 
     def to_json(self) -> str:
-        """One line of text: a compressed bit per image and purpose."""
+        """Record as one line of text: a compressed bit per image and purpose."""
         packed = {
             purpose: base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
             for purpose, mask in sorted(self.rows.items())
@@ -61,7 +63,7 @@ class Provenance:
             value = json.loads(text)
             images, count, packed = str(value["images"]), int(value["count"]), dict(value["rows"])
             size = (count + 7) // 8
-            # The length is known, so that a forged record cannot blow up in memory.
+            # The length is checked, so that a forged record cannot fill the memory.
             unpacked = {
                 purpose: zlib.decompressobj().decompress(base64.b64decode(bits), size + 1)
                 for purpose, bits in packed.items()

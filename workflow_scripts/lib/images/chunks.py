@@ -1,9 +1,9 @@
-"""Reading images in pieces, each of which is read once.
+"""Reading of images in pieces, each of which is read once and cached in a file.
 
-A piece is a run of images of about 4 MB: worth a file of its own, and small enough for processes to finish together.
-One process reads it and leaves a file: pixels, faults of the other images, checksums, and a digest of all inputs.
-preprocess_images takes the pixels from these files. So an interrupted run resumes where it stopped, and after an image
-file was repaired only its own piece is read again."""
+A piece is a run of images of about 4 MB: worth a file of its own, and small enough that processes finish together. One
+process reads it and writes a file: pixels, faults of the other images, checksums, and a digest of all inputs.
+preprocess_images takes the pixels from these files. So an interrupted run resumes where it stopped. After an image file
+was repaired, only its own piece is read again."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _BROKEN = (OSError, ValueError, KeyError, TypeError)
 
 @dataclass(frozen=True)
 class Task:
-    """One piece to be made."""
+    """Description of one piece that is to be read."""
 
     reader: Reader
     ids: list[str]
     pixel_sizes: list[str]  # µm a pixel of each image, empty where not known
-    first: int  # row of the first image among all that the tables name
+    first: int  # row of the first image among all images of the tables
     path: Path
 
 
 @dataclass
 class Piece:
-    """What was read: the n images that can be used, and what is wrong with the others."""
+    """Result of reading a piece: the n usable images, and the faults of the others."""
 
     images: np.ndarray  # uint8 (n, C, H, W)
     grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
-    rows: np.ndarray  # int64 (n,), where the images stand among all that the tables name
+    rows: np.ndarray  # int64 (n,), rows of the images among all images of the tables
     bad: list[Fault]
 
 
 def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path) -> list[Task]:
-    """All pieces of a set; where they are cut does not depend on how many processes make them."""
+    """Tasks for all pieces of a set; the cuts do not depend on the number of processes."""
     count = max(1, PIECE_BYTES // (len(reader.channels) * reader.size**2))
     cuts = [slice(at, at + count) for at in range(0, len(ids), count)]
     return [
@@ -61,13 +61,13 @@ def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder
 
 
 def made(wanted: Sequence[Task], processes: int) -> Iterator[Piece]:
-    """The pieces in order, made by so many processes or found as they were left."""
+    """Pieces in order, read by this many processes or loaded from their files."""
     if processes == 1 or len(wanted) <= 1:
         yield from map(make, wanted)
         return
     with process_pool.pool(min(processes, len(wanted))) as pool:
         try:
-            # Pixels travel by the piece's file, which is in memory still, and not between processes.
+            # Pixels are passed through the piece's file, still in the page cache, rather than between processes.
             for task, _ in zip(wanted, pool.map(_leave, wanted), strict=True):
                 yield make(task)
         except BaseException:
@@ -80,7 +80,7 @@ def _leave(task: Task) -> None:
 
 
 def make(task: Task) -> Piece:
-    """The piece, as it was left if it is still sound."""
+    """Piece of a task: loaded from its file if that is valid, read otherwise."""
     wanted = digest(task)
     kept = load(task, wanted)
     if kept is not None:
@@ -102,13 +102,13 @@ def make(task: Task) -> Piece:
 
 
 def digest(task: Task) -> str:
-    """All that a piece follows from: settings, ids, the state of the files, and the code that reads them."""
+    """Digest of all inputs of a piece: settings, ids, size and time of the files, and the code that reads them."""
     stamps = [task.reader.stamps(name) for name in task.ids]
     return files.digest([_settings(task.reader), task.ids, task.pixel_sizes, task.first, stamps])
 
 
 def _settings(reader: Reader) -> list[Any]:
-    """What decides the pixels of every image, code included."""
+    """Settings and versions that determine the pixels of every image, code included."""
     keys = ("channels", "size", "intensity", "white_level", "pixel_size")
     own = {key: reader.settings[key] for key in keys}
     known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size")}
@@ -117,8 +117,8 @@ def _settings(reader: Reader) -> list[Any]:
 
 
 def _save(task: Task, piece: Piece, digest: str) -> None:
-    # Without waiting for the disk: what a power cut has spoiled fails its checksum and is made again. A folder that is
-    # gone is not made anew: nobody would clear it away.
+    # No fsync: a file damaged by a power cut fails its checksum and is made again. A folder that is gone is not created
+    # again, because nothing would remove it.
     part = task.path.with_suffix(f".{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as handle:
@@ -131,7 +131,7 @@ def _save(task: Task, piece: Piece, digest: str) -> None:
 
 
 def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:
-    """A line of JSON, then the bare arrays."""
+    """Write a line of JSON, then the raw arrays."""
     arrays = (piece.grids, piece.rows, piece.images)
     about = {
         "digest": digest,
@@ -145,7 +145,7 @@ def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:
 
 
 def load(task: Task, digest: str) -> Piece | None:
-    """A piece from disk; None if it is not there, damaged, or made from something else."""
+    """Piece from its file; None if the file is missing, damaged, or made from other inputs."""
     try:
         with task.path.open("rb") as handle:
             about = json.loads(handle.readline())

@@ -1,7 +1,7 @@
-"""Decoding one image file into its planes: PNG, JPEG, TIFF and OME-TIFF, NPY. What cannot be trusted is refused.
+"""Decoding of one image file into its planes: PNG, JPEG, TIFF and OME-TIFF, NPY. Doubtful files are refused.
 
-A plane is a Pillow image: mode L (8 bits) or F (anything deeper, exact up to 24 bits), because Pillow averages areas
-of both. Planes are never mixed, so transparency never weighs into colour."""
+A plane is a Pillow image: mode L (8 bits) or F (anything deeper, exact up to 24 bits), because Pillow averages areas of
+both. Planes are never mixed, so transparency never affects colour."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST = Image.MAX_IMAGE_PIXELS or 2**26
 DEPTHS = {"uint8": 8, "uint16": 16, "float16": 32, "float32": 32, "float64": 32}
 _GREY = {"L": 8, "I;16": 16, "I;16B": 16, "I;16L": 16, "F": 32}
 
-# Its warnings about odd files would drown our own; what matters is checked here.
+# tifffile warns about unusual files; what matters is checked here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # Pillow keeps the memory of a few images for the next ones; fresh pages for each cost a few per cent of the time.
@@ -30,7 +30,7 @@ Image.core.set_blocks_max(8)
 
 
 class Unusable(Exception):
-    """Why a file cannot be used: a kind to count by, and a reason that follows the file's name."""
+    """Error for a file that cannot be used: a kind to count by, and a reason that follows the file's name."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -39,7 +39,7 @@ class Unusable(Exception):
 
 @dataclass
 class Planes:
-    """What one file holds: planes of the same size and depth, and their names where the file has them."""
+    """Planes of one file, of the same size and depth, with their names where the file has them."""
 
     images: list[Image.Image]
     bits: int  # 8, 16, or 32 for floating point
@@ -47,7 +47,7 @@ class Planes:
 
 
 def decode(path: str | Path, expected: int) -> Planes:
-    """The planes of a file. `expected` is how many there should be; it settles which axis of an array counts them."""
+    """Planes of a file; `expected`, their number, decides which axis of an array counts them."""
     kind = FORMATS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122 (a Path of each file stays in memory)
     if kind is None:
         raise Unusable("unknown format", f"is of no format that can be read ({', '.join(sorted(FORMATS))})")

@@ -1,8 +1,8 @@
-"""Near-duplicates: images that show the same pixels again, perhaps turned, mirrored, rescaled or compressed anew.
+"""Near-duplicates: images with the same content, perhaps rotated, mirrored, rescaled or recompressed.
 
-Each image gets a perceptual hash: its channels averaged over an 8 × 8 grid, less what all images have in common, as
-whole numbers. Two images are near-duplicates if their hashes, in any of the eight orientations, correlate almost
-perfectly. Averaging over a grid commutes with turning, so that only the hash has to be turned."""
+Each image gets a perceptual hash: its channels averaged over an 8 × 8 grid, minus the mean over all images, as
+integers. Two images are near-duplicates if their hashes correlate almost perfectly in any of the eight orientations.
+Averaging over a grid commutes with rotation, so only the hashes are rotated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from workflow_scripts.lib.images.orientation import all_turned
 
 GRID = 8
-ORBITS = 10  # sets of cells that change places when the grid is turned or mirrored
+ORBITS = 10  # orbits of grid cells under rotation and mirroring
 BLOCK = 512  # images compared at a time
 
 
@@ -29,9 +29,9 @@ def grid_means(images: np.ndarray) -> np.ndarray:
 
 
 def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What all images have in common (C, 8, 8), and how far each channel strays from it (C, 1, 1)."""
+    """Mean grid over all images (C, 8, 8), and the deviation of each channel from it (C, 1, 1)."""
     total = sum(grids[start : start + BLOCK].sum(axis=0, dtype=np.float64) for start in range(0, len(grids), BLOCK))
-    # The common picture must look the same from all sides, or turning an image would change its hash.
+    # The mean grid must be invariant under rotation, or rotating an image would change its hash.
     common = np.mean(list(all_turned(total / max(1, len(grids)))), axis=0).astype(np.float32)
     squares = np.zeros(len(common))
     for start in range(0, len(grids), BLOCK):
@@ -41,8 +41,8 @@ def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndarray:
-    """Unit vectors float32 (n, C, 8, 8) of what sets each image apart; zero for an image of one grey level."""
-    # Each channel weighs alike, however bright it is stained.
+    """Unit vectors float32 (n, C, 8, 8) of the differences from the mean grid; zero for an image of one grey level."""
+    # Each channel has the same weight, whatever its brightness.
     apart = (grids - common) / strays
     length = np.sqrt((apart**2).sum(axis=(1, 2, 3), keepdims=True))
     flat = grids.max(axis=(1, 2, 3), keepdims=True) == grids.min(axis=(1, 2, 3), keepdims=True)
@@ -52,8 +52,8 @@ def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndar
 def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, float]]:
     """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation.
 
-    Unit vectors that correlate by c are sqrt(2 (1 - c)) apart, and so are at most their parts that no turning changes.
-    These are short and compared first; few pairs are left to be turned."""
+    Unit vectors with correlation c have distance sqrt(2 (1 - c)). The distance of their rotation-invariant parts is at
+    most that. These parts are short and compared first, so few pairs are left for which all orientations are tried."""
     if not len(grids):
         return []
     scale = _common(grids)
@@ -75,7 +75,7 @@ def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, flo
 
 
 def _unturned(units: np.ndarray) -> np.ndarray:
-    """What turning leaves as it is, (n, C * ORBITS): sums over cells that change places, of the same length."""
+    """Rotation-invariant part of the hashes, (n, C * ORBITS): sums over cells of an orbit, scaled to keep lengths."""
     places = np.arange(GRID**2).reshape(GRID, GRID)
     _, orbit, count = np.unique(np.min(list(all_turned(places)), axis=0), return_inverse=True, return_counts=True)
     onto = np.eye(len(count))[orbit.ravel()] / np.sqrt(count)

@@ -1,4 +1,4 @@
-"""Groups: what a split must never tear apart."""
+"""Groups: sets of images that a split must keep together."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def connected(columns: Sequence[Sequence[str]], count: int, pairs: Iterable[tuple[int, int]] = ()) -> list[str]:
-    """Group names of `count` images: images that share a value in any column, and the pairs given, are connected,
-    through any chain.
+    """Group names of `count` images: the connected components over shared column values and given pairs.
 
     Empty values connect nothing. A group is named after its first image's values, so names stay readable."""
     parent = list(range(count))

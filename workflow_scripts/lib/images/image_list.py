@@ -1,4 +1,4 @@
-"""Which images there are, by the tables alone: ids, labels and further columns, and what is wrong with a row."""
+"""Image list from the tables alone: ids, labels and further columns, and faults of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workflow_scripts.lib.images.user_tables import UserTable
 
 @dataclass
 class Listed:
-    """The images that the tables name, in their order, and what is wrong with the others."""
+    """Images that the tables name, in their order, and the faults of the others."""
 
     ids: list[str]
     labels: np.ndarray  # uint8 (n, K)
@@ -29,20 +29,20 @@ class Listed:
     notes: list[str] = field(default_factory=list)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the images."""
+        """Keep only some of the images."""
         self.ids = [self.ids[row] for row in rows]
         self.columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
         self.labels = self.labels[np.asarray(rows, dtype=np.int64)]
 
 
 class Labels:
-    """How the label column is to be read: numbers or names, cut apart where, and the classes by number."""
+    """Parser of the label column: numbers or names, their separator, and the classes by number."""
 
     def __init__(self, targets: Sequence[str], data: dict[str, Any], classes: Sequence[str]) -> None:
         self.separator = data["label_separator"]
         self.numbers = data["labels"] == "numbers"
         if data["labels"] is None:
-            # One word among numbers, or one number among names, is a slip and not another way of writing labels.
+            # A single word among numbers, or a single number among names, is a typing error.
             cut = [text for target in targets for text in re.split(r"[\s|;,]+", target) if text]
             self.numbers = 2 * sum(map(_is_number, cut)) > len(cut)
         self.classes = list(classes)
@@ -55,12 +55,12 @@ class Labels:
     def _found(self, targets: Sequence[str]) -> list[str]:
         """The names that occur; of spellings that differ in upper and lower case alone, the commonest."""
         counts = Counter(text for target in targets for text in self.split(target))
-        # The commonest last, and of equals the first in the alphabet.
+        # The commonest last; ties go to the first in the alphabet.
         ordered = sorted(sorted(counts, reverse=True), key=lambda text: counts[text])
         return sorted({text.casefold(): text for text in ordered}.values())
 
     def split(self, target: str) -> list[str]:
-        """The labels of an image as the table has them."""
+        """Labels of an image as the table has them."""
         if self.separator:
             parts = target.split(self.separator)
         else:
@@ -75,7 +75,7 @@ class Labels:
         return self._number.get(text.casefold())
 
     def known(self) -> str:
-        """What a label may be, for a message."""
+        """Valid labels, for a message."""
         if self.numbers:
             return f"there are {len(self.classes)} classes, numbered 0 to {len(self.classes) - 1}"
         shown = ", ".join(self.classes[:40])
@@ -87,7 +87,7 @@ def _is_number(text: str) -> bool:
 
 
 def id_problem(name: str) -> str | None:
-    """Why an id cannot name files inside a folder and nothing outside of it; None if it can."""
+    """Reason why an id is no safe file name inside a folder; None if it is."""
     if not name:
         return "has no Id"
     if name.startswith(".") or any(char in "/\\" or not char.isprintable() for char in name) or len(name) > 200:
@@ -124,7 +124,7 @@ def read_images(table: UserTable, data: dict[str, Any], classes: Sequence[str]) 
 
 
 def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
-    """The first row of each id, and by it the further rows of those that have any. Rows without an id stay apart."""
+    """First row of each id, with the further rows of ids that have several. Rows without an id stay separate."""
     found: dict[str, int] = {}
     further: dict[int, list[int]] = {}
     for row, name in enumerate(ids):
@@ -137,7 +137,7 @@ def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
 def _fault(
     table: UserTable, row: int, others: list[int], name: str, labels: Labels, data: dict[str, Any]
 ) -> tuple[str, str] | None:
-    """Kind and reason of what is wrong with a row of the label table."""
+    """Kind and reason of the fault of a row of the label table."""
     problem = id_problem(name)
     if problem:
         return "Id that is no file name", problem
@@ -159,7 +159,7 @@ def _fault(
 
 
 def _columns(table: UserTable, data: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
-    """The columns of a table under the names that MixLoc has for them, and notes of what was left out."""
+    """Columns of a table under MixLoc's names for them, and notes of what was left out."""
     own = {kind: table.find(name) for kind, name in data["columns"].items()}
     out = {kind: table.columns[name] for kind, name in own.items() if name is not None and kind not in ("id", "labels")}
     notes = []
@@ -175,8 +175,9 @@ def _columns(table: UserTable, data: dict[str, Any]) -> tuple[dict[str, list[str
 
 
 def check_columns(tables: Sequence[UserTable], data: dict[str, Any]) -> None:
-    """That every column which the config names is in one of the tables, for without it images would be grouped or told
-    apart by less than the user believes."""
+    """Check that every column which the config names is in one of the tables.
+
+    A missing column would silently weaken the grouping that the user relies on."""
     for kind in data["columns_given"]:
         name = data["columns"][kind]
         if all(table.find(name) is None for table in tables):
@@ -199,7 +200,7 @@ def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
             faulty = next(row for row in rows[name] if row in table.faults)
             listed.bad.append(Fault(name, table.where(faulty), "broken row", table.faults[faulty]))
         elif any(not table.alike(first, other) for other in others):
-            # They would put the image into one group or another without a word.
+            # Contradicting rows would put the image into an arbitrary group.
             lines = ", ".join(str(table.lines[each]) for each in rows[name])
             reason = f"Id {name!r} stands in lines {lines}, and they disagree"
             listed.bad.append(Fault(name, table.where(first), "conflicting rows", reason))
@@ -222,7 +223,7 @@ def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
 
 
 def add_id_parts(listed: Listed, form: str) -> None:
-    """Columns that stand in the Ids themselves, such as {gene}_{antibody}_{plate}; what follows the last is ignored."""
+    """Columns parsed from the Ids, such as {gene}_{antibody}_{plate}; text after the last part is ignored."""
     shape = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^_]+)", re.escape(form)) + r"(?:[^A-Za-z0-9].*)?")
     kept, found = [], []
     for index, name in enumerate(listed.ids):
@@ -234,7 +235,7 @@ def add_id_parts(listed: Listed, form: str) -> None:
             listed.bad.append(Fault(name, "Id", "Id of another form", f"{name!r} is not of the form {form}"))
     listed.keep(kept)
     for name in shape.groupindex:
-        # A table of the user's knows better than an Id, where it says anything.
+        # A user's table takes precedence over the Id, where it has a value.
         told = listed.columns.get(name, [""] * len(found))
         listed.columns[name] = [value or parts[name] for value, parts in zip(told, found, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Sets of images on disk, real or synthetic: the one module that knows the HDF5 layout.
+"""Image sets on disk, real or synthetic: the one module that knows the HDF5 layout.
 
     images  uint8 (N, C, H, W), in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
     ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
@@ -35,7 +35,7 @@ class Part:
     labels: np.ndarray  # uint8 (n, K)
     ids: np.ndarray  # str (n,)
     groups: np.ndarray  # str (n,)
-    rows: np.ndarray  # int64 (n,), where they stand in the set
+    rows: np.ndarray  # int64 (n,), row numbers in the set
     provenance: Provenance  # that they were read, and for what
 
     def __len__(self) -> int:
@@ -43,9 +43,9 @@ class Part:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of images uint8 (n, C, H, W), float64 (C,); exact, in blocks.
+    """Mean and standard deviation, float64 (C,), of each channel of images uint8 (n, C, H, W); exact, in blocks.
 
-    A channel that is black throughout gets a deviation of one grey level, so that dividing by it is sound."""
+    The deviation of an all-black channel is set to one grey level, so that dividing by it is safe."""
     sums, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
     for start in range(0, len(images), 1024):
         block = images[start : start + 1024].astype(np.float64)
@@ -56,12 +56,12 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def select_channels(images: np.ndarray, channels: list[str], wanted: list[str]) -> np.ndarray:
-    """Some channels of images (n, C, H, W), in the order wanted; the array itself where these are all."""
+    """Some channels of images (n, C, H, W), in the given order; the array itself where these are all."""
     return images if wanted == channels else images[:, [channels.index(name) for name in wanted]]
 
 
 class ImageSet:
-    """A set opened for reading; remembers which rows were read for which purpose."""
+    """Image set opened for reading; records which rows were read for which purpose."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -81,7 +81,7 @@ class ImageSet:
             raise
 
     def _open(self) -> None:
-        """Learn what the set holds; what is not of the very form that `ImageWriter` writes is refused."""
+        """Read the set's attributes; any layout but that of `ImageWriter` is refused."""
         self.attrs: dict[str, Any] = {name: _plain(name, value) for name, value in self._file.attrs.items()}
         version = self.attrs.get("format_version")
         if version != FORMAT_VERSION:
@@ -117,7 +117,7 @@ class ImageSet:
         return int(self._file["images"].shape[-1])
 
     def columns(self) -> list[str]:
-        """Names of the further text columns that the source knew."""
+        """Names of the further text columns."""
         return json.loads(self.attrs.get("columns", "[]"))
 
     def column(self, name: str) -> np.ndarray:
@@ -151,11 +151,11 @@ class ImageSet:
         return Part(images, labels, self.ids[chosen], self.groups[chosen], chosen, record)
 
     def provenance(self) -> Provenance:
-        """What was read so far, and for what."""
+        """Record of what was read so far, and for what."""
         return self._read.merged()
 
     def inherited(self) -> Provenance | None:
-        """What a synthetic set's generator was fitted on; None for real images."""
+        """Record of what a synthetic set's generator was fitted on; None for real images."""
         text = self.attrs.get("provenance", "")
         try:
             return Provenance.from_json(text) if text else None
@@ -173,7 +173,7 @@ def array(file: h5py.File, name: str, axes: int, dtype: type | None = None) -> h
         raise ValueError(f"{name} is no array of {axes} axes")
     if h5py.check_string_dtype(found.dtype) is None if dtype is None else found.dtype != dtype:
         raise ValueError(f"{name} holds values of another type")
-    # What lies in other files could be anything on this machine.
+    # Data stored in another file is refused: it could be anything on this machine.
     if found.external or found.is_virtual or found.file.filename != file.filename:
         raise ValueError(f"{name} lies in another file")
     return found

@@ -1,4 +1,4 @@
-"""Bad input: what cannot be used of the images and tables that users bring, why, and what is done about it."""
+"""Invalid input: faults of users' images and tables, and the policy for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER = ("Id", "file", "kind", "reason")
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong with an image; an image may have several."""
+    """One fault of an image; an image may have several."""
 
     id: str
     file: str  # the file, or the table and the line
@@ -27,12 +27,12 @@ class Fault:
 
 
 def printable(text: str) -> str:
-    """Text from outside, fit for one line of a log or a terminal."""
+    """Text from outside, made safe for one line of a log or a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def write_list(path: Path, bad: Iterable[Fault]) -> None:
-    """A table of what is wrong, the header alone if nothing is."""
+    """Write a table of faults; only its header if there are none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
@@ -41,10 +41,10 @@ def write_list(path: Path, bad: Iterable[Fault]) -> None:
 
 
 def settle(bad: Sequence[Fault], count: int, policy: str, limit: float, listing: Path) -> None:
-    """Stop, or go on without the images that something is wrong with (`policy`: fail or skip).
+    """Stop, or continue without the images that have faults, as `policy` (fail or skip) says.
 
-    Tells each fault in the log. `count` is the number of images that the tables name; `limit` the largest fraction of
-    them that may be left out. Before it stops it writes the whole list to `listing`."""
+    Each fault is logged. `count` is the number of images that the tables name, `limit` the largest fraction of them
+    that may be left out. The whole list is written to `listing` before the stage stops."""
     if not bad:
         return
     for entry in bad:

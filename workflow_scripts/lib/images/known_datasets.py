@@ -1,6 +1,6 @@
-"""Where images come from: what is known of the sets that MixLoc can name, and of anyone's folder.
+"""Known data sets: descriptions of the sources that MixLoc can name, and of any user's folder.
 
-Each source is a description and no code. Whatever the `data` section of the config says itself comes before it."""
+Each source is a description without code. The `data` section of the config takes precedence over it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COLUMNS = {
     "reliability": "reliability",
     "pixel_size": "pixel_size",
 }
-# Where proteins are known, an image belongs with those that share any of these.
+# Images that share a value of any of these columns form a group.
 GROUP_BY = ("group", "gene", "antibody")
 ATLAS = "Human Protein Atlas, proteinatlas.org (Thul et al., Science 2017, doi:10.1126/science.aal3321)"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of the images of a source before any is read; None: found out or not known."""
+    """Description of a source before any image is read; None: found out later, or unknown."""
 
     origin: str
     files: str = "{id}_{channel}.png"
@@ -68,7 +68,7 @@ SOURCES = {
         files="{id}_{channel}.jpg",
         class_names="kaggle_2018",
         bits=(8,),
-        # The Atlas shows each stain in its colour; yellow light is red and green light alike.
+        # The Atlas shows each stain in its colour; yellow is red and green in equal parts.
         planes={"red": "red", "green": "green", "blue": "blue", "yellow": "yellow"},
         id_parts="{gene}_{antibody}_{plate}_{well}_{field}",
         licence="see proteinatlas.org/about/licence for the release",
@@ -81,10 +81,10 @@ TOLD = ("origin", "release", "licence", "credit")  # text for the report alone
 
 
 def described(data: dict[str, Any]) -> dict[str, Any]:
-    """The `data` section of the config with what its source knows filled in where it says nothing.
+    """`data` section of the config, completed by the description of its source.
 
-    Of what is text for the report this holds only what the source knows: what the config says goes to the page
-    directly (`told`), so that editing it makes no image set again."""
+    Text for the report alone comes from the source only. What the config says of it goes directly to the page (`told`),
+    so that editing it re-runs nothing."""
     known = asdict(SOURCES[data["source"]])
     said = {name: value for name, value in data.items() if name not in TOLD and value not in (None, "", [])}
     out = {name: said.get(name, value) for name, value in known.items()}
@@ -106,6 +106,6 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def told(data: dict[str, Any]) -> dict[str, str]:
-    """What the `data` section of the config says about origin, release, licence and credit, for the report."""
+    """Origin, release, licence and credit from the `data` section of the config, for the report."""
     # Simulated cells are what the run makes them, as in `described`.
     return {} if data.get("source") == "simulated" else {name: data[name] for name in TOLD if data.get(name)}

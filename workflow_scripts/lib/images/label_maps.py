@@ -1,7 +1,7 @@
-"""Location hierarchies: merging, renaming and selecting classes before anything is learned from them.
+"""Label maps: merging, renaming and selecting classes before training.
 
-A map says of each new class which old classes it consists of. Some are built in: each takes the location names of the
-public Human Protein Atlas, of its Kaggle sets, or a mixture of them, to one list of classes. Names are compared
+A map lists for each new class the old classes that it consists of. Some are built in: each takes the location names of
+the public Human Protein Atlas, of its Kaggle sets, or a mixture of them, to one list of classes. Names are compared
 without regard to upper and lower case."""
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ BUILT_IN: dict[str, dict[str, list[str]]] = {
 
 @dataclass
 class Mapped:
-    """Labels after a map, and what it cost."""
+    """Labels after a map, and what was lost by it."""
 
     labels: np.ndarray  # uint8 (n, K'), of the images that are kept
     classes: list[str]  # K' names
@@ -118,7 +118,7 @@ Own = Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]]
 
 
 def ordered(label_map: str | Own | None) -> str | Own | None:
-    """A map of the user's own as pairs: its order is that of the classes, and settings travel with sorted keys."""
+    """User's map as pairs, which keep the order of the classes: settings travel with sorted keys."""
     return [(new, list(old)) for new, old in label_map.items()] if isinstance(label_map, Mapping) else label_map
 
 
@@ -175,5 +175,5 @@ def _resolved(label_map: str | Own, classes: Sequence[str]) -> dict[str, list[in
             raise UserError(
                 f"data.label_map ({new}) names {unknown[0]!r}, which is no class of the images: {', '.join(classes)}"
             )
-    # A name in the user's own map that fits nothing is a slip; in a built-in one it is a class that the set lacks.
+    # An unknown name in the user's map is a mistake; in a built-in map it is a class that the set lacks.
     return {new: [number[name.casefold()] for name in old] for new, old in own.items()}

@@ -1,8 +1,8 @@
-"""Did the generator copy? The nearest training image of every generated one, over rotations and mirror images.
+"""Memorisation: the nearest training image of every generated one, over rotations and mirror images.
 
 A generated image is authentic if it is farther from its nearest training image than that image is from the nearest
 other training image (AuthPct; Alaa et al. 2022, arXiv:2102.08921). Distances are taken in pixels, averaged down to at
-most SIDE a side, and in the features of an encoder; both over the eight orientations that a cell may have."""
+most SIDE a side, and in the features of an encoder. Both cover the eight orientations that a cell may have."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images w
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of every image: its nearest training image, how it must be turned to lie on it, and how far apart they are."""
+    """Nearest training image of every image, the orientation in which they match, and their distance."""
 
-    train: np.ndarray  # (n,), place among the training images
+    train: np.ndarray  # (n,), position among the training images
     turn: np.ndarray  # (n,), orientation 0 to 7 of the image (see `orientation.turned`)
     distance: np.ndarray  # (n,), Euclidean
     own: np.ndarray  # (n,), distance of that training image to the nearest other one
@@ -33,7 +33,7 @@ class Nearest:
 
     @property
     def authentic(self) -> np.ndarray:
-        """Whether each image is authentic, bool (n,). An exact copy never is, also where training images are equal."""
+        """Authenticity of each image, bool (n,); an exact copy never is, not even where training images are equal."""
         return (self.distance > self.own) & (self.distance > 0)
 
 
@@ -42,7 +42,7 @@ def pixels(images: np.ndarray) -> np.ndarray:
     step = -(-images.shape[-1] // SIDE)
     small = images.astype(np.float32) / 255
     if step > 1:
-        # Sides that the step does not divide are filled up with their edge.
+        # Sides that are no multiple of the step are padded with their edge.
         extra = -images.shape[-1] % step
         small = np.pad(small, ((0, 0), (0, 0), (0, extra), (0, extra)), mode="edge")
         count, channels, side = small.shape[:3]
@@ -52,7 +52,7 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 
 def without(images: np.ndarray, given: list[int]) -> np.ndarray:
-    """Images whose given channels are black: what was taken from a training image is no sign of copying."""
+    """Images with some channels set to black: a channel taken from a training image is no sign of copying."""
     if not given:
         return images
     out = images.copy()
@@ -61,10 +61,10 @@ def without(images: np.ndarray, given: list[int]) -> np.ndarray:
 
 
 def nearest(made: np.ndarray, train: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]) -> Nearest:
-    """The nearest training image of each image, both uint8 (n, C, s, s), by vectors that `describe` makes."""
+    """Nearest training image of each image, both uint8 (n, C, s, s), by vectors that `describe` computes."""
     known = describe(train)
     place, turn, distance = _search(made, known, describe, None)
-    # Only training images that are somebody's nearest need a neighbour of their own.
+    # Only training images that are the nearest of some image need their own nearest neighbour.
     asked, back = np.unique(place, return_inverse=True)
     own = _search(train[asked], known, describe, asked)[2]
     return Nearest(place, turn, distance, own[back])
@@ -84,7 +84,8 @@ def _search(
             if selves is not None:
                 apart[np.arange(len(rows)), selves[rows]] = np.inf
             candidate = apart.argmin(axis=1)
-            # Differences of products leave rounding where two vectors are equal: the winner is measured directly.
+            # Distances from inner products have rounding errors where vectors are equal, so the nearest is measured
+            # directly.
             value = ((vectors[rows] - known[candidate]) ** 2).sum(axis=1)
             value[~np.isfinite(apart[np.arange(len(rows)), candidate])] = np.inf
             better = value < best[rows]

@@ -1,7 +1,7 @@
-"""The eight orientations of a square image: quarter turns 0 to 3, and 4 to 7 mirrored. Cells know no up and no left.
+"""The eight orientations of a square image: rotations by 0 to 3 quarter turns, and 4 to 7 the same, mirrored.
 
-There are two conventions, both part of results that are written down. `turned` mirrors first and then turns;
-`oriented`, which training and sampling draw from, turns first and then mirrors."""
+Cells have no preferred orientation. There are two conventions, both part of stored results. `turned` mirrors first and
+then rotates. `oriented`, which training and sampling draw from, rotates first and then mirrors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def all_turned(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def oriented(images: Tensor, ways: Tensor) -> Tensor:
-    """Images (n, C, s, s), each in the orientation (n,) that is asked for: quarter turns, from 4 on also mirrored."""
+    """Images (n, C, s, s), each in its orientation (n,): rotated by quarter turns, from 4 on also mirrored."""
     if images.shape[2] != images.shape[3]:
         raise UserError(
             f"images of {images.shape[3]} x {images.shape[2]} px cannot be turned: generators take square images"

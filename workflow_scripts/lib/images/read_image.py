@@ -1,8 +1,8 @@
-"""From the files of one image to its pixels in the set: channels by name, size, intensities; or what is wrong with it.
+"""Reading of one image from its files: channels by name, size, intensities; or the faults that prevent it.
 
-Size: without a pixel size to aim at, a square image is scaled to `size` × `size`. With one, the image is scaled to that
-many micrometres a pixel and its centre is cut out; an image that shows less than that is refused, as a black frame
-would tell a network which microscope it came from. Nothing is ever scaled up."""
+Size: without a target pixel size, a square image is scaled to `size` × `size`. With one, the image is scaled to that
+many micrometres a pixel, and its centre is cut out. An image that shows less than that is refused, because a black
+frame would reveal the microscope to a network. Images are never scaled up."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from skimage.exposure import rescale_intensity
 from workflow_scripts.lib.images.decode import Planes, Unusable, blend, decode, to_array
 from workflow_scripts.lib.images.invalid_input import Fault
 
-# The planes of a colour file, of which each stain takes its own.
+# Planes of a colour file; each stain takes one.
 _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
-_SAMPLED = 40  # images that are looked at to learn the bit depth of a set
+_SAMPLED = 40  # images sampled to learn the bit depth of a set
 
 
 @dataclass(slots=True)
 class _Plane:
-    """One channel of an image, at the size of the set already where whole blocks of pixels make a pixel."""
+    """One channel of an image, already averaged to the set's size where whole blocks of pixels make a pixel."""
 
     image: Image.Image
     size: tuple[int, int]  # as it was in the file
@@ -38,7 +38,7 @@ class _Plane:
 
 
 class Reader:
-    """Reads the images of one folder as the settings of the stage say; safe to share between threads."""
+    """Reader of the images of one folder with the stage's settings; safe to share between threads."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = Path(folder)
@@ -62,7 +62,7 @@ class Reader:
         return {pattern.replace("{channel}", channel).replace("{id}", name): [channel] for channel in self.channels}
 
     def learn_depth(self, ids: list[str]) -> None:
-        """Where the bit depth is left open: that of most images, so that an odd one among them is noticed."""
+        """Set the bit depth, if left open, to that of most images, so that an image of another depth is noticed."""
         if self.bits:
             return
         counts: dict[int, int] = {}
@@ -77,7 +77,7 @@ class Reader:
         self.bits = {max(counts, key=lambda bits: (counts[bits], -bits))} if counts else set()
 
     def stamps(self, name: str) -> list[list[int]]:
-        """Size and time of change of each file, by which an edited one is noticed."""
+        """Size and modification time of each file, so that an edited file is noticed."""
         out = []
         for file in self.files(name):
             try:
@@ -88,7 +88,7 @@ class Reader:
         return out
 
     def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Fault]]:
-        """Pixels uint8 (C, size, size) of an image, or None and all that is wrong with it."""
+        """Pixels uint8 (C, size, size) of an image, or None and all of its faults."""
         bad: list[Fault] = []
         planes: dict[str, _Plane] = {}
         files = self.files(name)
@@ -114,8 +114,9 @@ class Reader:
         return pixels, []
 
     def _planes(self, file: str, channels: list[str]) -> dict[str, _Plane]:
-        """The planes of a file that are wanted, averaged at once, while the pixels are in the processor's cache; the
-        memory of those pixels is free again for the next file, which then finds it in the cache."""
+        """Wanted planes of a file, averaged at once.
+
+        The pixels are then still in the processor's cache, and their memory is reused for the next file."""
         found = self._decode(file, channels)
         if self.bits and found.bits not in self.bits:
             raise Unusable("wrong bit depth", f"is {_bits(found.bits)}; expected is {self._expected_bits()}")
@@ -130,7 +131,7 @@ class Reader:
             raise Unusable("missing file", "is missing") from None
         except OSError as error:
             raise Unusable("cannot be read", f"cannot be read: {error.strerror}") from None
-        # A link, or a folder on the way that is one, may lead out of the folder.
+        # A link, or a linked folder on the way, may lead out of the folder.
         if stat.S_ISLNK(found.st_mode) or "/" in file:
             real = os.path.realpath(path)
             if os.path.commonpath([real, self._real]) != self._real:
@@ -165,7 +166,7 @@ class Reader:
         return named
 
     def _check(self, planes: dict[str, _Plane]) -> None:
-        """What the channels of an image must have in common."""
+        """Check that the channels of an image fit together."""
         absent = [channel for channel in self.channels if channel not in planes]
         if absent:
             raise Unusable("missing channel", f"no channel {absent[0]!r}")
@@ -182,7 +183,7 @@ class Reader:
         return told if self.data["bits"] else f"{told}, as most images are (data.bits allows others)"
 
     def _window(self, size: tuple[int, int], pixel_size: str) -> tuple[float, float, float, float] | None:
-        """The part of an image that becomes the pixels of the set; None: all of it."""
+        """Window of an image that becomes the pixels of the set; None: all of it."""
         width, height = size
         wanted = self.settings["pixel_size"]
         if wanted is None:
@@ -204,7 +205,7 @@ class Reader:
         return left, top, min(left + side, float(width)), min(top + side, float(height))
 
     def _averaged(self, image: Image.Image, bits: int) -> _Plane:
-        """A plane, averaged already if that is a matter of whole blocks of pixels."""
+        """Plane of an image, averaged now if whole blocks of pixels make a pixel."""
         blocks, rest = divmod(image.width, self.size)
         highest = float(image.getextrema()[1]) if bits == 32 else 0.0
         small = image
@@ -240,7 +241,7 @@ class Reader:
 
 
 def _constant(channel: np.ndarray) -> bool:
-    """Whether all pixels are the same; bytes are compared as far as they are."""
+    """Whether all pixels have the same value, by a fast comparison of bytes."""
     data = channel.tobytes()
     return data == data[:1] * len(data)
 
@@ -285,12 +286,12 @@ def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def stretch(values: np.ndarray) -> np.ndarray:
     """Intensities between the image's own 0.1 and 99.9 percentile, spread over 0 to 255."""
     low, high = (float(value) for value in np.percentile(values, [0.1, 99.9]))
-    # Black where nothing varies: noise must not be blown up into a picture.
+    # A constant channel becomes black: its noise must not be amplified.
     return spread(values, low, high) if high - low > 1e-6 * max(1.0, abs(high)) else np.zeros(values.shape, np.uint8)
 
 
 def files_without_row(reader: Reader, ids: set[str]) -> Iterator[str]:
-    """Ids that files in the folder have and no table names."""
+    """Ids of files in the folder that no table names."""
     shapes = {_shape(file) for file in reader.files("{id}") if "/" not in file}
     seen: set[str] = set()
     with os.scandir(reader.folder) as entries:

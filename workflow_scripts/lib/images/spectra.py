@@ -1,8 +1,8 @@
-"""What can be said of images without any network, and real images spoiled on purpose: the ceilings of every distance.
+"""Image descriptors without a network, and degraded real images that serve as ceilings of every distance.
 
-Descriptors of one image: the power of each channel by spatial frequency, averaged over directions, and how the
-channels go together. Spoiled: noise of the same brightness; blurred; and with random phases of its Fourier transform,
-which keeps power spectrum and correlations of channels and destroys all shape (Prichard and Theiler 1994)."""
+Descriptors of one image: radial power spectrum of each channel, and correlations between channels. Degraded images:
+noise of the same brightness; blurred; and with random phases of the Fourier transform. Random phases keep the power
+spectrum and the correlations of channels, and destroy all shape (Prichard and Theiler 1994)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BLUR = 16  # the standard deviation of the blur is the side of the image divided
 def power_curves(images: np.ndarray) -> np.ndarray:
     """Radial power spectra in decibel, float32 (n, C · rings), of images uint8 (n, C, s, s).
 
-    The mean is taken out (it is not a frequency) and a Hann window keeps the edges from looking like detail."""
+    The mean is subtracted, as it is no frequency. A Hann window suppresses the spectral leakage of the edges."""
     side = images.shape[-1]
     window = np.outer(np.hanning(side + 2)[1:-1], np.hanning(side + 2)[1:-1]).astype(np.float32)
     radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) * side
     ring = np.rint(radius).astype(int)
     rings = side // 2
-    # Half a spectrum is computed; what it lacks is its mirror image, so inner columns count twice.
+    # rfft2 computes half a spectrum; the other half mirrors it, so inner columns count twice.
     twice = np.full(ring.shape, 2.0)
     twice[:, 0] = 1.0
     if side % 2 == 0:
@@ -58,24 +58,24 @@ def channel_links(images: np.ndarray) -> np.ndarray:
 
 
 def noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """White noise with the mean and the spread of each channel."""
+    """White noise with the mean and standard deviation of each channel."""
     mean, std = images.mean(axis=(0, 2, 3)), images.std(axis=(0, 2, 3))
     drawn = rng.standard_normal(images.shape, dtype=np.float32)
     return _bytes(drawn * std[:, None, None] + mean[:, None, None])
 
 
 def blurred(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images without their fine detail."""
+    """Images after a Gaussian blur."""
     sigma = images.shape[-1] / BLUR
     return _bytes(gaussian_filter(images.astype(np.float32), (0, 0, sigma, sigma), mode="reflect"))
 
 
 def phase_randomised(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images whose Fourier phases are turned by those of noise, by the same angles in all channels."""
+    """Images with the Fourier phases of noise added, the same in all channels."""
     out = np.empty_like(images)
     for start in range(0, len(images), BLOCK):
         block = images[start : start + BLOCK].astype(np.float32)
-        # The transform of real noise has the symmetry that makes the result real, and the mean keeps its place.
+        # The transform of real noise has the Hermitian symmetry that keeps the result real. The mean is unchanged.
         turn = np.fft.rfft2(rng.standard_normal((len(block), 1, *block.shape[2:])))
         turn /= np.maximum(np.abs(turn), 1e-12)
         turn[:, :, 0, 0] = 1
@@ -87,7 +87,7 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
-# name -> maker(images, rng): what every distance should find bad
+# name -> function(images, rng): images that every distance should rate as bad
 CEILINGS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "noise": noise,
     "blurred": blurred,

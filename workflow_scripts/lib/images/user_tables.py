@@ -1,4 +1,4 @@
-"""Tables that users bring: read as people really write them, and everything is text until it has been checked."""
+"""Users' tables: tolerant reading of CSV; every value is text until it has been checked."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from workflow_scripts.lib.images.invalid_input import printable
 
 LARGEST = 2**30  # bytes of a table, unpacked
 DELIMITERS = ",;\t"
-# Neither HDF5 nor a page takes them, and no person has typed them.
+# Control characters: HDF5 and HTML do not accept them, and nobody types them.
 CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f\ufffe\uffff]")
 
 
 @dataclass
 class UserTable:
-    """A table by columns, so that a large one stays small in memory."""
+    """Table stored by columns, so that a large one needs little memory."""
 
     path: Path
     columns: dict[str, list[str]]
     lines: array[int]  # where each row begins in the file
-    faults: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with its form
+    faults: dict[int, str] = field(default_factory=dict)  # row -> fault of its form
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def find(self, name: str) -> str | None:
-        """The column of this name; upper and lower case are the same unless two columns differ in nothing else."""
+        """Column of this name; case is ignored unless two columns differ in nothing else."""
         if name in self.columns:
             return name
         alike = [found for found in self.columns if found.casefold() == name.casefold()]
         return alike[0] if len(alike) == 1 else None
 
     def need(self, name: str) -> list[str]:
-        """The values of a column that must be there."""
+        """Values of a required column."""
         found = self.find(name)
         if found is None:
             names = ", ".join(self.columns) or "none"
@@ -48,22 +48,22 @@ class UserTable:
         return self.columns[found]
 
     def where(self, row: int) -> str:
-        """A row as a person finds it."""
+        """File name and line number of a row, for messages."""
         return f"{self.path.name}, line {self.lines[row]}"
 
     def alike(self, one: int, other: int) -> bool:
-        """Whether two rows say the same."""
+        """Whether two rows have the same values."""
         return all(values[one] == values[other] for values in self.columns.values())
 
 
 def read_table(path: Path) -> UserTable:
-    """A CSV with a header, perhaps packed by gzip; the header shows whether commas, semicolons or tabs separate it."""
+    """Read a CSV with a header, perhaps gzipped; the header decides between comma, semicolon and tab."""
     path = Path(path)
     try:
         text = _text(path)
         header = text.partition("\n")[0]
         delimiter = max(DELIMITERS, key=header.count)
-        # Strict, because a quote that is never closed would swallow the rest of the table without a word.
+        # Strict, because a quote that is never closed would silently swallow the rest of the table.
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
         # A name may span lines in the table; everywhere else it is one line.
         names = [printable(" ".join(name.split())) for name in next(reader, [])]

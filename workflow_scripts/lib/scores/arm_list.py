@@ -1,4 +1,4 @@
-"""The list of arms that a job of train_classifier leaves, job0.json: which arms there are, and where they lie."""
+"""Arm list of a job of train_classifier, job0.json: its arms and their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILES = ("predictions", "classifier")  # relative to the list, so that results c
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The entries of a list, `predictions` and `classifier` as paths; there is at least one."""
+    """Entries of an arm list, at least one, with `predictions` and `classifier` as paths."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["arms"]
         found = [entry | {key: path.parent / entry[key] for key in FILES if key in entry} for entry in entries]

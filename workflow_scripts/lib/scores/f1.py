@@ -1,6 +1,7 @@
 """F1 from counts of decisions.
 
-Apart from the other scores: training needs F1 alone, so an edit of the test metrics trains nothing again."""
+It is separate from the other scores because training needs F1 alone. So an edit of the test metrics re-trains
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an arm said about the images it was asked about: the one module that knows the layout of predictions.h5.
+"""Predictions of an arm: the one module that knows the layout of predictions.h5.
 
 test, calibration, validation   groups with ids, groups (text), labels uint8 (n, K), logits float32 (n, K)
 history                         one dataset a quantity, such as step, loss, validation_map
@@ -26,7 +26,7 @@ TEXT = h5py.string_dtype("utf-8")
 
 @dataclass
 class Scored:
-    """One part of a fold as an arm scored it, image by image."""
+    """Predictions of an arm for one part of a fold, image by image."""
 
     ids: np.ndarray  # str (n,)
     groups: np.ndarray  # str (n,)
@@ -55,7 +55,7 @@ class Scored:
 
 @dataclass
 class Predictions:
-    """All that one arm of one fold leaves behind for those who judge it."""
+    """All predictions of one arm in one fold, with the history of its training."""
 
     classes: list[str]
     arm: str
@@ -73,7 +73,7 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write a predictions file, whole or not at all."""
+    """Write a predictions file atomically."""
     for name, part in predictions.parts.items():
         if name not in PARTS:
             raise ValueError(f"unknown part {name!r}: one of {', '.join(PARTS)}")
@@ -101,7 +101,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path, parts: tuple[str, ...] = PARTS) -> Predictions:
-    """Read a predictions file, or only some of its parts; a file of another kind is the user's to mend."""
+    """Read a predictions file, or some of its parts; UserError where it is a file of another kind."""
     try:
         with h5py.File(path, "r") as file:
             attributes = file.attrs
@@ -128,7 +128,7 @@ def read_predictions(path: Path, parts: tuple[str, ...] = PARTS) -> Predictions:
 
 
 def read_digest(path: Path) -> str:
-    """The digest a finished arm was written with; empty where there is no readable file of this format."""
+    """Digest with which a finished arm was written; empty where there is no readable file of this format."""
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs["digest"]) if file.attrs.get("format_version") == FORMAT_VERSION else ""

@@ -1,8 +1,8 @@
-"""Drawing of simulated cells: from a `Specimen` to four 8-bit channels.
+"""Rendering of simulated cells: from a `Specimen` to four 8-bit channels.
 
-Geometry lives in continuous coordinates, the image spanning [-1, 1] both ways, and is drawn on a fine grid that
-is averaged down to the size asked for: the same specimen at another size is the same cell. Intensities are in
-units of the sensor's full scale until the last step."""
+Geometry is in continuous coordinates; the image spans [-1, 1] in both directions. It is drawn on a fine grid that is
+averaged down to the output size, so a specimen shows the same cell at every size. Intensities are in units of the
+sensor's full scale until the last step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAINT = 0.02  # compartments weaker than this are not drawn
 
 
 class FineGrid:
-    """The fine grid for one output size, with what can be computed once."""
+    """Fine grid of one output size, with everything that can be computed once."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -68,7 +68,7 @@ class FineGrid:
         return gaussian_filter(plane, sigma, mode="constant", truncate=3.0) * np.float32(2 * np.pi * sigma**2)
 
     def look_up(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Values of a plane at points, the nearest fine pixel's."""
+        """Values of a plane at points, by nearest neighbour."""
         column = np.clip(((x + 1) * self.side / 2).astype(np.int64), 0, self.side - 1)
         row = np.clip(((y + 1) * self.side / 2).astype(np.int64), 0, self.side - 1)
         return plane[row, column]
@@ -81,7 +81,7 @@ def fine_grid(size: int) -> FineGrid:
 
 
 def contour(rng: np.random.Generator, radius: float, aspect: float, rough: float, lobes: int) -> np.ndarray:
-    """(ANGLES,) radius by angle of a turned ellipse with random lobes."""
+    """(ANGLES,) radius by angle of a rotated ellipse with random lobes."""
     angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     turn = rng.random() * 2 * np.pi
     # Ellipse of the same area as a circle of that radius.
@@ -139,7 +139,7 @@ class CellGeometry:
     ) -> np.ndarray:
         """Curved lines from given starts; they fade over the nucleus and end at the cell's edge."""
         turns = np.cumsum(self.rng.standard_normal((len(x), steps)) * wander, 1)
-        # Slow drift plus jitter: lines bend, they do not tremble.
+        # Slow drift plus jitter, so that lines bend without trembling.
         heading = heading[:, None] + turns
         xs = (x[:, None] + np.cumsum(np.cos(heading), 1) * stride).ravel()
         ys = (y[:, None] + np.cumsum(np.sin(heading), 1) * stride).ravel()
@@ -149,7 +149,7 @@ class CellGeometry:
 
 
 def soft(distance: np.ndarray, width: float) -> np.ndarray:
-    """A smooth step from 0 to 1 over a distance."""
+    """Smooth step from 0 to 1 over a distance."""
     return 1 / (1 + np.exp(np.clip(-distance / np.float32(width), -30, 30)))
 
 
@@ -219,7 +219,7 @@ def _spread(cell: CellGeometry, power: float) -> float:
 
 
 def _grain(cell: CellGeometry) -> np.ndarray:
-    """The protein's own texture, around 1: coarse or fine, flat or rough."""
+    """Texture of the protein, with mean around 1: coarse or fine, flat or rough."""
     cells = int(np.clip(round(14 * np.exp(0.35 * cell.traits["grain"])), 6, 30))
     depth = 0.14 * np.exp(0.4 * np.clip(cell.traits["contrast"], -2, 2))
     return np.clip(1 + np.float32(depth) * cell.grid.noise(cell.rng, cells), 0.1, 2.5)
@@ -315,7 +315,7 @@ def protein(cell: CellGeometry, specimen: Specimen) -> np.ndarray:
     t = specimen.traits
     out = np.zeros_like(cell.cell)
     for weight, (paint, scale) in zip(specimen.weights, PAINTERS, strict=True):
-        # Every compartment has its own stream, so that a faint one does not disturb the others.
+        # Every compartment has its own random stream, so that a faint one does not change the others.
         if weight > FAINT:
             out += np.float32(weight * scale) * paint(cell)
     # The signal leans to one side of the cell, more with one protein than with another.
@@ -340,7 +340,7 @@ def references(cell: CellGeometry, specimen: Specimen) -> tuple[np.ndarray, np.n
 
 
 def surroundings(planes: np.ndarray, cell: CellGeometry, specimen: Specimen, rng: np.random.Generator) -> None:
-    """Add what else is in the picture, in place: a piece of a neighbouring cell, and debris."""
+    """Add a piece of a neighbouring cell and debris to the image, in place."""
     grid, optics = cell.grid, specimen.optics
     draws = rng.random(12)
     if optics["neighbour"]:
@@ -359,9 +359,9 @@ def surroundings(planes: np.ndarray, cell: CellGeometry, specimen: Specimen, rng
 
 
 def draw(specimen: Specimen, size: int) -> np.ndarray:
-    """The picture of a specimen: (4, size, size) uint8, channels as in CHANNELS."""
+    """Image of a specimen: (4, size, size) uint8, channels as in CHANNELS."""
     grid = fine_grid(size)
-    # Separate streams: the geometry does not depend on what is stained, nor the grain of the sensor on the geometry.
+    # Separate random streams: geometry does not depend on the stain, nor sensor noise on the geometry.
     streams = [np.random.Generator(np.random.PCG64([specimen.seed, number])) for number in range(4)]
     cell = build(specimen, grid, streams[0])
     red, blue, yellow = references(cell, specimen)

@@ -1,8 +1,8 @@
-"""The simulated world: genes, antibodies, plates, cell lines, fields and cells, what they look like, and the truth.
+"""Simulated laboratory: genes, antibodies, plates, cell lines, fields and cells, their appearance and true labels.
 
 An image's appearance is a vector of standard-normal traits. Each trait is a weighted sum of independent draws, one per
-level of the hierarchy, so that images of a protein resemble each other and a knob per level sets how much.
-Nothing here draws a picture; `sim_render` does that from the `Specimen` that this module describes."""
+level of the hierarchy. So images of a protein resemble each other, and one setting per level controls how much. Nothing
+here renders an image; `drawing.py` does that from the `Specimen` that this module describes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LEVELS = ("gene", "antibody", "plate", "cell_line", "field", "cell")
 # How the protein looks: overall brightness, texture scale, texture contrast, diffuse background, number, size and
 # spread of the structures, polarity of the gradient over the cell; then the weight of each compartment.
 PROTEIN = ("brightness", "grain", "contrast", "haze", "number", "size", "spread", "polarity")
-# How bright the reference channels come out.
+# Brightness of the reference channels.
 STAIN = ("red", "blue", "yellow")
-# How the cell is built.
+# Shape of the cell.
 SHAPE = ("cell_size", "cell_aspect", "roughness", "nucleus_size", "nucleus_aspect", "offset", "filaments", "reticulum")
 TRAITS = PROTEIN + COMPARTMENTS + STAIN + SHAPE
 # Standard deviation that each level adds to each group of traits, before the knobs.
@@ -38,13 +38,13 @@ _SCALES = {
     level: np.repeat(np.array(by_group), (len(PROTEIN) + len(COMPARTMENTS), len(STAIN), len(SHAPE)))
     for level, by_group in SPREAD.items()
 }
-# A copied picture may come turned; the eight symmetries of the square.
+# A copied image may be rotated or mirrored: the eight symmetries of the square.
 TURNS = 8
 
 
 @dataclass
 class Specimen:
-    """One image before it is drawn: who it is, what it shows, and how it was stained and imaged."""
+    """Description of one image before it is rendered: its identity, content, staining and imaging."""
 
     index: int
     id: str
@@ -68,7 +68,7 @@ class World:
     """All simulated proteins and their images, described on demand.
 
     `settings` is the section `simulate_cells` of the config. A `cohort` other than 0 has other genes, antibodies,
-    plates and cells on the same cell lines: fresh proteins from the same laboratory."""
+    plates and cells on the same cell lines: new proteins from the same laboratory."""
 
     def __init__(self, settings: dict[str, Any], seed: int, cohort: int = 0) -> None:
         self.settings, self.seed, self.cohort = settings, seed, cohort
@@ -79,12 +79,12 @@ class World:
         self._schedule: tuple[list[int], int] = ([], 0)
 
     def rng(self, *purpose: str | int) -> np.random.Generator:
-        """A generator of its own for one purpose in this cohort."""
+        """Separate random generator for one purpose in this cohort."""
         return np.random.Generator(np.random.PCG64(derive(self.seed, "simulate", self.cohort, *purpose)))
 
     @cached_property
     def leaders(self) -> np.ndarray:
-        """(genes,) the gene that a gene shares its antibody with: itself, or for a few relatives the one before."""
+        """(genes,) gene whose antibody each gene uses: its own, or for a few relatives that of the gene before."""
         out = np.arange(self.genes)
         for gene in range(1, self.genes):
             if out[gene - 1] == gene - 1 and self.rng("relative", gene).random() < self.settings["shared_antibodies"]:
@@ -93,7 +93,7 @@ class World:
 
     @cached_property
     def true(self) -> np.ndarray:
-        """(genes, K) bool: where each protein really is."""
+        """(genes, K) bool: true locations of each protein."""
         chosen = self.settings["labels"]
         floor, co_occurrence = chosen["genes_per_class"], chosen["co_occurrence"]
         return protein_labels.assign(self.leaders, floor, co_occurrence, self.rng("labels"))
@@ -107,7 +107,7 @@ class World:
         return [names[min(int(np.searchsorted(fractions, draw)), len(names) - 1)] for draw in draws]
 
     def given(self, gene: int, index: int) -> np.ndarray:
-        """(K,) bool: what the table says of this gene's image, errors included."""
+        """(K,) bool: labels in the table for this gene's image, errors included."""
         noise = self.settings["noise"]
         table = self.settings["reliability"]
         # Relative noise is normalised over the tiers, so that the asked rates hold on average.
@@ -118,10 +118,10 @@ class World:
         return protein_labels.corrupt(self.true[gene], omission, confusion, self.rng(*who))
 
     def gene_of(self, index: int) -> int:
-        """The gene of image `index`.
+        """Gene of image `index`.
 
-        Genes take turns in shuffled passes, so that the first images do not depend on how many follow; in each
-        pass but the first a tenth of the genes sits out, so that proteins differ in their number of images."""
+        Genes take turns in shuffled passes, so the first images do not depend on how many follow. In each pass but the
+        first a tenth of the genes is left out, so that proteins differ in their number of images."""
         order, passes = self._schedule
         while len(order) <= index:
             rng = self.rng("pass", passes)
@@ -132,7 +132,7 @@ class World:
         return order[index]
 
     def antibody(self, gene: int, which: int) -> dict[str, Any]:
-        """An antibody: its plate, whether it stains weakly or too strongly, and what it binds by mistake."""
+        """Antibody: its plate, whether it stains too weakly or too strongly, and its off-target binding."""
         leader = int(self.leaders[gene]) if which == 0 else gene
         if (leader, which) not in self._antibodies:
             rng, staining = self.rng("antibody", leader, which), self.settings["staining"]
@@ -148,7 +148,7 @@ class World:
         return self._antibodies[leader, which]
 
     def _level(self, level: str, *who: str | int) -> np.ndarray:
-        """(traits,) what one unit of one level adds."""
+        """(traits,) contribution of one unit of one level."""
         key = (level, *who)
         if key not in self._levels:
             # Cell lines belong to the laboratory and are the same in every cohort.
@@ -158,7 +158,7 @@ class World:
         return self._levels[key]
 
     def specimen(self, index: int) -> Specimen:
-        """Describe image `index`: the same for every number of images made and every order of asking."""
+        """Describe image `index`, independently of the number of images and of the order of calls."""
         gene = self.gene_of(index)
         rng = self.rng("image", index)
         draws = rng.random(12)
@@ -216,7 +216,7 @@ class World:
         own = traits[len(PROTEIN) : len(PROTEIN) + len(COMPARTMENTS)]
         weights = np.where(self.true[gene], np.exp(0.4 * own), 0.0)
         weights = np.clip(weights / weights.max(), 0.5, None) * self.true[gene]
-        # Below what anyone would label, proteins are a little everywhere, each in its own way.
+        # Background: every protein is weakly present everywhere, below what would be labelled, in its own pattern.
         faint = np.where(self.true[gene], 0.0, self.settings["staining"]["faint"] * np.exp(0.9 * own))
         weights = weights + np.minimum(faint, 0.25)
         if antibody["off_target"] >= 0:
@@ -265,7 +265,7 @@ class World:
         rng = self.rng("copy", own.index)
         for _ in range(16):
             source = self.specimen(int(rng.integers(own.index)))
-            # A protein's relative shares its group: a copy of it would cross no border.
+            # A relative shares the protein's group, so a copy of it would not cross groups.
             if source.copy_of is None and self.leaders[source.gene] != self.leaders[own.gene]:
                 facts = source.facts | {"copied_gene": source.names["gene"]}
                 turn = int(draws[7] * TURNS) if self.settings["plants"]["duplicates_turned"] else 0
@@ -275,7 +275,7 @@ class World:
 
 
 def check(settings: dict[str, Any]) -> None:
-    """Raise ValueError, naming the key, where settings contradict each other in a way no schema can say."""
+    """Raise ValueError, naming the key, where settings contradict each other in a way that no schema can express."""
     for key in ("reference_class", "effect_class"):
         name = settings["plants"][key]
         if name and name not in COMPARTMENTS:

@@ -1,8 +1,8 @@
-"""The labels of simulated proteins: which compartments, how often, together with which, and with which errors.
+"""Label model of simulated proteins: prevalence, cardinality and co-occurrence of compartments, and label errors.
 
-The statistics below are rounded summaries of the Kaggle 2018 HPA training table (31,072 images), counted over the
-rows that carry at least one of these ten compartments, close relatives merged (nucleoli with their fibrillar
-centres; nuclear bodies with speckles; plasma membrane with cell junctions; the small round organelles as vesicles)."""
+The statistics below are rounded summaries of the Kaggle 2018 HPA training table (31,072 images). They are counted over
+the rows with at least one of these ten compartments. Close relatives are merged: nucleoli with their fibrillar centres,
+nuclear bodies with speckles, plasma membrane with cell junctions, the small round organelles as vesicles."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ COMPARTMENTS = (
     "Vesicles",
 )
 
-# Share of images that show the compartment; the rarest is rounded up from 0.015.
+# Fraction of images that show the compartment; the rarest is rounded up from 0.015.
 PREVALENCE = np.array([0.46, 0.044, 0.18, 0.155, 0.10, 0.038, 0.16, 0.105, 0.29, 0.02])
-# Share of images with one, two, three and four compartments.
+# Fraction of images with one, two, three and four compartments.
 CARDINALITY = np.array([0.535, 0.388, 0.072, 0.005])
 # Upper triangle of the lift P(a, b) / (P(a) P(b)), row by row; zeros raised to 0.05 so that nothing is impossible.
 LIFT = (
@@ -40,7 +40,7 @@ LIFT = (
     (0.2, 0.1),
     (0.5,),
 )
-# What an annotator takes a compartment for; all are look-alikes at low resolution.
+# Compartments that an annotator confuses; all are look-alikes at low resolution.
 CONFUSED_WITH = {
     0: (3, 2),
     1: (0, 8),
@@ -101,10 +101,10 @@ def label_sets(co_occurrence: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assign(leaders: np.ndarray, floor: int, co_occurrence: float, rng: np.random.Generator) -> np.ndarray:
-    """True labels of all genes, (genes, K) bool, whose class counts are as near to the targets as whole genes allow.
+    """True labels of all genes, (genes, K) bool, with class counts as near to the targets as whole genes allow.
 
-    `leaders[g]` names the gene whose labels g shares (itself for most). Independent draws would leave the rarest
-    class at the mercy of luck, so genes are redrawn, one at a time, as long as that brings the counts closer."""
+    `leaders[g]` names the gene whose labels g shares (itself for most). With independent draws the count of the rarest
+    class would vary too much. So genes are redrawn, one at a time, as long as that brings the counts closer."""
     genes, count = len(leaders), len(COMPARTMENTS)
     sets, probability = label_sets(co_occurrence)
     cumulative = np.cumsum(probability)
@@ -134,13 +134,13 @@ def assign(leaders: np.ndarray, floor: int, co_occurrence: float, rng: np.random
 
 
 def corrupt(labels: np.ndarray, omission: float, confusion: float, rng: np.random.Generator) -> np.ndarray:
-    """Given labels for one row of true ones, (K,) bool.
+    """Labels with errors for one row of true ones, (K,) bool.
 
-    Each true label is lost with the chance `omission`, unless it is the only one left (a table has no empty rows);
-    each that remains is exchanged for a look-alike with the chance `confusion`."""
+    Each true label is lost with probability `omission`, unless it is the only one left (a table has no empty rows).
+    Each that remains is exchanged for a look-alike with probability `confusion`."""
     out = labels.copy()
     present = rng.permutation(np.flatnonzero(labels))
-    # All draws are made whatever the rates, so that a rate changes its own errors only.
+    # All draws are made whatever the rates, so that changing one rate leaves the other errors as they were.
     lost, swapped, choice = rng.random(len(present)), rng.random(len(present)), rng.random(len(present))
     for where, label in enumerate(present):
         if lost[where] < omission and out.sum() > 1:

@@ -37,7 +37,7 @@ class CellBlock:
 
 
 def metadata(specimen: Specimen) -> dict[str, Any]:
-    """What a laboratory would know of an image: one row of metadata.csv."""
+    """Row of metadata.csv: what a laboratory would know of an image."""
     return {"Id": specimen.id, **specimen.names, "shifted": int(specimen.shifted)}
 
 
@@ -46,7 +46,7 @@ def _numbers(labels: np.ndarray) -> str:
 
 
 def truth(world: World, specimen: Specimen) -> dict[str, Any]:
-    """What only the simulator knows of an image: one row of truth.csv."""
+    """Row of truth.csv: what only the simulator knows of an image."""
     plants = world.settings["plants"]
     facts, turn = specimen.facts, specimen.turn
     marked = bool(plants["reference_class"]) and bool(specimen.true[COMPARTMENTS.index(plants["reference_class"])])
@@ -102,10 +102,10 @@ def simulate(settings: dict[str, Any], seed: int, cohort: int = 0, at_once: int 
 def as_asked(
     settings: dict[str, Any], seed: int, cohort: int, true: np.ndarray, at_once: int = 64
 ) -> Iterator[tuple[np.ndarray, CellBlock]]:
-    """Fresh cells that show what is asked for, (n, K) bool: batches of rows of it and their cells.
+    """Draw fresh cells with the requested labels, (n, K) bool: yields batches of their rows and cells.
 
-    Every cell is of a protein of its own, from the run's laboratory, that lies where the row says and nowhere else. No
-    protein copies another's picture or shares its antibody, as then it could not lie where it is to lie."""
+    Every cell shows a different protein of the run's laboratory, with exactly the locations of its row. No protein
+    copies another's image or shares its antibody, because its locations would then be those of the other."""
     count = len(true)
     alone = {"genes": count, "images": count, "shared_antibodies": 0.0}
     world = World(settings | alone | {"plants": settings["plants"] | {"duplicates": 0.0}}, seed, cohort)

@@ -64,13 +64,13 @@ def split(
 
 
 def _inner(fractions: Mapping[str, float]) -> dict[str, float]:
-    """Fractions of the roles that are drawn anew in each fold: all but test and lockbox."""
+    """Fractions of the roles that are drawn for each fold: all but test and lockbox."""
     inner = {role: fractions[role] for role in (Role.CALIBRATION, Role.VALIDATION, Role.RESERVE) if fractions[role] > 0}
     return inner | {Role.TRAIN: 1 - fractions[Role.LOCKBOX] - fractions[Role.TEST] - sum(inner.values())}
 
 
 def fewest_groups(folds: int, fractions: Mapping[str, float]) -> int:
-    """How many groups a class needs to have one in every role of every fold."""
+    """Number of groups that a class needs to have one in every role of every fold."""
     inner, locked = len(_inner(fractions)), int(fractions[Role.LOCKBOX] > 0)
     rest = 1 - fractions[Role.LOCKBOX] - folds * fractions[Role.TEST] > 1e-9
     count = max(folds, inner + 1)
@@ -88,7 +88,7 @@ def _bounds(groups: np.ndarray, enough: int, least: Sequence[int]) -> np.ndarray
 def _locked(
     counts: np.ndarray, sizes: np.ndarray, fractions: Mapping[str, float], seed: int, enough: int
 ) -> np.ndarray:
-    """The lockbox is the same in every repeat and fold: it is opened once."""
+    """Groups of the lockbox, the same in every repeat and fold, because it is opened once."""
     if not fractions[Role.LOCKBOX] > 0:
         return np.zeros(len(counts), dtype=bool)
     parts = {Role.LOCKBOX: fractions[Role.LOCKBOX], "rest": 1 - fractions[Role.LOCKBOX]}
@@ -158,7 +158,7 @@ def _draw(
 
 
 def held_out_values(values: np.ndarray, folds: int, repeat: int) -> list[str]:
-    """The value of a column that each fold tests, the most common first. A repeat goes on where the last one ended.
+    """Value of a column that each fold tests, the most common first; a repeat continues after the last one's.
 
     Empty values are unknown and never held out."""
     names, counts = np.unique(values[values != ""].astype(str), return_counts=True)
@@ -232,8 +232,8 @@ def roles_as_marked(
 def keep_aside(roles: np.ndarray, member: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Roles of images (n,) in which a fraction of all images, from train groups, is reserve_same instead of train.
 
-    Groups (`member`, (n,) numbers) give in proportion to their size, and each keeps an image. Where there are not
-    enough to spare fewer are taken; none at all is a ValueError."""
+    Groups (`member`, (n,) numbers) contribute in proportion to their size, and each keeps an image. Where groups have
+    too few images to spare, fewer are taken. None at all is a ValueError."""
     out, train = roles.copy(), np.flatnonzero(roles == Role.TRAIN)
     rng = np.random.default_rng(derive(seed, Role.RESERVE_SAME))
     train = train[rng.permutation(len(train))]
@@ -278,7 +278,7 @@ def group_counts(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
 def missing(counts: np.ndarray, assigned: np.ndarray, classes: list[str]) -> list[tuple[str, str]]:
     """Pairs (class, role) where a class has no positive image in a role of this fold.
 
-    From counts and roles of groups, or labels and roles of images."""
+    The arguments are counts and roles of groups, or labels and roles of images."""
     used = [role for role in ROLES if role != Role.UNUSED and (assigned == role).any()]
     present = {role: counts[assigned == role].sum(0) for role in used}
     return [(classes[kind], role) for role, sums in present.items() for kind in np.flatnonzero(sums == 0)]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-STEPS = 400  # moves that mend a class
+STEPS = 400  # moves of `repair` at most
 REST = 5  # moves during which a group that was moved stays where it is
 EXCHANGES = 60  # tried between each pair of parts, but no fewer than 400 in all
 IN_VAIN = 6  # exchanges of each pair without a gain after which it is enough, but no fewer than 40 in all
-SIZE_WEIGHT = 0.5  # of an image that a part is too large or too small, where one of a class weighs 1
+SIZE_WEIGHT = 0.5  # weight of an image that a part has too many or too few, where one of a class weighs 1
 CANDIDATES = 96  # groups of either part among which the best exchange is looked for
 
 
@@ -46,7 +46,7 @@ def repair(
 
 
 def _wrong(have: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """How many groups of a class (..., K) a part has too few or too many."""
+    """Number of groups of a class (..., K) that a part has too few or too many."""
     return np.maximum(least - have, 0) + np.maximum(have - most, 0)
 
 
@@ -60,7 +60,7 @@ def _best_move(
     place: tuple[int, int],
     resting: np.ndarray,
 ) -> tuple[int, int] | None:
-    """The group to move and where to: into the part that has too few of a class, out of it where it has too many."""
+    """Best move: its group and its target part, into a part with too few of a class, or out of one with too many."""
     part, kind = place
     few = have[part, kind] < least[part, kind]
     best: tuple[float, float, int, int] | None = None
@@ -73,7 +73,7 @@ def _best_move(
         cost = _wrong(have[source] - own, least[source], most[source]).sum(1)
         cost = cost + _wrong(have[target] + own, least[target], most[target]).sum(1)
         cost = cost - _wrong(have[[source, target]], least[[source, target]], most[[source, target]]).sum()
-        # Of equally good moves that of the smallest group disturbs the fractions least.
+        # Of equally good moves, that of the smallest group changes the fractions least.
         first = np.lexsort((members, sizes[members], cost))[0]
         found = (float(cost[first]), float(sizes[members[first]]), int(members[first]), int(target))
         best = found if best is None else min(best, found)
@@ -134,7 +134,7 @@ def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _nearer(off: np.ndarray, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """How much nearer each change (A, B, K) brings a part that is `off` (K,) its fraction."""
+    """Gain of each change (A, B, K) for a part that deviates by `off` (K,) from its fraction."""
     off = off.astype(np.float32)
     return np.abs(off) @ weight - np.abs(off + change) @ weight
 

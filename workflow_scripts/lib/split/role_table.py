@@ -1,4 +1,4 @@
-"""The table of roles (folds.csv): the role of every image in every fold of one repeat."""
+"""Table of roles (folds.csv): the role of every image in every fold of one repeat."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read(path: Path, fold: int, ids: np.ndarray) -> np.ndarray:
 def rows(path: Path, fold: int, ids: np.ndarray, role: str) -> np.ndarray:
     """Row numbers of the images with a role in one fold.
 
-    Without a calibration part (its fraction is 0) thresholds are found on the validation part."""
+    Without a calibration part (its fraction is 0), thresholds are fitted on the validation part."""
     roles = read(path, fold, ids)
     if role == Role.CALIBRATION and not (roles == role).any():
         role = Role.VALIDATION

@@ -1,4 +1,4 @@
-"""Names of the roles: what a group of images is for in a fold."""
+"""Names of the roles: the use of a group of images in a fold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ class Role:
     """The role of a group in a fold, as the table of folds names it."""
 
     TRAIN = "train"
-    # Images of train groups that are kept aside: as reserve is, but of proteins that all arms know.
+    # Images of train groups that are kept aside: like reserve, but of proteins in the train part of all arms.
     RESERVE_SAME = "reserve_same"
     VALIDATION = "validation"
     CALIBRATION = "calibration"
@@ -22,5 +22,5 @@ ROLES = (
     Role.TRAIN, Role.RESERVE_SAME, Role.VALIDATION, Role.CALIBRATION,
     Role.TEST, Role.RESERVE, Role.LOCKBOX, Role.UNUSED,
 )  # fmt: skip
-# What a user may have marked an image as; not at all is as good as train.
+# Marks that a user may give an image; no mark counts as train.
 MARKS = (Role.TEST, Role.VALIDATION, Role.CALIBRATION, Role.TRAIN, Role.UNUSED)

@@ -1,9 +1,9 @@
-"""Two-level designs: which switches are on in which run, what a fraction can tell apart, and what it cannot.
+"""Two-level factorial designs: states of switches in each run, and aliases of effects.
 
-Everything is said in signs: +1 on, −1 off. A fraction of 2^(k−p) runs takes its first k − p factors freely (the base);
-each further one is the product of an odd number of base factors, its generator. So every word of the defining relation
-has an even length (resolution IV or better), main effects are free of all two-factor interactions, and both ends, all
-on and all off, are runs of the design."""
+States are signs: +1 on, −1 off. A fractional design of 2^(k−p) runs varies its first k − p factors freely (the base).
+Each further factor is the product of an odd number of base factors, its generator. So every word of the defining
+relation has an even length (resolution IV or better). Main effects are then free of all two-factor interactions. Both
+ends, all on and all off, are runs of the design."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Word = frozenset[str]  # a set of factors: their product
 
 @dataclass(frozen=True)
 class Design:
-    """Runs by factors."""
+    """Two-level design: runs by factors."""
 
     factors: tuple[str, ...]
     generators: dict[str, tuple[str, ...]]  # factor -> the base factors that it is the product of
@@ -28,22 +28,22 @@ class Design:
 
     @property
     def notation(self) -> str:
-        """Such as 2^(10-5)."""
+        """Notation of the design, such as 2^(10-5)."""
         p = (len(self.words) + 1).bit_length() - 1
         return f"2^({len(self.factors)}-{p})" if p else f"2^{len(self.factors)}"
 
     @property
     def resolution(self) -> int | None:
-        """Length of the shortest word; None where all combinations are there and nothing is aliased."""
+        """Length of the shortest word; None for a full factorial design, in which nothing is aliased."""
         return len(self.words[0]) if self.words else None
 
     def aliases(self, effect: Word, most: int = 3) -> list[Word]:
-        """The other effects, of at most so many factors, that cannot be told apart from this one."""
+        """Aliases of an effect: other effects, of at most so many factors, that cannot be told apart from it."""
         found = {effect ^ word for word in self.words}
         return _ordered(word for word in found if len(word) <= most)
 
     def interaction_sets(self) -> list[list[Word]]:
-        """The two-factor interactions that are aliased with each other."""
+        """Sets of two-factor interactions that are aliased with each other."""
         sets: dict[tuple[int, ...], list[Word]] = defaultdict(list)
         for one, other in combinations(range(len(self.factors)), 2):
             column = tuple((self.signs[:, one] * self.signs[:, other]).tolist())
@@ -51,9 +51,9 @@ class Design:
         return [found for found in sets.values() if len(found) > 1]
 
     def restricted(self, factors: list[str]) -> Design:
-        """The design of a response on which only some of the factors act: its distinct runs, in the same order.
+        """Design of a response on which only some of the factors act: its distinct runs, in the same order.
 
-        Words that name another factor alias nothing any more."""
+        Words that contain another factor alias nothing any more."""
         kept = tuple(name for name in self.factors if name in factors)
         words = tuple(word for word in self.words if word <= set(kept))
         rows = np.unique(self.runs(kept), return_index=True)[1]
@@ -62,7 +62,7 @@ class Design:
         return Design(kept, own, words, signs)
 
     def runs(self, factors: tuple[str, ...]) -> np.ndarray:
-        """A number for each run (runs,) that is equal where runs agree in these factors."""
+        """Number for each run (runs,), equal where runs agree in these factors."""
         index = [self.factors.index(name) for name in factors]
         return (self.signs[:, index] > 0) @ (1 << np.arange(len(index), dtype=np.int64))
 
@@ -81,7 +81,7 @@ def _relation(generators: dict[str, tuple[str, ...]]) -> tuple[Word, ...]:
 
 
 def fraction(factors: list[str], runs: int) -> Design:
-    """A design of at most so many runs (a power of two) for these factors, of resolution IV or better."""
+    """Design of at most so many runs (a power of two) for these factors, of resolution IV or better."""
     free = min(len(factors), runs.bit_length() - 1)
     base, others = factors[:free], factors[free:]
     odd = chain.from_iterable(combinations(base, count) for count in range(3, free + 1, 2))
@@ -97,13 +97,14 @@ def fraction(factors: list[str], runs: int) -> Design:
 
 
 def said(word: Word, factors: tuple[str, ...]) -> str:
-    """An effect in words: its factors in their order."""
+    """Text of an effect: its factors in their order."""
     return " × ".join(sorted(word, key=factors.index))
 
 
 def combinations_of(names: list[str]) -> list[dict[str, bool]]:
-    """All combinations of on and off of these switches; the first has all off, the last all on, and combination i has
-    those on whose bit is set in i (the last name is the lowest bit)."""
+    """All combinations of on and off of these switches, from all off to all on.
+
+    Combination i has those switches on whose bit is set in i (the last name is the lowest bit)."""
     count = len(names)
     return [
         {name: bool(number >> (count - 1 - place) & 1) for place, name in enumerate(names)}
@@ -120,8 +121,10 @@ def main_effects(values: np.ndarray) -> np.ndarray:
 
 
 def shapley(values: np.ndarray) -> np.ndarray:
-    """Each switch's share in the difference between all on and all off, exact, for values (..., 2^n) of
-    `combinations_of`: (..., n). A switch's share is what it adds, averaged over all orders of switching on."""
+    """Exact Shapley value of each switch in the difference between all on and all off: (..., n).
+
+    Values (..., 2^n) are those of `combinations_of`. A switch's Shapley value is its contribution, averaged over all
+    orders of switching on."""
     count = values.shape[-1].bit_length() - 1
     out = np.zeros((*values.shape[:-1], count))
     for place in range(count):

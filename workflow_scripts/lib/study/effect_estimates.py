@@ -1,8 +1,8 @@
-"""What moved a score: effects of switches from the scores of a designed set of trainings, with intervals.
+"""Effects of switches on scores, with intervals, from a designed set of trainings.
 
-A response is an array (places, runs, 2^a): a place is one fold of one repeat, a run one row of the design, and the last
+A response is an array (places, runs, 2^a). A place is one fold of one repeat, a run one row of the design. The last
 axis holds all combinations of the switches that act after training (`designs.combinations_of`). An effect is the mean
-with a switch on minus the mean with it off; every estimate is a mean over places of one number a place."""
+with a switch on minus the mean with it off. Every estimate is a mean over places of one number a place."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from workflow_scripts.lib.study import designs
 from workflow_scripts.lib.study.designs import Design
 
 OUTCOMES = ("validation", "test", "gap")  # the gap is validation minus test
-# From so many places on their spread is an estimate worth having.
+# Fewest places from which their spread is a useful estimate.
 FEWEST_PLACES = 3
-# Where the other kind of switches stands while an effect is taken: averaged over, all off, all on.
+# State of the other kind of switches while an effect is computed: averaged over, all off, all on.
 STATES = ("mean", "mixloc", "study")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval; NaN where there is none."""
+    """Mean with its interval; NaN where there is none."""
 
     value: float
     low: float
@@ -37,7 +37,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Effect:
-    """A line of forensics.csv."""
+    """Row of forensics.csv."""
 
     switch: str
     acts: str  # training (before or in it), after, both, all
@@ -57,9 +57,9 @@ class Effect:
 def estimates(response: np.ndarray, signs: np.ndarray, confidence: float) -> list[Estimate]:
     """Mean of a response (P, R) and half the effect of each column of ±1 signs (R, k): 1 + k estimates.
 
-    Two intervals are taken, and the wider one is given: Student's over the P places (where there are enough), which
-    holds what differs from fold to fold and repeat to repeat; and that of the residuals of a model with places and main
-    effects, which holds the luck of single trainings and the interactions that the model leaves out."""
+    Two intervals are computed, and the wider one is returned. Student's interval over the P places (where there are
+    enough) covers differences between folds and repeats. The interval from the residuals of a model with places and
+    main effects covers variance between trainings, and interactions that the model leaves out."""
     places, runs = response.shape
     columns = np.concatenate([np.ones((runs, 1)), signs], axis=1)
     by_place = response @ columns / runs  # (P, 1 + k), the columns being orthogonal
@@ -83,13 +83,13 @@ def estimates(response: np.ndarray, signs: np.ndarray, confidence: float) -> lis
 
 
 def doubled(found: Estimate) -> Estimate:
-    """From half an effect to the effect."""
+    """Effect from half an effect."""
     return Estimate(2 * found.value, 2 * found.low, 2 * found.high, found.interval)
 
 
 @dataclass(frozen=True)
 class Response:
-    """The scores of one model by one metric."""
+    """Scores of one model by one metric."""
 
     model: str
     metric: str
@@ -99,12 +99,12 @@ class Response:
 
     @property
     def size(self) -> int:
-        """Trainings behind it."""
+        """Number of trainings."""
         places, runs, _ = self.outcomes["test"].shape
         return places * runs
 
     def aliases(self, name: str) -> str:
-        """What cannot be told apart from a training switch."""
+        """Aliases of a training switch."""
         found = self.design.aliases(frozenset([name]))
         return "; ".join(designs.said(word, self.design.factors) for word in found) or "none"
 
@@ -112,7 +112,7 @@ class Response:
 def response(
     table: pd.DataFrame, design: Design, model: str, metric: str, training: list[str], after: list[str]
 ) -> Response:
-    """The scores of a model as arrays, from lines of replay_study; complains about what is missing."""
+    """Scores of a model as arrays, from rows of replay_study; UserError where some are missing."""
     own = design.restricted(training)
     runs = _first_rows(design, own)
     lines = table[(table["model"] == model) & (table["metric"] == metric) & table["row"].isin(runs)]
@@ -141,13 +141,13 @@ def response(
 
 
 def _first_rows(design: Design, own: Design) -> list[int]:
-    """For each distinct run of a restricted design the first row of the whole one that has it."""
+    """First row of the whole design for each distinct run of a restricted design."""
     first = np.unique(design.runs(own.factors), return_index=True)[1]
     return [int(row) for row in np.sort(first)]
 
 
 def effects(found: Response, confidence: float) -> Iterator[Effect]:
-    """All effects on a response: main effects, interactions of the two kinds of switches, shares, totals."""
+    """All effects on a response: main effects, interactions of both kinds of switches, Shapley values, totals."""
     for outcome, values in found.outcomes.items():
         yield from _of_training(found, outcome, values, confidence)
         if found.after:
@@ -189,7 +189,7 @@ def _of_after(found: Response, outcome: str, values: np.ndarray, confidence: flo
 
 
 def _ends(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
-    """All as the study against all as MixLoc: two runs of the design, each with after switches to match."""
+    """Effect of all switches together: the study's way minus MixLoc's, two runs of the design."""
     on, off = (int(np.flatnonzero((found.design.signs == sign).all(axis=1))[0]) for sign in (1, -1))
     difference = values[:, on, -1:] - values[:, off, :1]
     own = estimates(difference, np.zeros((1, 0)), confidence)[0]
@@ -200,12 +200,12 @@ def _ends(found: Response, outcome: str, values: np.ndarray, confidence: float) 
 
 
 def table_of(found: list[Effect]) -> pd.DataFrame:
-    """Effects as a table."""
+    """Table of effects."""
     return pd.DataFrame([asdict(line) for line in found])
 
 
 def sentence(lines: pd.DataFrame, model: str, metric: str) -> str:
-    """What moved validation, test and the gap of a model, in plain words, from its main effects."""
+    """Summary of the main effects on validation, test and gap of a model, in plain words."""
     own = lines[(lines["model"] == model) & (lines["metric"] == metric)]
     main = own[(own["kind"] == "main") & (own["at"] == "mean")]
     parts = []
@@ -228,7 +228,7 @@ def _signed(value: float) -> str:
 
 
 def named(design: Design) -> dict[str, Any]:
-    """What a design can tell apart and what it cannot, for people: notation, resolution, generators, aliases."""
+    """Description of a design for readers: notation, resolution, generators, aliases."""
     return {
         "notation": design.notation,
         "runs": len(design.signs),

@@ -1,6 +1,6 @@
-"""Emulation of the reference study: what each switch of `switches.py` does to pixels, sampling, training and test.
+"""Emulation of the reference study: the effect of each switch of `switches.py` on pixels, sampling, training and test.
 
-In each function the study's way stands beside MixLoc's, so that a switch is one value of one argument."""
+Each function implements both the study's way and MixLoc's, so that a switch is one value of one argument."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from workflow_scripts.lib.judge.fold_scores import ScoredRows
 from workflow_scripts.lib.judge.thresholds import Rule, fit_thresholds
 from workflow_scripts.lib.scores import ranking_metrics
 
-# Of the ArcFace model, in front of its head: the study tested with it switched on. Its size is not published.
+# Dropout of the ArcFace model, in front of its head: the study tested with it active. Its rate is not published.
 DROPOUT = 0.5
 # Mean and deviation of the wrong normalisation: pixels from -1 to 1.
 MISMATCH = (0.5, 0.5)
-# What decides, of the switches that act after training, how test images are predicted with given weights.
+# After-training switches that change how test images are predicted with given weights.
 AT_TEST = ("test_in_training_mode", "test_batch_of_one", "normalisation_mismatch", "arcface_test_dropout_and_scale")
 
 
@@ -42,11 +42,11 @@ AT_TEST = ("test_in_training_mode", "test_batch_of_one", "normalisation_mismatch
 
 
 def resized(images: np.ndarray, size: int, premultiplied: bool) -> np.ndarray:
-    """Images uint8 (n, C, H, W) at another size, bicubic, as Pillow does it; `premultiplied`: as one RGBA image each.
+    """Images uint8 (n, C, H, W) at another size, bicubic as in Pillow; `premultiplied`: as one RGBA image each.
 
     Pillow multiplies RGBA by its fourth channel before it resizes and divides afterwards. At an unchanged size it would
-    leave the image alone; what the multiplication alone does to the pixels (losses where the fourth channel is dark)
-    is then done without a change of size."""
+    leave the image alone. In that case the multiplication alone is applied (it loses detail where the fourth channel is
+    dark)."""
     out = np.empty((len(images), images.shape[1], size, size), dtype=np.uint8)
     same = images.shape[-1] == size
     if same and not premultiplied:
@@ -67,16 +67,16 @@ def resized(images: np.ndarray, size: int, premultiplied: bool) -> np.ndarray:
 
 
 def split_by_image(rows: np.ndarray, validation: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The study's split: so many rows drawn image by image for validation, the others for training."""
+    """Study's split: so many rows drawn image by image for validation, the others for training."""
     drawn = np.random.default_rng(seed).permutation(rows)
     return np.sort(drawn[validation:]), np.sort(drawn[:validation])
 
 
 def wanted_labels(labels: np.ndarray, count: int, uniform: bool, single: bool, rng: np.random.Generator) -> np.ndarray:
-    """What synthetic images are asked to show (count, K), from the labels of the train part.
+    """Requested labels of synthetic images (count, K), from the labels of the train part.
 
-    `uniform`: one class each, all classes that there are equally often. Otherwise as in the train part: its label sets,
-    or for a generator that knows `single` labels its (image, label) pairs."""
+    `uniform`: one class each, all classes that occur equally often. Otherwise as in the train part: its label sets, or
+    for a generator of `single` labels its (image, label) pairs."""
     alone = np.eye(labels.shape[1], dtype=labels.dtype)
     if uniform:
         classes = np.flatnonzero(labels.any(axis=0))
@@ -88,7 +88,7 @@ def wanted_labels(labels: np.ndarray, count: int, uniform: bool, single: bool, r
 def made_images(
     generator: Generator, labels: np.ndarray, synthetic_set: dict[str, Any], seed: int, where: torch.device
 ) -> np.ndarray:
-    """Images uint8 (n, C, s, s) of a generator, as its synthetic set samples them."""
+    """Images uint8 (n, C, s, s) of a generator, with its synthetic set's sampling settings."""
     network = generator.network(where, device.fast_dtype(where))
     sampler = Sampler(generator, network, synthetic_set, seed, where)
     out = []
@@ -96,7 +96,7 @@ def made_images(
         for number, part in enumerate(sampler.parts(len(labels))):
             hot = torch.from_numpy(labels[part]).float().to(where)
             made = sampler.batch(number, Condition(hot, torch.zeros(len(hot), dtype=torch.bool, device=where)))
-            # A generator that never learned to denoise may run away: what is no number is black.
+            # A generator that never learned to denoise may diverge: non-finite pixels become black.
             out.append(sampler.pixels.to_bytes(made.nan_to_num()).cpu())
     return torch.cat(out).numpy()
 
@@ -106,7 +106,7 @@ def made_images(
 
 @dataclass
 class StudyStep(ArmStep):
-    """A step in which BatchNorm, λ and dropout follow the switches."""
+    """Training step in which BatchNorm, λ and dropout follow the switches."""
 
     shared_batchnorm: bool = True
     lambda_averaged: bool = False
@@ -133,7 +133,7 @@ class StudyStep(ArmStep):
 
 
 class StudyTrainer(Trainer):
-    """A training with the study's habits, as far as `levels` switches them on."""
+    """Trainer with the study's procedure, as far as `levels` switches it on."""
 
     def __init__(
         self,
@@ -175,12 +175,12 @@ class StudyTrainer(Trainer):
         return settings["learning_rate"] * self.cut * min(1.0, (number - first + 1) / rise)
 
     def check(self, validation: Images) -> None:
-        """Judge on validation; the plateau rule then waits for a lower score, as the study's did."""
+        """Evaluate on validation; the plateau rule then waits for a lower score, as in the study."""
         super().check(validation)
         self.wait(self.history["validation_macro_f1"][-1])
 
     def wait(self, score: float) -> None:
-        """Cut the rate if it is long since the score has fallen."""
+        """Reduce the learning rate if the score has not fallen for long."""
         if score < self.lowest:
             self.lowest, self.waited = score, 0
         else:
@@ -190,13 +190,13 @@ class StudyTrainer(Trainer):
 
 
 def dropout_of(settings: dict[str, Any]) -> float:
-    """Dropout in front of the head: the ArcFace model has some, the others none."""
+    """Dropout rate in front of the head: positive in the ArcFace model only."""
     return DROPOUT if settings["loss"] == "arcface" else 0.0
 
 
 @dataclass
 class Course:
-    """What a training leaves: the weights that were best on validation and the last ones."""
+    """Result of a training: the best weights on validation and the last ones."""
 
     weights: dict[bool, dict[str, torch.Tensor]]  # last_epoch -> weights
     scaling: tuple[torch.Tensor, torch.Tensor]  # mean and deviation of pixels, by which images are standardised
@@ -211,7 +211,7 @@ def trained(
     validation: Images,
     seed: int,
 ) -> tuple[StudyTrainer, Course]:
-    """Train one model under these switches; the trainer's network is left for the test."""
+    """Train one model under these switches; the trainer's network is reused for the test."""
     trainer = StudyTrainer(settings, levels, plateau, real, second, seed, device.device())
     checkpoints = checkpoint_steps(settings)
     for number in range(settings["steps"]):
@@ -227,10 +227,10 @@ def trained(
 
 @contextlib.contextmanager
 def each_alone(network: nn.Module) -> Iterator[None]:
-    """Within the block, BatchNorm normalises every image by its own statistics: training mode with a batch of one.
+    """Context in which BatchNorm normalises every image by its own statistics: training mode with a batch of one.
 
-    Where an image has a single position left, its statistics leave nothing of it but the bias (a batch of one would
-    be refused there)."""
+    Where an image has a single position left, this leaves nothing of it but the bias (torch would refuse a batch of one
+    there)."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def alone(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
@@ -287,7 +287,7 @@ def tested(
 
 @dataclass
 class Asked:
-    """Images of one part with what is known of them."""
+    """Images of one part with labels and groups."""
 
     pixels: np.ndarray  # uint8 (n, C, H, W)
     labels: np.ndarray  # uint8 (n, K)
@@ -299,7 +299,7 @@ class Asked:
 
 
 def part_scores(part: Asked, logits: np.ndarray, thresholds: np.ndarray, judged: np.ndarray) -> dict[str, float]:
-    """Means over the judged classes, all of which occur: F1 at the thresholds, F1 decided the study's way, mAP."""
+    """Mean scores over the judged classes, all of which occur: F1 at thresholds, F1 as in the study, mAP."""
     table = part.table(logits)
     groups, weights = ranking_metrics.unweighted(len(logits))
     precision = [
@@ -325,7 +325,7 @@ def scored(
 ) -> list[dict[str, dict[str, float]]]:
     """Scores of validation and test under every combination of the switches that act after training.
 
-    Only test images are predicted as the switches say: the study's flaws of this kind stood in its test script."""
+    Only test images are predicted as the switches say, because these flaws of the study are in its test script."""
     rule = Rule("calibrated", least)
     known: dict[tuple, np.ndarray] = {}
 

@@ -31,7 +31,7 @@ from workflow_scripts.lib.study.units import OFF, Levels, Unit
 
 @dataclass
 class FoldReplay:
-    """One fold of one repeat: its images as the switches want them, and where finished work lies."""
+    """Replay in one fold of one repeat: its images under the switches, and the cache of finished work."""
 
     source: ImageSet
     roles: np.ndarray
@@ -89,12 +89,12 @@ class FoldReplay:
         }  # fmt: skip
 
     def task(self, *what: Any) -> str:
-        """Digest of a piece of work here."""
+        """Digest of a unit of work in this fold."""
         return files.digest([self.digest, *what])
 
 
 def trained_generator(replay: FoldReplay, levels: Levels) -> Generator:
-    """The generator of these switches: from its file, or trained now."""
+    """Generator of these switches: from its file, or trained now."""
     key = "study" if levels["no_time"] else "mixloc"
     settings = replay.settings["generators"][key] | {"labels": "single" if levels["single_label"] else "multi_hot"}
     size = replay.settings["forensics"]["shown_from"] if levels["shown_larger"] else replay.source.size
@@ -125,7 +125,7 @@ def trained_generator(replay: FoldReplay, levels: Levels) -> Generator:
 
 
 def synthetic_images(replay: FoldReplay, levels: Levels) -> tuple[Images, Provenance]:
-    """The synthetic set of these switches, as the classifier sees it, and what its generator was fitted on."""
+    """Synthetic images of these switches as the classifier sees them, and what their generator was fitted on."""
     section, synthetic_set = (
         replay.settings["forensics"],
         replay.settings["synthetic_sets"]["study" if levels["no_time"] else "mixloc"],
@@ -152,7 +152,7 @@ def synthetic_images(replay: FoldReplay, levels: Levels) -> tuple[Images, Proven
 
 
 def _synthetic_settings(replay: FoldReplay, levels: Levels) -> list[Any]:
-    """What decides about a synthetic set beside the switches."""
+    """Settings of a synthetic set that no switch decides."""
     key, section = "study" if levels["no_time"] else "mixloc", replay.settings["forensics"]
     return [
         replay.settings["generators"][key],
@@ -163,7 +163,7 @@ def _synthetic_settings(replay: FoldReplay, levels: Levels) -> list[Any]:
 
 
 def unit_scores(replay: FoldReplay, unit: Unit) -> dict[str, Any]:
-    """The scores of a unit under every combination of its after-training switches, and what it was fitted on."""
+    """Scores of a unit under every combination of its after-training switches, and what it was fitted on."""
     fixed = {
         name: replay.settings["replay"][name] for name in switches.of_model(switches.SWITCHES, unit.model, after=True)
     }
@@ -203,7 +203,7 @@ def _finished(path: Path) -> dict[str, Any] | None:
 
 
 def _records(unit: Unit, states: list[Levels], record: Provenance, parts: dict[str, Part]) -> dict[str, str]:
-    """What stands in the certificate: the model, and apart from it what breaks a rule on purpose."""
+    """Records for the leak certificate: the model, and separately what breaks a rule on purpose."""
     name = unit.model["name"]
     reported = {levels["thresholds_on_reported"] for levels in states}
     own = record.merged(parts[Role.CALIBRATION].provenance) if False in reported else record

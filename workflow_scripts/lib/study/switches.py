@@ -1,10 +1,10 @@
-"""The reference study's suspicious choices as named switches: on (true) as the study did it, off as MixLoc does it.
+"""Switches for the reference study's suspicious choices: on (true) as in the study, off as in MixLoc.
 
-Each acts at one place. `data`: on the pixels, or on who trains; `generator`: on the generator or what it is asked for;
-`training`: on the classifier's training; `after`: on how a trained classifier is tested, which costs no training.
-What is tested stays the same whatever is switched: images of proteins that nothing was fitted on.
+Each acts at one place. `data`: on the pixels, or on the images trained on; `generator`: on the generator or its
+requests; `training`: on the classifier's training; `after`: on how a trained classifier is tested, which costs no
+training. The test images are the same under all switches: images of proteins that nothing was fitted on.
 
-Read when the config is checked, before any job starts, so it must stay light: no torch, no numpy."""
+The config check reads this module before any job starts, so it imports neither torch nor numpy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Switch:
     losses: tuple[str, ...] = ()  # the losses on which it acts; empty: all
 
 
-# In the order in which a design takes them up: what needs another generator first, so that few generators are needed.
+# In the order in which a design uses them: switches that change the generator first, so that few generators are needed.
 SWITCHES = {
     "no_time": Switch(
         GENERATOR,
@@ -138,14 +138,14 @@ def acts_on(name: str, model: dict[str, Any]) -> bool:
 
 
 def of_model(names: Iterable[str], model: dict[str, Any], after: bool) -> list[str]:
-    """Of these switches those that act on a model, after its training or before it."""
+    """Those of these switches that act on a model, after its training or before it."""
     return [name for name in names if (SWITCHES[name].acts == AFTER) == after and acts_on(name, model)]
 
 
 def needs_generator(names: Iterable[str]) -> list[str]:
-    """Of these switches those with which the generator changes: its own and those of the images it learns from.
+    """Those of these switches that change the generator: its own and those of its training images.
 
-    `uniform_prior` changes what a generator is asked for, not the generator."""
+    `uniform_prior` changes the labels that are requested, not the generator."""
     return [name for name in names if SWITCHES[name].acts in (DATA, GENERATOR) and name != "uniform_prior"]
 
 
@@ -156,26 +156,26 @@ def varied(section: dict[str, Any]) -> list[str]:
 
 
 def models(section: dict[str, Any], base: dict[str, Any]) -> list[dict[str, Any]]:
-    """The models of a `forensics` section as full settings of an arm, from `train_classifier` and its own changes."""
+    """Models of a `forensics` section as full settings of an arm, from `train_classifier` and their own changes."""
     training = base | section["training"]
     return [arm_choices.effective(entry, training) for entry in section["models"]]
 
 
 def acting(section: dict[str, Any], base: dict[str, Any], after: bool) -> list[str]:
-    """The varied switches that act on one of the models at least, after training or before it."""
+    """Varied switches that act on at least one of the models, after training or before it."""
     names = varied(section)
     found = {name for model in models(section, base) for name in of_model(names, model, after)}
     return [name for name in names if name in found]
 
 
 def idle_switches(section: dict[str, Any], base: dict[str, Any]) -> list[str]:
-    """The varied switches that act on none of the models: those of other networks and losses."""
+    """Varied switches that act on none of the models, but on other networks and losses."""
     found = {name for after in (False, True) for name in acting(section, base, after)}
     return [name for name in varied(section) if name not in found]
 
 
 def stage_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What the stages of the replay must know of the config."""
+    """Settings of the replay's stages."""
     section = config["forensics"]
     synthetic_sets = {synthetic_set["name"]: synthetic_set for synthetic_set in config["synthetic_sets"]}
     made = {generator["name"]: generator for generator in config["generators"]}
@@ -191,12 +191,12 @@ def stage_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def artefact(model: str, broken: str = "") -> str:
-    """What a model of the replay is called in the leak certificate, with the switch by which it breaks a rule."""
+    """Name of a model of the replay in the leak certificate, with the switch by which it breaks a rule."""
     return f"replay {model} {broken}".rstrip()
 
 
 def violations(config: dict[str, Any]) -> list[str]:
-    """What the replay breaks on purpose, as certify_leaks names it: each declared by the switch that does it."""
+    """Rules that the replay breaks on purpose, in the form of certify_leaks, each declared by its switch."""
     names = varied(config["forensics"])
     out = []
     for model in models(config["forensics"], config["train_classifier"]):
@@ -207,7 +207,7 @@ def violations(config: dict[str, Any]) -> list[str]:
 
 
 def problem(config: dict[str, Any]) -> str | None:
-    """What is wrong with the sections `replay` and `forensics`, in one line; None where nothing is."""
+    """Error in the sections `replay` and `forensics`, in one line, or None."""
     section, images = config["forensics"], config["preprocess_images"]
     if not section["models"]:
         on = [name for name, value in config["replay"].items() if value]

@@ -1,4 +1,4 @@
-"""Units of the replay: trainings that rows of the design share, dealt out to shards."""
+"""Units of the replay: trainings that rows of the design share, distributed over shards."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Unit:
 
     @property
     def title(self) -> str:
-        """Its name in the log."""
+        """Name in the log."""
         on = [name for name, level in self.levels.items() if level]
         return f"{self.model['name']} ({', '.join(on) or 'as MixLoc'})"
 
 
 def shard_units(settings: dict[str, Any], shard: int) -> tuple[Design, list[Unit]]:
-    """The design, and the units of a shard: those with one generator together, generators dealt out in turn."""
+    """Design, and the units of a shard: units of one generator stay together, generators are distributed in turn."""
     section, base = settings["forensics"], settings["train_classifier"]
     training = switches.acting(section, base, after=False)
     design = designs.fraction(training, section["runs"])
@@ -63,7 +63,7 @@ def _sorted(units: list[Unit]) -> list[Unit]:
 def score_lines(
     unit: Unit, design: Design, fixed: Levels, scores: list[dict[str, dict[str, float]]], repeat: int, fold: int
 ) -> Iterator[dict[str, Any]]:
-    """The lines of a unit in the table: for all rows that share it."""
+    """Rows of a unit in the table of scores, for all rows of the design that share it."""
     for row in unit.rows:
         state = fixed | {name: sign > 0 for name, sign in zip(design.factors, design.signs[row], strict=True)}
         for levels, found in zip(designs.combinations_of(list(unit.after)), scores, strict=True):
