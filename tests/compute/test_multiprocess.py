@@ -28,6 +28,9 @@ from workflow_scripts.lib.scores.prediction_file import read_predictions
 ROOT = Path(__file__).resolve().parents[2]
 # What another order of sums may change in a few steps; Adam divides by gradients that may be next to nothing.
 CLOSE = 2e-3
+# The same for arms, whose BatchNorm sees few images: rounding grows from step to step, on some processors more than on
+# others. Measured without AVX-512: at most 0.8 % after twelve steps; before the first of them nothing.
+COURSE_CLOSE = 2e-2
 # BatchNorm, two sources in one batch, statistics apart, pairs, images mixed with their neighbours.
 SHARED = ("real_only", "pool", "split_batchnorm", "mix_representation", "mixup")
 
@@ -119,11 +122,11 @@ def test_arms_trained_by_two_processes_have_the_course_of_one_and_go_on_from_its
     for name in SHARED:
         first, second = (classifier_file.read(folder / name / "classifier.safetensors") for folder in (one, two))
         for column in ("loss", "validation_loss"):
-            assert second.history[column] == pytest.approx(first.history[column], rel=CLOSE), (name, column)
+            assert second.history[column] == pytest.approx(first.history[column], rel=COURSE_CLOSE), (name, column)
         assert first.digest == second.digest
         assert first.numbers["images_seen"] == second.numbers["images_seen"]
         assert first.numbers["best_step"] == second.numbers["best_step"]
-        assert distance(first.weights, second.weights) < CLOSE, name
+        assert distance(first.weights, second.weights) < COURSE_CLOSE, name
         assert read_predictions(two / name / "predictions.h5").digest == first.digest
     assert not list(two.rglob("resume.pt"))
 
