@@ -305,7 +305,7 @@ rule report:
         repeats=len(REPEATS),
         folds=len(FOLDS),
         sets=USED_SETS,
-        run_dir="results/{run}",
+        run_dir=lambda wildcards, output: str(Path(output.page).parent),
         # Only if it exists: the report does not wait for it. By its digest, so that the report follows its changes.
         study=lambda wildcards, input: ["--study", input.study] if input.study else [],
         forensics=lambda wildcards: views.forensics_flag(CONFIG)[0],
