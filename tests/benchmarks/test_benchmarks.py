@@ -33,7 +33,12 @@ def test_speed_prints_what_is_aimed_at(capsys):
          "--samples", "4"]
     )  # fmt: skip
     said = capsys.readouterr().out
-    assert "weights:" in said and "share of the bf16 rate:" in said and "sampling 1,000 images" in said
+    assert (
+        "weights:" in said
+        and "fraction of the product rate:" in said
+        and "matrix product" in said
+        and "sampling 1,000 images" in said
+    )
     assert "DOES NOT HOLD" in said.split("weights:")[1].splitlines()[0]  # so small a network has too few
 
 
