@@ -17,26 +17,18 @@ import argparse
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from workflow_scripts.lib.base import arguments, files, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
-from workflow_scripts.lib.classify import classifier_file
-from workflow_scripts.lib.classify.backbones import Backbone
-from workflow_scripts.lib.classify.classifier_file import Classifier
+from workflow_scripts.lib.classify import ensemble
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images import image_list, invalid_input, user_tables
-from workflow_scripts.lib.images.image_set import select_channels
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.read_image import Reader
-from workflow_scripts.lib.scores import arm_list
-
-LEVEL = "image"  # of the thresholds: a submission has one row an image
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,34 +43,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return out.parse_args(argv)
 
 
-@dataclass
-class Ensemble:
-    """The classifiers of one arm, asked together."""
-
-    members: list[Classifier]
-    networks: list[Backbone]
-    channels: list[str]  # of the images, of which an arm may look at some alone
-    thresholds: np.ndarray  # (K,)
-    numbers: list[int]  # of the classes, as the competition has them
-    bad: list[Fault] = field(default_factory=list)
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Mean probabilities float64 (n, K) of images uint8 (n, C, H, W)."""
-        total = np.zeros((len(images), len(self.numbers)))
-        seen = select_channels(images, self.channels, self.members[0].channels)
-        for member, network in zip(self.members, self.networks, strict=True):
-            logits = classifier_file.predict(network, seen, member.mean, member.std)
-            total += torch.from_numpy(logits).double().sigmoid().numpy()
-        return total / len(self.members)
-
-    def predicted(self, probabilities: np.ndarray) -> str:
-        """The numbers of the predicted classes of one image."""
-        chosen = np.flatnonzero(probabilities >= self.thresholds)
-        if not len(chosen):
-            chosen = probabilities.argmax(keepdims=True)
-        return " ".join(map(str, sorted(self.numbers[index] for index in chosen)))
-
-
 def write_submission(args: argparse.Namespace) -> None:
     """Write the table `args.out`."""
     settings = args.settings
@@ -91,20 +55,21 @@ def write_submission(args: argparse.Namespace) -> None:
             )
     ids = read_ids(args.sample)
     reader = Reader(args.images_dir, settings["preprocess_images"])
-    arm = load_arm(args, reader)
+    arm = ensemble.load(args, reader)
     reader.learn_depth(ids)
-    # Text beforehand would not do: what cannot be read gets the class that is most probable over all others.
+    bad: list[Fault] = []
+    # Rows are written at the end: an unreadable image gets the class that is most probable over all others.
     predicted: dict[str, str] = {}
     total = np.zeros(len(arm.numbers))
     with Progress("images", len(ids)) as bar:
-        for names, images in _blocks(reader, ids, int(settings["batch"]), int(settings["threads"]), arm.bad):
+        for names, images in _blocks(reader, ids, int(settings["batch"]), int(settings["threads"]), bad):
             found = arm.probabilities(images)
             total += found.sum(axis=0)
             predicted |= {name: arm.predicted(row) for name, row in zip(names, found, strict=True)}
-            bar.update(len(predicted) + len({entry.id for entry in arm.bad}))
+            bar.update(len(predicted) + len({entry.id for entry in bad}))
     data = settings["preprocess_images"]["data"]
     faults = (args.log or args.out).with_suffix(".bad_input.csv")
-    invalid_input.settle(arm.bad, len(ids), data["on_invalid"], data["invalid_limit"], faults)
+    invalid_input.settle(bad, len(ids), data["on_invalid"], data["invalid_limit"], faults)
     usual = str(arm.numbers[int(total.argmax())])
     files.write_text(args.out, "Id,Predicted\n" + "".join(f"{name},{predicted.get(name, usual)}\n" for name in ids))
     stage.log.info("%d images, %d of them by the usual class %s", len(ids), len(ids) - len(predicted), usual)
@@ -117,57 +82,6 @@ def read_ids(sample: Path) -> list[str]:
     if problem or len(set(ids)) != len(ids) or not ids:
         raise UserError(f"{sample} is no sample of a submission: {problem or 'an Id stands there twice, or none'}")
     return ids
-
-
-def load_arm(args: argparse.Namespace, reader: Reader) -> Ensemble:
-    """The arm's classifiers of all folds, with thresholds averaged over them."""
-    name, data = args.settings["arm"], args.settings["preprocess_images"]["data"]
-    members = []
-    for manifest in args.arms:
-        for entry in arm_list.read(manifest):
-            if entry["arm"] == name:
-                members.append(classifier_file.read(entry["classifier"]))
-    if not members:
-        raise UserError(f"write_submission.arm = {name!r}: no list of arms has it")
-    first = members[0]
-    for member in members:
-        alike = (member.classes, member.channels, member.size) == (first.classes, first.channels, reader.size)
-        if not alike or not set(member.channels) <= set(reader.channels):
-            raise UserError(
-                f"the classifier of repeat {member.repeat}, fold {member.fold} was trained on other classes, channels "
-                "or sizes than the settings have: run again, so that all are trained alike"
-            )
-    names = user_tables.read_classes(args.classes) if args.classes else list(data["class_names"] or [])
-    unknown = [label for label in first.classes if label not in names]
-    if unknown:
-        raise UserError(
-            f"the class {unknown[0]!r} has no number in the competition: a submission needs its classes as they are, "
-            "without data.label_map"
-        )
-    where = device.device()
-    networks = [member.network(where) for member in members]
-    stage.log.info("arm %s: %d classifiers, %s", name, len(members), device.describe(where))
-    return Ensemble(
-        members,
-        networks,
-        list(reader.channels),
-        mean_thresholds(args.thresholds, name, first.classes),
-        [names.index(c) for c in first.classes],
-    )
-
-
-def mean_thresholds(path: Path, arm: str, classes: list[str]) -> np.ndarray:
-    """The threshold of each class (K,), averaged over the folds and repeats of an arm."""
-    table = user_tables.read_table(path)
-    rows: dict[str, list[float]] = {name: [] for name in classes}
-    columns = (table.need(name) for name in ("arm", "level", "class", "threshold"))
-    for trained, level, name, threshold in zip(*columns, strict=True):
-        if trained == arm and level == LEVEL and name in rows:
-            rows[name].append(float(threshold))
-    absent = [name for name, values in rows.items() if not values]
-    if absent:
-        raise UserError(f"{path} has no threshold of arm {arm!r} for class {absent[0]!r}: delete it and run again")
-    return np.array([np.mean(values) for values in rows.values()])
 
 
 def _blocks(
