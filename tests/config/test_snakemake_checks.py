@@ -142,7 +142,7 @@ def test_every_stage_that_computes_on_a_gpu_has_one_in_the_profile() -> None:
     """By the calls that take a device, in the stage itself or in the modules that it asks."""
     asking = {"encoders": "assess_synthetic", "emulation": "replay_study", "fold_replay": "replay_study"}
     asking |= {"second_source": "train_classifier", "arm_run": "train_classifier"}
-    asking |= {"classifier_training": "train_judge"}
+    asking |= {"classifier_training": "train_judge", "ensemble": "write_submission"}
     found = set()
     for path in (ROOT / "workflow_scripts").rglob("*.py"):
         if "device.device()" in path.read_text(encoding="utf-8"):
