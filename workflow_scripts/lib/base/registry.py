@@ -36,9 +36,7 @@ class Registry(dict[str, Entry]):
             raise ValueError(self.unknown(name))
         wanted = getattr(self[name], "step", name)  # several methods may share a step
         if wanted not in namespace:
-            raise NotImplementedError(
-                f"{namespace['__name__']} has no function {wanted!r} for the {self.kind} {name!r}"
-            )
+            raise LookupError(f"{namespace['__name__']} has no function {wanted!r} for the {self.kind} {name!r}")
         return namespace[wanted]
 
     def unknown(self, name: str) -> str:
