@@ -3,9 +3,9 @@
 Every stage's work is counted from the config (lib/cost/job_costs.py) and multiplied by the measured time of such work
 (lib/cost/prediction.py).
 Times come from earlier runs, whose cost.json and benchmark files lie below --earlier, and from the file --rates, which
-comes with MixLoc and names its machine. Each figure says where it comes from and has a range, from the fastest to the
-slowest job seen. It says so where it was measured with other settings or on another machine. Work of a kind that was
-never measured is said to be unknown.
+comes with MixLoc and names its machine. The speed of this machine is measured in two seconds, and times are scaled by
+it. Each figure says where it comes from and has a range, from the fastest to the slowest job seen. It says so where it
+was measured with other settings or on another machine. Work of a kind that was never measured is said to be unknown.
 
 cost.json also holds the work of every job, from which later runs learn their rates. A run never predicts itself.
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from PIL import Image
 from workflow_scripts.lib.base import arguments, machine, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import write_json
-from workflow_scripts.lib.cost import flops, job_costs, measured_rates, prediction
+from workflow_scripts.lib.cost import flops, job_costs, machine_speed, measured_rates, prediction
+from workflow_scripts.lib.cost.forecast import Here
 from workflow_scripts.lib.cost.job_costs import Facts
 from workflow_scripts.lib.cost.measured_rates import Measured
 from workflow_scripts.lib.images import known_datasets, label_maps
@@ -63,8 +65,10 @@ def predict_cost(args: argparse.Namespace) -> None:
     except UserError as error:
         facts, problem, jobs = Facts(0, 0), str(error), []
     measured_rates.mark_outdated(jobs, args.out.parent)
-    found = prediction.predicted(jobs, measured, cores, gpus, facts, machine.described())
-    about = {"format_version": measured_rates.FORMAT_VERSION, "run": config["run"], "machine": machine.described()}
+    here = Here(machine.described(), gpus, machine_speed.measure())
+    found = prediction.predicted(jobs, measured, cores, facts, here)
+    about = {"format_version": measured_rates.FORMAT_VERSION, "run": config["run"], "machine": here.machine}
+    about["speed"] = asdict(here.speed)
     about |= {"cores": cores, "gpus": gpus, "problem": problem, "facts": vars(facts)}
     write_json(args.out, about | found | {"jobs": measured_rates.jobs_to_json(jobs)})
     prediction.show(about | found)

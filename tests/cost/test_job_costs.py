@@ -21,6 +21,7 @@ from workflow_scripts import predict_cost
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
+from workflow_scripts.lib.cost.forecast import Here
 from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Workload
 from workflow_scripts.lib.generate import diffusion, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance
@@ -340,7 +341,7 @@ def test_an_estimate_says_where_it_comes_from(tmp_path):
     measured = measured_rates.observed(run)
 
     def estimate(job: Job, machine: str = "A, 2 cores", gpus: int = 0) -> forecast.Estimate | None:
-        return forecast.estimate(job.works[0], job, measured, gpus, machine)
+        return forecast.estimate(job.works[0], job, measured, Here(machine, gpus))
 
     same = estimate(training("x", 200))
     assert (same.low, same.high, same.exact) == (pytest.approx(20), pytest.approx(40), True)
@@ -358,7 +359,7 @@ def test_an_estimate_says_where_it_comes_from(tmp_path):
     cells = [measured_rates.Rate("read", "megapixels", {"side": 32}, 1, False, "A", "first", 1, 1.0, 1.0, 1.0)]
     for side, known in ((48, True), (512, False)):
         reading = Job("preprocess_images", "x", [Workload("read", "megapixels", 5, {"side": side})])
-        found = forecast.estimate(reading.works[0], reading, measured_rates.Measured(cells), 0, "A")
+        found = forecast.estimate(reading.works[0], reading, measured_rates.Measured(cells), Here("A"))
         assert (found is not None) == known
     # Of a GPU nothing was seen, nor of another stage, nor of another unit: unknown.
     assert estimate(training("x", 200), gpus=1) is None
@@ -371,7 +372,9 @@ def test_a_gpu_is_known_by_the_log(tmp_path):
     (rate,) = measured_rates.observed(run).rates
     assert (rate.gpu, rate.machine) == (True, "NVIDIA H100 80GB HBM3")
     job = training("x", 200)
-    assert forecast.estimate(job.works[0], job, measured_rates.observed(run), 1, "another").middle == pytest.approx(4.0)
+    assert forecast.estimate(
+        job.works[0], job, measured_rates.observed(run), Here("another", 1)
+    ).middle == pytest.approx(4.0)
 
 
 def test_a_run_does_not_predict_itself(tmp_path):

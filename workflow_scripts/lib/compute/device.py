@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import gpu_locks
 
 
@@ -18,8 +21,17 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+# Environment variable that forces a number format: for comparisons between machines, and where bfloat16 is suspected.
+FORMAT = "MIXLOC_DTYPE"
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
 def fast_dtype(where: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it natively, otherwise float32."""
+    """bfloat16 where the hardware multiplies it natively, otherwise float32; or what MIXLOC_DTYPE says."""
+    if forced := os.environ.get(FORMAT):
+        if forced not in FORMATS:
+            raise UserError(f"{FORMAT}={forced}: must be one of {', '.join(FORMATS)}, or not set")
+        return FORMATS[forced]
     if where.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()

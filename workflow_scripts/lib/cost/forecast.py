@@ -1,16 +1,17 @@
 """Forecast of job durations from measured rates (`measured_rates.py`) alone.
 
-The rate of the same work on a machine of the same name comes first, then the nearest to it, which is reported as
-such."""
+The rate of the same work comes first, then the nearest to it, which is reported as such. Rates of a machine of the same
+name come before those of others. All are scaled by the speed of this machine now, relative to the machine that they
+were measured on, then."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from workflow_scripts.lib.cost.job_costs import GFLOP, MEGAPIXELS, ON_GPU, Job, Workload
-from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Start
+from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Speed, Start
 
 
 @dataclass
@@ -24,10 +25,24 @@ class Estimate:
     exact: bool  # measured with the same settings on a machine of the same name
 
 
-def estimate(work: Workload, job: Job, measured: Measured, gpus: int, machine: str) -> Estimate | None:
+@dataclass(frozen=True)
+class Here:
+    """The machine that a prediction is for."""
+
+    machine: str
+    gpus: int = 0
+    speed: Speed = field(default_factory=Speed)  # unknown speeds leave rates as they were measured
+
+    def factor(self, then: float, unit: str) -> float:
+        """Speed of this machine relative to a measurement, at work counted in this unit."""
+        now = self.speed.network if unit == GFLOP else self.speed.other
+        return now / then if now > 0 and then > 0 else 1.0
+
+
+def estimate(work: Workload, job: Job, measured: Measured, here: Here) -> Estimate | None:
     """Duration of a part of a job; None where nothing like it was measured."""
     # train_judge draws its cells on the CPU.
-    on_gpu = gpus > 0 and job.stage in ON_GPU and work.unit == GFLOP
+    on_gpu = here.gpus > 0 and job.stage in ON_GPU and work.unit == GFLOP
     alike = [rate for rate in measured.rates if (rate.kind, rate.unit, rate.gpu) == (work.kind, work.unit, on_gpu)]
     if work.unit == MEGAPIXELS:
         # A small file costs by itself, a large one by its pixels: one tells nothing about the other.
@@ -43,23 +58,27 @@ def estimate(work: Workload, job: Job, measured: Measured, gpus: int, machine: s
         chosen, how = alike, f"by its FLOPs as {_listed(rate.traits['network'] for rate in alike)}"
     else:
         return None
-    here = [rate for rate in chosen if on_gpu or rate.machine == machine]
-    chosen = here or chosen
+    own = [rate for rate in chosen if on_gpu or rate.machine == here.machine]
+    chosen = own or chosen
     # A GPU does not compute faster with more cores. On cores, the speed is taken to be proportional to their number.
-    scale = [1.0 if on_gpu else job.threads / rate.threads for rate in chosen]
-    if any(factor != 1 for factor in scale):
+    threads = [1.0 if on_gpu else job.threads / rate.threads for rate in chosen]
+    speeds = [1.0 if on_gpu else here.factor(rate.speed, work.unit) for rate in chosen]
+    scale = [by * speed for by, speed in zip(threads, speeds, strict=True)]
+    if any(by != 1 for by in threads):
         how = f"{how}; " if how else ""
         how += f"with {_listed(str(rate.threads) for rate in chosen)} thread(s) instead of {job.threads}"
     jobs = sum(rate.jobs for rate in chosen)
     source = f"{jobs} measured in {_listed(rate.run for rate in chosen)} on {_listed(rate.machine for rate in chosen)}"
-    if not here and not on_gpu:
+    if not own and not on_gpu:
         source += " (another machine)"
+    if any(speed != 1 for speed in speeds):
+        source += f", scaled by {median(speeds):.2g}: the speed of this machine now"
     return Estimate(
         min(work.units / (rate.high * by) for rate, by in zip(chosen, scale, strict=True)),
         work.units / median([rate.middle * by for rate, by in zip(chosen, scale, strict=True)]),
         max(work.units / (rate.low * by) for rate, by in zip(chosen, scale, strict=True)),
         source + (f"; {how}" if how else ""),
-        bool(same) and bool(here) and not how,
+        bool(same) and bool(own) and not how,
     )
 
 
@@ -81,18 +100,21 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(set(names)))
 
 
-def start_of(job: Job, measured: Measured, gpus: int, machine: str) -> Start | None:
+def start_of(job: Job, measured: Measured, here: Here) -> Start | None:
     """Overhead of a job beside its work, from earlier jobs of its stage."""
-    on_gpu = gpus > 0 and job.stage in ON_GPU
+    on_gpu = here.gpus > 0 and job.stage in ON_GPU
     found = [start for start in measured.starts if (start.stage, start.gpu) == (job.stage, on_gpu)]
-    found = [start for start in found if on_gpu or start.machine == machine] or found
+    found = [start for start in found if on_gpu or start.machine == here.machine] or found
     if not found:
         return None
     largest = max(found, key=lambda start: start.memory or 0.0)
+    # Slower machines take longer for the same overhead.
+    scaled = [(start, here.factor(start.speed, "")) for start in found]
     return Start(
         job.stage, on_gpu, _listed(start.machine for start in found), _listed(start.run for start in found),
-        sum(start.jobs for start in found), min(start.low for start in found),
-        median([start.middle for start in found]), max(start.high for start in found), largest.memory, largest.held,
+        sum(start.jobs for start in found), min(start.low / by for start, by in scaled),
+        median([start.middle / by for start, by in scaled]), max(start.high / by for start, by in scaled),
+        largest.memory, largest.held,
     )  # fmt: skip
 
 

@@ -5,7 +5,8 @@ the job took. Its log says how long its start was, on which device it computed, 
 these follow rates (units a second) and starts (seconds of a job before and around its work), each with the lowest and
 the highest measured value.
 
-Times depend on the machine and its load, so those of another machine are reported as such."""
+Times depend on the machine and its load. Each run also records the speed of its machine (`machine_speed.py`), by which
+its rates are scaled to another one."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from workflow_scripts.lib.base.files import digest, write_json
-from workflow_scripts.lib.cost.job_costs import BLOCK, JOBS, Job, Workload
+from workflow_scripts.lib.cost.job_costs import BLOCK, GFLOP, JOBS, Job, Workload
 
 FORMAT_VERSION = 1
 SHORTEST = 0.02  # seconds of work below which a job is not used for a rate
@@ -37,6 +38,14 @@ KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Speed of a machine, in rounds a second of one thread (`machine_speed.py`), by kind of work; 0: not known."""
+
+    network: float = 0.0
+    other: float = 0.0
+
+
 @dataclass
 class Rate:
     """Speed of work of one kind in one run."""
@@ -52,6 +61,7 @@ class Rate:
     low: float  # units a second of one job
     middle: float
     high: float
+    speed: float = 0.0  # of the machine at this kind of work, then (`machine_speed.py`); 0: not known
 
 
 @dataclass
@@ -68,6 +78,7 @@ class Start:
     high: float
     memory: float | None = None  # MB, the largest job
     held: float = 0.0  # bytes of images and the like in that job
+    speed: float = 0.0  # of the machine, then; 0: not known
 
 
 @dataclass
@@ -203,7 +214,8 @@ def observed(folder: Path) -> Measured:
     if prediction is None or not prediction["jobs"]:
         return Measured()
     run, jobs = prediction["run"], timed(folder, prediction)
-    starts = _starts([found for found in jobs if found.whole], run, folder)
+    speed = Speed(**prediction.get("speed", {}))
+    starts = _starts([found for found in jobs if found.whole], run, folder, speed)
     begun = {(start.stage, start.gpu, start.machine): start.middle for start in starts}
     seen: dict[str, tuple[Workload, Timed, list[float]]] = {}
     for found in jobs:
@@ -219,7 +231,7 @@ def observed(folder: Path) -> Measured:
             seen.setdefault(key, (work, found, []))[2].append(work.units / seconds)
     rates = [
         Rate(work.kind, work.unit, work.traits, found.job.threads, found.gpu, found.machine, run, len(values),
-             min(values), median(values), max(values))
+             min(values), median(values), max(values), speed.network if work.unit == GFLOP else speed.other)
         for work, found, values in seen.values()
     ]  # fmt: skip
     return Measured(rates, starts, *_bytes(folder, prediction))
@@ -254,7 +266,7 @@ def _arm_seconds(folder: Path, job: Job) -> dict[str, float] | None:
         return None
 
 
-def _starts(jobs: list[Timed], run: str, folder: Path) -> list[Start]:
+def _starts(jobs: list[Timed], run: str, folder: Path, speed: Speed) -> list[Start]:
     out: dict[tuple[str, bool, str], list[Timed]] = {}
     for found in jobs:
         out.setdefault((found.job.stage, found.gpu, found.machine), []).append(found)
@@ -272,7 +284,7 @@ def _starts(jobs: list[Timed], run: str, folder: Path) -> list[Start]:
         largest = max(group, key=lambda found: found.memory or 0.0)
         starts.append(
             Start(stage, gpu, machine, run, len(group), min(begun), median(begun), max(begun), largest.memory,
-                  largest.job.held)
+                  largest.job.held, speed.other)
         )  # fmt: skip
     return starts
 

@@ -9,7 +9,7 @@ from typing import Any
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.cost import forecast, job_costs, scheduling
-from workflow_scripts.lib.cost.forecast import Estimate
+from workflow_scripts.lib.cost.forecast import Estimate, Here
 from workflow_scripts.lib.cost.job_costs import Facts, Job
 from workflow_scripts.lib.cost.measured_rates import Measured
 
@@ -18,13 +18,13 @@ Range = list[float]  # least, middle and most
 # From jobs to hours -------------------------------------------------------------------------------------------------
 
 
-def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts: Facts, here: str) -> dict[str, Any]:
+def predicted(jobs: list[Job], measured: Measured, cores: int, facts: Facts, here: Here) -> dict[str, Any]:
     """What cost.json says beside the jobs: core- and GPU-hours, wall-clock, disk and memory, by stage and together."""
-    stages: dict[str, dict[str, Any]] = {}
+    gpus, stages = here.gpus, dict[str, dict[str, Any]]()
     seconds: list[dict[str, float]] = [{}, {}, {}]
     for job in jobs:
-        works = [forecast.estimate(work, job, measured, gpus, here) for work in job.works]
-        start = forecast.start_of(job, measured, gpus, here)
+        works = [forecast.estimate(work, job, measured, here) for work in job.works]
+        start = forecast.start_of(job, measured, here)
         known = [work for work in works if work is not None]
         # A job of which a part is unknown counts with nothing: half of it would pass for the whole.
         whole = len(known) == len(works)
@@ -52,6 +52,7 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, gpus: int, facts:
         "critical_path": [scheduling.critical_path(jobs, by_job) for by_job in seconds],
         "disk": disk(jobs, measured, facts),
         "memory": max(memory, default=None),
+        "seconds": seconds[1],
     }
 
 

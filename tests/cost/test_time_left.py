@@ -1,0 +1,108 @@
+"""Time left of a run in progress: read from logs and benchmark files, corrected by what jobs have really taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts.lib.cost import time_left
+from workflow_scripts.lib.cost.job_costs import Job, Workload
+from workflow_scripts.lib.cost.time_left import Watch, fraction_done
+
+NOW = 1_000_000.0
+
+
+def make_run(folder: Path, jobs: list[Job], seconds: dict[str, float]) -> None:
+    prediction = {"format_version": 1, "jobs": [asdict(job) for job in jobs], "seconds": seconds}
+    (folder / "cost.json").write_text(json.dumps(prediction))
+
+
+def training(name: str, after: tuple[str, ...] = ()) -> Job:
+    return Job("train_ddpm", name, [Workload("train_ddpm", "GFLOP", 1.0)], list(after))
+
+
+def write_log(folder: Path, key: str, text: str, at: float) -> None:
+    path = folder / "logs" / f"{key}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (at, at))
+
+
+def write_benchmark(folder: Path, key: str, seconds: float, at: float) -> None:
+    path = folder / "benchmarks" / f"{key}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t100\t{seconds}\n")
+    os.utime(path, (at, at))
+
+
+def test_the_log_says_how_far_a_job_is():
+    assert fraction_done("") == 0
+    assert fraction_done("train 40/100 (40 %), loss 0.1, 3 s left\n") == pytest.approx(0.4)
+    assert fraction_done("arm a (1 of 8): cpu\na 9/9 (100 %)\narm b (2 of 8): cpu\nb (40 %)\n") == pytest.approx(0.175)
+    assert fraction_done("arm b (2 of 8): cpu\n") == pytest.approx(1 / 8)
+    # A log is appended to when a job runs again: only its last start counts.
+    again = "INFO train_ddpm, process 12\ntrain 90/100 (90 %)\nINFO train_ddpm, process 13\ntrain 10/100 (10 %)\n"
+    assert fraction_done(again) == pytest.approx(0.1)
+
+
+def test_what_is_left_follows_the_prediction_until_jobs_say_otherwise(tmp_path):
+    jobs = [training("a"), training("b"), training("c")]
+    make_run(tmp_path, jobs, dict.fromkeys((job.key for job in jobs), 100.0))
+    watch = Watch(tmp_path, {job.key for job in jobs}, cores=1, started=NOW)
+    watch.look(NOW)
+    assert watch.left(NOW) == pytest.approx(300)
+    assert watch.line(NOW) == "0 of 3 jobs done, about 5 min 00 s left"
+    # The first job took twice as long as predicted, so the other two will.
+    write_benchmark(tmp_path, "train_ddpm/a", 200.0, NOW + 200)
+    watch.look(NOW + 200)
+    assert watch.left(NOW + 200) == pytest.approx(400)
+    # The second one runs, and its own pace counts: 25 % in 30 s.
+    write_log(tmp_path, "train_ddpm/b", "x, process 3\n", NOW + 200)
+    watch.look(NOW + 200)
+    write_log(tmp_path, "train_ddpm/b", "x, process 3\ntrain 25/100 (25 %)\n", NOW + 230)
+    watch.look(NOW + 230)
+    expected = 90 + 100 * (200 + 30) / (100 + 25)
+    assert watch.left(NOW + 230) == pytest.approx(expected)
+    assert "1 of 3 jobs done" in watch.line(NOW + 230) and "running: train_ddpm b 25 %" in watch.line(NOW + 230)
+
+
+def test_jobs_are_spread_over_cores_and_wait_for_each_other(tmp_path):
+    jobs = [training("a"), training("b"), training("c", ("train_ddpm/a",))]
+    make_run(tmp_path, jobs, {"train_ddpm/a": 10.0, "train_ddpm/b": 30.0, "train_ddpm/c": 40.0})
+    watch = Watch(tmp_path, {job.key for job in jobs}, cores=2, started=NOW)
+    watch.look(NOW)
+    assert watch.left(NOW) == pytest.approx(50)
+
+
+def test_files_of_an_earlier_run_say_nothing(tmp_path):
+    make_run(tmp_path, [training("a")], {"train_ddpm/a": 60.0})
+    write_benchmark(tmp_path, "train_ddpm/a", 1.0, NOW - 100)
+    write_log(tmp_path, "train_ddpm/a", "train 90/100 (90 %)\n", NOW - 100)
+    watch = Watch(tmp_path, {"train_ddpm/a"}, cores=1, started=NOW)
+    watch.look(NOW)
+    assert watch.left(NOW) == pytest.approx(60) and "running" not in watch.line(NOW)
+
+
+def test_without_a_prediction_the_jobs_are_counted_alone(tmp_path):
+    watch = Watch(tmp_path, {"plot_data/plot_data"}, cores=1, started=NOW)
+    watch.look(NOW)
+    assert watch.left(NOW) is None and watch.line(NOW) == "0 of 1 jobs done"
+
+
+def test_the_thread_tells_and_ends_with_the_last_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(time_left, "FIRST", 0.05)
+    make_run(tmp_path, [training("a")], {"train_ddpm/a": 60.0})
+    said: list[str] = []
+    time_left.start(tmp_path, ["results/x/logs/train_ddpm/a.log"], 1, said.append)
+    deadline = time.monotonic() + 20
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.05)
+    write_benchmark(tmp_path, "train_ddpm/a", 2.0, time.time() + 5)
+    while "1 of 1 jobs done" not in said[-1] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert said[0].startswith("MixLoc: 0 of 1 jobs done, about 1 min 00 s left") and "1 of 1" in said[-1]

@@ -1,0 +1,174 @@
+"""Time left of a run in progress: one line with the jobs that run, how far each is, and an estimate for the whole.
+
+The prediction (cost.json) gives seconds for each job. Jobs of this run that are finished, or far enough, correct them:
+times of a stage are scaled by what that stage has taken so far, relative to its prediction. What is left is then
+scheduled on the cores, as in the prediction. States are read from files: a finished job has a new benchmark file, a
+running one a new log, whose last lines say how far it is."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from workflow_scripts.lib.base.progress import duration
+from workflow_scripts.lib.cost import measured_rates, scheduling
+from workflow_scripts.lib.cost.job_costs import Job
+
+FIRST, LATER, LONG = 20.0, 60.0, 600.0  # seconds between lines in the first LONG seconds, and after that
+UNKNOWN = 3.0  # seconds of a job of which nothing is known: the start of Python and its imports
+TRUSTED = 0.1  # part of a job from which its own pace is better than a prediction
+TAIL = 4096  # bytes at the end of a log that are looked at
+PERCENT = re.compile(r"\((\d+) %\)")
+PART = re.compile(r"\((\d+) of (\d+)\)")
+log = logging.getLogger("mixloc")
+
+
+@dataclass
+class State:
+    """A job of this run: when it was first seen to run, how far it is, and its seconds once it is finished."""
+
+    since: float | None = None
+    fraction: float = 0.0
+    seconds: float | None = None
+
+
+def fraction_done(text: str) -> float:
+    """How far a job is, by its log: (2 of 8) arms and (40 %) of the present loop are 0.175 of the whole."""
+    starts = list(re.finditer(r", process \d+$", text, re.MULTILINE))
+    text = text[starts[-1].end() :] if starts else text
+    parts = list(PART.finditer(text))
+    at, count = (int(value) for value in parts[-1].groups()) if parts else (1, 1)
+    percents = PERCENT.findall(text[parts[-1].end() :] if parts else text)
+    within = int(percents[-1]) / 100 if percents else 0.0
+    return min(1.0, (at - 1 + within) / max(count, 1))
+
+
+@dataclass
+class Watch:
+    """What is known of a run that is under way."""
+
+    folder: Path  # results/{run}
+    planned: set[str]  # keys of the jobs that Snakemake will run
+    cores: int
+    started: float  # by the clock of files
+    states: dict[str, State] = field(default_factory=dict)
+
+    def look(self, now: float) -> None:
+        """Bring the states of all planned jobs up to date."""
+        for key in self.planned:
+            state = self.states.setdefault(key, State())
+            if state.seconds is not None:
+                continue
+            stage, _, name = key.partition("/")
+            measured = self.folder / "benchmarks" / stage / f"{name}.tsv"
+            written = self.folder / "logs" / stage / f"{name}.log"
+            if _newer(measured, self.started) and (found := measured_rates.benchmark(measured)) is not None:
+                state.seconds = found[0]
+            elif _newer(written, self.started):
+                state.since = now if state.since is None else state.since
+                state.fraction = fraction_done(_tail(written))
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the run ends; None as long as there is no prediction."""
+        prediction = measured_rates.read_prediction(self.folder / "cost.json")
+        if prediction is None or "seconds" not in prediction:
+            return None
+        known = {job.key: job for job in measured_rates.jobs_from_json(prediction["jobs"])}
+        jobs = [known.get(key) or Job(*key.split("/", 1), works=[]) for key in sorted(self.planned)]
+        predicted = {job.key: prediction["seconds"].get(job.key) or UNKNOWN for job in jobs}
+        pace = self._pace(predicted, now)
+        seconds = {job.key: self._job_left(job, predicted[job.key] * pace(job.stage), now) for job in jobs}
+        open_jobs = [job for job in jobs if self.states[job.key].seconds is None]
+        # Jobs that run already wait for nothing, and keep their place.
+        running = [replace(job, after=[]) for job in open_jobs if self.states[job.key].since is not None]
+        waiting = [job for job in open_jobs if self.states[job.key].since is None]
+        order = {key: place for place, key in enumerate(known)}
+        waiting.sort(key=lambda job: order.get(job.key, len(order)))
+        rest = {job.key: seconds[job.key] for job in open_jobs}
+        return scheduling.schedule(running + waiting, rest, self.cores, 0)
+
+    def _pace(self, predicted: dict[str, float], now: float) -> Callable[[str], float]:
+        """What jobs of a stage take relative to their prediction: by that stage's own jobs, else by all together."""
+        sums: dict[str, list[float]] = {}
+        for key, state in self.states.items():
+            taken, part = state.seconds, 1.0
+            if taken is None and state.since is not None and state.fraction >= TRUSTED:
+                taken, part = now - state.since, state.fraction
+            if taken is not None:
+                for name in (key.partition("/")[0], ""):
+                    total = sums.setdefault(name, [0.0, 0.0])
+                    total[0] += taken
+                    total[1] += predicted[key] * part
+        ratio = {name: taken / expected for name, (taken, expected) in sums.items()}
+        return lambda stage: ratio.get(stage, ratio.get("", 1.0))
+
+    def _job_left(self, job: Job, expected: float, now: float) -> float:
+        state = self.states[job.key]
+        if state.seconds is not None:
+            return 0.0
+        if state.since is None:
+            return expected
+        spent = now - state.since
+        if state.fraction >= TRUSTED:
+            return spent * (1 - state.fraction) / state.fraction
+        return max(expected - spent, 0.1 * expected)
+
+    def line(self, now: float) -> str:
+        """The line for the user."""
+        done = sum(state.seconds is not None for state in self.states.values())
+        left = self.left(now)
+        running = [
+            f"{key.replace('/', ' ')}{f' {100 * state.fraction:.0f} %' if state.fraction else ''}"
+            for key, state in sorted(self.states.items())
+            if state.seconds is None and state.since is not None
+        ]
+        told = f"{done} of {len(self.planned)} jobs done"
+        told += f", about {duration(left)} left" if left is not None else ""
+        return told + (f"; running: {', '.join(running)}" if running else "")
+
+
+def _newer(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime >= moment
+    except OSError:
+        return False
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, path.stat().st_size - TAIL))
+            return handle.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def keys_of(logs: Iterable[str]) -> set[str]:
+    """Keys of jobs (stage/name) from the paths of their logs: results/{run}/logs/{stage}/{name}.log."""
+    return {f"{Path(path).parent.name}/{Path(path).stem}" for path in logs}
+
+
+def start(folder: Path, logs: Iterable[str], cores: int, say: Callable[[str], None]) -> None:
+    """Tell of the run in a thread of its own until this process ends."""
+    # File systems keep time in their own steps: a file made at once must count as new.
+    watch = Watch(folder, keys_of(logs), cores, time.time() - 1)
+
+    def tell() -> None:
+        begun = time.time()
+        while len(watch.planned) > sum(state.seconds is not None for state in watch.states.values()):
+            time.sleep(FIRST if time.time() - begun < LONG else LATER)
+            try:
+                now = time.time()
+                watch.look(now)
+                say(f"MixLoc: {watch.line(now)}")
+            except Exception:
+                # An estimate must never stop a run.
+                log.debug("no estimate of the time left", exc_info=True)
+
+    if watch.planned:
+        threading.Thread(target=tell, name="time left", daemon=True).start()
