@@ -36,7 +36,8 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check, views
 from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.images import grouping, invalid_input, known_datasets, user_tables
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {

@@ -38,7 +38,7 @@ import yaml
 
 from workflow_scripts import sample_ddpm, train_classifier, train_ddpm
 from workflow_scripts.lib.classify import torchvision_models  # noqa: F401
-from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import role_table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,7 +27,7 @@ import yaml
 from workflow_scripts import make_folds
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.images.grouping import connected
-from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import assignment
 from workflow_scripts.lib.split.roles import Role
 

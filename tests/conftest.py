@@ -20,7 +20,8 @@ from safetensors.numpy import save_file
 from tests.helpers import fetch_run, snakemake_mark
 from tests.helpers.misbehaving_server import Server
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role

@@ -31,7 +31,7 @@ from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.images import chunks, grouping, image_list, invalid_input, read_image, user_tables
 from workflow_scripts.lib.images.duplicates import GRID, near_duplicates
 from workflow_scripts.lib.images.image_list import Listed
-from workflow_scripts.lib.images.image_set import ImageWriter, write_images
+from workflow_scripts.lib.images.image_set_writer import ImageWriter, write_images
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.known_datasets import GROUP_BY
 

@@ -32,7 +32,8 @@ from workflow_scripts.lib.generate import baseline_errors, generator_choices, ge
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.requests import Requests, make_requests
 from workflow_scripts.lib.generate.synthetic_set import make_images
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
 

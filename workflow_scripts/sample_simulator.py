@@ -26,7 +26,8 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.generate import generator_choices, label_plans
-from workflow_scripts.lib.images.image_set import ImageSet, select_channels, write_images
+from workflow_scripts.lib.images.image_set import ImageSet, select_channels
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.simulate import simulator
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role

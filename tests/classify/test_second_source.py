@@ -14,7 +14,8 @@ from workflow_scripts.lib.classify import arm_choices, backbones, classifier_tra
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import Part, write_images
+from workflow_scripts.lib.images.image_set import Part
+from workflow_scripts.lib.images.image_set_writer import write_images
 
 
 def part(count: int, seed: int) -> Part:

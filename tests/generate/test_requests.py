@@ -10,7 +10,8 @@ from tests.helpers.generating import CLASSES, SYNTHETIC_SET, UNET, make_baseline
 from workflow_scripts import certify_leaks, sample_ddpm, train_ddpm
 from workflow_scripts.lib.generate import sampling
 from workflow_scripts.lib.generate.requests import Requests
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.images.orientation import oriented
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.

@@ -8,7 +8,8 @@ import numpy as np
 
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import role_table
 
 CLASSES, CHANNELS, SIZE = ["left", "right", "top"], ["red", "green"], 16

@@ -17,7 +17,7 @@ from workflow_scripts import (
     report,
 )
 from workflow_scripts.lib.fidelity import distances
-from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.page.sections import fidelity_section
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
 from workflow_scripts.lib.split import role_table

@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
 from workflow_scripts.lib.split import role_table
 

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from tests.helpers import judging
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES
-from workflow_scripts.lib.images.image_set import write_images
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.judge import experiment, fixed_scoring, scoring, strata
 from workflow_scripts.lib.judge.analysis_choices import METRICS
 from workflow_scripts.lib.judge.fixed_scoring import Decided

@@ -17,7 +17,8 @@ from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.fidelity import bracket, distances
 from workflow_scripts.lib.fidelity.bracket import Answered, Scope
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.images.orientation import turned
 from workflow_scripts.lib.page.sections import fidelity_section
 from workflow_scripts.lib.split import role_table

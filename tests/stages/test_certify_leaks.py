@@ -10,7 +10,8 @@ from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, c
 from workflow_scripts import certify_leaks as stage_program
 from workflow_scripts import train_classifier
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores import prediction_file
 from workflow_scripts.lib.split import role_table
 

@@ -14,7 +14,8 @@ from tests.helpers.arms_data import SECTION
 from tests.helpers.generating import MINIMAL, SYNTHETIC_SET, UNET
 from workflow_scripts import certify_leaks, forensics, replay_study
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.sections import forensics_section
 from workflow_scripts.lib.split import role_table

@@ -9,7 +9,8 @@ import pytest
 
 from workflow_scripts import make_folds as stage_program
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import assignment, role_table
 
 LINES = ["A-431", "U-2 OS", "HeLa", "U-2 OS"]

@@ -17,7 +17,8 @@ from tests.helpers.worlds import ANALYSIS
 from workflow_scripts import aggregate_metrics, certify_leaks, declare_analysis, open_lockbox, train_classifier
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge import thresholds as thresholds_module
 from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS

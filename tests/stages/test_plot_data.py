@@ -14,7 +14,8 @@ from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import plot_data
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.sections import data_section
 from workflow_scripts.lib.page.sections.data_section import Data

@@ -12,8 +12,9 @@ from tests.helpers.image_folders import noise, run, save, settings
 from workflow_scripts import preprocess_shard
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import chunks, image_set, known_datasets, read_image
-from workflow_scripts.lib.images.image_set import ImageSet, Inventory
+from workflow_scripts.lib.images import chunks, image_set_writer, known_datasets, read_image
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import Inventory
 
 IDS = ["a", "b", "c", "d"]
 NAMES = {"class_names": ["Nucleus", "Cytosol"], "unlabelled": "keep"}
@@ -473,7 +474,7 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
     def nothing(*_, **__):
         raise KeyboardInterrupt
 
-    append = image_set.ImageWriter.append
+    append = image_set_writer.ImageWriter.append
 
     def last_one_dies(self, images, labels, ids, *more):
         if last in ids:
@@ -483,7 +484,7 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
     with monkeypatch.context() as patched:
         patched.setattr(files, "_remove", lambda path: None)
         if killed == "append":
-            patched.setattr(image_set.ImageWriter, "append", last_one_dies)
+            patched.setattr(image_set_writer.ImageWriter, "append", last_one_dies)
         elif killed == "write":
             patched.setattr(Inventory, "write", half)
         else:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers.configs import DEFAULT
 from workflow_scripts import sample_simulator
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.simulate import simulator
 from workflow_scripts.lib.split import role_table
 

@@ -20,7 +20,8 @@ from workflow_scripts.lib.classify import arm_choices, arm_run, backbones, class
 from workflow_scripts.lib.classify.arm_job import Arm, FoldImages
 from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, write_images
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores import ranking_metrics
 from workflow_scripts.lib.scores.prediction_file import read_predictions
 from workflow_scripts.lib.split import role_table

@@ -29,7 +29,10 @@ RERUN = {
     "lib/base/errors.py": STAGES,
     "lib/base/process_pool.py": PREPROCESSING | {"simulate_cells"},
     "lib/images/image_set.py": STAGES
-    - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "simulate_cells"},
+    - PREPROCESSING.difference({"predict_cost"})
+    - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
+    - {"simulate_cells", "tabulate_study"},
+    "lib/images/image_set_writer.py": PREPROCESSING | {"sample_ddpm", "sample_simulator", "replay_study"},
     "lib/images/duplicates.py": PREPROCESSING,
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,

@@ -24,7 +24,7 @@ GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
 ON_GPU = ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge")
 PARTS = ("test", "calibration", "validation")  # parts that a classifier predicts
 
-# Bytes on disk, of the formats: see lib.images.image_set and lib.predictions.
+# Bytes on disk, of the formats: see images.image_set_layout and scores.prediction_file.
 BLOCK = 4096  # disk block: file sizes are rounded up to multiples of this
 TEXT = 48  # bytes of an entry in a text column: its reference, and a few letters
 COLUMNS = 6  # columns of text of an image set of cells (id, group, gene, antibody, cell line ...)

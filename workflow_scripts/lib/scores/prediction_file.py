@@ -17,7 +17,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.images.image_set import array
+from workflow_scripts.lib.images.image_set_layout import array
 
 FORMAT_VERSION = 1
 PARTS = ("validation", "calibration", "test")

@@ -22,7 +22,8 @@ from workflow_scripts.lib.generate import generator_file, generator_training
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet, Part, write_images
+from workflow_scripts.lib.images.image_set import ImageSet, Part
+from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split.roles import Role
 from workflow_scripts.lib.study import designs, emulation, switches
 from workflow_scripts.lib.study.emulation import Asked

@@ -1,0 +1,27 @@
+"""Layout of an image set's HDF5 file, as `image_set` reads and `image_set_writer` writes it.
+
+    images  uint8 (N, C, H, W), in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
+    ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
+    attributes: channels, classes, source, licence, credit, format_version, digest, provenance, ...
+
+Text is UTF-8. A file of another layout is refused."""
+
+from __future__ import annotations
+
+import h5py
+
+FORMAT_VERSION = 1
+TEXT = h5py.string_dtype("utf-8")
+
+
+def array(file: h5py.File, name: str, axes: int, dtype: type | None = None) -> h5py.Dataset:
+    """A dataset of a file, with so many axes and of this type (None: of text); ValueError where it is anything else."""
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.ndim != axes:
+        raise ValueError(f"{name} is no array of {axes} axes")
+    if h5py.check_string_dtype(found.dtype) is None if dtype is None else found.dtype != dtype:
+        raise ValueError(f"{name} holds values of another type")
+    # Data stored in another file is refused: it could be anything on this machine.
+    if found.external or found.is_virtual or found.file.filename != file.filename:
+        raise ValueError(f"{name} lies in another file")
+    return found
