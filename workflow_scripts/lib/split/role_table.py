@@ -4,6 +4,7 @@ Where a run has label regimes, the table also ranks the groups of a fold, and ro
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,12 @@ def write(path: Path, ids: np.ndarray, groups: np.ndarray, roles: np.ndarray, ra
         columns |= {f"fold{fold}_rank": ranks[:, fold] for fold in range(ranks.shape[1])}
     with atomic(path) as part:
         pd.DataFrame(columns).to_csv(part, index=False)
+
+
+def count_folds(path: Path) -> int:
+    """Number of folds that a table has."""
+    with path.open(encoding="utf-8") as handle:
+        return sum(re.fullmatch(r"fold\d+", name) is not None for name in handle.readline().strip().split(","))
 
 
 def read(path: Path, fold: int, ids: np.ndarray, regime: Regime = WHOLE) -> np.ndarray:
