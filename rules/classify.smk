@@ -33,8 +33,7 @@ rule train_classifier:
         ],
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(
-            {"arms": JOBS[int(wildcards.job)], "train_classifier": CONFIG["train_classifier"]},
-            threads=THREADS,
+            views.job_settings(CONFIG, JOBS[int(wildcards.job)]), threads=THREADS
         ),
         seed=CONFIG["seed"],
     log:

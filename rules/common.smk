@@ -151,15 +151,21 @@ def baseline(wildcards):
     return in_fold(wildcards, "arms/job0.json")
 
 
+def baseline_of(wildcards, entry):
+    """The list of arms that begins with the fold's baseline under the label regime of an arm or a synthetic set."""
+    return in_fold(wildcards, f"arms/job{views.baseline_job(CONFIG, entry.get('regime'))}.json")
+
+
 def asked_by_set(wildcards):
     """The baseline, as an input of synthetic sets that need it."""
-    asked = generator_choices.asks_baseline(SYNTHETIC_SETS[wildcards.set])
-    return {"baseline": baseline(wildcards)} if asked else {}
+    entry = SYNTHETIC_SETS[wildcards.set]
+    return {"baseline": baseline_of(wildcards, entry)} if generator_choices.asks_baseline(entry) else {}
 
 
 def asked_by_arms(wildcards):
-    """The baseline, as an input of jobs with arms whose method needs it."""
-    return {"baseline": baseline(wildcards)} if views.asks_baseline(JOBS[int(wildcards.job)]) else {}
+    """The baseline, as an input of jobs with arms whose method needs it; these are all of one label regime."""
+    arms = JOBS[int(wildcards.job)]
+    return {"baseline": baseline_of(wildcards, arms[0])} if views.asks_baseline(arms) else {}
 
 
 def baseline_flag(wildcards, input):

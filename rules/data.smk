@@ -118,7 +118,7 @@ rule make_folds:
     params:
         python=python,
         code=code("make_folds"),
-        settings=lambda wildcards: as_json(views.without(CONFIG["make_folds"], "repeats")),
+        settings=lambda wildcards: as_json(views.fold_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/make_folds/repeat{repeat}.log",

@@ -17,7 +17,9 @@ rule train_ddpm:
     params:
         python=python,
         code=code("train_ddpm"),
-        settings=lambda wildcards: as_json(GENERATORS[wildcards.generator], threads=THREADS),
+        settings=lambda wildcards: as_json(
+            views.entry_settings(CONFIG, "generators", wildcards.generator), threads=THREADS
+        ),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/train_ddpm/repeat{repeat}_fold{fold}_{generator}.log",
@@ -58,7 +60,9 @@ rule sample_ddpm:
         python=python,
         code=code("sample_ddpm"),
         baseline=baseline_flag,
-        settings=lambda wildcards: as_json(SYNTHETIC_SETS[wildcards.set], threads=THREADS),
+        settings=lambda wildcards: as_json(
+            views.entry_settings(CONFIG, "synthetic_sets", wildcards.set), threads=THREADS
+        ),
         seed=CONFIG["seed"],
     wildcard_constraints:
         set=GENERATED_SETS,

@@ -119,9 +119,7 @@ rule certify_leaks:
             *at_places("arms/job{job}.json", job=range(len(JOBS)))(wildcards),
         ],
         places=PLACES,
-        settings=lambda wildcards: as_json(
-            {"violations": CONFIG["violations"], "encoder": CONFIG["assess_synthetic"]["encoder"]}
-        ),
+        settings=lambda wildcards: as_json(views.certificate_settings(CONFIG)),
     log:
         "results/{run}/logs/certify_leaks/certify_leaks.log",
     benchmark:

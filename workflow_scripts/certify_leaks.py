@@ -8,6 +8,9 @@ group has two roles, and that every arm was scored on exactly the test part. Rea
 the arms with more real images (methods more_real, more_real_same), and by nothing else. leaks.csv has a line for each
 check. A leak that is not declared under `violations` fails the run.
 
+With label regimes each artefact is also checked under its own: that it read no label of an unlabelled image, and no
+image that is unused there. What it inherited is checked under the regime of the artefact that read it.
+
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\
         --artefacts generators/unet.safetensors synthetic/as_train.h5 arms/job0.json --thresholds analysis.json \\
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +38,17 @@ from workflow_scripts.lib.judge.leak_checks import (
     DECLARED,
     LEAK,
     Check,
+    Rules,
     check_artefact,
     check_encoder,
     check_groups,
+    check_labels,
     check_scored,
     describe,
     violation,
 )
 from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.regimes import WHOLE, Regime
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,24 +87,33 @@ def certify_leaks(
     with ImageSet(images) as source:
         ids, groups, digest = source.ids, source.groups, source.digest
         known = bool(source.attrs.get("grouped_by"))
-    declared = set(settings["violations"])
-    roles: dict[tuple[int, int], np.ndarray] = {}
+    rules = Rules(groups, set(settings["violations"]), known)
+    regimes = {entry["name"]: Regime(**entry) for entry in settings.get("regimes", [])}
+    members = settings.get("artefacts", {})
+    roles: dict[tuple[int, int, Regime], np.ndarray] = {}
 
-    def roles_of(repeat: int, fold: int) -> np.ndarray:
+    def roles_of(repeat: int, fold: int, regime: Regime = WHOLE) -> np.ndarray:
         if repeat not in tables:
             raise UserError(f"no table of roles is given for repeat {repeat}")
-        if (repeat, fold) not in roles:
-            roles[repeat, fold] = role_table.read(tables[repeat], fold, ids)
-        return roles[repeat, fold]
+        if (repeat, fold, regime) not in roles:
+            roles[repeat, fold, regime] = role_table.read(tables[repeat], fold, ids, regime)
+        return roles[repeat, fold, regime]
 
     checks: list[Check] = []
     for artefact in read_artefacts(artefacts, thresholds, ids):
         if (artefact.provenance.images, artefact.provenance.count) != (digest, len(ids)):
             raise UserError(f"{artefact.name} was made from another image set than {images}: delete it, run again")
-        checks += check_artefact(artefact, roles_of(artefact.repeat, artefact.fold), groups, declared, known)
+        checks += check_artefact(artefact, roles_of(artefact.repeat, artefact.fold), rules)
+        if regimes:
+            about = members.get(artefact.name, {"regime": WHOLE.name, "through": []})
+            through = {name: regimes.get(name, WHOLE) for name in about["through"]}
+            own, under = regimes.get(about["regime"], WHOLE), partial(roles_of, artefact.repeat, artefact.fold)
+            checks += check_labels(artefact, own, through, under, rules)
     checks += check_scored(artefacts, ids, roles_of)
-    for (repeat, fold), own in sorted(roles.items()):
-        checks.append(check_groups(repeat, fold, own, groups))
+    for repeat, fold in sorted({(repeat, fold) for repeat, fold, _ in roles}):
+        checks.append(check_groups(repeat, fold, roles_of(repeat, fold), groups))
+        for name, regime in regimes.items():
+            checks.append(check_groups(repeat, fold, roles_of(repeat, fold, regime), groups, f"folds.csv, {name}"))
         if isinstance(encoder := settings.get("encoder"), dict):
             checks.append(check_encoder(repeat, fold, encoder))
     if not checks:
@@ -105,7 +121,7 @@ def certify_leaks(
     with atomic(out) as part:
         pd.DataFrame([asdict(check) for check in checks]).to_csv(part, index=False)
     leaks = [check for check in checks if check.status == LEAK]
-    unmet = declared - {violation(check) for check in checks if check.status == DECLARED}
+    unmet = rules.declared - {violation(check) for check in checks if check.status == DECLARED}
     for check in leaks:
         stage.log.warning("%s", describe(check))
     if leaks:

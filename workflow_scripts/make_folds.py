@@ -7,7 +7,7 @@ one value of a column instead; images of the tested groups that have another val
 they are relatives of test images. With `roles_from` a column says what is tested, and perhaps what is validation,
 calibration or unused; the other images share the parts that it does not name, but for relatives of those that it
 names, which are unused. `reserve_same` is the one role that shares groups with another: images of train groups that
-only the arms `more_real_same` may use.
+only the arms `more_real_same` may use. With `regimes`, groups are also ranked by the order in which they get labels.
 
 Example:
     python -m workflow_scripts.make_folds --images images.h5 --out folds.csv --repeat 0 --seed 1 \\
@@ -29,7 +29,11 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split.label_order import label_ranks
+from workflow_scripts.lib.split.regimes import RANKED, SAME, Regime
 from workflow_scripts.lib.split.roles import MARKS, ROLES, Role
+
+FEWEST_LABELLED = 4  # groups of a part; thresholds and checkpoints chosen on fewer would follow single proteins
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,6 +55,7 @@ def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[s
         left_out = _column(source, settings["leave_out"], "leave_out")
         marked = _column(source, settings["roles_from"], "roles_from")
     names, member = np.unique(groups, return_inverse=True)
+    carries = labels.any(axis=1)
     if strata is not None:
         # A value of the column is balanced just as a class is.
         values = sorted({str(value) for value in strata if value})
@@ -67,7 +72,13 @@ def make_folds(images: Path, out: Path, repeat: int, seed: int, settings: dict[s
         assigned = _keeping_aside(assigned, member, fraction, repeat, seed)
     _check_parts(assigned, settings["fractions"])
     _tell(labels, member, classes, assigned, settings)
-    role_table.write(out, ids, groups, assigned)
+    regimes = [Regime(**entry) for entry in settings.get("regimes", [])]
+    ranks = None
+    if regimes:
+        ranks = _ranked(labels, member, assigned, derive(seed, repeat))
+        for regime in regimes:
+            _check_regime(regime, carries, member, assigned, ranks)
+    role_table.write(out, ids, groups, assigned, ranks)
     stage.log.info("%d images of %d groups", len(ids), len(names))
 
 
@@ -185,6 +196,32 @@ def _keeping_aside(assigned: np.ndarray, member: np.ndarray, fraction: float, re
                 fold, found, round(fraction * len(out)),
             )  # fmt: skip
     return out
+
+
+def _ranked(labels: np.ndarray, member: np.ndarray, assigned: np.ndarray, seed: int) -> np.ndarray:
+    """Ranks (n, folds) by which label regimes are nested."""
+    folds = range(assigned.shape[1])
+    return np.stack([label_ranks(labels, member, assigned[:, fold], derive(seed, fold)) for fold in folds], axis=1)
+
+
+def _check_regime(
+    regime: Regime, carries: np.ndarray, member: np.ndarray, assigned: np.ndarray, ranks: np.ndarray
+) -> None:
+    """That a regime leaves enough labelled groups in every part that shrinks with it; `carries` (n,): has a label."""
+    shrinking, needed = (RANKED if regime.selection == SAME else (Role.TRAIN,)), 0.0
+    for fold in range(assigned.shape[1]):
+        told = []
+        for role in (role for role in shrinking if (assigned[:, fold] == role).any()):
+            first = np.flatnonzero((assigned[:, fold] == role) & carries)
+            of_groups = np.sort(ranks[first, fold][np.unique(member[first], return_index=True)[1]])
+            told.append(f"{role} {int((of_groups <= regime.labelled + 1e-9).sum())}")
+            needed = max(needed, of_groups[min(FEWEST_LABELLED, len(of_groups)) - 1] if len(of_groups) else 0.0)
+        stage.log.info("fold %d, regime %s: labelled groups: %s", fold, regime.name, ", ".join(told))
+    if needed > regime.labelled + 1e-9:
+        raise UserError(
+            f"regimes ({regime.name}).labelled = {regime.labelled:g} leaves fewer than {FEWEST_LABELLED} labelled "
+            f"groups to train, select or set thresholds with: {min(1.0, np.ceil(100 * needed) / 100):g} would do"
+        )
 
 
 def _tell(

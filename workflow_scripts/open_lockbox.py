@@ -114,9 +114,8 @@ def find_box(args: argparse.Namespace, source: ImageSet) -> Box:
     """The lockbox by the folds of all repeats."""
     roles = {}
     for repeat, path in data_section.numbered(args.folds):
-        with path.open(encoding="utf-8") as handle:
-            count = sum(name.startswith("fold") for name in handle.readline().strip().split(","))
-        roles |= {(repeat, fold): role_table.read(path, fold, source.ids) for fold in range(count)}
+        folds = range(role_table.count_folds(path))
+        roles |= {(repeat, fold): role_table.read(path, fold, source.ids) for fold in folds}
     box = lockbox_ledger.find(source.ids, source.groups, roles)
     if box is None:
         raise UserError(lockbox_ledger.NO_LOCKBOX)

@@ -35,6 +35,7 @@ from workflow_scripts.lib.generate.synthetic_set import make_images
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.regimes import regime_of
 from workflow_scripts.lib.split.roles import Role
 
 
@@ -92,7 +93,7 @@ def sample_ddpm(args: argparse.Namespace) -> None:
 
 def _requested(args: argparse.Namespace, settings: dict[str, Any], seed: int) -> tuple[Generator, Requests]:
     """Generator and sampling requests; UserError where they or the images do not fit."""
-    generator = generator_file.read(args.generator)
+    generator, regime = generator_file.read(args.generator), regime_of(settings)
     problem = generator_choices.set_problem(settings, generator.settings, generator.channels)
     if problem:
         raise UserError(f"synthetic set {settings['name']}: {problem}")
@@ -107,8 +108,9 @@ def _requested(args: argparse.Namespace, settings: dict[str, Any], seed: int) ->
                 raise UserError(
                     f"synthetic set {settings['name']} asks the fold's trained baseline: --baseline arms/job0.json"
                 )
-            baseline = baseline_errors.read_baseline(args.baseline, source, args.folds, args.repeat, args.fold)
-        rows = role_table.rows(args.folds, args.fold, source.ids, Role.TRAIN)
+            place = (args.folds, args.repeat, args.fold)
+            baseline = baseline_errors.read_baseline(args.baseline, source, *place, regime)
+        rows = role_table.rows(args.folds, args.fold, source.ids, Role.TRAIN, regime)
         return generator, make_requests(settings, generator, source, rows, baseline, seed)
 
 

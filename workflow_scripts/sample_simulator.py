@@ -30,6 +30,7 @@ from workflow_scripts.lib.images.image_set import ImageSet, select_channels
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.simulate import simulator
 from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.regimes import regime_of
 from workflow_scripts.lib.split.roles import Role
 
 COHORTS = 3  # cohorts of proteins already in use: that of the run, and two of train_judge
@@ -62,7 +63,7 @@ def sample_simulator(
                 f"{images} has other classes than the simulator draws: take another generator for synthetic set "
                 f"{synthetic_set['name']}"
             )
-        rows = role_table.rows(table, fold, source.ids, Role.TRAIN)
+        rows = role_table.rows(table, fold, source.ids, Role.TRAIN, regime_of(synthetic_set))
         labels = label_plans.planned(
             synthetic_set, source.labels(rows, "fit"), np.random.default_rng(derive(own, "labels")), None
         )

@@ -70,7 +70,7 @@ def train_classifier(args: argparse.Namespace) -> None:
             with multiprocess.held(arm.lock()):
                 if not multiprocess.decided(arm.trained):
                     seed = derive(args.seed, args.repeat, args.fold)
-                    arm_run.train_arm(arm, fold, seed, bar=args.at_once == 1)
+                    arm_run.train_arm(arm, fold.under(arm.regime), seed, bar=args.at_once == 1)
 
         arm_run.each(work, arms, args.at_once, where)
         if not multiprocess.first():
@@ -78,7 +78,7 @@ def train_classifier(args: argparse.Namespace) -> None:
         for arm in arms:
             with arm.lock():
                 if not arm.finished:
-                    arm_run.predict_arm(arm, fold)
+                    arm_run.predict_arm(arm, fold.under(arm.regime))
     entries = [_entry(arm, args.manifest) | {"reused": arm.name in kept} for arm in arms]
     files.write_json(args.manifest, {"arms": entries})
 

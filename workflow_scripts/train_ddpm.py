@@ -25,6 +25,7 @@ from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.regimes import regime_of
 from workflow_scripts.lib.split.roles import Role
 
 
@@ -52,13 +53,13 @@ def train_ddpm(
     settings: dict[str, Any],
 ) -> None:
     """Train one generator; resumes from a checkpoint beside `out` after a kill."""
-    settings = dict(settings)
+    settings, regime = dict(settings), regime_of(settings)
     seed = derive(seed, repeat, fold, "generator", settings["name"])
     device.use_threads(settings.pop("threads"))
     lock = files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out))
     with multiprocess.held(lock):
         with ImageSet(images) as source:
-            rows = role_table.rows(table, fold, source.ids, Role.TRAIN)
+            rows = role_table.rows(table, fold, source.ids, Role.TRAIN, regime)
             problem = generator_choices.generator_problem(settings, source.size, len(source.channels))
             if problem:
                 raise UserError(f"generator {settings['name']}: {problem}")

@@ -315,9 +315,9 @@ COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling
 EQUAL_EXPOSURES = "equal_exposures"
 # Settings of train_classifier that only some methods read.
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
-# Name and relations of an arm, and how many settings of it were tried on the validation part. The rest of an entry are
-# options.
-NAMING = ("name", "method", "synthetic_set", "control", "baseline", "trials")
+# Name, label regime and relations of an arm, and how many settings of it were tried on the validation part. The rest of
+# an entry are options.
+NAMING = ("name", "method", "regime", "synthetic_set", "control", "baseline", "trials")
 
 
 def synthetic_fraction(batch: int, ratio: float) -> int:
@@ -333,7 +333,7 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     method = METHODS[entry["method"]]
     options = {key: value for key, value in entry.items() if key not in NAMING}
     common = {key: value for key, value in section.items() if key not in METHOD_OPTIONS or key in method.options}
-    out = common | options | {key: entry[key] for key in ("name", "method", "synthetic_set") if key in entry}
+    out = common | options | {key: entry[key] for key in ("name", "method", "regime", "synthetic_set") if key in entry}
     # Of the parameters of losses, those of its own.
     out["losses"] = {name: values for name, values in section.get("losses", {}).items() if name == out["loss"]}
     out["steps"] = steps_within_budget(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.regimes import WHOLE, Regime, regime_of
 from workflow_scripts.lib.split.roles import Role
 
 # Purpose for which the images of a role are read; all others are trained on.
@@ -39,6 +41,11 @@ class Arm:
     def name(self) -> str:
         """Name in the config."""
         return self.settings["name"]
+
+    @property
+    def regime(self) -> Regime:
+        """Label regime that it is trained under."""
+        return regime_of(self.settings)
 
     def seen(self, channels: list[str]) -> list[str]:
         """Channels that the arm uses, of all channels of the images."""
@@ -79,31 +86,45 @@ class Arm:
 
 
 class FoldImages:
-    """Images of one fold, read on demand."""
+    """Images of one fold under one label regime, read on demand."""
 
     def __init__(self, images: Path, table: Path, repeat: int, fold: int) -> None:
         self.source = ImageSet(images)
-        self.table, self.repeat, self.fold = table, repeat, fold
-        self._parts: dict[str, Part] = {}
+        self.table, self.repeat, self.fold, self.regime = table, repeat, fold, WHOLE
+        self._rows: dict[tuple[str, Regime], np.ndarray] = {}
+        self._parts: dict[tuple[str, bytes], Part] = {}
         self.reading = threading.RLock()  # arms that train side by side read one after the other
+
+    def under(self, regime: Regime) -> FoldImages:
+        """The same fold under another label regime; what both read is read once."""
+        if regime == self.regime:
+            return self
+        out = copy.copy(self)
+        out.regime = regime
+        return out
 
     def rows(self, role: str) -> np.ndarray:
         """Row numbers of a role."""
-        rows = role_table.rows(self.table, self.fold, self.source.ids, role)
-        if not len(rows):
+        key = (role, self.regime)
+        if key not in self._rows:
+            self._rows[key] = role_table.rows(self.table, self.fold, self.source.ids, role, self.regime)
+        if not len(self._rows[key]):
             raise UserError(f"{self.table}: fold {self.fold} has no image with role {role}")
-        return rows
+        return self._rows[key]
 
     def part(self, role: str) -> Part:
-        """Images of a role, read once, for the one purpose that this role has here."""
+        """Images of a role, read once, for the one purpose that this role has here; of unlabelled ones no labels."""
         with self.reading:
-            if role not in self._parts:
-                self._parts[role] = self.source.read(self.rows(role), READ_FOR.get(role, "fit"))
-            return self._parts[role]
+            rows = self.rows(role)
+            key = (role, rows.tobytes())
+            if key not in self._parts:
+                purpose = READ_FOR.get(role, "fit")
+                self._parts[key] = self.source.read(rows, purpose, labels=role != Role.UNLABELLED)
+            return self._parts[key]
 
     def digest(self) -> str:
         """Digest of the image set and of the roles in this fold."""
-        roles = role_table.read(self.table, self.fold, self.source.ids)
+        roles = role_table.read(self.table, self.fold, self.source.ids, self.regime)
         return files.digest([self.source.digest, self.repeat, self.fold, list(roles)])
 
 
@@ -121,8 +142,15 @@ class Job:
 
     def arms(self) -> list[Arm]:
         """Arms with their digests; errors are raised before any training."""
-        fold, sets = self.fold.digest(), {}
-        return [self._arm(entry, fold, sets) for entry in self.settings["arms"]]
+        digests: dict[Regime, str] = {}
+        sets: dict[Path, str] = {}
+        out = []
+        for entry in self.settings["arms"]:
+            regime = regime_of(entry)
+            if regime not in digests:
+                digests[regime] = self.fold.under(regime).digest()
+            out.append(self._arm(entry, digests[regime], sets))
+        return out
 
     def _arm(self, entry: dict[str, Any], fold: str, sets: dict[Path, str]) -> Arm:
         name, source = entry["name"], self.fold.source
@@ -143,7 +171,7 @@ class Job:
             settings["weights_digest"] = files.file_digest(arm_choices.weights_path(settings["weights"]))
         baseline = None
         if method.needs_baseline:
-            baseline = self._baseline(name)
+            baseline = self._baseline(name, regime_of(entry))
             inputs.append(classifier_file.read_digest(baseline))
         digest = files.digest([settings, self.settings["threads"], self.seed, *inputs])
         return Arm(settings, digest, self.folder / name, path, baseline)
@@ -157,8 +185,8 @@ class Job:
             )
         return self.synthetic[wanted]
 
-    def _baseline(self, name: str) -> Path:
-        """Classifier of the first arm of the baseline's manifest, checked to belong to this fold."""
+    def _baseline(self, name: str, regime: Regime) -> Path:
+        """Classifier of the first arm of the baseline's manifest, checked to belong to this fold and regime."""
         if self.baseline is None:
             raise UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
         path, own = arm_list.read(self.baseline)[0]["classifier"], self.fold
@@ -169,6 +197,8 @@ class Job:
                 f"{path} is of repeat {written.repeat}, fold {written.fold}, or of another image set: "
                 f"give the baseline of repeat {own.repeat}, fold {own.fold}"
             )
+        if regime_of(written.settings) != regime:
+            raise UserError(f"{path} was trained under another label regime than {regime.name!r}: give its baseline")
         return path
 
 

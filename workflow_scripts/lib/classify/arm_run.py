@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
@@ -26,6 +27,7 @@ from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channel
 from workflow_scripts.lib.scores import prediction_file
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored
 from workflow_scripts.lib.split import assignment
+from workflow_scripts.lib.split.regimes import regime_of
 from workflow_scripts.lib.split.roles import Role
 
 Item = TypeVar("Item")
@@ -63,7 +65,10 @@ def second_images(
     inherited = [reserve.provenance] if reserve is not None else []
     if arm.synthetic is not None:
         with ImageSet(arm.synthetic) as made:
-            inherited += [record for record in [made.inherited()] if record is not None]
+            record, regime = made.inherited(), regime_of(json.loads(made.attrs.get("synthetic_set", "{}")))
+        if record is not None and regime != regime_of(arm.settings):
+            record = record.inherited_from(regime.record_name)
+        inherited += [record] if record is not None else []
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
         inherited.append(Provenance.from_json(asked.provenance))

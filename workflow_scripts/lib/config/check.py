@@ -8,7 +8,7 @@ import os
 import re
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.config import views
+from workflow_scripts.lib.config import label_regimes, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -25,7 +25,7 @@ PATHS = ("images", "table", "groups", "classes")  # of the section data
 def check(config: Config) -> Config:
     """The config with references resolved; the first thing wrong with it ends in a ConfigError."""
     config = parsed(config)
-    for section in ("generators", "synthetic_sets", "arms"):
+    for section in ("regimes", "generators", "synthetic_sets", "arms"):
         _check_names(config[section], section)
     config["data"] |= _expanded(config["data"])
     _check_data(config)
@@ -42,6 +42,7 @@ def check(config: Config) -> Config:
             # From here on a file like any other, which a rule brings.
             entry["weights"] = arm_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
     _check_paths(config)
+    label_regimes.fill_in(config)
     problem = declaration.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
     problem = problem or switches.problem(config) or _baseline_problem(config)
     if problem:
@@ -50,13 +51,17 @@ def check(config: Config) -> Config:
 
 
 def _baseline_problem(config: Config) -> str | None:
-    name = config["analysis"]["baseline"]
-    if not views.waits(views.by_name(config, "arms")[name], config):
-        return None
-    return (
-        f"analysis.baseline = {name!r} needs a trained baseline itself, by its method or its synthetic set: "
-        "take an arm that needs none, such as real_only"
-    )
+    name, known = config["analysis"]["baseline"], views.by_name(config, "arms")
+    if views.waits(known[name], config):
+        return (
+            f"analysis.baseline = {name!r} needs a trained baseline itself, by its method or its synthetic set: "
+            "take an arm that needs none, such as real_only"
+        )
+    for entry in config["arms"]:
+        for regime in views.asked_regimes(entry, config):
+            if label_regimes.baseline_of(config, regime) is None:
+                return f"arms ({entry['name']}) asks the baseline of regime {regime!r}: add an arm real_only to it"
+    return None
 
 
 def _check_names(entries: list[Config], section: str) -> None:

@@ -59,7 +59,7 @@ def _line(path: Path, kind: str, message: str, value: Any) -> str:
         return f"{where} is missing"
     if kind == "extra_forbidden":
         known = sorted({name for part in inner for name in part.get("properties", {})})
-        return f"{where} is not a known key{_meant(str(path[-1]), known)}; known here: {', '.join(known)}"
+        return f"{where} is not a known key{meant(str(path[-1]), known)}; known here: {', '.join(known)}"
     if kind == "value_error":
         return f"{where} = {short(value)}: {message.removeprefix('Value error, ')}"
     if kind == "name":
@@ -67,10 +67,11 @@ def _line(path: Path, kind: str, message: str, value: Any) -> str:
         return f"{written(path[:-1])} has the key {short(path[-1])}: must be {schema.allowed(names)}"
     found = schema.at(path)
     choices = [entry for part in found for entry in part.get("enum", []) if isinstance(entry, str)]
-    return f"{where} = {short(value)}: must be {schema.allowed(found)}{_meant(value, choices)}"
+    return f"{where} = {short(value)}: must be {schema.allowed(found)}{meant(value, choices)}"
 
 
-def _meant(name: Any, known: list[str]) -> str:
+def meant(name: Any, known: list[str]) -> str:
+    """A question after what is known and resembles a name, or nothing."""
     close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) and len(name) < 80 else []
     return f" (did you mean {close[0]}?)" if close else ""
 

@@ -23,7 +23,7 @@ from workflow_scripts.lib.config.fields import (
     whole,
 )  # fmt: skip
 from workflow_scripts.lib.config.models_classify import Arm, TrainClassifier
-from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeights, MakeFolds, PreprocessImages
+from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeights, MakeFolds, PreprocessImages, Regime
 from workflow_scripts.lib.config.models_generate import AssessSynthetic, Generator, SyntheticSet
 from workflow_scripts.lib.config.models_simulate import SimulateCells
 from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS, RULES
@@ -156,6 +156,9 @@ class Config(Section):
     simulate_cells: SimulateCells = key("The embedded default data: procedural fluorescence cells.")
     preprocess_images: PreprocessImages = key("From image files to one image set.")
     make_folds: MakeFolds = key("Which proteins play which role.")
+    regimes: Annotated[list[Regime], Field(min_length=1)] = key(
+        "Label regimes, which arms, generators and synthetic sets name; the first is that of all that name none."
+    )
     generators: list[Generator] = key("Generators, each trained once per repeat and fold if a synthetic set uses it.")
     synthetic_sets: list[SyntheticSet] = key("Synthetic sets: images drawn from one generator in one way.")
     assess_synthetic: AssessSynthetic = key("How synthetic sets are compared with real images.")

@@ -133,9 +133,12 @@ class _Arm(Section):
 
     name: Name = key("Name of the arm; part of file names.")
     method: one_of(choices.METHODS) = key("How the arm mixes images.")
+    regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
     control: Name = optional("Arm that adds as many images of nothing new.")
-    baseline: Name = optional("Arm that this one is compared with, in place of analysis.baseline.")
+    baseline: Name = optional(
+        "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."
+    )
     trials: whole(0, 10**6) = optional("Settings of this arm that were tried on the validation part before.")
 
 

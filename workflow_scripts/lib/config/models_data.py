@@ -11,6 +11,7 @@ from workflow_scripts.lib.config.fields import (
     Flag,
     Fraction,
     Maybe,
+    Name,
     Section,
     Some,
     Text,
@@ -199,4 +200,17 @@ class MakeFolds(Section):
     leave_out: Maybe[text(80)] = key("Column, such as cell_line: each fold tests one of its values.")
     roles_from: Maybe[text(80)] = key(
         "Column that says which images are test, and perhaps validation, calibration or unused. Needs folds: 1."
+    )
+
+
+class Regime(Section):
+    """A label regime: which part of the train groups is labelled, and what may be read of the others."""
+
+    name: Name = key("Name of the regime.")
+    labelled: number(gt=0, le=1) = key("Fraction of the train groups; a smaller one lies within a larger one.")
+    unlabelled: Literal["seen", "unused"] = key(
+        "Whether images of the other train groups may be seen without their labels, or are not used."
+    )
+    selection: Literal["same", "full"] = key(
+        "Whether validation and calibration have the same fraction of their groups, or all of them."
     )

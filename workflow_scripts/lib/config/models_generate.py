@@ -34,6 +34,7 @@ class Generator(Section):
     """A generator, trained once per repeat and fold (stage train_ddpm) if a synthetic set uses it."""
 
     name: Name = key("Name of the generator; part of file names.")
+    regime: Name = optional("Label regime. Left out: the first of regimes.")
     network: one_of(choices.NETWORKS) = key("The network.")
     widths: Annotated[list[whole(16, 1024)], SixAtMost] = optional(
         "unet: channels at each resolution, the finest first."
@@ -81,6 +82,7 @@ class SyntheticSet(Section):
     """A synthetic set: images drawn from one generator in one way, per repeat and fold, if an arm uses it."""
 
     name: Name = key("Name of the synthetic set; part of file names.")
+    regime: Name = optional("Label regime of the labels that are planned. Left out: that of the generator.")
     generator: Name = key("Name of a generator, or simulator: fresh simulated cells, which no generator could better.")
     labels: one_of(choices.LABEL_PLANS) = key("Which labels the images carry.")
     count: whole(1, 10**7) = optional("Number of images; for tail_fill the most that are made.", "images")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.config import label_regimes
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images import known_datasets
@@ -48,9 +49,17 @@ def in_run(config: Config, path: str) -> str:
 
 
 def waits(entry: Config, config: Config) -> bool:
-    """Whether an arm can be trained only after the fold's baseline: its method asks it, or its synthetic set does."""
+    """Whether an arm can be trained only after a baseline: its method asks it, or its synthetic set does."""
+    return bool(asked_regimes(entry, config))
+
+
+def asked_regimes(entry: Config, config: Config) -> set[str | None]:
+    """The regimes whose trained baseline an arm needs, by its method or by its synthetic set."""
     synthetic_set = by_name(config, "synthetic_sets").get(entry.get("synthetic_set", ""))
-    return asks_baseline([entry]) or (synthetic_set is not None and generator_choices.asks_baseline(synthetic_set))
+    out = {entry.get("regime")} if asks_baseline([entry]) else set()
+    if synthetic_set is not None and generator_choices.asks_baseline(synthetic_set):
+        out.add(synthetic_set.get("regime"))
+    return out
 
 
 def asks_baseline(arms: Iterable[Config]) -> bool:
@@ -61,14 +70,26 @@ def asks_baseline(arms: Iterable[Config]) -> bool:
 def job_lists(config: Config) -> list[list[Config]]:
     """The arms in jobs of `compute.arms_per_job`, in the order of the list; the baseline is in the first job.
 
-    Where arms wait for the trained baseline, it has a job of its own, so that they wait for nothing else."""
+    Where arms wait for a trained baseline, it has a job of its own, so that they wait for nothing else. Those that wait
+    are in jobs of one regime."""
     size = config["compute"]["arms_per_job"]
     first = [entry for entry in config["arms"] if entry["name"] == config["analysis"]["baseline"]]
     others = [entry for entry in config["arms"] if entry not in first]
     waiting = [entry for entry in others if waits(entry, config)]
-    ready = [entry for entry in others if entry not in waiting]
-    queues = [first, ready, waiting] if waiting else [first + ready]
+    asked = set().union(*(asked_regimes(entry, config) for entry in waiting))
+    asked = {label_regimes.baseline_of(config, regime) for regime in asked}
+    own = [entry for entry in others if entry["name"] in asked and entry not in waiting]
+    ready = [entry for entry in others if entry not in waiting and entry not in own]
+    regimes = list(dict.fromkeys(entry.get("regime") for entry in waiting))
+    by_regime = [[entry for entry in waiting if entry.get("regime") == regime] for regime in regimes]
+    queues = [first, *([entry] for entry in own), ready, *by_regime] if waiting else [first + ready]
     return [queue[start : start + size] for queue in queues for start in range(0, len(queue), size)]
+
+
+def baseline_job(config: Config, regime: str | None) -> int:
+    """The number of the job whose first arm is the baseline of a regime."""
+    name = label_regimes.baseline_of(config, regime)
+    return next(number for number, arms in enumerate(job_lists(config)) if arms[0]["name"] == name)
 
 
 def sets_of(arms: Iterable[Config]) -> list[str]:
@@ -265,10 +286,35 @@ def cells(config: Config) -> Config:
     return without(config["simulate_cells"], "processes")
 
 
+def entry_settings(config: Config, section: str, name: str) -> Config:
+    """Settings of a stage that makes one entry of a list: a generator or a synthetic set, with its label regime."""
+    return label_regimes.told(config, by_name(config, section)[name])
+
+
+def fold_settings(config: Config) -> Config:
+    """Settings of make_folds, with the regimes that leave groups without labels, if there are some."""
+    regimes = label_regimes.partial(config)
+    return without(config["make_folds"], "repeats") | ({"regimes": regimes} if regimes else {})
+
+
+def job_settings(config: Config, arms: Iterable[Config]) -> Config:
+    """Settings of a job of train_classifier."""
+    return {
+        "arms": [label_regimes.told(config, entry) for entry in arms],
+        "train_classifier": config["train_classifier"],
+    }
+
+
+def certificate_settings(config: Config) -> Config:
+    """Settings of certify_leaks."""
+    about = {"violations": config["violations"], "encoder": config["assess_synthetic"]["encoder"]}
+    return about | label_regimes.of_artefacts(config)
+
+
 def simulator_settings(config: Config, name: str) -> Config:
     """Settings of sample_simulator for a synthetic set: as many cells as that one has."""
     return {
-        "synthetic_set": by_name(config, "synthetic_sets")[name],
+        "synthetic_set": entry_settings(config, "synthetic_sets", name),
         "simulate_cells": without(config["simulate_cells"], "images", "processes"),
     }
 
@@ -294,6 +340,8 @@ def experiment(config: Config) -> Config:
     used = [entry for entry in config["synthetic_sets"] if entry["name"] in used_sets(config)]
     names = {entry["generator"] for entry in used}
     sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
+    if label_regimes.partial(config):
+        sections["regimes"] = config["regimes"]
     return sections | {
         "images": reading(config),
         "threads": config["compute"]["threads"],

@@ -16,6 +16,7 @@ from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list, ranking_metrics
 from workflow_scripts.lib.scores.prediction_file import read_predictions
 from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.regimes import WHOLE, Regime, regime_of
 from workflow_scripts.lib.split.roles import Role
 
 
@@ -28,23 +29,24 @@ class BaselinePredictions:
     provenance: Provenance  # what the baseline was fitted and selected on
 
 
-def read_baseline(manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int) -> BaselinePredictions:
-    """Validation predictions of the baseline, the first arm of a manifest, for this very fold."""
+def read_baseline(
+    manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime = WHOLE
+) -> BaselinePredictions:
+    """Validation predictions of a regime's baseline, the first arm of a manifest, for this very fold."""
     path = arm_list.read(manifest)[0]["predictions"]
     written = read_predictions(path, parts=(Role.VALIDATION,))
     if (written.images, written.classes, written.repeat, written.fold) != (source.digest, source.classes, repeat, fold):
         raise UserError(f"{path} speaks of other images, classes or of another fold: delete {manifest} and run again")
     part = written.parts[Role.VALIDATION]
-    rows = role_table.rows(table, fold, source.ids, Role.VALIDATION)
+    rows = role_table.rows(table, fold, source.ids, Role.VALIDATION, regime)
     at = {name: row for row, name in enumerate(source.ids)}
     asked = np.array([at.get(name, -1) for name in part.ids], dtype=np.int64)
     if not np.array_equal(np.sort(asked), rows):
         raise UserError(f"{path} was asked about other images than the fold's validation part: run again")
-    whole = Provenance.from_json(written.provenance)
+    if regime_of(written.settings) != regime:
+        raise UserError(f"{path} was trained under another label regime than {regime.name!r}: run again")
     # The file also has later predictions of the arm (calibration, test), which are not read here.
-    record = Provenance(whole.images, whole.count)
-    for purpose in ("fit", "select"):
-        record.record(purpose, whole.of(purpose))
+    record = Provenance.from_json(written.provenance).only("fit", "select")
     return BaselinePredictions(source.labels(asked, "select"), part.probabilities, record)
 
 

@@ -23,6 +23,7 @@ from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
 from workflow_scripts.lib.images.orientation import oriented
+from workflow_scripts.lib.split.regimes import regime_of
 
 
 @dataclass
@@ -84,7 +85,10 @@ def make_requests(
     real = source.labels(rows, "fit")
     errors = None if baseline is None else baseline_errors.errors(baseline.labels, baseline.probabilities)
     labels = label_plans.planned(settings, real, np.random.default_rng(derive(seed, "labels")), errors)
-    requests = Requests(labels, made.provenance)
+    inherited, own = made.provenance, regime_of(settings)
+    if (other := regime_of(made.settings)) != own:
+        inherited = inherited.inherited_from(other.record_name)
+    requests = Requests(labels, inherited)
     if LABEL_PLANS[settings["labels"]].asks_baseline:
         weights = dict(zip(source.classes, label_plans.class_weights(real, errors).round(6).tolist(), strict=True))
         requests.attrs["class_weights"] = json.dumps(weights)
@@ -105,7 +109,7 @@ def make_requests(
     if settings.get("reference_channels"):
         requests.shown = torch.tensor([name in settings["reference_channels"] for name in made.channels])
     try:
-        requests.provenance = made.provenance.merged(source.provenance(), *([baseline.provenance] if baseline else []))
+        requests.provenance = inherited.merged(source.provenance(), *([baseline.provenance] if baseline else []))
     except ValueError as error:
         raise UserError(f"the generator was not trained on {source.path}: {error}") from None
     return requests

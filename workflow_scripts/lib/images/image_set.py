@@ -1,6 +1,7 @@
 """Reader of image sets on disk, real or synthetic.
 
-Reading goes through `ImageSet.read(rows, purpose)`, which records what was read and for what. The file's layout is
+Reading goes through `ImageSet.read(rows, purpose)`, which records what was read and for what, and whether labels were
+read too. The file's layout is
 that of `image_set_layout`."""
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Part:
     """Some images of a set, in memory."""
 
     images: np.ndarray  # uint8 (n, C, H, W)
-    labels: np.ndarray  # uint8 (n, K)
+    labels: np.ndarray | None  # uint8 (n, K); None: they were not read
     ids: np.ndarray  # str (n,)
     groups: np.ndarray  # str (n,)
     rows: np.ndarray  # int64 (n,), row numbers in the set
@@ -121,10 +122,14 @@ class ImageSet:
         self._read.record(purpose, chosen)
         return self._file["labels"][:][chosen]
 
-    def read(self, rows: np.ndarray | None, purpose: str) -> Part:
-        """Images and labels of some rows (None: of all) in the order asked for, recorded as read for `purpose`."""
+    def read(self, rows: np.ndarray | None, purpose: str, labels: bool = True) -> Part:
+        """Images and labels of some rows (None: of all) in the order asked for, recorded as read for `purpose`.
+
+        Without `labels` the images alone are read, and recorded so."""
         chosen = self._rows(rows)
-        labels = self.labels(chosen, purpose)
+        record = Provenance(self.digest, len(self))
+        record.record(purpose, chosen, labels)
+        self._read = self._read.merged(record)
         images = np.empty((len(chosen), *self._file["images"].shape[1:]), dtype=np.uint8)
         # HDF5 reads long runs fast and scattered rows slowly: read sorted blocks, then put them in order.
         order = np.argsort(chosen, kind="stable")
@@ -137,9 +142,8 @@ class ImageSet:
             else:
                 unique, back = np.unique(wanted, return_inverse=True)
                 images[block] = self._file["images"][unique][back]
-        record = Provenance(self.digest, len(self))
-        record.record(purpose, chosen)
-        return Part(images, labels, self.ids[chosen], self.groups[chosen], chosen, record)
+        found = self._file["labels"][:][chosen] if labels else None
+        return Part(images, found, self.ids[chosen], self.groups[chosen], chosen, record)
 
     def provenance(self) -> Provenance:
         """Record of what was read so far, and for what."""

@@ -27,8 +27,14 @@ def declaration_hash(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> st
 
 
 def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
-    """Arms whose comparisons share the error rate: those listed, or all but the baseline."""
-    names = sorted(arm["name"] for arm in arms if arm["name"] != analysis["baseline"])
+    """Arms whose comparisons share the error rate: those listed, or all but the baselines.
+
+    The baseline of a label regime is compared with that of the run too, but that is no question about images."""
+    regimes = {arm["name"]: arm["regime"] for arm in arms if "regime" in arm}
+    beside = {arm["baseline"] for arm in arms if "baseline" in arm and "regime" in arm}
+    own = {name for arm in arms if (name := arm.get("baseline")) in beside and regimes.get(name) == arm.get("regime")}
+    plain = {analysis["baseline"]} | own - {analysis["primary_arm"]}
+    names = sorted(arm["name"] for arm in arms if arm["name"] not in plain)
     return names if analysis["family"] == "all" else sorted(set(analysis["family"]))
 
 
@@ -96,7 +102,7 @@ def control_problem(
     beside = [arm.get("baseline", baseline) for arm in (entry, control)]
     if beside[0] != beside[1]:
         return f"control = {control['name']!r} has another baseline: {beside[1]!r} instead of {beside[0]!r}"
-    own, other = ({"synthetic_set": arm["synthetic_set"]} if "synthetic_set" in arm else {} for arm in (entry, control))
+    own, other = ({key: arm[key] for key in ("regime", "synthetic_set") if key in arm} for arm in (entry, control))
     if section is not None:
         own, other = arm_choices.effective(entry, section), arm_choices.effective(control, section)
     for key in sorted((own.keys() & other.keys()) - {"name", "method"}):

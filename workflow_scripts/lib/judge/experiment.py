@@ -75,15 +75,22 @@ class Experiment:
         return float(np.mean(values)) if None not in values else 0.0
 
     def thresholds_fitted_on(self) -> list[dict[str, Any]]:
-        """Per repeat and fold the images and groups whose labels the thresholds are fitted on, with their digests."""
+        """Per repeat and fold the images and groups whose labels the thresholds are fitted on, with their digests.
+
+        Arms of different label regimes may have different ones."""
+        members: dict[str, list[str]] = {}
+        for name in self.arms:
+            members.setdefault(_regime(self.arms[name][0]), []).append(name)
         out = []
-        for fold in self.reference:
-            part = fold.parts["calibration"]
-            ids, groups = [str(name) for name in part.ids], sorted({str(name) for name in part.groups})
-            out.append(
-                {"repeat": fold.repeat, "fold": fold.fold, "images": fold.images, "ids": ids, "groups": groups}
-                | {"ids_digest": digest(ids), "groups_digest": digest(groups), "arms": sorted(self.arms)}
-            )
+        for regime, names in members.items():
+            for fold in self.arms[names[0]]:
+                part = fold.parts["calibration"]
+                ids, groups = [str(name) for name in part.ids], sorted({str(name) for name in part.groups})
+                out.append(
+                    {"repeat": fold.repeat, "fold": fold.fold, "images": fold.images, "ids": ids, "groups": groups}
+                    | {"ids_digest": digest(ids), "groups_digest": digest(groups), "arms": sorted(names)}
+                    | ({"regime": regime} if regime else {})
+                )
         return out
 
 
@@ -114,10 +121,14 @@ def read_experiment(paths: list[Path], names: list[str]) -> Experiment:
                 f"arm {name!r} has no predictions of repeat {missing[0][0]}, fold {missing[0][1]}: train it"
             )
     first = arms[names[0]]
+    # Under one label regime all arms have the same images; under different ones the same test images.
+    regimes: dict[str, str] = {}
     for name in names:
+        alike = arms[regimes.setdefault(_regime(arms[name][places[0]]), name)]
         for place in places:
-            _check_pair(first[place], arms[name][place], first[places[0]])
-    parts = [part for place in places for part in first[place].parts.values()]
+            _check_pair(first[place], arms[name][place], first[places[0]], ("test",))
+            _check_pair(alike[place], arms[name][place], alike[places[0]], PARTS)
+    parts = [part for name in regimes.values() for place in places for part in arms[name][place].parts.values()]
     groups = sorted({str(group) for part in parts for group in part.groups})
     return Experiment(first[places[0]].classes, groups, {name: [arms[name][p] for p in places] for name in names})
 
@@ -169,15 +180,20 @@ def _share_arrays(first: Predictions, other: Predictions) -> None:
                 setattr(part, field, getattr(first.parts[name], field))
 
 
-def _check_pair(first: Predictions, other: Predictions, reference: Predictions) -> None:
-    """Refuse two arms of a fold that did not see the same images, groups, labels or classes."""
+def _regime(fold: Predictions) -> str:
+    """Label regime of an arm; empty where everything is labelled."""
+    return (fold.settings.get("regime") or {}).get("name", "")
+
+
+def _check_pair(first: Predictions, other: Predictions, reference: Predictions, names: tuple[str, ...]) -> None:
+    """Refuse two arms of a fold whose parts have not the same images, groups, labels and classes."""
     where = f"repeat {other.repeat}, fold {other.fold}"
     for one in (first, reference):
         if other.classes != one.classes:
             raise UserError(f"arm {other.arm!r} ({where}) has other classes than {one.arm!r}: train it again")
         if other.images != one.images:
             raise UserError(f"arms {other.arm!r} ({where}) and {one.arm!r} saw different images: train again")
-    for name in PARTS:
+    for name in names:
         for field in ("ids", "groups", "labels"):
             if not _equal(other.parts[name], first.parts[name], field):
                 raise UserError(

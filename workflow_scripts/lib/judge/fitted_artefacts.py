@@ -61,7 +61,8 @@ def read_artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) 
             if unknown:
                 raise UserError(f"{thresholds} speaks of image {unknown[0]!r}, which the image set has not")
             record.record("threshold", [at[name] for name in entry["ids"]])
-            yield Artefact("thresholds", int(entry["repeat"]), int(entry["fold"]), record)
+            regime = f" of {entry['regime']}" if "regime" in entry else ""
+            yield Artefact(f"thresholds{regime}", int(entry["repeat"]), int(entry["fold"]), record)
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from workflow_scripts.lib.judge.fitted_artefacts import (
     to_artefact,
 )
 from workflow_scripts.lib.scores import prediction_file
+from workflow_scripts.lib.split.regimes import Regime
 from workflow_scripts.lib.split.roles import Role
 
 # What may be read for what. Anything else that was read for such a purpose is a leak.
@@ -57,33 +58,82 @@ def describe(check: Check) -> str:
 
 
 def violation(check: Check) -> str:
-    """How `violations` names this check."""
-    return f"{check.artefact}:{check.purpose}"
+    """How `violations` names this check: by the artefact and the purpose, without the ways of reading."""
+    return f"{check.artefact}:{check.purpose.partition(',')[0]}"
 
 
-def check_artefact(
-    artefact: Artefact, roles: np.ndarray, groups: np.ndarray, declared: set[str], known: bool
-) -> Iterator[Check]:
-    """One check for each purpose: images and groups of roles that may not be read for it."""
-    kin = _kin(roles)
-    for purpose, allowed in ALLOWED.items():
+@dataclass(frozen=True)
+class Rules:
+    """What checks of artefacts rest on, beside the roles."""
+
+    groups: np.ndarray  # of each image (n,)
+    declared: set[str]  # violations that are meant
+    known: bool  # whether the proteins are known
+
+
+def check_artefact(artefact: Artefact, roles: np.ndarray, rules: Rules) -> Iterator[Check]:
+    """One check for each purpose: images and groups of roles that may not be read for it, however it was read."""
+    for purpose in ALLOWED:
         rows = artefact.provenance.of(purpose)
-        if purpose == "fit":
-            allowed += _reserve_of(artefact.method)
-        if purpose == "threshold" and not (roles == Role.CALIBRATION).any():
-            allowed = (Role.VALIDATION,)
-        good = np.isin(roles, allowed)
-        foreign = rows[~good[rows]]
-        # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
-        # nobody may read in this fold are no part of it: their groups are judged by their other images.
-        outside = np.intersect1d(groups[rows], groups[~np.isin(kin, allowed) & (kin != Role.UNUSED)])
-        check = Check(
-            artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed),
-            len(foreign), len(outside), CLEAN if known or not len(rows) else NOT_EXCLUDED,
-        )  # fmt: skip
-        if len(foreign) or len(outside):
-            check.status = DECLARED if violation(check) in declared else LEAK
+        yield _checked(artefact, purpose, rows, roles, _allowed(purpose, artefact.method, roles), rules)
+
+
+def check_labels(
+    artefact: Artefact,
+    own: Regime,
+    through: dict[str, Regime],
+    roles_under: Callable[[Regime], np.ndarray],
+    rules: Rules,
+) -> Iterator[Check]:
+    """One check for each way in which an artefact of a label regime has read: what it read itself, by its own regime,
+    and what it inherited, by the regime of the artefact that read it.
+
+    `through` are the regimes, by name, of what it was made from."""
+    for access in artefact.provenance.accesses():
+        if access.purpose not in ALLOWED:
+            continue
+        purpose = f"{access.purpose}, {'labels' if access.labels else 'images alone'}"
+        regime, method = own, artefact.method
+        if access.regime is not None:
+            purpose, regime, method = f"{purpose}, through {access.regime}", through.get(access.regime), ""
+        if regime is None:
+            # Nothing that it was made from has this regime: whatever was read so was read past the rules.
+            yield _checked(artefact, purpose, access.rows, np.full(len(rules.groups), Role.UNUSED), (), rules)
+            continue
+        roles = roles_under(regime)
+        allowed = _allowed(access.purpose, method, roles)
+        if not access.labels:
+            allowed += (Role.UNLABELLED,)
+        check = _checked(artefact, purpose, access.rows, roles, allowed, rules)
+        check.allowed_roles += f" under {regime.record_name}"
         yield check
+
+
+def _checked(
+    artefact: Artefact, purpose: str, rows: np.ndarray, roles: np.ndarray, allowed: tuple[str, ...], rules: Rules
+) -> Check:
+    """Whether these rows have roles that are allowed."""
+    kin = _kin(roles)
+    foreign = rows[~np.isin(roles, allowed)[rows]]
+    # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
+    # nobody may read in this fold are no part of it: their groups are judged by their other images.
+    outside = np.intersect1d(rules.groups[rows], rules.groups[~np.isin(kin, allowed) & (kin != Role.UNUSED)])
+    check = Check(
+        artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed) or "nothing",
+        len(foreign), len(outside), CLEAN if rules.known or not len(rows) else NOT_EXCLUDED,
+    )  # fmt: skip
+    if len(foreign) or len(outside):
+        check.status = DECLARED if violation(check) in rules.declared else LEAK
+    return check
+
+
+def _allowed(purpose: str, method: str, roles: np.ndarray) -> tuple[str, ...]:
+    """Roles that may be read for a purpose, with labels."""
+    if purpose == "fit":
+        return ALLOWED[purpose] + _reserve_of(method)
+    if purpose == "threshold" and not (roles == Role.CALIBRATION).any():
+        return (Role.VALIDATION,)
+    return ALLOWED[purpose]
 
 
 def _reserve_of(method: str) -> tuple[str, ...]:
@@ -97,7 +147,7 @@ def _kin(roles: np.ndarray) -> np.ndarray:
     return np.where(roles == Role.RESERVE_SAME, Role.TRAIN, roles)
 
 
-def check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray) -> Check:
+def check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray, artefact: str = "folds.csv") -> Check:
     """Whether each group has one role in a fold."""
     roles = _kin(roles)
     played = roles != Role.UNUSED
@@ -105,7 +155,7 @@ def check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray) 
     torn = table.index[table > 1]
     images = int(np.isin(groups[played], torn).sum())
     return Check(
-        "folds.csv", repeat, fold, "one role a group", len(groups), "any", images, len(torn),
+        artefact, repeat, fold, "one role a group", len(groups), "any", images, len(torn),
         LEAK if len(torn) else CLEAN,
     )  # fmt: skip
 

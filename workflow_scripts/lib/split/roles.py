@@ -14,6 +14,8 @@ class Role:
     TEST = "test"
     RESERVE = "reserve"
     LOCKBOX = "lockbox"
+    # Train groups that a label regime leaves without labels: their images may be read, their labels never.
+    UNLABELLED = "unlabelled"
     # Nobody may read these images in this fold: relatives of test images where a value of a column is left out.
     UNUSED = "unused"
 

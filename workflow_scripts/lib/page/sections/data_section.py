@@ -68,9 +68,7 @@ def read(images: Path, tables: list[tuple[str, Path]]) -> Data:
     roles: Roles = {}
     with ImageSet(images) as source:
         for repeat, path in tables:
-            with path.open(encoding="utf-8") as handle:
-                count = sum(name.startswith("fold") for name in handle.readline().strip().split(","))
-            for fold in range(count):
+            for fold in range(role_table.count_folds(path)):
                 roles[repeat, fold] = role_table.read(path, fold, source.ids)
         labels, columns = source.labels(None, "inspect"), {name: source.column(name) for name in source.columns()}
         return Data(

@@ -1,0 +1,103 @@
+"""Label regimes of a checked config: who is in which, what stages are told of them, and the baseline of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from workflow_scripts.lib.config.messages import meant
+from workflow_scripts.lib.config.problems import Config, ConfigError, short
+from workflow_scripts.lib.generate import generator_choices
+
+EVERYTHING = "all"  # what a regime is called in which everything is labelled, where records name it
+
+
+def fill_in(config: Config) -> None:
+    """Give each arm, generator and synthetic set its regime, and each arm the baseline of its regime.
+
+    Where everything is labelled in every regime, none is named: such a run is one without regimes."""
+    known = {entry["name"]: entry for entry in config["regimes"]}
+    if known.get(EVERYTHING, {"labelled": 1})["labelled"] < 1:
+        raise ConfigError(
+            f"regimes ({EVERYTHING}).labelled = {known[EVERYTHING]['labelled']:g}: the name is kept for a regime in "
+            "which everything is labelled; take another"
+        )
+    generators = {entry["name"]: entry for entry in config["generators"]}
+    first, several = config["regimes"][0]["name"], bool(partial(config))
+    for section in ("generators", "synthetic_sets", "arms"):
+        for entry in config[section]:
+            if entry.get("regime", first) not in known:
+                raise ConfigError(
+                    f"{section} ({entry['name']}).regime = {short(entry['regime'])} is not among the regimes: "
+                    f"{', '.join(known)}{meant(entry['regime'], list(known))}"
+                )
+            inherited = generators.get(entry.get("generator", ""), {}).get("regime", first)
+            entry["regime"] = entry.get("regime", inherited)
+            if not several:
+                del entry["regime"]
+    if several:
+        _fill_in_baselines(config)
+
+
+def partial(config: Config) -> list[Config]:
+    """The regimes in which not everything is labelled."""
+    return [entry for entry in config["regimes"] if entry["labelled"] < 1]
+
+
+def _fill_in_baselines(config: Config) -> None:
+    regimes = {entry["name"]: entry["regime"] for entry in config["arms"]}
+    common = regimes.get(config["analysis"]["baseline"])
+    for entry in config["arms"]:
+        if "baseline" in entry or entry["regime"] == common:
+            continue
+        own = baseline_of(config, entry["regime"])
+        if own is None:
+            raise ConfigError(
+                f"arms ({entry['name']}): no arm real_only has the regime {entry['regime']!r}, so it has no baseline: "
+                "add one, or name its baseline"
+            )
+        # The baseline of a regime is itself compared with that of the run.
+        if own != entry["name"]:
+            entry["baseline"] = own
+
+
+def baseline_of(config: Config, regime: str | None) -> str | None:
+    """The arm with which those of a regime are compared, and which they ask: real images alone, under that regime."""
+    common = config["analysis"]["baseline"]
+    inside = [entry for entry in config["arms"] if entry.get("regime") == regime]
+    if any(entry["name"] == common for entry in inside):
+        return common
+    plain = (entry for entry in inside if entry["method"] == "real_only" and "real_fraction" not in entry)
+    return next((entry["name"] for entry in plain), None)
+
+
+def told(config: Config, entry: Config) -> Config:
+    """An arm, a generator or a synthetic set as stages get it: with all of its regime, if that is no whole one."""
+    out = {name: value for name, value in entry.items() if name != "regime"}
+    own = next((regime for regime in partial(config) if regime["name"] == entry.get("regime")), None)
+    return out | ({"regime": own} if own else {})
+
+
+def of_artefacts(config: Config) -> Config:
+    """For the certificate: the regime of each generator, set and arm, and those of what it was made from.
+
+    Artefacts that are not named, and regimes that are not, are those in which everything is labelled."""
+    if not partial(config):
+        return {}
+    generators = {entry["name"]: entry for entry in config["generators"]}
+    sets = {entry["name"]: entry for entry in config["synthetic_sets"]}
+    found: dict[str, list[Config]] = {f"generator {name}": [entry] for name, entry in generators.items()}
+    for name, entry in sets.items():
+        source = generators.get(entry["generator"]) if entry["generator"] != generator_choices.SIMULATOR else None
+        found[f"synthetic {name}"] = [entry, *([source] if source else [])]
+    for entry in config["arms"]:
+        made = found.get(f"synthetic {entry.get('synthetic_set')}", [])
+        found[f"arm {entry['name']}"] = [entry, *made]
+    found |= {f"thresholds of {entry['name']}": [{"regime": entry["name"]}] for entry in partial(config)}
+    whole = {entry["name"] for entry in config["regimes"]} - {entry["name"] for entry in partial(config)}
+    return {"regimes": partial(config), "artefacts": dict(_by_artefact(found, whole))}
+
+
+def _by_artefact(found: dict[str, list[Config]], whole: set[str]) -> Iterator[tuple[str, Config]]:
+    for name, entries in found.items():
+        own, *others = (EVERYTHING if entry["regime"] in whole else entry["regime"] for entry in entries)
+        yield name, {"regime": own, "through": sorted(set(others) - {own})}
