@@ -305,6 +305,53 @@ def test_a_network_learns_to_use_what_is_given(tmp_path):
     assert errors[0] < 0.3 * errors[1]
 
 
+# Labels that are not known --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", ["as_train", "balanced"])
+@pytest.mark.parametrize("kind", ["multi_hot", "single"])
+def test_images_of_unknown_label_are_shown_without_labels_and_as_often_as_they_are(tmp_path, sampling, kind):
+    images, labels = make_data(tmp_path)
+    images[:, 0, 0, 0] = np.arange(40)  # so that an image is recognised
+    known = np.arange(40) % 4 != 0
+    settings = UNET | {"label_sampling": sampling, "labels": kind, "turn_images": False, "label_dropout": 0.3}
+    examples = generator_training.Examples(images, labels, settings, 1, known)
+    objective = diffusion.make_objective("edm")
+    seen = {True: [], False: []}
+    for step in range(150):
+        batch = generator_training.prepared(examples, objective, settings, step, 1, CPU)
+        for image, label, dropped in zip(batch.images[:, 0, 0, 0].tolist(), batch.labels, batch.dropped, strict=True):
+            seen[bool(known[image])].append((bool(dropped), bool(label.any())))
+    assert all(dropped and not labelled for dropped, labelled in seen[False])
+    assert np.mean([dropped for dropped, _ in seen[True]]) == pytest.approx(0.3, abs=0.05)
+    assert all(labelled for _, labelled in seen[True])
+    expected = len(np.flatnonzero(~known)) / len(examples.rows)
+    assert len(seen[False]) / 1200 == pytest.approx(expected, abs=0.04)
+
+
+def test_labels_that_are_not_known_cannot_change_a_training(tmp_path):
+    images, labels = make_data(tmp_path)
+    known = np.arange(40) % 2 == 0
+    other = np.where(known[:, None], labels, 1 - labels)
+    pixels = Pixels.fitted("standardised", images)
+
+    def weights(given, name):
+        resume = Resume(tmp_path / name, "task")
+        arguments = (images, given, UNET, pixels, 3, CPU, torch.float32, resume)
+        return generator_training.train(*arguments, known=known).weights
+
+    one, two = weights(labels, "a"), weights(other, "b")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_network_without_a_word_for_missing_labels_refuses_them(tmp_path):
+    images, labels = make_data(tmp_path)
+    resume, pixels = Resume(tmp_path / "x", "task"), Pixels.fitted("unit", images)
+    with pytest.raises(UserError, match="missing label"):
+        arguments = (images, labels, MINIMAL, pixels, 3, CPU, torch.float32, resume)
+        generator_training.train(*arguments, known=np.arange(40) > 0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_bad_steps_are_skipped_and_little_memory_is_enough(tmp_path, monkeypatch, caplog):
     make_data(tmp_path, n=40, size=128)

@@ -79,16 +79,31 @@ class Pixels:
 class Examples:
     """Training images with their labels, and the sampling of examples for each step."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, settings: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        settings: dict[str, Any],
+        seed: int,
+        known: np.ndarray | None = None,
+    ) -> None:
         self.images, self.seed, self.batch = torch.from_numpy(images), seed, int(settings["batch"])
+        known = np.ones(len(images), dtype=bool) if known is None else known
+        # Labels of images whose label is not known are never looked at.
+        labels = labels * known[:, None]
         self.rows = np.arange(len(images))
         self.labels = labels.astype(np.float32)
         if settings["labels"] == "single":
-            # One example for each label of an image, with that label alone.
+            # One example for each label of an image, with that label alone; one without labels where they are unknown.
             self.rows, which = np.nonzero(labels)
             self.labels = np.eye(labels.shape[1], dtype=np.float32)[which]
+            nameless = np.flatnonzero(~known)
+            self.rows = np.concatenate([self.rows, nameless])
+            self.labels = np.concatenate([self.labels, np.zeros((len(nameless), labels.shape[1]), np.float32)])
+        self.known = known[self.rows]
         self.balanced = settings["label_sampling"] == "balanced"
         self.carriers = [rows for column in self.labels.T if len(rows := np.flatnonzero(column))]
+        self.nameless = np.flatnonzero(~self.known)
         if len(self.rows) == 0 or (self.balanced and not self.carriers):
             raise UserError("no labelled image to train the generator on in this fold's train part")
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
@@ -98,7 +113,12 @@ class Examples:
         if self.balanced:
             rng = np.random.default_rng(derive(self.seed, "balanced", step))
             classes = rng.integers(len(self.carriers), size=self.batch)
-            return np.array([rng.choice(self.carriers[number]) for number in classes])
+            chosen = np.array([rng.choice(self.carriers[number]) for number in classes])
+            if len(self.nameless):
+                # Images of unknown label are as frequent as in the set.
+                other = rng.random(self.batch) < len(self.nameless) / len(self.rows)
+                chosen[other] = rng.choice(self.nameless, size=int(other.sum()))
+            return chosen
         # The epochs form one endless list, so that a batch may span two of them, or many if it is larger than the set.
         places = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs = places // len(self.rows)
@@ -112,10 +132,11 @@ class Examples:
             self._epoch, self._order = epoch, rng.permutation(len(self.rows))
         return self._order
 
-    def take(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images uint8 (B, C, H, W) and labels (B, K) of this process's part of a step."""
+    def take(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images uint8 (B, C, H, W), labels (B, K) and whether they are known (B,): this process's part of a step."""
         chosen = self.indices(step)[multiprocess.part(self.batch)]
-        return self.images[torch.from_numpy(self.rows[chosen])], torch.from_numpy(self.labels[chosen])
+        labels, known = torch.from_numpy(self.labels[chosen]), torch.from_numpy(self.known[chosen])
+        return self.images[torch.from_numpy(self.rows[chosen])], labels, known
 
 
 def shown_channels(n: int, channels: int, fraction: float, generator: torch.Generator) -> Tensor:
@@ -199,11 +220,16 @@ def train(
     dtype: torch.dtype,
     resume: Resume,
     progress: Callable[[int, float], None] = lambda step, loss: None,
+    known: np.ndarray | None = None,
 ) -> Trained:
-    """Train a generator on images uint8 (n, C, s, s) and labels (n, K); calls `progress(step, loss)`."""
+    """Train a generator on images uint8 (n, C, s, s) and labels (n, K); calls `progress(step, loss)`.
+
+    `known` (n,) bool: images whose label is known; the others are always shown without labels. None: all are."""
     objective = diffusion.make_objective(settings["objective"])
     multiprocess.check_batch(int(settings["batch"]), "the generator's batch")
-    examples = Examples(images, labels, settings, seed)
+    if known is not None and not known.all() and not generator_choices.NETWORKS[settings["network"]].missing_labels:
+        raise UserError(f"network {settings['network']} has no word for a missing label: give it labelled images alone")
+    examples = Examples(images, labels, settings, seed, known)
     pixels = pixels.on(device)
     state = _started(images.shape, labels.shape[1], settings, seed, device, dtype)
     saved = resume.load()
@@ -278,10 +304,10 @@ def prepared(
     """Examples of a step with all random draws; each of several processes gets its part."""
     seed, count, own = derive(seed, "step", step), examples.batch, multiprocess.part(examples.batch)
     generator = torch.Generator().manual_seed(seed)
-    images, labels = examples.take(step)
+    images, labels, known = examples.take(step)
     if settings["turn_images"]:
         images = oriented(images, torch.randint(ORIENTATIONS, (count,), generator=generator)[own])
-    dropped = (torch.rand(count, generator=generator) < settings["label_dropout"])[own]
+    dropped = (torch.rand(count, generator=generator) < settings["label_dropout"])[own] | ~known
     sigma = diffusion.training_levels(objective, count, generator)[own]
     if device.type == "cuda":
         # Drawn where it is needed: bringing it there would cost more than the rest of the batch.
