@@ -18,6 +18,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def choose_kernels(where: torch.device) -> None:
+    """Let cuDNN time its kernels for every shape and keep the fastest; shapes of trainings are constant."""
+    if where.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
 def fast_dtype(where: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it natively, otherwise float32."""
     if where.type == "cuda":
