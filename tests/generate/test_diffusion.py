@@ -195,7 +195,7 @@ def test_a_network_that_says_nothing_loses_the_variance_of_the_target():
 
 def loss_of(objective, network, x0, condition):
     generator = torch.Generator().manual_seed(3)
-    sigma = diffusion.training_levels(objective, len(x0), generator)
+    sigma = diffusion.training_levels(objective, (len(x0),), generator)
     return diffusion.training_loss(objective, network, x0, condition, sigma, torch.randn(x0.shape, generator=generator))
 
 

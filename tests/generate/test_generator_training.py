@@ -15,6 +15,7 @@ from workflow_scripts.lib.generate import diffusion, generator_training, out_of_
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.generate.networks import UNet
+from workflow_scripts.lib.generate.training_examples import Examples
 from workflow_scripts.lib.images.image_set import ImageSet
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
@@ -31,15 +32,15 @@ def train(folder, images, labels, settings, progress=lambda step, loss: None, na
 
 def poison(monkeypatch, steps):
     """Infinite noise in some steps: neither the loss nor the gradient is a number there."""
-    real = generator_training.prepared
+    real = Examples.take
 
-    def prepared(examples, objective, settings, step, seed, device):
-        batch = real(examples, objective, settings, step, seed, device)
+    def take(self, objective, step):
+        batch = real(self, objective, step)
         if step in steps:
             batch.noise.fill_(torch.inf)
         return batch
 
-    monkeypatch.setattr(generator_training, "prepared", prepared)
+    monkeypatch.setattr(Examples, "take", take)
 
 
 # Bad gradients --------------------------------------------------------------------------------------------------------
@@ -167,8 +168,7 @@ def test_the_gradient_of_parts_is_that_of_the_whole(tmp_path):
     settings = UNET | {"reference_fraction": 0.5, "batch": 7}
     objective = diffusion.make_objective("edm")
     pixels = Pixels.fitted("standardised", images)
-    examples = generator_training.Examples(images, labels, settings, 1)
-    batch = generator_training.prepared(examples, objective, settings, 0, 1, CPU)
+    batch = Examples(images, labels, settings, 1).take(objective, 0)
     torch.manual_seed(0)
     network = UNet(4, 3, 16, [16, 16], [1, 1], references=True)
     torch.nn.init.constant_(network.head_gain, 1.0)
@@ -262,16 +262,30 @@ def test_sizes_that_do_not_suit_the_network_are_refused(tmp_path, capsys, size, 
     assert words in capsys.readouterr().err
 
 
+# Several at once ------------------------------------------------------------------------------------------------------
+
+
+def test_trainings_of_one_process_end_as_each_alone(tmp_path):
+    images, labels = make_data(tmp_path)
+    several = [UNET | {"steps": 5}, UNET | {"steps": 7, "label_sampling": "balanced"}, MINIMAL | {"steps": 4}]
+    alone = [train(tmp_path, images, labels, settings, name=f"a{n}") for n, settings in enumerate(several)]
+
+    def ready(settings):
+        pixels = Pixels.fitted(settings["pixels"], images)
+        return generator_training.Training(images, labels, settings, pixels, 3, CPU, torch.float32)
+
+    resumes = [Resume(tmp_path / f"b{n}", "task") for n in range(3)]
+    steps = []
+    together = generator_training.train_together(
+        [ready(settings) for settings in several], resumes, lambda step, loss: steps.append(step)
+    )
+    assert steps == [1, 5], "of the first"
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
+        assert [row[:4] for row in one.history] == [row[:4] for row in other.history]
+
+
 # What is given --------------------------------------------------------------------------------------------------------
-
-
-def test_given_channels_are_some_but_never_all_and_every_number_as_often():
-    shown = generator_training.shown_channels(6000, 4, 0.6, torch.Generator().manual_seed(0))
-    counts = torch.bincount(shown.sum(dim=1), minlength=5) / 6000
-    assert counts[4] == 0
-    assert counts[:4].tolist() == pytest.approx([0.4, 0.2, 0.2, 0.2], abs=0.025)
-    assert shown.float().mean(dim=0).tolist() == pytest.approx([0.3] * 4, abs=0.025)
-    assert not generator_training.shown_channels(50, 4, 0.0, torch.Generator().manual_seed(0)).any()
 
 
 def test_a_network_learns_to_use_what_is_given(tmp_path):
@@ -306,27 +320,6 @@ def test_a_network_learns_to_use_what_is_given(tmp_path):
 
 
 # Labels that are not known --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sampling", ["as_train", "balanced"])
-@pytest.mark.parametrize("kind", ["multi_hot", "single"])
-def test_images_of_unknown_label_are_shown_without_labels_and_as_often_as_they_are(tmp_path, sampling, kind):
-    images, labels = make_data(tmp_path)
-    images[:, 0, 0, 0] = np.arange(40)  # so that an image is recognised
-    known = np.arange(40) % 4 != 0
-    settings = UNET | {"label_sampling": sampling, "labels": kind, "turn_images": False, "label_dropout": 0.3}
-    examples = generator_training.Examples(images, labels, settings, 1, known)
-    objective = diffusion.make_objective("edm")
-    seen = {True: [], False: []}
-    for step in range(150):
-        batch = generator_training.prepared(examples, objective, settings, step, 1, CPU)
-        for image, label, dropped in zip(batch.images[:, 0, 0, 0].tolist(), batch.labels, batch.dropped, strict=True):
-            seen[bool(known[image])].append((bool(dropped), bool(label.any())))
-    assert all(dropped and not labelled for dropped, labelled in seen[False])
-    assert np.mean([dropped for dropped, _ in seen[True]]) == pytest.approx(0.3, abs=0.05)
-    assert all(labelled for _, labelled in seen[True])
-    expected = len(np.flatnonzero(~known)) / len(examples.rows)
-    assert len(seen[False]) / 1200 == pytest.approx(expected, abs=0.04)
 
 
 def test_labels_that_are_not_known_cannot_change_a_training(tmp_path):

@@ -25,9 +25,7 @@ def network(channels=3, classes=4, size=32, dtype=torch.float32):
     made = UNet(channels, classes, size, [16, 32], [1, 1], dtype)
     # Gains start at zero, so that a fresh network says nothing; here they must let the signal through.
     torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
-    for module in made.modules():
-        if isinstance(module, networks.Block):
-            torch.nn.init.constant_(module.gain, 1 / networks.PACE)
+    torch.nn.init.constant_(made.modulation.gains, 1 / networks.PACE)
     return made
 
 
@@ -168,6 +166,23 @@ def test_filters_return_to_their_norm():
         if parameter.ndim > 1:
             norms = parameter.flatten(1).norm(dim=1) / parameter[0].numel() ** 0.5
             assert torch.allclose(norms, torch.ones_like(norms), atol=1e-4)
+
+
+def test_normalisation_that_keeps_its_layout_is_torchs():
+    x = (torch.randn(3, 32, 6, 4) * 3 + 1).to(memory_format=torch.channels_last)
+    for groups in (1, 2):
+        out = networks.standardised_channels_last(x, groups)
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(out, torch.nn.functional.group_norm(x, groups), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_filters_formed_once_are_those_formed_at_each_call(dtype):
+    made = network(dtype=dtype).requires_grad_(False)
+    x, at = torch.randn(2, 3, 32, 32), torch.zeros(2)
+    before = made(x, at, condition(2))
+    made.settle()
+    assert torch.equal(made(x, at, condition(2)), before)
 
 
 def test_low_precision_stays_near():

@@ -10,18 +10,18 @@ import sys
 import torch
 
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.generate import generator_training
+from workflow_scripts.lib.generate.training_examples import Examples
 
 KILL = "MIXLOC_TEST_KILL"  # the step before which the second process is killed
 
 if __name__ == "__main__":
     device.fast_dtype = lambda where: torch.float32
-    prepared = generator_training.prepared
+    take = Examples.take
 
-    def dies(examples, objective, settings, step, *more):
+    def dies(self, objective, step):
         if os.environ["RANK"] == "1" and str(step) == os.environ.get(KILL):
             os.kill(os.getpid(), signal.SIGKILL)
-        return prepared(examples, objective, settings, step, *more)
+        return take(self, objective, step)
 
-    generator_training.prepared = dies
+    Examples.take = dies
     sys.exit(importlib.import_module(f"workflow_scripts.{sys.argv[1]}").main(sys.argv[2:]))

@@ -14,9 +14,8 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import generator_file, generator_training, label_plans, sampling
-from workflow_scripts.lib.generate.generator_training import Examples, Pixels
+from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.images.orientation import oriented
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -176,44 +175,6 @@ def test_a_plan_must_fit_its_generator(folder, capsys):
     assert train_ddpm.main(train_line(folder, UNET | {"label_dropout": 0.0})) == 0
     assert sample_ddpm.main(sample_line(folder, SYNTHETIC_SET)) == 1
     assert "guidance" in capsys.readouterr().err and not (folder / "s.h5").exists()
-
-
-def test_every_image_once_an_epoch_also_when_a_batch_spans_epochs():
-    images = np.zeros((5, 1, 16, 16), dtype=np.uint8)
-    examples = Examples(images, np.eye(5, dtype=np.uint8), UNET | {"batch": 3}, seed=1)
-    seen = np.concatenate([examples.indices(step) for step in range(5)])
-    for epoch in range(3):
-        assert sorted(seen[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
-    large = Examples(images, np.eye(5, dtype=np.uint8), UNET | {"batch": 12}, seed=1)
-    assert np.bincount(large.indices(0)).min() >= 2
-
-
-def test_single_labels_flatten_images_into_pairs():
-    labels = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1]], dtype=np.uint8)
-    examples = Examples(np.zeros((3, 1, 16, 16), dtype=np.uint8), labels, MINIMAL, seed=1)
-    assert examples.rows.tolist() == [0, 0, 2]
-    assert examples.labels.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    with pytest.raises(UserError):
-        Examples(np.zeros((2, 1, 16, 16), dtype=np.uint8), np.zeros((2, 3)), MINIMAL, seed=1)
-
-
-def test_balanced_sampling_shows_rare_classes_as_often_as_common_ones():
-    labels = np.zeros((100, 2), dtype=np.uint8)
-    labels[:95, 0], labels[95:, 1] = 1, 1
-    images = np.zeros((100, 1, 16, 16), dtype=np.uint8)
-    balanced = Examples(images, labels, UNET | {"label_sampling": "balanced", "batch": 2000}, seed=1)
-    assert balanced.labels[balanced.indices(0)][:, 1].mean() == pytest.approx(0.5, abs=0.05)
-    plain = Examples(images, labels, UNET | {"batch": 2000}, seed=1)
-    assert plain.labels[plain.indices(0)][:, 1].mean() == pytest.approx(0.05, abs=0.001)
-
-
-def test_images_are_turned_whole_and_in_all_eight_ways():
-    image = torch.arange(2 * 3 * 3, dtype=torch.uint8).view(1, 2, 3, 3)
-    out = oriented(image.expand(400, -1, -1, -1), torch.randint(8, (400,)))
-    ways = {tuple(one.flatten().tolist()) for one in out}
-    assert len(ways) == 8
-    # Channels turn together.
-    assert all((one[1] - one[0] == 9).all() for one in out)
 
 
 def test_pixels_go_there_and_back():

@@ -21,6 +21,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def choose_kernels(where: torch.device) -> None:
+    """Let cuDNN time its kernels for every shape and keep the fastest; shapes of trainings are constant."""
+    if where.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
 # Environment variable that forces a number format: for comparisons between machines, and where bfloat16 is suspected.
 FORMAT = "MIXLOC_DTYPE"
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

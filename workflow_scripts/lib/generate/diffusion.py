@@ -63,7 +63,7 @@ class Objective:
     """Training objective: distribution of noise levels, and coefficients that turn network output into x0."""
 
     name: str
-    draw: Callable[[Tensor], Tensor]  # uniform numbers (n,) in [0, 1) -> noise levels (n,)
+    draw: Callable[[Tensor], Tensor]  # uniform numbers in [0, 1) of any shape -> as many noise levels
     coefficients: Coefficients
     lowest: float  # the range of noise levels that sampling walks through
     highest: float
@@ -148,11 +148,14 @@ def edm() -> Objective:
 
 
 def _discrete(name: str, coefficients: Coefficients, grid: Tensor) -> Objective:
-    levels = grid.float()
+    held = {torch.device("cpu"): grid.float()}  # copies on the devices that asked
 
     def draw(uniform: Tensor) -> Tensor:
+        if uniform.device not in held:
+            held[uniform.device] = grid.float().to(uniform.device)
+        levels = held[uniform.device]
         steps = (uniform * len(levels)).long().clamp(max=len(levels) - 1)
-        return levels.to(uniform.device)[steps]
+        return levels[steps]
 
     return Objective(name, draw, coefficients, float(grid[0]), min(float(grid[-1]), _HIGHEST), grid)
 
@@ -161,10 +164,12 @@ def _per_image(value: Tensor) -> Tensor:
     return value.view(-1, 1, 1, 1)
 
 
-def training_levels(objective: Objective, n: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (n,) of one step's examples, on the CPU."""
+def training_levels(objective: Objective, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Noise levels (..., n) of the n examples of each step, where the generator is."""
     # One level from each of n equal slices: the same distribution as independent draws, with a steadier mean.
-    return objective.draw((torch.arange(n) + torch.rand(n, generator=generator)) / n)
+    n, where = shape[-1], generator.device
+    slices = torch.arange(n, device=where) + torch.rand(shape, generator=generator, device=where)
+    return objective.draw(slices / n)
 
 
 def training_loss(

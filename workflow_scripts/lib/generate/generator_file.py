@@ -40,7 +40,9 @@ class Generator:
         """Network with its weights, ready for sampling."""
         network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
         network.load_state_dict(self.weights)
-        return network.to(device).eval().requires_grad_(False)
+        network = network.to(device).eval().requires_grad_(False)
+        network.settle()
+        return network
 
 
 def write(path: Path, generator: Generator) -> None:

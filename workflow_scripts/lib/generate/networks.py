@@ -11,6 +11,7 @@ wide and small maps several times faster than narrow and large ones."""
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -29,50 +30,88 @@ GROUP = 16  # channels a group in normalisation: fewer than 16 bfloat16 values d
 
 
 class UnitLinear(nn.Module):
-    """A linear map or a convolution whose filters have unit norm, with an outer gain."""
+    """A linear map or a convolution whose filters have unit norm, times a constant gain.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | None = None) -> None:
+    Stored filters of `fan` numbers have the norm sqrt(fan); `formed` makes those that the map multiplies by. A training
+    forms them for all layers at once and leaves them in `ready` (see flat_weights.py)."""
+
+    ready: Tensor | None  # formed filters to use in place of the layer's own
+
+    def __init__(self, inputs: int, outputs: int, kernel: int | None = None, gain: float = 1.0) -> None:
         super().__init__()
         shape = (outputs, inputs) if kernel is None else (outputs, inputs, kernel, kernel)
+        self.gain, self.ready = gain, None
         self.weight = nn.Parameter(torch.randn(shape))
         self.renormalise()
 
+    @property
+    def fan(self) -> int:
+        """Numbers a filter."""
+        return self.weight[0].numel()
+
     @torch.no_grad()
     def renormalise(self) -> None:
-        """Rescale filters to unit norm after a step, so that the effective learning rate stays the same."""
-        fan = self.weight[0].numel()
-        self.weight.copy_(functional.normalize(self.weight.flatten(1), dim=1).view_as(self.weight) * math.sqrt(fan))
+        """Rescale filters to their norm after a step, so that the effective learning rate stays the same."""
+        flat = functional.normalize(self.weight.flatten(1), dim=1) * math.sqrt(self.fan)
+        self.weight.copy_(flat.view_as(self.weight))
 
-    def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
-        """Apply the map; `gain` multiplies its filters, which is cheaper than multiplying the result."""
+    def formed(self) -> Tensor:
+        """Filters of unit norm, times the gain, whatever the norm of the stored ones."""
         flat = self.weight.flatten(1)
-        weight = (flat * (gain / flat.norm(dim=1, keepdim=True).clamp(min=1e-6))).view_as(self.weight).to(x.dtype)
+        return (flat * (self.gain / flat.norm(dim=1, keepdim=True).clamp(min=1e-6))).view_as(self.weight)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Apply the map; `scale` multiplies its filters, which is cheaper than multiplying the result."""
+        weight = self.formed() if self.ready is None else self.ready
+        if scale is not None:
+            weight = weight * scale
+        weight = weight.to(x.dtype)
         if weight.ndim == 2:
             return functional.linear(x, weight)
         return functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
 class Block(nn.Module):
-    """Residual block: two 3x3 convolutions, the first one's output scaled by the embedding."""
+    """Residual block: two 3x3 convolutions, the first one's output scaled by channel."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.shortcut = UnitLinear(inputs, outputs, 1) if inputs != outputs else None
-        self.first = UnitLinear(inputs, outputs, 3)
-        self.second = UnitLinear(outputs, outputs, 3)
-        self.modulation = UnitLinear(embedding, outputs)
-        self.gain = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x (n, inputs, h, w), embedding (n, e) -> (n, outputs, h, w)."""
-        y = self.first(functional.silu(x), SILU_GAIN)
-        scale = 1 + self.modulation(embedding, PACE * self.gain)
-        y = functional.silu(y * scale.to(y.dtype)[:, :, None, None])
+        self.outputs = outputs
         # Constant factors are folded into filters, so that the sum is a single pass over memory.
-        y = self.second(y, SILU_GAIN * FRACTION * NORM)
+        self.shortcut = UnitLinear(inputs, outputs, 1, (1 - FRACTION) * NORM) if inputs != outputs else None
+        self.first = UnitLinear(inputs, outputs, 3, SILU_GAIN)
+        self.second = UnitLinear(outputs, outputs, 3, SILU_GAIN * FRACTION * NORM)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        """x (n, inputs, h, w), scale (n, outputs) -> (n, outputs, h, w)."""
+        y = self.first(functional.silu(x))
+        y = self.second(functional.silu(y * scale[:, :, None, None]))
         if self.shortcut is not None:
-            return y + self.shortcut(x, (1 - FRACTION) * NORM)
+            return y + self.shortcut(x)
         return torch.add(y, x, alpha=(1 - FRACTION) * NORM)
+
+
+class Modulation(nn.Module):
+    """Factors of the channels of all blocks, by the embedding; a learned gain a block."""
+
+    owner: Tensor
+
+    def __init__(self, embedding: int, outputs: list[int]) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.map = UnitLinear(embedding, sum(outputs), gain=PACE)
+        self.gains = nn.Parameter(torch.zeros(len(outputs)))
+        # Which channel belongs to which block: a product with it spreads the gains over the channels.
+        owner = torch.zeros(len(outputs), sum(outputs))
+        ends = list(accumulate(outputs))
+        for row, end, count in zip(owner, ends, outputs, strict=True):
+            row[end - count : end] = 1
+        self.register_buffer("owner", owner, persistent=False)
+
+    def forward(self, embedding: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """(n, e) -> for each block (n, its outputs)."""
+        scales = 1 + self.map(embedding) * (self.gains @ self.owner)
+        return list(scales.to(dtype).split(self.outputs, dim=1))
 
 
 class Embedding(nn.Module):
@@ -85,8 +124,9 @@ class Embedding(nn.Module):
         self.register_buffer("phases", torch.rand(frequencies) * 2 * math.pi)
         self.level = UnitLinear(frequencies, width)
         # Two more inputs than classes: "labels are known" and "nothing is said".
-        self.labels = UnitLinear(classes + 2, width)
-        self.mix = UnitLinear(width, width)
+        # Two or so of them are on; the gain gives their sum a magnitude near one.
+        self.labels = UnitLinear(classes + 2, width, gain=math.sqrt((classes + 2) / 2))
+        self.mix = UnitLinear(width, width, gain=SILU_GAIN)
 
     def forward(self, log_sigma: Tensor, condition: Condition) -> Tensor:
         """(n,), labels (n, K) -> (n, width)."""
@@ -94,10 +134,8 @@ class Embedding(nn.Module):
         level = self.level(angles.cos() * math.sqrt(2))
         dropped = condition.dropped[:, None].to(level.dtype)
         words = torch.cat([condition.labels.to(level.dtype) * (1 - dropped), 1 - dropped, dropped], dim=1)
-        # Two or so of K + 2 inputs are on; the factor gives their sum a magnitude near one.
-        labels = self.labels(words, math.sqrt(words.shape[1] / 2))
-        hidden = functional.silu((level + labels) / math.sqrt(2))
-        return functional.silu(self.mix(hidden, SILU_GAIN)) * SILU_GAIN
+        hidden = functional.silu((level + self.labels(words)) / math.sqrt(2))
+        return functional.silu(self.mix(hidden)) * SILU_GAIN
 
 
 class UNet(nn.Module):
@@ -129,20 +167,21 @@ class UNet(nn.Module):
         before = widths[0]
         for width, count in zip(widths, blocks, strict=True):
             ways = [before] + [width] * (count - 1)
-            self.down.append(nn.ModuleList(Block(way, width, embedding) for way in ways))
+            self.down.append(nn.ModuleList(Block(way, width) for way in ways))
             before = width
         for level in reversed(range(len(widths))):
             width, count = widths[level], blocks[level]
             # The deepest level has nothing below it to join with.
             first = width if level == len(widths) - 1 else width + widths[level + 1]
             ways = [first] + [width] * (count - 1)
-            self.up.append(nn.ModuleList(Block(way, width, embedding) for way in ways))
-        self.head = UnitLinear(widths[0], channels * self.fold**2, 3)
+            self.up.append(nn.ModuleList(Block(way, width) for way in ways))
+        self.modulation = Modulation(embedding, [block.outputs for block in self._blocks()])
+        self.head = UnitLinear(widths[0], channels * self.fold**2, 3, PACE)
         self.head_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor:
         """(n, C, s, s), (n,), condition -> (n, C, s, s)."""
-        embedding = self.embedding(log_sigma, condition)
+        scales = iter(self.modulation(self.embedding(log_sigma, condition), self.dtype))
         x = self._planes(x, condition)
         x = self.stem(x.to(self.dtype, memory_format=torch.channels_last))
         kept: list[Tensor] = []
@@ -151,16 +190,19 @@ class UNet(nn.Module):
                 x = functional.avg_pool2d(x, 2)
             x = _standardised(x)
             for block in blocks:
-                x = block(x, embedding)
+                x = block(x, next(scales))
             kept.append(x)
         for level, blocks in enumerate(self.up):
             if level:
                 below, beside = functional.interpolate(x, scale_factor=2.0, mode="nearest"), kept[-1 - level]
                 x = _joined(below, beside)
             for block in blocks:
-                x = block(x, embedding)
-        x = self.head(x, PACE * self.head_gain).float()
+                x = block(x, next(scales))
+        x = self.head(x, self.head_gain).float()
         return functional.pixel_shuffle(x, self.fold)
+
+    def _blocks(self) -> list[Block]:
+        return [block for level in (*self.down, *self.up) for block in level]
 
     def _planes(self, x: Tensor, condition: Condition) -> Tensor:
         # Input of the first layer: noisy pixels, the constant one, reference pixels (zeros where there are none), and
@@ -176,6 +218,15 @@ class UNet(nn.Module):
             planes += [shown[:, :, None, None].expand(-1, -1, *noisy.shape[2:])]
         return torch.cat(planes, dim=1)
 
+    def settle(self) -> None:
+        """Form all filters once and for all, as the weights will not change; to be called before sampling."""
+        for module in self.modules():
+            if isinstance(module, UnitLinear):
+                convolution = module.weight.ndim == 4
+                formed = module.formed().detach().to(self.dtype if convolution else torch.float32)
+                last = convolution and formed.is_cuda
+                module.ready = formed.contiguous(memory_format=torch.channels_last) if last else formed
+
     def renormalise(self) -> None:
         """Renormalise all filters; to be called after each step of the optimiser."""
         for module in self.modules():
@@ -186,7 +237,18 @@ class UNet(nn.Module):
 def _standardised(x: Tensor) -> Tensor:
     # Magnitudes drift where neighbouring pixels agree; once a resolution is enough to hold them.
     channels = x.shape[1]
-    return functional.group_norm(x, channels // GROUP if channels % GROUP == 0 else 1)
+    groups = channels // GROUP if channels % GROUP == 0 else 1
+    # On a GPU torch's own normalisation would leave the channels-last layout, and every convolution converts back.
+    return standardised_channels_last(x, groups) if x.is_cuda else functional.group_norm(x, groups)
+
+
+def standardised_channels_last(x: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
+    """Group normalisation (n, C, h, w) that keeps the channels-last layout, in float32 inside."""
+    n, channels, height, width = x.shape
+    y = x.permute(0, 2, 3, 1).reshape(n, height * width, groups, channels // groups).float()
+    variance, mean = torch.var_mean(y, dim=(1, 3), correction=0, keepdim=True)
+    y = (y - mean) * (variance + eps).rsqrt()
+    return y.to(x.dtype).view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _joined(below: Tensor, beside: Tensor) -> Tensor:
@@ -238,6 +300,9 @@ class Minimal(nn.Module):
                 functional.relu(y) if number else y, layer.weight.to(self.dtype), layer.bias.to(self.dtype), padding=1
             )
         return y.float()
+
+    def settle(self) -> None:
+        """Nothing to do: these weights are used as they are."""
 
     def renormalise(self) -> None:
         """Nothing to do: these weights are not normalised."""

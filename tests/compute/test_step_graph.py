@@ -1,0 +1,125 @@
+"""Steps as one CUDA graph: on a CPU by a stand-in for torch's graph that records and replays, as it does."""
+
+import contextlib
+import logging
+
+import pytest
+import torch
+
+from workflow_scripts.lib.compute import multiprocess, step_graph
+from workflow_scripts.lib.compute.step_graph import WARM_UP, Compiled, StepGraph
+
+CPU = torch.device("cpu")
+
+
+class Gpu:
+    """Stand-in for torch's CUDA graphs: a capture computes nothing, and a replay does what was captured."""
+
+    capturing = False
+
+    def __init__(self):
+        self.replays = 0
+        self.captured = None
+
+    def CUDAGraph(self):
+        return self
+
+    def replay(self):
+        self.replays += 1
+        self.captured()
+
+    @contextlib.contextmanager
+    def graph(self, graph, stream, capture_error_mode):
+        self.capturing = True
+        try:
+            yield
+        finally:
+            self.capturing = False
+
+    def synchronize(self):
+        pass
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    pretended = Gpu()
+    monkeypatch.setattr(step_graph, "why_not", lambda where: None)
+    for name in ("CUDAGraph", "graph", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, getattr(pretended, name))
+    return pretended
+
+
+def test_a_step_is_captured_after_its_first_calls_and_sees_each_call_s_inputs(gpu):
+    state, out, calls = torch.zeros(()), torch.zeros(()), []
+
+    def step(value, nothing):
+        if gpu.capturing:
+            gpu.captured = lambda: step(value, nothing)
+            return out
+        calls.append(value)
+        state.add_(value)
+        return out.copy_(state) if gpu.captured else state.clone()
+
+    graph = StepGraph(step, CPU, "toy")
+    found = [graph(torch.tensor(float(number)), None) for number in range(1, WARM_UP + 4)]
+    # Results of earlier calls are not overwritten by later ones.
+    assert [float(value) for value in found] == [1, 3, 6, 10, 15, 21]
+    assert gpu.replays == 3
+    # One and the same tensor holds the inputs of all replays.
+    assert all(value is calls[WARM_UP] for value in calls[WARM_UP:])
+    assert graph.describe() == "toy: one CUDA graph a step"
+
+
+def test_what_cannot_be_captured_runs_operation_by_operation_and_says_why_once(gpu, caplog):
+    logging.getLogger("mixloc").propagate = True
+
+    def step(value):
+        if gpu.capturing:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        return value + 1
+
+    graph = StepGraph(step, CPU, "toy")
+    with caplog.at_level(logging.WARNING, "mixloc"):
+        found = [float(graph(torch.tensor(float(number)))) for number in range(6)]
+    assert found == [1, 2, 3, 4, 5, 6] and gpu.replays == 0
+    assert caplog.text.count("toy: step by step, because") == 1 and "stream is capturing" in caplog.text
+
+
+def test_on_a_cpu_steps_are_just_calls():
+    graph = StepGraph(lambda value: value * 2, CPU, "toy")
+    with graph.stream():
+        assert [float(graph(torch.tensor(3.0))) for _ in range(WARM_UP + 2)] == [6.0] * (WARM_UP + 2)
+    assert graph.describe() == "toy: step by step, because there is no GPU"
+
+
+def test_several_processes_do_not_capture(monkeypatch):
+    assert step_graph.why_not(torch.device("cuda")) is None
+    monkeypatch.setattr(multiprocess, "size", lambda: 2)
+    assert "several processes" in step_graph.why_not(torch.device("cuda"))
+
+
+def test_where_nothing_compiles_the_function_runs_as_it_is(monkeypatch, caplog):
+    def broken(function, dynamic):
+        def refuse(*inputs):
+            raise ImportError("no working compiler\nmore")
+
+        return refuse
+
+    monkeypatch.setattr(torch, "compile", broken)
+    logging.getLogger("mixloc").propagate = True
+    with caplog.at_level(logging.WARNING, "mixloc"):
+        double = Compiled(lambda value: value * 2, "toy")
+        assert [double(number) for number in (1, 2)] == [2, 4]
+    assert caplog.text.count("toy: not compiled, because no working compiler") == 1
+
+
+def test_lack_of_memory_is_no_fault_of_the_compiler(monkeypatch):
+    def small(function, dynamic):
+        def refuse(*inputs):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return refuse
+
+    monkeypatch.setattr(torch, "compile", small)
+    with pytest.raises(torch.OutOfMemoryError):
+        Compiled(lambda value: value, "toy")(1)
