@@ -15,6 +15,10 @@ CORES ?= all
 PYTHON ?=
 PYTEST_ARGS ?=
 
+# uv installs several times faster than pip, where it is there. To do without: make UV=
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL = $(if $(UV),"$(UV)" pip install --python .venv/bin/python,.venv/bin/python -m pip install --disable-pip-version-check)
+
 # Jobs call `python`: the one in .venv must come first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Settings of another environment must not reach into this one.
@@ -87,13 +91,13 @@ clean:
 	@echo "Installing the pinned requirements into .venv (once; about 1.5 GB with the CPU build of torch)"
 	@# An environment whose making was interrupted may lack pip.
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	$(INSTALL) -r requirements.txt -c constraints.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	$(INSTALL) -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
 .venv/installed-docs: requirements-docs.txt .venv/installed
-	.venv/bin/python -m pip install --disable-pip-version-check -r requirements-docs.txt -c constraints.txt
+	$(INSTALL) -r requirements-docs.txt -c constraints.txt
 	@touch $@

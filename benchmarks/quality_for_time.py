@@ -28,7 +28,7 @@ import pandas as pd
 import yaml
 
 from benchmarks.generator_data import ROOT, config
-from workflow_scripts.lib.config import views
+from workflow_scripts.lib.config import check, views
 
 COLUMNS = (
     "variant", "train_seconds", "sample_seconds", "agreement", "lowest_auc", "low_auc_classes", "frechet",
@@ -70,7 +70,7 @@ def stage(name: str, settings: dict[str, Any], **flags: Any) -> float:
 
 def measured(variant: dict[str, Any], run: Path, folder: Path, seed: int) -> dict[str, Any]:
     """Train, sample and assess one variant."""
-    whole = config()
+    whole = check.check(config())
     generator = whole["generators"][0] | variant.get("generator", {})
     synthetic_set = whole["synthetic_sets"][0] | variant.get("synthetic_set", {})
     fold = {"images": run / "images.h5", "folds": run / "repeat0/folds.csv", "repeat": 0, "fold": 0, "seed": seed}

@@ -46,7 +46,9 @@ def ready(args: argparse.Namespace, cells: Cells, objective: str | None, where: 
     settings = generator_data.generator_settings(args.generator, args.settings)
     if objective is not None:
         settings |= {"objective": objective}
-    problem = generator_choices.generator_problem(settings, cells.images.shape[-1], cells.images.shape[1])
+    problem = generator_choices.generator_problem(
+        settings, cells.images.shape[-1], [str(number) for number in range(cells.images.shape[1])]
+    )
     if problem:
         raise SystemExit(problem)
     dtype = device.fast_dtype(where)

@@ -60,7 +60,7 @@ def train_ddpm(
     with multiprocess.held(lock):
         with ImageSet(images) as source:
             rows = role_table.rows(table, fold, source.ids, Role.TRAIN, regime)
-            problem = generator_choices.generator_problem(settings, source.size, len(source.channels))
+            problem = generator_choices.generator_problem(settings, source.size, source.channels)
             if problem:
                 raise UserError(f"generator {settings['name']}: {problem}")
             if not len(rows):
@@ -94,7 +94,7 @@ def train_ddpm(
                 trained = train(
                     part.images,
                     part.labels,
-                    settings,
+                    settings | {"reference_places": generator_choices.reference_places(settings, source.channels)},
                     pixels,
                     seed,
                     where,

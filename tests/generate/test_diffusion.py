@@ -338,11 +338,11 @@ def test_every_start_noise_is_a_level_that_generators_know():
 def test_pairs_that_make_sense_are_accepted():
     for objective in generator_choices.OBJECTIVES:
         generator = GENERATOR | {"objective": objective}
-        assert generator_choices.generator_problem(generator, 32, 4) is None
+        assert generator_choices.generator_problem(generator, 32, CHANNELS) is None
         for sampler in generator_choices.SAMPLERS:
             synthetic_set = SYNTHETIC_SET | {"sampler": sampler, "evaluations": 99}
             assert generator_choices.set_problem(synthetic_set, generator, CHANNELS) is None
-    assert generator_choices.generator_problem(MINIMAL, 32, 4) is None
+    assert generator_choices.generator_problem(MINIMAL, 32, CHANNELS) is None
     giving = GENERATOR | {"reference_fraction": 0.5}
     assert (
         generator_choices.set_problem(
@@ -363,7 +363,7 @@ def test_pairs_that_make_sense_are_accepted():
     ],
 )
 def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words):
-    problem = generator_choices.generator_problem(generator, 32, 4)
+    problem = generator_choices.generator_problem(generator, 32, CHANNELS)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
 
 
@@ -402,8 +402,28 @@ def test_plans_that_make_no_sense_are_refused_in_one_line(synthetic_set, generat
 
 
 def test_one_channel_leaves_nothing_to_generate_beside_given_ones():
-    problem = generator_choices.generator_problem(GENERATOR | {"reference_fraction": 0.5}, 32, 1)
+    problem = generator_choices.generator_problem(GENERATOR | {"reference_fraction": 0.5}, 32, ["green"])
     assert problem is not None and "reference_fraction" in problem and "one channel" in problem
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reference_channels": ["a"]}, "reference_fraction above 0"),
+        ({"reference_channels": ["z"], "reference_fraction": 1}, "names 'z', which the images do not have"),
+        ({"reference_channels": CHANNELS, "reference_fraction": 1}, "nothing is left to learn"),
+    ],
+)
+def test_reference_channels_of_a_generator_are_checked(settings, words):
+    assert words in generator_choices.generator_problem(GENERATOR | settings, 32, CHANNELS)
+
+
+def test_a_set_takes_the_reference_channels_that_its_generator_has_learned_with():
+    learned = GENERATOR | {"reference_channels": ["a", "c"], "reference_fraction": 1}
+    assert generator_choices.reference_places(learned, CHANNELS) == [0, 2]
+    same, other = ({"reference_channels": names} for names in (["c", "a"], ["b"]))
+    assert generator_choices.set_problem(SYNTHETIC_SET | same, learned, CHANNELS) is None
+    assert "a, c" in generator_choices.set_problem(SYNTHETIC_SET | other, learned, CHANNELS)
 
 
 def test_an_unknown_objective_is_refused_by_name():

@@ -9,7 +9,7 @@ from tests.helpers.generating import MINIMAL, UNET, make_data
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import multiprocess
 from workflow_scripts.lib.generate import diffusion
-from workflow_scripts.lib.generate.training_examples import BLOCK, Examples, shown_channels
+from workflow_scripts.lib.generate.training_examples import BLOCK, Examples, chosen_channels, shown_channels
 from workflow_scripts.lib.images.orientation import oriented
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
@@ -122,6 +122,19 @@ def test_given_channels_are_some_but_never_all_and_every_number_as_often():
     assert counts[:4].tolist() == pytest.approx([0.4, 0.2, 0.2, 0.2], abs=0.025)
     assert shown.float().mean(dim=(0, 1)).tolist() == pytest.approx([0.3] * 4, abs=0.025)
     assert not shown_channels((50,), 4, 0.0, torch.Generator().manual_seed(0)).any()
+
+
+def test_chosen_channels_are_given_in_their_fraction_of_the_examples():
+    shown = chosen_channels((60, 100), 4, [0, 3], 0.25, torch.Generator().manual_seed(0))
+    assert shown[..., 0].float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(shown[..., 0], shown[..., 3]) and not shown[..., 1:3].any()
+
+
+def test_a_generator_of_the_protein_channel_is_always_given_the_others():
+    images = np.zeros((5, 4, 16, 16), dtype=np.uint8)
+    settings = UNET | {"reference_fraction": 1, "reference_places": [0, 2, 3]}
+    batch = Examples(images, np.eye(5, dtype=np.uint8), settings, seed=1).take(EDM, 0)
+    assert batch.shown is not None and batch.shown.tolist() == [[True, False, True, True]] * len(batch.images)
 
 
 @pytest.mark.parametrize("sampling", ["as_train", "balanced"])

@@ -30,6 +30,7 @@ def check(config: Config) -> Config:
     config["data"] |= _expanded(config["data"])
     _check_data(config)
     _check_folds(config["make_folds"])
+    _fill_in_references(config)
     _check_generators(config)
     _check_sets(config)
     _check_encoder(config["assess_synthetic"]["encoder"])
@@ -48,6 +49,22 @@ def check(config: Config) -> Config:
     if problem:
         raise ConfigError(problem)
     return config
+
+
+def _fill_in_references(config: Config) -> None:
+    """Check the protein's channel, and put the names of channels in place of the word `others`."""
+    channels, protein = config["preprocess_images"]["channels"], config["report"]["panels"]["protein_channel"]
+    if protein not in channels:
+        raise ConfigError(
+            f"report.panels.protein_channel = {short(protein)} is none of preprocess_images.channels: "
+            f"name the channel in which the protein is stained, one of {', '.join(channels)}"
+        )
+    others = [name for name in channels if name != protein]
+    for entry in (*config["generators"], *config["synthetic_sets"]):
+        if entry.get("reference_channels") == generator_choices.OTHERS:
+            entry["reference_channels"] = others
+            if not others and entry.get("reference_fraction"):
+                entry["reference_fraction"] = 0  # images of the protein alone
 
 
 def _baseline_problem(config: Config) -> str | None:
@@ -175,7 +192,7 @@ def _check_folds(section: Config) -> None:
 def _check_generators(config: Config) -> None:
     images = config["preprocess_images"]
     for entry in config["generators"]:
-        problem = generator_choices.generator_problem(entry, images["size"], len(images["channels"]))
+        problem = generator_choices.generator_problem(entry, images["size"], images["channels"])
         if entry["name"] == generator_choices.SIMULATOR:
             problem = "the name is taken: a synthetic set of it has fresh simulated cells"
         if problem:

@@ -52,6 +52,10 @@ class Generator(Section):
     reference_fraction: Fraction = optional(
         "Fraction of examples with channels given; reference_channels need it above 0."
     )
+    reference_channels: Distinct[Text] | Literal[choices.OTHERS] = optional(
+        "Channels that are given whenever some are: the network learns the rest alone. others: all but the "
+        "protein's. Left out: any channels."
+    )
     turn_images: Flag = key("Show each image in one of its eight orientations.")
     steps: whole(1, 10**7) = key("Optimiser steps.", "steps")
     batch: whole(1, 65_536) = key("Images per step.", "images")
@@ -88,7 +92,9 @@ class SyntheticSet(Section):
     count: whole(1, 10**7) = optional("Number of images; for tail_fill the most that are made.", "images")
     target: whole(1, 10**7) = optional("tail_fill: images of a class, real and synthetic, that are aimed at.", "images")
     per_class: whole(1, 10**6) = optional("single: number of images of each class.", "images")
-    reference_channels: Distinct[Text] = optional("Channels taken from real train images; the others are generated.")
+    reference_channels: Distinct[Text] | Literal[choices.OTHERS] = optional(
+        "Channels taken from real train images; the rest is generated. others: all but the protein's."
+    )
     start_noise: Maybe[number(ge=0.02, le=50)] = optional(
         "SDEdit: real train images are noised to this level, then denoised. null: images start from noise alone."
     )

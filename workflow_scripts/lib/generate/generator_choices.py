@@ -159,14 +159,26 @@ def size_problem(size: int, levels: int) -> str | None:
     return None
 
 
+# Reference channels by a word: all channels but the protein's.
+OTHERS = "others"
+
+
 def takes_references(generator: dict[str, Any]) -> bool:
     """Whether a generator's network has inputs for reference channels."""
     return generator.get("reference_fraction", 0) > 0
 
 
-def generator_problem(generator: dict[str, Any], size: int, channels: int) -> str | None:
-    """Error in a generator's settings for images of so many pixels and channels, in one line, or None."""
-    if takes_references(generator) and channels < 2:
+def generator_problem(generator: dict[str, Any], size: int, channels: list[str]) -> str | None:
+    """Error in a generator's settings for images of so many pixels and these channels, in one line, or None."""
+    references = generator.get("reference_channels") or []
+    if references and not takes_references(generator):
+        return "reference_channels needs reference_fraction above 0 (1: they are always given)"
+    absent = [name for name in references if name not in channels]
+    if absent:
+        return _absent(absent[0], channels)
+    if references and len(references) == len(channels):
+        return f"reference_channels names all of {', '.join(channels)}: nothing is left to learn"
+    if takes_references(generator) and len(channels) < 2:
         return (
             "reference_fraction is above 0, but the images have one channel: nothing would be left to generate (take 0)"
         )
@@ -283,9 +295,12 @@ def _reference_problem(synthetic_set: dict[str, Any], generator: dict[str, Any],
     references = synthetic_set.get("reference_channels") or []
     absent = [name for name in references if name not in channels]
     if absent:
-        return f"reference_channels names {absent[0]!r}, which the images do not have; they have {', '.join(channels)}"
+        return _absent(absent[0], channels)
     if references and not takes_references(generator):
         return "reference_channels needs a generator trained with reference_fraction above 0"
+    learned = generator.get("reference_channels")
+    if references and learned and set(references) != set(learned):
+        return f"reference_channels must be those that the generator has learned with: {', '.join(learned)}"
     if len(references) == len(channels):
         return f"reference_channels names all of {', '.join(channels)}: nothing is left to generate"
     return None
@@ -306,3 +321,12 @@ def _count_problem(synthetic_set: dict[str, Any]) -> str | None:
         if key not in LABEL_PLANS[labels].needs and synthetic_set.get(key) is not None:
             return f"labels {labels} has no use for {key}"
     return None
+
+
+def _absent(name: str, channels: list[str]) -> str:
+    return f"reference_channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
+
+
+def reference_places(generator: dict[str, Any], channels: list[str]) -> list[int]:
+    """Places of the channels that a generator is always given, of all channels of the images; none: it varies."""
+    return [channels.index(name) for name in generator.get("reference_channels") or []]

@@ -159,7 +159,11 @@ class Examples:
         if generator_choices.takes_references(self.settings):
             generator = self._seeded("references", number)
             fraction = self.settings["reference_fraction"]
-            shown = shown_channels(rows.shape, self.shape[0], fraction, generator)
+            places = self.settings.get("reference_places")
+            if places:
+                shown = chosen_channels(rows.shape, self.shape[0], places, fraction, generator)
+            else:
+                shown = shown_channels(rows.shape, self.shape[0], fraction, generator)
         return _Block(rows, ways, dropped, sigma, shown)
 
     def _of_step(self, objective: Objective, step: int) -> _Block:
@@ -225,3 +229,14 @@ def shown_channels(shape: tuple[int, ...], channels: int, fraction: float, gener
     count = torch.randint(1, channels, shape, generator=generator, device=where) * some
     order = torch.rand((*shape, channels), generator=generator, device=where).argsort(dim=-1).argsort(dim=-1)
     return order < count[..., None]
+
+
+def chosen_channels(
+    shape: tuple[int, ...], channels: int, places: list[int], fraction: float, generator: torch.Generator
+) -> Tensor:
+    """Reference channels of examples, bool (*shape, C): these very channels, in a `fraction` of the examples."""
+    where = generator.device
+    chosen = torch.zeros(channels, dtype=torch.bool, device=where)
+    chosen[places] = True
+    some = torch.rand(shape, generator=generator, device=where) < fraction
+    return some[..., None] & chosen

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from workflow_scripts.lib.base import stage
-
 # How channels are shown, by the names that microscopists give them; the first four follow the Human Protein Atlas.
 COLOURS = {
     "green": (0.0, 1.0, 0.0),
@@ -79,11 +77,8 @@ def grey(images: np.ndarray, index: int, scale: np.ndarray) -> np.ndarray:
 
 
 def protein_index(channels: list[str], name: str) -> int:
-    """Which channel is shown alone: the one named in the settings, or the second (the Human Protein Atlas's order)."""
-    if name in channels:
-        return channels.index(name)
-    stage.log.warning("report.panels.protein_channel %r is no channel of the images (%s)", name, ", ".join(channels))
-    return min(1, len(channels) - 1)
+    """Which channel is shown alone: the protein's, which the check of the config has found among the channels."""
+    return channels.index(name)
 
 
 def show(axes: Axes, picture: np.ndarray) -> None:
