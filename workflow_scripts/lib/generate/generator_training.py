@@ -102,7 +102,8 @@ class Examples:
             self.labels = np.concatenate([self.labels, np.zeros((len(nameless), labels.shape[1]), np.float32)])
         self.known = known[self.rows]
         self.balanced = settings["label_sampling"] == "balanced"
-        self.carriers = [rows for column in self.labels.T if len(rows := np.flatnonzero(column))]
+        # A label may be the probability of one; it counts as a class from one half on.
+        self.carriers = [rows for column in self.labels.T if len(rows := np.flatnonzero(column >= 0.5))]
         self.nameless = np.flatnonzero(~self.known)
         if len(self.rows) == 0 or (self.balanced and not self.carriers):
             raise UserError("no labelled image to train the generator on in this fold's train part")
