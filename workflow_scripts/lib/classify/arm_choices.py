@@ -402,7 +402,7 @@ def learning_unlabelled() -> list[str]:
 
 
 def labels_others(settings: dict[str, Any]) -> bool:
-    """Whether an arm (`effective` settings) answers for unlabelled images: one of real images alone, where some are shown."""
+    """Whether an arm (`effective` settings) answers for unlabelled images: real images alone, where some are shown."""
     regime = settings.get("regime") or {}
     plain = METHODS[settings["method"]].second_source is None and settings.get("real_fraction", 1) == 1
     return plain and regime.get("unlabelled") == "seen"
