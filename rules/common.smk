@@ -152,8 +152,14 @@ def baseline(wildcards):
 
 
 def baseline_of(wildcards, entry):
-    """The list of arms that begins with the fold's baseline under the label regime of an arm or a synthetic set."""
+    """The list of arms that begins with the fold's baseline under the label regime of an entry of the config."""
     return in_fold(wildcards, f"arms/job{views.baseline_job(CONFIG, entry.get('regime'))}.json")
+
+
+def asked_by_generator(wildcards):
+    """The baseline, as an input of generators that are trained with its answers."""
+    entry = GENERATORS[wildcards.generator]
+    return {"baseline": baseline_of(wildcards, entry)} if generator_choices.pseudo_labels(entry) else {}
 
 
 def asked_by_set(wildcards):

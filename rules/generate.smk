@@ -8,6 +8,7 @@
 rule train_ddpm:
     """A class-conditional diffusion model, fitted on the fold's train part alone."""
     input:
+        unpack(asked_by_generator),
         images="results/{run}/images.h5",
         folds="results/{run}/repeat{repeat}/folds.csv",
     output:
@@ -17,6 +18,7 @@ rule train_ddpm:
     params:
         python=python,
         code=code("train_ddpm"),
+        baseline=baseline_flag,
         settings=lambda wildcards: as_json(
             views.entry_settings(CONFIG, "generators", wildcards.generator), threads=THREADS
         ),
@@ -36,6 +38,7 @@ rule train_ddpm:
         "{params.python} -m {resources.launcher}workflow_scripts.train_ddpm"
         " --images {input.images:q}"
         " --folds {input.folds:q}"
+        " {params.baseline}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --seed {params.seed}"

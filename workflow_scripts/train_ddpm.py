@@ -1,4 +1,4 @@
-"""train_ddpm: trains one class-conditional diffusion model on the train part of one fold.
+"""train_ddpm: trains one class-conditional diffusion model on the train part of one fold, as its label regime shows it.
 
     python -m workflow_scripts.train_ddpm --images images.h5 --folds folds.csv --repeat 0 --fold 0 --seed 1 \\
         --out generators/unet.safetensors --history generators/unet.history.csv --settings '{...}'
@@ -21,12 +21,10 @@ from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
-from workflow_scripts.lib.generate import generator_choices, generator_file
+from workflow_scripts.lib.generate import generator_choices, generator_file, training_images
 from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
+from workflow_scripts.lib.generate.training_images import Fold
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.split import role_table
-from workflow_scripts.lib.split.regimes import regime_of
-from workflow_scripts.lib.split.roles import Role
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,6 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--folds", type=Path, required=True, help="roles of the images in each fold (CSV)")
     p.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     p.add_argument("--fold", type=int, required=True, help="number of the fold")
+    p.add_argument("--baseline", type=Path, help="list of arms (JSON) that begins with the regime's baseline, if asked")
     p.add_argument("--seed", type=int, required=True, help="seed of the run")
     p.add_argument("--out", type=Path, required=True, help="generator to write (safetensors)")
     p.add_argument("--history", type=Path, required=True, help="course of the training to write (CSV)")
@@ -44,28 +43,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def train_ddpm(
     images: Path,
-    table: Path,
-    repeat: int,
-    fold: int,
+    fold: Fold,
     seed: int,
     out: Path,
     history: Path,
     settings: dict[str, Any],
 ) -> None:
     """Train one generator; resumes from a checkpoint beside `out` after a kill."""
-    settings, regime = dict(settings), regime_of(settings)
-    seed = derive(seed, repeat, fold, "generator", settings["name"])
+    settings = dict(settings)
+    seed = derive(seed, fold.repeat, fold.number, "generator", settings["name"])
     device.use_threads(settings.pop("threads"))
     lock = files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out))
     with multiprocess.held(lock):
         with ImageSet(images) as source:
-            rows = role_table.rows(table, fold, source.ids, Role.TRAIN, regime)
             problem = generator_choices.generator_problem(settings, source.size, source.channels)
             if problem:
                 raise UserError(f"generator {settings['name']}: {problem}")
-            if not len(rows):
-                raise UserError(f"{table}: fold {fold} has no image with role train")
-            part = source.read(rows, "fit")
+            part = training_images.read(source, fold, settings)
             height, width = part.images.shape[2:]
             if height != width:
                 raise UserError(
@@ -76,7 +70,8 @@ def train_ddpm(
             dtype = device.fast_dtype(where)
             # The provenance tells which rows were read; threads and number format change the last bits.
             code = source_code.stage_digest("train_ddpm")
-            digest = files.digest([settings, seed, source.provenance().to_json(), device.rounding(where), code])
+            task = [settings, seed, part.provenance.to_json(), device.rounding(where), code]
+            digest = files.digest([*task, part.answers] if part.answers else task)
             if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
                 stage.log.info("%s was finished meanwhile by another process: kept", out)
                 return
@@ -101,18 +96,19 @@ def train_ddpm(
                     dtype,
                     resume,
                     lambda step, loss: bar.update(step, loss=loss),
+                    part.known,
                 )
             if not multiprocess.first():
                 return
             result = generator_file.Generator(
-                repeat,
-                fold,
+                fold.repeat,
+                fold.number,
                 settings,
                 source.channels,
                 source.classes,
                 source.size,
                 pixels,
-                source.provenance(),
+                part.provenance,
                 digest,
                 trained.seconds,
                 trained.weights,
@@ -139,7 +135,12 @@ def main(argv: list[str] | None = None) -> int:
         "train_ddpm",
         args,
         lambda: train_ddpm(
-            args.images, args.folds, args.repeat, args.fold, args.seed, args.out, args.history, args.settings
+            args.images,
+            Fold(args.folds, args.repeat, args.fold, args.baseline),
+            args.seed,
+            args.out,
+            args.history,
+            args.settings,
         ),
     )
 

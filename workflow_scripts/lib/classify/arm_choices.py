@@ -32,6 +32,8 @@ class SourceFacts:
     photographs: bool = False  # holds photographs and nothing else
     nothing_new: bool = False  # has the labels of a synthetic set and adds nothing that a generator has learned
     reserve: bool = False  # images that are kept aside for this source
+    unlabelled: bool = False  # holds images of train groups of which the label regime withholds the labels
+    seen: bool = False  # holds all train images that may be seen, with or without labels
 
 
 SOURCES = Registry(
@@ -57,11 +59,20 @@ SOURCES = Registry(
         "filtered": SourceFacts("the synthetic images that the fold's baseline agrees with most"),
         "relabelled": SourceFacts("the synthetic images, labels moved towards the baseline's answers"),
         "relabelled_real": SourceFacts("resampled train images, labels moved in the same way", photographs=True),
+        "pseudo_labelled": SourceFacts(
+            "unlabelled train images with the baseline's answers", needs_set=False, photographs=True, unlabelled=True
+        ),
+        "unlabelled": SourceFacts("unlabelled train images", needs_set=False, photographs=True, unlabelled=True),
+        "seen": SourceFacts(
+            "all train images that may be seen, without labels", needs_set=False, photographs=True, seen=True
+        ),
         "weighed": SourceFacts("the synthetic images, weighed by the baseline's agreement"),
         "weighed_real": SourceFacts("resampled train images, weighed in the same way", photographs=True),
     },
 )
 RESERVES = SOURCES.having("reserve")
+UNLABELLED = SOURCES.having("unlabelled")
+SEEN = SOURCES.having("seen")
 PHOTOGRAPHS = SOURCES.having("photographs")
 NOTHING_NEW = SOURCES.having("nothing_new")
 
@@ -84,6 +95,8 @@ class Method:
     soft_targets: bool = False  # labels between 0 and 1
     balanced: bool = False  # the real images are sampled so that every class comes equally often
     needs_baseline: bool = False  # the fold's own trained baseline must be there first
+    views: bool = False  # sees images of the second source in two views; `strong` acts on these alone
+    self_supervised: bool = False  # learns representations without labels, through a projector that is dropped
 
     @property
     def needs_set(self) -> bool:
@@ -122,6 +135,34 @@ METHODS = Registry(
         ),
         "pool_balanced_real": Method(
             "real images pooled with real ones of every class equally often", "pool", "balanced", None, ("ratio",)
+        ),
+        # Unlabelled real images: what generated images must beat where their generator has seen these.
+        "pseudo_label": Method(
+            "pool with unlabelled real images that the baseline has labelled (Lee 2013)",
+            "pool",
+            "pseudo_labelled",
+            None,
+            ("ratio",),
+            needs_baseline=True,
+            soft_targets=True,
+        ),
+        "fixmatch": Method(
+            "strong views of unlabelled real images learn from confident answers to weak ones (Sohn et al. 2020)",
+            "fixmatch",
+            "unlabelled",
+            None,
+            ("ratio", "confidence", "strong"),
+            views=True,
+        ),
+        "ssl_pretrain": Method(
+            "VICReg on all real images that may be seen (Bardes et al. 2022), labelled ones alone after that",
+            "ssl_pretrain",
+            "seen",
+            None,
+            ("pretrain", "strong"),
+            changing=True,
+            views=True,
+            self_supervised=True,
         ),
         # Ceilings: further real images in place of synthetic ones.
         "more_real": Method("pool with real images of further groups", "pool", RESERVE, None, ("ratio",)),
@@ -339,9 +380,32 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     out["steps"] = steps_within_budget(out)
     if method.balanced:
         out["sampling"] = "balanced"
-    if "strong" in out:
+    if "strong" in out and not method.views:
         out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
     return out
+
+
+def regime_problem(entry: dict[str, Any], regime: dict[str, Any]) -> str | None:
+    """Error in an arm's method for a label regime, in one line, or None."""
+    method = METHODS[entry["method"]]
+    if method.second_source in UNLABELLED and not (regime["labelled"] < 1 and regime["unlabelled"] == "seen"):
+        return (
+            f"the method {entry['method']!r} learns from unlabelled images, and the regime {regime['name']!r} shows "
+            "none: take one with labelled below 1 and unlabelled: seen"
+        )
+    return None
+
+
+def learning_unlabelled() -> list[str]:
+    """The methods that learn from real images without their labels."""
+    return [name for name, method in METHODS.items() if method.second_source in (*UNLABELLED, *SEEN)]
+
+
+def labels_others(settings: dict[str, Any]) -> bool:
+    """Whether an arm (`effective` settings) answers for unlabelled images: real images alone, where some are shown."""
+    regime = settings.get("regime") or {}
+    plain = METHODS[settings["method"]].second_source is None and settings.get("real_fraction", 1) == 1
+    return plain and regime.get("unlabelled") == "seen"
 
 
 def steps_within_budget(settings: dict[str, Any]) -> int:
@@ -404,6 +468,8 @@ def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
         fetched = weights_path(weights).name == published_path("", name)
         again = "; have it fetched again by --forcerun fetch_weights" if fetched else ""
         return f"weights = {weights!r}: there is no such file{again}"
+    if settings.get("frozen") and METHODS[settings["method"]].self_supervised:
+        return f"method {settings['method']!r} and frozen do not go together: it is there to train the backbone"
     if settings.get("frozen") and not weights:
         return "frozen: a network that is not trained needs weights to start from; give the file in weights"
     return None

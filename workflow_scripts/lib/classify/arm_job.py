@@ -112,6 +112,10 @@ class FoldImages:
             raise UserError(f"{self.table}: fold {self.fold} has no image with role {role}")
         return self._rows[key]
 
+    def has(self, role: str) -> bool:
+        """Whether an image of this fold has a role under the regime."""
+        return bool((role_table.read(self.table, self.fold, self.source.ids, self.regime) == role).any())
+
     def part(self, role: str) -> Part:
         """Images of a role, read once, for the one purpose that this role has here; of unlabelled ones no labels."""
         with self.reading:

@@ -57,12 +57,12 @@ def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, wher
 
 
 def second_images(
-    arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None
+    arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None, unlabelled: Part | None = None
 ) -> tuple[Images | None, list[Provenance]]:
     """Images of the arm's second source, and the records of their inputs besides the train part.
 
-    Records are those of the generator, of the baseline that the arm uses, and of images in reserve."""
-    inherited = [reserve.provenance] if reserve is not None else []
+    Records are those of the generator, of the baseline that the arm uses, and of images in reserve or unlabelled."""
+    inherited = [part.provenance for part in (reserve, unlabelled) if part is not None]
     if arm.synthetic is not None:
         with ImageSet(arm.synthetic) as made:
             record, regime = made.inherited(), regime_of(json.loads(made.attrs.get("synthetic_set", "{}")))
@@ -72,7 +72,7 @@ def second_images(
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
         inherited.append(Provenance.from_json(asked.provenance))
-    material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve)
+    material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled)
     return second_source.second_images(material, arm.seen(channels)), inherited
 
 
@@ -102,13 +102,15 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
     kind = arm_choices.METHODS[arm.settings["method"]].second_source
     reserve = data.part(kind) if kind in arm_choices.RESERVES else None
+    shown = kind in arm_choices.UNLABELLED or (kind in arm_choices.SEEN and data.has(Role.UNLABELLED))
+    unlabelled = data.part(Role.UNLABELLED) if shown else None
     source = data.source
     own = arm.seen(source.channels)
     if arm.settings["weights"]:
         log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
     else:
         log.info("arm %s starts from scratch", arm.name)
-    second, inherited = second_images(arm, real, source.channels, seed, reserve)
+    second, inherited = second_images(arm, real, source.channels, seed, reserve, unlabelled)
     if second is not None:
         # The baseline's predictions may differ in their last bits between GPUs; all processes must use the same images.
         second.rows, second.weights = multiprocess.of_first(second.rows), multiprocess.of_first(second.weights)
@@ -129,6 +131,8 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     if not multiprocess.first():
         return
     result.numbers |= real_numbers(result.numbers, real, reserve)
+    if unlabelled is not None:
+        result.numbers["unlabelled_images"] = len(unlabelled)
     # What this arm used, whatever else this process has read for other arms.
     record = real.provenance.merged(validation.provenance, *inherited)
     classifier_file.write(arm.classifier, _classifier(arm, data, result, record))
@@ -175,9 +179,16 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
         pixels = select_channels(part.images, data.source.channels, trained.channels)
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
+    record = Provenance.from_json(trained.provenance).merged(*(data.part(role).provenance for role in READ_FOR))
+    if arm_choices.labels_others(arm.settings):
+        # What asks the regime's baseline about unlabelled images finds its answers here.
+        part = data.part(Role.UNLABELLED)
+        pixels = select_channels(part.images, data.source.channels, trained.channels)
+        logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
+        parts[Role.UNLABELLED] = Scored(part.ids, part.groups, np.zeros_like(logits), logits)
+        record = record.merged(part.provenance)
     # A kill just after the weights were written leaves this checkpoint behind.
     arm.resume.unlink(missing_ok=True)
-    record = Provenance.from_json(trained.provenance).merged(*(data.part(role).provenance for role in READ_FOR))
     prediction_file.write_predictions(
         arm.predictions,
         Predictions(

@@ -25,6 +25,7 @@ from workflow_scripts.lib.classify import (
     losses,
     method_steps,
     pretrained,
+    self_supervision,
     validation_scores,
 )
 from workflow_scripts.lib.classify.backbones import Backbone
@@ -104,17 +105,26 @@ class Source:
 
     def batch(self, step: int, count: int) -> LabelledBatch:
         """First `count` images of the step's batch; the random draws do not depend on `count`."""
-        size = self.settings["batch"]
-        index = self.order.batch(step, size)[:count]
+        chosen = self._chosen(step, count)
+        ready = self._augmented(chosen, step, "augment", self.settings["augment"])
+        return LabelledBatch(ready, self.labels[chosen].to(self.mean.device))
+
+    def strong(self, step: int, count: int) -> torch.Tensor:
+        """The same images in a second view, augmented as `strong` says but for what it erases."""
+        stronger = {name: self.settings["strong"][name] for name in ("scale", "aspect", "intensity")}
+        return self._augmented(self._chosen(step, count), step, "strong", self.settings["augment"] | stronger)
+
+    def _chosen(self, step: int, count: int) -> torch.Tensor:
+        index = self.order.batch(step, self.settings["batch"])[:count]
         if self.images.rows is not None:
             index = self.images.rows[index]
-        chosen = torch.as_tensor(index, device=self.pixels.device)
-        where = self.mean.device
-        pixels = self.pixels[chosen].to(where)
-        generator = torch.Generator().manual_seed(derive(self.seed, "augment", self.name, step))
-        draws = augment.draw(size, pixels.shape[1], self.settings["augment"], generator)
-        ready = augment.apply(pixels, draws.first(count), self.mean, self.std)
-        return LabelledBatch(ready, self.labels[chosen].to(where))
+        return torch.as_tensor(index, device=self.pixels.device)
+
+    def _augmented(self, chosen: torch.Tensor, step: int, purpose: str, settings: dict[str, Any]) -> torch.Tensor:
+        pixels = self.pixels[chosen].to(self.mean.device)
+        generator = torch.Generator().manual_seed(derive(self.seed, purpose, self.name, step))
+        draws = augment.draw(self.settings["batch"], pixels.shape[1], settings, generator)
+        return augment.apply(pixels, draws.first(len(chosen)), self.mean, self.std)
 
 
 @dataclass
@@ -128,6 +138,7 @@ class ArmStep:
     real_source: Source
     second_source: Source | None
     dtype: torch.dtype
+    projector: torch.nn.Module | None = None  # of self-supervision
     number: int = 0
     seen: dict[str, int] = field(default_factory=lambda: {"real": 0, "synthetic": 0})
 
@@ -150,6 +161,16 @@ class ArmStep:
         if self.second_source is None:
             raise ValueError(f"method {self.settings['method']!r} has no second source of images")
         return self._take(self.second_source, count)
+
+    def views(self, count: int) -> tuple[LabelledBatch, torch.Tensor]:
+        """Images of the second source, augmented, and the same images in a second, strongly augmented view."""
+        first = self.second(count)
+        self.seen["real"] += count
+        return first, self.second_source.strong(self.number, count)
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """Features through the projector of self-supervision."""
+        return self.projector(features)
 
     def random(self, purpose: str) -> np.random.Generator:
         """Random numbers of this step for one purpose, the same in all arms."""
@@ -253,8 +274,15 @@ class Trainer:
             Source(second, "partners", settings, seed, self.mean, self.std) if second else None,
             device.fast_dtype(where),
         )
+        # It learns with the network, and is no part of it.
+        own: list[torch.nn.Parameter] = []
+        if arm_choices.METHODS[settings["method"]].self_supervised:
+            made = self_supervision.projector(self.network.head.weight.shape[1], derive(seed, "projector"))
+            self.step.projector = made.to(where).train()
+            own = list(made.parameters())
         # No weight decay on biases and BatchNorm: it would only counteract the normalisation.
-        self.learned = [value for value in self.network.parameters() if value.requires_grad]
+        self.learned = [value for value in self.network.parameters() if value.requires_grad] + own
+        self.whole = [*self.network.head.parameters(), *own]  # their gradients are whole in each process
         weights = [value for value in self.learned if value.ndim > 1]
         others = [value for value in self.learned if value.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
@@ -284,9 +312,10 @@ class Trainer:
         loss.backward()
         if not multiprocess.first():
             # All have the whole gradient of the head, and each that of the trunk from its own images.
-            for value in self.network.head.parameters():
-                value.grad.zero_()
-        multiprocess.add_up(value.grad for value in self.learned)
+            for value in self.whole:
+                if value.grad is not None:
+                    value.grad.zero_()
+        multiprocess.add_up(value.grad for value in self.learned if value.grad is not None)
         self.optimiser.step()
         self.loss_sum += loss.detach().double()
         self.loss_steps += 1
@@ -331,6 +360,7 @@ class Trainer:
             "next": self.step.number + 1,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "projector": self.step.projector.state_dict() if self.step.projector else {},
             "seen": self.step.seen,
             "best": self.best,
             "history": self.history,
@@ -342,6 +372,8 @@ class Trainer:
         """Restore a saved state; returns the next step."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.step.projector:
+            self.step.projector.load_state_dict(state["projector"])
         self.step.seen, self.best, self.history = state["seen"], state["best"], state["history"]
         self.best_step, self.best_map, self.loss_steps, self.seconds = state["numbers"]
         self.loss_sum = state["loss_sum"].to(self.where)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from workflow_scripts.lib.classify import arm_choices, losses
+from workflow_scripts.lib.classify import arm_choices, losses, self_supervision
 
 
 @dataclass
@@ -42,6 +42,12 @@ class Step(Protocol):
 
     def second(self, count: int) -> LabelledBatch:
         """Images of the second source, augmented."""
+
+    def views(self, count: int) -> tuple[LabelledBatch, torch.Tensor]:
+        """Images of the second source, augmented, and the same images augmented once more, as `strong` says."""
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """Features through the projector of self-supervision, which prediction does without."""
 
     def lambdas(self, count: int) -> torch.Tensor:
         """One λ ~ Beta(alpha, alpha) an image (n,)."""
@@ -95,6 +101,15 @@ def _boxes(images: torch.Tensor, areas: torch.Tensor, rng: np.random.Generator) 
     return inside[0][:, None, :, None] & inside[1][:, None, None, :]
 
 
+def _erased(step: Step, images: torch.Tensor) -> torch.Tensor:
+    """Images of which a fraction `erase` loses a square of 2 to 20 % of the area."""
+    rng, count = step.random("erase"), len(images)
+    erased = rng.random(count) < step.settings["strong"]["erase"]
+    areas = torch.as_tensor(erased * rng.uniform(0.02, 0.2, count), device=images.device)
+    # 0 is each channel's mean.
+    return images.masked_fill(_boxes(images, areas, rng), 0.0)
+
+
 def real_only(step: Step) -> torch.Tensor:
     """Real images alone."""
     return _plain(step, step.real(step.batch))
@@ -104,12 +119,8 @@ def strong_augment(step: Step) -> torch.Tensor:
     """Real images alone, augmented as `strong` says; a fraction `erase` loses a square (Zhong et al. 2017).
 
     Crops and brightness are drawn with the other augmentation; the square has 2 to 20 % of the area."""
-    batch, rng = step.real(step.batch), step.random("erase")
-    erased = rng.random(step.batch) < step.settings["strong"]["erase"]
-    areas = torch.as_tensor(erased * rng.uniform(0.02, 0.2, step.batch), device=batch.images.device)
-    boxes = _boxes(batch.images, areas, rng)
-    # 0 is each channel's mean.
-    return _plain(step, LabelledBatch(batch.images.masked_fill(boxes, 0.0), batch.targets))
+    batch = step.real(step.batch)
+    return _plain(step, LabelledBatch(_erased(step, batch.images), batch.targets))
 
 
 def mixup(step: Step) -> torch.Tensor:
@@ -185,6 +196,34 @@ def anneal(step: Step) -> torch.Tensor:
 def pretrain_finetune(step: Step) -> torch.Tensor:
     """The second source alone for the first fraction `pretrain` of the steps, real images alone after that."""
     return second_only(step) if step.number < arm_choices.pretraining_steps(step.settings) else real_only(step)
+
+
+def fixmatch(step: Step) -> torch.Tensor:
+    """Real images, and strong views of others that learn from the answers to their weak views (Sohn et al. 2020).
+
+    An answer counts, class by class, where its probability is at least `confidence`, for or against. Both losses have
+    the same weight, and uncertain answers count as learned, as in the paper."""
+    count, others = _fractions(step)
+    real, (weak, strong) = step.real(count), step.views(others)
+    # One pass: all views share the BatchNorm statistics.
+    logits = step.head(step.features(torch.cat([real.images, weak.images, _erased(step, strong)])))
+    ours, asked, told = logits[:count], logits[count : count + others].detach(), logits[count + others :]
+    sure = torch.maximum(asked.sigmoid(), (-asked).sigmoid()) >= step.settings["confidence"]
+    # Where a class is not sure, its loss is left out and so is its gradient.
+    targets = torch.where(sure, (asked > 0).to(told.dtype), told.detach().sigmoid().round())
+    each = step.loss(torch.where(sure, told, told.detach()), targets)
+    return step.loss(ours, real.targets).mean() + each.mean()
+
+
+def ssl_pretrain(step: Step) -> torch.Tensor:
+    """Two views of images without labels for the first fraction `pretrain` of the steps, labelled ones after that."""
+    if step.number >= arm_choices.pretraining_steps(step.settings):
+        return real_only(step)
+    # Two views of half a batch are as many images as a step of other arms has.
+    half = step.batch // 2
+    first, second = step.views(half)
+    projected = step.project(step.features(torch.cat([first.images, _erased(step, second)])))
+    return self_supervision.vicreg(projected[:half], projected[half:])
 
 
 def mix_loss(step: Step) -> torch.Tensor:

@@ -3,7 +3,7 @@
 A source is a function of the `Material` of the arm's fold that returns `Images`; its facts are in
 `arm_choices.SOURCES`. Its random numbers derive from the fold's seed and its own purpose, so arms with the same source
 see the same images. Only train images and the synthetic set can be reached from here, and for `more_real` and
-`more_real_same` images in reserve."""
+`more_real_same` images in reserve. Where the label regime shows unlabelled images, their pixels are there too."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Material:
     synthetic: Path | None = None  # the synthetic set
     baseline: Classifier | None = None  # the fold's own
     reserve: Part | None = None  # real images kept aside for this arm
+    unlabelled: Part | None = None  # real images without their labels
 
     @cached_property
     def made(self) -> Part:
@@ -180,6 +181,26 @@ def reserve(material: Material) -> Images:
 
 
 reserve_same = reserve  # the images differ, what is done with them does not
+
+
+def pseudo_labelled(material: Material) -> Images:
+    """Unlabelled train images with the probabilities that the regime's baseline gives them."""
+    return Images(material.unlabelled.images, material.asked(material.unlabelled.images).astype(np.float32))
+
+
+def unlabelled(material: Material) -> Images:
+    """Unlabelled train images; their labels are 0 and mean nothing."""
+    return _nameless(material.unlabelled.images, material)
+
+
+def seen(material: Material) -> Images:
+    """All train images that the label regime shows; their labels are 0 and mean nothing."""
+    others = [] if material.unlabelled is None else [material.unlabelled.images]
+    return _nameless(np.concatenate([material.real.images, *others]), material)
+
+
+def _nameless(pixels: np.ndarray, material: Material) -> Images:
+    return Images(pixels, np.zeros((len(pixels), material.real.labels.shape[1]), dtype=np.float32))
 
 
 def filtered(material: Material) -> Images:

@@ -27,6 +27,7 @@ def check(config: Config) -> Config:
     config = parsed(config)
     for section in ("regimes", "generators", "synthetic_sets", "arms"):
         _check_names(config[section], section)
+    label_regimes.fill_in(config)
     config["data"] |= _expanded(config["data"])
     _check_data(config)
     _check_folds(config["make_folds"])
@@ -43,7 +44,6 @@ def check(config: Config) -> Config:
             # From here on a file like any other, which a rule brings.
             entry["weights"] = arm_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
     _check_paths(config)
-    label_regimes.fill_in(config)
     problem = declaration.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
     problem = problem or switches.problem(config) or _baseline_problem(config)
     if problem:
@@ -193,6 +193,8 @@ def _check_generators(config: Config) -> None:
     images = config["preprocess_images"]
     for entry in config["generators"]:
         problem = generator_choices.generator_problem(entry, images["size"], images["channels"])
+        regime = views.by_name(config, "regimes")[entry.get("regime", config["regimes"][0]["name"])]
+        problem = problem or generator_choices.regime_problem(entry, regime)
         if entry["name"] == generator_choices.SIMULATOR:
             problem = "the name is taken: a synthetic set of it has fresh simulated cells"
         if problem:
@@ -261,6 +263,10 @@ def _check_arm(entry: Config, config: Config) -> None:
             f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.second_source} above 0: the "
             "fraction of the images that is kept aside for it"
         )
+    regimes = views.by_name(config, "regimes")
+    problem = arm_choices.regime_problem(entry, regimes[entry.get("regime", config["regimes"][0]["name"])])
+    if problem:
+        raise ConfigError(f"{where}: {problem}")
     images = config["preprocess_images"]
     problem = arm_choices.problem(entry, config["train_classifier"], images["channels"], images["size"])
     if problem:

@@ -73,7 +73,7 @@ class Losses(Section):
 
 
 class Strong(Section):
-    """Stronger augmentation, of the method strong_augment."""
+    """Stronger augmentation: of strong_augment, and of the second view of fixmatch and ssl_pretrain."""
 
     scale: Area = key("Lowest and highest fraction of the area that a crop keeps.")
     aspect: Aspect = key("Lowest and highest ratio of width to height of the crop.")
@@ -118,13 +118,16 @@ class TrainClassifier(Section):
     )
     alpha: number(ge=0.01, le=100) = key("mix_*, mixup, cutmix: λ ~ Beta(alpha, alpha); small: mostly one of the two.")
     pretrain: number(gt=0, lt=1) = key(
-        "pretrain_finetune: fraction of the steps on the second source, before real images."
+        "pretrain_finetune, ssl_pretrain: fraction of the steps before those on labelled real images."
     )
     keep: Part = key("filtered: fraction of the synthetic images that is kept.")
     trust: Part = key("relabel: weight of the baseline's answer in a label.")
+    confidence: number(ge=0.5, lt=1) = key(
+        "fixmatch: probability, for or against a class, from which on an answer to a weak view is learned."
+    )
     robustness: number(ge=0.01, le=1) = key("robust: q of the generalised cross-entropy; 1 is the error rate.")
     blend: Literal[choices.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
-    strong: Strong = key("strong_augment: in place of the same keys of augment.")
+    strong: Strong = key("strong_augment: in place of the same keys of augment; fixmatch, ssl_pretrain: second views.")
     augment: Augment = key("Augmentation, the same in every arm.")
 
 

@@ -35,6 +35,10 @@ class Generator(Section):
 
     name: Name = key("Name of the generator; part of file names.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
+    sees: Literal[choices.SEES] = optional(
+        "Train images that it learns from: those that its regime labels; also the others, without labels; also the "
+        "others, with the soft answers of the regime's baseline. Left out: labelled."
+    )
     network: one_of(choices.NETWORKS) = key("The network.")
     widths: Annotated[list[whole(16, 1024)], SixAtMost] = optional(
         "unet: channels at each resolution, the finest first."

@@ -49,16 +49,19 @@ def in_run(config: Config, path: str) -> str:
 
 
 def waits(entry: Config, config: Config) -> bool:
-    """Whether an arm can be trained only after a baseline: its method asks it, or its synthetic set does."""
+    """Whether an arm can be trained only after a baseline: its method, its synthetic set or its generator asks it."""
     return bool(asked_regimes(entry, config))
 
 
 def asked_regimes(entry: Config, config: Config) -> set[str | None]:
-    """The regimes whose trained baseline an arm needs, by its method or by its synthetic set."""
+    """The regimes whose trained baseline an arm needs, by its method its synthetic set or the generator of that."""
     synthetic_set = by_name(config, "synthetic_sets").get(entry.get("synthetic_set", ""))
     out = {entry.get("regime")} if asks_baseline([entry]) else set()
     if synthetic_set is not None and generator_choices.asks_baseline(synthetic_set):
         out.add(synthetic_set.get("regime"))
+    generator = by_name(config, "generators").get(synthetic_set["generator"]) if synthetic_set else None
+    if generator is not None and generator_choices.pseudo_labels(generator):
+        out.add(generator.get("regime"))
     return out
 
 

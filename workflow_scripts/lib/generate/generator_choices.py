@@ -138,6 +138,10 @@ LABEL_PLANS = Registry(
 PIXELS = ("standardised", "signed", "unit")
 CONDITIONS = ("multi_hot", "single")
 SAMPLINGS = ("as_train", "balanced")  # sampling of training images into batches
+# Train images that a generator sees: those labelled in its regime; also the others, without a condition; or also the
+# others, with the answers of the regime's baseline.
+LABELLED, UNLABELLED, PSEUDO_LABELLED = "labelled", "unlabelled", "pseudo_labelled"
+SEES = (LABELLED, UNLABELLED, PSEUDO_LABELLED)
 AGAINST = ("confused",)  # guidance targets besides dropped labels
 
 # Name of the simulator in place of a generator: its cells are the best that any generator could make.
@@ -207,12 +211,32 @@ def _network_problem(generator: dict[str, Any]) -> str | None:
         return together.format(f"labels {generator['labels']}") + "it embeds exactly one label (take single)"
     if not facts.missing_labels and generator["label_dropout"] > 0:
         return together.format("label_dropout") + "it has no word for a missing label (take 0)"
+    if not facts.missing_labels and generator.get("sees") == UNLABELLED:
+        return together.format("sees unlabelled") + "it has no word for a missing label"
+    if generator["labels"] == "single" and generator.get("sees") == PSEUDO_LABELLED:
+        return "labels single and sees pseudo_labelled do not go together: the baseline's answers are between 0 and 1"
     if objective.unit_deviation and generator["pixels"] != "standardised":
         return (
             f"objective {generator['objective']} and pixels {generator['pixels']} do not go together: "
             "it counts on pixels of deviation 1"
         )
     return None
+
+
+def regime_problem(generator: dict[str, Any], regime: dict[str, Any]) -> str | None:
+    """Error in what a generator sees under a label regime, in one line, or None."""
+    sees = generator.get("sees", LABELLED)
+    if sees != LABELLED and not (regime["labelled"] < 1 and regime["unlabelled"] == "seen"):
+        return (
+            f"sees {sees}, and the regime {regime['name']!r} shows no unlabelled images: take one with labelled below "
+            "1 and unlabelled: seen"
+        )
+    return None
+
+
+def pseudo_labels(generator: dict[str, Any]) -> bool:
+    """Whether a generator is trained with answers of the baseline of its regime."""
+    return generator.get("sees") == PSEUDO_LABELLED
 
 
 def asks_baseline(synthetic_set: dict[str, Any]) -> bool:

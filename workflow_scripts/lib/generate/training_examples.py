@@ -204,7 +204,8 @@ class _Carriers:
     """The examples that have each class, for draws in which every class is equally frequent."""
 
     def __init__(self, labels: np.ndarray, where: torch.device) -> None:
-        lists = [rows for column in labels.T if len(rows := np.flatnonzero(column))]
+        # A label may be the probability of one; it counts as a class from one half on.
+        lists = [rows for column in labels.T if len(rows := np.flatnonzero(column >= 0.5))]
         self.classes = len(lists)  # with an example
         self.counts = torch.tensor([len(rows) for rows in lists], device=where)
         self.starts = self.counts.cumsum(0) - self.counts

@@ -53,6 +53,11 @@ class Provenance:
         masks = [mask for name, mask in self.rows.items() if _parsed(name)[0] == purpose]
         return np.flatnonzero(np.any(masks, axis=0)) if masks else np.empty(0, dtype=np.int64)
 
+    def labelled(self, purpose: str) -> int:
+        """Number of rows read for a purpose with their labels."""
+        masks = [mask for name, mask in self.rows.items() if _parsed(name)[:2] == (purpose, True)]
+        return int(np.any(masks, axis=0).sum()) if masks else 0
+
     def accesses(self) -> Iterator[Access]:
         """What was read, one entry for each way of reading."""
         for name, mask in sorted(self.rows.items()):

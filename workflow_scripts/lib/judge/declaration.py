@@ -74,16 +74,19 @@ def analysis_problem(
 
 def controls(name: str) -> list[str]:
     """The methods that add the same amount of nothing new as this one: its own control, and beside one that resamples
-    real images the placebos, which do the same at every step with still less to learn from."""
+    real images the placebos, which do the same at every step with still less to learn from.
+
+    Generated images may also be controlled by what else learns from unlabelled real ones: their generator may have."""
     control = arm_choices.METHODS[name].control
+    others = arm_choices.learning_unlabelled() if arm_choices.METHODS[name].learns_from_generated else []
     if control is None or arm_choices.METHODS[control].second_source not in arm_choices.NOTHING_NEW:
-        return [control] if control else []
+        return [*([control] if control else []), *others]
     alike = (
         other
         for other, method in arm_choices.METHODS.items()
         if method.step == arm_choices.METHODS[name].step and method.second_source in arm_choices.NOTHING_NEW
     )
-    return [control, *(other for other in alike if other != control)]
+    return [control, *(other for other in alike if other != control), *others]
 
 
 def control_problem(

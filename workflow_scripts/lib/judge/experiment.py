@@ -59,7 +59,7 @@ class Experiment:
         From what the classifiers recorded, or else from the number of folds."""
         ratios = []
         for fold in self.arms[arm]:
-            fitted = len(Provenance.from_json(fold.provenance).of("fit")) if fold.provenance else 0
+            fitted = Provenance.from_json(fold.provenance).labelled("fit") if fold.provenance else 0
             if fitted:
                 ratios.append(len(fold.parts["test"]) / fitted)
         folds = len(self.places) / self.repeats

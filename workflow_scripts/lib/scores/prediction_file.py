@@ -1,6 +1,7 @@
 """Predictions of an arm: the one module that knows the layout of predictions.h5.
 
 test, calibration, validation   groups with ids, groups (text), labels uint8 (n, K), logits float32 (n, K)
+unlabelled                      likewise, of the baseline of a label regime; labels are 0, because nobody knows them
 history                         one dataset a quantity, such as step, loss, validation_map
 attributes                      classes, arm, repeat, fold, images (digest of the image set), provenance,
                                 settings (JSON), digest, and numbers such as seconds, images_seen, best_step"""
@@ -21,6 +22,7 @@ from workflow_scripts.lib.images.image_set_layout import array
 
 FORMAT_VERSION = 1
 PARTS = ("validation", "calibration", "test")
+UNLABELLED = "unlabelled"
 TEXT = h5py.string_dtype("utf-8")
 
 
@@ -61,7 +63,7 @@ class Predictions:
     arm: str
     repeat: int
     fold: int
-    parts: dict[str, Scored]  # validation, calibration, test
+    parts: dict[str, Scored]  # validation, calibration, test, and perhaps unlabelled
     history: dict[str, np.ndarray] = field(default_factory=dict)  # quantity -> (checkpoints,) or (steps,)
     settings: dict[str, Any] = field(default_factory=dict)  # what the arm was trained with
     images: str = ""  # digest of the image set
@@ -75,7 +77,7 @@ class Predictions:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a predictions file atomically."""
     for name, part in predictions.parts.items():
-        if name not in PARTS:
+        if name not in (*PARTS, UNLABELLED):
             raise ValueError(f"unknown part {name!r}: one of {', '.join(PARTS)}")
         if part.labels.shape[1] != len(predictions.classes):
             raise ValueError(f"{part.labels.shape[1]} columns of labels for {len(predictions.classes)} classes")

@@ -237,6 +237,8 @@ def _models_problem(config: dict[str, Any]) -> str | None:
             return f"{where}.method = {entry['method']!r} is not known; known: {', '.join(arm_choices.METHODS)}"
         if method.needs_baseline or method.second_source not in (None, arm_choices.SYNTHETIC):
             return f"{where}.method = {entry['method']!r}: the replay takes methods of real or of generated images"
+        if "regime" in entry:
+            return f"{where}.regime: the replay labels everything"
         training = config["train_classifier"] | section["training"]
         found = arm_choices.problem(entry, training, images["channels"], images["size"])
         if found:
