@@ -322,11 +322,13 @@ def simulator_settings(config: Config, name: str) -> Config:
 def judge_settings(config: Config) -> Config:
     """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
     entry = arm_choices.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
+    # The judge is always a network.
+    network = {"backbone": "small"} if arm_choices.BACKBONES[entry["backbone"]].hand_made else {}
     return {
         "simulate_cells": cells(config),
         "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},
         "channels": config["preprocess_images"]["channels"],
-        "training": entry | {"channels": None, "weights": None, "frozen": False},
+        "training": entry | {"channels": None, "weights": None, "frozen": False} | network,
     }
 
 

@@ -264,6 +264,11 @@ class Counter:
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """Training of a classifier, with `judged` predictions an image."""
         seen = len(entry["channels"]) if entry["channels"] else self.channels
+        if arm_choices.BACKBONES[entry["backbone"]].hand_made:
+            # Time goes into the features of all images that it looks at, rather than into steps.
+            traits = {"network": entry["backbone"], "size": self.size, "channels": seen}
+            work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])
+            return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
         frozen = bool(entry["frozen"])
         network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
         operations = entry["steps"] * entry["batch"] * network.training + judged * network.forward
