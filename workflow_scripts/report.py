@@ -36,6 +36,7 @@ from workflow_scripts.lib.page.sections import (
     forensics_section,
     other_runs_section,
     robustness_section,
+    stress_section,
     summary_section,
 )
 
@@ -95,6 +96,10 @@ def report(args: argparse.Namespace) -> None:
     if replayed:
         tables |= replayed["tables"]
         replayed["figure"] = page_figures.figure(replayed["figure"], "forensics", forensics_section.ALT, out)
+    stressed = stress_section.read(files, results, config, out)
+    if stressed:
+        tables |= stressed["tables"]
+        stressed["figure"] = page_figures.figure(stressed["figure"], "stress", stress_section.ALT, out)
     assessed = fidelity_section.synthetic_sets(*of_each_set(files), config)
     every = [*tables.values(), *(table for one in assessed for table in one["tables"].values())]
     html_page.write_tables(args.tables, every, os.path.relpath(args.tables, out.parent))
@@ -133,6 +138,7 @@ def report(args: argparse.Namespace) -> None:
             Path(name).stem: os.path.relpath(path, out.parent) for name in LINKED if (path := files.optional(name))
         },
         "replayed": replayed,
+        "stressed": stressed,
         "svg": html_page.inline_svg,
     }
     write_text(out, html_page.render(args.template.read_text(encoding="utf-8"), context))
