@@ -42,8 +42,9 @@ def write(path: Path, stress: Stress) -> None:
     with atomic(path) as part, h5py.File(part, "w") as file:
         for name in ("ids", "groups"):
             file.create_dataset(name, data=np.asarray(getattr(stress, name), dtype=object), dtype=TEXT)
+        arms = file.create_group("arms")
         for arm, logits in stress.logits.items():
-            made = file.create_dataset(f"arms/{arm}", data=np.asarray(logits, dtype=np.float32))
+            made = arms.create_dataset(arm, data=np.asarray(logits, dtype=np.float32))
             made.attrs["digest"] = stress.digests[arm]
         for name in ("repeat", "fold", "images", "provenance"):
             file.attrs[name] = getattr(stress, name)
