@@ -105,12 +105,15 @@ def report(args: argparse.Namespace) -> None:
     html_page.write_tables(args.tables, every, os.path.relpath(args.tables, out.parent))
     closest = page_figures.panels(files.panels("closest"), out, page_figures.CLOSEST_ALT)
     trained = summary_section.generators_trained(files.synthetic("fidelity.csv"), config)
+    fitted = arms_section.fitted_at_once(config)
+    by_steps = {name: arm for name, arm in results.facts["arms"].items() if name not in fitted}
     context = {
         "settings": settings,
         "run": config.get("run", ""),
         "opening": opening,
         "judge": summary_section.judge_sentence(results, ROOT),
-        "same_steps": len({arm["numbers"].get("steps") for arm in results.facts["arms"].values()}) == 1,
+        "same_steps": len({arm["numbers"].get("steps") for arm in by_steps.values()}) == 1,
+        "fitted": [name for name in results.facts["arms"] if name not in by_steps],
         "lockbox": locked,
         "verdict": summary_section.verdict_kind(results),
         "facts": summary_section.key_numbers(results, data, statuses, trained),

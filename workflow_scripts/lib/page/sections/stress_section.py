@@ -66,7 +66,10 @@ def _areas(scores: pd.DataFrame, areas: pd.DataFrame, found: Results) -> PageTab
         Column("control", "against its control", "difference"),
         Column("verdict", "verdict"),
     ]
-    note = "Under stress: mean score over strengths 0 to 5 of all corruptions. Differences have simultaneous intervals."
+    note = (
+        "Under stress: mean score over strengths 0 to 5 of all corruptions. Differences have simultaneous intervals, "
+        "those of the primary arm single ones."
+    )
     return PageTable(
         "stress_areas", "Score under stress", columns, rows, note,
         mark=lambda row: "primary" if row["arm"] == found.primary else "",
