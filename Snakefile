@@ -46,6 +46,7 @@ include: "rules/data.smk"  # simulate_cells, preprocess_images, make_folds
 include: "rules/generate.smk"  # train_ddpm, sample_ddpm, assess_synthetic
 include: "rules/classify.smk"  # train_classifier
 include: "rules/judge.smk"  # aggregate_metrics, certify_leaks
+include: "rules/stress.smk"  # stress_test, aggregate_stress
 include: "rules/show.smk"  # plot_*, report
 include: "rules/lockbox.smk"  # open_lockbox
 include: "rules/paper.smk"  # the figures of the reference study

@@ -42,6 +42,7 @@ SIMULATED_SETS = "|".join(views.sets_from(CONFIG, simulator=True)) or "-"
 GENERATED_SETS = "|".join(views.sets_from(CONFIG, simulator=False)) or "-"
 JOBS = views.job_lists(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
+CORRUPTIONS = views.corruptions(CONFIG)  # of the stress test
 FORENSICS = CONFIG["forensics"]
 PROCESSES = CONFIG["compute"]["processes"]
 AT_ONCE = CONFIG["compute"]["arms_at_once"]

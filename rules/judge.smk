@@ -14,7 +14,9 @@ rule declare_analysis:
         code=code("declare_analysis"),
         folder="results/{run}",
         ledger="results/{run}/declarations.jsonl",
-        settings=lambda wildcards: as_json(CONFIG["analysis"], arms=CONFIG["arms"], experiment=views.experiment(CONFIG)),
+        settings=lambda wildcards: as_json(
+            views.analysis(CONFIG), arms=CONFIG["arms"], experiment=views.experiment(CONFIG)
+        ),
     log:
         "results/{run}/logs/declare_analysis/declare_analysis.log",
     benchmark:
@@ -65,7 +67,7 @@ rule aggregate_metrics:
         code=code("aggregate_metrics"),
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
-        settings=lambda wildcards: as_json(CONFIG["analysis"], arms=CONFIG["arms"]),
+        settings=lambda wildcards: as_json(views.analysis(CONFIG), arms=CONFIG["arms"]),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/aggregate_metrics/aggregate_metrics.log",
@@ -102,6 +104,7 @@ rule certify_leaks:
         generators=every_fold("generators/{generator}.safetensors", generator=USED_GENERATORS),
         synthetic=every_fold("synthetic/{set}.h5", set=USED_SETS),
         arms=all_arms,
+        stress=every_fold("stress.h5") if CORRUPTIONS else [],
         analysis="results/{run}/analysis.json",
     output:
         report(
@@ -117,6 +120,7 @@ rule certify_leaks:
             *at_places("generators/{generator}.safetensors", generator=USED_GENERATORS)(wildcards),
             *at_places("synthetic/{set}.h5", set=USED_SETS)(wildcards),
             *at_places("arms/job{job}.json", job=range(len(JOBS)))(wildcards),
+            *(at_places("stress.h5")(wildcards) if CORRUPTIONS else []),
         ],
         places=PLACES,
         settings=lambda wildcards: as_json(views.certificate_settings(CONFIG)),

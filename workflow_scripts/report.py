@@ -36,6 +36,7 @@ from workflow_scripts.lib.page.sections import (
     forensics_section,
     other_runs_section,
     robustness_section,
+    stress_section,
     summary_section,
 )
 
@@ -95,17 +96,24 @@ def report(args: argparse.Namespace) -> None:
     if replayed:
         tables |= replayed["tables"]
         replayed["figure"] = page_figures.figure(replayed["figure"], "forensics", forensics_section.ALT, out)
+    stressed = stress_section.read(files, results, config, out)
+    if stressed:
+        tables |= stressed["tables"]
+        stressed["figure"] = page_figures.figure(stressed["figure"], "stress", stress_section.ALT, out)
     assessed = fidelity_section.synthetic_sets(*of_each_set(files), config)
     every = [*tables.values(), *(table for one in assessed for table in one["tables"].values())]
     html_page.write_tables(args.tables, every, os.path.relpath(args.tables, out.parent))
     closest = page_figures.panels(files.panels("closest"), out, page_figures.CLOSEST_ALT)
     trained = summary_section.generators_trained(files.synthetic("fidelity.csv"), config)
+    fitted = arms_section.fitted_at_once(config)
+    by_steps = {name: arm for name, arm in results.facts["arms"].items() if name not in fitted}
     context = {
         "settings": settings,
         "run": config.get("run", ""),
         "opening": opening,
         "judge": summary_section.judge_sentence(results, ROOT),
-        "same_steps": len({arm["numbers"].get("steps") for arm in results.facts["arms"].values()}) == 1,
+        "same_steps": len({arm["numbers"].get("steps") for arm in by_steps.values()}) == 1,
+        "fitted": [name for name in results.facts["arms"] if name not in by_steps],
         "lockbox": locked,
         "verdict": summary_section.verdict_kind(results),
         "facts": summary_section.key_numbers(results, data, statuses, trained),
@@ -133,6 +141,7 @@ def report(args: argparse.Namespace) -> None:
             Path(name).stem: os.path.relpath(path, out.parent) for name in LINKED if (path := files.optional(name))
         },
         "replayed": replayed,
+        "stressed": stressed,
         "svg": html_page.inline_svg,
     }
     write_text(out, html_page.render(args.template.read_text(encoding="utf-8"), context))

@@ -9,6 +9,7 @@ import pytest
 from workflow_scripts.lib.base.registry import Registry
 from workflow_scripts.lib.classify import arm_choices, backbones, losses, method_steps, second_source
 from workflow_scripts.lib.generate import diffusion, generator_choices, label_plans, networks, sampling
+from workflow_scripts.lib.images import corruption_choices, corruptions
 
 ALL = [
     (generator_choices.NETWORKS, networks),
@@ -19,6 +20,7 @@ ALL = [
     (arm_choices.METHODS, method_steps),
     (arm_choices.BACKBONES, backbones),
     (arm_choices.LOSSES, losses),
+    (corruption_choices.CORRUPTIONS, corruptions),
 ]
 
 

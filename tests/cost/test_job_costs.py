@@ -105,12 +105,14 @@ def test_jobs_are_those_of_the_workflow_and_wait_for_the_same(tmp_path):
     ]
     pools = [{"name": f"pool_{name}", "method": "pool", "synthetic_set": name} for name in ("apart", "errs", "fresh")]
     started = {"name": "started", "method": "real_only", "backbone": "resnet18", "weights": "imagenet"}
+    plain = {"name": "plain", "method": "real_only", "backbone": "classical"}
     keen = {"name": "keen", "method": "filtered", "synthetic_set": "as_train"}
     overlay = {
         "synthetic_sets": synthetic_sets,
-        "arms": [*preset["arms"], *pools, keen, started],
+        "arms": [*preset["arms"], *pools, keen, started, plain],
         "preprocess_images": {"shards": 2, "size": 32},
         "make_folds": {"repeats": 2},
+        "stress_test": {"corruptions": ["defocus"]},
     }
     (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
     found = planned(checkout, "overlay.yaml")

@@ -12,7 +12,7 @@ from workflow_scripts import train_classifier
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
-from workflow_scripts.lib.scores import prediction_file
+from workflow_scripts.lib.scores import prediction_file, stress_file
 from workflow_scripts.lib.split import role_table
 
 KINDS = ["generator", "synthetic", "arm"]
@@ -315,3 +315,43 @@ def test_a_generator_must_not_know_the_reserve(trained, tmp_path, capsys) -> Non
     assert certify(folder, [tmp_path / "syn.h5"]) == 1
     # Their groups are those of train images: the images are the leak, the groups are not.
     assert "2 images of 0 groups that are not train" in capsys.readouterr().err
+
+
+def stress(world, purpose: str | None = None, row: int = 0, leave_out: int = 0):
+    """Answers under stress for the test images of fold 0, one of them read for another purpose where that is given."""
+    rows = world.rows("test")[leave_out:]
+    record = world.record(score=rows)
+    if purpose:
+        record.record(purpose, [row])
+    path = world.folder / stress_file.NAME
+    ids, groups = world.ids[rows], world.groups[rows]
+    stress_file.write(path, stress_file.Stress(0, 0, world.digest, record.to_json(), [("defocus", 1)], ids, groups))
+    return path
+
+
+def certified(world, path) -> tuple[int, pd.DataFrame]:
+    status = stage_program.main(
+        ["--images", str(world.images), "--folds", f"0={world.folds}", "--artefacts", str(path)]
+        + ["--out", str(world.folder / "leaks.csv"), "--log", str(world.folder / "log.txt")]
+        + ["--settings", json.dumps({"violations": [], "encoder": "baseline"})]
+    )
+    return status, pd.read_csv(world.folder / "leaks.csv")
+
+
+def test_a_stress_test_reads_the_test_part_for_scoring_and_all_of_it(world):
+    status, table = certified(world, stress(world))
+    assert status == 0 and set(table["status"]) == {"clean"}
+    read = table[table["artefact"] == "stress test"].set_index("purpose")["images"]
+    assert dict(read) == {"fit": 0, "select": 0, "threshold": 0, "scored": len(world.rows("test"))}
+
+
+def test_a_stress_test_that_selects_on_test_images_is_a_leak(world):
+    status, table = certified(world, stress(world, "select", world.rows("test")[0]))
+    assert status == 1
+    assert leaks(table) == [("stress test", "select", 1, 1)]
+
+
+def test_a_stress_test_of_a_part_of_the_test_images_is_told(world):
+    status, table = certified(world, stress(world, leave_out=2))
+    assert status == 1
+    assert leaks(table) == [("stress test", "scored", 2, 0)]

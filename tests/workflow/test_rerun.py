@@ -20,7 +20,7 @@ STAGES = frozenset(path.stem for path in (ROOT / "workflow_scripts").glob("*.py"
 TRAINING = {"train_classifier", "train_judge", "replay_study"}
 GENERATORS = {"train_ddpm", "sample_ddpm", "replay_study"}
 CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
-JUDGING = {"aggregate_metrics", "open_lockbox", "report"}
+JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
 PREPROCESSING = {"preprocess_images", "preprocess_shard", "predict_cost"}
 
@@ -33,6 +33,7 @@ RERUN = {
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
     - {"simulate_cells", "tabulate_study"},
     "lib/images/image_set_writer.py": PREPROCESSING | {"sample_ddpm", "sample_simulator", "replay_study"},
+    "lib/images/corruptions.py": {"stress_test"},
     "lib/images/duplicates.py": PREPROCESSING,
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
@@ -51,11 +52,12 @@ RERUN = {
     "lib/fidelity/distances.py": {"assess_synthetic", "report"},
     # Declared before any arm, and checked with the config: no arm is trained again.
     "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms"},
+    "lib/judge/stress_scores.py": {"aggregate_stress"},
     "lib/judge/inference.py": JUDGING | PLOTS | {"forensics"},
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "report"},
     "lib/cost/forecast.py": {"predict_cost"},
-    "lib/page/figure_style.py": PLOTS | {"forensics", "open_lockbox", "report"},
+    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "forensics", "open_lockbox", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

@@ -44,6 +44,44 @@ def test_second_run_has_nothing_to_do(finished: Checkout) -> None:
     assert time.monotonic() - started < 30
 
 
+STRESS = """
+stress_test: {corruptions: [defocus, bleed_through], draws: 100}
+arms:
+  - {name: real_only, method: real_only}
+  - {name: pool, method: pool, synthetic_set: as_train, ratio: 0.5, control: resample_real}
+  - {name: resample_real, method: resample_real, synthetic_set: as_train, ratio: 0.5}
+  - {name: mix_loss, method: mix_loss, synthetic_set: minimal}
+  - {name: classical, method: real_only, backbone: classical}
+"""
+
+
+def test_a_stress_test_trains_nothing_and_reaches_the_page(clone: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "stress.yaml").write_text(STRESS, encoding="utf-8")
+    files = sorted(clone.run.glob("repeat*/fold*/arms/*/classifier.safetensors"))
+    before = {path: weights(path) for path in files}
+    clone.snakemake("--configfile", "presets/ci.yaml", str(tmp_path / "stress.yaml"))
+    assert files and {path: weights(path) for path in files} == before, "the arms that were there are kept"
+    with (clone.run / "metrics.csv").open() as handle:
+        known = {
+            tuple(row[key] for key in ("arm", "repeat", "fold", "metric")): row["value"]
+            for row in csv.DictReader(handle)
+            if (row["part"], row["level"], row["class"]) == ("test", "image", "")
+        }
+    with (clone.run / "stress.csv").open() as handle:
+        clean = [row for row in csv.DictReader(handle) if row["strength"] == "0"]
+    assert {row["arm"] for row in clean} == {"real_only", "pool", "resample_real", "mix_loss", "classical"}
+    for row in clean:
+        assert row["value"] == known[tuple(row[key] for key in ("arm", "repeat", "fold", "metric"))]
+    with (clone.run / "leaks.csv").open() as handle:
+        checks = [row for row in csv.DictReader(handle) if row["artefact"] == "stress test"]
+    assert {row["status"] for row in checks} == {"clean"} and {row["purpose"] for row in checks} >= {"fit", "scored"}
+    page = (clone.run / "report.html").read_text(encoding="utf-8")
+    assert 'id="stress"' in page and "defocus" in page
+    assert (
+        "Nothing to be done" in clone.snakemake("--configfile", "presets/ci.yaml", str(tmp_path / "stress.yaml")).stdout
+    )
+
+
 REPLAY = """
 forensics:
   models:

@@ -305,6 +305,7 @@ class BackboneFacts:
     smallest: int  # image size in pixels
     multiple: int = 1  # what the image size must be a multiple of
     published: bool = False  # whether torchvision publishes weights to start from
+    hand_made: bool = False  # hand-made features: its head is fitted by regression, not trained by steps
 
 
 BACKBONES = Registry(
@@ -318,8 +319,14 @@ BACKBONES = Registry(
         "vit_b_16": BackboneFacts("ViT-B/16 (Dosovitskiy et al. 2021)", False, 32, 16, published=True),
         "swin_t": BackboneFacts("Swin-T (Liu et al. 2021)", False, 32, 4, published=True),
         "swin_b": BackboneFacts("Swin-B (Liu et al. 2021)", False, 32, 4, published=True),
+        "classical": BackboneFacts(
+            "no network: hand-made features with regularised logistic regression", False, 8, hand_made=True
+        ),
     },
 )
+
+# Steps whose loss is a weighted sum over images, so that a regression can minimise it at once.
+FITTED_STEPS = ("real_only", "second_only", "pool", "weighted")
 
 # Backbones that there are weights of, and what `weights` says to have those of ImageNet fetched.
 PUBLISHED = BACKBONES.having("published")
@@ -483,6 +490,14 @@ def _combination_problem(settings: dict[str, Any]) -> str | None:
         return together.format(f"backbone {settings['backbone']!r}") + "it has no BatchNorm"
     if method.needs_batchnorm and settings.get("frozen"):
         return together.format("frozen") + "the BatchNorm of a frozen network takes no statistics"
+    if BACKBONES[settings["backbone"]].hand_made:
+        if method.step not in FITTED_STEPS:
+            return together.format(f"backbone {settings['backbone']!r}") + "its features are fitted, not trained"
+        if settings["loss"] != "bce":
+            return (
+                f"backbone {settings['backbone']!r} and loss {settings['loss']!r} do not go together: it is fitted by "
+                "logistic regression; give the arm loss: bce"
+            )
     soft = method.soft_targets or settings.get("blend") == "weighted"
     if soft and LOSSES[settings["loss"]].hard_labels:
         return together.format(f"loss {settings['loss']!r}") + "its margin has no meaning for labels between 0 and 1"

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,16 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.base.stage import log
-from workflow_scripts.lib.classify import arm_choices, classifier_file, second_source
+from workflow_scripts.lib.classify import (
+    arm_choices,
+    classifier_file,
+    classifier_training,
+    feature_regression,
+    second_source,
+)
 from workflow_scripts.lib.classify.arm_job import READ_FOR, Arm, FoldImages
 from workflow_scripts.lib.classify.classifier_file import Classifier
-from workflow_scripts.lib.classify.classifier_training import Images, Trained, train
+from workflow_scripts.lib.classify.classifier_training import Images, Trained
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.images.access_record import Provenance
@@ -97,6 +103,12 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
     return {"real_images": sum(map(len, parts)), "real_groups": len(groups)}
 
 
+def trainer(settings: dict[str, Any]) -> Callable[..., Trained]:
+    """What trains an arm with these settings: a network by steps, or a regression on hand-made features."""
+    hand_made = arm_choices.BACKBONES[settings["backbone"]].hand_made
+    return (feature_regression if hand_made else classifier_training).train
+
+
 def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     """Train one arm and write its classifier; resumes from its checkpoint after a kill."""
     real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
@@ -119,7 +131,7 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     task = files.digest([arm.digest, device.rounding(device.device())])
     resume = SharedResume(arm.resume, task)
     with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
-        result = train(
+        result = trainer(arm.settings)(
             arm.settings,
             Images(select_channels(real.images, source.channels, own), real.labels),
             second,
@@ -142,7 +154,7 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
         arm.name,
         result.numbers["best_validation_map"],
         result.numbers["best_step"],
-        arm.settings["steps"],
+        int(result.numbers["steps"]),
         duration(result.numbers["seconds"]),
     )
 

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from workflow_scripts.lib.classify import classical_features
 from workflow_scripts.lib.classify.arm_choices import BACKBONES
 
 
@@ -201,6 +203,42 @@ def _swin(name: str, channels: int, classes: int, size: int) -> Backbone:
         if isinstance(block, SwinTransformerBlock):
             block.stochastic_depth = StochasticDepth(block.stochastic_depth.p, draws)
     return Backbone(network, width, classes, draws)
+
+
+class ClassicalTrunk(nn.Module):
+    """Hand-made features, standardised; nothing in it is trained. Takes pixels in [0, 1], not standardised ones."""
+
+    LIMIT = 5.0  # deviations at which a feature is cut off: a linear head would follow an outlier anywhere
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        width = len(classical_features.names(channels, size))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def standardise_by(self, features: np.ndarray, weights: np.ndarray) -> None:
+        """Standardise by the weighted mean and deviation of features (n, D); one that is constant becomes 0."""
+        mean = np.average(features.astype(np.float64), axis=0, weights=weights)
+        spread = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights))
+        scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-6)
+        for buffer, values in ((self.mean, mean), (self.scale, scale)):
+            buffer.copy_(torch.as_tensor(values, dtype=torch.float32))
+
+    def standardised(self, features: np.ndarray) -> torch.Tensor:
+        """Features (n, D), standardised."""
+        values = torch.as_tensor(features, device=self.mean.device)
+        return ((values - self.mean) * self.scale).clamp(-self.LIMIT, self.LIMIT)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, D)."""
+        pixels = (255 * images.float()).round().clamp(0, 255).to(torch.uint8)
+        return self.standardised(classical_features.features(pixels.cpu().numpy()))
+
+
+def classical(channels: int, classes: int, size: int) -> Backbone:
+    """Hand-made features and a linear head, for `feature_regression`."""
+    trunk = ClassicalTrunk(channels, size)
+    return Backbone(trunk, len(trunk.mean), classes)
 
 
 resnet18, resnet34, resnet50 = (partial(_resnet, name) for name in ("resnet18", "resnet34", "resnet50"))

@@ -15,6 +15,7 @@ from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.download.urls import Refused, check_url
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images import known_datasets
+from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
 from workflow_scripts.lib.judge import declaration
 from workflow_scripts.lib.study import switches
 
@@ -43,6 +44,7 @@ def check(config: Config) -> Config:
         if own["weights"] == arm_choices.IMAGENET:
             # From here on a file like any other, which a rule brings.
             entry["weights"] = arm_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
+    _check_stress(config)
     _check_paths(config)
     problem = declaration.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
     problem = problem or switches.problem(config) or _baseline_problem(config)
@@ -240,6 +242,17 @@ def _check_compute(config: Config) -> None:
 def _check_encoder(encoder: Config | str) -> None:
     if isinstance(encoder, dict) and not arm_choices.weights_path(encoder["weights"]).is_file():
         raise ConfigError(f"assess_synthetic.encoder.weights = {short(encoder['weights'])}: there is no such file")
+
+
+def _check_stress(config: Config) -> None:
+    channels = len(config["preprocess_images"]["channels"])
+    for name in views.corruptions(config):
+        least = CORRUPTIONS[name].channels
+        if channels < least:
+            raise ConfigError(
+                f"stress_test.corruptions names {name!r}, which acts on {least} channels or more; the images have "
+                f"{channels}"
+            )
 
 
 def _check_mirror(section: Config) -> None:

@@ -18,6 +18,7 @@ from workflow_scripts.lib.config.fields import (
     key,
     matching,
     number,
+    one_of,
     optional,
     text,
     whole,
@@ -26,6 +27,7 @@ from workflow_scripts.lib.config.models_classify import Arm, TrainClassifier
 from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeights, MakeFolds, PreprocessImages, Regime
 from workflow_scripts.lib.config.models_generate import AssessSynthetic, Generator, SyntheticSet
 from workflow_scripts.lib.config.models_simulate import SimulateCells
+from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
 from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS, RULES
 from workflow_scripts.lib.study.switches import SWITCHES
 
@@ -57,6 +59,16 @@ class Analysis(Section):
     )
     smallest_effect: number(gt=0, le=1) = key("Smallest difference of interest, in the primary metric.")
     family: Literal["all"] | Some[str] = key("Arms that share the error rate: all, or a list of names.")
+
+
+class StressTest(Section):
+    """Scores on test images that are corrupted on purpose, without any training."""
+
+    corruptions: Literal["all"] | Distinct[one_of(CORRUPTIONS)] = key(
+        "What is done to test images, at five strengths each: all, or a list. Empty: no stress test."
+    )
+    declared: Flag = key("Declare the area under the curves as a secondary metric, with the analysis.")
+    draws: whole(100, 100_000) = key("Draws of the bootstrap over groups.", "draws")
 
 
 class WriteSubmission(Section):
@@ -165,6 +177,7 @@ class Config(Section):
     train_classifier: TrainClassifier = key("How an arm is trained.")
     arms: Annotated[list[Arm], Field(min_length=1)] = key("Arms: ways of training a classifier that are compared.")
     analysis: Analysis = key("How arms are judged.")
+    stress_test: StressTest = key("Scores on corrupted test images.")
     write_submission: WriteSubmission = key("Predictions for the Kaggle 2018 competition.")
     report: Report = key("The report page.")
     violations: Distinct[Breach] = key("Breaches of the leak rules that are meant; the run fails on any other.")

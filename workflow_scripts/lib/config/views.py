@@ -16,7 +16,7 @@ from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.config import label_regimes
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.generate import generator_choices
-from workflow_scripts.lib.images import known_datasets
+from workflow_scripts.lib.images import corruption_choices, known_datasets
 
 # How servers are treated: the fields of http_client.Policy, and the size of all files together.
 POLICY = (
@@ -93,6 +93,18 @@ def baseline_job(config: Config, regime: str | None) -> int:
     """The number of the job whose first arm is the baseline of a regime."""
     name = label_regimes.baseline_of(config, regime)
     return next(number for number, arms in enumerate(job_lists(config)) if arms[0]["name"] == name)
+
+
+def corruptions(config: Config) -> list[str]:
+    """Corruptions under which arms are scored; none where no stress test is asked for."""
+    channels = len(config["preprocess_images"]["channels"])
+    return corruption_choices.wanted(config["stress_test"]["corruptions"], channels)
+
+
+def analysis(config: Config) -> Config:
+    """What is declared of the analysis: the section, and the stress test where it is declared with it."""
+    section, names = config["stress_test"], corruptions(config)
+    return config["analysis"] | ({"stress_test": names} if section["declared"] and names else {})
 
 
 def sets_of(arms: Iterable[Config]) -> list[str]:
@@ -325,11 +337,13 @@ def simulator_settings(config: Config, name: str) -> Config:
 def judge_settings(config: Config) -> Config:
     """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
     entry = arm_choices.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
+    # The judge is always a network.
+    network = {"backbone": "small"} if arm_choices.BACKBONES[entry["backbone"]].hand_made else {}
     return {
         "simulate_cells": cells(config),
         "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},
         "channels": config["preprocess_images"]["channels"],
-        "training": entry | {"channels": None, "weights": None, "frozen": False},
+        "training": entry | {"channels": None, "weights": None, "frozen": False} | network,
     }
 
 

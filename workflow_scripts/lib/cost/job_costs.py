@@ -17,11 +17,12 @@ from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.config import views
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
+from workflow_scripts.lib.images import corruption_choices
 
 Config = dict[str, Any]
 GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
 # Stages that the profiles give a GPU.
-ON_GPU = ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge")
+ON_GPU = ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge", "stress_test")
 PARTS = ("test", "calibration", "validation")  # parts that a classifier predicts
 
 # Bytes on disk, of the formats: see images.image_set_layout and scores.prediction_file.
@@ -264,6 +265,11 @@ class Counter:
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """Training of a classifier, with `judged` predictions an image."""
         seen = len(entry["channels"]) if entry["channels"] else self.channels
+        if arm_choices.BACKBONES[entry["backbone"]].hand_made:
+            # Time goes into the features of all images that it looks at, rather than into steps.
+            traits = {"network": entry["backbone"], "size": self.size, "channels": seen}
+            work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])
+            return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
         frozen = bool(entry["frozen"])
         network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
         operations = entry["steps"] * entry["batch"] * network.training + judged * network.forward
@@ -342,9 +348,35 @@ class Counter:
             [*arms_done, "declare_analysis/declare_analysis"], min(4, self.cores),
         )  # fmt: skip
         judged.held = trained * scored * self.facts.classes * 8
+        stressed = self._stressed(arms_done)
         artefacts = trained + places * (len(self.synthetic_sets) + len(self._used_generators()))
         checks = Workload("certify_leaks", IMAGES, artefacts * self.facts.images)
-        return [judged, self._job("certify_leaks", "certify_leaks", [checks], [judged.key])]
+        tested = [job.key for job in stressed if job.stage == "stress_test"]
+        return [judged, *stressed, self._job("certify_leaks", "certify_leaks", [checks], [judged.key, *tested])]
+
+    def _stressed(self, arms_done: list[str]) -> list[Job]:
+        """Jobs of the stress test, where one is asked for."""
+        conditions = len(corruption_choices.conditions(views.corruptions(self.config)))
+        if not conditions:
+            return []
+        arms = [arm_choices.effective(entry, self.config["train_classifier"]) for entry in self.config["arms"]]
+        works = [self._training(arm | {"steps": 0}, "stress_test", conditions * self.part["test"])[0] for arm in arms]
+        networks = "+".join(sorted({arm["backbone"] for arm in arms}))
+        # Hand-made features count nothing here; their time is in the rates of jobs with them.
+        units = sum(work.units for work in works if work.unit == GFLOP)
+        traits = {"network": networks, "size": self.size, "channels": self.channels}
+        jobs = []
+        for repeat, fold in self.places:
+            place = f"repeat{repeat}_fold{fold}"
+            after = [f"train_classifier/{place}_job{number}" for number in range(len(self.batches))]
+            job = self._job("stress_test", place, [Workload("stress_test", GFLOP, units, traits)], after, self.threads)
+            job.held = 2 * self.part["test"] * self.pixels
+            jobs.append(job)
+        scored = self.part["calibration"] + (conditions + 1) * self.part["test"]
+        drawn = len(arms) * len(self.places) * self.config["stress_test"]["draws"] * scored * self.facts.classes / 1e9
+        after = [*arms_done, "declare_analysis/declare_analysis", *(job.key for job in jobs)]
+        work = Workload("aggregate_stress", "billion logits drawn", drawn)
+        return [*jobs, self._job("aggregate_stress", "aggregate_stress", [work], after, min(4, self.cores))]
 
     def _showing(self) -> list[Job]:
         arms_done = [f"train_classifier/repeat{r}_fold{f}_job{n}" for r, f in self.places
@@ -366,6 +398,7 @@ class Counter:
             for synthetic_set in self.synthetic_sets
         ]
         before = [data.key, curves.key, forest.key, "certify_leaks/certify_leaks", "predict_cost/predict_cost", *panels]
+        before += ["aggregate_stress/aggregate_stress"] if views.corruptions(self.config) else []
         return [data, curves, forest, self._job("report", "report", [Workload("report", JOBS, 1)], before)]
 
     @staticmethod
@@ -402,6 +435,7 @@ def counted(config: Config) -> Config:
     out["fetch_images"] = {"limit": config["fetch_images"]["limit"]}
     out["fetch_weights"] = {"folder": config["fetch_weights"]["folder"]}
     out["analysis"] = {name: config["analysis"][name] for name in ("baseline", "draws", "refit_thresholds")}
+    out["stress_test"] = {name: config["stress_test"][name] for name in ("corruptions", "draws")}
     out["compute"] = {name: value for name, value in config["compute"].items() if name != "environment"}
     return out
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.scores import arm_list, prediction_file
+from workflow_scripts.lib.scores import arm_list, prediction_file, stress_file
 
 # Records of replay_study: its models, of which several are trained in one job.
 REPLAYED = ".fitted.json"
@@ -44,6 +44,8 @@ def read_artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) 
     for path in paths:
         if path.suffix == ".safetensors":
             yield to_artefact(f"generator {path.stem}", _metadata(path), path)
+        elif path.name == stress_file.NAME:
+            yield to_artefact("stress test", vars(stress_file.read(path, arms=())), path)
         elif path.suffix == ".h5":
             with ImageSet(path) as made:
                 yield to_artefact(f"synthetic {path.stem}", made.attrs, path)

@@ -18,7 +18,7 @@ from workflow_scripts.lib.judge.fitted_artefacts import (
     replayed,
     to_artefact,
 )
-from workflow_scripts.lib.scores import prediction_file
+from workflow_scripts.lib.scores import prediction_file, stress_file
 from workflow_scripts.lib.split.regimes import Regime
 from workflow_scripts.lib.split.roles import Role
 
@@ -181,12 +181,16 @@ def check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[
             LEAK if wrong or repeated else CLEAN,
         )  # fmt: skip
     for path in paths:
+        if path.name == stress_file.NAME:
+            found = stress_file.read(path, arms=())
+            yield from _check_rows(to_artefact("stress test", vars(found), path), roles_of)
         for entry in replayed(path) if path.name.endswith(REPLAYED) else ():
-            yield from _check_replayed(to_artefact(str(entry.get("name")), entry, path), roles_of)
+            yield from _check_rows(to_artefact(str(entry.get("name")), entry, path), roles_of)
 
 
-def _check_replayed(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
-    # A model of the replay is scored on the test part however it was trained; its thresholds alone score nothing.
+def _check_rows(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
+    # By the record of what was read. A model of the replay is scored on the test part however it was trained; its
+    # thresholds alone score nothing.
     rows = artefact.provenance.of("score")
     if len(rows):
         wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == Role.TEST))

@@ -180,12 +180,7 @@ def score_arm(
     for fold in folds:
         rows: ScoredRows = getattr(fold, part)
         if f1:
-            if rule.refit:
-                choices = choose_thresholds(fold.calibration, rule, weights)
-            else:
-                values = fit_thresholds(fold.calibration, rule).values
-                choices = [ranking_metrics.Choice.fixed(value, weights.shape[1]) for value in values]
-            counts.append(np.stack(count_decisions(rows, choices, rule, weights)))
+            counts.append(np.stack(count_decisions(rows, fold_thresholds(fold, rule, weights), rule, weights)))
         if ap:
             precision.append(class_precision(rows, weights))
     places = [(fold.repeat, fold.fold) for fold in folds]
@@ -197,6 +192,15 @@ def score_arm(
         np.stack(precision) if ap else np.zeros(shape),
         np.array([len(getattr(fold, part).groups) for fold in folds]),
     )
+
+
+def fold_thresholds(fold: FoldScores, rule: Rule, weights: np.ndarray) -> list[ranking_metrics.Choice]:
+    """The threshold of each class in each draw: of the drawn calibration part, or with `rule.refit` off of the plain
+    one."""
+    if rule.refit:
+        return choose_thresholds(fold.calibration, rule, weights)
+    values = fit_thresholds(fold.calibration, rule).values
+    return [ranking_metrics.Choice.fixed(value, weights.shape[1]) for value in values]
 
 
 def class_precision(rows: ScoredRows, weights: np.ndarray) -> np.ndarray:

@@ -243,8 +243,11 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         found = arm_choices.problem(entry, training, images["channels"], images["size"])
         if found:
             return f"{where}: {found}"
-        if arm_choices.effective(entry, training)["channels"]:
+        own = arm_choices.effective(entry, training)
+        if own["channels"]:
             return f"{where}.channels: the replay looks at all channels"
+        if arm_choices.BACKBONES[own["backbone"]].hand_made:
+            return f"{where}.backbone = {own['backbone']!r}: the replay trains networks"
     return None
 
 
