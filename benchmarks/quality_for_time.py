@@ -73,6 +73,8 @@ def measured(variant: dict[str, Any], run: Path, folder: Path, seed: int) -> dic
     whole = check.check(config())
     generator = whole["generators"][0] | variant.get("generator", {})
     synthetic_set = whole["synthetic_sets"][0] | variant.get("synthetic_set", {})
+    for entry in (generator, synthetic_set):
+        entry.pop("regime", None)  # all labels
     fold = {"images": run / "images.h5", "folds": run / "repeat0/folds.csv", "repeat": 0, "fold": 0, "seed": seed}
     folder.mkdir(parents=True, exist_ok=True)
     weights, made = folder / "generator.safetensors", folder / f"{synthetic_set['name']}.h5"

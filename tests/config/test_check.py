@@ -77,7 +77,7 @@ def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.Monk
         (arm("pool", control="nobody"), ["pool", "control", "nobody"]),
         (arm("pool", control="pool"), ["pool", "control"]),
         (arm("pool", control="synthetic_only"), ["pool", "control", "'resample_real'"]),
-        (arm("synthetic_only", control="real_only"), ["synthetic_only", "has no control"]),
+        (arm("synthetic_only", control="real_only"), ["synthetic_only", "is controlled by", "pseudo_label"]),
         (arm("pool", ratio=2.0), ["pool", "resample_real", "another ratio"]),
         ({"preprocess_images": {"size": 48}}, ["preprocess_images.size = 48", "simulate_cells.size = 32"]),
         ({"preprocess_images": {"channels": ["red", "purple"]}}, ["preprocess_images.channels", "purple"]),

@@ -17,6 +17,7 @@ from snakemake.utils import update_config
 
 from benchmarks import overhead
 from tests.helpers.checkout import Checkout
+from tests.helpers.configs import DEFAULT
 from workflow_scripts import predict_cost
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
@@ -29,7 +30,6 @@ from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.sections import cost_section
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 FACTS = Facts(4000, 10, 32)
 
 

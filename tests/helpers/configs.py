@@ -1,4 +1,4 @@
-"""The default config and overlays of it, checked as Snakemake would check them."""
+"""The config that tests vary, and overlays of it, checked as Snakemake would check them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from workflow_scripts.lib.config import check
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
 def overlaid(base: object, overlay: object) -> object:
@@ -18,6 +18,10 @@ def overlaid(base: object, overlay: object) -> object:
     if isinstance(base, dict) and isinstance(overlay, dict):
         return base | {key: overlaid(base.get(key), value) for key, value in overlay.items()}
     return copy.deepcopy(overlay)
+
+
+# More arms, generators and sets than the default has.
+DEFAULT = overlaid(SHIPPED, yaml.safe_load((ROOT / "tests/reference/eight_arms.yaml").read_text(encoding="utf-8")))
 
 
 def checked(overlay: dict) -> dict:

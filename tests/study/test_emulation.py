@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from tests.helpers.arms_data import SECTION, cells
+from tests.helpers.configs import DEFAULT
 from workflow_scripts import tabulate_study
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.classify.classifier_training import Images
@@ -25,7 +26,6 @@ from workflow_scripts.lib.study import emulation, switches
 from workflow_scripts.lib.study.emulation import Asked, Course, StudyTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 PAPER = yaml.safe_load((ROOT / "presets" / "paper.yaml").read_text(encoding="utf-8"))
 CPU = torch.device("cpu")
 OFF = dict.fromkeys(switches.SWITCHES, False)
