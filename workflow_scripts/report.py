@@ -35,6 +35,7 @@ from workflow_scripts.lib.page.sections import (
     fidelity_section,
     forensics_section,
     other_runs_section,
+    regimes_section,
     robustness_section,
     summary_section,
 )
@@ -82,6 +83,7 @@ def report(args: argparse.Namespace) -> None:
         **arm_tables(results, config, points, data_tables),
         "leaks": certificate,
         **named(failures_section.table(failures)),
+        **named(regimes_section.table(files.file("images.h5"), files.role_tables(), config)),
         **named(arms_section.generator_times(args.run_dir / "benchmarks")),
         "run_times": arms_section.run_times(args.run_dir / "benchmarks"),
         **foreseen.tables,
