@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION
-from workflow_scripts.lib.classify import arm_choices, losses, method_steps
+from workflow_scripts.lib.classify import arm_choices, losses, method_steps, self_supervision
 from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.classify.resampling import matching_rows
 from workflow_scripts.lib.judge import declaration
+
+# What learns from real images without their labels controls every arm of generated ones.
+UNLABELLED = ["pseudo_label", "fixmatch", "ssl_pretrain"]
 
 
 class HandStep:
@@ -34,6 +37,13 @@ class HandStep:
     def second(self, count):
         self.asked["second"] += count
         return self._batch([-0.5, 3.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0], count)
+
+    def views(self, count):
+        first = self.second(count)
+        return first, first.images + 0.25
+
+    def project(self, features):
+        return 3 * features
 
     def lambdas(self, count):
         return torch.tensor([0.9, 0.2, 0.5, 0.5])[:count]
@@ -106,6 +116,47 @@ def test_methods_that_pool_with_a_difference():
     assert found == pytest.approx(np.mean([*real, bce(-1.5, 0), bce(9.0, 1)]), rel=1e-5)
 
 
+def probability(value):
+    """Of the class, by the hand network."""
+    return 1 / (1 + np.exp(-2 * value))
+
+
+def test_fixmatch_learns_from_sure_answers_alone():
+    """The weak views are -0.5, with probability 0.27, and 3, with 0.998: at 0.9 the second is learned, as positive."""
+    step = HandStep(ratio=1.0, confidence=0.9, strong={"erase": 0.0})
+    told = {}
+
+    def head(features):
+        told["logits"] = (2 * features).requires_grad_()
+        return told["logits"]
+
+    step.head = head
+    found = method_steps.step_function("fixmatch")(step)
+    found.backward()
+    assert step.asked == {"real": 2, "second": 2}
+    gradient = told["logits"].grad[:, 0].tolist()
+    # Mean losses of two real images and of two strong views, -0.25 and 3.25; weak views have no gradient.
+    expected = [(probability(0.5) - 1) / 2, probability(-1.0) / 2, 0, 0, 0, (probability(3.25) - 1) / 2]
+    assert gradient == pytest.approx(expected, abs=1e-6)
+
+
+def test_fixmatch_learns_what_is_surely_absent():
+    step = HandStep(ratio=1.0, confidence=0.7, strong={"erase": 0.0})
+    found = float(method_steps.step_function("fixmatch")(step))
+    real = [bce(0.5, 1), bce(-1.0, 0)]
+    assert found == pytest.approx(np.mean(real) + np.mean([bce(-0.25, 0), bce(3.25, 1)]), rel=1e-5)
+
+
+def test_self_supervision_comes_first_and_asks_no_labels():
+    step = HandStep(pretrain=0.5, strong={"erase": 0.0})
+    found = float(method_steps.step_function("ssl_pretrain")(step))
+    first, second = 3 * torch.tensor([[-0.5], [3.0]]), 3 * torch.tensor([[-0.25], [3.25]])
+    assert found == pytest.approx(float(self_supervision.vicreg(first, second)), rel=1e-5)
+    assert step.asked == {"real": 0, "second": 2}
+    step.number = 5
+    assert float(method_steps.step_function("ssl_pretrain")(step)) == pytest.approx(run("real_only")[0])
+
+
 def test_mixup_mixes_each_image_with_the_one_before():
     found, asked = run("mixup")
     images, targets, weights = [0.5, -1.0, 2.0, 0.0], [1, 0, 1, 0], [0.9, 0.2, 0.5, 0.5]
@@ -148,6 +199,12 @@ class ElsewhereStep(HandStep):
         return torch.empty(count, device="meta")
 
     weights = lambdas
+
+    def views(self, count):
+        return self.second(count), torch.empty(count, 3, 8, 8, device="meta")
+
+    def project(self, features):
+        return features @ torch.empty(3, 4, device="meta", requires_grad=True)
 
     def head(self, features):
         return features @ torch.empty(3, 5, device="meta", requires_grad=True)
@@ -203,9 +260,9 @@ def test_whoever_adds_synthetic_images_has_a_control():
     made = {name for name, method in arm_choices.METHODS.items() if method.second_source == arm_choices.SYNTHETIC}
     assert {name for name in made if not arm_choices.METHODS[name].control} == {"synthetic_only"}
     assert set(declaration.controls("pool")) == {
-        "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise",
+        "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise", *UNLABELLED,
     }  # fmt: skip
-    assert declaration.controls("mix_loss") == ["mix_loss_real"]
+    assert declaration.controls("mix_loss") == ["mix_loss_real", *UNLABELLED]
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
     for name, method in arm_choices.METHODS.items():
         if method.control:
@@ -214,7 +271,8 @@ def test_whoever_adds_synthetic_images_has_a_control():
                 "relabelled_real",
                 "weighed_real",
             ), name
-    assert declaration.controls("relabel") == ["relabel_real"]
+    assert declaration.controls("relabel") == ["relabel_real", *UNLABELLED]
+    assert declaration.controls("resample_real") == []
 
 
 def arm(method, **more):
@@ -286,6 +344,7 @@ def test_impossible_arms_are_named(entry, change, words):
         ({"method": "real_only", "backbone": "resnet18", "weights": "nowhere.pth"}, 32, "there is no such file"),
         ({"method": "real_only", "backbone": "resnet18", "weights": __file__, "frozen": True}, 32, None),
         ({"method": "split_batchnorm", "backbone": "resnet18", "weights": __file__, "frozen": True}, 32, "frozen"),
+        ({"method": "ssl_pretrain", "backbone": "resnet18", "weights": __file__, "frozen": True}, 32, "train the back"),
     ],
 )
 def test_which_networks_go_with_what(entry, size, words):
@@ -308,6 +367,8 @@ def test_only_what_acts_in_an_arm_is_part_of_it():
     strong = arm_choices.effective({"name": "p", "method": "strong_augment"}, SECTION)
     assert strong["augment"] == SECTION["augment"] | {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4}
     assert "strong" not in pool
+    views = arm_choices.effective({"name": "p", "method": "fixmatch"}, SECTION)
+    assert views["augment"] == SECTION["augment"], "the weak views are as in other arms"
 
 
 def test_description_of_arms_needs_no_torch():

@@ -24,6 +24,13 @@ def part(count: int, seed: int) -> Part:
     return Part(images, labels, names, names, np.arange(count), Provenance("x", count))
 
 
+def hidden(count: int, seed: int) -> Part:
+    """Images of which the labels were not read."""
+    out = part(count, seed)
+    out.labels = None
+    return out
+
+
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
     path = tmp_path_factory.mktemp("made") / "syn.h5"
@@ -46,7 +53,9 @@ def baseline():
 def material(synthetic, baseline):
     def of(name, seed=7, **changes):
         settings = arm_choices.effective(ENTRIES[name], SECTION | changes)
-        return second_source.Material(settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5))
+        return second_source.Material(
+            settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5), hidden(30, 9)
+        )
 
     return of
 
@@ -61,7 +70,7 @@ def test_every_source_is_made_by_a_function():
     assert {method.second_source for method in arm_choices.METHODS.values()} - {None} == set(arm_choices.SOURCES)
     assert all(arm_choices.SOURCES.function(name, vars(second_source)) for name in arm_choices.SOURCES)
     asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
-    assert asking == {"filtered", "relabel", "relabel_real", "weighted", "weighted_real"}
+    assert asking == {"filtered", "relabel", "relabel_real", "weighted", "weighted_real", "pseudo_label"}
 
 
 @pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.second_source])
@@ -74,8 +83,10 @@ def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, mat
     kind = arm_choices.METHODS[name].second_source
     assert first.synthetic == (kind not in arm_choices.PHOTOGRAPHS)
     if kind in arm_choices.PHOTOGRAPHS:
-        count, drawn = (50, 5) if kind in arm_choices.RESERVES else (60, 1)
-        assert first.pixels is not None and np.array_equal(first.pixels, cells(count, drawn)[0])
+        real, unlabelled, kept = (cells(*drawn)[0] for drawn in ((60, 1), (30, 9), (50, 5)))
+        expected = unlabelled if kind in arm_choices.UNLABELLED else kept if kind in arm_choices.RESERVES else real
+        expected = np.concatenate([real, unlabelled]) if kind in arm_choices.SEEN else expected
+        assert np.array_equal(first.pixels, expected)
     if kind in arm_choices.NOTHING_NEW and kind != "nearest":
         # A placebo has the labels of the synthetic set, image by image or in another order.
         wanted = np.sort(cells(40, 2)[1] @ [4, 2, 1])
@@ -201,6 +212,20 @@ def test_labels_and_weights_follow_the_baseline(material):
         assert len(found.weights) == len(found)
         assert found.weights.mean() == pytest.approx(1, rel=1e-5)
         assert np.allclose(found.weights / found.weights[0], scores / scores[0], rtol=1e-3)
+
+
+def test_pseudo_labels_are_the_answers_of_the_baseline(material):
+    asked = material("pseudo_label")
+    found = second_source.second_images(asked, CHANNELS)
+    assert np.allclose(found.labels, asked.asked(cells(30, 9)[0]), atol=1e-6)
+    for name in ("fixmatch", "ssl_pretrain"):
+        assert not second_source.second_images(material(name), CHANNELS).labels.any(), "nothing is said"
+
+
+def test_all_that_may_be_seen_is_the_labelled_images_where_no_others_are(material):
+    asked = material("ssl_pretrain")
+    asked.unlabelled = None
+    assert np.array_equal(second_source.second_images(asked, CHANNELS).pixels, cells(60, 1)[0])
 
 
 def test_balanced_rows_ask_for_every_class_equally_often():

@@ -434,6 +434,12 @@ def real_in_batch(settings: dict[str, Any]) -> int:
     return batch if method.second_source is None else 0
 
 
+def seen_in_batch(settings: dict[str, Any]) -> int:
+    """Images that pass the network at a step: the batch, and second views of those of which there are two."""
+    twice = METHODS[settings["method"]].views and "ratio" in settings
+    return settings["batch"] + (synthetic_fraction(settings["batch"], settings["ratio"]) if twice else 0)
+
+
 def cosine_scale(settings: dict[str, Any]) -> float | None:
     """Scale of the cosine head, in an arm that has one (`effective` settings)."""
     given = settings.get("losses", {})

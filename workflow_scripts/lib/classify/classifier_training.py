@@ -165,7 +165,7 @@ class ArmStep:
     def views(self, count: int) -> tuple[LabelledBatch, torch.Tensor]:
         """Images of the second source, augmented, and the same images in a second, strongly augmented view."""
         first = self.second(count)
-        self.seen["real"] += count
+        self._count(self.second_source, count)
         return first, self.second_source.strong(self.number, count)
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
@@ -207,8 +207,11 @@ class ArmStep:
         return self.network.head(features)
 
     def _take(self, source: Source, count: int) -> LabelledBatch:
-        self.seen["synthetic" if source.images.synthetic else "real"] += count
+        self._count(source, count)
         return source.batch(self.number, count)
+
+    def _count(self, source: Source, count: int) -> None:
+        self.seen["synthetic" if source.images.synthetic else "real"] += count
 
 
 def checkpoint_steps(settings: dict[str, Any]) -> set[int]:

@@ -193,8 +193,8 @@ class Counter:
             place, folds = f"repeat{repeat}_fold{fold}", [f"make_folds/repeat{repeat}"]
             first = f"train_classifier/{place}_job0"
             jobs += [self._generator(self.generators[name], place, folds) for name in used]
-            jobs += [self._set(synthetic_set, place, folds, first) for synthetic_set in self.synthetic_sets]
-            jobs += [self._arms(number, batch, place, folds, first) for number, batch in enumerate(self.batches)]
+            jobs += [self._set(synthetic_set, place, folds) for synthetic_set in self.synthetic_sets]
+            jobs += [self._arms(number, batch, place, folds) for number, batch in enumerate(self.batches)]
             for synthetic_set in self.synthetic_sets:
                 seen = [self._set_key(synthetic_set["name"], place), first]
                 jobs += self._looking(
@@ -202,6 +202,10 @@ class Counter:
                 )
         # In topological order: sets that use the baseline come after it.
         return _ordered(jobs)
+
+    def _baseline(self, place: str, entry: Config) -> str:
+        """Key of the job with the baseline of an entry's label regime."""
+        return f"train_classifier/{place}_job{views.baseline_job(self.config, entry.get('regime'))}"
 
     def _network(self, generator: Config) -> Network:
         return self.networks.generator(generator, self.channels, self.facts.classes, self.size)
@@ -215,6 +219,8 @@ class Counter:
         network = self._network(generator)
         units = generator["steps"] * generator["batch"] * network.training / 1e9
         traits = self._generator_traits(generator) | {"batch": generator["batch"]} | self._shared()
+        if generator_choices.pseudo_labels(generator):
+            after = [*after, self._baseline(place, generator)]
         job = self._job(
             "train_ddpm", f"{place}_{generator['name']}", [Workload("train_ddpm", GFLOP, units, traits)], after,
             self.threads,
@@ -241,7 +247,7 @@ class Counter:
         stage = "sample_simulator" if synthetic_set["generator"] == generator_choices.SIMULATOR else "sample_ddpm"
         return f"{stage}/{place}_{name}"
 
-    def _set(self, synthetic_set: Config, place: str, folds: list[str], first: str) -> Job:
+    def _set(self, synthetic_set: Config, place: str, folds: list[str]) -> Job:
         """Job of a synthetic set."""
         count = self.made(synthetic_set)
         stage, name = self._set_key(synthetic_set["name"], place).split("/")
@@ -253,7 +259,7 @@ class Counter:
             traits = self._generator_traits(generator) | {"batch": min(synthetic_set["batch"], count)}
             after = [
                 f"train_ddpm/{place}_{synthetic_set['generator']}",
-                *([first] if generator_choices.asks_baseline(synthetic_set) else []),
+                *([self._baseline(place, synthetic_set)] if generator_choices.asks_baseline(synthetic_set) else []),
             ]
             job = self._job(stage, name, [Workload(stage, GFLOP, units, traits)], after, self.threads)
         job.disk["synthetic"] = count * (self.pixels + self.facts.classes + 2 * TEXT)
@@ -272,17 +278,17 @@ class Counter:
             return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
         frozen = bool(entry["frozen"])
         network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
-        operations = entry["steps"] * entry["batch"] * network.training + judged * network.forward
+        operations = entry["steps"] * arm_choices.seen_in_batch(entry) * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
         return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
 
-    def _arms(self, number: int, batch: list[Config], place: str, folds: list[str], first: str) -> Job:
+    def _arms(self, number: int, batch: list[Config], place: str, folds: list[str]) -> Job:
         synthetic_sets = sorted({entry["synthetic_set"] for entry in batch if entry.get("synthetic_set")})
         asked = any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in batch)
         after = [
             *folds,
             *(self._set_key(synthetic_set, place) for synthetic_set in synthetic_sets),
-            *([first] if asked else []),
+            *([self._baseline(place, batch[0])] if asked else []),
         ]
         after += self._fetched(batch)
         job = self._job("train_classifier", f"{place}_job{number}", [], after, self.threads)

@@ -1,10 +1,13 @@
 """Real-image equivalent of an arm: its score placed on a learning curve over real images.
 
 The points of the curve are arms of real images alone. They have a fraction of the train groups (`real_fraction`), all
-of them, or reserve groups besides (`more_real`). Between points the score is linear in the logarithm of the number of
-images. The curve never falls: where measured scores do, they are averaged (isotonic regression). Beyond its last point
-the curve is unknown. Intervals come from the bootstrap draws: in each draw the curve and the arm are drawn together,
-and the arm is placed again. The sentences about the numbers stand in `wording.equivalents`."""
+of them, or reserve groups besides (`more_real`). Those of all label regimes are points of one curve, because a regime
+labels a part of the train groups. An arm is told relative to the whole train part as its own regime labels it.
+
+Between points the score is linear in the logarithm of the number of images. The curve never falls: where measured
+scores do, they are averaged (isotonic regression). Beyond its last point the curve is unknown. Intervals come from the
+bootstrap draws: in each draw the curve and the arm are drawn together, and the arm is placed again. The sentences about
+the numbers stand in `wording.equivalents`."""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from workflow_scripts.lib.judge.inference import Intervals
 from workflow_scripts.lib.judge.scoring import ScoredRun
 
 # Settings in which an arm may differ from the curve that it is placed on.
-OWN = ("name", "method", "synthetic_set", *arm_choices.METHOD_OPTIONS)
+OWN = ("name", "method", "regime", "synthetic_set", *arm_choices.METHOD_OPTIONS)
 Ends = tuple[float, float, float]  # estimate, low and high
 
 
@@ -46,22 +49,23 @@ class PlacedArm:
     learns_from_generated: bool
     score: float
     images: Ends  # 0 below the curve, infinity above it
+    beside: float  # real images of the whole train part, as its regime labels it
+    regime: str = ""  # its label regime; empty where everything is labelled
 
 
 @dataclass(frozen=True)
 class LearningCurve:
     """Score by number of real training images, and the arms placed upon it."""
 
-    all_images: float  # real images of the whole train part
+    all_images: float  # real images of the whole train part, as the regime of the curve's question labels it
     rises: bool  # whether the curve is shown to rise: else a score stands for no number of images
     points: list[CurvePoint]
     arms: list[PlacedArm]
 
-    @property
-    def span(self) -> Ends:
-        """Fewest images of the curve, those of the whole train part, and most."""
+    def span(self, arm: PlacedArm) -> Ends:
+        """Fewest images of the curve, those that an arm has beside it, and most."""
         sizes = [point.images for point in self.points]
-        return min(sizes), self.all_images, max(sizes)
+        return min(sizes), arm.beside, max(sizes)
 
 
 def measure(run: ScoredRun) -> LearningCurve | None:
@@ -76,10 +80,22 @@ def measure(run: ScoredRun) -> LearningCurve | None:
     for wanted in (analysis["primary_arm"], analysis["baseline"]):
         alike = [name for name in settings if wanted in settings and _key(settings[name]) == _key(settings[wanted])]
         points = [name for name in alike if images[name] and is_point(settings[name])]
-        full = [name for name in points if settings[name].get("real_fraction") == 1]
-        if full and len({images[name] for name in points}) > 1:
-            return _placed_on_curve(run, alike, {name: images[name] for name in points}, images[full[0]])
+        # Of each regime the images of its whole train part; the first arm that has them counts.
+        full = {
+            regime_name(settings[name]): images[name]
+            for name in reversed(points)
+            if settings[name].get("real_fraction") == 1
+        }
+        own = regime_name(settings[wanted]) if wanted in settings else ""
+        if own in full and len({images[name] for name in points}) > 1:
+            placed = [name for name in alike if name in points or regime_name(settings[name]) in full]
+            return _placed_on_curve(run, placed, {name: images[name] for name in points}, full, own)
     return None
+
+
+def regime_name(settings: dict[str, Any]) -> str:
+    """Label regime of an arm, by its settings; empty where everything is labelled."""
+    return (settings.get("regime") or {}).get("name", "")
 
 
 def _key(settings: dict[str, Any]) -> str:
@@ -93,8 +109,12 @@ def is_point(settings: dict[str, Any]) -> bool:
     return whole or (settings["method"] == "more_real" and "synthetic_set" not in settings)
 
 
-def _placed_on_curve(run: ScoredRun, alike: list[str], images: dict[str, float], full: float) -> LearningCurve:
-    """Fit the curve to the points, which have these numbers of images, and place the other arms of `alike` on it."""
+def _placed_on_curve(
+    run: ScoredRun, alike: list[str], images: dict[str, float], full: dict[str, float], own: str
+) -> LearningCurve:
+    """Fit the curve to the points, which have these numbers of images, and place the other arms of `alike` on it.
+
+    `full` are the images of whole train parts by regime; `own` is the regime that the curve's question is about."""
     confidence = run.question.analysis["confidence"]
     scores = arm_scores(run, alike)
     # The estimates come first, then their draws.
@@ -114,9 +134,11 @@ def _placed_on_curve(run: ScoredRun, alike: list[str], images: dict[str, float],
     placed = []
     for name in (name for name in alike if name not in images):
         ends = interval(place(np.array(sizes), curve, drawn[row[name]]), confidence)
-        generated = arm_choices.METHODS[run.experiment.settings(name)["method"]].learns_from_generated
-        placed.append(PlacedArm(name, synthetic_sets.get(name, ""), generated, scores.estimate[row[name]], ends))
-    return LearningCurve(full, interval(scored[-1] - scored[0], confidence)[1] > 0, points, placed)
+        settings = run.experiment.settings(name)
+        generated, regime = arm_choices.METHODS[settings["method"]].learns_from_generated, regime_name(settings)
+        about = (name, synthetic_sets.get(name, ""), generated, scores.estimate[row[name]], ends)
+        placed.append(PlacedArm(*about, full[regime], regime))
+    return LearningCurve(full[own], interval(scored[-1] - scored[0], confidence)[1] > 0, points, placed)
 
 
 def arm_scores(run: ScoredRun, names: list[str]) -> Intervals:

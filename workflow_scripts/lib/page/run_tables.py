@@ -94,6 +94,12 @@ class Results:
         return list(dict.fromkeys(self.metrics["arm"]))
 
     @property
+    def regimes(self) -> dict[str, str]:
+        """arm -> its label regime, in a run that has several."""
+        told = {arm: facts.get("regime") for arm, facts in self.facts.get("arms", {}).items()}
+        return {arm: regime for arm, regime in told.items() if regime}
+
+    @property
     def controls(self) -> dict[str, str]:
         """arm -> its control."""
         if "controls" in self.facts:

@@ -75,7 +75,7 @@ def _arm_facts(experiment: Experiment, arm: dict[str, Any], primary: PrimaryRows
     folds = experiment.arms[arm["name"]]
     against = primary.get((arm["name"], "baseline"))
     numbers = sorted({name for fold in folds for name in fold.numbers})
-    return {
+    return ({"regime": arm["regime"]} if "regime" in arm else {}) | {
         "method": arm.get("method"),
         "trials": arm.get("trials"),
         "control": arm.get("control"),

@@ -32,15 +32,18 @@ def report(curve: LearningCurve, question: Question) -> dict[str, Any]:
 
 
 def _placed(arm: PlacedArm, curve: LearningCurve, confidence: float) -> dict[str, Any]:
-    fewest, full, most = curve.span
+    span = curve.span(arm)
+    fewest, full, most = span
     entry: dict[str, Any] = {"arm": arm.arm, "synthetic_set": arm.synthetic_set, "score": arm.score}
+    if arm.regime:
+        entry |= {"regime": arm.regime, "beside": full}
     # Images beyond the whole train part; null where the arm lies beyond the curve.
     entry |= {
         end: value - full if 0 < value < math.inf else None
         for end, value in zip(("worth", "low", "high"), arm.images, strict=True)
     }
     name = _subject(arm)
-    text = sentence(name, arm.images, curve.span, confidence) if curve.rises else untold(name, curve.span)
+    text = sentence(name, arm.images, span, confidence, arm.regime) if curve.rises else untold(name, span)
     # Where they stand on the curve, as far as it goes.
     shown = np.clip(arm.images, fewest, most).tolist()
     return entry | {"sentence": text} | dict(zip(("images", "images_low", "images_high"), shown, strict=True))
@@ -52,13 +55,13 @@ def _subject(arm: PlacedArm) -> str:
     return f"the arm {arm.arm}"
 
 
-def sentence(subject: str, ends: Ends, curve: Ends, confidence: float) -> str:
+def sentence(subject: str, ends: Ends, curve: Ends, confidence: float, regime: str = "") -> str:
     """What an arm was worth, in words.
 
     `ends` are its number of images with the low and the high end, 0 or infinity beyond the curve; `curve` has the
-    fewest images, those of the whole train part, and the most."""
-    (worth, low, high), (_, full, most) = ends, curve
-    there = f"beside the {_count(full)} that there are"
+    fewest images, those of the whole train part as its `regime` labels it, and the most."""
+    (worth, low, high), (fewest, full, most) = ends, curve
+    there = f"beside the {_count(full)} " + (f"that the regime {regime} labels" if regime else "that there are")
     within = f"({100 * confidence:g} % interval: {_end(low, curve)} to {_end(high, curve)})"
     if low == math.inf and most <= full:
         text = f"{subject} was worth more real images than the {_count(full)} there are; an arm more_real would tell"
@@ -68,6 +71,8 @@ def sentence(subject: str, ends: Ends, curve: Ends, confidence: float) -> str:
         text = f"{subject} was worth at least {_end(low, curve)} real images {there} {within}"
     elif low > full:
         text = f"{subject} was worth about {_end(worth, curve)} real images {there} {within}"
+    elif high == 0 and fewest >= full:
+        text = f"{subject} was worth fewer real images than the {_count(full)} that it has; an arm of fewer would tell"
     elif high == 0:
         text = f"{subject} cost as much as having {_end(high, curve)} real images of the {_count(full)}"
     elif high < full:
@@ -90,6 +95,8 @@ def untold(subject: str, curve: Ends) -> str:
 def _end(images: float, curve: Ends) -> str:
     """A number of images beside those of the whole train part."""
     fewest, full, most = curve
+    if images == 0 and fewest >= full:
+        return "fewer than it has"
     if images == 0:
         return f"more than {_count(full - fewest)} fewer"
     if images == math.inf:

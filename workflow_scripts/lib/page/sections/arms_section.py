@@ -32,7 +32,7 @@ def verdicts(found: Results) -> PageTable:
             continue
         rows.append(
             {"arm": arm, "control": found.controls.get(arm, ""), "against_baseline": _triple(against)}
-            | {"against_control": _triple(control), "verdict": against.said}
+            | {"against_control": _triple(control), "verdict": against.said, "regime": found.regimes.get(arm)}
             | {"is_primary": arm == found.primary, "is_control": arm in found.controls.values()}
         )
     name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
@@ -41,6 +41,7 @@ def verdicts(found: Results) -> PageTable:
         f"Change in {name}, with {100 * found.confidence:g} % intervals",
         [
             Column("arm", "arm", "name"),
+            *_regime_column(found),
             Column("against_baseline", f"against {found.compared_with}", "difference"),
             Column("control", "its control"),
             Column("against_control", "against its control", "difference"),
@@ -51,6 +52,11 @@ def verdicts(found: Results) -> PageTable:
     )
 
 
+def _regime_column(found: Results) -> list[Column]:
+    """The label regime of each arm, in a run that has several."""
+    return [Column("regime", "labels")] if found.regimes else []
+
+
 def _triple(difference: run_tables.Difference | None) -> tuple[float, float, float] | None:
     return None if difference is None else (difference.value, difference.low, difference.high)
 
@@ -59,12 +65,12 @@ def scores(found: Results) -> PageTable:
     """Scores of every arm on the test and validation parts, their gap, and what the arm cost."""
     rows = []
     for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
-        row: dict[str, Any] = {"arm": arm, "is_baseline": arm == found.baseline}
+        row: dict[str, Any] = {"arm": arm, "is_baseline": arm == found.baseline, "regime": found.regimes.get(arm)}
         for metric in ("macro_f1", "map", "micro_f1"):
             test, seen = found.score(arm, metric), found.score(arm, metric, "validation")
             row |= {f"{metric}_test": test, f"{metric}_validation": seen, f"{metric}_gap": seen - test}
         rows.append(row)
-    columns = [Column("arm", "arm", "name")]
+    columns = [Column("arm", "arm", "name"), *_regime_column(found)]
     for metric in ("macro_f1", "map", "micro_f1"):
         name = run_tables.SHORT_NAMES[metric]
         columns.append(Column(f"{metric}_test", f"{name}, test", "number"))
@@ -91,10 +97,11 @@ def costs(found: Results, config: dict[str, Any]) -> PageTable:
     for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
         facts = found.facts.get("arms", {}).get(arm, {})
         numbers = facts.get("numbers", {}) | {"trials": facts.get("trials")}
-        row = {"arm": arm, "method": facts.get("method"), "start": starts.get(arm)}
+        row = {"arm": arm, "method": facts.get("method"), "start": starts.get(arm), "regime": found.regimes.get(arm)}
         rows.append(row | {k: numbers.get(k) for k in COSTS})
     known = [name for name in COSTS if any(row[name] is not None for row in rows)]
-    columns = [Column("arm", "arm", "name"), Column("method", "method"), Column("start", "starts from")]
+    columns = [Column("arm", "arm", "name"), *_regime_column(found), Column("method", "method")]
+    columns.append(Column("start", "starts from"))
     columns += [Column(name, *COSTS[name]) for name in known]
     return PageTable("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
 
@@ -106,6 +113,7 @@ COSTS = {
     "steps": ("steps", "count"),
     "best_step": ("chosen step", "count"),
     "real_images": ("real images it had", "count"),
+    "unlabelled_images": ("others without labels", "count"),
     "trials": ("settings tried before", "count"),
 }
 
@@ -120,6 +128,7 @@ def fitted_at_once(config: dict[str, Any]) -> list[str]:
 def worth(found: Results) -> PageTable:
     """The learning curve over real images, and where the other arms stand on it."""
     facts = found.facts["worth"]
+    beside = {row["arm"]: row["beside"] for row in facts["arms"] if "beside" in row}
     rows = [
         {"arm": point["arm"], "images": point["images"], "score": (point["score"], point["low"], point["high"])}
         for point in facts["points"]
@@ -129,11 +138,15 @@ def worth(found: Results) -> PageTable:
         | {end: row[end] for end in ("worth", "low", "high")}
         for row in facts["arms"]
     ]
+    # Under label regimes arms stand beside unequal numbers of images.
+    apart = len({row.get("beside", facts["images"]) for row in facts["arms"]}) > 1
+    rows = [row | ({"beside": beside.get(row["arm"], facts["images"])} if "worth" in row else {}) for row in rows]
     columns = [
         Column("arm", "arm", "name"),
         Column("images", "real images", "count"),
         Column("score", run_tables.SHORT_NAMES.get(found.metric, found.metric), "estimate"),
-        Column("worth", f"worth, beside the {round(facts['images']):,}", "count"),
+        *([Column("beside", "beside", "count")] if apart else []),
+        Column("worth", "worth" if apart else f"worth, beside the {round(facts['images']):,}", "count"),
         Column("low", "low", "count"),
         Column("high", "high", "count"),
     ]
