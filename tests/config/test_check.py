@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.configs import DEFAULT, ROOT, arm, checked, generator, synthetic_set
+from tests.helpers.configs import DEFAULT, ROOT, arm, checked, generator, overlaid, synthetic_set
 from workflow_scripts.lib.config import check, views
 from workflow_scripts.lib.generate import generator_choices
 
@@ -277,7 +277,12 @@ def with_arms(*entries: dict, **more: object) -> dict:
         (with_true_cells(start_noise=0.5), ["true_cells", "no use for start_noise"]),
         (with_true_cells(labels="feedback"), ["true_cells", "feedback"]),
         (with_true_cells(labels="single"), ["true_cells", "count"]),
-        (with_true_cells() | {"data": {"label_map": "coarse"}}, ["true_cells", "label_map"]),
+        (
+            with_true_cells()
+            | arm("synthetic_only", synthetic_set="true_cells")
+            | {"data": {"label_map": "coarse"}},
+            ["true_cells", "label_map"],
+        ),
         ({"synthetic_sets": [views.without(DEFAULT["synthetic_sets"][0], "sampler")]}, ["sampler", "missing"]),
         ({"generators": [checked({})["generators"][0] | {"name": "simulator"}]}, ["simulator", "taken"]),
     ],
@@ -300,3 +305,22 @@ def test_reserves_and_the_simulator_go_together() -> None:
     found = checked(with_arms(*entries) | with_true_cells() | fractions)
     assert "true_cells" in views.used_sets(found) and not generator_choices.asks_baseline(TRUE_CELLS)
     assert views.job_lists(found)
+
+
+def test_arms_for_simulated_cells_are_left_out_elsewhere(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "table.csv").write_text("Id,Target\n", encoding="utf-8")
+    own = {"source": "folder", "images": str(tmp_path / "images"), "table": str(tmp_path / "table.csv")}
+    entries = [*DEFAULT["arms"], {"name": "ceiling", "method": "real_only", "only_simulated": True}]
+    names = [entry["name"] for entry in DEFAULT["arms"]]
+    assert [entry["name"] for entry in checked({"arms": entries})["arms"]] == [*names, "ceiling"]
+    assert [entry["name"] for entry in checked({"arms": entries, "data": own})["arms"]] == names
+
+
+def test_the_word_others_stands_for_all_channels_but_the_proteins():
+    named = {"reference_fraction": 1, "reference_channels": "others"}
+    whole = checked(overlaid(generator(**named), synthetic_set(reference_channels="others")))
+    assert whole["generators"][0]["reference_channels"] == ["red", "blue", "yellow"]
+    assert whole["synthetic_sets"][0]["reference_channels"] == ["red", "blue", "yellow"]
+    with pytest.raises(check.ConfigError, match=r'protein_channel = "Green" is none of.*mean green'):
+        checked({"report": {"panels": {"protein_channel": "Green"}}})

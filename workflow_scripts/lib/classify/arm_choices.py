@@ -365,7 +365,7 @@ EQUAL_EXPOSURES = "equal_exposures"
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
 # Name, label regime and relations of an arm, and how many settings of it were tried on the validation part. The rest of
 # an entry are options.
-NAMING = ("name", "method", "regime", "synthetic_set", "control", "baseline", "trials")
+NAMING = ("name", "method", "regime", "synthetic_set", "control", "baseline", "only_simulated", "trials")
 
 
 def synthetic_fraction(batch: int, ratio: float) -> int:

@@ -8,7 +8,7 @@ import os
 import re
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.config import label_regimes, views
+from workflow_scripts.lib.config import label_regimes, messages, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -29,6 +29,8 @@ def check(config: Config) -> Config:
     for section in ("regimes", "generators", "synthetic_sets", "arms"):
         _check_names(config[section], section)
     label_regimes.fill_in(config)
+    simulated = _simulated(config["data"])
+    config["arms"] = [entry for entry in config["arms"] if not entry.pop("only_simulated", False) or simulated]
     config["data"] |= _expanded(config["data"])
     _check_data(config)
     _check_folds(config["make_folds"])
@@ -60,6 +62,7 @@ def _fill_in_references(config: Config) -> None:
         raise ConfigError(
             f"report.panels.protein_channel = {short(protein)} is none of preprocess_images.channels: "
             f"name the channel in which the protein is stained, one of {', '.join(channels)}"
+            f"{messages.meant(protein, channels)}"
         )
     others = [name for name in channels if name != protein]
     for entry in (*config["generators"], *config["synthetic_sets"]):
@@ -81,6 +84,11 @@ def _baseline_problem(config: Config) -> str | None:
             if label_regimes.baseline_of(config, regime) is None:
                 return f"arms ({entry['name']}) asks the baseline of regime {regime!r}: add an arm real_only to it"
     return None
+
+
+def _simulated(data: Config) -> bool:
+    """Whether the simulator can draw further cells like those of the run."""
+    return data["source"] == "simulated" and not data["label_map"]
 
 
 def _check_names(entries: list[Config], section: str) -> None:
@@ -205,11 +213,12 @@ def _check_generators(config: Config) -> None:
 
 def _check_sets(config: Config) -> None:
     known, data = views.by_name(config, "generators"), config["data"]
+    asked = {entry.get("synthetic_set") for entry in config["arms"]}
     for entry in config["synthetic_sets"]:
         where, name = f"synthetic_sets ({entry['name']})", entry["generator"]
         if name == generator_choices.SIMULATOR:
             problem = generator_choices.simulator_problem(entry)
-            if data["source"] != "simulated" or data["label_map"]:
+            if entry["name"] in asked and not _simulated(data):
                 problem = f"generator {name} needs data.source simulated, and no data.label_map"
         elif name not in known:
             raise ConfigError(f"{where}.generator = {name!r} is not defined; known: {', '.join(known) or 'none'}")

@@ -142,6 +142,7 @@ class _Arm(Section):
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."
     )
+    only_simulated: Flag = optional("Leave the arm out where cells are not simulated.")
     trials: whole(0, 10**6) = optional("Settings of this arm that were tried on the validation part before.")
 
 
