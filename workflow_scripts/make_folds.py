@@ -215,7 +215,12 @@ def _check_regime(
             first = np.flatnonzero((assigned[:, fold] == role) & carries)
             of_groups = np.sort(ranks[first, fold][np.unique(member[first], return_index=True)[1]])
             told.append(f"{role} {int((of_groups <= regime.labelled + 1e-9).sum())}")
-            needed = max(needed, of_groups[min(FEWEST_LABELLED, len(of_groups)) - 1] if len(of_groups) else 0.0)
+            if len(of_groups) < FEWEST_LABELLED:
+                raise UserError(
+                    f"regimes ({regime.name}): fold {fold} has {len(of_groups)} groups with labels in {role}, too few "
+                    "to leave some out: raise its part of make_folds.fractions, or say selection: full"
+                )
+            needed = max(needed, of_groups[FEWEST_LABELLED - 1])
         stage.log.info("fold %d, regime %s: labelled groups: %s", fold, regime.name, ", ".join(told))
     if needed > regime.labelled + 1e-9:
         raise UserError(

@@ -88,3 +88,33 @@ def test_forged_records_are_refused(forged):
 def test_what_is_no_record_at_all_is_refused(text):
     with pytest.raises(ValueError):
         Provenance.from_json(text)
+
+
+def test_images_read_without_labels_are_told_apart():
+    record = Provenance("digest", 6)
+    record.record("fit", [1, 2])
+    record.record("fit", [2, 3], labels=False)
+    assert list(record.of("fit")) == [1, 2, 3] and record.labelled("fit") == 2
+    found = Provenance.from_json(record.to_json())
+    told = [(access.purpose, access.labels, access.regime, list(access.rows)) for access in found.accesses()]
+    assert told == [("fit", True, None, [1, 2]), ("fit", False, None, [2, 3])]
+
+
+def test_what_is_inherited_from_another_regime_says_so_for_ever():
+    whole, own = Provenance("digest", 6), Provenance("digest", 6)
+    whole.record("fit", [0, 1, 2])
+    whole.record("score", [5])
+    own.record("fit", [0])
+    record = Provenance.from_json(own.merged(whole.inherited_from("all")).to_json())
+    again = record.inherited_from("few")
+    told = {(access.purpose, access.regime): list(access.rows) for access in again.accesses()}
+    assert told == {("fit", "all"): [0, 1, 2], ("fit", "few"): [0], ("score", "all"): [5]}
+    assert list(record.of("fit")) == [0, 1, 2] and list(record.only("fit").rows) == ["fit", "fit@all"]
+    assert list(own.of("fit")) == [0], "the record itself is as it was"
+
+
+@pytest.mark.parametrize("name", ["guess", "fit:pixels", "@few"])
+def test_forged_names_are_refused(name):
+    text = Provenance("digest", 6, {name: np.zeros(6, dtype=bool)}).to_json()
+    with pytest.raises(ValueError, match="unknown purpose"):
+        Provenance.from_json(text)

@@ -110,3 +110,12 @@ def test_records_longer_than_an_hdf5_header_are_stored(tmp_path):
     assert found.to_json() == read_predictions(tmp_path / "predictions.h5", ("test",)).provenance == text
     assert all((found.rows[purpose] == record.rows[purpose]).all() for purpose in record.rows)
     assert json.loads(text)["count"] == 200_000
+
+
+def test_labels_that_are_not_asked_for_are_not_read(world):
+    with ImageSet(world.images) as source:
+        part = source.read(np.array([3, 1]), "fit", labels=False)
+        assert part.labels is None and len(part) == 2
+        assert np.array_equal(part.images, source.read(np.array([3, 1]), "inspect").images)
+        for record in (part.provenance, source.provenance().only("fit")):
+            assert [(access.labels, list(access.rows)) for access in record.accesses()] == [(False, [1, 3])]

@@ -14,12 +14,16 @@ from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores import prediction_file, stress_file
 from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.label_order import label_ranks
+from workflow_scripts.lib.split.regimes import Regime
 
 KINDS = ["generator", "synthetic", "arm"]
 NAMES = {"generator": "generator unet", "synthetic": "synthetic as_train", "arm": "arm real_only"}
 
 
-def run(world, violations: tuple[str, ...] = (), encoder="baseline", **made) -> tuple[int, pd.DataFrame | None]:
+def run(
+    world, violations: tuple[str, ...] = (), encoder="baseline", regimes: dict | None = None, **made
+) -> tuple[int, pd.DataFrame | None]:
     """The exit status and the certificate for a world with all kinds of artefacts, some of them given."""
     artefacts = [made.get(kind) or getattr(world, kind)() for kind in KINDS]
     out = world.folder / "leaks.csv"
@@ -27,7 +31,7 @@ def run(world, violations: tuple[str, ...] = (), encoder="baseline", **made) -> 
     status = stage_program.main(
         ["--images", str(world.images), "--folds", f"0={world.folds}", "--artefacts", *map(str, artefacts)]
         + ["--thresholds", str(made.get("thresholds") or world.thresholds()), "--out", str(out)]
-        + ["--settings", json.dumps({"violations": violations, "encoder": encoder})]
+        + ["--settings", json.dumps({"violations": violations, "encoder": encoder} | (regimes or {}))]
         + ["--log", str(world.folder / "log.txt")]
     )
     return status, pd.read_csv(out) if out.exists() else None
@@ -355,3 +359,66 @@ def test_a_stress_test_of_a_part_of_the_test_images_is_told(world):
     status, table = certified(world, stress(world, leave_out=2))
     assert status == 1
     assert leaks(table) == [("stress test", "scored", 2, 0)]
+
+
+# --- label regimes ---------------------------------------------------------------------------------------------------
+
+FEW = {"name": "few", "labelled": 0.5, "unlabelled": "seen", "selection": "same"}
+
+
+@pytest.fixture
+def few(world):
+    """The settings of a certificate in which the arm has half of the labels and the generator all, and the world."""
+    member = np.unique(world.groups, return_inverse=True)[1]
+    labels = np.ones((48, 1), dtype=np.uint8)
+    ranks = np.stack([label_ranks(labels, member, world.roles[:, fold], 3) for fold in (0, 1)], axis=1)
+    role_table.write(world.folds, world.ids, world.groups, world.roles, ranks)
+    artefacts = {"arm real_only": {"regime": "few", "through": ["all"]}}
+    roles = role_table.read(world.folds, 0, world.ids, Regime(**FEW))
+    own = world.record(
+        **{purpose: np.flatnonzero(roles == role) for purpose, role in (("fit", "train"), ("select", "validation"))}
+    )
+    return world, roles, own, {"regimes": [FEW], "artefacts": artefacts}
+
+
+def test_artefacts_of_a_regime_may_see_what_it_shows_and_inherit_what_another_labels(few):
+    world, roles, own, regimes = few
+    own.record("fit", np.flatnonzero(roles == "unlabelled"), labels=False)
+    record = own.merged(world.record().inherited_from("all"))
+    status, table = run(world, regimes=regimes, arm=world.arm(record))
+    assert status == 0 and set(table["status"]) == {"clean"}
+    arm = table[table["artefact"] == "arm real_only"].set_index("purpose")
+    assert arm.loc["fit, labels", ["images", "allowed_roles"]].tolist() == [6, "train under few"]
+    assert arm.loc["fit, images alone", ["images", "allowed_roles"]].tolist() == [6, "train or unlabelled under few"]
+    assert arm.loc["fit, labels, through all", ["images", "allowed_roles"]].tolist() == [12, "train under all"]
+
+
+def test_one_label_of_an_unlabelled_image_fails_the_run(few, capsys):
+    world, roles, own, regimes = few
+    own.record("fit", [np.flatnonzero(roles == "unlabelled")[0]])
+    status, table = run(world, regimes=regimes, arm=world.arm(own))
+    assert status == 1
+    assert leaks(table) == [("arm real_only", "fit, labels", 1, 1)], "under all it is a train image"
+    assert "purpose 'fit, labels': 1 images of 1 groups that are not train under few" in capsys.readouterr().err
+    assert run(world, ("arm real_only:fit",), regimes=regimes, arm=world.arm(own))[0] == 0, "unless it is meant"
+
+
+@pytest.mark.parametrize("role", ["validation", "calibration"])
+def test_an_image_that_the_regime_does_not_use_must_not_even_be_seen(few, role):
+    world, roles, own, regimes = few
+    unused = np.flatnonzero((roles == "unused") & (world.roles[:, 0] == role))[0]
+    purpose, name = ("select", "select") if role == "validation" else ("threshold", "threshold")
+    own.record(purpose, [unused], labels=False)
+    status, table = run(world, regimes=regimes, arm=world.arm(own))
+    assert status == 1
+    assert leaks(table) == [("arm real_only", f"{name}, images alone", 1, 0)]
+
+
+def test_what_nothing_could_hand_on_was_read_past_the_rules(few):
+    world, roles, own, regimes = few
+    hidden = world.record(fit=np.flatnonzero(roles == "unlabelled")[:1]).inherited_from("all")
+    regimes["artefacts"]["arm real_only"]["through"] = []
+    status, table = run(world, regimes=regimes, arm=world.arm(own.merged(hidden)))
+    assert status == 1
+    assert [name for name, *_ in leaks(table)] == ["arm real_only"]
+    assert leaks(table)[0][1:3] == ("fit, labels, through all", 1)

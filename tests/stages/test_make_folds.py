@@ -1,6 +1,7 @@
 """make_folds: the table of roles of a repeat, from an image set."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,11 @@ def run(
     stratify_by: str | None = None,
     leave_out: str | None = None,
     roles_from: str | None = None,
+    regimes: tuple[dict, ...] = (),
     **fractions,
 ) -> int:
     settings = {"folds": folds, "fractions": FRACTIONS | fractions, "stratify_by": stratify_by, "leave_out": leave_out}
-    settings["roles_from"] = roles_from
+    settings |= {"roles_from": roles_from} | ({"regimes": regimes} if regimes else {})
     return stage_program.main(
         ["--images", str(images), "--out", str(images.with_name("folds.csv")), "--repeat", str(repeat), "--seed", "1"]
         + ["--settings", json.dumps(settings)]
@@ -275,3 +277,33 @@ def test_more_than_train_groups_can_spare_is_told(labelled, tmp_path, capsys) ->
     assert "make_folds.fractions.reserve_same" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no train group has an image to spare"):
         assignment.keep_aside(np.array(["train", "test"], dtype=object), np.array([0, 1]), 0.5, 1)
+
+
+WIDE = {"folds": 2, "test": 0.15, "calibration": 0.3, "validation": 0.3}
+
+
+def regime(labelled: float, selection: str = "same") -> dict:
+    return {"name": "few", "labelled": labelled, "unlabelled": "seen", "selection": selection}
+
+
+def test_regimes_rank_the_groups_and_change_no_role(images, capsys):
+    assert run(images, **WIDE) == 0
+    plain = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+    assert run(images, **WIDE, regimes=(regime(0.8),)) == 0
+    ranked = pd.read_csv(images.with_name("folds.csv"), dtype=str)
+    assert ranked[list(plain.columns)].equals(plain)
+    assert [name for name in ranked if "rank" in name] == ["fold0_rank", "fold1_rank"]
+    train = ranked[ranked["fold0"] == "train"].groupby("group")["fold0_rank"].first().astype(float)
+    assert sorted(train) == pytest.approx(np.arange(1, len(train) + 1) / len(train))
+    assert ranked.loc[ranked["fold0"] == "test", "fold0_rank"].isna().all()
+    assert "fold 0, regime few: labelled groups: train " in capsys.readouterr().err
+
+
+def test_too_small_a_regime_is_refused_and_what_would_do_is_named(images, capsys):
+    assert run(images, **WIDE, regimes=(regime(0.3),)) == 1
+    shown = capsys.readouterr().err
+    told = re.search(r"regimes \(few\)\.labelled = 0\.3 leaves fewer than 4 .* with: (\S+) would do", shown)
+    assert run(images, **WIDE, regimes=(regime(float(told[1])),)) == 0
+    assert run(images, regimes=(regime(0.5, "full"),)) == 0, "where thresholds keep all of their groups"
+    assert run(images, calibration=0.05, regimes=(regime(0.9),)) == 1
+    assert "groups with labels in calibration, too few to leave some out" in capsys.readouterr().err

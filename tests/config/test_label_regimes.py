@@ -1,0 +1,107 @@
+"""Label regimes in the config: who is in which, their baselines, jobs, and what the certificate is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.configs import DEFAULT, checked
+from workflow_scripts.lib.config import label_regimes, views
+from workflow_scripts.lib.config.problems import ConfigError
+from workflow_scripts.lib.judge import declaration
+
+ALL = {"name": "all", "labelled": 1, "unlabelled": "unused", "selection": "same"}
+FEW = {"name": "few", "labelled": 0.1, "unlabelled": "seen", "selection": "same"}
+GENERATOR, SET = DEFAULT["generators"][0], DEFAULT["synthetic_sets"][0]
+BLIND = GENERATOR | {"name": "blind", "regime": "few", "sees": "unlabelled"}
+PSEUDO = GENERATOR | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}
+SETS = [SET, *(SET | {"name": name, "generator": name} for name in ("blind", "pseudo"))]
+
+
+def few(name: str, method: str, **more: object) -> dict:
+    return {"name": name, "method": method, "regime": "few"} | more
+
+
+ARMS = [
+    {"name": "real_only", "method": "real_only"},
+    few("real_few", "real_only"),
+    few("pool_few", "pool", synthetic_set="balanced", control="resample_few"),
+    few("resample_few", "resample_real", synthetic_set="balanced"),
+    few("pseudo_few", "pseudo_label"),
+    few("blind_few", "pool", synthetic_set="blind", control="pseudo_few"),
+    few("both_few", "pool", synthetic_set="pseudo"),
+]
+
+
+def regimes(*arms: dict, **more: object) -> dict:
+    """A checked config with two regimes and these arms."""
+    overlay = {"regimes": [ALL, FEW], "arms": [*ARMS, *arms], "analysis": {"primary_arm": "pool_few"}}
+    return checked(overlay | {"generators": [GENERATOR, BLIND, PSEUDO], "synthetic_sets": SETS} | more)
+
+
+def test_a_run_without_regimes_names_none_anywhere() -> None:
+    plain, named = checked({}), checked({"arms": [entry | {"regime": "all"} for entry in DEFAULT["arms"]]})
+    assert named["arms"] == plain["arms"]
+    assert not any(
+        "regime" in entry for section in ("arms", "generators", "synthetic_sets") for entry in plain[section]
+    )
+    assert "regimes" not in views.fold_settings(plain) | views.experiment(plain) | views.certificate_settings(plain)
+    assert views.job_settings(plain, plain["arms"])["arms"] == plain["arms"]
+
+
+def test_entries_inherit_regimes_and_arms_the_baseline_of_theirs() -> None:
+    config = regimes()
+    arms, sets = views.by_name(config, "arms"), views.by_name(config, "synthetic_sets")
+    assert arms["real_only"]["regime"] == "all" and views.by_name(config, "generators")["unet"]["regime"] == "all"
+    assert (sets["balanced"]["regime"], sets["blind"]["regime"]) == ("all", "few"), "that of the generator"
+    assert arms["pool_few"]["baseline"] == "real_few" and "baseline" not in arms["real_few"]
+    assert declaration.family(config["analysis"], config["arms"]) == sorted(
+        ["pool_few", "resample_few", "pseudo_few", "blind_few", "both_few"]
+    )
+    told = label_regimes.told(config, arms["pool_few"])
+    assert told["regime"] == FEW
+    assert "regime" not in label_regimes.told(config, arms["real_only"]), "everything is labelled"
+
+
+def test_arms_that_ask_wait_for_the_baseline_of_their_own_regime() -> None:
+    asking = {"name": "asking", "method": "filtered", "synthetic_set": "balanced"}
+    config = regimes(asking, compute={"arms_per_job": 8})
+    jobs = [[entry["name"] for entry in job] for job in views.job_lists(config)]
+    assert jobs[:2] == [["real_only"], ["real_few"]]
+    assert jobs[2] == ["pool_few", "resample_few", "blind_few"], "they wait for nothing"
+    assert jobs[3:] == [["pseudo_few", "both_few"], ["asking"]], "jobs of one regime"
+    assert (views.baseline_job(config, "all"), views.baseline_job(config, "few")) == (0, 1)
+
+
+def test_the_certificate_knows_what_each_artefact_was_made_under() -> None:
+    told = views.certificate_settings(regimes())
+    assert told["regimes"] == [FEW]
+    assert told["artefacts"]["arm pool_few"] == {"regime": "few", "through": ["all"]}
+    assert told["artefacts"]["arm blind_few"] == {"regime": "few", "through": []}
+    assert told["artefacts"]["generator pseudo"] == {"regime": "few", "through": []}
+    assert told["artefacts"]["thresholds of few"] == {"regime": "few", "through": []}
+    assert told["artefacts"]["arm real_only"] == {"regime": "all", "through": []}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "words"),
+    [
+        ({"arms": [*ARMS, few("x", "real_only", regime="feww")]}, "did you mean few?"),
+        ({"regimes": [ALL, FEW, FEW]}, "the name 'few' is given twice"),
+        ({"regimes": [ALL | {"labelled": 0.5}, FEW]}, "the name is kept for a regime in which everything is labelled"),
+        ({"regimes": [ALL, FEW | {"labelled": 0}]}, "regimes[1].labelled"),
+        ({"regimes": [ALL, FEW | {"unlabelled": "unused"}]}, "shows no unlabelled images"),
+        ({"arms": [*ARMS, {"name": "x", "method": "fixmatch"}]}, "the regime 'all' shows none"),
+        ({"arms": [entry for entry in ARMS if entry["name"] != "real_few"]}, "no arm real_only has the regime 'few'"),
+        ({"arms": [*ARMS, few("x", "pool", synthetic_set="balanced", control="y"), few("y", "real_only")]}, "has"),
+        (
+            {"arms": [*ARMS, few("x", "pool", synthetic_set="balanced", control="y"),
+                      {"name": "y", "method": "resample_real", "synthetic_set": "balanced", "baseline": "real_few"}]},
+            "has another regime",
+        ),
+        ({"generators": [GENERATOR, BLIND, PSEUDO | {"labels": "single"}]}, "answers are between 0 and 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_one_line(overlay: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        regimes(**overlay)
+    assert words in str(found.value) and "\n" not in str(found.value)
