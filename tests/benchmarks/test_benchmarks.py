@@ -54,7 +54,8 @@ def test_flops_are_those_of_the_layers(cells):
         cells, generator_data.generator_settings("unet", json.loads(TINY)), torch.device("cpu")
     )
     few, many = bench.flops("unet", batch=2), bench.flops("unet", batch=4)
-    assert few == pytest.approx(many)
+    # But for what is done once a step, whatever the batch.
+    assert few == pytest.approx(many, rel=1e-4)
     # The 3x3 convolution of 5 to 16 channels at the front alone, forward and for its filters' gradient.
     assert few > 2 * 2 * 16 * 16 * 9 * 5 * 16
 

@@ -11,7 +11,7 @@ from tests.helpers.generating import MINIMAL, SYNTHETIC_SET, UNET, make_data, sa
 from workflow_scripts import sample_ddpm, train_ddpm
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute.checkpoint import Resume
-from workflow_scripts.lib.generate import diffusion, generator_training, out_of_memory
+from workflow_scripts.lib.generate import diffusion, generator_training, out_of_memory, synthetic_set
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.generate.networks import UNet
@@ -195,16 +195,31 @@ def test_a_machine_that_cannot_hold_one_image_is_told_so(tmp_path, monkeypatch):
 def test_sampling_in_parts_makes_the_same_images(tmp_path, monkeypatch):
     make_data(tmp_path)
     assert train_ddpm.main(train_line(tmp_path, UNET)) == 0
-    synthetic_set = SYNTHETIC_SET | {"guidance": {"scale": 2.0, "interval": [0.0, 1000.0]}}
-    assert sample_ddpm.main(sample_line(tmp_path, synthetic_set, out="whole.h5")) == 0
+    plan = SYNTHETIC_SET | {"guidance": {"scale": 2.0, "interval": [0.0, 1000.0]}}
+    assert sample_ddpm.main(sample_line(tmp_path, plan, out="whole.h5")) == 0
     asked = small_memory(monkeypatch, 3)
-    assert sample_ddpm.main(sample_line(tmp_path, synthetic_set, out="parts.h5")) == 0
+    assert sample_ddpm.main(sample_line(tmp_path, plan, out="parts.h5")) == 0
     # Guidance asks for both halves at once: 8, then 4, then 2 at a time from then on, also in later batches.
     assert [size for size in asked if size > 3] == [8, 4] and max(asked[2:]) <= 2
     assert "going on with 2 images" in (tmp_path / "log.txt").read_text()
     with ImageSet(tmp_path / "whole.h5") as whole, ImageSet(tmp_path / "parts.h5") as parts:
         a, b = (source.read(None, "inspect").images.astype(int) for source in (whole, parts))
     assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01
+
+
+def test_a_captured_network_is_one_graph_for_each_shape():
+    torch.manual_seed(0)
+    network = UNet(2, 3, 16, [16, 16], [1, 1], references=True).requires_grad_(False)
+    torch.nn.init.constant_(network.head_gain, 1.0)
+    captured = synthetic_set.CapturedNetwork(network, CPU)
+    labels = torch.eye(3)
+    said = Condition(labels, torch.zeros(3, dtype=torch.bool))
+    shown = torch.tensor([True, False]).expand(3, 2)
+    x, levels = torch.randn(3, 2, 16, 16), torch.linspace(-1, 1, 3)
+    for condition in (said, said.nothing(), Condition(labels, said.dropped, x * shown[:, :, None, None], shown)):
+        assert torch.equal(captured(x, levels, condition), network(x, levels, condition))
+    captured(x[:2], levels[:2], said.part(slice(0, 2)))
+    assert len(captured._graphs) == 3
 
 
 def test_what_fails_for_another_reason_is_not_tried_again():
@@ -238,8 +253,8 @@ def test_any_number_of_channels_and_16_to_256_px(tmp_path, channels, size, given
     make_data(tmp_path, n=8, channels=channels, size=size)
     settings = UNET | {"steps": 1, "batch": 2, "reference_fraction": given}
     assert train_ddpm.main(train_line(tmp_path, settings)) == 0
-    synthetic_set = SYNTHETIC_SET | {"count": 2, "reference_channels": ["ch1"] if given else []}
-    assert sample_ddpm.main(sample_line(tmp_path, synthetic_set)) == 0
+    plan = SYNTHETIC_SET | {"count": 2, "reference_channels": ["ch1"] if given else []}
+    assert sample_ddpm.main(sample_line(tmp_path, plan)) == 0
     with ImageSet(tmp_path / "s.h5") as made:
         assert made.size == size and len(made.channels) == channels and len(made) == 2
 

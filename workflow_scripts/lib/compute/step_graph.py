@@ -65,6 +65,17 @@ class StepGraph:
         self._graph.replay()
         return self._result.clone()
 
+    def from_outside(self, *inputs: Tensor | None) -> Tensor:
+        """Result of the step for inputs of another stream, for use in that stream."""
+        if self._stream is None:
+            return self(*inputs)
+        outside = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(outside)
+        with self.stream():
+            result = self(*inputs)
+        outside.wait_stream(self._stream)
+        return result
+
     def _capture(self, inputs: tuple[Tensor | None, ...]) -> None:
         held = [None if value is None else value.clone() for value in inputs]
         graph = torch.cuda.CUDAGraph()

@@ -198,7 +198,8 @@ class UNet(nn.Module):
                 x = _joined(below, beside)
             for block in blocks:
                 x = block(x, next(scales))
-        x = self.head(x, self.head_gain).float()
+        # With a dimension of its own, so that the product with filters in low precision is one of float32.
+        x = self.head(x, self.head_gain.view(1)).float()
         return functional.pixel_shuffle(x, self.fold)
 
     def _blocks(self) -> list[Block]:

@@ -6,22 +6,46 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.compute.step_graph import StepGraph
+from workflow_scripts.lib.generate.diffusion import Condition, Network
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.out_of_memory import Divided
 from workflow_scripts.lib.generate.requests import Requests
 from workflow_scripts.lib.generate.sampling import Sampler
 
 
+class CapturedNetwork:
+    """Network whose calls are CUDA graphs, one for each shape of its inputs, where there is a GPU."""
+
+    def __init__(self, network: Network, where: torch.device) -> None:
+        self.network, self.where = network, where
+        self._graphs: dict[tuple[torch.Size | None, ...], StepGraph] = {}
+
+    def __call__(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor:
+        """F(x; ln sigma, condition), shaped like x."""
+        inputs = (x, log_sigma, *vars(condition).values())
+        shapes = tuple(None if value is None else value.shape for value in inputs)
+        if shapes not in self._graphs:
+            self._graphs[shapes] = StepGraph(self._ask, self.where, "sample")
+        return self._graphs[shapes].from_outside(*inputs)
+
+    def _ask(self, x: Tensor, log_sigma: Tensor, *condition: Tensor | None) -> Tensor:
+        return self.network(x, log_sigma, Condition(*condition))
+
+
 def make_images(
     generator: Generator, requests: Requests, settings: dict[str, Any], seed: int, where: torch.device, resume: Resume
 ) -> np.ndarray:
     """Images uint8 (n, C, s, s) as requested; finished batches survive a kill."""
-    sampler = Sampler(generator, Divided(generator.network(where, device.fast_dtype(where))), settings, seed, where)
+    device.choose_kernels(where)
+    network = CapturedNetwork(generator.network(where, device.fast_dtype(where)), where)
+    sampler = Sampler(generator, Divided(network), settings, seed, where)
     parts, calls = sampler.parts(len(requests.labels)), sampler.calls()
     saved = resume.load()
     done: list[torch.Tensor] = saved["batches"] if saved else []
