@@ -99,7 +99,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--run", type=Path, default=Path("results/demo"), help="folder of a finished run")
     p.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")], help="its config and presets")
-    p.add_argument("--set", default="balanced", help="synthetic set whose images are shown")
+    p.add_argument("--set", default="painted", help="synthetic set whose images are shown")
     p.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
     return p.parse_args(argv)
 

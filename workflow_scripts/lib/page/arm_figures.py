@@ -52,7 +52,8 @@ def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
     # Rows of a group stand together; a third of a row parts the groups.
     height = (rows + 0.35 * max(0, len(groups) - 1) + 0.6) * ROW
     fig = figure_style.figure(height + 0.84)
-    left = figure_style.label_column([arm for group in groups for arm in group])
+    headings = [category for category, _ in sections] if len(sections) > 1 else []
+    left = figure_style.label_column([arm for group in groups for arm in group] + headings)
     wide = figure_style.WIDTH - left - INTERVAL
     axes = figure_style.inches(fig, left, 0.12, wide, height)
     place, ticks = 0.0, []
