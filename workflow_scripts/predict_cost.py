@@ -33,9 +33,8 @@ from workflow_scripts.lib.cost import flops, job_costs, machine_speed, measured_
 from workflow_scripts.lib.cost.forecast import Here
 from workflow_scripts.lib.cost.job_costs import Facts
 from workflow_scripts.lib.cost.measured_rates import Measured
-from workflow_scripts.lib.images import known_datasets, label_maps
+from workflow_scripts.lib.images import image_list, known_datasets, label_maps
 from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
-from workflow_scripts.preprocess_images import list_images
 
 # Sets that may be asked about before they are there: images with labels, and pixels a side.
 KNOWN = {"kaggle2018": (31072, 512)}
@@ -94,7 +93,7 @@ def facts_of(config: dict[str, Any]) -> Facts:
         return Facts(cells["images"], _mapped(COMPARTMENTS, described), cells["size"])
     if table.is_file():
         groups, classes = (Path(data[name]) if data[name] else None for name in ("groups", "classes"))
-        listed = list_images(table, groups, classes, described)
+        listed = image_list.from_tables(table, groups, classes, described)
         limit = config["fetch_images"]["limit"]["images"] if data["source"] == "public" else 0
         count = min(len(listed.ids), limit) if limit else len(listed.ids)
         return Facts(count, len(listed.classes), _side(data["images"]))

@@ -16,8 +16,7 @@ import tifffile
 from PIL import Image
 
 from tests.helpers.image_folders import arguments, noise, run, save, settings
-from workflow_scripts import preprocess_images as stage_program
-from workflow_scripts.lib.images import chunks, decode
+from workflow_scripts.lib.images import chunks, decode, reading_plan
 from workflow_scripts.lib.images.image_set import ImageSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,7 +271,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_remains(raw, monkeypatch, 
 def test_too_little_room_is_told_before_anything_is_read(raw, monkeypatch, capsys):
     (raw / "train.csv").write_text("Id,Target\nfine,0\nagain,1\n")
     left = type("Usage", (), {"free": 255})()
-    monkeypatch.setattr(stage_program.shutil, "disk_usage", lambda path: left)
+    monkeypatch.setattr(reading_plan.shutil, "disk_usage", lambda path: left)
     assert run(raw, settings(data={"class_names": NAMES})) == 1
     assert "no room to write" in capsys.readouterr().err
 

@@ -22,14 +22,14 @@ GENERATORS = {"train_ddpm", "sample_ddpm", "replay_study"}
 CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
 JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
-PREPROCESSING = {"preprocess_images", "preprocess_shard", "predict_cost"}
+PREPROCESSING = {"preprocess_images", "preprocess_shard"}
 
 # The stages that an edit of a module makes again by themselves; a module or more of each package.
 RERUN = {
     "lib/base/errors.py": STAGES,
     "lib/base/process_pool.py": PREPROCESSING | {"simulate_cells"},
     "lib/images/image_set.py": STAGES
-    - PREPROCESSING.difference({"predict_cost"})
+    - PREPROCESSING
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
     - {"simulate_cells", "tabulate_study"},
     "lib/images/image_set_writer.py": PREPROCESSING | {"sample_ddpm", "sample_simulator", "replay_study"},

@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import label_maps
+from workflow_scripts.lib.images import label_maps, user_tables
 from workflow_scripts.lib.images.invalid_input import Fault, printable
+from workflow_scripts.lib.images.known_datasets import GROUP_BY
 from workflow_scripts.lib.images.user_tables import UserTable
 
 
@@ -254,3 +256,31 @@ def map_labels(listed: Listed, data: dict[str, Any]) -> None:
         listed.dropped += [Fault(listed.ids[row], "", "no class left", reason) for row in mapped.emptied]
     listed.keep(mapped.kept.tolist())
     listed.labels, listed.classes = mapped.labels, mapped.classes
+
+
+def from_tables(table: Path, groups: Path | None, classes: Path | None, data: dict[str, Any]) -> Listed:
+    """The images of the user's tables, with labels mapped."""
+    names = user_tables.read_classes(classes) if classes else list(data["class_names"] or [])
+    labelled, further = user_tables.read_table(table), user_tables.read_table(groups) if groups else None
+    check_columns([labelled] if further is None else [labelled, further], data)
+    listed = read_images(labelled, data, names)
+    if further is not None:
+        join(listed, further, data)
+    if data["id_parts"]:
+        add_id_parts(listed, data["id_parts"])
+    map_labels(listed, data)
+    return listed
+
+
+def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
+    """The columns that decide which images belong together: those asked for, or else those that are known."""
+    if wanted is None:
+        return [name for name in GROUP_BY if any(listed.columns.get(name, ()))]
+    absent = [name for name in wanted if name not in listed.columns]
+    if absent:
+        known = ", ".join(sorted(listed.columns)) or "none"
+        raise UserError(f"data.group_by names {absent[0]!r}, which is no column; there are: {known}")
+    blank = [name for name in wanted if not any(listed.columns[name])]
+    if blank:
+        raise UserError(f"data.group_by names {blank[0]!r}, a column without any value: it groups nothing")
+    return list(wanted)
