@@ -57,7 +57,7 @@ RERUN = {
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "report"},
     "lib/cost/forecast.py": {"predict_cost"},
-    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "forensics", "open_lockbox", "report"},
+    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "forensics", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

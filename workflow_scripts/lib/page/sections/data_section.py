@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page.html_page import Column, PageTable
@@ -25,7 +24,7 @@ MOST_VALUES = 60  # of a column that gets a table of its own
 TOLD = ("source", "release", "licence", "credit", "digest", "intensity")  # attributes of the set, told as they are
 GROUP_SIZES = (1, 2, 3, 4, 5, 6, 10, 20, 50, 100, 200, 500, 1000, 10_000)  # the first size of each row
 
-Roles = dict[tuple[str, int], np.ndarray]  # (repeat, fold) -> role of each image
+Roles = dict[tuple[int, int], np.ndarray]  # (repeat, fold) -> role of each image
 
 
 @dataclass
@@ -52,24 +51,10 @@ def lines_tested(data: Data) -> int:
     return len(set(data.columns["cell_line"][tested].tolist()) - {""})
 
 
-def numbered(texts: list[str]) -> list[tuple[str, Path]]:
-    """Tables of roles by repeat, from words such as 0=repeat0/folds.csv."""
-    out = []
-    for text in texts:
-        repeat, _, path = text.partition("=")
-        if not repeat.isdecimal() or not path:
-            raise UserError(f"--folds {text!r} must be a repeat and its table, such as 0=repeat0/folds.csv")
-        out.append((repeat, Path(path)))
-    return out
-
-
-def read(images: Path, tables: list[tuple[str, Path]]) -> Data:
+def read(images: Path, tables: list[tuple[int, Path]]) -> Data:
     """An image set without its images, and the tables of roles (repeat, path)."""
-    roles: Roles = {}
     with ImageSet(images) as source:
-        for repeat, path in tables:
-            for fold in range(role_table.count_folds(path)):
-                roles[repeat, fold] = role_table.read(path, fold, source.ids)
+        roles = role_table.read_all(tables, source.ids)
         labels, columns = source.labels(None, "inspect"), {name: source.column(name) for name in source.columns()}
         return Data(
             labels, source.classes, source.groups, columns, source.attrs, roles, source.channels, source.size
