@@ -65,12 +65,12 @@ def predict_cost(args: argparse.Namespace) -> None:
         facts, problem, jobs = Facts(0, 0), str(error), []
     measured_rates.mark_outdated(jobs, args.out.parent)
     here = Here(machine.described(), gpus, machine_speed.measure())
-    found = prediction.predicted(jobs, measured, cores, facts, here)
+    predicted = prediction.predicted(jobs, measured, cores, facts, here)
     about = {"format_version": measured_rates.FORMAT_VERSION, "run": config["run"], "machine": here.machine}
     about["speed"] = asdict(here.speed)
     about |= {"cores": cores, "gpus": gpus, "problem": problem, "facts": vars(facts)}
-    write_json(args.out, about | found | {"jobs": measured_rates.jobs_to_json(jobs)})
-    prediction.show(about | found)
+    write_json(args.out, about | predicted | {"jobs": measured_rates.jobs_to_json(jobs)})
+    prediction.show(about | predicted)
 
 
 def read_rates(path: Path) -> Measured:

@@ -85,11 +85,11 @@ def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str
     """Pairs of near-duplicates, told in the log and in the attributes of the set."""
     if not least:
         return []
-    found = near_duplicates(grids, least)
-    examples = [[ids[one], ids[other], round(likeness, 4)] for one, other, likeness in found[:SHOWN]]
-    attrs["duplicates"] = json.dumps({"least": least, "pairs": len(found), "examples": examples})
-    stage.log.info("%d pairs of near-duplicates, joined into common groups", len(found))
-    return [(one, other) for one, other, _ in found]
+    pairs = near_duplicates(grids, least)
+    examples = [[ids[one], ids[other], round(likeness, 4)] for one, other, likeness in pairs[:SHOWN]]
+    attrs["duplicates"] = json.dumps({"least": least, "pairs": len(pairs), "examples": examples})
+    stage.log.info("%d pairs of near-duplicates, joined into common groups", len(pairs))
+    return [(one, other) for one, other, _ in pairs]
 
 
 def main(argv: list[str] | None = None) -> int:

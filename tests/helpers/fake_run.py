@@ -134,7 +134,7 @@ class FakeRun:
         (beside / f"{synthetic_set}.fidelity.csv").write_text("\n".join(lines) + "\n")
         about = {
             "encoder": {"name": "the <i>baseline</i>", "kind": "baseline", "overlap": "none with held-out images"},
-            "judge": "independent", "knows_train": True, "given": [], "varied": None,
+            "judge": "independent", "knows_train": True, "reference_channels": [], "start_noise": None,
             "shares_labels": synthetic_set == "as_train",
             "settings": {"images": 1000, "draws": 40, "confidence": 0.95, "smallest": {"images": 50, "groups": 10}},
         }  # fmt: skip

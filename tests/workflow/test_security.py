@@ -235,7 +235,7 @@ def train_words(folder: Path, steps: int = 2) -> list[str]:
 
 def sample_words(folder: Path) -> list[str]:
     words = ["--generator", str(folder / "unet.safetensors"), "--out", str(folder / "made.h5")]
-    return [*given(folder), *words, *told(SYNTHETIC_SET | {"count": 4, "given": []}, folder)]
+    return [*given(folder), *words, *told(SYNTHETIC_SET | {"count": 4, "reference_channels": []}, folder)]
 
 
 def classify_words(folder: Path, *more: str, name: str = "pool", steps: int = 2) -> list[str]:

@@ -41,13 +41,13 @@ def _at_places(given: list[str], repeats: int, folds: int) -> list[str]:
         if before == "--settings" or not ("{repeat}" in text or "{fold}" in text):
             out.append(text)
             continue
-        found = [
+        paths = [
             text.replace("{repeat}", str(repeat)).replace("{fold}", str(fold))
             for repeat in range(repeats)
             for fold in range(folds)
         ]
         # A file of a repeat alone comes once.
-        out += dict.fromkeys(found)
+        out += dict.fromkeys(paths)
     return out
 
 

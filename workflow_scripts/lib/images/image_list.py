@@ -127,13 +127,13 @@ def read_images(table: UserTable, data: dict[str, Any], classes: Sequence[str]) 
 
 def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
     """First row of each id, with the further rows of ids that have several. Rows without an id stay separate."""
-    found: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     further: dict[int, list[int]] = {}
     for row, name in enumerate(ids):
-        first = found.setdefault(name or f"\0{row}", row)
+        first = row_of.setdefault(name or f"\0{row}", row)
         if first != row:
             further.setdefault(first, []).append(row)
-    return list(found.values()), further
+    return list(row_of.values()), further
 
 
 def _fault(
@@ -227,19 +227,19 @@ def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
 def add_id_parts(listed: Listed, form: str) -> None:
     """Columns parsed from the Ids, such as {gene}_{antibody}_{plate}; text after the last part is ignored."""
     shape = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^_]+)", re.escape(form)) + r"(?:[^A-Za-z0-9].*)?")
-    kept, found = [], []
+    kept, parsed = [], []
     for index, name in enumerate(listed.ids):
         match = shape.fullmatch(name)
         if match:
             kept.append(index)
-            found.append(match.groupdict())
+            parsed.append(match.groupdict())
         else:
             listed.bad.append(Fault(name, "Id", "Id of another form", f"{name!r} is not of the form {form}"))
     listed.keep(kept)
     for name in shape.groupindex:
         # A user's table takes precedence over the Id, where it has a value.
-        told = listed.columns.get(name, [""] * len(found))
-        listed.columns[name] = [value or parts[name] for value, parts in zip(told, found, strict=True)]
+        told = listed.columns.get(name, [""] * len(parsed))
+        listed.columns[name] = [value or parts[name] for value, parts in zip(told, parsed, strict=True)]
 
 
 def map_labels(listed: Listed, data: dict[str, Any]) -> None:

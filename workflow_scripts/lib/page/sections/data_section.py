@@ -68,11 +68,11 @@ def _used(data: Data) -> list[str]:
 def tested_groups(data: Data) -> np.ndarray:
     """Positive test groups of each class (K,), over all folds of a repeat; the fewest that a repeat has."""
     _, member = np.unique(data.groups, return_inverse=True)
-    found = []
+    groups = []
     for repeat in dict.fromkeys(repeat for repeat, _ in data.roles):
         tested = np.any([own == Role.TEST for (r, _), own in data.roles.items() if r == repeat], axis=0)
-        found.append(groups_with(data.labels[tested], member[tested]))
-    return np.min(found, axis=0)
+        groups.append(groups_with(data.labels[tested], member[tested]))
+    return np.min(groups, axis=0)
 
 
 def groups_with(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -233,15 +233,17 @@ def groups_table(data: Data) -> PageTable:
 
 def duplicates_table(data: Data) -> tuple[dict[str, Any], PageTable | None]:
     """What the search for near-duplicates found, and its examples; nothing where it was off."""
-    found = json.loads(data.attrs.get("duplicates") or "{}")
-    rows = [{"one": one, "other": other, "likeness": likeness} for one, other, likeness in found.get("examples", [])]
+    duplicates = json.loads(data.attrs.get("duplicates") or "{}")
+    rows = [
+        {"one": one, "other": other, "likeness": likeness} for one, other, likeness in duplicates.get("examples", [])
+    ]
     columns = [
         Column("one", "image", "name"),
         Column("other", "near-duplicate"),
         Column("likeness", "correlation", "number"),
     ]
-    caption = "Near-duplicates: the first pairs" if len(rows) < found.get("pairs", 0) else "All near-duplicates"
-    return found, PageTable("data_duplicates", caption, columns, rows) if rows else None
+    caption = "Near-duplicates: the first pairs" if len(rows) < duplicates.get("pairs", 0) else "All near-duplicates"
+    return duplicates, PageTable("data_duplicates", caption, columns, rows) if rows else None
 
 
 def left_out_table(path: Path | None) -> tuple[dict[str, int], PageTable | None]:
@@ -274,7 +276,7 @@ def describe(
     wanted = ["cell_line", folding.get("stratify_by"), folding.get("leave_out")]
     of_columns = column_tables(data, [name for name in wanted if name])
     kinds, listed = left_out_table(left_out)
-    found, examples = duplicates_table(data)
+    duplicates, examples = duplicates_table(data)
     tables = {
         "data_classes": classes_table(data, minimum),
         "data_combinations": combinations_table(data),
@@ -300,7 +302,7 @@ def describe(
         "unlabelled": int((per_image == 0).sum()),
         "columns": {name: len(set(values)) for name, values in data.columns.items()},
         "of_columns": [table.name for table in of_columns],
-        "duplicates": found,
+        "duplicates": duplicates,
         "left_out": kinds,
         "leave_out": folding.get("leave_out"),
         "roles_from": folding.get("roles_from"),
