@@ -41,6 +41,9 @@ RERUN = {
     # The cost of sampling is counted on the sampler itself.
     "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
+    "lib/scores/decisions.py": JUDGING
+    | TRAINING
+    | {"certify_leaks", "plot_training", "sample_ddpm", "tabulate_study", "write_submission"},
     "lib/scores/f1.py": JUDGING | TRAINING | {"tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING | {"assess_synthetic", "replay_study", "sample_ddpm", "tabulate_study"},
     "lib/generate/diffusion.py": GENERATORS | {"predict_cost"},
