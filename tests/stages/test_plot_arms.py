@@ -35,9 +35,7 @@ from workflow_scripts.lib.page.sections import curves_section
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
-    made = FakeRun(tmp_path_factory.mktemp("run"))
-    assert set(fake_run.draw_figures(made).values()) == {0}
-    return made
+    return fake_run.drawn(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
