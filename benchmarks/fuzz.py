@@ -30,12 +30,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from workflow_scripts import preprocess_images
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check, views
 from workflow_scripts.lib.download import manifest
-from workflow_scripts.lib.images import grouping, invalid_input, known_datasets, user_tables
+from workflow_scripts.lib.images import grouping, image_list, invalid_input, known_datasets, user_tables
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 
@@ -352,8 +351,8 @@ def fuzz_tables(numbers: range, seed: int, folder: Path, fraction_of_sets: float
         if rng.random() < 0.2:
             found = user_tables.read_table(table)
             manifest.read(found, (data["columns"]["id"], data["columns"]["labels"]), rng.random() < 0.5)
-        listed = preprocess_images.list_images(table, second, classes, data)
-        by = preprocess_images.group_columns(listed, data["group_by"])
+        listed = image_list.from_tables(table, second, classes, data)
+        by = image_list.group_columns(listed, data["group_by"])
         names = grouping.connected([listed.columns[name] for name in by], len(listed.ids), [])
         if rng.random() < fraction_of_sets:
             _whole(listed, names, folder)

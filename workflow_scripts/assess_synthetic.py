@@ -75,10 +75,10 @@ def assess_synthetic(args: argparse.Namespace) -> None:
     place = {"repeat": args.repeat, "fold": args.fold, "synthetic_set": args.synthetic.stem}
     _write(args.scores, assessment_rows.judge_scores(compared, judge, place | {"judge": settings["judge"]}))
     rows = assessment_rows.fidelity_rows(compared, encoder, baseline, settings, seed)
-    found, authentic = assessment_rows.copy_rows(compared, encoder, settings, seed, rows[0])
+    nearest, authentic = assessment_rows.copy_rows(compared, encoder, settings, seed, rows[0])
     rows += authentic
     _write(args.fidelity, [place | {"encoder": encoder.name} | row for row in rows])
-    _write(args.closest, [place | row for row in assessment_rows.closest_rows(compared, found, settings["pairs"])])
+    _write(args.closest, [place | row for row in assessment_rows.closest_rows(compared, nearest, settings["pairs"])])
     write_json(args.about, place | assessment_rows.described(compared, encoder, judge, baseline, settings))
     told = {(row["measure"], row["contender"]): row["value"] for row in rows if row["scope"] == "all"}
     stage.log.info(

@@ -55,9 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
-    out.add_argument(
-        "--folds", nargs="+", type=_numbered, required=True, metavar="REPEAT=CSV", help="each repeat's table of roles"
-    )
+    arguments.add_role_tables(out)
     out.add_argument(
         "--artefacts", nargs="*", type=Path, default=[], help="generators, synthetic sets, lists of arms, replays"
     )
@@ -66,13 +64,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     out.add_argument("--out", type=Path, required=True, help="the certificate to write")
     return out.parse_args(argv)
-
-
-def _numbered(text: str) -> tuple[int, Path]:
-    repeat, _, path = text.partition("=")
-    if not repeat.isdecimal() or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a repeat and its table, such as 0=repeat0/folds.csv")
-    return int(repeat), Path(path)
 
 
 def certify_leaks(

@@ -78,12 +78,12 @@ def fetch_weights(backbone: str, folder: Path, record: Path, settings: dict[str,
 
 def digits_in(file: str) -> str:
     """The first digits of the SHA-256 that the name of a published file ends in."""
-    found = re.search(r"-([0-9a-f]{8,64})\.pth$", file)
-    if not found:
+    digits = re.search(r"-([0-9a-f]{8,64})\.pth$", file)
+    if not digits:
         raise UserError(
             f"this torchvision publishes {file!r}, whose name holds no checksum: give it in fetch_weights.sha256"
         )
-    return found[1]
+    return digits[1]
 
 
 def _fetched(folder: Path, name: str, address: str, expected: str, settings: dict[str, Any]) -> str:

@@ -65,14 +65,14 @@ def forensics(
     lines = pd.concat([_read(path) for path in scores], ignore_index=True)
     design = designs.fraction(switches.acting(section, base, after=False), section["runs"])
     idle = switches.idle_switches(section, base)
-    names, found, described = [name for name in switches.varied(section) if name not in idle], [], {}
+    names, estimated, described = [name for name in switches.varied(section) if name not in idle], [], {}
     for model in switches.models(section, base):
         training, after = (switches.of_model(names, model, after=kind) for kind in (False, True))
         for metric in METRICS:
             own = effect_estimates.response(lines, design, model["name"], metric, training, after)
-            found += effect_estimates.effects(own, section["confidence"])
+            estimated += effect_estimates.effects(own, section["confidence"])
         described[model["name"]] = effect_estimates.named(own.design) | {"after": after, "trainings": own.size}
-    effects = effect_estimates.table_of(found)
+    effects = effect_estimates.table_of(estimated)
     with atomic(table) as part:
         effects.to_csv(part, index=False, float_format="%.6f")
     metric, certificate = section["metric"], pd.read_csv(leaks)

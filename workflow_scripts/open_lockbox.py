@@ -18,34 +18,27 @@ contain the variance between repeats. Every opening is a line of the ledger, whi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from workflow_scripts.lib.base import arguments, files, stage
-from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.judge import declaration, lockbox_ledger
-from workflow_scripts.lib.judge.leak_checks import LEAK
-from workflow_scripts.lib.judge.lockbox_ledger import Box
-from workflow_scripts.lib.judge.lockbox_members import Members, predict, read_members
+from workflow_scripts.lib.judge import lockbox_ledger, lockbox_opening
+from workflow_scripts.lib.judge.lockbox_members import predict, read_members
 from workflow_scripts.lib.judge.lockbox_scores import COLUMNS, judged_classes, score_lockbox
 from workflow_scripts.lib.judge.question import Question, arms_of
 from workflow_scripts.lib.judge.wording import analysis_report, lockbox_report
 from workflow_scripts.lib.judge.wording.lockbox_report import conclude
-from workflow_scripts.lib.page.sections import data_section
-from workflow_scripts.lib.split import role_table
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     out = arguments.parser(__doc__)
     out.add_argument("--images", type=Path, required=True, help="the image set")
-    out.add_argument("--folds", nargs="+", required=True, metavar="REPEAT=CSV", help="each repeat's table of roles")
+    arguments.add_role_tables(out)
     out.add_argument("--arms", type=Path, nargs="+", required=True, help="lists of arms (JSON) of all folds")
     out.add_argument("--declaration", type=Path, required=True, help="what was declared beforehand (JSON)")
     out.add_argument("--analysis", type=Path, required=True, help="the judged run (JSON)")
@@ -62,12 +55,13 @@ def open_lockbox(args: argparse.Namespace) -> None:
     """Check that the run is finished and clean, write down the opening, predict, score, write the result down."""
     question = Question(args.settings["analysis"], args.settings["arms"], args.seed)
     device.use_threads(args.settings["threads"])
-    declared, run_judged = read_declaration(args, question)
+    declared, run_judged = lockbox_opening.read_declaration(args.declaration, args.analysis, args.leaks, question)
     with ImageSet(args.images) as source:
-        box = find_box(args, source)
+        box = lockbox_opening.find_box(args.folds, source)
         members = read_members(args.arms, args.thresholds, arms_of(question.primary_pairs()), source, box)
         judged, left = judged_classes(source, box, run_judged, question.analysis)
-        entry = ledger_line(args, source, box, declared, members)
+        about_run = (args.settings["run"], question, args.thresholds)
+        entry = lockbox_opening.ledger_line(*about_run, source, box, declared, members)
         begun = lockbox_ledger.begin(args.ledger, entry)
         stage.log.info(
             "the lockbox is opened: %d images of %d groups, %s", len(box.rows), box.groups, ", ".join(members)
@@ -92,55 +86,6 @@ def open_lockbox(args: argparse.Namespace) -> None:
     for note in history:
         stage.log.warning("%s", note)
     stage.log.info("the report page shows the result when it is made again: run snakemake once more")
-
-
-def read_declaration(args: argparse.Namespace, question: Question) -> tuple[dict[str, Any], list[str]]:
-    """What was declared, and the classes that the run judged; refuses a run not finished under this analysis."""
-    declared, judged = (json.loads(path.read_text(encoding="utf-8")) for path in (args.declaration, args.analysis))
-    hashed = declaration.declaration_hash(question.analysis, question.arms)
-    for path, content in ((args.declaration, declared), (args.analysis, judged)):
-        if content.get("hash") != hashed:
-            raise UserError(
-                f"{path} has another analysis (hash {content.get('hash')}) than the settings ({hashed}): run the "
-                "workflow to its end under these settings before the lockbox is opened"
-            )
-    certificate = pd.read_csv(args.leaks, dtype=str, keep_default_na=False)
-    if "status" not in certificate or (certificate["status"] == LEAK).any():
-        raise UserError(f"{args.leaks} is no certificate of a run without leaks: mend the run first")
-    return declared, list(judged["judged"])
-
-
-def find_box(args: argparse.Namespace, source: ImageSet) -> Box:
-    """The lockbox by the folds of all repeats."""
-    roles = {}
-    for repeat, path in data_section.numbered(args.folds):
-        folds = range(role_table.count_folds(path))
-        roles |= {(repeat, fold): role_table.read(path, fold, source.ids) for fold in folds}
-    box = lockbox_ledger.find(source.ids, source.groups, roles)
-    if box is None:
-        raise UserError(lockbox_ledger.NO_LOCKBOX)
-    return box
-
-
-def ledger_line(
-    args: argparse.Namespace, source: ImageSet, box: Box, declared: dict[str, Any], members: Members
-) -> dict[str, Any]:
-    """The line of the ledger, but for the times and the result; `task` tells this opening from any other."""
-    asked = [[name, *place, one.classifier.digest] for name, own in members.items() for place, one in own.items()]
-    entry = {
-        "run": args.settings["run"],
-        "seed": args.seed,
-        "declaration": declared["hash"],
-        "experiment": declared.get("experiment", ""),
-        "declared_at": declared["declared_at"],
-        "ids_digest": box.digest,
-        "images_digest": source.digest,
-        "images": len(box.rows),
-        "groups": box.groups,
-        "arms": list(members),
-        "classifiers": len(asked),
-    }
-    return entry | {"task": files.digest([entry, asked, files.file_digest(args.thresholds)])}
 
 
 def main(argv: list[str] | None = None) -> int:

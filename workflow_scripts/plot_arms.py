@@ -49,15 +49,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def plot_arms(args: argparse.Namespace) -> None:
     """Draw and save the figures."""
-    found, config = run_tables.read(args.metrics, args.comparisons, args.analysis), args.settings
-    points = curves_section.usefulness(found, config, arguments.of_sets(args.fidelity, "--fidelity"))
+    results, config = run_tables.read(args.metrics, args.comparisons, args.analysis), args.settings
+    points = curves_section.usefulness(results, config, arguments.of_sets(args.fidelity, "--fidelity"))
     drawn: list[tuple[Path, Callable[[], Figure]]] = [
-        (args.forest, lambda: draw_forest(found, config)),
-        (args.classes, lambda: draw_classes(found)),
-        (args.gap, lambda: draw_gap(found)),
-        (args.worth, lambda: curve_figures.draw_worth(found)),
-        (args.usefulness, lambda: curve_figures.draw_usefulness(found, points)),
-        (args.sweeps, lambda: curve_figures.draw_sweeps(found, curves_section.sweeps(found, config))),
+        (args.forest, lambda: draw_forest(results, config)),
+        (args.classes, lambda: draw_classes(results)),
+        (args.gap, lambda: draw_gap(results)),
+        (args.worth, lambda: curve_figures.draw_worth(results)),
+        (args.usefulness, lambda: curve_figures.draw_usefulness(results, points)),
+        (args.sweeps, lambda: curve_figures.draw_sweeps(results, curves_section.sweeps(results, config))),
     ]
     with figure_style.style():
         for path, draw in drawn:

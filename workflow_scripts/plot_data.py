@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     p = arguments.parser(__doc__)
     p.add_argument("--images", type=Path, required=True, help="the image set")
-    p.add_argument("--folds", nargs="+", required=True, metavar="REPEAT=CSV", help="each repeat's table of roles")
+    arguments.add_role_tables(p)
     for name in FIGURES:
         p.add_argument(f"--{name}", type=Path, required=True, help=f"figure to write: {name}")
     p.add_argument("--table", type=Path, required=True, help="statistics of the pixel values to write (CSV)")
@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def plot_data(args: argparse.Namespace) -> None:
     """Draw and save all figures, and the table."""
     settings = args.settings
-    data = data_section.read(args.images, data_section.numbered(args.folds))
+    data = data_section.read(args.images, args.folds)
     with ImageSet(args.images) as source:
         counts = pixel_counts(source)
         rows = samples(source, data, settings["per_class"])

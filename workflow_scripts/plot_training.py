@@ -74,8 +74,8 @@ def _predictions(manifests: list[Path]) -> list[Path]:
 
 
 def _arm_history(path: Path) -> pd.DataFrame:
-    found = prediction_file.read_predictions(path, parts=())
-    history = {name: np.ravel(np.asarray(values)) for name, values in found.history.items()}
+    predictions = prediction_file.read_predictions(path, parts=())
+    history = {name: np.ravel(np.asarray(values)) for name, values in predictions.history.items()}
     frames = []
     for quantity in SHOWN:
         if quantity not in history:
@@ -90,7 +90,7 @@ def _arm_history(path: Path) -> pd.DataFrame:
             ),
             np.arange(1, len(values) + 1),
         )
-        where = {"kind": "classifier", "name": found.arm, "repeat": found.repeat, "fold": found.fold}
+        where = {"kind": "classifier", "name": predictions.arm, "repeat": predictions.repeat, "fold": predictions.fold}
         frames.append(pd.DataFrame(where | {"step": steps, "quantity": quantity, "value": values}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 

@@ -33,9 +33,8 @@ from workflow_scripts.lib.cost import flops, job_costs, machine_speed, measured_
 from workflow_scripts.lib.cost.forecast import Here
 from workflow_scripts.lib.cost.job_costs import Facts
 from workflow_scripts.lib.cost.measured_rates import Measured
-from workflow_scripts.lib.images import known_datasets, label_maps
+from workflow_scripts.lib.images import image_list, known_datasets, label_maps
 from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
-from workflow_scripts.preprocess_images import list_images
 
 # Sets that may be asked about before they are there: images with labels, and pixels a side.
 KNOWN = {"kaggle2018": (31072, 512)}
@@ -66,12 +65,12 @@ def predict_cost(args: argparse.Namespace) -> None:
         facts, problem, jobs = Facts(0, 0), str(error), []
     measured_rates.mark_outdated(jobs, args.out.parent)
     here = Here(machine.described(), gpus, machine_speed.measure())
-    found = prediction.predicted(jobs, measured, cores, facts, here)
+    predicted = prediction.predicted(jobs, measured, cores, facts, here)
     about = {"format_version": measured_rates.FORMAT_VERSION, "run": config["run"], "machine": here.machine}
     about["speed"] = asdict(here.speed)
     about |= {"cores": cores, "gpus": gpus, "problem": problem, "facts": vars(facts)}
-    write_json(args.out, about | found | {"jobs": measured_rates.jobs_to_json(jobs)})
-    prediction.show(about | found)
+    write_json(args.out, about | predicted | {"jobs": measured_rates.jobs_to_json(jobs)})
+    prediction.show(about | predicted)
 
 
 def read_rates(path: Path) -> Measured:
@@ -94,7 +93,7 @@ def facts_of(config: dict[str, Any]) -> Facts:
         return Facts(cells["images"], _mapped(COMPARTMENTS, described), cells["size"])
     if table.is_file():
         groups, classes = (Path(data[name]) if data[name] else None for name in ("groups", "classes"))
-        listed = list_images(table, groups, classes, described)
+        listed = image_list.from_tables(table, groups, classes, described)
         limit = config["fetch_images"]["limit"]["images"] if data["source"] == "public" else 0
         count = min(len(listed.ids), limit) if limit else len(listed.ids)
         return Facts(count, len(listed.classes), _side(data["images"]))

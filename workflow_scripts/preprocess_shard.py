@@ -16,13 +16,12 @@ from pathlib import Path
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.files import write_json
 from workflow_scripts.lib.base.progress import Progress
-from workflow_scripts.lib.images import chunks
-from workflow_scripts.preprocess_images import check_room, plan, shared_parser
+from workflow_scripts.lib.images import chunks, reading_plan
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = shared_parser(__doc__)
+    out = reading_plan.parser(__doc__)
     out.add_argument("--set", type=Path, required=True, help="the image set that preprocess_images will write")
     out.add_argument("--shard", type=int, required=True, help="number of this job, from 0")
     out.add_argument("--shards", type=int, required=True, help="number of jobs")
@@ -32,9 +31,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def preprocess_shard(args: argparse.Namespace) -> None:
     """Make every piece of this shard; faults of images stay in the pieces until they are joined."""
-    work = plan(args, args.set)
+    work = reading_plan.plan(args, args.set)
     own = work.tasks()[args.shard :: args.shards]
-    check_room(args.set, work.size // args.shards, [task.path for task in own if task.path.is_file()])
+    reading_plan.check_room(args.set, work.size // args.shards, [task.path for task in own if task.path.is_file()])
     count, bad = sum(len(task.ids) for task in own), 0
     with Progress("images", count) as bar:
         done = 0

@@ -56,15 +56,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def tabulate_study(arms: list[Path], out: Path) -> None:
     """Write the table: a row an arm."""
-    found: dict[str, list[dict[str, float]]] = {}
+    numbers: dict[str, list[dict[str, float]]] = {}
     described: dict[str, dict[str, Any]] = {}
     for listing in arms:
         for entry in arm_list.read(listing):
             arm = prediction_file.read_predictions(entry["predictions"], ("validation", "test"))
             described[arm.arm] = arm.settings
-            found.setdefault(arm.arm, []).append(_scores(arm))
+            numbers.setdefault(arm.arm, []).append(_scores(arm))
     rows = []
-    for name, scores in found.items():
+    for name, scores in numbers.items():
         settings = described[name]
         of_study = (settings["method"], settings["backbone"], settings["loss"])
         last, best = PUBLISHED.get(of_study, (None, None))

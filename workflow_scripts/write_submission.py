@@ -63,9 +63,9 @@ def write_submission(args: argparse.Namespace) -> None:
     total = np.zeros(len(arm.numbers))
     with Progress("images", len(ids)) as bar:
         for names, images in _blocks(reader, ids, int(settings["batch"]), int(settings["threads"]), bad):
-            found = arm.probabilities(images)
-            total += found.sum(axis=0)
-            predicted |= {name: arm.predicted(row) for name, row in zip(names, found, strict=True)}
+            probabilities = arm.probabilities(images)
+            total += probabilities.sum(axis=0)
+            predicted |= {name: arm.predicted(row) for name, row in zip(names, probabilities, strict=True)}
             bar.update(len(predicted) + len({entry.id for entry in bad}))
     data = settings["preprocess_images"]["data"]
     faults = (args.log or args.out).with_suffix(".bad_input.csv")

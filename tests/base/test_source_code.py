@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = sorted(path.stem for path in (ROOT / "workflow_scripts").glob("*.py") if path.stem != "__init__")
 
 # Imports each stage in a process of its own, and then what its functions import when they are called, as their byte
-# code tells; prints the files of the package that came in. What is slow and foreign is imported before they part.
+# code tells; prints the files of the package that came in. What is slow is done before they part: the
+# imports of foreign packages, by importing every module once and forgetting it, and reading the byte code.
 IMPORTER = """
-import contextlib, dis, importlib, json, os, sys, types
+import contextlib, dis, gc, importlib, importlib.machinery, json, os, pathlib, sys, types
 def mine():
     return {name: module for name, module in sys.modules.items() if name.split(".")[0] == "workflow_scripts"}
 def late(body):
@@ -28,8 +29,14 @@ def late(body):
     for inner in body.co_consts:
         if isinstance(inner, types.CodeType):
             yield from late(inner)
-for foreign in ("torch", "pandas", "scipy.ndimage", "matplotlib.pyplot", "pydantic"):
-    importlib.import_module(foreign)
+wanted_late = {}
+for path in map(str, pathlib.Path("workflow_scripts").resolve().rglob("*.py")):
+    body = importlib.machinery.SourceFileLoader("any", path).get_code("any")
+    wanted_late[path] = [name for name in late(body) if name and name.startswith("workflow_scripts")]
+    importlib.import_module(".".join(pathlib.Path(path).relative_to(os.getcwd()).with_suffix("").parts))
+for name in mine():
+    del sys.modules[name]
+gc.collect()
 for stage in sys.argv[1:]:
     assert not mine()
     if os.fork() == 0:
@@ -38,10 +45,9 @@ for stage in sys.argv[1:]:
         while set(known) != set(mine()):
             known = mine()
             for name in known:
-                for wanted in late(known[name].__loader__.get_code(name)):
-                    if wanted.startswith("workflow_scripts"):
-                        with contextlib.suppress(ModuleNotFoundError):  # a function or class, not a module
-                            importlib.import_module(wanted)
+                for wanted in wanted_late[known[name].__file__]:
+                    with contextlib.suppress(ModuleNotFoundError):  # a function or class, not a module
+                        importlib.import_module(wanted)
         print(json.dumps([stage, [module.__file__ for module in known.values()]]), flush=True)
         os._exit(0)
     assert os.wait()[1] == 0, stage

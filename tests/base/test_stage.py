@@ -2,8 +2,6 @@
 
 import argparse
 import os
-import pty
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,6 @@ import pytest
 
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.base.progress import Progress, duration
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -84,56 +81,6 @@ def test_any_other_error_has_its_traceback_in_the_log_file_only(tmp_path, capsys
 def test_without_a_log_file_the_traceback_is_not_lost(capsys):
     assert fail_with(KeyError("Golgi"), parse("--settings", "{}")) == 1
     assert "raise error" in capsys.readouterr().err
-
-
-def test_progress_without_a_terminal_is_plain_lines(tmp_path, capsys):
-    args = parse("--settings", "{}", "--log", str(tmp_path / "train.log"))
-
-    def work() -> None:
-        with Progress("train", total=200) as bar:
-            for step in range(1, 201):
-                bar.update(step, loss=0.03125)
-
-    assert stage.run("train", args, work) == 0
-    shown = capsys.readouterr().err
-    for text in (shown, args.log.read_text()):
-        assert len(re.findall(r"train \d+/200 \(\d+ %\), loss 0\.03125, .* left", text)) == 10
-        assert not set("\r\x1b█░") & set(text)
-    assert "train 200/200 (100 %), loss 0.03125, 0.0 s left" in shown
-
-
-def test_progress_that_is_resumed_counts_only_its_own_steps(monkeypatch):
-    clock = iter([0.0, 1.0, 1.0])
-    monkeypatch.setattr(stage.time, "monotonic", lambda: next(clock))
-    told = []
-    monkeypatch.setattr(stage.log, "info", lambda form, text: told.append(text))
-    with Progress("train", total=100, line_every=0.5) as bar:
-        # One second for the first step of this process, and 10 more to go.
-        bar.update(90)
-    assert told == ["train 90/100 (90 %), 10 s left"]
-
-
-def test_progress_in_a_terminal_is_a_bar():
-    leader, follower = pty.openpty()
-    with os.fdopen(follower, "w", encoding="utf-8") as terminal:
-        with Progress("train", total=4, stream=terminal) as bar:
-            bar.update(4, loss=0.5)
-        raw = b""
-        while raw.count(b"\x1b[K") < 2:
-            raw += os.read(leader, 10_000)
-    os.close(leader)
-    shown = raw.decode()
-    assert "\r\x1b[K" + "█" * 24 + " train 4/4 (100 %), loss 0.5" in shown
-    assert shown.endswith("\r\x1b[K")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (-1, "0.0 s"), (9.5, "9.5 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s")]
-    + [(3599.8, "1 h 00 min"), (7800, "2 h 10 min")],
-)
-def test_durations_read_well(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_one_argument_stands_for_the_files_of_all_folds() -> None:

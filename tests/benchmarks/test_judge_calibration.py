@@ -102,7 +102,8 @@ def test_what_the_judge_says_it_can_find_is_found(many):
 
     def found(fraction):
         gain = judge_calibration.gain_of(fraction * size, "map", 5, 30, SMALL)
-        return judge_calibration.power(judge_calibration.fresh(SMALL, MANY, gain), "map", 1, range(40), DRAWS, 5)
+        # The primary arm is tested first: the arms beside it and its control change nothing about it.
+        return judge_calibration.power(judge_calibration.fresh(SMALL, MANY[:3], gain), "map", 1, range(40), DRAWS, 5)
 
     whole = found(1)
     assert whole["effect"] == pytest.approx(whole["detectable"], rel=0.25)

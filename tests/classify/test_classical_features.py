@@ -86,7 +86,7 @@ def test_objects_are_counted_and_grains_are_removed_by_openings_of_their_size():
 
 def test_features_do_not_depend_on_the_eight_orientations(cells):
     plain = classical.features(cells)
-    for turned in orientation.all_turned(cells):
+    for turned in orientation.all_orientations(cells):
         assert np.allclose(classical.features(turned), plain, atol=2e-5)
     assert np.ptp(plain, axis=0).max() > 0.1
 

@@ -98,7 +98,7 @@ def test_answers_do_not_depend_on_the_orientation():
     )  # fmt: skip
     network, pixels = classifier.network(torch.device("cpu")), cells(12, 4)[0]
     plain = classifier_file.predict(network, pixels, found.mean, found.std)
-    for turned in orientation.all_turned(pixels):
+    for turned in orientation.all_orientations(pixels):
         again = classifier_file.predict(network, np.ascontiguousarray(turned), found.mean, found.std)
         assert np.allclose(again, plain, atol=1e-3)
 

@@ -338,37 +338,6 @@ def test_arms_of_a_job_have_their_own_rates(tmp_path):
     assert found.starts[0].middle == pytest.approx(2.0), "reading and predicting belong to no arm"
 
 
-def test_an_estimate_says_where_it_comes_from(tmp_path):
-    run = write_run(tmp_path, [training("a", 100), training("b", 100)], {"train_ddpm/a": 11.0, "train_ddpm/b": 21.0})
-    measured = measured_rates.observed(run)
-
-    def estimate(job: Job, machine: str = "A, 2 cores", gpus: int = 0) -> forecast.Estimate | None:
-        return forecast.estimate(job.works[0], job, measured, Here(machine, gpus))
-
-    same = estimate(training("x", 200))
-    assert (same.low, same.high, same.exact) == (pytest.approx(20), pytest.approx(40), True)
-    assert same.low <= same.middle <= same.high and "first" in same.source
-    assert "another machine" in estimate(training("x", 200), machine="B").source
-    assert not estimate(training("x", 200), machine="B").exact
-    larger = estimate(training("x", 800, size=64))
-    assert larger.high == pytest.approx(160) and "size 32 instead of 64" in larger.source and not larger.exact
-    other = estimate(training("x", 200, network="unet 64"))
-    assert "by its FLOPs as unet 16" in other.source and not other.exact
-    threads = training("x", 200)
-    threads.threads = 4
-    assert estimate(threads).high == pytest.approx(10) and "instead of 4" in estimate(threads).source
-    # The time of small files is not that of their pixels.
-    cells = [measured_rates.Rate("read", "megapixels", {"side": 32}, 1, False, "A", "first", 1, 1.0, 1.0, 1.0)]
-    for side, known in ((48, True), (512, False)):
-        reading = Job("preprocess_images", "x", [Workload("read", "megapixels", 5, {"side": side})])
-        found = forecast.estimate(reading.works[0], reading, measured_rates.Measured(cells), Here("A"))
-        assert (found is not None) == known
-    # Of a GPU nothing was seen, nor of another stage, nor of another unit: unknown.
-    assert estimate(training("x", 200), gpus=1) is None
-    assert estimate(Job("assess_synthetic", "x", [Workload("assess_synthetic", "images", 5)])) is None
-    assert estimate(Job("train_ddpm", "x", [Workload("train_ddpm", "images", 5, TRAITS)])) is None
-
-
 def test_a_gpu_is_known_by_the_log(tmp_path):
     run = write_run(tmp_path, [training("a", 100)], {"train_ddpm/a": 3.0}, device="NVIDIA H100 80GB HBM3, bfloat16")
     (rate,) = measured_rates.observed(run).rates

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from tests.helpers.shared import once
 from workflow_scripts import (
     aggregate_metrics,
     declare_analysis,
@@ -18,6 +21,7 @@ from workflow_scripts import (
 )
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.images.image_set_writer import write_images
+from workflow_scripts.lib.page import run_files
 from workflow_scripts.lib.page.sections import fidelity_section
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
 from workflow_scripts.lib.split import role_table
@@ -70,18 +74,24 @@ CONFIG = {
 
 
 class FakeRun:
-    """Paths of the run's files below one folder, as the workflow lays them."""
+    """Paths of the run's files below one folder, as the workflow lays them.
 
-    def __init__(self, folder: Path, groups: int = 120, size: int = 16) -> None:
+    With `copy_of`, the files are those in the folder of another run of the same size."""
+
+    def __init__(self, folder: Path, groups: int = 120, size: int = 16, copy_of: Path | None = None) -> None:
         self.folder, self.size = folder, size
         rng = np.random.default_rng(5)
         self.ids = np.array([f"cell{index:04d}" for index in range(groups * 3)])
         self.groups = np.array([f"GENE{index // 3:03d}" for index in range(groups * 3)])
         self.labels = np.repeat((rng.random((groups, len(CLASSES))) < PREVALENCE).astype(np.uint8), 3, axis=0)
         self.labels[self.labels.sum(axis=1) == 0, 0] = 1
-        self.arms = []
+        self.arms = [self.path(f"repeat0/fold{fold}/arms/job0.json") for fold in range(2)]
+        self.roles = self._roles(groups)
+        if copy_of is not None:
+            shutil.copytree(copy_of, folder, dirs_exist_ok=True)
+            return
         self._images(rng)
-        self._folds(groups)
+        role_table.write(self.path("repeat0/folds.csv"), self.ids, self.groups, self.roles)
         self._arms(rng)
         self._tables()
         self._around()
@@ -134,7 +144,7 @@ class FakeRun:
         (beside / f"{synthetic_set}.fidelity.csv").write_text("\n".join(lines) + "\n")
         about = {
             "encoder": {"name": "the <i>baseline</i>", "kind": "baseline", "overlap": "none with held-out images"},
-            "judge": "independent", "knows_train": True, "given": [], "varied": None,
+            "judge": "independent", "knows_train": True, "reference_channels": [], "start_noise": None,
             "shares_labels": synthetic_set == "as_train",
             "settings": {"images": 1000, "draws": 40, "confidence": 0.95, "smallest": {"images": 50, "groups": 10}},
         }  # fmt: skip
@@ -147,14 +157,13 @@ class FakeRun:
         ]
         (beside / f"{synthetic_set}.closest.csv").write_text("\n".join(pairs) + "\n")
 
-    def _folds(self, groups: int) -> None:
+    def _roles(self, groups: int) -> np.ndarray:
         part = (np.arange(groups) * 7 % 10).repeat(3)
         roles = np.full((len(self.ids), 2), "train", dtype=object)
         for fold in range(2):
             for role, digits in (("test", (0, 1, 2)), ("validation", (6, 7)), ("calibration", (8, 9))):
                 roles[np.isin((part - 3 * fold) % 10, digits), fold] = role
-        self.roles = roles
-        role_table.write(self.path("repeat0/folds.csv"), self.ids, self.groups, roles)
+        return roles
 
     def _arms(self, rng: np.random.Generator) -> None:
         hard = rng.normal(0, HARD, self.labels.shape)
@@ -177,9 +186,7 @@ class FakeRun:
                 made = Predictions(CLASSES, name, 0, fold, parts, history, numbers=numbers, images="d", digest="x")
                 write_predictions(folder / name / "predictions.h5", made)
                 entries.append({"arm": name, "predictions": f"{name}/predictions.h5"})
-            manifest = folder / "job0.json"
-            manifest.write_text(json.dumps({"arms": entries}))
-            self.arms.append(manifest)
+            self.arms[fold].write_text(json.dumps({"arms": entries}))
             history = self.path(f"repeat0/fold{fold}/generators/unet.history.csv")
             history.parent.mkdir(parents=True)
             lines = [f"{step},{step * 32},{1 / (1 + step / 50):.4f},0.001,{step / 9:.2f}" for step in range(1, 400, 2)]
@@ -286,6 +293,31 @@ def fidelity_tables(run: FakeRun) -> list[str]:
         f"{synthetic_set}/0/{fold}={run.path(f'repeat0/fold{fold}/synthetic/{synthetic_set}.fidelity.csv')}"
         for synthetic_set, fold in places
     ]
+
+
+def drawn(factory: pytest.TempPathFactory) -> FakeRun:
+    """A run with all its figures, in a folder of its own; they are drawn once in a session of tests."""
+
+    def draw(folder: Path) -> None:
+        folder.mkdir()
+        assert set(draw_figures(FakeRun(folder)).values()) == {0}
+
+    return FakeRun(factory.mktemp("run"), copy_of=once(factory, "drawn_run", draw))
+
+
+def stub_figures(run: FakeRun) -> None:
+    """Empty figures and no statistics of pixel values, for tests of the page's other parts."""
+    figures = run.path("figures")
+    figures.mkdir()
+    panels = [
+        f"{kind}_repeat0_fold{fold}_{synthetic_set}"
+        for kind in ("images", "closest")
+        for synthetic_set in SYNTHETIC_SETS
+        for fold in range(2)
+    ]
+    for name in (*run_files.FIGURES.values(), *panels):
+        (figures / f"{name}.svg").write_text('<svg viewBox="0 0 1 1"></svg>')
+    run.path("intensity.csv").write_text("channel,mean,deviation,p1,p50,p99,black,saturated\n")
 
 
 def draw_figures(run: FakeRun) -> dict[str, int]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from workflow_scripts.lib.judge import scoring
+from workflow_scripts.lib.judge.experiment import Experiment
+from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows
+from workflow_scripts.lib.judge.scoring import Summary
+from workflow_scripts.lib.judge.thresholds import Rule
 from workflow_scripts.lib.scores.prediction_file import PARTS, Predictions, Scored
 
 CLASSES = ["nucleus", "golgi", "cytosol", "rods"]
@@ -73,3 +78,38 @@ ARMS = [
     {"name": "mix", "method": "mix_representation", "control": "mix_real"},
     {"name": "mix_real", "method": "mix_representation_real"},
 ]
+SAME = {"real_only": 2.0, "mix": 2.0, "mix_real": 2.0}  # arms of equal skill
+
+
+def experiment(world: World, skills: dict[str, float], repeats: int = 1) -> Experiment:
+    """Arms of these skills in all folds of a world."""
+    arms = {
+        name: [p for r in range(repeats) for p in world.arm(name, skill, repeat=r)] for name, skill in skills.items()
+    }
+    parts = [part for arm in arms.values() for fold in arm for part in fold.parts.values()]
+    groups = sorted({str(name) for part in parts for name in part.groups})
+    return Experiment(world.classes, groups, arms)
+
+
+def summaries(
+    seed: int, skills: dict[str, float], draws: int = 200, repeats: int = 1, **more: int
+) -> dict[str, Summary]:
+    """Scores per image, of arms with these skills in a world of this seed."""
+    arms = experiment(World(seed, **more), skills, repeats)
+    weights = scoring.group_weights(seed, len(arms.groups), draws)
+    judged = np.ones(len(arms.classes), dtype=bool)
+    return scoring.summarise_arms(arms, "image", Rule("calibrated", 10), weights, judged, 1)
+
+
+def random_folds(
+    seed: int = 6, folds: int = 2, rows: int = 240, classes: int = 4, groups: int = 50
+) -> list[FoldScores]:
+    """Scored rows of an arm in some folds, with test groups of their own."""
+    rng = np.random.default_rng(seed)
+
+    def table(offset: int) -> ScoredRows:
+        labels = rng.random((rows, classes)) < np.linspace(0.5, 0.1, classes)
+        scores = 1 / (1 + np.exp(-rng.normal(2.0 * labels - 1, 1.2)))
+        return ScoredRows(scores, labels, offset + rng.integers(0, groups, rows))
+
+    return [FoldScores(0, fold, table(0), table(100 * (fold + 1)), table(0)) for fold in range(folds)]

@@ -20,7 +20,7 @@ def pictures(count: int, size: int = 32, channels: int = 3) -> np.ndarray:
 @pytest.mark.parametrize("turn", range(8))
 def test_a_turned_copy_is_found(turn: int) -> None:
     images = pictures(60)
-    views = list(orientation.all_turned(images[7]))
+    views = list(orientation.all_orientations(images[7]))
     images[41] = views[turn]
     found = duplicates.near_duplicates(duplicates.grid_means(images), 0.95)
     assert [(one, other) for one, other, _ in found] == [(7, 41)]

@@ -16,8 +16,7 @@ import tifffile
 from PIL import Image
 
 from tests.helpers.image_folders import arguments, noise, run, save, settings
-from workflow_scripts import preprocess_images as stage_program
-from workflow_scripts.lib.images import chunks, decode
+from workflow_scripts.lib.images import chunks, reading_plan
 from workflow_scripts.lib.images.image_set import ImageSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,46 +198,6 @@ def test_arrays_that_are_no_images(tmp_path, file):
     assert reason in listed(tmp_path / "log.bad_input.csv")[path.stem]["reason"]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy", ".jpg"])
-def test_files_cut_anywhere_never_come_through_changed(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    if suffix == ".tif":
-        tifffile.imwrite(path, noise(0), rowsperstrip=4)
-    elif suffix == ".npy":
-        np.save(path, noise(0))
-    else:
-        save(path, noise(0))
-    whole, values = path.read_bytes(), np.asarray(decode.decode(path, 1).images[0])
-    refused = 0
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        try:
-            found = decode.decode(path, 1)
-        except decode.Unusable:
-            refused += 1
-        else:
-            # Only what follows the pixels is missing.
-            np.testing.assert_array_equal(np.asarray(found.images[0]), values)
-    assert refused >= len(whole) - 20 - (len(whole) - 256 if suffix == ".tif" else 0)
-
-
-def test_bombs_of_every_format(tmp_path):
-    # All of it a hole, on disk.
-    np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(20_000, 20_000))
-    tifffile.imwrite(
-        tmp_path / "a.tif",
-        iter([bytes(100)] * 300),
-        shape=(30_000, 30_000),
-        dtype=np.uint8,
-        tile=(2048, 2048),
-        compression="zlib",
-    )
-    for name in ("a.npy", "a.tif"):
-        with pytest.raises(decode.Unusable) as caught:
-            decode.decode(tmp_path / name, 1)
-        assert caught.value.kind == "decompression bomb"
-
-
 def test_a_file_that_may_not_be_read_is_told(raw, monkeypatch):
     (raw / "train.csv").write_text("Id,Target\nfine,0\nagain,1\n")
     opened = Image.open
@@ -272,7 +231,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_remains(raw, monkeypatch, 
 def test_too_little_room_is_told_before_anything_is_read(raw, monkeypatch, capsys):
     (raw / "train.csv").write_text("Id,Target\nfine,0\nagain,1\n")
     left = type("Usage", (), {"free": 255})()
-    monkeypatch.setattr(stage_program.shutil, "disk_usage", lambda path: left)
+    monkeypatch.setattr(reading_plan.shutil, "disk_usage", lambda path: left)
     assert run(raw, settings(data={"class_names": NAMES})) == 1
     assert "no room to write" in capsys.readouterr().err
 

@@ -15,14 +15,14 @@ def test_a_planted_copy_is_found_however_it_is_turned(turn: int, channels: int, 
     train, made = blobs(40, channels, side, 1), blobs(12, channels, side, 2)
     rng = np.random.default_rng(3)
     noisy = train[7] + rng.normal(0, 3, train[7].shape)
-    made[5] = orientation.turned(np.clip(noisy, 0, 255).astype(np.uint8)[None], turn)[0]
+    made[5] = orientation.mirror_then_rotate(np.clip(noisy, 0, 255).astype(np.uint8)[None], turn)[0]
     found = nearest_images.nearest(made, train, nearest_images.pixels)
     assert found.train[5] == 7
     assert found.ratio[5] < 0.5 and found.ratio.argmin() == 5
     assert not found.authentic[5]
     assert np.delete(found.authentic, 5).mean() > 0.3
     # The turn it names lays the image on the training image.
-    laid = orientation.turned(made[5:6], int(found.turn[5]))[0]
+    laid = orientation.mirror_then_rotate(made[5:6], int(found.turn[5]))[0]
     assert np.abs(laid.astype(float) - train[7]).mean() < 4
 
 
@@ -39,7 +39,7 @@ def test_distances_are_those_of_the_definition() -> None:
     found = nearest_images.nearest(made, train, nearest_images.pixels)
 
     def apart(one: np.ndarray, other: np.ndarray) -> float:
-        turns = [orientation.turned(one[None], turn)[0] for turn in range(8)]
+        turns = [orientation.mirror_then_rotate(one[None], turn)[0] for turn in range(8)]
         return min(float(np.sqrt((((turn.astype(float) - other) / 255) ** 2).mean())) for turn in turns)
 
     for index in range(4):
@@ -49,7 +49,7 @@ def test_distances_are_those_of_the_definition() -> None:
         assert found.train[index] == nearest
         assert found.distance[index] == pytest.approx(distances[nearest], rel=1e-4)
         assert found.own[index] == pytest.approx(own, rel=1e-4)
-    assert len({orientation.turned(made[:1], turn).tobytes() for turn in range(8)}) == 8
+    assert len({orientation.mirror_then_rotate(made[:1], turn).tobytes() for turn in range(8)}) == 8
 
 
 def test_given_channels_are_no_sign_of_copying() -> None:
@@ -67,7 +67,7 @@ def test_given_channels_are_no_sign_of_copying() -> None:
 
 def test_features_are_searched_like_pixels() -> None:
     train, made = blobs(20, 1, 16, 9), blobs(5, 1, 16, 10)
-    made[2] = orientation.turned(train[3:4], 6)[0]
+    made[2] = orientation.mirror_then_rotate(train[3:4], 6)[0]
 
     def corner(images: np.ndarray) -> np.ndarray:
         return images[:, 0, :8].reshape(len(images), -1).astype(np.float32)

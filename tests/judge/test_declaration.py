@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.helpers.arms_data import ENTRIES, SECTION
-from tests.helpers.worlds import ANALYSIS
+from tests.helpers.worlds import ANALYSIS, ARMS
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.judge import declaration
 
@@ -46,3 +48,15 @@ def test_trials_are_declared_and_do_not_retrain() -> None:
     analysis = ANALYSIS | {"baseline": "a", "primary_arm": "b"}
     assert "trials" not in declaration.declaration(analysis, entries), "hashes of before stay as they are"
     assert declaration.declaration_hash(analysis, entries) != declaration.declaration_hash(analysis, tried)
+
+
+def test_hash_changes_with_what_is_declared_and_with_nothing_else():
+    reference = declaration.declaration_hash(ANALYSIS, ARMS)
+    shuffled = json.loads(json.dumps(dict(reversed(ANALYSIS.items()))))
+    assert declaration.declaration_hash(shuffled, ARMS[::-1]) == reference
+    retrained = [ARMS[0] | {"loss": "focal"}, *ARMS[1:]]
+    assert declaration.declaration_hash(ANALYSIS, retrained) == reference
+    for key, value in {"smallest_effect": 0.03, "primary_arm": "pool", "metric": "map", "family": ["mix"]}.items():
+        assert declaration.declaration_hash(ANALYSIS | {key: value}, ARMS) != reference
+    more = [*ARMS, {"name": "late_idea", "method": "pool"}]
+    assert declaration.declaration_hash(ANALYSIS, more) != reference

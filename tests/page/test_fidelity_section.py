@@ -77,7 +77,9 @@ def test_what_must_be_known_is_said(run: FakeRun) -> None:
     path = run.path("repeat0/fold0/synthetic/as_train.assess.json")
     about = json.loads(path.read_text())
     mine = {"name": "mine", "kind": "own", "overlap": "unknown"}
-    path.write_text(json.dumps(about | {"encoder": mine, "knows_train": False, "given": ["red"], "varied": 0.5}))
+    path.write_text(
+        json.dumps(about | {"encoder": mine, "knows_train": False, "reference_channels": ["red"], "start_noise": 0.5})
+    )
     try:
         said = synthetic_sets(run)["remarks"]
     finally:

@@ -14,29 +14,18 @@ from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from tests.helpers.html_reader import Reader
 from workflow_scripts.lib.judge import lockbox_ledger
-from workflow_scripts.lib.page import run_files, run_tables
+from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.sections import robustness_section
 from workflow_scripts.lib.split import role_table
 
 EVIL = "<img src=x onerror=alert(7)>"
-STUB = '<svg viewBox="0 0 1 1"></svg>'
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
     """A fake run with empty figures: only its tables matter here."""
     made = FakeRun(tmp_path_factory.mktemp("run"))
-    figures = made.path("figures")
-    figures.mkdir()
-    panels = [
-        f"{kind}_repeat0_fold{fold}_{synthetic_set}"
-        for kind in ("images", "closest")
-        for synthetic_set in fake_run.SYNTHETIC_SETS
-        for fold in range(2)
-    ]
-    for name in (*run_files.FIGURES.values(), *panels):
-        (figures / f"{name}.svg").write_text(STUB)
-    made.path("intensity.csv").write_text("channel,mean,deviation,p1,p50,p99,black,saturated\n")
+    fake_run.stub_figures(made)
     return made
 
 

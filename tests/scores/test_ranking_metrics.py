@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 
-from workflow_scripts.lib.judge import scoring
-from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows, per_protein
-from workflow_scripts.lib.judge.thresholds import Rule, choose_thresholds, fit_thresholds
 from workflow_scripts.lib.scores import ranking_metrics
 
 
@@ -85,95 +82,3 @@ def test_many_positives_use_a_thinned_list_of_cuts_that_costs_next_to_nothing():
     precision, recall, _ = precision_recall_curve(labels, scores, sample_weight=w)
     best = np.max(2 * precision * recall / (precision + recall))
     assert best - 0.003 < f1_score(labels, scores >= choice.values[0], sample_weight=w) <= best + 1e-12
-
-
-def cells(seed=6, folds=2, rows=240, classes=4, groups=50):
-    rng = np.random.default_rng(seed)
-
-    def table(offset):
-        labels = rng.random((rows, classes)) < np.linspace(0.5, 0.1, classes)
-        scores = 1 / (1 + np.exp(-rng.normal(2.0 * labels - 1, 1.2)))
-        return ScoredRows(scores, labels, offset + rng.integers(0, groups, rows))
-
-    return [FoldScores(0, f, table(0), table(100 * (f + 1)), table(0)) for f in range(folds)]
-
-
-def test_f1_pools_decisions_over_folds_then_scores():
-    found = cells()
-    rule = Rule("calibrated", 1)
-    scores = scoring.score_arm(found, rule, np.ones((300, 1)))
-    decisions = np.concatenate([c.test.scores >= fit_thresholds(c.calibration, rule).values for c in found])
-    truth = np.concatenate([c.test.labels for c in found])
-    expected = f1_score(truth, decisions, average=None)
-    np.testing.assert_allclose(scores.f1()[0, :, 0], expected, rtol=1e-12)
-    judged = np.array([True, True, True, False])
-    assert scores.macro_f1(judged)[0, 0] == pytest.approx(expected[:3].mean())
-    micro = f1_score(truth[:, :3], decisions[:, :3], average="micro")
-    assert scores.micro_f1(judged)[0, 0] == pytest.approx(micro)
-
-
-def test_map_is_taken_within_each_fold():
-    found = cells()
-    scores = scoring.score_arm(found, Rule("calibrated", 1), np.ones((300, 1)))
-    judged = np.ones(4, dtype=bool)
-    expected = np.mean([average_precision_score(c.test.labels, c.test.scores, average="macro") for c in found])
-    assert scores.map(judged)[0, 0] == pytest.approx(expected, rel=1e-10)
-
-
-def test_a_class_without_positives_in_a_fold_is_left_out_there():
-    found = cells()
-    found[0].test.labels[:, 3] = False
-    scores = scoring.score_arm(found, Rule("calibrated", 1), np.ones((300, 1)))
-    judged = np.ones(4, dtype=bool)
-    first = average_precision_score(found[0].test.labels[:, :3], found[0].test.scores[:, :3], average="macro")
-    second = average_precision_score(found[1].test.labels, found[1].test.scores, average="macro")
-    assert scores.map(judged)[0, 0] == pytest.approx((first + second) / 2)
-    only = average_precision_score(found[1].test.labels[:, 3], found[1].test.scores[:, 3])
-    assert scores.ap()[0, 3, 0] == pytest.approx(only)
-
-
-@pytest.mark.parametrize("refit", [True, False])
-def test_weighted_f1_agrees_with_scikit_learn(refit):
-    found, rng = cells(), np.random.default_rng(7)
-    weights = rng.exponential(size=(300, 3))
-    rule = Rule("calibrated", 20, refit)
-    scores = scoring.score_arm(found, rule, weights)
-    for b in range(3):
-        fit = weights[:, b : b + 1] if refit else np.ones((300, 1))
-        choices = [[x.values[0] for x in choose_thresholds(c.calibration, rule, fit)] for c in found]
-        decisions = np.concatenate([c.test.scores >= t for c, t in zip(found, choices, strict=True)])
-        truth = np.concatenate([c.test.labels for c in found])
-        w = np.concatenate([weights[c.test.groups, b] for c in found])
-        expected = f1_score(truth, decisions, average=None, sample_weight=w)
-        np.testing.assert_allclose(scores.f1()[0, :, b], expected, rtol=1e-10)
-
-
-def test_rare_classes_use_the_pooled_threshold():
-    table = cells(rows=100)[0].calibration
-    table.labels[:, 3] = False
-    table.labels[:4, 3] = True
-    table.groups[:4] = [0, 0, 1, 2]
-    fitted = fit_thresholds(table, Rule("calibrated", 10))
-    assert fitted.pooled.tolist() == [False, False, False, True]
-    assert fitted.positive_groups[3] == 3
-    everything = fit_thresholds(table, Rule("pooled", 10))
-    assert len(set(everything.values)) == 1 and everything.values[0] == fitted.values[3]
-    # The pooled threshold is the one of highest micro-F1, for any other cut is worse.
-    best = f1_score(table.labels, table.scores >= everything.values[0], average="micro")
-    assert all(f1_score(table.labels, table.scores >= t, average="micro") <= best for t in np.linspace(0.05, 0.95, 40))
-
-
-def test_half_or_largest_always_decides_for_one_class():
-    table = ScoredRows(np.array([[0.1, 0.3], [0.6, 0.7]]), np.array([[0, 1], [1, 1]], bool), np.array([0, 1]))
-    cell = [FoldScores(0, 0, table, table, table)]
-    ones = np.ones((2, 1))
-    with_largest = scoring.score_arm(cell, Rule("half_or_largest", 1), ones).counts[0, 1, :, 0]
-    without = scoring.score_arm(cell, Rule("half", 1), ones).counts[0, 1, :, 0]
-    assert with_largest.tolist() == [1, 2] and without.tolist() == [1, 1]
-
-
-def test_per_protein_is_the_mean_over_images_and_any_label():
-    table = ScoredRows(np.array([[0.2], [0.6], [0.9]]), np.array([[0], [1], [0]], bool), np.array([4, 4, 9]))
-    found = per_protein(table)
-    np.testing.assert_allclose(found.scores[:, 0], [0.4, 0.9])
-    assert found.labels[:, 0].tolist() == [True, False] and found.groups.tolist() == [4, 9]

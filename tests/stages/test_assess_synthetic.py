@@ -19,7 +19,7 @@ from workflow_scripts.lib.fidelity.bracket import Answered, Scope
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
-from workflow_scripts.lib.images.orientation import turned
+from workflow_scripts.lib.images.orientation import mirror_then_rotate
 from workflow_scripts.lib.page.sections import fidelity_section
 from workflow_scripts.lib.split import role_table
 
@@ -108,7 +108,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(tmp_path_factory.mktemp("assess"))
     images = blobs(80, 2, SIDE, 5)
     # A copy of a training image, on its side and mirrored.
-    images[11] = turned(made.images[made.train[20]][None], 5)[0]
+    images[11] = mirror_then_rotate(made.images[made.train[20]][None], 5)[0]
     assert made.run(made.synthetic(images, made.labels[:80])) == 0
     return made
 
@@ -158,7 +158,7 @@ def test_held_out_is_what_neither_generator_nor_networks_saw(world: World) -> No
 def test_a_planted_copy_is_the_first_of_the_closest_pairs(tmp_path: Path) -> None:
     world = World(tmp_path)
     images = blobs(60, 2, SIDE, 5)
-    images[11] = turned(world.images[world.train[20]][None], 5)[0]
+    images[11] = mirror_then_rotate(world.images[world.train[20]][None], 5)[0]
     assert world.run(world.synthetic(images, world.labels[:60])) == 0
     table = world.table("c.csv")
     assert len(table) == 8
@@ -169,7 +169,7 @@ def test_a_planted_copy_is_the_first_of_the_closest_pairs(tmp_path: Path) -> Non
     assert features["generated"] == "syn-011" and features["ratio"] < 0.1
     assert world.value("authentic_pixels", "generated") < 1
     # All of them copies: nothing is authentic.
-    copied = np.stack([turned(world.images[row][None], row % 8)[0] for row in world.train[:60]])
+    copied = np.stack([mirror_then_rotate(world.images[row][None], row % 8)[0] for row in world.train[:60]])
     assert world.run(world.synthetic(copied, world.labels[world.train[:60]])) == 0
     assert world.value("authentic_pixels", "generated") == 0
     assert world.value("authentic_pixels", "floor") > 0.3
@@ -186,7 +186,7 @@ def test_given_channels_are_left_out_of_the_search(tmp_path: Path) -> None:
     assert world.run(synthetic) == 0
     with_given = world.table("c.csv")
     assert set(with_given["reference"]) <= set(names)
-    assert json.loads((tmp_path / "a.json").read_text())["given"] == ["c0"]
+    assert json.loads((tmp_path / "a.json").read_text())["reference_channels"] == ["c0"]
     assert (with_given["train"] == with_given["reference"]).mean() < 0.5
     assert world.run(world.synthetic(images, world.labels[:40])) == 0
     blind = world.value("authentic_pixels", "generated")
@@ -213,7 +213,7 @@ def test_images_from_real_ones_of_one_group_count_as_one_group(tmp_path: Path) -
         )
         assert world.run(synthetic) == 0
         tables[name] = world.table("f.csv")
-    assert json.loads((tmp_path / "a.json").read_text())["varied"] == 0.5
+    assert json.loads((tmp_path / "a.json").read_text())["start_noise"] == 0.5
     assert tables["each"].equals(tables["first"]), "whichever image of the group"
     assert not tables["each"].equals(tables["moved"]), "groups cut elsewhere"
     assert world.run(world.synthetic(images, world.labels[rows], reference=["gone"] * 40)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.helpers.worlds import ANALYSIS
 from workflow_scripts import aggregate_metrics, certify_leaks, declare_analysis, open_lockbox, train_classifier
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.images.access_record import Provenance
-from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge import thresholds as thresholds_module
@@ -183,7 +184,7 @@ def test_scores_are_those_of_every_classifier_at_its_own_thresholds(run: Run) ->
 
 def test_thresholds_are_never_fitted_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    judge, labels = open_lockbox.score_lockbox, ImageSet.labels
+    judge, read = open_lockbox.score_lockbox, ImageSet.read
 
     def watch(tables, *rest):
         seen.append(tables)
@@ -200,9 +201,13 @@ def test_thresholds_are_never_fitted_again(run: Run, monkeypatch: pytest.MonkeyP
     ):
         monkeypatch.setattr(module, name, refuse)
     assert run.open() == 0
+
     # With every label of the lockbox turned round, the same is said by the same thresholds.
-    turned = lambda self, rows, purpose: labels(self, rows, purpose) ^ (purpose == "score")  # noqa: E731
-    monkeypatch.setattr(ImageSet, "labels", turned)
+    def turned(source: ImageSet, rows: np.ndarray | None, purpose: str) -> Part:
+        part = read(source, rows, purpose)
+        return replace(part, labels=part.labels ^ (purpose == "score"))
+
+    monkeypatch.setattr(ImageSet, "read", turned)
     assert run.open(run="second") == 0
     thresholds = pd.read_csv(run.path("thresholds.csv"))
     for level in LEVELS:

@@ -35,9 +35,7 @@ from workflow_scripts.lib.page.sections import curves_section
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
-    made = FakeRun(tmp_path_factory.mktemp("run"))
-    assert set(fake_run.draw_figures(made).values()) == {0}
-    return made
+    return fake_run.drawn(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +378,7 @@ def test_closest_pairs_are_drawn_with_their_distances(run: FakeRun, tmp_path: Pa
     with ImageSet(run.path("images.h5")) as real, ImageSet(run.path("repeat0/fold0/synthetic/as_train.h5")) as made:
         first = image_figures.closest(table, real, made)[1]
         whole = made.read(np.array([1]), "inspect").images
-        assert np.array_equal(first.generated, orientation.turned(whole, 1)[0]), "turned as the table says"
+        assert np.array_equal(first.generated, orientation.mirror_then_rotate(whole, 1)[0]), "turned as the table says"
         table.write_text(table.read_text().replace("cell0003", "cell9999"))
         with pytest.raises(UserError, match="run again"):
             image_figures.closest(table, real, made)

@@ -13,7 +13,6 @@ import pytest
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import plot_data
-from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.page import html_page
@@ -31,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 
 @pytest.fixture(scope="module")
 def data(run: FakeRun) -> Data:
-    return data_section.read(run.path("images.h5"), [("0", run.path("repeat0/folds.csv"))])
+    return data_section.read(run.path("images.h5"), [(0, run.path("repeat0/folds.csv"))])
 
 
 def by_hand() -> Data:
@@ -39,8 +38,8 @@ def by_hand() -> Data:
     labels = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=np.uint8)
     groups = np.array(["a", "a", "b", "c", "c", "d"], dtype=object)
     roles = {
-        ("0", 0): np.array(["test", "test", "train", "validation", "validation", "train"], dtype=object),
-        ("0", 1): np.array(["unused", "unused", "test", "train", "train", "validation"], dtype=object),
+        (0, 0): np.array(["test", "test", "train", "validation", "validation", "train"], dtype=object),
+        (0, 1): np.array(["unused", "unused", "test", "train", "train", "validation"], dtype=object),
         ("1", 0): np.array(["test", "test", "test", "test", "test", "train"], dtype=object),
     }
     columns = {"cell_line": np.array(["x", "x", "y", "x", "", "y"], dtype=object)}
@@ -169,9 +168,3 @@ def test_any_number_of_classes_and_channels(tmp_path: Path, classes: int, channe
     assert plot_data.main([*words, "--table", str(tmp_path / "t.csv"), "--settings", json.dumps(settings)]) == 0
     for name in fake_run.DATA_FIGURES:
         assert html_page.inline_svg((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), name, "a figure")
-
-
-def test_tables_of_roles_need_their_repeat() -> None:
-    assert data_section.numbered(["0=a.csv", "12=b=c.csv"]) == [("0", Path("a.csv")), ("12", Path("b=c.csv"))]
-    with pytest.raises(UserError, match="must be a repeat and its table"):
-        data_section.numbered(["folds.csv"])

@@ -11,7 +11,6 @@ from PIL import Image
 from tests.helpers.image_folders import noise, run, save, settings
 from workflow_scripts import preprocess_shard
 from workflow_scripts.lib.base import files
-from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import chunks, image_set_writer, known_datasets, read_image
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import Inventory
@@ -419,33 +418,6 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
     assert read(raw)[0].digest == digest
 
 
-@pytest.mark.parametrize("count", [0, 3])
-def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
-    reader = read_image.Reader(raw / "train", settings(data=NAMES))
-    (raw / "kept").mkdir()
-    (task,) = chunks.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept")
-    shape = (len(reader.channels), reader.size, reader.size)
-    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-    fault = chunks.Fault("b", "b_red.png", "missing file", "is missing\nor was")
-    whole = chunks.Piece(images, chunks.duplicates.grid_means(images), np.arange(count), [fault])
-    chunks._save(task, whole, "digest")
-    kept = chunks.load(task, "digest")
-    for name in ("images", "grids", "rows"):
-        np.testing.assert_array_equal(getattr(kept, name), getattr(whole, name))
-    assert kept.bad == [fault]
-    assert chunks.load(task, "another") is None
-    content = task.path.read_bytes()
-    for place in (1, -1, -whole.images.nbytes, -whole.images.nbytes - whole.rows.nbytes) if count else (1,):
-        spoilt = bytearray(content)
-        spoilt[place] ^= 1
-        task.path.write_bytes(spoilt)
-        assert chunks.load(task, "digest") is None, place
-    task.path.write_bytes(content)
-    assert chunks.load(task, "digest") is not None
-    task.path.write_bytes(content[:20])
-    assert chunks.load(task, "digest") is None
-
-
 def test_a_link_in_place_of_the_folder_of_pieces_is_not_followed(raw, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -527,14 +499,6 @@ def test_a_job_without_a_share_and_a_table_without_a_usable_row(raw, capsys):
     (raw / "train.csv").write_text("Id,Target\na,7\nb,8\n")
     assert run(raw, given) == 1
     assert "2 of 2 images cannot be used" in capsys.readouterr().err
-
-
-def test_a_job_whose_pieces_were_cleared_away_says_so(raw):
-    reader = read_image.Reader(raw / "train", settings(data=NAMES))
-    (task,) = chunks.tasks(reader, ["a"], [""], raw / "gone")
-    with pytest.raises(UserError, match="was cleared away"):
-        chunks.make(task)
-    assert not (raw / "gone").exists()
 
 
 def test_images_that_cannot_be_used_leave_no_gaps(raw, monkeypatch):

@@ -22,14 +22,14 @@ GENERATORS = {"train_ddpm", "sample_ddpm", "replay_study"}
 CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
 JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
-PREPROCESSING = {"preprocess_images", "preprocess_shard", "predict_cost"}
+PREPROCESSING = {"preprocess_images", "preprocess_shard"}
 
 # The stages that an edit of a module makes again by themselves; a module or more of each package.
 RERUN = {
     "lib/base/errors.py": STAGES,
     "lib/base/process_pool.py": PREPROCESSING | {"simulate_cells"},
     "lib/images/image_set.py": STAGES
-    - PREPROCESSING.difference({"predict_cost"})
+    - PREPROCESSING
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
     - {"simulate_cells", "tabulate_study"},
     "lib/images/image_set_writer.py": PREPROCESSING | {"sample_ddpm", "sample_simulator", "replay_study"},
@@ -42,8 +42,13 @@ RERUN = {
     # The cost of sampling is counted on the sampler itself.
     "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
+    "lib/scores/decisions.py": JUDGING
+    | TRAINING
+    | {"certify_leaks", "plot_training", "sample_ddpm", "stress_test", "tabulate_study", "train_ddpm"}
+    | {"write_submission"},
     "lib/scores/f1.py": JUDGING | TRAINING | {"tabulate_study"},
-    "lib/scores/ranking_metrics.py": JUDGING | {"assess_synthetic", "replay_study", "sample_ddpm", "tabulate_study"},
+    "lib/scores/ranking_metrics.py": JUDGING
+    | {"assess_synthetic", "replay_study", "sample_ddpm", "tabulate_study", "train_ddpm"},
     "lib/generate/diffusion.py": GENERATORS | {"predict_cost"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
@@ -59,7 +64,7 @@ RERUN = {
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "report"},
     "lib/cost/forecast.py": {"predict_cost"},
-    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "forensics", "open_lockbox", "report"},
+    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "forensics", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

@@ -35,7 +35,7 @@ from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.config import check as run_settings
 from workflow_scripts.lib.fidelity import encoders
 from workflow_scripts.lib.generate import generator_file
-from workflow_scripts.lib.images import decode, user_tables
+from workflow_scripts.lib.images import decode, image_list, user_tables
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import fitted_artefacts
 from workflow_scripts.lib.scores import arm_list, prediction_file
@@ -235,7 +235,7 @@ def train_words(folder: Path, steps: int = 2) -> list[str]:
 
 def sample_words(folder: Path) -> list[str]:
     words = ["--generator", str(folder / "unet.safetensors"), "--out", str(folder / "made.h5")]
-    return [*given(folder), *words, *told(SYNTHETIC_SET | {"count": 4, "given": []}, folder)]
+    return [*given(folder), *words, *told(SYNTHETIC_SET | {"count": 4, "reference_channels": []}, folder)]
 
 
 def classify_words(folder: Path, *more: str, name: str = "pool", steps: int = 2) -> list[str]:
@@ -673,7 +673,7 @@ def test_control_characters_make_a_row_bad_in_either_table(tmp_path: Path) -> No
     (tmp_path / "train.csv").write_text("Id,Target\na,x\nb,x\x1b[31m\nc,x\n")
     (tmp_path / "groups.csv").write_text("Id,gene\na,G\x01\nc,G\n")
     data = settings()["data"]
-    listed = preprocess_images.list_images(tmp_path / "train.csv", tmp_path / "groups.csv", None, data)
+    listed = image_list.from_tables(tmp_path / "train.csv", tmp_path / "groups.csv", None, data)
     assert listed.ids == ["c"]
     assert [(bad.id, bad.kind, bad.reason) for bad in listed.bad] == [
         ("b", "broken row", "holds control characters"), ("a", "broken row", "holds control characters"),

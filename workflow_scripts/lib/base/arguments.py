@@ -41,13 +41,13 @@ def _at_places(given: list[str], repeats: int, folds: int) -> list[str]:
         if before == "--settings" or not ("{repeat}" in text or "{fold}" in text):
             out.append(text)
             continue
-        found = [
+        paths = [
             text.replace("{repeat}", str(repeat)).replace("{fold}", str(fold))
             for repeat in range(repeats)
             for fold in range(folds)
         ]
         # A file of a repeat alone comes once.
-        out += dict.fromkeys(found)
+        out += dict.fromkeys(paths)
     return out
 
 
@@ -84,11 +84,25 @@ def pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
     return out
 
 
+def add_role_tables(parser: argparse.ArgumentParser) -> None:
+    """Add the flag --folds: each repeat's table of roles."""
+    words = "each repeat's table of roles"
+    parser.add_argument("--folds", nargs="+", type=repeat_table, required=True, metavar="REPEAT=CSV", help=words)
+
+
+def repeat_table(text: str) -> tuple[int, Path]:
+    """Number of a repeat and its table of roles, from a word such as 0=repeat0/folds.csv; a type of arguments."""
+    repeat, _, path = text.partition("=")
+    if not repeat.isdecimal() or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a repeat and its table, such as 0=repeat0/folds.csv")
+    return int(repeat), Path(path)
+
+
 def place(where: str) -> list[str]:
     """Split `set/repeat/fold` into synthetic set, repeat and fold."""
     parts = where.rsplit("/", 2)
     if len(parts) != 3:
-        raise UserError(f"{where!r} must read plan/repeat/fold")
+        raise UserError(f"{where!r} must read set/repeat/fold")
     return parts
 
 

@@ -69,8 +69,8 @@ def room(path: Path) -> Iterator[Path]:
 def private_folder(path: Path) -> Path:
     """Folder that outlives the process and that only its owner may enter; created if it is missing."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    state = path.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
         raise UserError(f"{path} is a link or belongs to somebody else: remove it, and run again")
     path.chmod(0o700)
     return path
@@ -112,8 +112,8 @@ def sweep(path: Path) -> None:
     # Writers of other machines on the same disk may still run.
     name = re.compile(re.escape(f".{path.stem}.{_HOST}-") + r"(\d+)-[0-9a-f]{8}" + re.escape(f".part{path.suffix}"))
     for rest in path.parent.iterdir():
-        found = name.fullmatch(rest.name)
-        if found and not alive(int(found[1])):
+        draft = name.fullmatch(rest.name)
+        if draft and not alive(int(draft[1])):
             _remove(rest)
 
 

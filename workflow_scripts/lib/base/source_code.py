@@ -42,14 +42,14 @@ def sources(stage: str, root: Path = ROOT) -> list[Path]:
     first = _file(root, f"{PACKAGE}.{stage}")
     if first is None:
         raise FileNotFoundError(f"{root / PACKAGE / stage}.py")
-    found, waiting = {first}, [first]
+    modules, waiting = {first}, [first]
     while waiting:
         for module in _parsed(waiting.pop())[0]:
             path = _file(root, module)
-            if path is not None and path not in found:
-                found.add(path)
+            if path is not None and path not in modules:
+                modules.add(path)
                 waiting.append(path)
-    return [first, *sorted(found - {first})]
+    return [first, *sorted(modules - {first})]
 
 
 def _content(path: Path) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
@@ -20,7 +19,7 @@ from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images import user_tables
 from workflow_scripts.lib.images.image_set import select_channels
 from workflow_scripts.lib.images.read_image import Reader
-from workflow_scripts.lib.scores import arm_list
+from workflow_scripts.lib.scores import arm_list, decisions
 
 LEVEL = "image"  # of the thresholds: a submission has one row an image
 
@@ -41,14 +40,13 @@ class Ensemble:
         seen = select_channels(images, self.channels, self.members[0].channels)
         for member, network in zip(self.members, self.networks, strict=True):
             logits = classifier_file.predict(network, seen, member.mean, member.std)
-            total += torch.from_numpy(logits).double().sigmoid().numpy()
+            total += decisions.probabilities(logits)
         return total / len(self.members)
 
     def predicted(self, probabilities: np.ndarray) -> str:
         """The numbers of the predicted classes of one image."""
-        chosen = np.flatnonzero(probabilities >= self.thresholds)
-        if not len(chosen):
-            chosen = probabilities.argmax(keepdims=True)
+        (decided,) = decisions.at_least_one(probabilities[None] >= self.thresholds, probabilities[None])
+        chosen = np.flatnonzero(decided)
         return " ".join(map(str, sorted(self.numbers[index] for index in chosen)))
 
 

@@ -21,19 +21,19 @@ HEADS = ("fc.", "head.", "heads.")  # of torchvision's networks
 
 def load(network: Backbone, path: Path) -> None:
     """Load the weights of a file into the trunk; the head keeps its own."""
-    found = {name: value for name, value in _read(path).items() if not name.startswith(HEADS)}
+    weights = {name: value for name, value in _read(path).items() if not name.startswith(HEADS)}
     own = network.trunk.state_dict()
-    for wrong, names in (("lacks", own.keys() - found.keys()), ("has the unknown", found.keys() - own.keys())):
+    for wrong, names in (("lacks", own.keys() - weights.keys()), ("has the unknown", weights.keys() - own.keys())):
         # Counters that only some versions of a file hold; nothing depends on them.
         names = sorted(name for name in names if not name.endswith("num_batches_tracked"))
         if names:
             raise UserError(f"{path} {wrong} weights {names[0]!r}: it is of another backbone; give the right file")
     for name, value in own.items():
-        if name in found:
-            fitted = _fitted(found[name].to(value.dtype), value)
+        if name in weights:
+            fitted = _fitted(weights[name].to(value.dtype), value)
             if fitted.shape != value.shape:
                 raise UserError(
-                    f"{path} has weights {name!r} of shape {list(found[name].shape)}, the backbone "
+                    f"{path} has weights {name!r} of shape {list(weights[name].shape)}, the backbone "
                     f"{list(value.shape)}: it is of another backbone; give the right file"
                 )
             value.copy_(fitted)

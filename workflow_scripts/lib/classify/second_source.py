@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
@@ -26,6 +25,7 @@ from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pai
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images import nearest_images, spectra
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+from workflow_scripts.lib.scores.decisions import probabilities
 
 BLOCK = 256  # images that are worked on at a time
 
@@ -76,7 +76,7 @@ class Material:
         seen = select_channels(images, self.channels, self.baseline.channels)
         network = self.baseline.network(device.device())
         logits = classifier_file.predict(network, seen, self.baseline.mean, self.baseline.std)
-        return expit(logits.astype(np.float64))
+        return probabilities(logits)
 
 
 def second_images(material: Material, wanted_channels: list[str]) -> Images | None:

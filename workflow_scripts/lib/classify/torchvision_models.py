@@ -28,10 +28,10 @@ def _declare_operators() -> torch.library.Library | None:
 
 def _built_for_gpu() -> bool:
     # Looked up in the file, because importing it is what fails.
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
         return False
-    text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
     return re.search(r"__version__ = '[^']*\+(cu|rocm)", text) is not None
 
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
+from workflow_scripts.lib.scores.decisions import at_least_one, probabilities
 from workflow_scripts.lib.scores.f1 import f1_score
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Sigmoid of logits (n, K) in float64: small probabilities keep their order down to the smallest."""
-    return expit(logits.astype(np.float64))
 
 
 def study_decisions(scores: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Decisions bool (n, K) at 0.5, with the most probable class where none passes; logits break ties of scores."""
-    decided = scores >= 0.5
-    none = ~decided.any(axis=1)
-    decided[none, logits[none].argmax(axis=1)] = True
-    return decided
+    return at_least_one(scores >= 0.5, logits)
 
 
 def macro_f1(decided: np.ndarray, labels: np.ndarray, classes: np.ndarray | None = None) -> float:

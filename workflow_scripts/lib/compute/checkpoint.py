@@ -36,11 +36,11 @@ class Resume:
             return None
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            found, state = saved["digest"], saved["state"]
+            made_for, state = saved["digest"], saved["state"]
         except Exception as error:
             log.warning("%s cannot be read (%s): starting afresh", self.path, type(error).__name__)
             return None
-        if found != self.digest:
+        if made_for != self.digest:
             log.warning("%s belongs to other settings, data or code: starting afresh", self.path)
             return None
         log.info("going on from %s", self.path)

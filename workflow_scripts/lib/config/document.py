@@ -84,14 +84,15 @@ def _sections(default: dict[str, Any]) -> Iterator[tuple[str, str, list[Row]]]:
 def _rows(part: Schema, default: dict[str, Any] | None, prefix: str) -> Iterator[Row]:
     """A row for each key of a mapping and of those within it."""
     for name, value in part["properties"].items():
-        found = schema.branches(value)
-        nested = [branch for branch in found if "properties" in branch]
+        branches = schema.branches(value)
+        nested = [branch for branch in branches if "properties" in branch]
         said = default.get(name) if default is not None else None
-        if not nested or len(found) > 1:
+        if not nested or len(branches) > 1:
             need = "required" if name in part.get("required", ()) else "optional"
             shown = need if default is None else _shown(said)
-            choices = tuple(zip(found[0].get("enum", ()), found[0].get("enumDescriptions", ()), strict=False))
-            allowed = "one of those below" if choices else schema.allowed(found).removeprefix("a ").removeprefix("an ")
+            choices = tuple(zip(branches[0].get("enum", ()), branches[0].get("enumDescriptions", ()), strict=False))
+            words = schema.allowed(branches).removeprefix("a ").removeprefix("an ")
+            allowed = "one of those below" if choices else words
             yield Row(f"`{prefix}{name}`", allowed, value.get("unit", ""), shown, value["description"], choices)
         for branch in nested:
             below = None if default is None or not isinstance(said, dict) else said

@@ -28,14 +28,14 @@ def parsed(config: Config) -> Config:
 
 def _told(error: ValidationError, config: Config) -> str:
     """The first error by its place; of alternatives the one that came closest."""
-    found: dict[tuple[str | int, ...], tuple[str, str, Any]] = {}
+    faults: dict[tuple[str | int, ...], tuple[str, str, Any]] = {}
     for entry in error.errors(include_url=False, include_context=False):
         kind = "name" if entry["loc"][-1:] == ("[key]",) else entry["type"]
         path, value = _place(entry["loc"], config, kind)
-        found.setdefault(tuple(path), (kind, entry["msg"], value))
-    outer = {path[:length] for path in found for length in range(len(path))}
-    closest = sorted((path for path in found if path not in outer), key=lambda path: [str(step) for step in path])
-    kind, message, value = found[closest[0]]
+        faults.setdefault(tuple(path), (kind, entry["msg"], value))
+    outer = {path[:length] for path in faults for length in range(len(path))}
+    closest = sorted((path for path in faults if path not in outer), key=lambda path: [str(step) for step in path])
+    kind, message, value = faults[closest[0]]
     more = f" (and {len(closest) - 1} more)" if len(closest) > 1 else ""
     return _line(list(closest[0]), kind, message, value) + more
 
@@ -65,9 +65,9 @@ def _line(path: Path, kind: str, message: str, value: Any) -> str:
     if kind == "name":
         names = [part["propertyNames"] | {"type": "string"} for part in inner if "propertyNames" in part]
         return f"{written(path[:-1])} has the key {short(path[-1])}: must be {schema.allowed(names)}"
-    found = schema.at(path)
-    choices = [entry for part in found for entry in part.get("enum", []) if isinstance(entry, str)]
-    return f"{where} = {short(value)}: must be {schema.allowed(found)}{meant(value, choices)}"
+    branches = schema.at(path)
+    choices = [entry for part in branches for entry in part.get("enum", []) if isinstance(entry, str)]
+    return f"{where} = {short(value)}: must be {schema.allowed(branches)}{meant(value, choices)}"
 
 
 def meant(name: Any, known: list[str]) -> str:

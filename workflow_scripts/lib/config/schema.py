@@ -64,19 +64,19 @@ def branches(part: Schema) -> list[Schema]:
 
 def at(path: list[str | int]) -> list[Schema]:
     """The alternatives that the schema has at a place of the config; none where it knows no such place."""
-    found = [schema()]
+    reached = [schema()]
     for step in path:
-        inner = [branch["items"] for branch in found if isinstance(step, int) and "items" in branch]
-        for branch in found:
+        inner = [branch["items"] for branch in reached if isinstance(step, int) and "items" in branch]
+        for branch in reached:
             below = branch.get("properties", {}).get(step, branch.get("additionalProperties"))
             inner += [below] if isinstance(below, dict) else []
-        found = [branch for part in inner for branch in branches(part)]
-    return found
+        reached = [branch for part in inner for branch in branches(part)]
+    return reached
 
 
-def allowed(found: list[Schema]) -> str:
+def allowed(parts: list[Schema]) -> str:
     """What alternatives of the schema allow, in words that go on from `must be`."""
-    return ", or ".join(dict.fromkeys(_words(part) for part in found))
+    return ", or ".join(dict.fromkeys(_words(part) for part in parts))
 
 
 def _words(part: Schema) -> str:

@@ -225,14 +225,14 @@ def shard_files(config: Config) -> list[str]:
 def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
     """The files of published weights that these arms start from. Those that fetch_weights brings outlive runs,
     so they are nobody's declared output: their record of this run stands for them."""
-    found = set()
+    files = set()
     for entry in arms:
         arm = arm_choices.effective(entry, config["train_classifier"])
         if arm["weights"] == arm_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"]):
-            found.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
+            files.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
         elif arm["weights"]:
-            found.add(str(arm_choices.weights_path(arm["weights"])))
-    return sorted(found)
+            files.add(str(arm_choices.weights_path(arm["weights"])))
+    return sorted(files)
 
 
 def encoder_weights(config: Config) -> list[str]:
@@ -263,8 +263,8 @@ def digest(path: str | Path, size: int) -> str:
 def forensics_flag(config: Config) -> tuple[list[str], str]:
     """The flag by which the report gets the replay's result, if there is one, and the digest of that."""
     path = in_run(config, "forensics.json")
-    found = digest(path, 16)
-    return ["--forensics", path] if found else [], found
+    current = digest(path, 16)
+    return ["--forensics", path] if current else [], current
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -103,16 +103,16 @@ def _listed(names: Iterable[str]) -> str:
 def start_of(job: Job, measured: Measured, here: Here) -> Start | None:
     """Overhead of a job beside its work, from earlier jobs of its stage."""
     on_gpu = here.gpus > 0 and job.stage in ON_GPU
-    found = [start for start in measured.starts if (start.stage, start.gpu) == (job.stage, on_gpu)]
-    found = [start for start in found if on_gpu or start.machine == here.machine] or found
-    if not found:
+    starts = [start for start in measured.starts if (start.stage, start.gpu) == (job.stage, on_gpu)]
+    starts = [start for start in starts if on_gpu or start.machine == here.machine] or starts
+    if not starts:
         return None
-    largest = max(found, key=lambda start: start.memory or 0.0)
+    largest = max(starts, key=lambda start: start.memory or 0.0)
     # Slower machines take longer for the same overhead.
-    scaled = [(start, here.factor(start.speed, "")) for start in found]
+    scaled = [(start, here.factor(start.speed, "")) for start in starts]
     return Start(
-        job.stage, on_gpu, _listed(start.machine for start in found), _listed(start.run for start in found),
-        sum(start.jobs for start in found), min(start.low / by for start, by in scaled),
+        job.stage, on_gpu, _listed(start.machine for start in starts), _listed(start.run for start in starts),
+        sum(start.jobs for start in starts), min(start.low / by for start, by in scaled),
         median([start.middle / by for start, by in scaled]), max(start.high / by for start, by in scaled),
         largest.memory, largest.held,
     )  # fmt: skip

@@ -175,7 +175,7 @@ def _benchmark_file(folder: Path, job: Job) -> Path:
 
 def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
     """Jobs of a run that have a benchmark file."""
-    found = []
+    out = []
     for job in jobs_from_json(prediction["jobs"]):
         file = _benchmark_file(folder, job)
         measured = benchmark(file)
@@ -189,13 +189,13 @@ def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
         text = text[max((match.start() for match in re.finditer(r", process \d+$", text, re.MULTILINE)), default=0) :]
         device = DEVICE.search(text)
         gpu = device is not None and device[1].strip() != "cpu"
-        found.append(
+        out.append(
             Timed(
                 job, measured[0], measured[1], _start(measured[0], text), gpu,
                 device[1].strip() if gpu else prediction["machine"], not any(words in text for words in PARTLY),
             )
         )  # fmt: skip
-    return found
+    return out
 
 
 def _start(seconds: float, text: str) -> float | None:
@@ -215,41 +215,41 @@ def observed(folder: Path) -> Measured:
         return Measured()
     run, jobs = prediction["run"], timed(folder, prediction)
     speed = Speed(**prediction.get("speed", {}))
-    starts = _starts([found for found in jobs if found.whole], run, folder, speed)
+    starts = _starts([job for job in jobs if job.whole], run, folder, speed)
     begun = {(start.stage, start.gpu, start.machine): start.middle for start in starts}
     seen: dict[str, tuple[Workload, Timed, list[float]]] = {}
-    for found in jobs:
-        if not found.whole:
+    for job in jobs:
+        if not job.whole:
             continue
-        start = begun.get((found.job.stage, found.gpu, found.machine), 0.0)
-        for work, seconds in _parts(folder, found, start):
+        start = begun.get((job.job.stage, job.gpu, job.machine), 0.0)
+        for work, seconds in _parts(folder, job, start):
             # Work counted in jobs always gives a rate. Other work needs SHORTEST seconds.
             if work.units <= 0 or (seconds < SHORTEST and work.unit != JOBS):
                 continue
             seconds = max(seconds, SHORTEST)
-            key = json.dumps([work.kind, work.unit, work.traits, found.job.threads, found.gpu, found.machine])
-            seen.setdefault(key, (work, found, []))[2].append(work.units / seconds)
+            key = json.dumps([work.kind, work.unit, work.traits, job.job.threads, job.gpu, job.machine])
+            seen.setdefault(key, (work, job, []))[2].append(work.units / seconds)
     rates = [
-        Rate(work.kind, work.unit, work.traits, found.job.threads, found.gpu, found.machine, run, len(values),
+        Rate(work.kind, work.unit, work.traits, job.job.threads, job.gpu, job.machine, run, len(values),
              min(values), median(values), max(values), speed.network if work.unit == GFLOP else speed.other)
-        for work, found, values in seen.values()
+        for work, job, values in seen.values()
     ]  # fmt: skip
     return Measured(rates, starts, *_bytes(folder, prediction))
 
 
-def _parts(folder: Path, found: Timed, start: float) -> list[tuple[Workload, float]]:
+def _parts(folder: Path, timed_job: Timed, start: float) -> list[tuple[Workload, float]]:
     """Works of a job with the seconds of each, where these are known."""
-    works = found.job.works
+    works = timed_job.job.works
     if len(works) == 1:
-        return [(works[0], found.seconds - start)]
-    arms = _arm_seconds(folder, found.job)
+        return [(works[0], timed_job.seconds - start)]
+    arms = _arm_seconds(folder, timed_job.job)
     # Arms that were trained side by side took longer than their job.
-    if arms is not None and sum(arms.values()) <= found.seconds:
+    if arms is not None and sum(arms.values()) <= timed_job.seconds:
         return [(work, arms[work.part]) for work in works if work.part in arms]
-    if found.job.stage == "train_classifier":
+    if timed_job.job.stage == "train_classifier":
         # They share its time by their work.
         whole = sum(work.units for work in works)
-        return [(work, (found.seconds - start) * work.units / whole) for work in works]
+        return [(work, (timed_job.seconds - start) * work.units / whole) for work in works]
     return []
 
 
@@ -268,20 +268,20 @@ def _arm_seconds(folder: Path, job: Job) -> dict[str, float] | None:
 
 def _starts(jobs: list[Timed], run: str, folder: Path, speed: Speed) -> list[Start]:
     out: dict[tuple[str, bool, str], list[Timed]] = {}
-    for found in jobs:
-        out.setdefault((found.job.stage, found.gpu, found.machine), []).append(found)
+    for job in jobs:
+        out.setdefault((job.job.stage, job.gpu, job.machine), []).append(job)
     starts = []
     for (stage, gpu, machine), group in out.items():
         begun = []
-        for found in group:
-            arms = _arm_seconds(folder, found.job)
+        for job in group:
+            arms = _arm_seconds(folder, job.job)
             # Reading, and the predictions of the trained arms, belong to none of them.
-            own = found.start if not arms else max(0.0, found.seconds - sum(arms.values()))
+            own = job.start if not arms else max(0.0, job.seconds - sum(arms.values()))
             if own is not None:
                 begun.append(own)
         if not begun:
             continue
-        largest = max(group, key=lambda found: found.memory or 0.0)
+        largest = max(group, key=lambda job: job.memory or 0.0)
         starts.append(
             Start(stage, gpu, machine, run, len(group), min(begun), median(begun), max(begun), largest.memory,
                   largest.job.held, speed.other)
@@ -326,8 +326,8 @@ def read_prediction(path: Path) -> dict[str, Any] | None:
 
 def earlier(folder: Path, but: str) -> Measured:
     """Measurements of all runs below a folder except the named one: a run must not predict itself."""
-    found = Measured()
+    measured = Measured()
     for path in sorted(folder.glob("*/cost.json")):
         if path.parent.name != but:
-            found.add(observed(path.parent))
-    return found
+            measured.add(observed(path.parent))
+    return measured

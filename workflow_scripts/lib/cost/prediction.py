@@ -93,15 +93,15 @@ def disk(jobs: list[Job], measured: Measured, facts: Facts) -> dict[str, Any]:
 # The table in the log -----------------------------------------------------------------------------------------------
 
 
-def show(found: dict[str, Any]) -> None:
+def show(cost: dict[str, Any]) -> None:
     """The prediction as lines of the log."""
     say = stage.log.info
-    if found["problem"]:
-        say("no prediction: %s", found["problem"])
+    if cost["problem"]:
+        say("no prediction: %s", cost["problem"])
         return
-    gpus = f" and {found['gpus']} GPU(s)" if found["gpus"] else ""
-    say("on %d core(s)%s of %s; ranges: the fastest and the slowest job seen", found["cores"], gpus, found["machine"])
-    for row in found["stages"]:
+    gpus = f" and {cost['gpus']} GPU(s)" if cost["gpus"] else ""
+    say("on %d core(s)%s of %s; ranges: the fastest and the slowest job seen", cost["cores"], gpus, cost["machine"])
+    for row in cost["stages"]:
         kind = "GPU" if row["gpu"] else "core"
         hours = [value * row["width"] / 3600 for value in row["seconds"]]
         memory = f", {row['memory']:,.0f} MB" if row["memory"] else ""
@@ -118,14 +118,14 @@ def show(found: dict[str, Any]) -> None:
             duration(row["longest"]), memory, "" if row["exact"] else "not as measured: ",
             " | ".join(row["source"]),
         )  # fmt: skip
-    least = "at least " if found["unknown"] else ""
-    say("together %s%s core-hours, %s GPU-hours", least, spread(found["core_hours"]), spread(found["gpu_hours"]))
-    low, middle, high = (duration(value) for value in found["wall_clock"])
-    path = duration(found["critical_path"][1])
+    least = "at least " if cost["unknown"] else ""
+    say("together %s%s core-hours, %s GPU-hours", least, spread(cost["core_hours"]), spread(cost["gpu_hours"]))
+    low, middle, high = (duration(value) for value in cost["wall_clock"])
+    path = duration(cost["critical_path"][1])
     say("wall-clock %s%s (%s to %s); the longest chain of jobs %s", least, middle, low, high, path)
-    kinds = ", ".join(f"{kind} {size / 1e9:.3g} GB" for kind, size in sorted(found["disk"]["kinds"].items()))
-    say("disk %.3g GB (%s)", found["disk"]["total"] / 1e9, kinds)
-    for kind in found["disk"]["unknown"]:
+    kinds = ", ".join(f"{kind} {size / 1e9:.3g} GB" for kind, size in sorted(cost["disk"]["kinds"].items()))
+    say("disk %.3g GB (%s)", cost["disk"]["total"] / 1e9, kinds)
+    for kind in cost["disk"]["unknown"]:
         say("disk of the %s: unknown, none was measured", kind)
 
 

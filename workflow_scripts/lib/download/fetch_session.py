@@ -59,17 +59,17 @@ class Session:
         known, place = self.store.records.get(name), self.store.folder / name
         if known and not self.settings["verify"] and place.is_file() and place.stat().st_size == known.bytes:
             return True
-        found = self.store.digest(name)
-        if found is None:
+        sha256 = self.store.digest(name)
+        if sha256 is None:
             return False
-        if known and known.sha256 != found:
+        if known and known.sha256 != sha256:
             stage.log.warning("%s has changed since it was fetched: fetching it again", name)
             return False
         with place.open("rb") as file:
             begins = http_client.KINDS[kind].begins
             if not known and begins and not file.read(http_client.HEAD).startswith(begins):
                 return False
-        self.store.add(name, found)
+        self.store.add(name, sha256)
         return True
 
     def landed(self, name: str, sha256: str) -> None:

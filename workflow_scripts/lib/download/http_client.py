@@ -360,8 +360,8 @@ def _validator(response: urllib3.BaseHTTPResponse) -> str:
 
 def _goes_on(response: urllib3.BaseHTTPResponse, have: int, known: dict[str, Any]) -> bool:
     """Whether a partial answer begins where the part at hand ends, in the same version of the file."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range") or "")
-    if not have or not found or (int(found[1]), int(found[2])) != (have, known["total"]):
+    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range") or "")
+    if not have or not span or (int(span[1]), int(span[2])) != (have, known["total"]):
         return False
     return not (known["validator"] and _validator(response)) or known["validator"] == _validator(response)
 

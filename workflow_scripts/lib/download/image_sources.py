@@ -55,7 +55,7 @@ def _kaggle(session: Session) -> tuple[str, list[str]]:
     settings = session.settings
     labels = user_tables.read_table(_kaggle_table(session, "train.csv"))
     if session.source == "kaggle2018":
-        found = _images(session, labels, None, "png")
+        described = _images(session, labels, None, "png")
         if settings["kaggle"]["test_images"]:
             train, session.bad = session.bad, []
             sample = user_tables.read_table(_kaggle_table(session, SAMPLE))
@@ -63,7 +63,7 @@ def _kaggle(session: Session) -> tuple[str, list[str]]:
             _archived(session, TEST, entries)
             session.settle(len(entries))
             session.bad = train + session.bad
-        return found
+        return described
 
     def item(entry: Entry, channel: str) -> Item:
         name = _name(IMAGES, entry, channel, "png")

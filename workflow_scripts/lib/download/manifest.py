@@ -77,9 +77,9 @@ def read(table: UserTable, columns: tuple[str, str], addressed: bool) -> tuple[l
     bad: list[Fault] = []
     labels = (" ".join(re.split(r"[\s|]+", text)).strip() for text in table.need(columns[1]))
     for row, (name, target) in enumerate(zip(table.need(columns[0]), labels, strict=True)):
-        found = _ID.fullmatch(name) if addressed else None
+        parsed = _ID.fullmatch(name) if addressed else None
         problem = image_list.id_problem(name)
-        if addressed and not problem and (not found or len(name) > LONGEST):
+        if addressed and not problem and (not parsed or len(name) > LONGEST):
             problem = f"has the Id {printable(name)[:80]!r}, which is not gene_antibody_plate_well_field"
         if problem:
             bad.append(
@@ -88,7 +88,7 @@ def read(table: UserTable, columns: tuple[str, str], addressed: bool) -> tuple[l
         elif row in table.faults:
             bad.append(Fault(name, table.where(row), "broken row", table.faults[row]))
         elif name not in entries:
-            entries[name] = Entry(name, target, row, **(found.groupdict() if found else {}))
+            entries[name] = Entry(name, target, row, **(parsed.groupdict() if parsed else {}))
         elif set(entries[name].target.split()) != set(target.split()):
             reason = f"Id {name!r} stands in line {table.lines[entries[name].row]} too, with other labels"
             bad.append(Fault(name, table.where(row), "conflicting rows", reason))

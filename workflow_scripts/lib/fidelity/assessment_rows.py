@@ -77,12 +77,12 @@ def copy_rows(
     compared: ComparedImages, encoder: Encoder, settings: dict[str, Any], seed: int, whole: dict[str, Any]
 ) -> tuple[dict[str, nearest_images.Nearest], list[dict[str, Any]]]:
     """The nearest training images, and the rows of authentic fractions; `whole` is a fidelity row of all images."""
-    found, fractions = bracket.copies(
+    nearest, fractions = bracket.copies(
         compared.made.images, compared.own, compared.held_out.images, compared.held_out.groups, compared.train.images,
-        compared.given, encoder.encode, settings, seed,
+        compared.reference_channels, encoder.encode, settings, seed,
     )  # fmt: skip
     about = {key: value for key, value in whole.items() if key not in FIGURES} | {"images": len(compared.made)}
-    return found, [
+    return nearest, [
         bracket.row(about, measure, contender, estimate)
         for measure, by in fractions.items()
         for contender, estimate in by.items()
@@ -90,13 +90,13 @@ def copy_rows(
 
 
 def closest_rows(
-    compared: ComparedImages, found: dict[str, nearest_images.Nearest], count: int
+    compared: ComparedImages, by_measure: dict[str, nearest_images.Nearest], count: int
 ) -> list[dict[str, Any]]:
     """The closest pairs of a generated and a training image, in pixels and in features, a row per pair.
 
     Closeness is the distance divided by that between training images."""
     rows = []
-    for measure, nearest in found.items():
+    for measure, nearest in by_measure.items():
         # Equal ratios, such as those of exact copies, in the order of the set.
         order = np.argsort(nearest.ratio, kind="stable")[:count]
         for rank, index in enumerate(order.tolist()):
@@ -123,8 +123,8 @@ def described(
         "images": {"held_out": len(compared.held_out), "train": len(compared.train), "generated": len(compared.made)},
         "groups": {"held_out": len(np.unique(compared.held_out.groups)),
                    "train": len(np.unique(compared.train.groups))},
-        "given": [compared.channels[index] for index in compared.given],
-        "varied": compared.varied,
+        "reference_channels": [compared.channels[index] for index in compared.reference_channels],
+        "start_noise": compared.start_noise,
         "shares_labels": bool(
             np.abs(compared.made.labels.mean(axis=0) - compared.held_out.labels.mean(axis=0)).max(initial=0) < 0.1
         ),

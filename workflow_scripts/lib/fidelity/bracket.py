@@ -151,11 +151,11 @@ def _of_scope(
     parts = {name: part.take(_drawn(within[name], equal, rng)) for name, part in others.items()}
     samples = _samples(real, parts, units)
     draws, level = settings["draws"], settings["confidence"]
-    found = distances.estimates(samples.pop(""), samples, rng, draws, level)
+    estimates = distances.estimates(samples.pop(""), samples, rng, draws, level)
     for name, part in answers.items():
         answered = part.take(scope.rows(part.labels))
         values = agreement(answered.logits, answered.labels, scope)
-        found[name][AGREEMENT] = distances.average(values, answered.groups, rng, draws, level)
+        estimates[name][AGREEMENT] = distances.average(values, answered.groups, rng, draws, level)
     groups, least = len(np.unique(real.groups)), settings["smallest"]
     small = min(len(real), equal) < least["images"] or groups < least["groups"]
     about = {
@@ -163,12 +163,12 @@ def _of_scope(
         "images": equal, "asked": len(within[GENERATED]), "too_small": bool(small),
         "dimensions": samples[GENERATED].axes.shape[1], "of_dimensions": samples[GENERATED].features.shape[1],
     }  # fmt: skip
-    return [row(about, measure, name, value) for name in CONTENDERS for measure, value in found[name].items()]
+    return [row(about, measure, name, value) for name in CONTENDERS for measure, value in estimates[name].items()]
 
 
-def row(about: dict[str, Any], measure: str, contender: str, found: Estimate) -> dict[str, Any]:
+def row(about: dict[str, Any], measure: str, contender: str, estimate: Estimate) -> dict[str, Any]:
     """One row of the table."""
-    figures = {"value": found.value, "low": found.low, "high": found.high}
+    figures = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return about | {"measure": measure, "contender": contender} | figures
 
 
@@ -212,14 +212,14 @@ def copies(
     some = _drawn(np.arange(len(held_out)), CONTROLS, rng)
     made, train, held_out = (nearest_images.without(images, given) for images in (made, train, held_out[some]))
     draws, level = settings["draws"], settings["confidence"]
-    found: dict[str, nearest_images.Nearest] = {}
+    nearest: dict[str, nearest_images.Nearest] = {}
     fractions: dict[str, dict[str, Estimate]] = {}
     spaces = {AUTHENTIC_PIXELS: nearest_images.pixels, AUTHENTIC_FEATURES: encode}
     for measure, describe_by in spaces.items():
-        found[measure] = nearest_images.nearest(made, train, describe_by)
+        nearest[measure] = nearest_images.nearest(made, train, describe_by)
         control = nearest_images.nearest(held_out, train, describe_by)
         fractions[measure] = {
-            GENERATED: distances.average(found[measure].authentic.astype(float), made_groups, rng, draws, level),
+            GENERATED: distances.average(nearest[measure].authentic.astype(float), made_groups, rng, draws, level),
             FLOOR: distances.average(control.authentic.astype(float), held_groups[some], rng, draws, level),
         }
-    return found, fractions
+    return nearest, fractions

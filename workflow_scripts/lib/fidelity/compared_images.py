@@ -28,8 +28,8 @@ class ComparedImages:
     held_out: Part
     train: Part  # what the generator was fitted on
     made: Part
-    given: list[int]  # channels that the synthetic set took from training images
-    varied: float | None  # SDEdit: noise level at which sampling started from a noised training image
+    reference_channels: list[int]  # channels that the synthetic set took from training images
+    start_noise: float | None  # SDEdit: noise level at which sampling started from a noised training image
     references: np.ndarray | None  # ids (n,) of these training images
     relatives: np.ndarray | None  # their groups
     classes: list[str]
@@ -59,7 +59,7 @@ def read(synthetic: Path, images: Path, folds: Path, fold: int, networks: list[E
         fitted[inherited.of("fit") if inherited else np.flatnonzero(roles == Role.TRAIN)] = True
         if not held.any() or not fitted.any():
             raise UserError(f"{folds} leaves no held-out or no train image in fold {fold} to compare")
-        given = [
+        reference_channels = [
             source.channels.index(name)
             for name in synthetic_set.get("reference_channels") or []
             if name in source.channels
@@ -67,7 +67,7 @@ def read(synthetic: Path, images: Path, folds: Path, fold: int, networks: list[E
         groups = None if references is None else _groups_of(references, source, synthetic, images)
         return ComparedImages(
             source.read(np.flatnonzero(held), "inspect"), source.read(np.flatnonzero(fitted), "inspect"), made,
-            given, synthetic_set.get("start_noise"), references, groups, source.classes,
+            reference_channels, synthetic_set.get("start_noise"), references, groups, source.classes,
             source.channels,
         )  # fmt: skip
 

@@ -228,12 +228,12 @@ def _estimate(value: float, halves: np.ndarray, fraction: float, kind: Measure, 
     if kind.extrapolated:
         value = value - factor * (float(halves.mean()) - value)
     spread = float(halves.std(ddof=1)) * np.sqrt(factor) * NormalDist().inv_cdf((1 + confidence) / 2)
-    found = np.array([value, value - spread, value + spread])
+    ends = np.array([value, value - spread, value + spread])
     if kind.squared:
-        found = np.sqrt(np.clip(found, 0, None))
+        ends = np.sqrt(np.clip(ends, 0, None))
     elif np.isfinite(kind.most):
-        found = np.clip(found, 0, kind.most)
-    return Estimate(*map(float, found))
+        ends = np.clip(ends, 0, kind.most)
+    return Estimate(*map(float, ends))
 
 
 def reduced(dimensions: int, smallest: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workflow_scripts.lib.images.orientation import all_turned
+from workflow_scripts.lib.images.orientation import all_orientations
 
 GRID = 8
 ORBITS = 10  # orbits of grid cells under rotation and mirroring
@@ -32,7 +32,7 @@ def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean grid over all images (C, 8, 8), and the deviation of each channel from it (C, 1, 1)."""
     total = sum(grids[start : start + BLOCK].sum(axis=0, dtype=np.float64) for start in range(0, len(grids), BLOCK))
     # The mean grid must be invariant under rotation, or rotating an image would change its hash.
-    common = np.mean(list(all_turned(total / max(1, len(grids)))), axis=0).astype(np.float32)
+    common = np.mean(list(all_orientations(total / max(1, len(grids)))), axis=0).astype(np.float32)
     squares = np.zeros(len(common))
     for start in range(0, len(grids), BLOCK):
         squares += ((grids[start : start + BLOCK] - common) ** 2).sum(axis=(0, 2, 3), dtype=np.float64)
@@ -61,7 +61,7 @@ def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, flo
     for start in range(0, len(grids), BLOCK):
         parts[start : start + BLOCK] = _unturned(_units(grids[start : start + BLOCK], *scale))
     reach = 2 * (1 - least) + 1e-4  # squared, and a margin for rounding
-    found: list[tuple[int, int, float]] = []
+    pairs: list[tuple[int, int, float]] = []
     for start in range(0, len(grids), BLOCK):
         one = parts[start : start + BLOCK]
         for below in range(start, len(grids), BLOCK):
@@ -70,14 +70,14 @@ def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, flo
             rows, columns = np.nonzero(distance <= reach)
             rows, columns = start + rows, below + columns
             near = rows < columns
-            found += _correlated(grids, scale, rows[near], columns[near], least)
-    return sorted(found)
+            pairs += _correlated(grids, scale, rows[near], columns[near], least)
+    return sorted(pairs)
 
 
 def _unturned(units: np.ndarray) -> np.ndarray:
     """Rotation-invariant part of the hashes, (n, C * ORBITS): sums over cells of an orbit, scaled to keep lengths."""
     places = np.arange(GRID**2).reshape(GRID, GRID)
-    _, orbit, count = np.unique(np.min(list(all_turned(places)), axis=0), return_inverse=True, return_counts=True)
+    _, orbit, count = np.unique(np.min(list(all_orientations(places)), axis=0), return_inverse=True, return_counts=True)
     onto = np.eye(len(count))[orbit.ravel()] / np.sqrt(count)
     return (units.reshape(*units.shape[:2], -1) @ onto.astype(np.float32)).reshape(len(units), -1)
 
@@ -91,7 +91,7 @@ def _correlated(
         one, other = rows[start : start + BLOCK], columns[start : start + BLOCK]
         left = _units(grids[one], *scale)
         likeness = np.max(
-            [(left * view).sum(axis=(1, 2, 3)) for view in all_turned(_units(grids[other], *scale))], axis=0
+            [(left * view).sum(axis=(1, 2, 3)) for view in all_orientations(_units(grids[other], *scale))], axis=0
         )
         out += [(int(one[k]), int(other[k]), float(likeness[k])) for k in np.flatnonzero(likeness >= least)]
     return out

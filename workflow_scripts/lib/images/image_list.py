@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import label_maps
+from workflow_scripts.lib.images import label_maps, user_tables
 from workflow_scripts.lib.images.invalid_input import Fault, printable
+from workflow_scripts.lib.images.known_datasets import GROUP_BY
 from workflow_scripts.lib.images.user_tables import UserTable
 
 
@@ -125,13 +127,13 @@ def read_images(table: UserTable, data: dict[str, Any], classes: Sequence[str]) 
 
 def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
     """First row of each id, with the further rows of ids that have several. Rows without an id stay separate."""
-    found: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     further: dict[int, list[int]] = {}
     for row, name in enumerate(ids):
-        first = found.setdefault(name or f"\0{row}", row)
+        first = row_of.setdefault(name or f"\0{row}", row)
         if first != row:
             further.setdefault(first, []).append(row)
-    return list(found.values()), further
+    return list(row_of.values()), further
 
 
 def _fault(
@@ -225,19 +227,19 @@ def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
 def add_id_parts(listed: Listed, form: str) -> None:
     """Columns parsed from the Ids, such as {gene}_{antibody}_{plate}; text after the last part is ignored."""
     shape = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^_]+)", re.escape(form)) + r"(?:[^A-Za-z0-9].*)?")
-    kept, found = [], []
+    kept, parsed = [], []
     for index, name in enumerate(listed.ids):
         match = shape.fullmatch(name)
         if match:
             kept.append(index)
-            found.append(match.groupdict())
+            parsed.append(match.groupdict())
         else:
             listed.bad.append(Fault(name, "Id", "Id of another form", f"{name!r} is not of the form {form}"))
     listed.keep(kept)
     for name in shape.groupindex:
         # A user's table takes precedence over the Id, where it has a value.
-        told = listed.columns.get(name, [""] * len(found))
-        listed.columns[name] = [value or parts[name] for value, parts in zip(told, found, strict=True)]
+        told = listed.columns.get(name, [""] * len(parsed))
+        listed.columns[name] = [value or parts[name] for value, parts in zip(told, parsed, strict=True)]
 
 
 def map_labels(listed: Listed, data: dict[str, Any]) -> None:
@@ -254,3 +256,31 @@ def map_labels(listed: Listed, data: dict[str, Any]) -> None:
         listed.dropped += [Fault(listed.ids[row], "", "no class left", reason) for row in mapped.emptied]
     listed.keep(mapped.kept.tolist())
     listed.labels, listed.classes = mapped.labels, mapped.classes
+
+
+def from_tables(table: Path, groups: Path | None, classes: Path | None, data: dict[str, Any]) -> Listed:
+    """The images of the user's tables, with labels mapped."""
+    names = user_tables.read_classes(classes) if classes else list(data["class_names"] or [])
+    labelled, further = user_tables.read_table(table), user_tables.read_table(groups) if groups else None
+    check_columns([labelled] if further is None else [labelled, further], data)
+    listed = read_images(labelled, data, names)
+    if further is not None:
+        join(listed, further, data)
+    if data["id_parts"]:
+        add_id_parts(listed, data["id_parts"])
+    map_labels(listed, data)
+    return listed
+
+
+def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
+    """The columns that decide which images belong together: those asked for, or else those that are known."""
+    if wanted is None:
+        return [name for name in GROUP_BY if any(listed.columns.get(name, ()))]
+    absent = [name for name in wanted if name not in listed.columns]
+    if absent:
+        known = ", ".join(sorted(listed.columns)) or "none"
+        raise UserError(f"data.group_by names {absent[0]!r}, which is no column; there are: {known}")
+    blank = [name for name in wanted if not any(listed.columns[name])]
+    if blank:
+        raise UserError(f"data.group_by names {blank[0]!r}, a column without any value: it groups nothing")
+    return list(wanted)

@@ -16,12 +16,12 @@ TEXT = h5py.string_dtype("utf-8")
 
 def array(file: h5py.File, name: str, axes: int, dtype: type | None = None) -> h5py.Dataset:
     """A dataset of a file, with so many axes and of this type (None: of text); ValueError where it is anything else."""
-    found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.ndim != axes:
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != axes:
         raise ValueError(f"{name} is no array of {axes} axes")
-    if h5py.check_string_dtype(found.dtype) is None if dtype is None else found.dtype != dtype:
+    if h5py.check_string_dtype(dataset.dtype) is None if dtype is None else dataset.dtype != dtype:
         raise ValueError(f"{name} holds values of another type")
     # Data stored in another file is refused: it could be anything on this machine.
-    if found.external or found.is_virtual or found.file.filename != file.filename:
+    if dataset.external or dataset.is_virtual or dataset.file.filename != file.filename:
         raise ValueError(f"{name} lies in another file")
-    return found
+    return dataset

@@ -22,7 +22,7 @@ class Nearest:
     """Nearest training image of every image, the orientation in which they match, and their distance."""
 
     train: np.ndarray  # (n,), position among the training images
-    turn: np.ndarray  # (n,), orientation 0 to 7 of the image (see `orientation.turned`)
+    turn: np.ndarray  # (n,), orientation 0 to 7 of the image (see `orientation.mirror_then_rotate`)
     distance: np.ndarray  # (n,), Euclidean
     own: np.ndarray  # (n,), distance of that training image to the nearest other one
 
@@ -77,7 +77,7 @@ def _search(
     place, turn = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     best = np.full(count, np.inf, dtype=np.float32)
     for way in range(orientation.COUNT):
-        vectors = describe(np.ascontiguousarray(orientation.turned(images, way)))
+        vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images, way)))
         for start in range(0, count, BLOCK):
             rows = np.arange(start, min(start + BLOCK, count))
             apart = squared_distances(vectors[rows], known)

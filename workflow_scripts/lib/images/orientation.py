@@ -1,7 +1,7 @@
 """The eight orientations of a square image: rotations by 0 to 3 quarter turns, and 4 to 7 the same, mirrored.
 
-Cells have no preferred orientation. There are two conventions, both part of stored results. `turned` mirrors first and
-then rotates. `oriented`, which training and sampling draw from, rotates first and then mirrors."""
+Cells have no preferred orientation. There are two conventions, both part of stored results. `mirror_then_rotate` is the
+one of comparisons. `oriented`, which training and sampling draw from, rotates first and then mirrors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:  # what only compares images need not load torch
 COUNT = 8
 
 
-def turned(images: np.ndarray, way: int) -> np.ndarray:
-    """Images (..., s, s) in one orientation, 0 to 7; a view."""
+def mirror_then_rotate(images: np.ndarray, way: int) -> np.ndarray:
+    """Images (..., s, s) in one orientation, 0 to 7: from 4 on mirrored, then rotated by quarter turns; a view."""
     mirrored = images[..., ::-1] if way >= 4 else images
     return np.rot90(mirrored, way % 4, axes=(-2, -1))
 
 
-def all_turned(images: np.ndarray) -> Iterator[np.ndarray]:
+def all_orientations(images: np.ndarray) -> Iterator[np.ndarray]:
     """Images (..., s, s) in each orientation, in order; views."""
-    return (turned(images, way) for way in range(COUNT))
+    return (mirror_then_rotate(images, way) for way in range(COUNT))
 
 
 def oriented(images: Tensor, ways: Tensor) -> Tensor:

@@ -81,8 +81,8 @@ class Reader:
         out = []
         for file in self.files(name):
             try:
-                found = os.stat(self._root + file)  # noqa: PTH116
-                out.append([found.st_size, found.st_mtime_ns])
+                state = os.stat(self._root + file)  # noqa: PTH116
+                out.append([state.st_size, state.st_mtime_ns])
             except (OSError, ValueError):
                 out.append([])
         return out
@@ -117,49 +117,49 @@ class Reader:
         """Wanted planes of a file, averaged at once.
 
         The pixels are then still in the processor's cache, and their memory is reused for the next file."""
-        found = self._decode(file, channels)
-        if self.bits and found.bits not in self.bits:
-            raise Unusable("wrong bit depth", f"is {_bits(found.bits)}; expected is {self._expected_bits()}")
-        named = self._by_channel(found, channels)
-        return {name: self._averaged(image, found.bits) for name, image in named.items() if name in self.channels}
+        planes = self._decode(file, channels)
+        if self.bits and planes.bits not in self.bits:
+            raise Unusable("wrong bit depth", f"is {_bits(planes.bits)}; expected is {self._expected_bits()}")
+        named = self._by_channel(planes, channels)
+        return {name: self._averaged(image, planes.bits) for name, image in named.items() if name in self.channels}
 
     def _decode(self, file: str, channels: list[str]) -> Planes:
         path = self._root + file
         try:
-            found = os.lstat(path)
+            state = os.lstat(path)
         except FileNotFoundError:
             raise Unusable("missing file", "is missing") from None
         except OSError as error:
             raise Unusable("cannot be read", f"cannot be read: {error.strerror}") from None
         # A link, or a linked folder on the way, may lead out of the folder.
-        if stat.S_ISLNK(found.st_mode) or "/" in file:
+        if stat.S_ISLNK(state.st_mode) or "/" in file:
             real = os.path.realpath(path)
             if os.path.commonpath([real, self._real]) != self._real:
                 raise Unusable("link out of the folder", "is a link to a place outside of the folder")
             if not os.path.exists(path):  # noqa: PTH110
                 raise Unusable("missing file", "is a link to nothing")
-        elif not found.st_size:
+        elif not state.st_size:
             raise Unusable("empty file", "is empty (0 bytes)")
         return decode(path, len(channels))
 
-    def _by_channel(self, found: Planes, channels: list[str]) -> dict[str, Image.Image]:
+    def _by_channel(self, planes: Planes, channels: list[str]) -> dict[str, Image.Image]:
         """The planes of a file under the names of their channels."""
-        count = len(found.images)
+        count = len(planes.images)
         colours = self.data["planes"] or {}
         if len(channels) == 1 and count > 1:
             colour = colours.get(channels[0])
             if colour is None:
                 raise Unusable("colour file", f"has {count} planes, such as colours; one plane of grey is expected")
-            taken = [found.images[plane] for plane in _COLOURS[colour]]
+            taken = [planes.images[plane] for plane in _COLOURS[colour]]
             return {channels[0]: taken[0] if len(taken) == 1 else blend(taken)}
-        names = found.names or channels
+        names = planes.names or channels
         if count != len(names):
             raise Unusable("wrong number of channels", f"has {count} channels; {len(channels)} are expected")
-        named = dict(zip(names, found.images, strict=True))
+        named = dict(zip(names, planes.images, strict=True))
         absent = [channel for channel in self.channels if channel in channels and channel not in named]
-        if absent and found.names and not set(found.names) & set(channels):
+        if absent and planes.names and not set(planes.names) & set(channels):
             # Names that have nothing to do with ours say nothing about the order; it is the user's then.
-            named, absent = dict(zip(channels, found.images, strict=False)), channels[count:]
+            named, absent = dict(zip(channels, planes.images, strict=False)), channels[count:]
         if absent:
             have = ", ".join(names)
             raise Unusable("missing channel", f"has no channel {absent[0]!r}; its channels are {have}")
@@ -297,10 +297,10 @@ def files_without_row(reader: Reader, ids: set[str]) -> Iterator[str]:
     with os.scandir(reader.folder) as entries:
         for entry in entries:
             for shape in shapes:
-                found = shape.fullmatch(entry.name)
-                if found and found[1] not in ids and found[1] not in seen:
-                    seen.add(found[1])
-                    yield found[1]
+                match = shape.fullmatch(entry.name)
+                if match and match[1] not in ids and match[1] not in seen:
+                    seen.add(match[1])
+                    yield match[1]
 
 
 def _shape(file: str) -> re.Pattern[str]:

@@ -36,16 +36,16 @@ class UserTable:
         """Column of this name; case is ignored unless two columns differ in nothing else."""
         if name in self.columns:
             return name
-        alike = [found for found in self.columns if found.casefold() == name.casefold()]
+        alike = [column for column in self.columns if column.casefold() == name.casefold()]
         return alike[0] if len(alike) == 1 else None
 
     def need(self, name: str) -> list[str]:
         """Values of a required column."""
-        found = self.find(name)
-        if found is None:
+        column = self.find(name)
+        if column is None:
             names = ", ".join(self.columns) or "none"
             raise UserError(f"{self.path} has no column {name!r}; its columns are: {names}")
-        return self.columns[found]
+        return self.columns[column]
 
     def where(self, row: int) -> str:
         """File name and line number of a row, for messages."""

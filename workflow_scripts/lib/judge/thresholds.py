@@ -10,6 +10,7 @@ import numpy as np
 
 from workflow_scripts.lib.judge.fold_scores import ScoredRows
 from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.scores.decisions import at_least_one
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,8 @@ def count_decisions(
 
 def decisions(rows: ScoredRows, thresholds: np.ndarray, kind: str) -> np.ndarray:
     """Rows decided positive for each class, bool (n, K), by thresholds (K,) and a kind of analysis_choices.RULES."""
-    out = rows.scores >= thresholds
-    if kind == "half_or_largest":
-        silent = np.flatnonzero(~out.any(axis=1))
-        out[silent, rows.scores[silent].argmax(axis=1)] = True
-    return out
+    decided = rows.scores >= thresholds
+    return at_least_one(decided, rows.scores) if kind == "half_or_largest" else decided
 
 
 def local_groups(rows: ScoredRows, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

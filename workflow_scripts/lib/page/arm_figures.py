@@ -25,28 +25,28 @@ FACETS = 4  # columns of small multiples
 UNCHANGED = 0.0005  # a smaller change is none
 
 
-def by_category(found: Results, config: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+def by_category(results: Results, config: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
     """Groups of arms by category; the category of the primary arm comes first."""
     entries = {entry["name"]: entry for entry in config.get("arms", [])}
     synthetic_sets = {synthetic_set["name"]: synthetic_set for synthetic_set in config.get("synthetic_sets", [])}
     sections: dict[str, list[list[str]]] = {}
-    for group in found.groups():
+    for group in results.groups():
         sections.setdefault(arm_categories.category(entries.get(group[0], {}), synthetic_sets), []).append(group)
     first = next(iter(sections), None)
     return sorted(sections.items(), key=lambda item: (item[0] != first, arm_categories.CATEGORIES.index(item[0])))
 
 
-def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
+def draw_forest(results: Results, config: dict[str, Any]) -> Figure:
     """Differences to the baseline in the primary metric: an arm is a disc, its control a ring beneath it. Rivals that
     know real images alone, placebos and ceilings have headings of their own."""
     # Arms with fewer real images answer another question, and would stretch the axis: they have a figure of their own.
-    curve = found.facts.get("worth") or {"points": [], "images": 0}
+    curve = results.facts.get("worth") or {"points": [], "images": 0}
     fewer = {point["arm"] for point in curve["points"] if point["images"] < curve["images"]}
     sections = []
-    for category, groups in by_category(found, config):
-        shown = [[arm for arm in group if found.difference(arm) and arm not in fewer] for group in groups]
+    for category, groups in by_category(results, config):
+        shown = [[arm for arm in group if results.difference(arm) and arm not in fewer] for group in groups]
         sections += [(category, kept)] if (kept := [group for group in shown if group]) else []
-    serving = set(found.controls.values())
+    serving = set(results.controls.values())
     groups = [group for _, kept in sections for group in kept]
     rows = sum(map(len, groups)) + (HEADING * len(sections) if len(sections) > 1 else 0)
     # Rows of a group stand together; a third of a row parts the groups.
@@ -64,29 +64,29 @@ def draw_forest(found: Results, config: dict[str, Any]) -> Figure:
             place += HEADING
         for group in kept:
             for arm in group:
-                difference = found.difference(arm)
+                difference = results.difference(arm)
                 draw_interval(axes, place, difference, arm in serving)
                 ticks.append((place, arm, arm in serving, difference))
                 place += 1
             place += 0.35
     # Width of the band that nobody would care about.
-    small = found.smallest_effect
+    small = results.smallest_effect
     axes.axvspan(-small, small, color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
     axes.set_ylim(max(place - 0.35, 1) - 0.2, -0.8)
     for position, arm, control, difference in ticks:
         colour = MUTED if control else INK
         look = {"transform": axes.get_yaxis_transform(), "va": "center", "color": colour}
-        weight = "bold" if arm == found.primary else "normal"
+        weight = "bold" if arm == results.primary else "normal"
         axes.text(-0.03, position, figure_style.fit(arm, NAME), ha="right", weight=weight, **look)
         text = f"{figure_style.signed(difference.value)} ({figure_style.span(difference.low, difference.high)})"
         axes.text(1.04, position, text, ha="left", fontsize=7.4, **look)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(min(5, int(wide / TICK)), symmetric=False))
-    what = METRIC_NAMES.get(found.metric, found.metric)
-    axes.set_xlabel(f"difference in {what} to {found.compared_with}")
-    _forest_legend(fig, found, bool(serving))
+    what = METRIC_NAMES.get(results.metric, results.metric)
+    axes.set_xlabel(f"difference in {what} to {results.compared_with}")
+    _forest_legend(fig, results, bool(serving))
     return fig
 
 
@@ -99,39 +99,39 @@ def draw_interval(axes: Axes, place: float, difference: Difference, control: boo
     axes.plot(difference.value, place, "o", mfc=face, mec=colour, mew=1.2, ms=4.5, zorder=3)
 
 
-def _forest_legend(fig: Figure, found: Results, controls: bool) -> None:
-    percent = f"{100 * found.confidence:g} % interval"
+def _forest_legend(fig: Figure, results: Results, controls: bool) -> None:
+    percent = f"{100 * results.confidence:g} % interval"
     handles = [Line2D([], [], color=INK, marker="o", label=f"arm, {percent}")]
     if controls:
         handles.append(Line2D([], [], color=MUTED, marker="o", mfc=PAPER, label="its control"))
-    if found.smallest_effect:
-        handles.append(Patch(color=BAND, label=f"below the smallest effect of interest, {found.smallest_effect:g}"))
+    if results.smallest_effect:
+        handles.append(Patch(color=BAND, label=f"below the smallest effect of interest, {results.smallest_effect:g}"))
     fig.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=3, handlelength=1.6, columnspacing=1.2
     )
 
 
-def draw_classes(found: Results) -> Figure:
+def draw_classes(results: Results) -> Figure:
     """Small multiples: one arm each, one row a judged class, the change against the baseline with its interval."""
-    metric = run_tables.BY_CLASS.get(found.metric, "f1")
-    arms = [arm for group in found.groups() for arm in group if found.difference(arm)]
-    kinds = found.judged
+    metric = run_tables.BY_CLASS.get(results.metric, "f1")
+    arms = [arm for group in results.groups() for arm in group if results.difference(arm)]
+    kinds = results.judged
     lines = -(-max(1, len(arms)) // FACETS)
     panel = (len(kinds) + 0.6) * CLASS_ROW
     label, gap = 1.25, 0.1
     wide = (figure_style.WIDTH - label - 0.08 - gap * (FACETS - 1)) / FACETS
     pitch = panel + 0.58
     fig = figure_style.figure(0.04 + lines * pitch + 0.38)
-    changes = {(arm, kind): found.difference(arm, metric=metric, kind=kind) for arm in arms for kind in kinds}
-    limit = max(_limit([change for change in changes.values() if change]), 1.5 * found.smallest_effect)
+    changes = {(arm, kind): results.difference(arm, metric=metric, kind=kind) for arm in arms for kind in kinds}
+    limit = max(_limit([change for change in changes.values() if change]), 1.5 * results.smallest_effect)
     step = _round_step(limit)
     for index, arm in enumerate(arms):
         line, column = divmod(index, FACETS)
         axes = figure_style.inches(fig, label + column * (wide + gap), 0.34 + line * pitch, wide, panel)
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
-        axes.axvspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
+        axes.axvspan(-results.smallest_effect, results.smallest_effect, color=BAND, lw=0, zorder=0)
         for row, kind in enumerate(kinds):
-            _class_row(axes, row, changes[arm, kind], limit, 1 - found.confidence)
+            _class_row(axes, row, changes[arm, kind], limit, 1 - results.confidence)
         axes.set_xlim(-limit, limit)
         axes.set_ylim(len(kinds) - 0.3, -0.7)
         axes.set_xticks([-step, 0, step], [f"{value:g}".replace("-", "−") for value in (-step, 0, step)])
@@ -142,10 +142,14 @@ def draw_classes(found: Results) -> Figure:
         axes.spines["left"].set_visible(False)
     name = SHORT_NAMES.get(metric, metric)
     high, left = fig.get_figheight(), label / figure_style.WIDTH
-    fig.text(left, 0.22 / high, f"change in {name} of the class against {found.compared_with}")
-    if found.unjudged:
+    fig.text(left, 0.22 / high, f"change in {name} of the class against {results.compared_with}")
+    if results.unjudged:
         fig.text(
-            left, 0.05 / high, figure_style.fit(f"not judged: {', '.join(found.unjudged)}", 76), fontsize=7, color=MUTED
+            left,
+            0.05 / high,
+            figure_style.fit(f"not judged: {', '.join(results.unjudged)}", 76),
+            fontsize=7,
+            color=MUTED,
         )
     return fig
 
@@ -194,11 +198,11 @@ def _two_lines(name: str, length: int) -> str:
     return f"{figure_style.fit(name[:cut], length)}\n{figure_style.fit(name[cut:], length)}"
 
 
-def draw_gap(found: Results) -> Figure:
+def draw_gap(results: Results) -> Figure:
     """Validation score (ring) and test score (disc) of each arm; the line between them is the gap."""
-    arms = [found.baseline] + [arm for group in found.groups() for arm in group]
-    arms = [arm for arm in arms if np.isfinite(found.score(arm, found.metric))]
-    shown = list(dict.fromkeys([found.metric, "macro_f1", "map"]))[:2]
+    arms = [results.baseline] + [arm for group in results.groups() for arm in group]
+    arms = [arm for arm in arms if np.isfinite(results.score(arm, results.metric))]
+    shown = list(dict.fromkeys([results.metric, "macro_f1", "map"]))[:2]
     height = (len(arms) + 0.4) * ROW
     fig = figure_style.figure(height + 1.0)
     left = figure_style.label_column(arms, 8.0)
@@ -207,13 +211,13 @@ def draw_gap(found: Results) -> Figure:
         axes = figure_style.inches(fig, left + index * (wide + 0.1), 0.28, wide, height)
         axes.margins(x=0.08)
         for row, arm in enumerate(arms):
-            held, seen = found.score(arm, metric), found.score(arm, metric, "validation")
+            held, seen = results.score(arm, metric), results.score(arm, metric, "validation")
             axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
             axes.plot([held, seen], [row, row], color=MUTED, lw=1.2, zorder=2)
             axes.plot(seen, row, "o", mfc=PAPER, mec=MUTED, mew=1.2, zorder=3)
             axes.plot(held, row, "o", color=GAIN, zorder=4)
         # The chance level of average precision is the fraction of positives.
-        chance = found.score(found.baseline, "prevalence") if metric == "map" else np.nan
+        chance = results.score(results.baseline, "prevalence") if metric == "map" else np.nan
         if np.isfinite(chance):
             axes.axvline(chance, color=MUTED, lw=0.8, ls=(0, (1, 2)))
             # The word stands on the side with more room.

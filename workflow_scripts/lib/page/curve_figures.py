@@ -18,7 +18,7 @@ LABEL = 0.176  # inches of height for the name of an arm
 ROW = 0.22  # inches of height for an arm on the learning curve
 
 
-def draw_usefulness(found: Results, points: list[Point]) -> Figure:
+def draw_usefulness(results: Results, points: list[Point]) -> Figure:
     """Difference to the baseline by the fidelity of the synthetic set that an arm learned from, a panel a measure."""
     if not curves_section.enough(points):
         return figure_style.nothing("The arms that were compared learned from fewer than two synthetic sets.")
@@ -37,14 +37,14 @@ def draw_usefulness(found: Results, points: list[Point]) -> Figure:
     wide = (figure_style.WIDTH - 0.68 - right - 0.3) / len(curves_section.MEASURES)
     for index, measure in enumerate(curves_section.MEASURES):
         axes = figure_style.inches(fig, 0.68 + index * (wide + 0.14), 0.12, wide, height)
-        _fidelity_panel(axes, found, listed, measure, shades)
+        _fidelity_panel(axes, results, listed, measure, shades)
         if index:
             axes.tick_params(labelleft=False)
         else:
-            axes.set_ylabel(f"difference in {SHORT_NAMES.get(found.metric, found.metric)}")
+            axes.set_ylabel(f"difference in {SHORT_NAMES.get(results.metric, results.metric)}")
     places = figure_style.apart([point.difference.value for point in points], axes, height)
     for point, label in zip(points, places, strict=True):
-        bold = {"weight": "bold" if point.arm == found.primary else "normal", "color": shades[point.synthetic_set]}
+        bold = {"weight": "bold" if point.arm == results.primary else "normal", "color": shades[point.synthetic_set]}
         look = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.4}
         axes.text(1.1, label, figure_style.fit(point.arm, 22), ha="left", **look, **bold)
         axes.plot([1.0, 1.08], [point.difference.value, label], color=GRID, lw=0.6, clip_on=False,
@@ -58,8 +58,8 @@ def draw_usefulness(found: Results, points: list[Point]) -> Figure:
     return fig
 
 
-def _fidelity_panel(axes: Axes, found: Results, points: list[Point], measure: str, shades: dict[str, str]) -> None:
-    axes.axhspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
+def _fidelity_panel(axes: Axes, results: Results, points: list[Point], measure: str, shades: dict[str, str]) -> None:
+    axes.axhspan(-results.smallest_effect, results.smallest_effect, color=BAND, lw=0, zorder=0)
     axes.axhline(0, color=MUTED, lw=0.8, zorder=1)
     step = _aside([point.fidelity[measure] for point in points])
     for synthetic_set, colour in shades.items():
@@ -96,7 +96,7 @@ def _upright(
     axes.plot(place, difference.value, "o", mfc=PAPER if control else colour, mec=colour, mew=1.2, zorder=3)
 
 
-def draw_sweeps(found: Results, every: list[Sweep]) -> Figure:
+def draw_sweeps(results: Results, every: list[Sweep]) -> Figure:
     """Difference to the baseline by ratio or by guidance, one panel a set of arms that differ in it alone."""
     if not every:
         return figure_style.nothing("No three arms differ in their ratio alone, or in the guidance of their set alone.")
@@ -104,25 +104,25 @@ def draw_sweeps(found: Results, every: list[Sweep]) -> Figure:
     fig = figure_style.figure(pitch * len(every) + 0.3)
     for index, curve in enumerate(every):
         axes = figure_style.inches(fig, left, 0.3 + index * pitch, figure_style.WIDTH - left - 0.15, height)
-        _sweep_panel(axes, found, curve)
-    handles = [Line2D([], [], color=INK, marker="o", label=f"arm, {100 * found.confidence:g} % interval")]
+        _sweep_panel(axes, results, curve)
+    handles = [Line2D([], [], color=INK, marker="o", label=f"arm, {100 * results.confidence:g} % interval")]
     if any(control for curve in every for control in curve.controls):
         handles.append(Line2D([], [], color=MUTED, marker="o", mfc=PAPER, label="its control"))
     fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=2, handlelength=1.6)
     return fig
 
 
-def _sweep_panel(axes: Axes, found: Results, curve: Sweep) -> None:
-    axes.axhspan(-found.smallest_effect, found.smallest_effect, color=BAND, lw=0, zorder=0)
+def _sweep_panel(axes: Axes, results: Results, curve: Sweep) -> None:
+    axes.axhspan(-results.smallest_effect, results.smallest_effect, color=BAND, lw=0, zorder=0)
     axes.axhline(0, color=MUTED, lw=0.8, zorder=1)
     low, high = curve.values[0], curve.values[-1]
     if curve.of == "ratio":
         axes.set_xscale("log")
-    shown = {arm: difference for arm in curve.arms if (difference := found.difference(arm))}
+    shown = {arm: difference for arm in curve.arms if (difference := results.difference(arm))}
     axes.plot(curve.values, [shown[arm].value for arm in curve.arms], color=GRID, lw=1.2, zorder=1.5)
     for value, arm, control in zip(curve.values, curve.arms, curve.controls, strict=True):
         _upright(axes, value, shown[arm], figure_style.shade(shown[arm]))
-        if control and (beside := found.difference(control)):
+        if control and (beside := results.difference(control)):
             # A step aside, the same everywhere, so that neither hides the other.
             aside = value * (high / low) ** 0.018 if curve.of == "ratio" else value + 0.018 * (high - low)
             _upright(axes, aside, beside, MUTED, control=True, width=0.9)
@@ -133,12 +133,12 @@ def _sweep_panel(axes: Axes, found: Results, curve: Sweep) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_title(figure_style.fit(curve.title, 60))
     axes.set_xlabel(curves_section.SWEPT[curve.of])
-    axes.set_ylabel(f"difference in\n{SHORT_NAMES.get(found.metric, found.metric)}")
+    axes.set_ylabel(f"difference in\n{SHORT_NAMES.get(results.metric, results.metric)}")
 
 
-def draw_worth(found: Results) -> Figure:
+def draw_worth(results: Results) -> Figure:
     """Score by number of real images (discs), and the other arms where the curve has their score (rings)."""
-    facts = found.facts.get("worth")
+    facts = results.facts.get("worth")
     if not facts:
         return figure_style.nothing("No arm has fewer or more real images than the others.")
     points, placed = facts["points"], sorted(facts["arms"], key=lambda row: row["score"])
@@ -156,7 +156,7 @@ def draw_worth(found: Results) -> Figure:
     axes.set_xlim(0.93 * min(sizes), 1.07 * max(sizes))
     axes.margins(y=0.08)
     for row, label in zip(placed, figure_style.apart([row["score"] for row in placed], axes, height), strict=True):
-        colour = GAIN if row["arm"] == found.primary else MUTED
+        colour = GAIN if row["arm"] == results.primary else MUTED
         axes.axhline(row["score"], color=GRID, lw=0.6, zorder=0.5)
         # On a curve that does not rise a score has no place.
         if facts["rises"]:
@@ -164,7 +164,7 @@ def draw_worth(found: Results) -> Figure:
                       solid_capstyle="butt")  # fmt: skip
             axes.plot(row["images"], row["score"], "o", mfc=PAPER, mec=colour, mew=1.2, zorder=4)
         look = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.4}
-        bold = {"weight": "bold" if row["arm"] == found.primary else "normal"}
+        bold = {"weight": "bold" if row["arm"] == results.primary else "normal"}
         axes.text(1.04, label, figure_style.fit(row["arm"], 20), ha="left", color=colour, **look, **bold)
         axes.plot([1, 1.03], [row["score"], label], color=GRID, lw=0.6, clip_on=False,
                   transform=axes.get_yaxis_transform())  # fmt: skip
@@ -172,7 +172,7 @@ def draw_worth(found: Results) -> Figure:
     axes.minorticks_off()
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("real training images (mean over folds)")
-    axes.set_ylabel(SHORT_NAMES.get(found.metric, found.metric))
+    axes.set_ylabel(SHORT_NAMES.get(results.metric, results.metric))
     handles = [
         Line2D([], [], color=INK, marker="o", label="real images alone"),
         Line2D([], [], color=MUTED, marker="o", mfc=PAPER, label="arm, placed by its score"),

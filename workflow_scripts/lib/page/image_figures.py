@@ -79,7 +79,7 @@ def closest(table: Path, real: ImageSet, generated: ImageSet) -> list[Pair]:
             select_channels(_read(source, np.array([place[row[key]]])).images, real.channels, channels)
             for source, place, key in ((generated, at[0], "generated"), (real, at[1], "train"))
         )
-        made = orientation.turned(made, int(row["turn"]))[0]
+        made = orientation.mirror_then_rotate(made, int(row["turn"]))[0]
         out.append(Pair(row["space"], made, train[0], float(row["ratio"]), str(row["authentic"]) == "True", channels))
     return out
 
@@ -146,16 +146,16 @@ def draw_pairs(pairs: list[Pair]) -> Figure:
     width = (figure_style.WIDTH - (PAIRS_A_LINE - 1) * gap) / PAIRS_A_LINE
     tile = width / 2
     spaces = {name: [pair for pair in pairs if pair.space == name] for name in SPACES}
-    lines = {name: -(-len(found) // PAIRS_A_LINE) for name, found in spaces.items()}
+    lines = {name: -(-len(shown) // PAIRS_A_LINE) for name, shown in spaces.items()}
     fig = figure_style.figure(max(0.4, sum(head + count * (tile + words) for count in lines.values() if count)))
     top = 0.0
-    for name, found in spaces.items():
-        if not found:
+    for name, shown in spaces.items():
+        if not shown:
             continue
         fig.text(0, 1 - (top + 0.18) / fig.get_figheight(), SPACES[name], fontweight="bold", va="baseline")
         top += head
-        scale = image_strips.brightest([np.stack([pair.train for pair in found])], len(found[0].channels))
-        for index, pair in enumerate(found):
+        scale = image_strips.brightest([np.stack([pair.train for pair in shown])], len(shown[0].channels))
+        for index, pair in enumerate(shown):
             left = index % PAIRS_A_LINE * (width + gap)
             high = top + index // PAIRS_A_LINE * (tile + words)
             both = image_strips.compose(np.stack([pair.generated, pair.train]), pair.channels, scale)

@@ -26,13 +26,13 @@ def choose(labels: np.ndarray, target: np.ndarray, order: np.ndarray, groups: np
     before any second one; then, where a class is never alone, rows that have the target among their labels."""
     exact = (labels == target).all(axis=1)
     holds = (labels[:, target > 0] > 0).all(axis=1)
-    found: list[int] = []
+    chosen: list[int] = []
     for candidates in (np.flatnonzero(exact), np.flatnonzero(holds & ~exact)):
         ordered = candidates[np.argsort(order[candidates], kind="stable")]
         _, first = np.unique(groups[ordered].astype(str), return_index=True)
         later = np.setdiff1d(np.arange(len(ordered)), first)
-        found += [*ordered[np.sort(first)].tolist(), *ordered[later].tolist()]
-    return np.array(found[:count], dtype=np.int64)
+        chosen += [*ordered[np.sort(first)].tolist(), *ordered[later].tolist()]
+    return np.array(chosen[:count], dtype=np.int64)
 
 
 def compose(images: np.ndarray, channels: list[str], scale: np.ndarray) -> np.ndarray:

@@ -63,9 +63,9 @@ class RunFiles:
         """A figure by its name on the page."""
         return self.file(f"figures/{FIGURES[name]}.svg")
 
-    def role_tables(self) -> list[tuple[str, Path]]:
+    def role_tables(self) -> list[tuple[int, Path]]:
         """Each repeat's table of roles."""
-        return [(str(repeat), self.file(f"repeat{repeat}/folds.csv")) for repeat in range(self.repeats)]
+        return [(repeat, self.file(f"repeat{repeat}/folds.csv")) for repeat in range(self.repeats)]
 
     def synthetic(self, ending: str) -> list[FoldFile]:
         """The files of every synthetic set, such as those that end in assess.csv."""

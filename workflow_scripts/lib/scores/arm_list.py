@@ -15,9 +15,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Entries of an arm list, at least one, with `predictions` and `classifier` as paths."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["arms"]
-        found = [entry | {key: path.parent / entry[key] for key in FILES if key in entry} for entry in entries]
+        listed = [entry | {key: path.parent / entry[key] for key in FILES if key in entry} for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no list of arms that can be read ({error}): delete it and run again") from None
-    if not found:
+    if not listed:
         raise UserError(f"{path} lists no arm: delete it and run again")
-    return found
+    return listed

@@ -19,6 +19,7 @@ import numpy as np
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images.image_set_layout import array
+from workflow_scripts.lib.scores.decisions import probabilities
 
 FORMAT_VERSION = 1
 PARTS = ("validation", "calibration", "test")
@@ -49,10 +50,8 @@ class Scored:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Sigmoid of the logits, float64 (n, K): small probabilities keep their order down to the smallest."""
-        # exp of a number that is never positive: no overflow at either end.
-        small = np.exp(-np.abs(self.logits.astype(np.float64)))
-        return np.where(self.logits >= 0, 1.0, small) / (1.0 + small)
+        """Sigmoid of the logits, float64 (n, K)."""
+        return probabilities(self.logits)
 
 
 @dataclass

@@ -31,20 +31,20 @@ class Ranking:
 def rank(scores: np.ndarray, labels: np.ndarray, max_cuts: int | None = None) -> Ranking:
     """Sort the scores (n,) of one class by its labels (n,); rows with equal scores are never told apart."""
     labels = np.asarray(labels, dtype=bool)
-    found = np.unique(scores[labels])[::-1]
-    if max_cuts is not None and len(found) > max_cuts:
-        found = found[np.unique(np.linspace(0, len(found) - 1, max_cuts).round().astype(int))]
+    cuts = np.unique(scores[labels])[::-1]
+    if max_cuts is not None and len(cuts) > max_cuts:
+        cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, max_cuts).round().astype(int))]
     order = np.argsort(-scores, kind="stable")
     # Segment of a row: the first cut that is not above its score; rows below the last positive belong to none.
-    segments = np.searchsorted(-found, -scores[order], side="left")
-    inside = int(np.searchsorted(segments, len(found), side="left"))
+    segments = np.searchsorted(-cuts, -scores[order], side="left")
+    inside = int(np.searchsorted(segments, len(cuts), side="left"))
     rows = order[:inside]
     # The cut stands half way to the next lower score of any row, so that it also suits scores not seen here.
     levels = np.unique(scores)
-    at = np.searchsorted(levels, found)
+    at = np.searchsorted(levels, cuts)
     below = levels[np.maximum(at - 1, 0)]
-    middle = (found + below) / 2
-    return Ranking(rows, segments[:inside], labels[rows], np.where((middle > below) & (at > 0), middle, found))
+    middle = (cuts + below) / 2
+    return Ranking(rows, segments[:inside], labels[rows], np.where((middle > below) & (at > 0), middle, cuts))
 
 
 def segment_sums(groups: np.ndarray, segments: np.ndarray, count: int, weights: np.ndarray) -> np.ndarray:

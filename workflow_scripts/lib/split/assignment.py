@@ -124,7 +124,7 @@ def roles(
         drawn.append((left, out))
         if not left:
             break
-    return min(drawn, key=lambda found: found[0])[1]
+    return min(drawn, key=lambda drawing: drawing[0])[1]
 
 
 def _draw(

@@ -31,10 +31,10 @@ def repair(
         if not len(wrong):
             break
         part, kind = wrong[rng.integers(len(wrong))]
-        found = _best_move(positive, sizes, parts, have, least, most, (part, kind), resting > step)
-        if found is None:
+        move = _best_move(positive, sizes, parts, have, least, most, (part, kind), resting > step)
+        if move is None:
             continue
-        group, target = found
+        group, target = move
         have[parts[group]] -= positive[group]
         have[target] += positive[group]
         parts[group] = target
@@ -75,8 +75,8 @@ def _best_move(
         cost = cost - _wrong(have[[source, target]], least[[source, target]], most[[source, target]]).sum()
         # Of equally good moves, that of the smallest group changes the fractions least.
         first = np.lexsort((members, sizes[members], cost))[0]
-        found = (float(cost[first]), float(sizes[members[first]]), int(members[first]), int(target))
-        best = found if best is None else min(best, found)
+        move = (float(cost[first]), float(sizes[members[first]]), int(members[first]), int(target))
+        best = move if best is None else min(best, move)
     return None if best is None else best[2:]
 
 
@@ -114,13 +114,13 @@ def refine(
         change = takes[None] - gives[:, None]
         gain = np.float32(1 / fraction[one]) * _nearer(off[one], change, weight)
         gain += np.float32(1 / fraction[other]) * _nearer(off[other], -change, weight)
-        found = _first_allowed(gain, has, gets, have[[one, other]], least[[one, other]], most[[one, other]])
-        since = 0 if found else since + 1
+        exchange = _first_allowed(gain, has, gets, have[[one, other]], least[[one, other]], most[[one, other]])
+        since = 0 if exchange else since + 1
         if since > max(40, IN_VAIN * len(pairs)):
             break
-        if not found:
+        if not exchange:
             continue
-        given, taken = found
+        given, taken = exchange
         for part, sign in ((one, 1), (other, -1)):
             off[part] += sign * (takes[taken] - gives[given])
             have[part] += sign * (gets[taken].astype(np.int64) - has[given])

@@ -5,6 +5,7 @@ Where a run has label regimes, the table also ranks the groups of a fold, and ro
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ def _ranks(path: Path, table: pd.DataFrame, fold: int) -> np.ndarray:
         raise UserError(
             f"{path} ranks no groups of fold {fold}, so it has no label regime: delete it and run again"
         ) from None
+
+
+def read_all(tables: Iterable[tuple[int, Path]], ids: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+    """Roles (n,) in every repeat and fold, from each repeat's table."""
+    return {(repeat, fold): read(path, fold, ids) for repeat, path in tables for fold in range(count_folds(path))}
 
 
 def rows(path: Path, fold: int, ids: np.ndarray, role: str, regime: Regime = WHOLE) -> np.ndarray:

@@ -39,8 +39,8 @@ class Design:
 
     def aliases(self, effect: Word, most: int = 3) -> list[Word]:
         """Aliases of an effect: other effects, of at most so many factors, that cannot be told apart from it."""
-        found = {effect ^ word for word in self.words}
-        return _ordered(word for word in found if len(word) <= most)
+        aliases = {effect ^ word for word in self.words}
+        return _ordered(word for word in aliases if len(word) <= most)
 
     def interaction_sets(self) -> list[list[Word]]:
         """Sets of two-factor interactions that are aliased with each other."""
@@ -48,7 +48,7 @@ class Design:
         for one, other in combinations(range(len(self.factors)), 2):
             column = tuple((self.signs[:, one] * self.signs[:, other]).tolist())
             sets[column].append(frozenset((self.factors[one], self.factors[other])))
-        return [found for found in sets.values() if len(found) > 1]
+        return [members for members in sets.values() if len(members) > 1]
 
     def restricted(self, factors: list[str]) -> Design:
         """Design of a response on which only some of the factors act: its distinct runs, in the same order.

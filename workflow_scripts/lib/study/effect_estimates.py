@@ -82,9 +82,9 @@ def estimates(response: np.ndarray, signs: np.ndarray, confidence: float) -> lis
     return out
 
 
-def doubled(found: Estimate) -> Estimate:
+def doubled(estimate: Estimate) -> Estimate:
     """Effect from half an effect."""
-    return Estimate(2 * found.value, 2 * found.low, 2 * found.high, found.interval)
+    return Estimate(2 * estimate.value, 2 * estimate.low, 2 * estimate.high, estimate.interval)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Response:
 
     def aliases(self, name: str) -> str:
         """Aliases of a training switch."""
-        found = self.design.aliases(frozenset([name]))
-        return "; ".join(designs.said(word, self.design.factors) for word in found) or "none"
+        words = self.design.aliases(frozenset([name]))
+        return "; ".join(designs.said(word, self.design.factors) for word in words) or "none"
 
 
 def response(
@@ -146,62 +146,62 @@ def _first_rows(design: Design, own: Design) -> list[int]:
     return [int(row) for row in np.sort(first)]
 
 
-def effects(found: Response, confidence: float) -> Iterator[Effect]:
+def effects(scored: Response, confidence: float) -> Iterator[Effect]:
     """All effects on a response: main effects, interactions of both kinds of switches, Shapley values, totals."""
-    for outcome, values in found.outcomes.items():
-        yield from _of_training(found, outcome, values, confidence)
-        if found.after:
-            yield from _of_after(found, outcome, values, confidence)
-        yield from _ends(found, outcome, values, confidence)
+    for outcome, values in scored.outcomes.items():
+        yield from _of_training(scored, outcome, values, confidence)
+        if scored.after:
+            yield from _of_after(scored, outcome, values, confidence)
+        yield from _ends(scored, outcome, values, confidence)
 
 
 def _line(
-    found: Response, outcome: str, switch: str, acts: str, kind: str, at: str, own: Estimate, aliases: str
+    scored: Response, outcome: str, switch: str, acts: str, kind: str, at: str, own: Estimate, aliases: str
 ) -> Effect:
     return Effect(
-        switch, acts, found.model, outcome, found.metric, kind, at, own.value, own.low, own.high, own.interval,
-        found.size, aliases,
+        switch, acts, scored.model, outcome, scored.metric, kind, at, own.value, own.low, own.high, own.interval,
+        scored.size, aliases,
     )  # fmt: skip
 
 
-def _of_training(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
+def _of_training(scored: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
     taken = {"mean": values.mean(axis=-1), "mixloc": values[..., 0], "study": values[..., -1]}
-    for at in STATES if found.after else STATES[:1]:
+    for at in STATES if scored.after else STATES[:1]:
         for name, own in zip(
-            found.design.factors, estimates(taken[at], found.design.signs, confidence)[1:], strict=True
+            scored.design.factors, estimates(taken[at], scored.design.signs, confidence)[1:], strict=True
         ):
-            yield _line(found, outcome, name, "training", "main", at, doubled(own), found.aliases(name))
+            yield _line(scored, outcome, name, "training", "main", at, doubled(own), scored.aliases(name))
 
 
-def _of_after(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
+def _of_after(scored: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
     main, fractions = designs.main_effects(values), designs.shapley(values)
-    for place, name in enumerate(found.after):
-        mean, *slopes = estimates(main[..., place], found.design.signs, confidence)
-        yield _line(found, outcome, name, "after", "main", "mean", mean, "none")
-        for other, own in zip(found.design.factors, slopes, strict=True):
-            aliases = found.aliases(other)
+    for place, name in enumerate(scored.after):
+        mean, *slopes = estimates(main[..., place], scored.design.signs, confidence)
+        yield _line(scored, outcome, name, "after", "main", "mean", mean, "none")
+        for other, own in zip(scored.design.factors, slopes, strict=True):
+            aliases = scored.aliases(other)
             aliases = aliases if aliases == "none" else "; ".join(f"{word} × {name}" for word in aliases.split("; "))
-            yield _line(found, outcome, f"{other} × {name}", "both", "interaction", "mean", doubled(own), aliases)
-        fraction = estimates(fractions[..., place], found.design.signs, confidence)[0]
-        yield _line(found, outcome, name, "after", "shapley", "mean", fraction, "none")
-    total = estimates(values[..., -1] - values[..., 0], found.design.signs, confidence)[0]
-    yield _line(found, outcome, "all after training", "after", "total", "mean", total, "none")
+            yield _line(scored, outcome, f"{other} × {name}", "both", "interaction", "mean", doubled(own), aliases)
+        fraction = estimates(fractions[..., place], scored.design.signs, confidence)[0]
+        yield _line(scored, outcome, name, "after", "shapley", "mean", fraction, "none")
+    total = estimates(values[..., -1] - values[..., 0], scored.design.signs, confidence)[0]
+    yield _line(scored, outcome, "all after training", "after", "total", "mean", total, "none")
 
 
-def _ends(found: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
+def _ends(scored: Response, outcome: str, values: np.ndarray, confidence: float) -> Iterator[Effect]:
     """Effect of all switches together: the study's way minus MixLoc's, two runs of the design."""
-    on, off = (int(np.flatnonzero((found.design.signs == sign).all(axis=1))[0]) for sign in (1, -1))
+    on, off = (int(np.flatnonzero((scored.design.signs == sign).all(axis=1))[0]) for sign in (1, -1))
     difference = values[:, on, -1:] - values[:, off, :1]
     own = estimates(difference, np.zeros((1, 0)), confidence)[0]
     yield Effect(
-        "all", "all", found.model, outcome, found.metric, "ends", "study", own.value, own.low, own.high, own.interval,
+        "all", "all", scored.model, outcome, scored.metric, "ends", "study", own.value, own.low, own.high, own.interval,
         2 * len(values), "none",
     )  # fmt: skip
 
 
-def table_of(found: list[Effect]) -> pd.DataFrame:
+def table_of(estimated: list[Effect]) -> pd.DataFrame:
     """Table of effects."""
-    return pd.DataFrame([asdict(line) for line in found])
+    return pd.DataFrame([asdict(line) for line in estimated])
 
 
 def sentence(lines: pd.DataFrame, model: str, metric: str) -> str:
@@ -236,6 +236,6 @@ def named(design: Design) -> dict[str, Any]:
         "generators": {name: " × ".join(product) for name, product in design.generators.items()},
         "defining_relation": [designs.said(word, design.factors) for word in design.words],
         "aliased_interactions": [
-            [designs.said(word, design.factors) for word in found] for found in design.interaction_sets()
+            [designs.said(word, design.factors) for word in words] for words in design.interaction_sets()
         ],
     }

@@ -20,7 +20,7 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.classify.classifier_training import ArmStep, Images, Trainer, checkpoint_steps
-from workflow_scripts.lib.classify.validation_scores import macro_f1, probabilities, study_decisions
+from workflow_scripts.lib.classify.validation_scores import macro_f1, study_decisions
 from workflow_scripts.lib.compute import device, schedule
 from workflow_scripts.lib.generate import label_plans
 from workflow_scripts.lib.generate.diffusion import Condition
@@ -29,6 +29,7 @@ from workflow_scripts.lib.generate.sampling import Sampler
 from workflow_scripts.lib.judge.fold_scores import ScoredRows
 from workflow_scripts.lib.judge.thresholds import Rule, fit_thresholds
 from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.scores.decisions import probabilities
 
 # Dropout of the ArcFace model, in front of its head: the study tested with it active. Its rate is not published.
 DROPOUT = 0.5

@@ -52,12 +52,12 @@ class FoldReplay:
         labels = self.source.labels(None, "inspect").astype(bool)
         # Classes that occur in every part, however it is drawn: gaps must not come from another set of classes.
         parts = [rows for split in (False, True) for rows in self.rows(split)]
-        parts += [self.of(role) for role in (Role.CALIBRATION, Role.TEST)]
+        parts += [self.rows_of(role) for role in (Role.CALIBRATION, Role.TEST)]
         self.judged = np.all([labels[rows].any(axis=0) for rows in parts], axis=0)
         if not self.judged.any():
             raise UserError(f"repeat {self.repeat}, fold {self.fold}: no class has images in every part")
 
-    def of(self, role: str) -> np.ndarray:
+    def rows_of(self, role: str) -> np.ndarray:
         """Row numbers of a role."""
         rows = np.flatnonzero(self.roles == role)
         if not len(rows):
@@ -66,7 +66,7 @@ class FoldReplay:
 
     def rows(self, image_split: bool) -> tuple[np.ndarray, np.ndarray]:
         """Train and validation rows; drawn image by image they are as many as those of the fold."""
-        train, validation = self.of(Role.TRAIN), self.of(Role.VALIDATION)
+        train, validation = self.rows_of(Role.TRAIN), self.rows_of(Role.VALIDATION)
         if not image_split:
             return train, validation
         both = np.sort(np.concatenate([train, validation]))
@@ -74,7 +74,7 @@ class FoldReplay:
 
     def _part(self, role: str, image_split: bool, premultiplied: bool) -> Part:
         purpose = {"train": "fit", "validation": "select", "calibration": "threshold", "test": "score"}[role]
-        rows = self.of(role) if role in (Role.CALIBRATION, Role.TEST) else None
+        rows = self.rows_of(role) if role in (Role.CALIBRATION, Role.TEST) else None
         if rows is None:
             rows = self.rows(image_split)[0 if role == Role.TRAIN else 1]
         part = self.source.read(rows, purpose)
@@ -115,14 +115,14 @@ def trained_generator(replay: FoldReplay, levels: Levels) -> Generator:
                 images, part.labels, settings, pixels, seed, where, device.fast_dtype(where), resume,
                 lambda step, loss: bar.update(step, loss=loss),
             )  # fmt: skip
-        found = Generator(
+        generator = Generator(
             replay.repeat, replay.fold, settings, replay.source.channels, replay.source.classes, size, pixels,
             part.provenance, digest, done.seconds, done.weights,
         )  # fmt: skip
-        generator_file.write(path, found)
+        generator_file.write(path, generator)
         resume.clear()
     log.info("generator (%s): %s", _on(named), duration(done.seconds))
-    return found
+    return generator
 
 
 def synthetic_images(replay: FoldReplay, levels: Levels) -> tuple[Images, Provenance]:
@@ -147,9 +147,9 @@ def synthetic_images(replay: FoldReplay, levels: Levels) -> tuple[Images, Proven
             with write_images(path, made.channels, made.classes, replay.source.size, attrs) as writer:
                 ids = [f"syn-{number:06d}" for number in range(len(images))]
                 writer.append(images, labels, ids, ["synthetic"] * len(images))
-    with ImageSet(path) as found:
-        part = found.read(None, "fit")
-        return Images(part.images, part.labels, synthetic=True), found.inherited() or made.provenance
+    with ImageSet(path) as synthetic:
+        part = synthetic.read(None, "fit")
+        return Images(part.images, part.labels, synthetic=True), synthetic.inherited() or made.provenance
 
 
 def _synthetic_settings(replay: FoldReplay, levels: Levels) -> list[Any]:
@@ -184,21 +184,21 @@ def unit_scores(replay: FoldReplay, unit: Unit) -> dict[str, Any]:
         seed = derive(replay.seed, "classifier")
         trainer, course = emulation.trained(unit.model, unit.levels, section["plateau"], real, second, validation, seed)
         asked = {role: _asked(parts[role]) for role in (Role.VALIDATION, Role.CALIBRATION, Role.TEST)}
-        found = emulation.scored(trainer.network, course, asked, states, unit.model, least, replay.judged, seed)
+        scores = emulation.scored(trainer.network, course, asked, states, unit.model, least, replay.judged, seed)
         record = parts[Role.TRAIN].provenance.merged(
             parts[Role.VALIDATION].provenance,
             parts[Role.TEST].provenance,
             *([inherited] if inherited else []),
         )
-        out = {"scores": found, "fitted": _records(unit, states, record, parts)}
+        out = {"scores": scores, "fitted": _records(unit, states, record, parts)}
         files.write_json(path, out)
     return out
 
 
 def _finished(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if {"scores", "fitted"} <= found.keys() else None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if {"scores", "fitted"} <= record.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
 

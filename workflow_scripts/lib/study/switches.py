@@ -164,14 +164,14 @@ def models(section: dict[str, Any], base: dict[str, Any]) -> list[dict[str, Any]
 def acting(section: dict[str, Any], base: dict[str, Any], after: bool) -> list[str]:
     """Varied switches that act on at least one of the models, after training or before it."""
     names = varied(section)
-    found = {name for model in models(section, base) for name in of_model(names, model, after)}
-    return [name for name in names if name in found]
+    active = {name for model in models(section, base) for name in of_model(names, model, after)}
+    return [name for name in names if name in active]
 
 
 def idle_switches(section: dict[str, Any], base: dict[str, Any]) -> list[str]:
     """Varied switches that act on none of the models, but on other networks and losses."""
-    found = {name for after in (False, True) for name in acting(section, base, after)}
-    return [name for name in varied(section) if name not in found]
+    active = {name for after in (False, True) for name in acting(section, base, after)}
+    return [name for name in varied(section) if name not in active]
 
 
 def stage_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -240,9 +240,9 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         if "regime" in entry:
             return f"{where}.regime: the replay labels everything"
         training = config["train_classifier"] | section["training"]
-        found = arm_choices.problem(entry, training, images["channels"], images["size"])
-        if found:
-            return f"{where}: {found}"
+        problem = arm_choices.problem(entry, training, images["channels"], images["size"])
+        if problem:
+            return f"{where}: {problem}"
         own = arm_choices.effective(entry, training)
         if own["channels"]:
             return f"{where}.channels: the replay looks at all channels"
@@ -270,9 +270,9 @@ def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
         if name not in synthetic_sets:
             return f"{where} = {name!r} is not defined; known: {', '.join(synthetic_sets) or 'none'}"
         generator = synthetic_sets[name]["generator"]
-        found = known[generator]["network"] if generator in known else generator
-        if found != network:
-            return f"{where} = {name!r} samples from a generator of network {found}; it takes {network}"
+        actual = known[generator]["network"] if generator in known else generator
+        if actual != network:
+            return f"{where} = {name!r} samples from a generator of network {actual}; it takes {network}"
         asks = {word: synthetic_sets[name].get(word) for word in ("reference_channels", "start_noise")}
         asks["guidance.against"] = synthetic_sets[name]["guidance"].get("against")
         for word in (word for word, value in asks.items() if value):
@@ -282,9 +282,9 @@ def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
         if smaller >= size:
             return f"forensics.shown_from = {smaller} must be smaller than preprocess_images.size = {size}"
         widths = known[synthetic_sets[section["synthetic_sets"]["mixloc"]]["generator"]]["widths"]
-        found = generator_choices.size_problem(smaller, len(widths))
-        if found:
-            return f"forensics.shown_from: {found}"
+        problem = generator_choices.size_problem(smaller, len(widths))
+        if problem:
+            return f"forensics.shown_from: {problem}"
     if "thresholds_on_reported" in used and not config["make_folds"]["fractions"]["calibration"] > 0:
         return (
             "thresholds_on_reported needs make_folds.fractions.calibration above 0: thresholds must come from somewhere"

@@ -66,10 +66,10 @@ def score_lines(
     """Rows of a unit in the table of scores, for all rows of the design that share it."""
     for row in unit.rows:
         state = fixed | {name: sign > 0 for name, sign in zip(design.factors, design.signs[row], strict=True)}
-        for levels, found in zip(designs.combinations_of(list(unit.after)), scores, strict=True):
+        for levels, score in zip(designs.combinations_of(list(unit.after)), scores, strict=True):
             states = {name: int(level) for name, level in (state | levels).items()}
             # In one order, whether they were computed now or read from a finished unit.
-            for part, values in sorted(found.items()):
+            for part, values in sorted(score.items()):
                 for metric, value in sorted(values.items()):
                     yield {
                         "repeat": repeat, "fold": fold, "row": row, "model": unit.model["name"], "part": part,

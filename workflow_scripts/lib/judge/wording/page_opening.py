@@ -113,14 +113,14 @@ def interval(row: dict[str, Any]) -> str:
 
 def of_control(answer: dict[str, Any], metric: str) -> str:
     """What the control did, and what the arm did beyond it."""
-    control, found, beyond = answer["control"], answer["control_against_baseline"], answer["beyond_control"]
+    control, against, beyond = answer["control"], answer["control_against_baseline"], answer["beyond_control"]
     if not control:
         return "No control was declared for this arm: a gain could come from anything that it adds."
     confidence = {"confidence": answer["confidence"]}
     parts = []
-    if found:
-        change = movement(found["difference"], metric, f"against {answer['baseline']}")
-        parts.append(f"Its control, {control}, {change} ({interval(found | confidence)})")
+    if against:
+        change = movement(against["difference"], metric, f"against {answer['baseline']}")
+        parts.append(f"Its control, {control}, {change} ({interval(against | confidence)})")
     if beyond:
         gap = f"{answer['arm']} minus {control} is {_signed(beyond['difference'])} ({interval(beyond | confidence)})"
         parts.append(gap if parts else f"Beside its control, {gap}")

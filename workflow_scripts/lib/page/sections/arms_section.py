@@ -23,26 +23,26 @@ PACKAGES += ("matplotlib", "snakemake")
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 
 
-def verdicts(found: Results) -> PageTable:
+def verdicts(results: Results) -> PageTable:
     """Every arm against the baseline and against its own control, with the verdict."""
     rows = []
-    for arm in [arm for group in found.groups() for arm in group]:
-        against, control = found.difference(arm), found.difference(arm, "control")
+    for arm in [arm for group in results.groups() for arm in group]:
+        against, control = results.difference(arm), results.difference(arm, "control")
         if against is None:
             continue
         rows.append(
-            {"arm": arm, "control": found.controls.get(arm, ""), "against_baseline": _triple(against)}
-            | {"against_control": _triple(control), "verdict": against.said, "regime": found.regimes.get(arm)}
-            | {"is_primary": arm == found.primary, "is_control": arm in found.controls.values()}
+            {"arm": arm, "control": results.controls.get(arm, ""), "against_baseline": _triple(against)}
+            | {"against_control": _triple(control), "verdict": against.said, "regime": results.regimes.get(arm)}
+            | {"is_primary": arm == results.primary, "is_control": arm in results.controls.values()}
         )
-    name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
+    name = run_tables.SHORT_NAMES.get(results.metric, results.metric)
     return PageTable(
         "verdicts",
-        f"Change in {name}, with {100 * found.confidence:g} % intervals",
+        f"Change in {name}, with {100 * results.confidence:g} % intervals",
         [
             Column("arm", "arm", "name"),
-            *_regime_column(found),
-            Column("against_baseline", f"against {found.compared_with}", "difference"),
+            *_regime_column(results),
+            Column("against_baseline", f"against {results.compared_with}", "difference"),
             Column("control", "its control"),
             Column("against_control", "against its control", "difference"),
             Column("verdict", "verdict"),
@@ -61,22 +61,22 @@ def _triple(difference: run_tables.Difference | None) -> tuple[float, float, flo
     return None if difference is None else (difference.value, difference.low, difference.high)
 
 
-def scores(found: Results) -> PageTable:
+def scores(results: Results) -> PageTable:
     """Scores of every arm on the test and validation parts, their gap, and what the arm cost."""
     rows = []
-    for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
-        row: dict[str, Any] = {"arm": arm, "is_baseline": arm == found.baseline, "regime": found.regimes.get(arm)}
+    for arm in [results.baseline] + [arm for group in results.groups() for arm in group]:
+        row: dict[str, Any] = {"arm": arm, "is_baseline": arm == results.baseline, "regime": results.regimes.get(arm)}
         for metric in ("macro_f1", "map", "micro_f1"):
-            test, seen = found.score(arm, metric), found.score(arm, metric, "validation")
+            test, seen = results.score(arm, metric), results.score(arm, metric, "validation")
             row |= {f"{metric}_test": test, f"{metric}_validation": seen, f"{metric}_gap": seen - test}
         rows.append(row)
-    columns = [Column("arm", "arm", "name"), *_regime_column(found)]
+    columns = [Column("arm", "arm", "name"), *_regime_column(results)]
     for metric in ("macro_f1", "map", "micro_f1"):
         name = run_tables.SHORT_NAMES[metric]
         columns.append(Column(f"{metric}_test", f"{name}, test", "number"))
         columns.append(Column(f"{metric}_validation", "validation", "number"))
         columns.append(Column(f"{metric}_gap", "gap", "signed"))
-    per = "" if found.level == "image" else f" per {found.level}"
+    per = "" if results.level == "image" else f" per {results.level}"
     return PageTable(
         "scores",
         f"Scores{per}, mean over repeats",
@@ -87,20 +87,20 @@ def scores(found: Results) -> PageTable:
     )
 
 
-def costs(found: Results, config: dict[str, Any]) -> PageTable:
+def costs(results: Results, config: dict[str, Any]) -> PageTable:
     """What every arm started from and what it cost, as far as it wrote that down."""
     common = config.get("train_classifier", {}).get("weights")
     given = {arm["name"]: arm.get("weights", common) for arm in config.get("arms", [])}
     # The whole path stands among the settings.
     starts = {arm: Path(weights).name if weights else "scratch" for arm, weights in given.items()}
     rows = []
-    for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
-        facts = found.facts.get("arms", {}).get(arm, {})
+    for arm in [results.baseline] + [arm for group in results.groups() for arm in group]:
+        facts = results.facts.get("arms", {}).get(arm, {})
         numbers = facts.get("numbers", {}) | {"trials": facts.get("trials")}
-        row = {"arm": arm, "method": facts.get("method"), "start": starts.get(arm), "regime": found.regimes.get(arm)}
+        row = {"arm": arm, "method": facts.get("method"), "start": starts.get(arm), "regime": results.regimes.get(arm)}
         rows.append(row | {k: numbers.get(k) for k in COSTS})
     known = [name for name in COSTS if any(row[name] is not None for row in rows)]
-    columns = [Column("arm", "arm", "name"), *_regime_column(found), Column("method", "method")]
+    columns = [Column("arm", "arm", "name"), *_regime_column(results), Column("method", "method")]
     columns.append(Column("start", "starts from"))
     columns += [Column(name, *COSTS[name]) for name in known]
     return PageTable("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
@@ -125,9 +125,9 @@ def fitted_at_once(config: dict[str, Any]) -> list[str]:
     return [name for name, backbone in backbones.items() if backbone in arm_choices.BACKBONES.having("hand_made")]
 
 
-def worth(found: Results) -> PageTable:
+def worth(results: Results) -> PageTable:
     """The learning curve over real images, and where the other arms stand on it."""
-    facts = found.facts["worth"]
+    facts = results.facts["worth"]
     beside = {row["arm"]: row["beside"] for row in facts["arms"] if "beside" in row}
     rows = [
         {"arm": point["arm"], "images": point["images"], "score": (point["score"], point["low"], point["high"])}
@@ -144,7 +144,7 @@ def worth(found: Results) -> PageTable:
     columns = [
         Column("arm", "arm", "name"),
         Column("images", "real images", "count"),
-        Column("score", run_tables.SHORT_NAMES.get(found.metric, found.metric), "estimate"),
+        Column("score", run_tables.SHORT_NAMES.get(results.metric, results.metric), "estimate"),
         *([Column("beside", "beside", "count")] if apart else []),
         Column("worth", "worth" if apart else f"worth, beside the {round(facts['images']):,}", "count"),
         Column("low", "low", "count"),
@@ -155,22 +155,22 @@ def worth(found: Results) -> PageTable:
         "Arms of real images alone, and how many more real images the others were worth",
         columns,
         rows,
-        note=f"Means over folds and repeats, single {100 * found.confidence:g} % intervals. Cells are empty "
+        note=f"Means over folds and repeats, single {100 * results.confidence:g} % intervals. Cells are empty "
         "beyond the curve.",
     )
 
 
-def by_class(found: Results) -> PageTable:
+def by_class(results: Results) -> PageTable:
     """The score of every class under every arm, judged classes first."""
-    metric = run_tables.BY_CLASS.get(found.metric, "f1")
-    arms = [found.baseline] + [arm for group in found.groups() for arm in group]
+    metric = run_tables.BY_CLASS.get(results.metric, "f1")
+    arms = [results.baseline] + [arm for group in results.groups() for arm in group]
     rows = []
-    for kind in found.judged + found.unjudged:
-        facts = found.facts.get("classes", {}).get(kind, {})
-        row = {"class": kind, "judged": "yes" if kind in found.judged else "not judged"}
+    for kind in results.judged + results.unjudged:
+        facts = results.facts.get("classes", {}).get(kind, {})
+        row = {"class": kind, "judged": "yes" if kind in results.judged else "not judged"}
         row |= {"positive_groups": facts.get("positive_groups"), "positives": facts.get("positives")}
-        row |= {"chance": found.score(found.baseline, "prevalence", kind=kind)}
-        rows.append(row | {f"{metric}_{arm}": found.score(arm, metric, kind=kind) for arm in arms})
+        row |= {"chance": results.score(results.baseline, "prevalence", kind=kind)}
+        rows.append(row | {f"{metric}_{arm}": results.score(arm, metric, kind=kind) for arm in arms})
     name = run_tables.SHORT_NAMES.get(metric, metric)
     columns = [
         Column("class", "class", "name"),
@@ -189,22 +189,22 @@ def by_class(found: Results) -> PageTable:
     )
 
 
-def class_changes(found: Results) -> PageTable:
+def class_changes(results: Results) -> PageTable:
     """What every arm changed in every judged class, and which changes stand when all are looked at."""
-    metric = run_tables.BY_CLASS.get(found.metric, "f1")
+    metric = run_tables.BY_CLASS.get(results.metric, "f1")
     rows = []
-    for arm in (arm for group in found.groups() for arm in group):
-        for kind in found.judged:
-            change = found.difference(arm, metric=metric, kind=kind)
+    for arm in (arm for group in results.groups() for arm in group):
+        for kind in results.judged:
+            change = results.difference(arm, metric=metric, kind=kind)
             if change:
                 rows.append(
                     {"arm": arm, "class": kind, "change": _triple(change), "q": change.q, "verdict": change.verdict}
-                    | {"is_control": arm in found.controls.values()}
+                    | {"is_control": arm in results.controls.values()}
                 )
     return PageTable(
         "class_changes",
-        f"Change in {run_tables.SHORT_NAMES.get(metric, metric)} of every class against {found.compared_with}, with "
-        f"{100 * found.confidence:g} % intervals",
+        f"Change in {run_tables.SHORT_NAMES.get(metric, metric)} of every class against {results.compared_with}, with "
+        f"{100 * results.confidence:g} % intervals",
         [
             Column("arm", "arm", "name"),
             Column("class", "class"),
@@ -214,7 +214,7 @@ def class_changes(found: Results) -> PageTable:
         ],
         rows,
         note="Single intervals. q is the false discovery rate: the expected fraction of false ones among all changes "
-        f"with this or a smaller q. The verdict counts changes with a q of at most {1 - found.confidence:.2g}.",
+        f"with this or a smaller q. The verdict counts changes with a q of at most {1 - results.confidence:.2g}.",
         mark=lambda row: "control" if row["is_control"] else "",
     )
 
@@ -321,7 +321,7 @@ def _pins(root: Path) -> dict[str, str]:
         lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
-    return {found[1]: found[2] for found in map(PIN.match, lines) if found}
+    return {pin[1]: pin[2] for pin in map(PIN.match, lines) if pin}
 
 
 def about_pins(table: PageTable) -> tuple[bool, str]:

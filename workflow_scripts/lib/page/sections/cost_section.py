@@ -21,25 +21,25 @@ class Foreseen:
 
 def read(path: Path | None, benchmarks: Path) -> Foreseen:
     """Prediction and fact; `benchmarks` lies in the folder of the run."""
-    found = measured_rates.read_prediction(path) if path is not None else None
-    if found is None:
+    prediction = measured_rates.read_prediction(path) if path is not None else None
+    if prediction is None:
         return Foreseen("Nothing was predicted of the cost of this run.")
-    if found["problem"]:
-        return Foreseen(f"Nothing was predicted of the cost of this run: {found['problem']}.")
-    stages, disk = _stages(found, benchmarks), _disk(found, benchmarks.parent)
+    if prediction["problem"]:
+        return Foreseen(f"Nothing was predicted of the cost of this run: {prediction['problem']}.")
+    stages, disk = _stages(prediction, benchmarks), _disk(prediction, benchmarks.parent)
     tables = {"prediction": _stage_table(stages), "disk": _disk_table(disk)}
-    return Foreseen(_sentence(found, stages, disk), tables)
+    return Foreseen(_sentence(prediction, stages, disk), tables)
 
 
-def _stages(found: dict[str, Any], benchmarks: Path) -> list[dict[str, Any]]:
+def _stages(cost: dict[str, Any], benchmarks: Path) -> list[dict[str, Any]]:
     """A row a stage, of the jobs that were predicted."""
     measured: dict[str, list[float]] = {}
-    for job in found["jobs"]:
+    for job in cost["jobs"]:
         taken = measured_rates.benchmark(benchmarks / job["stage"] / f"{job['name']}.tsv")
         if taken is not None:
             measured.setdefault(job["stage"], []).append(taken[0])
     rows = []
-    for row in found["stages"]:
+    for row in cost["stages"]:
         low, middle, high = row["seconds"]
         seen = measured.get(row["stage"], [])
         # Half a stage beside a whole one would tell nothing.
@@ -79,9 +79,9 @@ def _stage_table(rows: list[dict[str, Any]]) -> PageTable:
     )  # fmt: skip
 
 
-def _disk(found: dict[str, Any], run: Path) -> list[dict[str, Any]]:
+def _disk(cost: dict[str, Any], run: Path) -> list[dict[str, Any]]:
     """A row a kind of file, in MB."""
-    predicted, used = found["disk"]["kinds"], measured_rates.disk_used(run)
+    predicted, used = cost["disk"]["kinds"], measured_rates.disk_used(run)
     names = [kind for kind in measured_rates.KINDS if kind in predicted or kind in used]
     rows = [
         {"kind": kind} | {key: sizes[kind] / 1e6 if kind in sizes else None
@@ -104,18 +104,18 @@ def _disk_table(rows: list[dict[str, Any]]) -> PageTable:
     )  # fmt: skip
 
 
-def _sentence(found: dict[str, Any], stages: list[dict[str, Any]], disk: list[dict[str, Any]]) -> str:
-    low, middle, high = (f"{hours:.3g}" for hours in found["core_hours"])
-    gpus = f" and {found['gpus']} GPU(s)" if found["gpus"] else ""
-    said = f"Predicted from other runs, for {found['cores']} core(s){gpus} of {found['machine']}: {middle} core-hours "
+def _sentence(cost: dict[str, Any], stages: list[dict[str, Any]], disk: list[dict[str, Any]]) -> str:
+    low, middle, high = (f"{hours:.3g}" for hours in cost["core_hours"])
+    gpus = f" and {cost['gpus']} GPU(s)" if cost["gpus"] else ""
+    said = f"Predicted from other runs, for {cost['cores']} core(s){gpus} of {cost['machine']}: {middle} core-hours "
     said += f"({low} to {high})"
-    if found["gpus"]:
-        said += f", {found['gpu_hours'][1]:.3g} GPU-hours"
-    said += f", a wall-clock of {duration(found['wall_clock'][1])}, {disk[-1]['predicted']:,.1f} MB of disk. Measured: "
+    if cost["gpus"]:
+        said += f", {cost['gpu_hours'][1]:.3g} GPU-hours"
+    said += f", a wall-clock of {duration(cost['wall_clock'][1])}, {disk[-1]['predicted']:,.1f} MB of disk. Measured: "
     said += f"{sum(row['hours'] for row in stages if not row['gpu']):.3g} core-hours"
-    if found["gpus"]:
+    if cost["gpus"]:
         said += f", {sum(row['hours'] for row in stages if row['gpu']):.3g} GPU-hours"
     said += f", {disk[-1]['measured']:,.1f} MB."
-    if found["unknown"]:
-        said += f" Not predicted, for want of any measurement: {', '.join(found['unknown'])}."
+    if cost["unknown"]:
+        said += f" Not predicted, for want of any measurement: {', '.join(cost['unknown'])}."
     return said

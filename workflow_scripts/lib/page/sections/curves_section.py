@@ -49,7 +49,7 @@ class Sweep:
     controls: list[str]  # each arm's own; empty where it has none
 
 
-def usefulness(found: Results, config: dict[str, Any], files: list[tuple[str, Path]]) -> list[Point]:
+def usefulness(results: Results, config: dict[str, Any], files: list[tuple[str, Path]]) -> list[Point]:
     """Every compared arm that learns from generated images; `files` are fidelity tables with their synthetic sets."""
     known = {
         synthetic_set: _fidelity([path for name, path in files if name == synthetic_set])
@@ -58,7 +58,7 @@ def usefulness(found: Results, config: dict[str, Any], files: list[tuple[str, Pa
     out = []
     for entry in config.get("arms", []):
         method, synthetic_set = arm_choices.METHODS.get(entry["method"]), entry.get("synthetic_set")
-        difference = found.difference(entry["name"])
+        difference = results.difference(entry["name"])
         if method is None or not method.learns_from_generated or synthetic_set not in known or difference is None:
             continue
         numbers, too_small = known[synthetic_set]
@@ -95,7 +95,7 @@ def enough(points: list[Point]) -> bool:
     return len(sets_of(points)) >= FEWEST_SETS
 
 
-def usefulness_table(found: Results, points: list[Point]) -> PageTable:
+def usefulness_table(results: Results, points: list[Point]) -> PageTable:
     """The numbers of the figure."""
     rows: list[dict[str, Any]] = [
         {"arm": point.arm, "synthetic_set": point.synthetic_set, "difference": _triple(point.difference)}
@@ -103,32 +103,32 @@ def usefulness_table(found: Results, points: list[Point]) -> PageTable:
         | point.fidelity
         for point in points
     ]
-    name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
+    name = run_tables.SHORT_NAMES.get(results.metric, results.metric)
     columns = [Column("arm", "arm", "name"), Column("synthetic_set", "synthetic set")]
     for measure, title in MEASURES.items():
         columns.append(Column(measure, title, "number"))
         columns.append(Column(f"{measure}_real", "of real images", "number"))
     columns += [
-        Column("difference", f"{name} against {found.compared_with}", "difference"),
+        Column("difference", f"{name} against {results.compared_with}", "difference"),
         Column("verdict", "verdict"),
         Column("warning", "warning"),
     ]
     note = "Fidelity is that of all images together, mean over folds. Arms of one set share its fidelity."
     return PageTable(
         "usefulness", "Fidelity of a synthetic set, and what the arms that learn from it gained", columns, rows, note,
-        mark=lambda row: "primary" if row["arm"] == found.primary else "",
+        mark=lambda row: "primary" if row["arm"] == results.primary else "",
     )  # fmt: skip
 
 
-def sweeps(found: Results, config: dict[str, Any]) -> list[Sweep]:
+def sweeps(results: Results, config: dict[str, Any]) -> list[Sweep]:
     """Curves over the ratio and over the guidance: of each, arms that are alike in all else, three or more."""
     synthetic_sets = {synthetic_set["name"]: synthetic_set for synthetic_set in config.get("synthetic_sets", [])}
     usual = config.get("train_classifier", {})
-    serving = set(found.controls.values())
+    serving = set(results.controls.values())
     groups: dict[tuple[str, str], list[tuple[float, dict[str, Any]]]] = {}
     for entry in config.get("arms", []):
         method = arm_choices.METHODS.get(entry["method"])
-        if method is None or entry["name"] in serving or found.difference(entry["name"]) is None:
+        if method is None or entry["name"] in serving or results.difference(entry["name"]) is None:
             continue
         # What is given as it is anyway is not given.
         alike = {key: value for key, value in entry.items() if key not in APART and value != usual.get(key)}
@@ -143,7 +143,7 @@ def sweeps(found: Results, config: dict[str, Any]) -> list[Sweep]:
             rest = alike | {"synthetic_set": made}
             groups.setdefault(("guidance", _key(rest)), []).append((float(synthetic_set["guidance"]["scale"]), entry))
     return [
-        _sweep(found, of, members)
+        _sweep(results, of, members)
         for (of, _), members in groups.items()
         if len({value for value, _ in members}) >= FEWEST_POINTS
     ]
@@ -153,33 +153,33 @@ def _key(settings: dict[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _sweep(found: Results, of: str, members: list[tuple[float, dict[str, Any]]]) -> Sweep:
+def _sweep(results: Results, of: str, members: list[tuple[float, dict[str, Any]]]) -> Sweep:
     members = sorted(members, key=lambda member: member[0])
     first = members[0][1]
     sets = list(dict.fromkeys(entry["synthetic_set"] for _, entry in members if entry.get("synthetic_set")))
     title = first["method"] + (f", synthetic set{'s' * (len(sets) > 1)} {', '.join(sets)}" if sets else "")
     names = [entry["name"] for _, entry in members]
-    return Sweep(of, title, [value for value, _ in members], names, [found.controls.get(name, "") for name in names])
+    return Sweep(of, title, [value for value, _ in members], names, [results.controls.get(name, "") for name in names])
 
 
-def sweeps_table(found: Results, curves: list[Sweep]) -> PageTable:
+def sweeps_table(results: Results, curves: list[Sweep]) -> PageTable:
     """The numbers of the curves."""
     rows: list[dict[str, Any]] = [
         {"curve": curve.title, "of": curve.of, "value": value, "arm": arm, "control": control}
-        | {"difference": _triple(found.difference(arm)), "of_control": _triple(found.difference(control))}
-        | {"beyond": _triple(found.difference(arm, "control"))}
+        | {"difference": _triple(results.difference(arm)), "of_control": _triple(results.difference(control))}
+        | {"beyond": _triple(results.difference(arm, "control"))}
         for curve in curves
         for value, arm, control in zip(curve.values, curve.arms, curve.controls, strict=True)
     ]
-    name = run_tables.SHORT_NAMES.get(found.metric, found.metric)
+    name = run_tables.SHORT_NAMES.get(results.metric, results.metric)
     columns = [
         Column("curve", "arms", "name"),
         Column("of", "setting"),
         Column("value", "value", "number", 2),
         Column("arm", "arm"),
-        Column("difference", f"{name} against {found.compared_with}", "difference"),
+        Column("difference", f"{name} against {results.compared_with}", "difference"),
         Column("control", "its control"),
-        Column("of_control", f"the control against {found.compared_with}", "difference"),
+        Column("of_control", f"the control against {results.compared_with}", "difference"),
         Column("beyond", "arm minus control", "difference"),
     ]
     return PageTable("sweeps", "Arms that differ in one setting only", columns, rows)

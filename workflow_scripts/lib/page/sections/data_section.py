@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page.html_page import Column, PageTable
@@ -25,7 +24,7 @@ MOST_VALUES = 60  # of a column that gets a table of its own
 TOLD = ("source", "release", "licence", "credit", "digest", "intensity")  # attributes of the set, told as they are
 GROUP_SIZES = (1, 2, 3, 4, 5, 6, 10, 20, 50, 100, 200, 500, 1000, 10_000)  # the first size of each row
 
-Roles = dict[tuple[str, int], np.ndarray]  # (repeat, fold) -> role of each image
+Roles = dict[tuple[int, int], np.ndarray]  # (repeat, fold) -> role of each image
 
 
 @dataclass
@@ -52,24 +51,10 @@ def lines_tested(data: Data) -> int:
     return len(set(data.columns["cell_line"][tested].tolist()) - {""})
 
 
-def numbered(texts: list[str]) -> list[tuple[str, Path]]:
-    """Tables of roles by repeat, from words such as 0=repeat0/folds.csv."""
-    out = []
-    for text in texts:
-        repeat, _, path = text.partition("=")
-        if not repeat.isdecimal() or not path:
-            raise UserError(f"--folds {text!r} must be a repeat and its table, such as 0=repeat0/folds.csv")
-        out.append((repeat, Path(path)))
-    return out
-
-
-def read(images: Path, tables: list[tuple[str, Path]]) -> Data:
+def read(images: Path, tables: list[tuple[int, Path]]) -> Data:
     """An image set without its images, and the tables of roles (repeat, path)."""
-    roles: Roles = {}
     with ImageSet(images) as source:
-        for repeat, path in tables:
-            for fold in range(role_table.count_folds(path)):
-                roles[repeat, fold] = role_table.read(path, fold, source.ids)
+        roles = role_table.read_all(tables, source.ids)
         labels, columns = source.labels(None, "inspect"), {name: source.column(name) for name in source.columns()}
         return Data(
             labels, source.classes, source.groups, columns, source.attrs, roles, source.channels, source.size
@@ -83,11 +68,11 @@ def _used(data: Data) -> list[str]:
 def tested_groups(data: Data) -> np.ndarray:
     """Positive test groups of each class (K,), over all folds of a repeat; the fewest that a repeat has."""
     _, member = np.unique(data.groups, return_inverse=True)
-    found = []
+    groups = []
     for repeat in dict.fromkeys(repeat for repeat, _ in data.roles):
         tested = np.any([own == Role.TEST for (r, _), own in data.roles.items() if r == repeat], axis=0)
-        found.append(groups_with(data.labels[tested], member[tested]))
-    return np.min(found, axis=0)
+        groups.append(groups_with(data.labels[tested], member[tested]))
+    return np.min(groups, axis=0)
 
 
 def groups_with(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -248,15 +233,17 @@ def groups_table(data: Data) -> PageTable:
 
 def duplicates_table(data: Data) -> tuple[dict[str, Any], PageTable | None]:
     """What the search for near-duplicates found, and its examples; nothing where it was off."""
-    found = json.loads(data.attrs.get("duplicates") or "{}")
-    rows = [{"one": one, "other": other, "likeness": likeness} for one, other, likeness in found.get("examples", [])]
+    duplicates = json.loads(data.attrs.get("duplicates") or "{}")
+    rows = [
+        {"one": one, "other": other, "likeness": likeness} for one, other, likeness in duplicates.get("examples", [])
+    ]
     columns = [
         Column("one", "image", "name"),
         Column("other", "near-duplicate"),
         Column("likeness", "correlation", "number"),
     ]
-    caption = "Near-duplicates: the first pairs" if len(rows) < found.get("pairs", 0) else "All near-duplicates"
-    return found, PageTable("data_duplicates", caption, columns, rows) if rows else None
+    caption = "Near-duplicates: the first pairs" if len(rows) < duplicates.get("pairs", 0) else "All near-duplicates"
+    return duplicates, PageTable("data_duplicates", caption, columns, rows) if rows else None
 
 
 def left_out_table(path: Path | None) -> tuple[dict[str, int], PageTable | None]:
@@ -289,7 +276,7 @@ def describe(
     wanted = ["cell_line", folding.get("stratify_by"), folding.get("leave_out")]
     of_columns = column_tables(data, [name for name in wanted if name])
     kinds, listed = left_out_table(left_out)
-    found, examples = duplicates_table(data)
+    duplicates, examples = duplicates_table(data)
     tables = {
         "data_classes": classes_table(data, minimum),
         "data_combinations": combinations_table(data),
@@ -315,7 +302,7 @@ def describe(
         "unlabelled": int((per_image == 0).sum()),
         "columns": {name: len(set(values)) for name, values in data.columns.items()},
         "of_columns": [table.name for table in of_columns],
-        "duplicates": found,
+        "duplicates": duplicates,
         "left_out": kinds,
         "leave_out": folding.get("leave_out"),
         "roles_from": folding.get("roles_from"),

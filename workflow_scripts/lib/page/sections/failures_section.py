@@ -72,14 +72,14 @@ def read(path: Path, name: str) -> Job:
     job, trace = Job(name), False
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            found = LINE.match(line.rstrip("\n"))
-            if found is None:
+            parts = LINE.match(line.rstrip("\n"))
+            if parts is None:
                 # The last line of a traceback says what went wrong.
                 if trace and line.strip():
                     job.attempts[-1].errors[-1] = line.strip()[:LONGEST]
                 continue
-            trace = found["level"] == "ERROR"
-            _take(job, found["level"], found["text"])
+            trace = parts["level"] == "ERROR"
+            _take(job, parts["level"], parts["text"])
     return job
 
 
@@ -97,12 +97,12 @@ def _take(job: Job, level: str, text: str) -> None:
         job.made_do.append(text[:LONGEST])
 
 
-def table(found: list[Job]) -> PageTable:
+def table(logged: list[Job]) -> PageTable:
     """The jobs of which there is something to tell."""
     rows: list[dict[str, Any]] = [
         {"job": job.name, "started": len(job.attempts), "failed": job.failed, "cut_short": job.cut_short}
         | {"finished": job.finished, "said": _said(job), "open": not job.finished}
-        for job in found
+        for job in logged
         if job.failed or job.cut_short or job.made_do
     ]
     columns = [
@@ -126,15 +126,15 @@ def _said(job: Job) -> str:
     return "; ".join(text if count == 1 else f"{text} ({count} times)" for text, count in counted.items())
 
 
-def sentence(found: list[Job]) -> str:
+def sentence(logged: list[Job]) -> str:
     """How many jobs there were, and how many failed or were repeated."""
-    if not found:
+    if not logged:
         return "No log of a job was found, so nothing is known of failures."
-    failed = sum(bool(job.failed) for job in found)
-    short = sum(bool(job.cut_short) for job in found)
-    made_do = sum(bool(job.made_do) for job in found)
-    again = sum(job.finished > 1 for job in found)
-    out = f"{len(found):,} jobs left a log. Failed at least once: {failed or 'none'}. "
+    failed = sum(bool(job.failed) for job in logged)
+    short = sum(bool(job.cut_short) for job in logged)
+    made_do = sum(bool(job.made_do) for job in logged)
+    again = sum(job.finished > 1 for job in logged)
+    out = f"{len(logged):,} jobs left a log. Failed at least once: {failed or 'none'}. "
     out += f"Without a known end at least once: {short or 'none'}. Went on with less than was asked for: "
     out += f"{made_do or 'none'}."
     if again:

@@ -189,16 +189,17 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
             "The synthetic set has other class fractions than the real images: numbers of all images contain that "
             "difference too, those of single classes do not."
         )
-    if facts[0]["given"]:
+    taken, noise = facts[0]["reference_channels"], facts[0]["start_noise"]
+    if taken:
         out.append(
-            f"The channels {', '.join(facts[0]['given'])} were taken from real training images: distances and "
-            "agreement see them, the search for copies does not."
+            f"The channels {', '.join(taken)} were taken from real training images: distances and agreement see them, "
+            "the search for copies does not."
         )
-    if facts[0]["varied"]:
+    if noise:
         out.append(
-            f"The images are variations of real training images, noised to level {facts[0]['varied']:g} and denoised: "
-            "they are meant to resemble these, so few can be authentic. The fold's baseline has learned from the "
-            "originals: what it says of their labels is too favourable."
+            f"The images are variations of real training images, noised to level {noise:g} and denoised: they are "
+            "meant to resemble these, so few can be authentic. The fold's baseline has learned from the originals: "
+            "what it says of their labels is too favourable."
         )
     out.append(
         f"Intervals ({100 * settings['confidence']:g} %, each for itself) are those of a fold, averaged over folds; at "

@@ -22,16 +22,16 @@ def read(facts: Path | None, out: Path) -> dict[str, Any] | None:
         return None
     table = facts.with_suffix(".csv")
     try:
-        found = json.loads(facts.read_text(encoding="utf-8"))
+        content = json.loads(facts.read_text(encoding="utf-8"))
         effects = pd.read_csv(table, keep_default_na=True)
-        tables = [_effects(found, effects, name) for name in found["models"]]
-        tables += [_fractions(found, effects), _switches(found)]
+        tables = [_effects(content, effects, name) for name in content["models"]]
+        tables += [_fractions(content, effects), _switches(content)]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{facts} and {table} cannot be read ({error}): delete them, or make forensics again") from None
     return {
-        "facts": found,
+        "facts": content,
         "tables": {shown.name: shown for shown in tables},
-        "models": [f"forensics_{name}" for name in found["models"]],
+        "models": [f"forensics_{name}" for name in content["models"]],
         "figure": facts.parent / "figures" / "forensics.svg",
         "csv": os.path.relpath(table, out.parent),
         "json": os.path.relpath(facts, out.parent),
@@ -67,10 +67,10 @@ def _difference(lines: pd.DataFrame, outcome: str) -> tuple[float, float, float]
     return None if own.empty else tuple(float(own.iloc[0][key]) for key in ("effect", "low", "high"))
 
 
-def _effects(found: dict[str, Any], effects: pd.DataFrame, model: str) -> PageTable:
+def _effects(facts: dict[str, Any], effects: pd.DataFrame, model: str) -> PageTable:
     main = effects[
         (effects["model"] == model)
-        & (effects["metric"] == found["metric"])
+        & (effects["metric"] == facts["metric"])
         & (effects["kind"] == "main")
         & (effects["at"] == "mean")
     ]
@@ -81,21 +81,21 @@ def _effects(found: dict[str, Any], effects: pd.DataFrame, model: str) -> PageTa
             {"switch": name, "acts": own.iloc[0]["acts"], "aliases": own.iloc[0]["aliases"]}
             | {outcome: _difference(own, outcome) for outcome in OUTCOMES}
         )
-    about = found["models"][model]
+    about = facts["models"][model]
     columns = [Column("switch", "switch", "name"), Column("acts", "acts")]
     columns += [Column(outcome, outcome, "difference") for outcome in OUTCOMES]
     resolution = f"resolution {about['resolution']}" if about["resolution"] else "all combinations"
     return PageTable(
         f"forensics_{model}",
-        f"{model}: change of {found['metric_name']} when a choice is the study's ({about['notation']}, {resolution}, "
+        f"{model}: change of {facts['metric_name']} when a choice is the study's ({about['notation']}, {resolution}, "
         f"{about['trainings']} trainings)",
         [*columns, Column("aliases", "cannot be told apart from")],
         rows,
     )
 
 
-def _fractions(found: dict[str, Any], effects: pd.DataFrame) -> PageTable:
-    some = effects[(effects["metric"] == found["metric"]) & effects["kind"].isin(["shapley", "total", "ends"])]
+def _fractions(facts: dict[str, Any], effects: pd.DataFrame) -> PageTable:
+    some = effects[(effects["metric"] == facts["metric"]) & effects["kind"].isin(["shapley", "total", "ends"])]
     rows = []
     for (model, kind, name), own in some.groupby(["model", "kind", "switch"], sort=False):
         said = {"shapley": name, "total": "all that act after training", "ends": "everything, before and after"}[kind]
@@ -110,7 +110,7 @@ def _fractions(found: dict[str, Any], effects: pd.DataFrame) -> PageTable:
     )
 
 
-def _switches(found: dict[str, Any]) -> PageTable:
-    rows = [{"switch": name} | own for name, own in found["switches"].items()]
+def _switches(facts: dict[str, Any]) -> PageTable:
+    rows = [{"switch": name} | own for name, own in facts["switches"].items()]
     columns = [Column("switch", "switch", "name"), Column("acts", "acts on"), Column("about", "what it is")]
     return PageTable("forensics_switches", "The study's choices", columns, rows)

@@ -16,7 +16,7 @@ from workflow_scripts.lib.split.roles import Role
 LABELLED = (Role.TRAIN, Role.VALIDATION, Role.CALIBRATION)
 
 
-def table(images: Path, tables: list[tuple[str, Path]], config: dict[str, Any]) -> PageTable | None:
+def table(images: Path, tables: list[tuple[int, Path]], config: dict[str, Any]) -> PageTable | None:
     """A row for each regime, means over folds; None where everything is labelled. `tables` are roles by repeat."""
     regimes = [Regime(**entry) for entry in config.get("regimes", [])]
     if all(regime.whole for regime in regimes):

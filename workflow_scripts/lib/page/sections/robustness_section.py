@@ -19,15 +19,15 @@ from workflow_scripts.lib.page.run_tables import Results
 METRICS = ("macro_f1", "map")
 
 
-def spread(found: Results) -> PageTable:
+def spread(results: Results) -> PageTable:
     """Mean, spread over folds and over repeats, and the worst fold of every arm, by itself and beside its baseline."""
     rows = []
-    for metric in sorted(METRICS, key=lambda name: name != found.metric):
-        for arm in [found.baseline] + [arm for group in found.groups() for arm in group]:
-            against = found.difference(arm)
+    for metric in sorted(METRICS, key=lambda name: name != results.metric):
+        for arm in [results.baseline] + [arm for group in results.groups() for arm in group]:
+            against = results.difference(arm)
             rows.append(
-                {"arm": arm, "metric": run_tables.SHORT_NAMES[metric], "is_baseline": arm == found.baseline}
-                | _of_arm(found, arm, against.against if against else None, metric)
+                {"arm": arm, "metric": run_tables.SHORT_NAMES[metric], "is_baseline": arm == results.baseline}
+                | _of_arm(results, arm, against.against if against else None, metric)
             )
     columns = [
         Column("arm", "arm", "name"),
@@ -41,7 +41,7 @@ def spread(found: Results) -> PageTable:
         Column("worst_difference_at", "which"),
     ]
     note = "Of single folds, so F1 is not pooled here. The deviation over folds is that within a repeat."
-    if found.facts.get("sizes", {}).get("repeats", 1) < 2:
+    if results.facts.get("sizes", {}).get("repeats", 1) < 2:
         note += " With one repeat there is no deviation over repeats."
     return PageTable(
         "spread", "Test scores over folds and repeats", columns, rows, note,
@@ -49,13 +49,13 @@ def spread(found: Results) -> PageTable:
     )  # fmt: skip
 
 
-def _of_arm(found: Results, arm: str, against: str | None, metric: str) -> dict[str, Any]:
-    own = found.by_fold(arm, metric)
-    repeats = found.by_repeat(arm, metric)
-    out = {"mean": found.score(arm, metric), "sd_folds": _within(own), "sd_repeats": repeats.std(ddof=1)}
+def _of_arm(results: Results, arm: str, against: str | None, metric: str) -> dict[str, Any]:
+    own = results.by_fold(arm, metric)
+    repeats = results.by_repeat(arm, metric)
+    out = {"mean": results.score(arm, metric), "sd_folds": _within(own), "sd_repeats": repeats.std(ddof=1)}
     out |= dict(zip(("worst", "worst_at"), _lowest(own), strict=True))
     if against:
-        beside = own - found.by_fold(against, metric)
+        beside = own - results.by_fold(against, metric)
         out |= dict(zip(("worst_difference", "worst_difference_at"), _lowest(beside), strict=True))
     return out
 
@@ -73,7 +73,7 @@ def _lowest(values: pd.Series) -> tuple[float, str]:
     return float(known.min()), f"repeat {repeat}, fold {fold}"
 
 
-def strata(path: Path, found: Results) -> PageTable | None:
+def strata(path: Path, results: Results) -> PageTable | None:
     """The primary question within each stratum; None where no column of strata is known."""
     text = dict.fromkeys(("column", "stratum", "arm", "against", "relation", "metric", "verdict", "reason"), str)
     table = pd.read_csv(path, dtype=text | {"judged": str}, keep_default_na=False)
@@ -89,10 +89,10 @@ def strata(path: Path, found: Results) -> PageTable | None:
         if first["judged"] != "True":
             rows.append(about | {"verdict": f"not judged: {first['reason']}"})
             continue
-        for metric in sorted(METRICS, key=lambda name: name != found.metric):
+        for metric in sorted(METRICS, key=lambda name: name != results.metric):
             mine = stratum[stratum["metric"] == metric]
-            rows.append(about | {"metric": run_tables.SHORT_NAMES[metric]} | _stratum(mine, found.primary))
-    control = found.controls.get(found.primary)
+            rows.append(about | {"metric": run_tables.SHORT_NAMES[metric]} | _stratum(mine, results.primary))
+    control = results.controls.get(results.primary)
     columns = [
         Column("stratum", "where", "name"),
         Column("images", "test images", "count"),
@@ -100,10 +100,10 @@ def strata(path: Path, found: Results) -> PageTable | None:
         Column("classes", "classes", "count"),
         Column("metric", "metric"),
         Column("baseline", "baseline", "number"),
-        Column("arm", found.primary, "number"),
+        Column("arm", results.primary, "number"),
     ]
     columns += [Column("control", control, "number")] if control else []
-    columns.append(Column("difference", f"{found.primary} against its baseline", "difference"))
+    columns.append(Column("difference", f"{results.primary} against its baseline", "difference"))
     columns += [Column("beyond", "against its control", "difference")] if control else []
     columns += [Column("q", "q", "number"), Column("verdict", "exploratory verdict")]
     note = (
@@ -132,38 +132,43 @@ def _stratum(rows: pd.DataFrame, primary: str) -> dict[str, Any]:
 
 
 def of_lockbox(
-    box: Box | None, found: lockbox_ledger.Openings | None, run: str, declared: dict[str, Any], unit: str, subject: str
+    box: Box | None,
+    openings: lockbox_ledger.Openings | None,
+    run: str,
+    declared: dict[str, Any],
+    unit: str,
+    subject: str,
 ) -> tuple[str, PageTable | None]:
     """Whether the lockbox is closed, and what was found in it: a few sentences, and a table of the openings.
 
     `declared` has the hashes of the page's own analysis and experiment, `unit` is what a group is, `subject` what the
     arm adds."""
-    if box is None or found is None:
+    if box is None or openings is None:
         return "Lockbox: none. No images were set aside to be scored once, at the end.", None
     holds = f"{len(box.rows):,} image{'s' * (len(box.rows) != 1)} of {box.groups:,} {unit}{'s' * (box.groups != 1)}"
     others = ""
-    if found.of_other_boxes:
-        others = f" Other lockboxes of these images were opened before, {found.of_other_boxes} in number."
-    if found.unfinished:
-        others += f" Begun, and never come to a result: {len(found.unfinished)}."
-    if not found.ended:
+    if openings.of_other_boxes:
+        others = f" Other lockboxes of these images were opened before, {openings.of_other_boxes} in number."
+    if openings.unfinished:
+        others += f" Begun, and never come to a result: {len(openings.unfinished)}."
+    if not openings.ended:
         return f"Lockbox: closed. {holds} are set aside; the ledger knows of no opening.{others}", None
-    own = [entry for entry in found.ended if entry["run"] == run]
-    text = f"Lockbox ({holds}, on which nothing was fitted or chosen): {found.words()}."
+    own = [entry for entry in openings.ended if entry["run"] == run]
+    text = f"Lockbox ({holds}, on which nothing was fitted or chosen): {openings.words()}."
     if not own:
-        text += f" Not by this run, but by {', '.join(dict.fromkeys(str(entry['run']) for entry in found.ended))}."
+        text += f" Not by this run, but by {', '.join(dict.fromkeys(str(entry['run']) for entry in openings.ended))}."
     for entry in own[:1]:
         result = entry["result"]
         said = page_opening.opening(result["answer"], result["sizes"], result["judged_classes"], unit, subject)
         which = "The first result of this run" if len(own) > 1 else "The result"
         text += f" {which}, of {entry['ended_at'][:10]}: {said.sentence} {said.control}"
-        if found.ended[0] is not entry:
+        if openings.ended[0] is not entry:
             text += " It was no first look: another run had opened it before."
         if entry["declaration"] != declared["hash"]:
             text += f" At that time another analysis was declared (hash {entry['declaration']})."
         elif entry.get("experiment", "") != declared["experiment"]:
             text += " It is of arms made otherwise than those on this page: settings were changed since."
-    return text + others, _openings(found.ended)
+    return text + others, _openings(openings.ended)
 
 
 def _openings(entries: list[dict[str, Any]]) -> PageTable:

@@ -1,0 +1,141 @@
+"""lib.images.read_image: areas, windows and intensities by hand, and the faults of single images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.transform import resize_local_mean
+
+from tests.helpers.image_folders import noise, save, settings
+from workflow_scripts.lib.images import read_image
+from workflow_scripts.lib.images.read_image import Reader
+
+
+def reader(folder: Path, data: dict | None = None, **own: object) -> Reader:
+    return Reader(folder, settings(data=data, **{"channels": ["gfp"], "size": 4, **own}))
+
+
+def kinds(made: Reader, name: str, pixel_size: str = "") -> list[str]:
+    """The kinds of fault of an image that cannot be used."""
+    pixels, faults = made.read(name, pixel_size)
+    assert pixels is None
+    return [fault.kind for fault in faults]
+
+
+def test_a_pixel_on_a_border_counts_in_both_cells_by_its_fraction() -> None:
+    # Three pixels for two cells: the middle one belongs to both by a half.
+    row = np.array([[0.0, 30.0, 90.0]] * 3, dtype=np.float32)
+    np.testing.assert_allclose(read_image.area_means(row, 2, (0, 0, 3, 3)), [[10, 70], [10, 70]])
+    # A window that begins within a pixel: half of the first, all of the second; half of the third is outside.
+    np.testing.assert_allclose(read_image.area_means(row, 1, (0.5, 0, 2, 3)), [[20]])
+
+
+@pytest.mark.parametrize("side", [7, 12, 13])
+def test_areas_are_those_of_scikit_image(side: int) -> None:
+    values = noise(1, side).astype(np.float32)
+    expected = resize_local_mean(values, (5, 5), preserve_range=True)
+    np.testing.assert_allclose(read_image.area_means(values, 5, (0, 0, side, side)), expected, rtol=1e-4)
+
+
+def test_intensities_are_spread_clipped_and_rounded() -> None:
+    values = np.array([[-5.0, 0.0, 1.0], [50.2, 100.0, 200.0]])
+    np.testing.assert_array_equal(read_image.spread(values, 0, 100), [[0, 0, 3], [128, 255, 255]])
+    stretched = read_image.stretch(np.arange(1000, 2001, dtype=np.float32).reshape(7, 143))
+    # The lowest and the highest thousandth are clipped.
+    assert stretched.flat[0] == stretched.flat[1] == 0 and stretched.flat[-2] == stretched.flat[-1] == 255
+    assert stretched.flat[500] in (127, 128)
+    assert not read_image.stretch(np.full((4, 4), 7.0)).any(), "a constant channel becomes black"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("{id}_{channel}.png", {"x_red.png": ["red"], "x_green.png": ["green"]}),
+        ({"red": "{id}_ch0.tif", "green": "g/{id}.tif"}, {"x_ch0.tif": ["red"], "g/x.tif": ["green"]}),
+        ("{id}.npy", {"x.npy": ["red", "green"]}),
+    ],
+)
+def test_files_of_an_image_follow_the_pattern(tmp_path: Path, pattern: object, expected: dict) -> None:
+    made = reader(tmp_path, data={"files": pattern}, channels=["red", "green"])
+    assert made.files("x") == expected
+
+
+def test_blocks_and_windows_give_means_of_the_pixels(tmp_path: Path) -> None:
+    for side in (8, 12, 10):
+        save(tmp_path / f"s{side}_gfp.png", noise(side, side))
+    made = reader(tmp_path)
+    for side in (8, 12):
+        (pixels,), _ = made.read(f"s{side}")
+        means = noise(side, side).reshape(4, side // 4, 4, side // 4).mean((1, 3))
+        assert np.abs(pixels - means).max() <= 0.5
+    (pixels,), _ = made.read("s10")
+    assert np.abs(pixels - read_image.area_means(noise(10, 10).astype(float), 4, (0, 0, 10, 10))).max() <= 0.5
+
+
+def test_a_pixel_size_cuts_the_centre_out(tmp_path: Path) -> None:
+    save(tmp_path / "x_gfp.png", noise(3, 12))
+    made = reader(tmp_path, data={"pixel_size": 0.1}, pixel_size=0.2)
+    # Four pixels of 0.2 µm are eight of 0.1 µm: rows and columns 2 to 9.
+    (pixels,), faults = made.read("x")
+    assert np.abs(pixels - noise(3, 12)[2:10, 2:10].reshape(4, 2, 4, 2).mean((1, 3))).max() <= 0.5 and faults == []
+    (own,), _ = made.read("x", "0.2")
+    np.testing.assert_array_equal(own, noise(3, 12)[4:8, 4:8], "the size of the image itself comes first")
+    assert kinds(made, "x", "0.3") == ["too coarse"]
+    assert kinds(made, "x", "0.05") == ["too small"], "0.6 µm are shown, 0.8 µm are needed"
+    assert kinds(reader(tmp_path, pixel_size=0.2), "x") == ["unknown pixel size"]
+
+
+def test_white_is_the_level_of_the_depth(tmp_path: Path) -> None:
+    values = np.array([[0, 4095], [8190, 65535]], dtype=np.uint16)
+    np.save(tmp_path / "deep.npy", values)
+    np.save(tmp_path / "float.npy", np.array([[0, 0.25], [0.5, 1]], dtype=np.float32))
+    data, levels = {"files": "{id}.npy", "bits": [16, 32]}, {"uint16": 8190, "float": 1.0}
+    made = reader(tmp_path, data=data, size=2, white_level=levels)
+    np.save(tmp_path / "bright.npy", np.array([[0, 0.25], [0.5, 2]], dtype=np.float32))
+    assert kinds(made, "bright") == ["brighter than white"]
+    np.testing.assert_array_equal(made.read("float")[0][0], [[0, 64], [128, 255]])
+    np.testing.assert_array_equal(made.read("deep")[0][0], [[0, 128], [255, 255]])
+
+
+def test_the_depth_of_a_set_is_that_of_most_images(tmp_path: Path) -> None:
+    for name, dtype in (("a", np.uint8), ("b", np.uint16), ("c", np.uint16)):
+        np.save(tmp_path / f"{name}.npy", noise(1, 4).astype(dtype))
+    made = reader(tmp_path, data={"files": "{id}.npy"})
+    made.learn_depth(["a", "b", "c", "missing"])
+    assert made.bits == {16}
+    assert kinds(made, "a") == ["wrong bit depth"]
+    told = reader(tmp_path, data={"files": "{id}.npy", "bits": [8]})
+    told.learn_depth(["a", "b", "c"])
+    assert told.bits == {8}, "what the config says is not learnt"
+
+
+def test_all_faults_of_an_image_are_told_at_once(tmp_path: Path) -> None:
+    made = reader(tmp_path, channels=["red", "green", "blue"])
+    save(tmp_path / "x_blue.png", noise(1, 4))
+    (tmp_path / "x_green.png").write_text("no picture")
+    pixels, faults = made.read("x")
+    assert pixels is None
+    assert [(fault.file, fault.kind) for fault in faults] == [
+        ("x_red.png", "missing file"),
+        ("x_green.png", "not an image"),
+    ]
+    assert kinds(made, "y") == ["Id without files"]
+
+
+def test_files_that_no_table_names_are_found(tmp_path: Path) -> None:
+    for name in ("a_red.png", "b_red.png", "b_green.png", "notes.txt", "c_blue.png"):
+        (tmp_path / name).write_bytes(b"")
+    made = reader(tmp_path, channels=["red", "green"])
+    assert sorted(read_image.files_without_row(made, {"a"})) == ["b"]
+
+
+def test_stamps_follow_the_files(tmp_path: Path) -> None:
+    made = reader(tmp_path)
+    assert made.stamps("x") == [[]]
+    save(tmp_path / "x_gfp.png", noise(1))
+    ((size, _),) = first = made.stamps("x")
+    assert size == (tmp_path / "x_gfp.png").stat().st_size
+    save(tmp_path / "x_gfp.png", noise(2, 20))
+    assert made.stamps("x") != first

@@ -1,0 +1,112 @@
+"""Plan of reading a folder of images: what the tables list, and the pieces in which pixels are read.
+
+preprocess_images and preprocess_shard make the same plan, so that each finds the pieces that the other has read."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from workflow_scripts.lib.base import arguments, files, stage
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
+from workflow_scripts.lib.images import chunks, image_list, invalid_input, read_image
+from workflow_scripts.lib.images.duplicates import GRID
+from workflow_scripts.lib.images.image_list import Listed
+from workflow_scripts.lib.images.image_set_writer import ImageWriter
+from workflow_scripts.lib.images.invalid_input import Fault
+
+SHOWN = 20  # examples in a message or an attribute
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """The command line that preprocess_images and preprocess_shard share."""
+    out = arguments.parser(doc)
+    out.add_argument("--images-dir", type=Path, required=True, help="folder with the image files")
+    out.add_argument("--table", type=Path, required=True, help="CSV with the ids and labels of the images")
+    out.add_argument("--groups", type=Path, help="CSV with further columns by Id, such as those to group by")
+    out.add_argument("--classes", type=Path, help="CSV with number and name; without it names come from the settings")
+    return out
+
+
+@dataclass
+class ReadingPlan:
+    """The images to read, as the tables list them, and the folder that keeps what was read."""
+
+    listed: Listed
+    by: list[str]  # columns that decide which images belong together
+    reader: read_image.Reader
+    folder: Path  # of the pieces
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pixels."""
+        return len(self.listed.ids) * len(self.reader.channels) * self.reader.size**2
+
+    def tasks(self) -> list[chunks.Task]:
+        """The pieces in which the images are read."""
+        sizes = self.listed.columns.get("pixel_size", [""] * len(self.listed.ids))
+        return chunks.tasks(self.reader, self.listed.ids, sizes, self.folder)
+
+    def note_files_without_row(self) -> None:
+        """Add a note on image files that no row of the tables names."""
+        listed = self.listed
+        known = {*listed.ids, *(entry.id for entry in [*listed.bad, *listed.dropped])}
+        without = sorted(islice(read_image.files_without_row(self.reader, known), 100_000))
+        if without:
+            shown = ", ".join(map(invalid_input.printable, without[:SHOWN])) + (" …" if len(without) > SHOWN else "")
+            listed.notes.append(f"files of {len(without)} Ids have no row in the table and are not used: {shown}")
+
+    def write_to(
+        self, writer: ImageWriter, tasks: list[chunks.Task], bad: list[Fault]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read all images and write the valid ones; returns their rows and grids.
+
+        The faults of the others go to `bad`."""
+        listed, reader = self.listed, self.reader
+        left = sum(task.path.is_file() for task in tasks)
+        if 0 < left < len(tasks):
+            stage.log.info("going on from %d pieces of %d", left, len(tasks))
+        rows = [np.zeros(0, dtype=np.int64)]
+        grids = [np.zeros((0, len(reader.channels), GRID, GRID), dtype=np.uint8)]
+        with Progress("images", len(listed.ids)) as bar:
+            for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
+                bad += piece.bad
+                bar.update(task.first + len(task.ids), bad=len(bad))
+                if bad and reader.data["on_invalid"] == "fail":
+                    # The list of what is wrong is still to become whole; the set will not be written.
+                    continue
+                chosen = piece.rows.tolist()
+                columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
+                ids = [listed.ids[row] for row in chosen]
+                writer.append(piece.images, listed.labels[piece.rows], ids, ids, columns)
+                rows.append(piece.rows)
+                grids.append(piece.grids)
+        return np.concatenate(rows), np.concatenate(grids)
+
+
+def plan(args: argparse.Namespace, out: Path) -> ReadingPlan:
+    """The images of the set `out`."""
+    data = args.settings["data"]
+    if not args.images_dir.is_dir():
+        raise UserError(f"{args.images_dir} is no folder of images (data.images)")
+    listed = image_list.from_tables(args.table, args.groups, args.classes, data)
+    by = image_list.group_columns(listed, data["group_by"])
+    reader = read_image.Reader(args.images_dir, args.settings)
+    reader.learn_depth(listed.ids)
+    return ReadingPlan(listed, by, reader, files.private_folder(out.with_name(f".{out.name}.pieces")))
+
+
+def check_room(out: Path, size: int, kept: Iterable[Path]) -> None:
+    """Raise UserError before hours of reading where the disk lacks room; `kept` files need not be written again."""
+    free, needed = shutil.disk_usage(out.parent).free, size - sum(path.stat().st_blocks * 512 for path in kept)
+    if free < needed:
+        raise UserError(
+            f"no room to write {out}: about {needed / 1e9:.2f} GB are needed to make it, {free / 1e9:.2f} GB are free"
+        )
