@@ -162,7 +162,7 @@ def _kernels(bench: Bench, name: str, training: Training, steps: int = 3) -> Non
     for event in seen.events():
         if event.device_type == torch.autograd.DeviceType.CUDA:
             counts[event.name] += 1
-            times[event.name] += event.device_time_total / 1000
+            times[event.name] += event.time_range.elapsed_us() / 1000
     converted = [kernel for kernel in counts if any(word in kernel.lower() for word in CONVERSIONS)]
     bench.add("profile", f"{name}: kernels of a step", sum(counts.values()) / steps, "")
     bench.add("profile", f"{name}: layout conversions of a step", sum(counts[k] for k in converted) / steps, "")
