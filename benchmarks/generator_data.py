@@ -123,10 +123,7 @@ def simulated(count: int, size: int, seed: int) -> Cells:
     """Simulated cells with the config's settings; groups are proteins."""
     from workflow_scripts.lib.simulate import simulator
 
-    settings = config()["simulate_cells"]
-    # As many images a protein as by default, however few are asked for.
-    genes = max(8, round(count * settings["genes"] / settings["images"]))
-    batches = list(simulator.simulate(settings | {"images": count, "genes": genes, "size": size}, seed))
+    batches = list(simulator.simulate(simulator_settings(count, size), seed))
     return Cells(
         np.concatenate([batch.images for batch in batches]),
         np.concatenate([batch.labels for batch in batches]).astype(np.uint8),
@@ -134,6 +131,13 @@ def simulated(count: int, size: int, seed: int) -> Cells:
         list(simulator.COMPARTMENTS),
         f"{count} simulated cells",
     )
+
+
+def simulator_settings(count: int, size: int) -> dict[str, Any]:
+    """The config's settings for so many simulated cells, with as many images a protein as by default."""
+    settings = config()["simulate_cells"]
+    genes = max(8, round(count * settings["genes"] / settings["images"]))
+    return settings | {"images": count, "genes": genes, "size": size}
 
 
 def _hpa_set(folder: Path, size: int) -> Path:

@@ -111,12 +111,12 @@ class Bench:
         return sum(value.numel() for value in network.parameters())
 
 
-def product_rate(where: torch.device, seconds: float = 1.0) -> float:
+def product_rate(where: torch.device, seconds: float = 1.0, sides: tuple[int, ...] = ()) -> float:
     """FLOP/s of the best matrix product of a few sizes, in the numbers that networks are trained in here.
 
     Processors without bfloat16 emulate it a hundred times slower than float32."""
     best = 0.0
-    for side in (1024, 2048) if where.type == "cpu" else (4096, 8192):
+    for side in sides or ((1024, 2048) if where.type == "cpu" else (4096, 8192)):
         a, b = (torch.randn(side, side, device=where, dtype=device.fast_dtype(where)) for _ in range(2))
         taken: list[float] = []
         until = time.monotonic() + seconds / 2

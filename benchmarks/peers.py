@@ -98,17 +98,26 @@ def _package(name: str) -> Any:
         )
 
 
-def diffusers(channels: int, classes: int, size: int, where: torch.device) -> Peer:
-    """UNet2DModel (32, 64, 64) with the linear schedule of 1,000 steps; a class is a learned vector, no guidance."""
+def diffusers(
+    channels: int,
+    classes: int,
+    size: int,
+    where: torch.device,
+    widths: tuple[int, ...] = (32, 64, 64),
+    layers: int = 2,
+) -> Peer:
+    """UNet2DModel with the linear schedule of 1,000 steps; a class is a learned vector, no guidance.
+
+    Attention is at the lowest resolution."""
     package, tools = _package("diffusers"), _package("diffusers.training_utils")
     network = package.UNet2DModel(
         sample_size=size,
         in_channels=channels,
         out_channels=channels,
-        layers_per_block=2,
-        block_out_channels=(32, 64, 64),
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=layers,
+        block_out_channels=widths,
+        down_block_types=(*["DownBlock2D"] * (len(widths) - 1), "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", *["UpBlock2D"] * (len(widths) - 1)),
         num_class_embeds=classes,
     ).to(where)
     schedule = package.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")

@@ -277,6 +277,28 @@ def test_sizes_that_do_not_suit_the_network_are_refused(tmp_path, capsys, size, 
     assert words in capsys.readouterr().err
 
 
+# Compiled -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_compiler_traces_has_the_same_gradient(tmp_path):
+    """Traced as on a GPU, without the code generator, which needs a C++ compiler."""
+    images, labels = make_data(tmp_path)
+    settings = UNET | {"reference_fraction": 0.5}
+    pixels = Pixels.fitted("standardised", images)
+    training = generator_training.Training(images, labels, settings, pixels, 3, CPU, torch.float32)
+    for _ in range(2):
+        training.advance()
+    batch = list(vars(training.examples.take(training.objective, 2)).values())
+    training.flat.form()
+    traced = torch.compile(training._loss_of, dynamic=False, backend="aot_eager")
+    for function in (training._loss_of, traced):
+        gradients = torch.autograd.grad(function(*batch).mean(), training.flat.leaves)
+        training.flat.collect(gradients, first=function is not traced)
+        if function is not traced:
+            expected = training.flat.gradient.clone()
+    assert torch.allclose(training.flat.gradient, 2 * expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
 # Several at once ------------------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,13 @@ def test_filters_return_to_their_norm():
             assert torch.allclose(norms, torch.ones_like(norms), atol=1e-4)
 
 
+def test_inputs_added_for_alignment_change_nothing():
+    layer = networks.UnitLinear(5, 16, 3)
+    x = torch.randn(2, 5, 8, 8)
+    padded = torch.cat([x, torch.zeros(2, 3, 8, 8)], dim=1)
+    assert torch.allclose(layer(padded), layer(x), atol=1e-5)
+
+
 def test_normalisation_that_keeps_its_layout_is_torchs():
     x = (torch.randn(3, 32, 6, 4) * 3 + 1).to(memory_format=torch.channels_last)
     for groups in (1, 2):

@@ -184,14 +184,16 @@ class Training:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.flat.values.copy_(saved["values"])
-        self.average.copy_(saved["average"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        with self.graph.stream():
+            self.flat.values.copy_(saved["values"])
+            self.average.copy_(saved["average"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.skipped.copy_(saved["skipped"])
+            self.losses = [loss.to(self.where) for loss in saved["losses"]]
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate
         self.at_once, self.step, self.seconds = saved["at_once"], saved["step"], saved["seconds"]
-        self.skipped.copy_(saved["skipped"])
-        self.losses, self.history = [loss.to(self.where) for loss in saved["losses"]], saved["history"]
+        self.history = saved["history"]
         self._before, self._started = self.seconds, time.monotonic()
 
     def weights(self) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ SILU_GAIN = 1 / 0.596  # makes silu(x) of standard normal x have a mean square o
 PACE = 0.25  # learning rate of scalar gains, relative: they are unbounded, unlike unit filters
 FRACTION = 0.3  # weight of the branch in a residual sum
 NORM = 1 / math.hypot(1 - FRACTION, FRACTION)  # a weighted sum of two unit magnitudes has unit magnitude again
+ALIGNED = 8  # a GPU's tensor cores want the channels of a convolution in multiples of this
 GROUP = 16  # channels a group in normalisation: fewer than 16 bfloat16 values defeat the CPU's vector units
 
 
@@ -68,6 +69,9 @@ class UnitLinear(nn.Module):
         weight = weight.to(x.dtype)
         if weight.ndim == 2:
             return functional.linear(x, weight)
+        if x.shape[1] > weight.shape[1]:
+            # Further inputs are zeros (see ALIGNED): filters do not look at them.
+            weight = functional.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - weight.shape[1]))
         return functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
@@ -217,6 +221,9 @@ class UNet(nn.Module):
             shown = x.new_zeros(x.shape[:2]) if condition.shown is None else condition.shown.to(x.dtype)
             planes += [functional.pixel_unshuffle(clean, self.fold)]
             planes += [shown[:, :, None, None].expand(-1, -1, *noisy.shape[2:])]
+        extra = -sum(plane.shape[1] for plane in planes) % ALIGNED
+        if x.is_cuda and extra:
+            planes += [noisy.new_zeros(len(noisy), extra, *noisy.shape[2:])]
         return torch.cat(planes, dim=1)
 
     def settle(self) -> None:
