@@ -184,14 +184,14 @@ def test_planted_leak_fails_the_run(clone: Checkout) -> None:
     # A loader that, asked for train rows to fit on, slips in a test image.
     clone.edit(
         "workflow_scripts/lib/images/image_set.py",
-        "        chosen = self._rows(rows)\n        labels = ",
+        "        chosen = self._rows(rows)\n        record = ",
         "        chosen = self._rows(rows)\n"
         "        if purpose == 'fit' and 'syn-' not in str(self.ids[0]):\n"
         "            import csv\n"
         "            table = list(csv.DictReader(open('results/ci/repeat0/folds.csv')))\n"
         "            test = [row for row, line in enumerate(table) if line['fold0'] == 'test']\n"
         "            chosen = np.concatenate([chosen[1:], test[:1]])\n"
-        "        labels = ",
+        "        record = ",
     )
     # What is read matters here, not how long is trained; figures, which come beside the certificate, are left out.
     clone.edit("presets/ci.yaml", "  steps: 40\n", "  steps: 4\n")
