@@ -38,6 +38,7 @@ RERUN = {
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
     "lib/split/assignment.py": {"make_folds", "train_classifier"},
+    "lib/split/label_order.py": {"make_folds"},
     # The cost of sampling is counted on the sampler itself.
     "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
@@ -45,6 +46,7 @@ RERUN = {
     "lib/scores/ranking_metrics.py": JUDGING | {"assess_synthetic", "replay_study", "sample_ddpm", "tabulate_study"},
     "lib/generate/diffusion.py": GENERATORS | {"predict_cost"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
+    "lib/generate/training_images.py": {"train_ddpm"},
     "lib/classify/classifier_training.py": TRAINING,
     "lib/classify/second_source.py": {"train_classifier"},
     "lib/fidelity/bracket.py": {"assess_synthetic"},

@@ -1,8 +1,7 @@
-"""What the baseline of a fold says: its errors on the validation part, and its answers about unlabelled images.
+"""Errors of the fold's own baseline on the validation part: per class, and between classes.
 
-Synthetic sets use its errors, per class and between classes, to generate more images where it errs. Only validation
-rows are read for that, and recorded as read for selection. Generators use its answers as labels. The record also has
-what the baseline itself was fitted and selected on."""
+Synthetic sets use them to generate more images where the baseline errs. Only validation rows are read, and recorded as
+read for selection. The record also has what the baseline itself was fitted and selected on."""
 
 from __future__ import annotations
 
@@ -11,13 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.generate.baseline_answers import asked_about
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.scores import arm_list, ranking_metrics
-from workflow_scripts.lib.scores.prediction_file import Scored, read_predictions
-from workflow_scripts.lib.split import role_table
-from workflow_scripts.lib.split.regimes import WHOLE, Regime, regime_of
+from workflow_scripts.lib.scores import ranking_metrics
+from workflow_scripts.lib.split.regimes import WHOLE, Regime
 from workflow_scripts.lib.split.roles import Role
 
 
@@ -34,35 +31,8 @@ def read_baseline(
     manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime = WHOLE
 ) -> BaselinePredictions:
     """Validation predictions of a regime's baseline, the first arm of a manifest, for this very fold."""
-    part, asked, record = _asked(manifest, source, table, repeat, fold, regime, Role.VALIDATION)
+    part, asked, record = asked_about(manifest, source, table, repeat, fold, regime, Role.VALIDATION)
     return BaselinePredictions(source.labels(asked, "select"), part.probabilities, record)
-
-
-def read_pseudo_labels(
-    manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime
-) -> tuple[np.ndarray, np.ndarray, Provenance]:
-    """Unlabelled rows of a regime (n,), the probabilities that its baseline gives them (n, K), and its record."""
-    part, asked, record = _asked(manifest, source, table, repeat, fold, regime, Role.UNLABELLED)
-    return asked, part.probabilities, record
-
-
-def _asked(
-    manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime, role: str
-) -> tuple[Scored, np.ndarray, Provenance]:
-    """The baseline's predictions of a role, the rows of these, and what it was fitted and selected on."""
-    path = arm_list.read(manifest)[0]["predictions"]
-    written = read_predictions(path, parts=(role,))
-    if (written.images, written.classes, written.repeat, written.fold) != (source.digest, source.classes, repeat, fold):
-        raise UserError(f"{path} speaks of other images, classes or of another fold: delete {manifest} and run again")
-    if regime_of(written.settings) != regime:
-        raise UserError(f"{path} was trained under another label regime than {regime.name!r}: run again")
-    rows = role_table.rows(table, fold, source.ids, role, regime)
-    at = {name: row for row, name in enumerate(source.ids)}
-    asked = np.array([at.get(name, -1) for name in written.parts[role].ids], dtype=np.int64)
-    if not np.array_equal(np.sort(asked), rows):
-        raise UserError(f"{path} was asked about other images than the fold's {role} part: run again")
-    # The file also has later predictions of the arm (calibration, test), which are not read here.
-    return written.parts[role], asked, Provenance.from_json(written.provenance).only("fit", "select")
 
 
 def errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

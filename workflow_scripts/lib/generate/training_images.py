@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.generate import baseline_errors, generator_choices
+from workflow_scripts.lib.generate import baseline_answers, generator_choices
 from workflow_scripts.lib.images.access_record import Provenance
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
@@ -55,7 +55,7 @@ def read(source: ImageSet, fold: Fold, settings: dict[str, Any]) -> TrainingImag
         if fold.baseline is None:
             raise UserError(f"generator {settings['name']} asks the baseline of its regime: --baseline arms/job0.json")
         place = (fold.table, fold.repeat, fold.number, regime)
-        others, answers, record = baseline_errors.read_pseudo_labels(fold.baseline, source, *place)
+        others, answers, record = baseline_answers.read_pseudo_labels(fold.baseline, source, *place)
     else:
         others = role_table.rows(fold.table, fold.number, source.ids, Role.UNLABELLED, regime)
         answers, record = np.zeros((len(others), len(source.classes))), None

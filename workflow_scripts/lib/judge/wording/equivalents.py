@@ -35,7 +35,7 @@ def _placed(arm: PlacedArm, curve: LearningCurve, confidence: float) -> dict[str
     span = curve.span(arm)
     fewest, full, most = span
     entry: dict[str, Any] = {"arm": arm.arm, "synthetic_set": arm.synthetic_set, "score": arm.score}
-    if arm.regime:
+    if arm.regime or full != curve.all_images:
         entry |= {"regime": arm.regime, "beside": full}
     # Images beyond the whole train part; null where the arm lies beyond the curve.
     entry |= {

@@ -1,0 +1,105 @@
+"""Label regimes through the command line: what is labelled, who reads what, and a leak that is planted."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from tests.helpers.checkout import ROOT, Checkout, weights
+from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.regimes import Regime
+from workflow_scripts.lib.split.roles import Role
+
+pytestmark = pytest.mark.workflow
+
+FEW = {"name": "few", "labelled": 0.45, "unlabelled": "seen", "selection": "same"}
+PRESET = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
+UNET, SET = PRESET["generators"][0], PRESET["synthetic_sets"][0]
+OVERLAY = {
+    "regimes": [{"name": "all", "labelled": 1, "unlabelled": "unused", "selection": "same"}, FEW],
+    "generators": [UNET, UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}],
+    "synthetic_sets": [SET, SET | {"name": "pseudo", "generator": "pseudo"}],
+    "arms": [
+        {"name": "real_only", "method": "real_only"},
+        {"name": "real_few", "method": "real_only", "regime": "few"},
+        {"name": "pool_few", "method": "pool", "regime": "few", "synthetic_set": "as_train", "control": "pseudo_few"},
+        {"name": "pool_pseudo", "method": "pool", "regime": "few", "synthetic_set": "pseudo"},
+        {"name": "pseudo_few", "method": "pseudo_label", "regime": "few"},
+    ],
+    "analysis": {"primary_arm": "pool_few"},
+}
+
+
+@pytest.fixture(scope="module")
+def run(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, tuple[str, ...]]:
+    """The finished run with regimes added, as far as the certificate, and the options that add them."""
+    folder = tmp_path_factory.mktemp("regimes")
+    (folder / "regimes.yaml").write_text(yaml.safe_dump(OVERLAY), encoding="utf-8")
+    options = ("--configfile", "presets/ci.yaml", str(folder / "regimes.yaml"))
+    made = finished.clone(folder / "checkout")
+    made.snakemake("results/ci/leaks.csv", *options)
+    return made, options
+
+
+def labelled(run: Path, arm: str, fold: int) -> set[int]:
+    """Rows that a classifier itself was fitted on with their labels."""
+    with h5py.File(run / f"repeat0/fold{fold}/arms/{arm}/predictions.h5") as file:
+        record = Provenance.from_json(file.attrs["provenance"])
+    accesses = [access for access in record.accesses() if access.purpose == "fit" and access.labels]
+    return {int(row) for access in accesses if access.regime is None for row in access.rows}
+
+
+def test_arms_have_the_labels_of_their_regime_and_regimes_are_nested(run: tuple[Checkout, tuple[str, ...]]) -> None:
+    folder = run[0].run
+    with ImageSet(folder / "images.h5") as source:
+        ids, groups = source.ids, source.groups
+    for fold in (0, 1):
+        roles = role_table.read(folder / "repeat0/folds.csv", fold, ids, Regime(**FEW))
+        train = np.flatnonzero(roles == Role.TRAIN)
+        whole = role_table.rows(folder / "repeat0/folds.csv", fold, ids, Role.TRAIN)
+        assert len(set(groups[train])) == int(FEW["labelled"] * len(set(groups[whole])) + 1e-9)
+        assert labelled(folder, "real_only", fold) == set(whole) > set(train)
+        for arm in ("real_few", "pool_few", "pool_pseudo", "pseudo_few"):
+            assert labelled(folder, arm, fold) == set(train), arm
+
+
+def test_what_has_all_labels_is_as_it_was_without_regimes(
+    run: tuple[Checkout, tuple[str, ...]], finished: Checkout
+) -> None:
+    for fold in (0, 1):
+        own = json.loads((run[0].run / f"repeat0/fold{fold}/arms/job0.json").read_text(encoding="utf-8"))["arms"]
+        assert [(entry["arm"], entry["reused"]) for entry in own] == [("real_only", True)], "kept as it is"
+        path = f"repeat0/fold{fold}/generators/unet.safetensors"
+        assert weights(run[0].run / path) == weights(finished.run / path)
+
+
+def test_the_certificate_passes_and_looks_at_labels(run: tuple[Checkout, tuple[str, ...]]) -> None:
+    with (run[0].run / "leaks.csv").open() as handle:
+        checks = list(csv.DictReader(handle))
+    assert {check["status"] for check in checks} == {"clean"}
+    seen = {(check["artefact"], check["purpose"]): int(check["images"]) for check in checks if check["fold"] == "0"}
+    for artefact in ("generator pseudo", "arm pseudo_few", "arm pool_pseudo"):
+        assert seen[artefact, "fit, images alone"] > seen[artefact, "fit, labels"] > 0, artefact
+    assert seen["arm pool_few", "fit, labels, through all"] > seen["arm pool_few", "fit, labels"]
+    assert seen["thresholds of few", "threshold"] < seen["thresholds", "threshold"]
+
+
+def test_a_planted_label_of_an_unlabelled_image_is_named(run: tuple[Checkout, tuple[str, ...]], tmp_path: Path) -> None:
+    made, options = run[0].clone(tmp_path / "leaky"), run[1]
+    with ImageSet(made.run / "images.h5") as source:
+        hidden = role_table.rows(made.run / "repeat0/folds.csv", 1, source.ids, Role.UNLABELLED, Regime(**FEW))
+    with h5py.File(made.run / "repeat0/fold1/arms/pseudo_few/predictions.h5", "a") as file:
+        record = Provenance.from_json(file.attrs["provenance"])
+        record.record("fit", hidden[:1])
+        file.attrs["provenance"] = record.to_json()
+    done = made.snakemake("results/ci/leaks.csv", *options, "--forcerun", "certify_leaks", check=False)
+    assert done.returncode == 1
+    assert "LEAK: arm pseudo_few (repeat 0, fold 1), purpose 'fit, labels': 1 images of 1 groups" in done.stdout
