@@ -39,7 +39,11 @@ def regimes(*arms: dict, **more: object) -> dict:
 
 
 def test_a_run_without_regimes_names_none_anywhere() -> None:
-    plain, named = checked({}), checked({"arms": [entry | {"regime": "all"} for entry in DEFAULT["arms"]]})
+    arms = [{"name": name, "method": name} for name in ("real_only", "mixup")]
+    overlay = {"regimes": [ALL], "arms": arms, "analysis": {"primary_arm": "mixup"}}
+    plain = checked(overlay)
+    named = checked(overlay | {"arms": [entry | {"regime": "all"} for entry in arms]})
+    assert checked(overlay | {"regimes": [ALL, FEW]})["regimes"] == [ALL], "what nothing has is dropped"
     assert named["arms"] == plain["arms"]
     assert not any(
         "regime" in entry for section in ("arms", "generators", "synthetic_sets") for entry in plain[section]

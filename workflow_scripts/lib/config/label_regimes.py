@@ -14,7 +14,8 @@ EVERYTHING = "all"  # what a regime is called in which everything is labelled, w
 def fill_in(config: Config) -> None:
     """Give each arm, generator and synthetic set its regime, and each arm the baseline of its regime.
 
-    Where everything is labelled in every regime, none is named: such a run is one without regimes."""
+    Regimes that nothing has are dropped. Where everything is labelled in those that are left, none is named: such a run
+    is one without regimes."""
     known = {entry["name"]: entry for entry in config["regimes"]}
     if known.get(EVERYTHING, {"labelled": 1})["labelled"] < 1:
         raise ConfigError(
@@ -22,8 +23,8 @@ def fill_in(config: Config) -> None:
             "which everything is labelled; take another"
         )
     generators = {entry["name"]: entry for entry in config["generators"]}
-    first, several = config["regimes"][0]["name"], bool(partial(config))
-    for section in ("generators", "synthetic_sets", "arms"):
+    first, lists = config["regimes"][0]["name"], ("generators", "synthetic_sets", "arms")
+    for section in lists:
         for entry in config[section]:
             if entry.get("regime", first) not in known:
                 raise ConfigError(
@@ -32,10 +33,14 @@ def fill_in(config: Config) -> None:
                 )
             inherited = generators.get(entry.get("generator", ""), {}).get("regime", first)
             entry["regime"] = entry.get("regime", inherited)
-            if not several:
-                del entry["regime"]
-    if several:
+    entries = [entry for section in lists for entry in config[section]]
+    used = {entry["regime"] for entry in entries}
+    config["regimes"] = [regime for regime in config["regimes"] if regime["name"] in used]
+    if partial(config):
         _fill_in_baselines(config)
+        return
+    for entry in entries:
+        del entry["regime"]
 
 
 def partial(config: Config) -> list[Config]:
