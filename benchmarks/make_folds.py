@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import json
 import logging
 import tempfile
 import time
@@ -61,7 +62,8 @@ def run_stage(ids: list[str], labels: np.ndarray, groups: list[str], count: int)
         with write_images(images, ["green"], [f"class {k}" for k in range(labels.shape[1])], SIDE) as writer:
             writer.append(np.zeros((len(ids), 1, SIDE, SIDE), dtype=np.uint8), labels, ids, groups)
         start = time.perf_counter()
-        make_folds.make_folds(images, out, 0, 1, settings)
+        words = ["--images", str(images), "--out", str(out), "--repeat", "0", "--seed", "1"]
+        make_folds.make_folds(make_folds.parse_args([*words, "--settings", json.dumps(settings)]))
         took = time.perf_counter() - start
         with out.open(encoding="utf-8") as handle:
             table = list(csv.DictReader(handle))
