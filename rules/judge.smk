@@ -67,7 +67,9 @@ rule aggregate_metrics:
         code=code("aggregate_metrics"),
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
-        settings=lambda wildcards: as_json(views.analysis(CONFIG), arms=CONFIG["arms"]),
+        settings=lambda wildcards: as_json(
+            views.analysis(CONFIG), arms=CONFIG["arms"], generators_saw=views.generators_saw(CONFIG)
+        ),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/aggregate_metrics/aggregate_metrics.log",

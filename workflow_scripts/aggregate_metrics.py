@@ -28,11 +28,11 @@ import pandas as pd
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, write_json
-from workflow_scripts.lib.judge import comparisons, declaration, real_image_equivalent, score_table, strata
+from workflow_scripts.lib.judge import comparisons, declaration, real_image_equivalent, regime_map, score_table, strata
 from workflow_scripts.lib.judge.experiment import read_experiment
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.scoring import ScoredRun, score_experiment
-from workflow_scripts.lib.judge.wording import analysis_report, equivalents
+from workflow_scripts.lib.judge.wording import analysis_report, equivalents, map_sentences
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def aggregate_metrics(args: argparse.Namespace) -> None:
     experiment = read_experiment(args.arms, question.names)
     run = score_experiment(question, experiment, args.threads)
     rows = comparisons.compare_arms(run)
-    report = word(run, rows, declared)
+    report = word(run, rows, declared, args.settings.get("generators_saw", {}))
     _write(args.metrics, score_table.metric_rows(run), score_table.METRIC_COLUMNS)
     _write(args.comparisons, rows, comparisons.COLUMNS)
     _write(args.thresholds, score_table.threshold_rows(run), score_table.THRESHOLD_COLUMNS)
@@ -69,7 +69,7 @@ def aggregate_metrics(args: argparse.Namespace) -> None:
 
 def read_question(args: argparse.Namespace) -> tuple[Question, dict[str, Any]]:
     """The analysis and the arms of the settings, and the declaration of the same analysis."""
-    analysis = {key: value for key, value in args.settings.items() if key != "arms"}
+    analysis = {key: value for key, value in args.settings.items() if key not in ("arms", "generators_saw")}
     arms = args.settings["arms"]
     if problem := declaration.analysis_problem(analysis, arms):
         raise UserError(problem)
@@ -81,13 +81,15 @@ def read_question(args: argparse.Namespace) -> tuple[Question, dict[str, Any]]:
     return Question(analysis, arms, args.seed), declared
 
 
-def word(run: ScoredRun, rows: list[dict[str, Any]], declared: dict[str, Any]) -> dict[str, Any]:
-    """The content of analysis.json."""
+def word(run: ScoredRun, rows: list[dict[str, Any]], declared: dict[str, Any], saw: dict[str, Any]) -> dict[str, Any]:
+    """The content of analysis.json; `saw` tells what the generators of synthetic sets saw."""
     report = analysis_report.report(run, rows, declared)
     report |= {"seed": run.question.seed, "cross_check": comparisons.cross_check(run)}
     report |= {"thresholds_fitted_on": run.experiment.thresholds_fitted_on()}
     curve = real_image_equivalent.measure(run)
-    return report | ({"worth": equivalents.report(curve, run.question)} if curve else {})
+    report |= {"worth": equivalents.report(curve, run.question)} if curve else {}
+    found = regime_map.measure(run, saw)
+    return report | ({"map": map_sentences.report(found, run.question)} if found else {})
 
 
 def _write(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:

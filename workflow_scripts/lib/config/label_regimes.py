@@ -82,6 +82,24 @@ def told(config: Config, entry: Config) -> Config:
     return out | ({"regime": own} if own else {})
 
 
+def seen_by_generators(config: Config) -> dict[str, Config]:
+    """For the map: of each synthetic set what its generator `sees`, and the fraction `labelled` in its regime.
+
+    Empty where everything is labelled in every regime."""
+    if not partial(config):
+        return {}
+    generators = {entry["name"]: entry for entry in config["generators"]}
+    labelled = {entry["name"]: entry["labelled"] for entry in config["regimes"]}
+    out = {}
+    for entry in config["synthetic_sets"]:
+        if entry["generator"] == generator_choices.SIMULATOR:
+            out[entry["name"]] = {"sees": generator_choices.SIMULATOR, "labelled": 1}
+        elif source := generators.get(entry["generator"]):
+            sees = source.get("sees", generator_choices.LABELLED)
+            out[entry["name"]] = {"sees": sees, "labelled": labelled[source["regime"]]}
+    return out
+
+
 def of_artefacts(config: Config) -> Config:
     """For the certificate: the regime of each generator, set and arm, and those of what it was made from.
 

@@ -107,6 +107,11 @@ def analysis(config: Config) -> Config:
     return config["analysis"] | ({"stress_test": names} if section["declared"] and names else {})
 
 
+def generators_saw(config: Config) -> Config:
+    """What the generator of each synthetic set saw, for the map of label regimes."""
+    return label_regimes.seen_by_generators(config)
+
+
 def sets_of(arms: Iterable[Config]) -> list[str]:
     """The synthetic sets that these arms need."""
     return sorted({entry["synthetic_set"] for entry in arms if entry.get("synthetic_set")})

@@ -78,7 +78,8 @@ def measure(run: ScoredRun) -> LearningCurve | None:
     }
     images = {name: experiment.mean_number(name, "real_images") for name in settings}
     for wanted in (analysis["primary_arm"], analysis["baseline"]):
-        alike = [name for name in settings if wanted in settings and _key(settings[name]) == _key(settings[wanted])]
+        key = common_settings(settings[wanted]) if wanted in settings else None
+        alike = [name for name in settings if common_settings(settings[name]) == key]
         points = [name for name in alike if images[name] and is_point(settings[name])]
         # Of each regime the images of its whole train part; the first arm that has them counts.
         full = {
@@ -98,7 +99,8 @@ def regime_name(settings: dict[str, Any]) -> str:
     return (settings.get("regime") or {}).get("name", "")
 
 
-def _key(settings: dict[str, Any]) -> str:
+def common_settings(settings: dict[str, Any]) -> str:
+    """The settings that arms share which are placed on one curve, as text."""
     return json.dumps({name: value for name, value in settings.items() if name not in OWN}, sort_keys=True)
 
 
