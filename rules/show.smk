@@ -179,14 +179,14 @@ rule plot_training:
 
 
 rule plot_arms:
-    """Figures of the arms: comparison with controls, classes, validation beside test, learning curve, sweeps."""
+    """Figures of the arms: comparison with controls, classes, validation beside test, learning curve, sweeps, map."""
     input:
         metrics="results/{run}/metrics.csv",
         comparisons="results/{run}/comparisons.csv",
         analysis="results/{run}/analysis.json",
         fidelity=every_fold("synthetic/{set}.fidelity.csv", set=USED_SETS),
     output:
-        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps"),
+        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps", "arms_map"),
         forest=report(
             "results/{run}/figures/arms_forest.svg",
             caption="../captions/arms_forest.rst",
@@ -223,6 +223,12 @@ rule plot_arms:
             category="Arms",
             labels={"figure": "ratio and guidance"},
         ),
+        map=report(
+            "results/{run}/figures/arms_map.svg",
+            caption="../captions/arms_map.rst",
+            category="Arms",
+            labels={"figure": "when it pays"},
+        ),
     params:
         python=python,
         code=code("plot_arms"),
@@ -252,6 +258,7 @@ rule plot_arms:
         " --places {params.places:q}"
         " --usefulness {output.usefulness:q}"
         " --sweeps {output.sweeps:q}"
+        " --map {output.map:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 
@@ -272,7 +279,7 @@ rule report:
         assess=every_fold("synthetic/{set}.{table}", set=USED_SETS, table=["assess.csv", "fidelity.csv", "assess.json"]),
         arm_figures=[
             f"results/{{run}}/figures/arms_{name}.svg"
-            for name in ("forest", "classes", "gap", "worth", "usefulness", "sweeps")
+            for name in ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "map")
         ],
         training_figures=[f"results/{{run}}/figures/training_{name}.svg" for name in ("generators", "classifiers")],
         panels=expand(

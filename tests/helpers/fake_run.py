@@ -273,7 +273,7 @@ SETTINGS = {
 }
 
 
-ARM_FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps")
+ARM_FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "map")
 DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
 
 

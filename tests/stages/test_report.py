@@ -18,6 +18,7 @@ import pytest
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from tests.helpers.html_reader import Reader
+from tests.page.test_map_section import made
 from workflow_scripts import report
 from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.judge.wording import page_opening
@@ -557,3 +558,17 @@ def test_png_size(run: FakeRun) -> None:
     """Figures for print are as wide as declared."""
     head = run.path("figures/arms_forest.png").read_bytes()[16:24]
     assert struct.unpack(">II", head)[0] == pytest.approx(5.4 * 200, abs=2)
+
+
+def test_when_it_pays_is_shown_where_a_run_has_label_regimes(tmp_path: Path, text: str) -> None:
+    assert "When it pays" not in text
+    run = FakeRun(tmp_path)
+    facts = json.loads(run.path("analysis.json").read_text())
+    run.path("analysis.json").write_text(json.dumps(facts | {"map": made().facts["map"]}), encoding="utf-8")
+    assert set(fake_run.draw_figures(run).values()) == {0}
+    assert fake_run.write_report(run) == 0
+    page = run.path("report.html").read_text(encoding="utf-8")
+    words = " ".join(" ".join(Reader(page).words).split())
+    assert "generator that saw the labelled images alone help below about 60 labelled proteins" in words
+    assert "never on the test part" in words and 'href="#when-it-pays"' in page
+    assert len(pd.read_csv(run.path("tables/map.csv"))) == 20

@@ -24,6 +24,8 @@ ALTS = {
     "with intervals; the same numbers stand in a table.",
     "sweeps": "Difference of arms to the baseline, and of their controls, by the one setting in which they differ; "
     "with intervals; the same numbers stand in a table.",
+    "map": "Score by number of labelled groups for real images alone, controls, generated images and ceilings; gain "
+    "over the best control; the state of each label regime by what the generator saw. The numbers stand in a table.",
     "generators": "Training loss of the generators by optimiser step.",
     "classifiers": "Training loss and validation scores of the classifiers by optimiser step.",
     "data_classes": "Images and groups of every class; the same numbers stand in the table of classes.",

@@ -15,6 +15,7 @@ FIGURES = {
     "worth": "arms_worth",
     "usefulness": "arms_usefulness",
     "sweeps": "arms_sweeps",
+    "map": "arms_map",
     "generators": "training_generators",
     "classifiers": "training_classifiers",
     **{name: name for name in ("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples")},
