@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tests.helpers import judging
 from tests.helpers.arms_data import SECTION
 from tests.helpers.worlds import ANALYSIS, World
 from workflow_scripts.lib.classify import arm_choices
@@ -14,6 +16,7 @@ from workflow_scripts.lib.judge import experiment, regime_map, scoring
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.regime_map import Cell
 from workflow_scripts.lib.judge.wording import map_sentences
+from workflow_scripts.lib.scores.prediction_file import write_predictions
 
 FEW = {"name": "few", "labelled": 0.1, "unlabelled": "seen", "selection": "same"}
 SOURCES = {
@@ -119,9 +122,8 @@ def test_the_best_is_chosen_on_validation_scores_and_the_declared_arm_speaks_fir
     assert regime_map.best([], scores) == ""
 
 
-@pytest.fixture(scope="module")
-def judged():
-    """An experiment of known skills, whose arm `resample_few` is the better control on the validation part alone."""
+def predictions() -> tuple[World, dict]:
+    """Arms of known skills in a world; `resample_few` is the better control on the validation part alone."""
     world, found = World(3, groups=160), {}
     for entry in entries():
         cells = world.arm(entry["name"], ARMS[entry["name"]][2], luck=0.2)
@@ -131,6 +133,13 @@ def judged():
         found[entry["name"]] = cells
     for chosen, good in zip(found["resample_few"], found["true_few"], strict=True):
         chosen.parts["validation"] = good.parts["validation"]
+    return world, found
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """The arms, scored."""
+    world, found = predictions()
     names = {str(name) for cells in found.values() for cell in cells for part in cell.parts.values()
              for name in part.groups}  # fmt: skip
     tested = experiment.Experiment(world.classes, sorted(names), found)
@@ -202,3 +211,17 @@ LIMIT = {"saw": "unlabelled", "helps_at": [20.0], "groups": 63.2, "groups_low": 
 def test_sentences(changed, said) -> None:
     text = map_sentences.sentence(LIMIT | changed, [20.0, 80.0, 321.0], 0.95, "protein")
     assert text.startswith("Images of a generator that saw the other images as well") and text.endswith(said)
+
+
+def test_the_stage_writes_the_map_beside_its_verdicts(tmp_path) -> None:
+    for cells in predictions()[1].values():
+        for cell in cells:
+            write_predictions(tmp_path / f"{cell.arm}-{cell.fold}.h5", cell)
+    asked = {"arms": entries(), "primary_arm": "better_few"}
+    judging.declare(tmp_path / "declared", ANALYSIS | {"draws": 100} | asked)
+    assert judging.run(tmp_path, declared=tmp_path / "declared", generators_saw=SOURCES, **asked) == 0
+    found = json.loads((tmp_path / "out" / "analysis").read_text())["map"]
+    assert [entry["regime"] for entry in found["regimes"]] == ["few", "all"]
+    assert [(cell["saw"], cell["arm"]) for cell in found["cells"]][2] == ("pseudo_labelled", "better_few")
+    assert judging.run(tmp_path, declared=tmp_path / "declared", out="plain", **asked) == 0
+    assert "map" not in json.loads((tmp_path / "plain" / "analysis").read_text())

@@ -161,3 +161,23 @@ def test_a_baseline_that_needs_a_baseline_is_refused() -> None:
     config["analysis"]["baseline"] = "circular"
     with pytest.raises(check.ConfigError, match=r"analysis\.baseline = 'circular'.*real_only"):
         check.check(config)
+
+
+@pytest.mark.workflow
+def test_the_map_can_be_planned(checkout: Checkout) -> None:
+    done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/map.yaml")
+    blocks = done.stdout.split("\n\n")
+    trained = [block for block in blocks if "-m workflow_scripts.train_ddpm" in block]
+    assert len(trained) == 6 * 13, "three kinds of generators in four regimes and one of all labels, at each place"
+    # What learns from the baseline's answers waits for the baseline of its own regime.
+    [pseudo] = [block for block in trained if "repeat2/fold1/generators/tenth_pseudo.safetensors" in block]
+    waited = re.search(r"--baseline (\S+)", pseudo)
+    assert waited and waited[1] in pseudo.split("output:")[0]
+    [asked] = [block for block in blocks if f"output: {waited[1]}" in block]
+    assert arms_of({"text": asked}) == ["real_tenth"]
+    [judged] = [block for block in blocks if "-m workflow_scripts.aggregate_metrics" in block]
+    for name, sees, labelled in (
+        ("full", "labelled", 1), ("tenth_pseudo", "pseudo_labelled", 0.1), ("half_unlabelled", "unlabelled", 0.5),
+        ("fresh", "simulator", 1),
+    ):  # fmt: skip
+        assert re.search(rf'"{name}": {{"labelled": {labelled}(\.0)?, "sees": "{sees}"}}', judged), name
