@@ -21,7 +21,7 @@ def overlaid(base: object, overlay: object) -> object:
 
 
 # More arms, generators and sets than the default has.
-DEFAULT = overlaid(SHIPPED, yaml.safe_load((ROOT / "tests/reference/eight_arms.yaml").read_text(encoding="utf-8")))
+DEFAULT = overlaid(SHIPPED, yaml.safe_load((ROOT / "presets/mixing.yaml").read_text(encoding="utf-8")))
 
 
 def checked(overlay: dict) -> dict:
