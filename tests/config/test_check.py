@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -9,13 +10,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.configs import DEFAULT, ROOT, arm, checked, generator, overlaid, synthetic_set
+from tests.helpers.configs import DEFAULT, ROOT, SHIPPED, arm, checked, generator, overlaid, synthetic_set
 from workflow_scripts.lib.config import check, views
 from workflow_scripts.lib.generate import generator_choices
 
 
 def test_default_is_sound() -> None:
-    assert checked({})["run"] == "demo"
+    assert checked({})["run"] == check.check(copy.deepcopy(SHIPPED))["run"] == "demo"
+
+
+def test_a_small_set_of_ones_own_runs_with_the_default_arms(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "table.csv").write_text("Id,Target\n", encoding="utf-8")
+    own = {"source": "folder", "images": str(tmp_path / "images"), "table": str(tmp_path / "table.csv")}
+    config = check.check(overlaid(SHIPPED, {"data": own}))
+    assert [entry["name"] for entry in config["arms"]] == ["real_only", "pool", "resample_real"]
+    assert [entry["name"] for entry in config["regimes"]] == ["all"], "a tenth of few groups cannot be judged"
 
 
 @pytest.mark.parametrize("preset", sorted(path.name for path in (ROOT / "presets").glob("*.yaml")))

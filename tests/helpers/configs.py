@@ -21,7 +21,8 @@ def overlaid(base: object, overlay: object) -> object:
 
 
 # More arms, generators and sets than the default has.
-DEFAULT = overlaid(SHIPPED, yaml.safe_load((ROOT / "presets/mixing.yaml").read_text(encoding="utf-8")))
+MIXING = yaml.safe_load((ROOT / "presets/mixing.yaml").read_text(encoding="utf-8"))
+DEFAULT = overlaid(SHIPPED, MIXING | {"run": SHIPPED["run"]})
 
 
 def checked(overlay: dict) -> dict:
