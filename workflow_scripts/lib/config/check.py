@@ -28,9 +28,9 @@ def check(config: Config) -> Config:
     config = parsed(config)
     for section in ("regimes", "generators", "synthetic_sets", "arms"):
         _check_names(config[section], section)
-    label_regimes.fill_in(config)
     simulated = _simulated(config["data"])
     config["arms"] = [entry for entry in config["arms"] if not entry.pop("only_simulated", False) or simulated]
+    label_regimes.fill_in(config)
     config["data"] |= _expanded(config["data"])
     _check_data(config)
     _check_folds(config["make_folds"])
