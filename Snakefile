@@ -28,7 +28,8 @@ onstart:
     warning = snakemake_checks.cores_warning(workflow, THREADS * PROCESSES)
     if warning:
         logger.warning(f"MixLoc: {warning}")
-    if not workflow.remote_exec and workflow.resource_settings.nodes is None:  # jobs run here, and so does their clock
+    # Jobs run on this machine, so their logs and clock are here.
+    if not workflow.remote_exec and workflow.resource_settings.nodes is None:
         logs = [path for job in workflow.dag.needrun_jobs() for path in job.log]
         time_left.start(Path(FOLDER).parent, logs, workflow.resource_settings.cores, logger.info)
 

@@ -297,9 +297,11 @@ rule report:
         left_out="results/{run}/left_out.csv",
         cost="results/{run}/cost.json",
         study="results/{run}/study.csv" if CONFIG["forensics"]["models"] else [],
-        stress=["results/{run}/stress.csv", "results/{run}/stress_areas.csv", "results/{run}/figures/stress.svg"]
-        if CORRUPTIONS
-        else [],
+        stress=(
+            ["results/{run}/stress.csv", "results/{run}/stress_areas.csv", "results/{run}/figures/stress.svg"]
+            if CORRUPTIONS
+            else []
+        ),
     output:
         page=report(
             "results/{run}/report.html",
