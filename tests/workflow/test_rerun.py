@@ -44,9 +44,9 @@ RERUN = {
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
     "lib/scores/decisions.py": JUDGING
     | TRAINING
-    | {"certify_leaks", "plot_training", "sample_ddpm", "stress_test", "tabulate_study", "train_ddpm"}
+    | {"certify_leaks", "plot_arms", "plot_training", "sample_ddpm", "stress_test", "tabulate_study", "train_ddpm"}
     | {"write_submission"},
-    "lib/scores/f1.py": JUDGING | TRAINING | {"tabulate_study"},
+    "lib/scores/f1.py": JUDGING | TRAINING | {"plot_arms", "tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING | {"assess_synthetic", "replay_study", "sample_ddpm", "tabulate_study"},
     "lib/generate/diffusion.py": GENERATORS | {"predict_cost"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
