@@ -63,7 +63,8 @@ def stage(name: str, settings: dict[str, Any], **flags: Any) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
-        sys.exit(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines()
+        sys.exit(next((line for line in said if " failed: " in line), f"{name} failed: {said[-1:]}"))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
