@@ -17,7 +17,7 @@ from workflow_scripts.lib.fidelity.distances import Estimate, Sample
 from workflow_scripts.lib.generate import generator_file, generator_training
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels, Trained
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 
 DRAWS = 100  # random halves for the correction and the interval of a distance
 CONFIDENCE = 0.95
@@ -40,7 +40,7 @@ def train(
         )
     made = Generator(
         repeat=0, fold=0, settings=settings, channels=[str(number) for number in range(cells.images.shape[1])],
-        classes=cells.classes, size=cells.images.shape[-1], pixels=pixels, provenance=Provenance("", 0), digest="",
+        classes=cells.classes, size=cells.images.shape[-1], pixels=pixels, access_record=AccessRecord("", 0), digest="",
         seconds=trained.seconds, weights=trained.weights,
     )  # fmt: skip
     return made, trained
@@ -67,7 +67,7 @@ def sample(made: Generator, labels: np.ndarray, settings: dict[str, Any], seed: 
     from workflow_scripts.lib.generate.synthetic_set import make_images
 
     with tempfile.TemporaryDirectory() as place:
-        orders = Requests(labels, made.provenance)
+        orders = Requests(labels, made.access_record)
         return make_images(made, orders, settings, seed, where, Resume(Path(place) / "resume.pt", ""))
 
 

@@ -21,7 +21,7 @@ from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import generator_training
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels, Training
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 
 CONVERSIONS = ("nchwtonhwc", "nhwctonchw")  # in the names of kernels that change a layout
 VIEWS = ("view", "detach", "split", "permute", "expand", "select", "slice", "alias", "unsqueeze", "empty", "transpose")
@@ -206,7 +206,8 @@ def fresh_generator(bench: Bench, training: Training) -> Generator:
     return Generator(
         repeat=0, fold=0, settings=training.settings, channels=[str(c) for c in range(bench.cells.images.shape[1])],
         classes=bench.cells.classes, size=bench.cells.images.shape[-1],
-        pixels=Pixels.fitted(training.settings["pixels"], bench.cells.images), provenance=Provenance("", 0), digest="",
+        pixels=Pixels.fitted(training.settings["pixels"], bench.cells.images),
+        access_record=AccessRecord("", 0), digest="",
         seconds=training.seconds, weights=training.weights(),
     )  # fmt: skip
 

@@ -37,10 +37,10 @@ def ready(args: argparse.Namespace, cells: Cells, objective: str | None, where: 
     """A trained generator, and the rows of the parts: encoder, select, train, held."""
     if args.trained is not None:
         made = generator_runs.read(args.trained)
-        if made.provenance.count != len(cells) or made.classes != cells.classes:
+        if made.access_record.count != len(cells) or made.classes != cells.classes:
             raise SystemExit(f"{args.trained} was not trained on {cells.source}: give its own image set (--images)")
         fitted = np.zeros(len(cells), dtype=bool)
-        fitted[made.provenance.of("fit")] = True
+        fitted[made.access_record.of("fit")] = True
         return made, generator_data.split(cells, args.seed, fitted)
     parts = generator_data.split(cells, args.seed)
     settings = generator_data.generator_settings(args.generator, args.settings)

@@ -53,7 +53,7 @@ rule fetch_weights:
         python=python,
         code=code("fetch_weights"),
         # Functions, because Snakemake would read braces in a plain text as wildcards.
-        folder=lambda wildcards: str(arm_choices.weights_path(CONFIG["fetch_weights"]["folder"])),
+        folder=lambda wildcards: str(network_choices.weights_path(CONFIG["fetch_weights"]["folder"])),
         settings=lambda wildcards: as_json(views.fetch_weights_settings(CONFIG)),
     log:
         "results/{run}/logs/fetch_weights/{backbone}.log",

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from tests.helpers import fetch_run, snakemake_mark
 from tests.helpers.misbehaving_server import Server
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
@@ -104,31 +104,33 @@ class World:
         """Row numbers of a role."""
         return np.flatnonzero(self.roles[:, fold] == role)
 
-    def record(self, **rows: np.ndarray) -> Provenance:
+    def record(self, **rows: np.ndarray) -> AccessRecord:
         """A record of rows by purpose; by default of what a fold-0 classifier may read."""
-        record = Provenance(self.digest, len(self.ids))
+        record = AccessRecord(self.digest, len(self.ids))
         for purpose, chosen in (rows or {"fit": self.rows("train"), "select": self.rows("validation")}).items():
             record.record(purpose, chosen)
         return record
 
-    def generator(self, record: Provenance | None = None, **about: str) -> Path:
+    def generator(self, record: AccessRecord | None = None, **about: str) -> Path:
         """A file like that of a trained generator."""
         path = self.folder / "generators" / "unet.safetensors"
         path.parent.mkdir(exist_ok=True)
-        about = {"repeat": "0", "fold": "0", "provenance": (record or self.record()).to_json()} | about
+        about = {"repeat": "0", "fold": "0", "access_record": (record or self.record()).to_json()} | about
         save_file({"network.weight": np.zeros(2, dtype=np.float32)}, path, about)
         return path
 
-    def synthetic(self, record: Provenance | None = None) -> Path:
+    def synthetic(self, record: AccessRecord | None = None) -> Path:
         """A synthetic set of four black images."""
         path = self.folder / "synthetic" / "as_train.h5"
-        attrs = {"repeat": 0, "fold": 0, "provenance": (record or self.record()).to_json()}
+        attrs = {"repeat": 0, "fold": 0, "access_record": (record or self.record()).to_json()}
         with write_images(path, CHANNELS, CLASSES, 8, attrs) as writer:
             ids = [f"syn-{number}" for number in range(4)]
             writer.append(np.zeros((4, 2, 8, 8)), np.ones((4, 3)), ids, ["synthetic"] * 4)
         return path
 
-    def arm(self, record: Provenance | None = None, scored: np.ndarray | None = None, name: str = "real_only") -> Path:
+    def arm(
+        self, record: AccessRecord | None = None, scored: np.ndarray | None = None, name: str = "real_only"
+    ) -> Path:
         """A manifest of one arm that was scored on some rows, by default on the test part; its predictions beside."""
         folder = self.folder / "arms"
         rows = self.rows(Role.TEST) if scored is None else scored
@@ -137,7 +139,7 @@ class World:
         text = (record or self.record()).to_json()
         write_predictions(
             folder / name / "predictions.h5",
-            Predictions(CLASSES, name, 0, 0, {"test": part}, images=self.digest, provenance=text),
+            Predictions(CLASSES, name, 0, 0, {"test": part}, images=self.digest, access_record=text),
         )
         manifest = folder / "job0.json"
         manifest.write_text(json.dumps({"arms": [{"arm": name, "predictions": f"{name}/predictions.h5"}]}))

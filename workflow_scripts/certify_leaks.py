@@ -92,7 +92,7 @@ def certify_leaks(
 
     checks: list[Check] = []
     for artefact in read_artefacts(artefacts, thresholds, ids):
-        if (artefact.provenance.images, artefact.provenance.count) != (digest, len(ids)):
+        if (artefact.access_record.images, artefact.access_record.count) != (digest, len(ids)):
             raise UserError(f"{artefact.name} was made from another image set than {images}: delete it, run again")
         checks += check_artefact(artefact, roles_of(artefact.repeat, artefact.fold), rules)
         if regimes:

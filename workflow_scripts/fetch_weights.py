@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from workflow_scripts.lib.base import arguments, files, stage
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices, torchvision_models
+from workflow_scripts.lib.classify import network_choices, torchvision_models
 from workflow_scripts.lib.download import download_store, http_client
 from workflow_scripts.lib.download.download_store import Store
 from workflow_scripts.lib.download.http_client import Fetcher, Item, Policy
@@ -38,7 +38,7 @@ MB, GB = 1e6, 1e9
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     out = arguments.parser(__doc__)
-    out.add_argument("--backbone", choices=sorted(arm_choices.PUBLISHED), required=True, help="whose weights")
+    out.add_argument("--backbone", choices=sorted(network_choices.PUBLISHED), required=True, help="whose weights")
     out.add_argument("--folder", type=Path, required=True, help="folder of all published weights, kept between runs")
     out.add_argument("--record", type=Path, required=True, help="table with the checksum to write")
     return out.parse_args(argv)
@@ -56,7 +56,7 @@ def fetch_weights(backbone: str, folder: Path, record: Path, settings: dict[str,
     expected = settings["sha256"].get(backbone) or digits_in(file)
     if settings["url"]:
         address = f"{settings['url'].rstrip('/')}/{file}"
-    name = arm_choices.published_path("", backbone)
+    name = network_choices.published_path("", backbone)
 
     def waiting(holder: str) -> None:
         stage.log.info("waiting for process %s, which fetches into %s", holder, folder)

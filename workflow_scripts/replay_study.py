@@ -26,7 +26,7 @@ import pandas as pd
 from workflow_scripts.lib.base import arguments, files, source_code, stage
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.study.fold_replay import FoldReplay, unit_scores
@@ -58,7 +58,7 @@ def replay_study(args: argparse.Namespace) -> None:
         "%s design of resolution %s, %d units here", design.notation, design.resolution or "full", len(units)
     )
     lines: list[dict[str, Any]] = []
-    fitted: dict[str, Provenance] = {}
+    fitted: dict[str, AccessRecord] = {}
     with ImageSet(args.images) as source:
         roles = role_table.read(args.folds, fold, source.ids)
         seed, code = derive(args.seed, repeat, fold, "replay"), source_code.stage_digest("replay_study")
@@ -68,13 +68,13 @@ def replay_study(args: argparse.Namespace) -> None:
             stage.log.info("unit %d of %d: %s", number, len(units), unit.title)
             lines += list(score_lines(unit, design, settings["replay"], result["scores"], repeat, fold))
             for name, text in result["fitted"].items():
-                own = Provenance.from_json(text)
+                own = AccessRecord.from_json(text)
                 fitted[name] = fitted[name].merged(own) if name in fitted else own
     columns = ["repeat", "fold", "row", "model", "part", "metric", "value", *SWITCHES]
     with files.atomic(args.scores) as part:
         pd.DataFrame(lines, columns=columns).to_csv(part, index=False, float_format="%.6f")
     entries = [
-        {"name": name, "repeat": repeat, "fold": fold, "provenance": own.to_json()} for name, own in fitted.items()
+        {"name": name, "repeat": repeat, "fold": fold, "access_record": own.to_json()} for name, own in fitted.items()
     ]
     files.write_json(args.record, {"fitted": sorted(entries, key=lambda entry: entry["name"])})
 

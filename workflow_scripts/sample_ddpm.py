@@ -7,9 +7,9 @@ Writes an image set (HDF5) in the layout of a real one, with ids syn-000000, syn
 Column `reference` names the train image with the reference channels, or that an image started from. Column `against`
 names the class that guidance pushed away from. Each exists only where the synthetic set's settings use it.
 
-Provenance is that of the generator and the training rows that the set was made from. Where the set depends on the
-fold's baseline (--baseline: a list of arms whose first entry it is), the baseline's rows for validation and training
-are added.
+The access record is that of the generator and the training rows that the set was made from. Where the set depends on
+the fold's baseline (--baseline: a list of arms whose first entry it is), the baseline's rows for validation and
+training are added.
 Images of a batch depend on the seed and the batch's number alone."""
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def sample_ddpm(args: argparse.Namespace) -> None:
     with files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out)):
         generator, requests = _requested(args, settings, seed)
         where = device.device()
-        provenance = requests.provenance.to_json()
-        task = [settings, seed, generator.digest, provenance, requests.digest(), device.rounding(where)]
+        access_record = requests.access_record.to_json()
+        task = [settings, seed, generator.digest, access_record, requests.digest(), device.rounding(where)]
         task.append(source_code.stage_digest("sample_ddpm"))
         digest = files.digest(task)
         if _finished(out, digest):
@@ -72,7 +72,7 @@ def sample_ddpm(args: argparse.Namespace) -> None:
         _announce(settings, len(requests.labels), where)
         attrs: dict[str, Any] = {
             "source": f"generator {generator.settings['name']}, synthetic set {settings['name']}",
-            "provenance": provenance,
+            "access_record": access_record,
             "generator": json.dumps(generator.settings, sort_keys=True),
             "generator_digest": generator.digest,
             "synthetic_set": json.dumps(settings, sort_keys=True),

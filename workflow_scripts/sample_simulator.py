@@ -10,7 +10,7 @@ Example:
         --out synthetic/true_cells.h5 \\
         --settings '{"synthetic_set": {"name": "true_cells", ...}, "simulate_cells": {...}}'
 
-Writes an image set (HDF5) as sample_ddpm does. Its provenance is the train rows whose labels were read for it."""
+Writes an image set (HDF5) as sample_ddpm does. Its access_record is the train rows whose labels were read for it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def sample_simulator(
         )
         if not labels.any(axis=1).all():
             raise UserError(f"synthetic set {synthetic_set['name']}: the simulator draws no cells without any class")
-        channels, classes, size, record = source.channels, source.classes, source.size, source.provenance()
+        channels, classes, size, record = source.channels, source.classes, source.size, source.access_record()
     pixels = np.empty((len(labels), len(channels), size, size), dtype=np.uint8)
     cells = settings["simulate_cells"] | {"size": size}
     with Progress("simulate", total=len(labels)) as bar:
@@ -80,7 +80,7 @@ def sample_simulator(
             bar.update(done)
     attrs = {
         "source": f"generator {generator_choices.SIMULATOR}, synthetic set {synthetic_set['name']}",
-        "provenance": record.to_json(),
+        "access_record": record.to_json(),
         "synthetic_set": json.dumps(synthetic_set, sort_keys=True),
         "repeat": repeat,
         "fold": fold,

@@ -68,9 +68,9 @@ def train_ddpm(
                 )
             where = device.device()
             dtype = device.fast_dtype(where)
-            # The provenance tells which rows were read; threads and number format change the last bits.
+            # The access_record tells which rows were read; threads and number format change the last bits.
             code = source_code.stage_digest("train_ddpm")
-            task = [settings, seed, part.provenance.to_json(), device.rounding(where), code]
+            task = [settings, seed, part.access_record.to_json(), device.rounding(where), code]
             digest = files.digest([*task, part.answers] if part.answers else task)
             if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
                 stage.log.info("%s was finished meanwhile by another process: kept", out)
@@ -108,7 +108,7 @@ def train_ddpm(
                 source.classes,
                 source.size,
                 pixels,
-                part.provenance,
+                part.access_record,
                 digest,
                 trained.seconds,
                 trained.weights,

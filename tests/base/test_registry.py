@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from workflow_scripts.lib.base.registry import Registry
-from workflow_scripts.lib.classify import arm_choices, backbones, losses, method_steps, second_source
+from workflow_scripts.lib.classify import arm_choices, backbones, losses, method_steps, network_choices, second_source
 from workflow_scripts.lib.generate import diffusion, generator_choices, label_plans, networks, sampling
 from workflow_scripts.lib.images import corruption_choices, corruptions
 
@@ -18,8 +18,8 @@ ALL = [
     (generator_choices.LABEL_PLANS, label_plans),
     (arm_choices.SOURCES, second_source),
     (arm_choices.METHODS, method_steps),
-    (arm_choices.BACKBONES, backbones),
-    (arm_choices.LOSSES, losses),
+    (network_choices.BACKBONES, backbones),
+    (network_choices.LOSSES, losses),
     (corruption_choices.CORRUPTIONS, corruptions),
 ]
 

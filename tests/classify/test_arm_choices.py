@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION, cells
-from workflow_scripts.lib.classify import arm_choices, classifier_training
+from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_training, network_choices
 from workflow_scripts.lib.compute.checkpoint import Resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -181,7 +181,7 @@ def test_partner_images_leave_no_trace_in_the_statistics():
     assert all(torch.equal(step.network.state_dict()[key], value) for key, value in norms.items())
 
 
-@pytest.mark.parametrize("loss", arm_choices.LOSSES)
+@pytest.mark.parametrize("loss", network_choices.LOSSES)
 def test_every_loss_learns(tmp_path, loss):
     settings = settings_of("real_only", loss=loss, steps=40, batch=16, learning_rate=0.005)
     real, check = classifier_training.Images(*cells(100, 1)), classifier_training.Images(*cells(60, 2))
@@ -202,5 +202,5 @@ def test_a_budget_multiplies_the_steps() -> None:
     assert steps_of("mix_loss", budget="equal_exposures") == 200
     assert steps_of("real_only", budget="equal_exposures") == 100
     for method in ("anneal", "pretrain_finetune", "synthetic_only"):
-        problem = arm_choices.problem(ENTRIES[method] | {"budget": "equal_exposures"}, SECTION, CHANNELS)
+        problem = arm_checks.problem(ENTRIES[method] | {"budget": "equal_exposures"}, SECTION, CHANNELS)
         assert "equal_exposures" in problem and method in problem

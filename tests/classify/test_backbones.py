@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from workflow_scripts.lib.classify import arm_choices, backbones
+from workflow_scripts.lib.classify import backbones, network_choices
 
 
 def test_every_backbone_is_made_by_a_function():
-    assert all(arm_choices.BACKBONES.function(name, vars(backbones)) for name in arm_choices.BACKBONES)
+    assert all(network_choices.BACKBONES.function(name, vars(backbones)) for name in network_choices.BACKBONES)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_any_channels_classes_and_size(name, channels, classes, size):
     assert network(images).shape == (2, classes)
     assert torch.allclose(network(images), features @ network.head.weight.T + network.head.bias, atol=1e-5)
     has_batchnorm = any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
-    assert has_batchnorm == arm_choices.BACKBONES[name].has_batchnorm
+    assert has_batchnorm == network_choices.BACKBONES[name].has_batchnorm
 
 
 @pytest.mark.parametrize("size", [16, 31, 33, 63, 64, 90])
@@ -69,5 +69,5 @@ def test_a_head_of_cosines_sits_on_the_same_trunk(name):
 def test_torchvision_is_imported_only_where_needed_and_works():
     from workflow_scripts.lib.classify import torchvision_models
 
-    assert all(torchvision_models.architecture(name) is not None for name in arm_choices.PUBLISHED)
+    assert all(torchvision_models.architecture(name) is not None for name in network_choices.PUBLISHED)
     assert "torchvision" in sys.modules

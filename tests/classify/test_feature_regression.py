@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
-from workflow_scripts.lib.classify import arm_choices, classifier_file, feature_regression
+from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_file, feature_regression
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.images import orientation
 from workflow_scripts.lib.scores.prediction_file import read_predictions
@@ -135,5 +135,5 @@ def test_the_stage_writes_classifier_and_predictions_that_agree(tmp_path):
     ],
 )
 def test_what_cannot_be_fitted_is_refused(entry, said):
-    problem = arm_choices.problem({"name": "a", "backbone": "classical"} | entry, SECTION, ["red", "green"], 16)
+    problem = arm_checks.problem({"name": "a", "backbone": "classical"} | entry, SECTION, ["red", "green"], 16)
     assert problem is None if said is None else said in problem

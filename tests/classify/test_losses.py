@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.helpers.arms_data import SECTION
-from workflow_scripts.lib.classify import arm_choices, losses
+from workflow_scripts.lib.classify import losses, network_choices
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [-3.0, 0.5, 1.0]])
 TARGETS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -20,10 +20,10 @@ def made(name, **changes):
 
 
 def test_every_loss_is_made_by_a_function():
-    assert all(arm_choices.LOSSES.function(name, vars(losses)) for name in arm_choices.LOSSES)
+    assert all(network_choices.LOSSES.function(name, vars(losses)) for name in network_choices.LOSSES)
 
 
-@pytest.mark.parametrize("name", arm_choices.LOSSES)
+@pytest.mark.parametrize("name", network_choices.LOSSES)
 def test_one_finite_value_an_image_and_a_gradient_even_far_out(name):
     logits = torch.tensor([[200.0, -200.0, 0.0]] * 2, requires_grad=True)
     found = made(name)(logits, torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]))
@@ -34,7 +34,9 @@ def test_one_finite_value_an_image_and_a_gradient_even_far_out(name):
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("name", [name for name in arm_choices.LOSSES if not arm_choices.LOSSES[name].hard_labels])
+@pytest.mark.parametrize(
+    "name", [name for name in network_choices.LOSSES if not network_choices.LOSSES[name].hard_labels]
+)
 def test_soft_targets_are_between(name):
     loss = made(name)
     both = [loss(LOGITS, torch.full_like(LOGITS, value)) for value in (0.0, 1.0)]

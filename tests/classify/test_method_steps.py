@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION
-from workflow_scripts.lib.classify import arm_choices, losses, method_steps, self_supervision
+from workflow_scripts.lib.classify import (
+    arm_checks,
+    arm_choices,
+    losses,
+    method_steps,
+    network_choices,
+    self_supervision,
+)
 from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.classify.resampling import matching_rows
 from workflow_scripts.lib.judge import declaration
@@ -215,7 +222,7 @@ class ElsewhereStep(HandStep):
 
 
 @pytest.mark.parametrize(
-    ("name", "loss"), [*((name, "bce") for name in ENTRIES), *(("pool", loss) for loss in arm_choices.LOSSES)]
+    ("name", "loss"), [*((name, "bce") for name in ENTRIES), *(("pool", loss) for loss in network_choices.LOSSES)]
 )
 def test_no_method_and_no_loss_needs_the_memory_of_the_processor(name, loss):
     step = ElsewhereStep(**arm_choices.effective(ENTRIES[name] | {"loss": loss}, SECTION))
@@ -326,7 +333,7 @@ def test_registries_agree():
     ],
 )
 def test_impossible_arms_are_named(entry, change, words):
-    problem = arm_choices.problem({"name": "a"} | entry, SECTION | change, CHANNELS, size=16)
+    problem = arm_checks.problem({"name": "a"} | entry, SECTION | change, CHANNELS, size=16)
     assert problem is not None
     assert words in problem
     assert "\n" not in problem
@@ -348,7 +355,7 @@ def test_impossible_arms_are_named(entry, change, words):
     ],
 )
 def test_which_networks_go_with_what(entry, size, words):
-    problem = arm_choices.problem({"name": "a"} | entry, SECTION, CHANNELS, size)
+    problem = arm_checks.problem({"name": "a"} | entry, SECTION, CHANNELS, size)
     assert problem is None if words is None else words in problem
 
 
@@ -363,7 +370,7 @@ def test_only_what_acts_in_an_arm_is_part_of_it():
     assert pool["losses"] == {}
     arcface = arm_choices.effective({"name": "p", "method": "real_only", "loss": "arcface"}, SECTION)
     assert arcface["losses"] == {"arcface": SECTION["losses"]["arcface"]}
-    assert (arm_choices.cosine_scale(arcface), arm_choices.cosine_scale(pool)) == (30.0, None)
+    assert (network_choices.cosine_scale(arcface), network_choices.cosine_scale(pool)) == (30.0, None)
     strong = arm_choices.effective({"name": "p", "method": "strong_augment"}, SECTION)
     assert strong["augment"] == SECTION["augment"] | {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4}
     assert "strong" not in pool

@@ -14,7 +14,14 @@ from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training, pretrained
+from workflow_scripts.lib.classify import (
+    arm_choices,
+    backbones,
+    classifier_file,
+    classifier_training,
+    network_choices,
+    pretrained,
+)
 from workflow_scripts.lib.compute.checkpoint import Resume
 
 
@@ -108,7 +115,9 @@ def test_a_frozen_trunk_stays_and_the_head_learns(published, tmp_path):
 
 def test_the_checksum_of_the_file_is_recorded_and_part_of_the_task(published, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "resnet18", backbones.small)
-    monkeypatch.setitem(arm_choices.BACKBONES, "resnet18", arm_choices.BackboneFacts("", True, 16, published=True))
+    monkeypatch.setitem(
+        network_choices.BACKBONES, "resnet18", network_choices.BackboneFacts("", True, 16, published=True)
+    )
     paths, weights = write_fold(tmp_path), tmp_path / "mine.pth"
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))
     found = []

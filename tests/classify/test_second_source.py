@@ -13,7 +13,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices, backbones, classifier_training, second_source
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import Part
 from workflow_scripts.lib.images.image_set_writer import write_images
 
@@ -21,7 +21,7 @@ from workflow_scripts.lib.images.image_set_writer import write_images
 def part(count: int, seed: int) -> Part:
     images, labels = cells(count, seed)
     names = np.array([f"i{index}" for index in range(count)])
-    return Part(images, labels, names, names, np.arange(count), Provenance("x", count))
+    return Part(images, labels, names, names, np.arange(count), AccessRecord("x", count))
 
 
 def hidden(count: int, seed: int) -> Part:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.helpers.configs import DEFAULT
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, network_choices
 from workflow_scripts.lib.config import models, models_simulate, schema
 from workflow_scripts.lib.config.models_classify import Arm, Losses, TrainClassifier
 from workflow_scripts.lib.download.http_client import Policy
@@ -45,7 +45,11 @@ def test_defaults_stand_in_the_config_alone() -> None:
 
 def test_the_config_names_every_key_in_the_order_of_the_models() -> None:
     def compare(part: schema.Schema, value: Any, where: str) -> None:
-        if isinstance(value, dict) and "properties" in part and set(part["properties"]) != set(arm_choices.PUBLISHED):
+        if (
+            isinstance(value, dict)
+            and "properties" in part
+            and set(part["properties"]) != set(network_choices.PUBLISHED)
+        ):
             optional = where in ("forensics.training",)
             assert list(value) == list(part["properties"]) or optional, where
             for name, inner in value.items():
@@ -65,7 +69,7 @@ def test_an_arm_may_replace_what_its_method_uses() -> None:
 
 
 def test_choices_are_those_of_the_code() -> None:
-    assert set(Losses.model_fields) < set(arm_choices.LOSSES)
+    assert set(Losses.model_fields) < set(network_choices.LOSSES)
     assert set(models_simulate.Variance.model_fields) == set(laboratory.LEVELS)
     assert schema.at(["simulate_cells", "plants", "effect_class"])[0]["enum"] == ["", *COMPARTMENTS]
     assert set(Policy.__dataclass_fields__) < set(models.FetchImages.model_fields)
@@ -77,11 +81,11 @@ def test_every_list_of_choices_can_be_had() -> None:
     """What a registry names the schema names too, so that neither is a second list."""
     for path, names in {
         ("arms", 0, "method"): arm_choices.METHODS,
-        ("train_classifier", "backbone"): arm_choices.BACKBONES,
-        ("train_classifier", "loss"): arm_choices.LOSSES,
+        ("train_classifier", "backbone"): network_choices.BACKBONES,
+        ("train_classifier", "loss"): network_choices.LOSSES,
         ("generators", 0, "objective"): generator_choices.OBJECTIVES,
         ("synthetic_sets", 0, "sampler"): generator_choices.SAMPLERS,
         ("synthetic_sets", 0, "labels"): generator_choices.LABEL_PLANS,
     }.items():
         assert schema.at(list(path))[0]["enum"] == list(names)
-    assert tuple(schema.at(["fetch_weights", "sha256"])[0]["properties"]) == arm_choices.PUBLISHED
+    assert tuple(schema.at(["fetch_weights", "sha256"])[0]["properties"]) == network_choices.PUBLISHED

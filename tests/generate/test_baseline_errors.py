@@ -59,9 +59,9 @@ def test_only_validation_images_of_the_same_fold_are_listened_to(tmp_path):
         assert np.allclose(baseline.probabilities, 1 / (1 + np.exp(-said)))
         assert np.array_equal(baseline.labels, source.labels(validation, "inspect"))
         # What was read to select, and what the baseline was fitted on; not what it was asked about later.
-        assert source.provenance().of("select").tolist() == validation
-        assert sorted(baseline.provenance.rows) == ["fit", "select"]
-        assert baseline.provenance.of("fit").tolist() == [row for row in range(40) if row % 4]
+        assert source.access_record().of("select").tolist() == validation
+        assert sorted(baseline.access_record.rows) == ["fit", "select"]
+        assert baseline.access_record.of("fit").tolist() == [row for row in range(40) if row % 4]
     for number, changed in enumerate(({"images": "other"}, {"classes": CLASSES[:2]}, {"fold": 1})):
         folder = tmp_path / str(number)
         folder.mkdir()

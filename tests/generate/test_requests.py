@@ -192,9 +192,9 @@ def test_the_certificate_tells_what_a_plan_learned_from_validation(trained):
     assert "synthetic feedback,0,0,select,10,train or validation,0,0" in certify(trained / "feedback.h5")
     # A baseline that learned from the test part makes the synthetic set a leak too.
     with ImageSet(trained / "images.h5") as source:
-        record = source.provenance()
+        record = source.access_record()
     record.record("select", [4])
-    baseline = make_baseline(trained, SAID, provenance=record.to_json())
+    baseline = make_baseline(trained, SAID, access_record=record.to_json())
     assert sample_ddpm.main(sample_line(trained, synthetic_set, out="leaky.h5", baseline=baseline)) == 0
     with pytest.raises(certify_leaks.UserError, match="LEAK: synthetic leaky"):
         certify(trained / "leaky.h5")

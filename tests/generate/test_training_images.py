@@ -13,7 +13,7 @@ from workflow_scripts import train_ddpm
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.generate import generator_choices, generator_file, training_images
 from workflow_scripts.lib.generate.training_images import Fold
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
 from workflow_scripts.lib.split import role_table
@@ -39,11 +39,11 @@ def baseline(folder: Path, regime: Regime = FEW) -> Path:
     """A list of arms with a baseline of a regime that is three quarters sure of the first class everywhere."""
     with ImageSet(folder / "images.h5") as source:
         rows = role_table.rows(folder / "folds.csv", 0, source.ids, Role.UNLABELLED, FEW)
-        record = Provenance(source.digest, len(source))
+        record = AccessRecord(source.digest, len(source))
         record.record("fit", role_table.rows(folder / "folds.csv", 0, source.ids, Role.TRAIN, FEW))
         logits = np.tile(np.log([3.0, 1 / 3, 1 / 99]).astype(np.float32), (len(rows), 1))
         part = Scored(source.ids[rows], source.ids[rows], np.zeros_like(logits), logits)
-        about = {"images": source.digest, "provenance": record.to_json()}
+        about = {"images": source.digest, "access_record": record.to_json()}
     about["settings"] = {} if regime.whole else {"regime": regime.settings()}
     made = Predictions(CLASSES, "real_few", 0, 0, {Role.UNLABELLED: part}, **about)
     write_predictions(folder / "arms" / "real_few" / "predictions.h5", made)
@@ -58,28 +58,28 @@ def seen(folder: Path, sees: str | None = None, manifest: Path | None = None):
         return training_images.read(source, Fold(folder / "folds.csv", 0, 0, manifest), settings)
 
 
-def ways(record: Provenance) -> dict[bool, int]:
+def ways(record: AccessRecord) -> dict[bool, int]:
     """Number of rows that were fitted on, with and without their labels."""
     return {access.labels: len(access.rows) for access in record.accesses() if access.purpose == "fit"}
 
 
 def test_a_regime_shows_its_labelled_images_alone(folder: Path) -> None:
     found = seen(folder)
-    assert len(found) == 6 and found.known is None and ways(found.provenance) == {True: 6}
+    assert len(found) == 6 and found.known is None and ways(found.access_record) == {True: 6}
 
 
 def test_unlabelled_images_are_shown_without_labels(folder: Path) -> None:
     found = seen(folder, generator_choices.UNLABELLED)
     assert len(found) == 30 and found.known.tolist() == [True] * 6 + [False] * 24
     assert found.labels[:6].any(axis=1).all() and not found.labels[6:].any()
-    assert ways(found.provenance) == {True: 6, False: 24}, "none of their labels was read"
+    assert ways(found.access_record) == {True: 6, False: 24}, "none of their labels was read"
 
 
 def test_pseudo_labels_are_what_the_baseline_of_the_regime_says(folder: Path) -> None:
     found = seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder))
     assert found.known.all() and len(found) == 30
     assert np.allclose(found.labels[6:], [0.75, 0.25, 0.01], atol=1e-6)
-    assert ways(found.provenance) == {True: 6, False: 24}
+    assert ways(found.access_record) == {True: 6, False: 24}
     assert found.answers and not seen(folder).answers
     with pytest.raises(UserError, match="--baseline"):
         seen(folder, generator_choices.PSEUDO_LABELLED)
@@ -91,4 +91,4 @@ def test_the_stage_trains_on_them_and_writes_down_what_it_read(folder: Path) -> 
     settings = UNET | {"regime": FEW.settings(), "sees": generator_choices.PSEUDO_LABELLED}
     assert train_ddpm.main([*train_line(folder, settings), "--baseline", str(baseline(folder))]) == 0
     made = generator_file.read(folder / "g.safetensors")
-    assert ways(made.provenance) == {True: 6, False: 24} and made.settings["regime"]["name"] == "few"
+    assert ways(made.access_record) == {True: 6, False: 24} and made.settings["regime"]["name"] == "few"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import role_table
@@ -57,9 +57,9 @@ def write_fold(folder: Path, count: int = 100) -> dict[str, Path]:
         writer.append(images, labels, [f"i{index:03d}" for index in range(count)], groups)
     with ImageSet(paths["images"]) as source:
         role_table.write(paths["folds"], source.ids, source.groups, roles)
-        record = Provenance(source.digest, count)
+        record = AccessRecord(source.digest, count)
     record.record("fit", np.flatnonzero(roles[:, 0] == "train")[:7])
     images, labels = cells(30, 2)
-    with write_images(paths["synthetic"], CHANNELS, CLASSES, SIZE, {"provenance": record.to_json()}) as writer:
+    with write_images(paths["synthetic"], CHANNELS, CLASSES, SIZE, {"access_record": record.to_json()}) as writer:
         writer.append(images, labels, [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
     return paths

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, write_predictions
@@ -100,7 +100,7 @@ def make_baseline(folder, logits, **changed):
     """A list of arms with a baseline that says `logits` (n, K) of the validation images, and of test images too."""
     with ImageSet(folder / "images.h5") as source:
         rows = {part: role_table.rows(folder / "folds.csv", 0, source.ids, part) for part in ("validation", "test")}
-        record = Provenance(source.digest, len(source))
+        record = AccessRecord(source.digest, len(source))
         for purpose, part in (("fit", "train"), ("select", "validation"), ("score", "test")):
             record.record(purpose, role_table.rows(folder / "folds.csv", 0, source.ids, part))
         labels, ids, digest = source.labels(None, "inspect"), source.ids, source.digest
@@ -108,7 +108,7 @@ def make_baseline(folder, logits, **changed):
     for part, chosen in rows.items():
         said = logits if part == "validation" else np.full((len(chosen), 3), 9.0)
         scored[part] = Scored(ids[chosen], ids[chosen], labels[chosen], said)
-    about = {"images": digest, "provenance": record.to_json(), "digest": "d"} | changed
+    about = {"images": digest, "access_record": record.to_json(), "digest": "d"} | changed
     write_predictions(
         folder / "arms" / "real_only" / "predictions.h5", Predictions(CLASSES, "real_only", 0, 0, scored, **about)
     )

@@ -7,11 +7,11 @@ import zlib
 import numpy as np
 import pytest
 
-from workflow_scripts.lib.images.access_record import ACCESS_PURPOSES, Provenance
+from workflow_scripts.lib.images.access_record import ACCESS_PURPOSES, AccessRecord
 
 
-def record(**rows: list[int]) -> Provenance:
-    out = Provenance("digest", 13)
+def record(**rows: list[int]) -> AccessRecord:
+    out = AccessRecord("digest", 13)
     for purpose, chosen in rows.items():
         out.record(purpose, chosen)
     return out
@@ -19,7 +19,7 @@ def record(**rows: list[int]) -> Provenance:
 
 def test_round_trip():
     given = record(fit=[12, 0, 7], select=[3], score=[])
-    found = Provenance.from_json(given.to_json())
+    found = AccessRecord.from_json(given.to_json())
     assert (found.images, found.count) == ("digest", 13)
     assert {purpose: list(found.of(purpose)) for purpose in ACCESS_PURPOSES} == {
         "fit": [0, 7, 12], "select": [3], "threshold": [], "score": [], "inspect": [],
@@ -48,7 +48,7 @@ def test_merging_unites_purposes_and_changes_neither():
     assert list(other.of("fit")) == [2]
 
 
-@pytest.mark.parametrize("other", [Provenance("another", 13), Provenance("digest", 14)], ids=["digest", "count"])
+@pytest.mark.parametrize("other", [AccessRecord("another", 13), AccessRecord("digest", 14)], ids=["digest", "count"])
 def test_records_of_different_sets_do_not_merge(other):
     with pytest.raises(ValueError, match="different image sets"):
         record(fit=[1]).merged(other)
@@ -76,36 +76,36 @@ def packed(raw: bytes) -> str:
 )
 def test_forged_records_are_refused(forged):
     good = {"images": "digest", "count": 13, "rows": {"fit": packed(b"\x00\x01")}}
-    assert Provenance.from_json(json.dumps(good)).count == 13
+    assert AccessRecord.from_json(json.dumps(good)).count == 13
     if forged.get("rows") == []:
         del good["images"]
         forged = {}
     with pytest.raises(ValueError):
-        Provenance.from_json(json.dumps(good | forged))
+        AccessRecord.from_json(json.dumps(good | forged))
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "3", '"text"', "null"])
 def test_what_is_no_record_at_all_is_refused(text):
     with pytest.raises(ValueError):
-        Provenance.from_json(text)
+        AccessRecord.from_json(text)
 
 
 def test_images_read_without_labels_are_told_apart():
-    record = Provenance("digest", 6)
+    record = AccessRecord("digest", 6)
     record.record("fit", [1, 2])
     record.record("fit", [2, 3], labels=False)
     assert list(record.of("fit")) == [1, 2, 3] and record.labelled("fit") == 2
-    found = Provenance.from_json(record.to_json())
+    found = AccessRecord.from_json(record.to_json())
     told = [(access.purpose, access.labels, access.regime, list(access.rows)) for access in found.accesses()]
     assert told == [("fit", True, None, [1, 2]), ("fit", False, None, [2, 3])]
 
 
 def test_what_is_inherited_from_another_regime_says_so_for_ever():
-    whole, own = Provenance("digest", 6), Provenance("digest", 6)
+    whole, own = AccessRecord("digest", 6), AccessRecord("digest", 6)
     whole.record("fit", [0, 1, 2])
     whole.record("score", [5])
     own.record("fit", [0])
-    record = Provenance.from_json(own.merged(whole.inherited_from("all")).to_json())
+    record = AccessRecord.from_json(own.merged(whole.inherited_from("all")).to_json())
     again = record.inherited_from("few")
     told = {(access.purpose, access.regime): list(access.rows) for access in again.accesses()}
     assert told == {("fit", "all"): [0, 1, 2], ("fit", "few"): [0], ("score", "all"): [5]}
@@ -115,6 +115,6 @@ def test_what_is_inherited_from_another_regime_says_so_for_ever():
 
 @pytest.mark.parametrize("name", ["guess", "fit:pixels", "@few"])
 def test_forged_names_are_refused(name):
-    text = Provenance("digest", 6, {name: np.zeros(6, dtype=bool)}).to_json()
+    text = AccessRecord("digest", 6, {name: np.zeros(6, dtype=bool)}).to_json()
     with pytest.raises(ValueError, match="unknown purpose"):
-        Provenance.from_json(text)
+        AccessRecord.from_json(text)

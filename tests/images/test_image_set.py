@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, read_predictions, write_predictions
@@ -61,12 +61,12 @@ def test_scattered_rows_of_a_set_larger_than_a_block(tmp_path):
 
 def test_what_was_read_is_recorded_by_purpose(made):
     with ImageSet(made[0]) as source:
-        assert source.provenance().rows == {}
+        assert source.access_record().rows == {}
         source.read(np.array([5, 3]), "fit")
         source.labels(np.array([9]), "select")
-        before = source.provenance()
+        before = source.access_record()
         source.read(np.array([1]), "fit")
-        assert list(source.provenance().of("fit")) == [1, 3, 5]
+        assert list(source.access_record().of("fit")) == [1, 3, 5]
         assert list(before.of("fit")) == [3, 5]
         assert list(before.of("select")) == [9]
         assert (before.images, before.count) == (source.digest, 50)
@@ -95,19 +95,19 @@ def test_other_files_are_refused_by_name(tmp_path, world):
 
 def test_records_longer_than_an_hdf5_header_are_stored(tmp_path):
     # A random third of 200,000 rows for three purposes: hardly compressible, and attributes were once limited to 64 KB.
-    record = Provenance("digest", 200_000)
+    record = AccessRecord("digest", 200_000)
     for purpose in ("fit", "select", "threshold"):
         record.record(purpose, np.flatnonzero(np.random.default_rng(len(purpose)).random(200_000) < 1 / 3))
     text = record.to_json()
     assert len(text) > 2**16
-    with write_images(tmp_path / "set.h5", ["green"], ["a"], 4, {"provenance": text}) as writer:
+    with write_images(tmp_path / "set.h5", ["green"], ["a"], 4, {"access_record": text}) as writer:
         writer.append(np.zeros((1, 1, 4, 4)), [[1]], ["a"], ["g"])
     blank = Scored(["a"], ["g"], [[1]], [[0.0]])
-    arm = Predictions(["a"], "real_only", 0, 0, {"test": blank}, settings={"long": "x" * 70_000}, provenance=text)
+    arm = Predictions(["a"], "real_only", 0, 0, {"test": blank}, settings={"long": "x" * 70_000}, access_record=text)
     write_predictions(tmp_path / "predictions.h5", arm)
     with ImageSet(tmp_path / "set.h5") as source:
         found = source.inherited()
-    assert found.to_json() == read_predictions(tmp_path / "predictions.h5", ("test",)).provenance == text
+    assert found.to_json() == read_predictions(tmp_path / "predictions.h5", ("test",)).access_record == text
     assert all((found.rows[purpose] == record.rows[purpose]).all() for purpose in record.rows)
     assert json.loads(text)["count"] == 200_000
 
@@ -117,5 +117,5 @@ def test_labels_that_are_not_asked_for_are_not_read(world):
         part = source.read(np.array([3, 1]), "fit", labels=False)
         assert part.labels is None and len(part) == 2
         assert np.array_equal(part.images, source.read(np.array([3, 1]), "inspect").images)
-        for record in (part.provenance, source.provenance().only("fit")):
+        for record in (part.access_record, source.access_record().only("fit")):
             assert [(access.labels, list(access.rows)) for access in record.accesses()] == [(False, [1, 3])]

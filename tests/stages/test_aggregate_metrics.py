@@ -235,13 +235,13 @@ def test_a_file_of_another_kind_is_named(judged, capsys, tmp_path):
 def test_predictions_round_trip(tmp_path):
     arm = World(1).arm("mix")[0]
     arm.history, arm.settings = {"step": np.arange(3)}, {"alpha": 0.3}
-    arm.numbers, arm.digest, arm.provenance = {"seconds": 1.5, "best_step": 20}, "d1", "x" * 200_000
+    arm.numbers, arm.digest, arm.access_record = {"seconds": 1.5, "best_step": 20}, "d1", "x" * 200_000
     write_predictions(tmp_path / "p.h5", arm)
     back = read_predictions(tmp_path / "p.h5")
     for part in arm.parts:
         np.testing.assert_array_equal(back.parts[part].logits, arm.parts[part].logits)
         np.testing.assert_array_equal(back.parts[part].ids, arm.parts[part].ids)
-    assert (back.numbers, back.settings, back.provenance) == (arm.numbers, arm.settings, arm.provenance)
+    assert (back.numbers, back.settings, back.access_record) == (arm.numbers, arm.settings, arm.access_record)
     extreme = Scored(["a"], ["g"], np.zeros((1, 2)), np.array([[-700.0, 700.0]]))
     assert 0 < extreme.probabilities[0, 0] < 1e-300 and extreme.probabilities[0, 1] == 1
 

@@ -16,7 +16,7 @@ from workflow_scripts.lib.classify import backbones, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.fidelity import bracket, distances
 from workflow_scripts.lib.fidelity.bracket import Answered, Scope
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.images.orientation import mirror_then_rotate
@@ -55,7 +55,7 @@ class World:
         self.classifier(folder / "judge.safetensors", 4, None)
 
     def record(self, **rows: np.ndarray) -> str:
-        made = Provenance(self.digest, COUNT)
+        made = AccessRecord(self.digest, COUNT)
         for purpose, chosen in rows.items():
             made.record(purpose, chosen)
         return made.to_json()
@@ -69,13 +69,13 @@ class World:
             Classifier(
                 arm="real_only", repeat=0, fold=0, classes=CLASSES, channels=self.channels, size=SIDE,
                 settings={"backbone": "small"}, mean=torch.full((count,), 0.5), std=torch.full((count,), 0.2),
-                weights=network.state_dict(), provenance=self.record(**read) if read else "",
+                weights=network.state_dict(), access_record=self.record(**read) if read else "",
             ),
         )  # fmt: skip
 
     def synthetic(self, images: np.ndarray, labels: np.ndarray, read: dict | None = None, **more) -> Path:
         path = self.folder / "synthetic set.h5"
-        attrs = {"provenance": self.record(**(read or {"fit": self.train}))}
+        attrs = {"access_record": self.record(**(read or {"fit": self.train}))}
         attrs["synthetic_set"] = json.dumps({"name": "synthetic_set", **more.pop("synthetic_set", {})})
         with write_images(path, self.channels, CLASSES, SIDE, attrs) as writer:
             ids = [f"syn-{index:03d}" for index in range(len(images))]

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, cells
 from workflow_scripts import certify_leaks as stage_program
 from workflow_scripts import train_classifier
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores import prediction_file, stress_file
@@ -44,7 +44,7 @@ def leaks(table: pd.DataFrame) -> list[tuple]:
     ]
 
 
-def with_one_more(world, purpose: str, row: int) -> Provenance:
+def with_one_more(world, purpose: str, row: int) -> AccessRecord:
     record = world.record()
     record.record(purpose, [row])
     return record
@@ -137,7 +137,7 @@ def test_a_declared_violation_passes_and_a_declaration_without_one_does_not(worl
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_artefacts_of_another_image_set_are_refused(world, capsys, kind):
-    for record in (Provenance("another", 48), Provenance(world.digest, 47)):
+    for record in (AccessRecord("another", 48), AccessRecord(world.digest, 47)):
         record.record("fit", [1])
         assert run(world, **{kind: getattr(world, kind)(record)})[0] == 1
         assert f"{NAMES[kind]} was made from another image set" in capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_without_known_proteins_the_certificate_says_so(world, write_set, capsys
 
 @pytest.mark.parametrize(
     "about",
-    [{"provenance": ""}, {"provenance": '{"images": "x", "count": 48, "rows": {"fit": "AAAA"}}'}, {"fold": "x"}],
+    [{"access_record": ""}, {"access_record": '{"images": "x", "count": 48, "rows": {"fit": "AAAA"}}'}, {"fold": "x"}],
 )
 def test_artefacts_without_a_record_are_refused(world, capsys, about):
     assert run(world, generator=world.generator(**about))[0] == 1
@@ -227,10 +227,10 @@ def trained(tmp_path_factory):
         writer.append(images, labels, [f"i{index:03d}" for index in range(120)], list(groups))
     with ImageSet(folder / "images.h5") as source:
         role_table.write(folder / "folds.csv", source.ids, source.groups, roles[:, None])
-        record = Provenance(source.digest, 120)
+        record = AccessRecord(source.digest, 120)
     record.record("fit", np.flatnonzero(roles == "train"))
     made, wanted = cells(30, 2)
-    about = {"provenance": record.to_json(), "repeat": 0, "fold": 0}
+    about = {"access_record": record.to_json(), "repeat": 0, "fold": 0}
     with write_images(folder / "syn.h5", CHANNELS, CLASSES, SIZE, about) as writer:
         writer.append(made, wanted, [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
     entries = [
@@ -256,7 +256,7 @@ def test_only_more_real_reads_reserve(trained) -> None:
     fitted = {}
     for name in ("real_only", "half", "more_real", "more_real_same", "more_planned", "pool"):
         found = of(folder, name)
-        fitted[name] = set(Provenance.from_json(found.provenance).of("fit"))
+        fitted[name] = set(AccessRecord.from_json(found.access_record).of("fit"))
         assert found.numbers["synthetic_seen"] == (12 if name == "pool" else 0)
         assert found.numbers["steps"] == 3
     assert fitted["real_only"] == fitted["pool"] == rows["train"]
@@ -299,9 +299,9 @@ def test_the_certificate_lets_more_real_have_its_reserve(trained) -> None:
 def test_nobody_else_may_read_a_reserve(trained, tmp_path, capsys, method, role) -> None:
     folder, roles, _ = trained
     arm = of(folder, "real_only")
-    record = Provenance.from_json(arm.provenance)
+    record = AccessRecord.from_json(arm.access_record)
     record.record("fit", np.flatnonzero(roles == role)[:1])
-    arm.provenance, arm.settings = record.to_json(), arm.settings | {"method": method}
+    arm.access_record, arm.settings = record.to_json(), arm.settings | {"method": method}
     prediction_file.write_predictions(tmp_path / "sly.h5", arm)
     (tmp_path / "job.json").write_text(json.dumps({"arms": [{"arm": "real_only", "predictions": "sly.h5"}]}))
     assert certify(folder, [tmp_path / "job.json"]) == 1
@@ -313,7 +313,7 @@ def test_a_generator_must_not_know_the_reserve(trained, tmp_path, capsys) -> Non
     with ImageSet(folder / "syn.h5") as made:
         record = made.inherited()
     record.record("fit", np.flatnonzero(roles == "reserve_same")[:2])
-    about = {"provenance": record.to_json(), "repeat": 0, "fold": 0}
+    about = {"access_record": record.to_json(), "repeat": 0, "fold": 0}
     with write_images(tmp_path / "syn.h5", CHANNELS, CLASSES, SIZE, about) as writer:
         writer.append(cells(3, 2)[0], cells(3, 2)[1], ["a", "b", "c"], ["synthetic"] * 3)
     assert certify(folder, [tmp_path / "syn.h5"]) == 1

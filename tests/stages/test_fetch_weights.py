@@ -18,7 +18,7 @@ from tests.helpers.checkout import Checkout
 from tests.helpers.configs import DEFAULT, arm, checked, overlaid
 from tests.helpers.misbehaving_server import Server
 from workflow_scripts import fetch_weights as stage_program
-from workflow_scripts.lib.classify import arm_choices, pretrained
+from workflow_scripts.lib.classify import arm_checks, network_choices, pretrained
 from workflow_scripts.lib.config import check
 from workflow_scripts.lib.download.http_client import Policy
 from workflow_scripts.lib.download.urls import check_url
@@ -78,7 +78,7 @@ def run(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Stag
     return Stage(tmp_path, server)
 
 
-@pytest.mark.parametrize("backbone", arm_choices.PUBLISHED)
+@pytest.mark.parametrize("backbone", network_choices.PUBLISHED)
 def test_torchvision_tells_address_and_checksum(backbone: str) -> None:
     address = stage_program.published(backbone)
     assert check_url(address).scheme == "https"
@@ -177,7 +177,7 @@ def test_imagenet_stands_for_the_file_of_the_arms_own_backbone() -> None:
     assert named["real_only"] == "data/weights/resnet50-imagenet1k_v1.pth"
     assert {path for arm, path in named.items() if arm != "real_only"} == {f"data/weights/{NAME}"}
     # From there on it is a file like any other; where somebody removed it, the job that needs it says what to do.
-    problem = arm_choices.problem(found["arms"][0], found["train_classifier"], ["red"], 32)
+    problem = arm_checks.problem(found["arms"][0], found["train_classifier"], ["red"], 32)
     assert problem and "there is no such file" in problem and "--forcerun fetch_weights" in problem
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.arms_data import SECTION
 from tests.helpers.generating import MINIMAL, SYNTHETIC_SET, UNET
 from workflow_scripts import certify_leaks, forensics, replay_study
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.page import html_page
@@ -315,9 +315,9 @@ def test_the_certificate_finds_what_is_declared_and_nothing_else(folder, capsys)
 def test_a_replay_that_read_a_test_image_fails(folder, tmp_path):
     record = json.loads((folder / "0.fitted.json").read_text())
     clean = next(entry for entry in record["fitted"] if entry["name"] == "replay plain")
-    own = Provenance.from_json(clean["provenance"])
+    own = AccessRecord.from_json(clean["access_record"])
     own.record("fit", own.of("score")[:1])
-    clean["provenance"] = own.to_json()
+    clean["access_record"] = own.to_json()
     before = (folder / "0.fitted.json").read_text()
     try:
         (folder / "0.fitted.json").write_text(json.dumps(record))

@@ -17,7 +17,7 @@ from tests.helpers.checkout import ROOT, Checkout
 from tests.helpers.worlds import ANALYSIS
 from workflow_scripts import aggregate_metrics, certify_leaks, declare_analysis, open_lockbox, train_classifier
 from workflow_scripts.lib.classify import classifier_file
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.judge import lockbox_ledger
@@ -105,9 +105,9 @@ def trained(tmp_path_factory) -> Run:
         words = ["--images", str(run.path("images.h5")), "--folds", str(run.path("folds.csv")), "--repeat", "0"]
         made = run.path(f"syn{fold}.h5")
         with ImageSet(run.path("images.h5")) as source:
-            record = Provenance(source.digest, len(source))
+            record = AccessRecord(source.digest, len(source))
         record.record("fit", np.flatnonzero(roles[:, fold] == "train")[:9])
-        with write_images(made, arms_data.CHANNELS, arms_data.CLASSES, 16, {"provenance": record.to_json()}) as out:
+        with write_images(made, arms_data.CHANNELS, arms_data.CLASSES, 16, {"access_record": record.to_json()}) as out:
             out.append(*arms_data.cells(30, 2), [f"syn-{index}" for index in range(30)], ["synthetic"] * 30)
         words += ["--fold", str(fold), "--arms-dir", str(run.path(f"fold{fold}")), "--seed", "1"]
         words += ["--synthetic", f"p={made}"]
@@ -133,7 +133,7 @@ def test_nobody_has_read_the_lockbox_before_it_is_opened(trained: Run) -> None:
         found = read_predictions(path)
         for part in PARTS:
             assert not ids & set(found.parts[part].ids) and not groups & set(found.parts[part].groups)
-        record = Provenance.from_json(found.provenance)
+        record = AccessRecord.from_json(found.access_record)
         for rows in record.rows.values():
             assert not rows[locked].any()
     assert not trained.path("lockbox.json").exists() and not trained.ledger()
@@ -309,9 +309,9 @@ def test_what_is_not_finished_or_not_clean_is_not_opened(run: Run, capsys: pytes
     run.path("ledger.jsonl").unlink()
     path = run.path("fold0/mix/classifier.safetensors")
     made = classifier_file.read(path)
-    record = Provenance.from_json(made.provenance)
+    record = AccessRecord.from_json(made.access_record)
     record.record("select", run.locked()[:3])
-    made.provenance = record.to_json()
+    made.access_record = record.to_json()
     classifier_file.write(path, made)
     assert run.open() == 1
     assert "knows 3 images of lockbox groups (purpose 'select')" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from tests.helpers.arms_data import ENTRIES, SECTION, write_fold
 from tests.helpers.worlds import ANALYSIS
 from workflow_scripts import aggregate_metrics, aggregate_stress, declare_analysis, stress_test, train_classifier
 from workflow_scripts.lib.images import corruptions
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import stress_file
 from workflow_scripts.lib.scores.prediction_file import read_predictions
@@ -60,7 +60,7 @@ def test_answers_are_for_the_test_images_which_are_read_for_scoring_alone(traine
     with ImageSet(paths["images"]) as source:
         rows = role_table.rows(paths["folds"], 0, source.ids, "test")
         assert list(found.ids) == list(source.ids[rows])
-        record = Provenance.from_json(found.provenance)
+        record = AccessRecord.from_json(found.access_record)
         assert record.images == source.digest and list(record.of("score")) == list(rows)
     assert not any(len(record.of(purpose)) for purpose in ("fit", "select", "threshold"))
     assert found.conditions == [(name, level) for name in NAMES for level in range(1, 6)]

@@ -19,7 +19,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices, arm_run, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.classify.arm_job import Arm, FoldImages
 from workflow_scripts.lib.compute import schedule
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores import ranking_metrics
@@ -79,17 +79,17 @@ def test_every_arm_is_written_with_ids_and_equal_effort(finished):
         assert not (folder / name / "resume.pt").exists()
 
 
-def test_provenance_says_what_was_read_and_inherits_the_generators(finished):
+def test_access_record_says_what_was_read_and_inherits_the_generators(finished):
     paths, folder, entries = finished
     with ImageSet(paths["images"]) as source:
         ids = source.ids
     role = {name: set(role_table.rows(paths["folds"], 0, ids, name)) for name in ("train", "validation", "test")}
     for name in ("pool", "filtered"):
-        record = Provenance.from_json(read_predictions(folder / entries[name]["predictions"]).provenance)
+        record = AccessRecord.from_json(read_predictions(folder / entries[name]["predictions"]).access_record)
         assert set(record.of("fit")) == role["train"]
         assert set(record.of("select")) == role["validation"]
         assert set(record.of("score")) == role["test"]
-    fitted = Provenance.from_json(classifier_file.read(folder / "pool" / "classifier.safetensors").provenance)
+    fitted = AccessRecord.from_json(classifier_file.read(folder / "pool" / "classifier.safetensors").access_record)
     assert not len(fitted.of("score")), "test images are read when training is over"
 
 
@@ -118,16 +118,16 @@ def test_an_arm_that_looks_at_some_channels_does_not_know_the_others(finished, t
 def test_a_generator_fitted_on_test_rows_is_not_forgotten(finished, tmp_path):
     paths = dict(finished[0])
     with ImageSet(paths["images"]) as source:
-        record, test = Provenance(source.digest, len(source)), role_table.rows(paths["folds"], 0, source.ids, "test")
+        record, test = AccessRecord(source.digest, len(source)), role_table.rows(paths["folds"], 0, source.ids, "test")
         classes, channels = source.classes, source.channels
     record.record("fit", test[:2])
     paths["synthetic"] = tmp_path / "leaky.h5"
     images, labels = cells(10, 5)
-    with write_images(paths["synthetic"], channels, classes, 16, {"provenance": record.to_json()}) as writer:
+    with write_images(paths["synthetic"], channels, classes, 16, {"access_record": record.to_json()}) as writer:
         writer.append(images, labels, [f"syn-{index}" for index in range(10)], ["synthetic"] * 10)
     run(paths, tmp_path / "arms", [ENTRIES["synthetic_only"]], SECTION | {"steps": 3})
     found = read_predictions(tmp_path / "arms" / "synthetic_only" / "predictions.h5")
-    assert set(test[:2]) <= set(Provenance.from_json(found.provenance).of("fit"))
+    assert set(test[:2]) <= set(AccessRecord.from_json(found.access_record).of("fit"))
 
 
 def test_saved_classifier_gives_the_saved_logits(finished):

@@ -36,8 +36,8 @@ def test_train_then_sample(folder):
     made = generator_file.read(folder / "g.safetensors")
     assert made.classes == CLASSES and made.size == 16 and made.settings["steps"] == 12 and made.seconds > 0
     # Only the training rows were read, and for fitting.
-    assert made.provenance.of("fit").tolist() == [i for i in range(40) if i % 4]
-    assert list(made.provenance.rows) == ["fit"]
+    assert made.access_record.of("fit").tolist() == [i for i in range(40) if i % 4]
+    assert list(made.access_record.rows) == ["fit"]
     history = pd.read_csv(folder / "g.safetensors.csv")
     assert list(history) == ["step", "images", "loss", "learning_rate", "seconds"]
     assert history["step"].tolist() == list(range(1, 13)) and history["images"].iloc[-1] == 96
@@ -49,7 +49,7 @@ def test_train_then_sample(folder):
         assert synthetic.ids[0] == "syn-000000" and set(synthetic.groups) == {"synthetic"}
         inherited = synthetic.inherited()
         assert inherited.images == real.digest
-        assert inherited.of("fit").tolist() == made.provenance.of("fit").tolist()
+        assert inherited.of("fit").tolist() == made.access_record.of("fit").tolist()
         assert synthetic.attrs["generator_digest"] == made.digest
         assert json.loads(synthetic.attrs["synthetic_set"])["name"] == "synthetic_set"
         part = synthetic.read(None, "inspect")

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.helpers.arms_data import SECTION, cells
 from tests.helpers.configs import DEFAULT
 from workflow_scripts import tabulate_study
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training, network_choices
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.classify.validation_scores import probabilities
 from workflow_scripts.lib.compute import device, schedule
@@ -328,7 +328,7 @@ def test_another_normalisation_and_arcface_without_scale(network):
     )
     face = model("real_only", loss="arcface")
     assert emulation.dropout_of(face) > 0 == emulation.dropout_of(model("real_only"))
-    cosine = backbones.build("small", 2, 3, 16, 5, arm_choices.cosine_scale(face)).eval()
+    cosine = backbones.build("small", 2, 3, 16, 5, network_choices.cosine_scale(face)).eval()
     plain, wrong = said(cosine, pixels, face), said(cosine, pixels, face, arcface_test_dropout_and_scale=True)
     assert np.abs(wrong).max() <= 1 < np.abs(plain).max()
     # Beyond the scale it is dropout that changes the answers.

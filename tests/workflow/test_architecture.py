@@ -27,7 +27,13 @@ MAY_IMPORT = {
     "page": "base images simulate split compute download scores generate classify fidelity judge cost",
 }
 # Beside its arrows, the check of the config reads what can be chosen.
-CHOICES = ("generate.generator_choices", "classify.arm_choices", "study.switches")
+CHOICES = (
+    "generate.generator_choices",
+    "classify.arm_choices",
+    "classify.arm_checks",
+    "classify.network_choices",
+    "study.switches",
+)
 # Read whenever Snakemake starts or a stage fails: they must not wait for large libraries.
 LIGHT = ("base.errors", "judge.declaration", *CHOICES)
 MODULES = {

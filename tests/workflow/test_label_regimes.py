@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.helpers.checkout import ROOT, Checkout, weights
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import Regime
@@ -52,7 +52,7 @@ def run(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tuple[C
 def labelled(run: Path, arm: str, fold: int) -> set[int]:
     """Rows that a classifier itself was fitted on with their labels."""
     with h5py.File(run / f"repeat0/fold{fold}/arms/{arm}/predictions.h5") as file:
-        record = Provenance.from_json(file.attrs["provenance"])
+        record = AccessRecord.from_json(file.attrs["access_record"])
     accesses = [access for access in record.accesses() if access.purpose == "fit" and access.labels]
     return {int(row) for access in accesses if access.regime is None for row in access.rows}
 
@@ -97,9 +97,9 @@ def test_a_planted_label_of_an_unlabelled_image_is_named(run: tuple[Checkout, tu
     with ImageSet(made.run / "images.h5") as source:
         hidden = role_table.rows(made.run / "repeat0/folds.csv", 1, source.ids, Role.UNLABELLED, Regime(**FEW))
     with h5py.File(made.run / "repeat0/fold1/arms/pseudo_few/predictions.h5", "a") as file:
-        record = Provenance.from_json(file.attrs["provenance"])
+        record = AccessRecord.from_json(file.attrs["access_record"])
         record.record("fit", hidden[:1])
-        file.attrs["provenance"] = record.to_json()
+        file.attrs["access_record"] = record.to_json()
     done = made.snakemake("results/ci/leaks.csv", *options, "--forcerun", "certify_leaks", check=False)
     assert done.returncode == 1
     assert "LEAK: arm pseudo_few (repeat 0, fold 1), purpose 'fit, labels': 1 images of 1 groups" in done.stdout

@@ -368,7 +368,7 @@ def test_attributes_of_other_types_are_refused(copied: Path, marker: Path, name:
 
 def test_a_synthetic_set_without_a_sound_record_is_refused(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File(copied / "made.h5", "r+") as file:
-        file.attrs["provenance"] = "gASVHgAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAR0cnVllIWUUpQu"
+        file.attrs["access_record"] = "gASVHgAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAR0cnVllIWUUpQu"
     for main, words in ((train_classifier.main, classify_words), (certify_leaks.main, certify_words)):
         assert "made.h5" in refusal(main, words(copied), copied / "log.txt", capsys)
 

@@ -1,16 +1,13 @@
-"""Registries of arms: methods, second sources of images, backbones and losses, and their valid combinations.
+"""Registries of arms: methods and second sources of images, and what follows from an arm's settings.
 
 A new method is an entry in METHODS, whose step is a function in `method_steps.py`. A new second source is a function in
-`second_source.py` and an entry in SOURCES. Likewise: backbone, `backbones.py` and BACKBONES; loss, `losses.py` and
-LOSSES. Checks, schema and documentation read these entries before any job starts, so this module does not import
-torch."""
+`second_source.py` and an entry in SOURCES. Checks, schema and documentation read these entries before any job starts,
+so this module does not import torch."""
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from workflow_scripts.lib.base.registry import Registry
@@ -293,66 +290,7 @@ METHODS = Registry(
 )
 
 
-# Backbones and losses ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class BackboneFacts:
-    """Facts about a backbone that are needed before it is built."""
-
-    about: str
-    has_batchnorm: bool
-    smallest: int  # image size in pixels
-    multiple: int = 1  # what the image size must be a multiple of
-    published: bool = False  # whether torchvision publishes weights to start from
-    hand_made: bool = False  # hand-made features: its head is fitted by regression, not trained by steps
-
-
-BACKBONES = Registry(
-    "backbone",
-    {
-        "small": BackboneFacts("residual network for images of 32 to 128 px, fast on a CPU", True, 16),
-        "resnet18": BackboneFacts("ResNet-18 (He et al. 2016)", True, 32, published=True),
-        "resnet34": BackboneFacts("ResNet-34 (He et al. 2016)", True, 32, published=True),
-        "resnet50": BackboneFacts("ResNet-50 (He et al. 2016)", True, 32, published=True),
-        # Patches of 16 px: two by two of them is the least that attention can tell apart.
-        "vit_b_16": BackboneFacts("ViT-B/16 (Dosovitskiy et al. 2021)", False, 32, 16, published=True),
-        "swin_t": BackboneFacts("Swin-T (Liu et al. 2021)", False, 32, 4, published=True),
-        "swin_b": BackboneFacts("Swin-B (Liu et al. 2021)", False, 32, 4, published=True),
-        "classical": BackboneFacts(
-            "no network: hand-made features with regularised logistic regression", False, 8, hand_made=True
-        ),
-    },
-)
-
-# Steps whose loss is a weighted sum over images, so that a regression can minimise it at once.
-FITTED_STEPS = ("real_only", "second_only", "pool", "weighted")
-
-# Backbones that there are weights of, and what `weights` says to have those of ImageNet fetched.
-PUBLISHED = BACKBONES.having("published")
-IMAGENET = "imagenet"
-
-
-@dataclass(frozen=True)
-class LossFacts:
-    """Facts about a loss that are needed before training."""
-
-    about: str
-    hard_labels: bool = False  # defined for labels 0 and 1 alone
-    cosine_head: bool = False  # logits are cosines times its parameter `scale`
-
-
-LOSSES = Registry(
-    "loss",
-    {
-        "bce": LossFacts("binary cross-entropy"),
-        "focal": LossFacts("focal loss (Lin et al. 2017)"),
-        "asymmetric": LossFacts("asymmetric loss (Ridnik et al. 2021)"),
-        "class_balanced": LossFacts("class-balanced cross-entropy (Cui et al. 2019)"),
-        "reweighted": LossFacts("cross-entropy in which positives of rare classes weigh more"),
-        "arcface": LossFacts("ArcFace (Deng et al. 2019)", hard_labels=True, cosine_head=True),
-    },
-)
+# Options -------------------------------------------------------------------------------------------------------------
 
 SAMPLINGS = ("each_once", "balanced")  # sampling of real images
 BLENDS = ("union", "weighted")  # labels of a blend of two images
@@ -392,17 +330,6 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def regime_problem(entry: dict[str, Any], regime: dict[str, Any]) -> str | None:
-    """Error in an arm's method for a label regime, in one line, or None."""
-    method = METHODS[entry["method"]]
-    if method.second_source in UNLABELLED and not (regime["labelled"] < 1 and regime["unlabelled"] == "seen"):
-        return (
-            f"the method {entry['method']!r} learns from unlabelled images, and the regime {regime['name']!r} shows "
-            "none: take one with labelled below 1 and unlabelled: seen"
-        )
-    return None
-
-
 def learning_unlabelled() -> list[str]:
     """The methods that learn from real images without their labels."""
     return [name for name, method in METHODS.items() if method.second_source in (*UNLABELLED, *SEEN)]
@@ -440,111 +367,6 @@ def seen_in_batch(settings: dict[str, Any]) -> int:
     return settings["batch"] + (synthetic_fraction(settings["batch"], settings["ratio"]) if twice else 0)
 
 
-def cosine_scale(settings: dict[str, Any]) -> float | None:
-    """Scale of the cosine head, in an arm that has one (`effective` settings)."""
-    given = settings.get("losses", {})
-    return next((given[name]["scale"] for name in LOSSES.having("cosine_head") if name in given), None)
-
-
-def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str], size: int | None = None) -> str | None:
-    """Error in an arm's settings beside `train_classifier`, in one line, or None.
-
-    `channels` and `size` are those of the images; `size` where it is known."""
-    method = METHODS[entry["method"]]
-    allowed = (*COMMON_OPTIONS, *method.options)
-    for key in entry:
-        if key not in NAMING and key not in allowed:
-            return f"{key} is given, but the method {entry['method']!r} does not use it (it uses {', '.join(allowed)})"
-    if method.balanced and entry.get("sampling", "balanced") != "balanced":
-        return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
-    settings = effective(entry, section)
-    for known in (BACKBONES, LOSSES):
-        if settings[known.kind] not in known:
-            return known.unknown(settings[known.kind])
-    for name in settings["channels"] or ():
-        if name not in channels:
-            return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
-    return _network_problem(settings, size) or _combination_problem(settings) or _steps_problem(settings)
-
-
-def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
-    """Error in the image size or the initial weights for the backbone, or None."""
-    name, weights = settings["backbone"], settings.get("weights")
-    backbone = BACKBONES[name]
-    if size is not None and size < backbone.smallest:
-        return f"backbone {name!r} needs images of {backbone.smallest} px or more, not {size}"
-    if size is not None and size % backbone.multiple:
-        return f"backbone {name!r} needs images whose size is a multiple of {backbone.multiple} px, not {size}"
-    if weights and not backbone.published:
-        return f"weights are given, but nobody has published any of the backbone {name!r}; take a resnet, vit or swin"
-    if weights and weights != IMAGENET and not os.path.isfile(weights_path(weights)):  # noqa: PTH113
-        fetched = weights_path(weights).name == published_path("", name)
-        again = "; have it fetched again by --forcerun fetch_weights" if fetched else ""
-        return f"weights = {weights!r}: there is no such file{again}"
-    if settings.get("frozen") and METHODS[settings["method"]].self_supervised:
-        return f"method {settings['method']!r} and frozen do not go together: it is there to train the backbone"
-    if settings.get("frozen") and not weights:
-        return "frozen: a network that is not trained needs weights to start from; give the file in weights"
-    return None
-
-
-def _combination_problem(settings: dict[str, Any]) -> str | None:
-    """Error in the combination of method, backbone and loss, or None."""
-    name, method = settings["method"], METHODS[settings["method"]]
-    together = f"method {name!r} and {{}} do not go together: "
-    if method.needs_batchnorm and not BACKBONES[settings["backbone"]].has_batchnorm:
-        return together.format(f"backbone {settings['backbone']!r}") + "it has no BatchNorm"
-    if method.needs_batchnorm and settings.get("frozen"):
-        return together.format("frozen") + "the BatchNorm of a frozen network takes no statistics"
-    if BACKBONES[settings["backbone"]].hand_made:
-        if method.step not in FITTED_STEPS:
-            return together.format(f"backbone {settings['backbone']!r}") + "its features are fitted, not trained"
-        if settings["loss"] != "bce":
-            return (
-                f"backbone {settings['backbone']!r} and loss {settings['loss']!r} do not go together: it is fitted by "
-                "logistic regression; give the arm loss: bce"
-            )
-    soft = method.soft_targets or settings.get("blend") == "weighted"
-    if soft and LOSSES[settings["loss"]].hard_labels:
-        return together.format(f"loss {settings['loss']!r}") + "its margin has no meaning for labels between 0 and 1"
-    return None
-
-
-def _steps_problem(settings: dict[str, Any]) -> str | None:
-    """Error in batch or steps that the method cannot divide, or None."""
-    method, batch, steps = METHODS[settings["method"]], settings["batch"], settings["steps"]
-    if settings["budget"] == EQUAL_EXPOSURES and not real_in_batch(settings):
-        return (
-            f"budget = {EQUAL_EXPOSURES!r} and method {settings['method']!r} do not go together: its steps have "
-            "not all the same number of real images; give a number"
-        )
-    if method.pairs and batch % 2:
-        return f"train_classifier.batch = {batch} must be even: half of it is real, half of the second source"
-    # BatchNorm over one image is undefined, so separately normalised images must be two or more.
-    least = 2 if method.needs_batchnorm else 1
-    if "ratio" in method.options and not least <= synthetic_fraction(batch, settings["ratio"]) <= batch - least:
-        return (
-            f"ratio = {settings['ratio']:g} leaves a batch of {batch} with fewer than {least} real images or others: "
-            "take a ratio nearer to 1 or a larger train_classifier.batch"
-        )
-    if "pretrain" in method.options and not 0 < pretraining_steps(settings) < steps:
-        return f"pretrain = {settings['pretrain']:g} leaves one of its two parts without any of the {steps} steps"
-    if settings["checkpoints"] > steps:
-        return f"train_classifier.checkpoints = {settings['checkpoints']} is more than its {steps} steps"
-    return None
-
-
 def pretraining_steps(settings: dict[str, Any]) -> int:
     """Steps of `pretrain_finetune` on the second source, before those on real images."""
     return round(settings["pretrain"] * settings["steps"])
-
-
-def published_path(folder: str, backbone: str) -> str:
-    """Path where fetch_weights puts the weights of a backbone, in the form that `weights` takes."""
-    return os.path.join(folder, f"{backbone}-imagenet1k_v1.pth")  # noqa: PTH118
-
-
-def weights_path(weights: str) -> Path:
-    """Path of the file that `weights` names, with environment variables expanded."""
-    # pathlib would raise an error of its own for the home of somebody unknown.
-    return Path(os.path.expanduser(os.path.expandvars(weights)))  # noqa: PTH111

@@ -15,8 +15,8 @@ import torch
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.stage import log
-from workflow_scripts.lib.classify import arm_choices, classifier_file
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_file, network_choices
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.split import role_table
@@ -160,7 +160,7 @@ class Job:
         name, source = entry["name"], self.fold.source
         if entry["method"] not in arm_choices.METHODS:
             raise UserError(f"arms ({name}): {arm_choices.METHODS.unknown(entry['method'])}")
-        problem = arm_choices.problem(entry, self.settings["train_classifier"], source.channels, source.size)
+        problem = arm_checks.problem(entry, self.settings["train_classifier"], source.channels, source.size)
         if problem:
             raise UserError(f"arms ({name}): {problem}")
         method, path = arm_choices.METHODS[entry["method"]], None
@@ -172,7 +172,7 @@ class Job:
         inputs = [fold, sets[path] if path else "", self.code, torch.__version__]
         if settings["weights"]:
             # By content, and written down with the arm: a name says little about a file.
-            settings["weights_digest"] = files.file_digest(arm_choices.weights_path(settings["weights"]))
+            settings["weights_digest"] = files.file_digest(network_choices.weights_path(settings["weights"]))
         baseline = None
         if method.needs_baseline:
             baseline = self._baseline(name, regime_of(entry))
@@ -195,7 +195,7 @@ class Job:
             raise UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
         path, own = arm_list.read(self.baseline)[0]["classifier"], self.fold
         written = classifier_file.read(path)
-        record = Provenance.from_json(written.provenance)
+        record = AccessRecord.from_json(written.access_record)
         if (written.repeat, written.fold, record.images) != (own.repeat, own.fold, own.source.digest):
             raise UserError(
                 f"{path} is of repeat {written.repeat}, fold {written.fold}, or of another image set: "

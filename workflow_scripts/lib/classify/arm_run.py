@@ -21,6 +21,7 @@ from workflow_scripts.lib.classify import (
     classifier_file,
     classifier_training,
     feature_regression,
+    network_choices,
     second_source,
 )
 from workflow_scripts.lib.classify.arm_job import READ_FOR, Arm, FoldImages
@@ -28,7 +29,7 @@ from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images, Trained
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
 from workflow_scripts.lib.scores import prediction_file
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored
@@ -64,11 +65,11 @@ def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, wher
 
 def second_images(
     arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None, unlabelled: Part | None = None
-) -> tuple[Images | None, list[Provenance]]:
+) -> tuple[Images | None, list[AccessRecord]]:
     """Images of the arm's second source, and the records of their inputs besides the train part.
 
     Records are those of the generator, of the baseline that the arm uses, and of images in reserve or unlabelled."""
-    inherited = [part.provenance for part in (reserve, unlabelled) if part is not None]
+    inherited = [part.access_record for part in (reserve, unlabelled) if part is not None]
     if arm.synthetic is not None:
         with ImageSet(arm.synthetic) as made:
             record, regime = made.inherited(), regime_of(json.loads(made.attrs.get("synthetic_set", "{}")))
@@ -77,7 +78,7 @@ def second_images(
         inherited += [record] if record is not None else []
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
-        inherited.append(Provenance.from_json(asked.provenance))
+        inherited.append(AccessRecord.from_json(asked.access_record))
     material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled)
     return second_source.second_images(material, arm.seen(channels)), inherited
 
@@ -105,7 +106,7 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
 
 def trainer(settings: dict[str, Any]) -> Callable[..., Trained]:
     """What trains an arm with these settings: a network by steps, or a regression on hand-made features."""
-    hand_made = arm_choices.BACKBONES[settings["backbone"]].hand_made
+    hand_made = network_choices.BACKBONES[settings["backbone"]].hand_made
     return (feature_regression if hand_made else classifier_training).train
 
 
@@ -146,7 +147,7 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     if unlabelled is not None:
         result.numbers["unlabelled_images"] = len(unlabelled)
     # What this arm used, whatever else this process has read for other arms.
-    record = real.provenance.merged(validation.provenance, *inherited)
+    record = real.access_record.merged(validation.access_record, *inherited)
     classifier_file.write(arm.classifier, _classifier(arm, data, result, record))
     resume.clear()
     log.info(
@@ -159,7 +160,7 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     )
 
 
-def _classifier(arm: Arm, data: FoldImages, result: Trained, record: Provenance) -> Classifier:
+def _classifier(arm: Arm, data: FoldImages, result: Trained, record: AccessRecord) -> Classifier:
     source = data.source
     return Classifier(
         arm=arm.name,
@@ -172,7 +173,7 @@ def _classifier(arm: Arm, data: FoldImages, result: Trained, record: Provenance)
         mean=result.mean,
         std=result.std,
         weights=result.weights,
-        provenance=record.to_json(),
+        access_record=record.to_json(),
         digest=arm.digest,
         history=result.history,
         numbers=result.numbers,
@@ -191,14 +192,14 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
         pixels = select_channels(part.images, data.source.channels, trained.channels)
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
-    record = Provenance.from_json(trained.provenance).merged(*(data.part(role).provenance for role in READ_FOR))
+    record = AccessRecord.from_json(trained.access_record).merged(*(data.part(role).access_record for role in READ_FOR))
     if arm_choices.labels_others(arm.settings):
         # What asks the regime's baseline about unlabelled images finds its answers here.
         part = data.part(Role.UNLABELLED)
         pixels = select_channels(part.images, data.source.channels, trained.channels)
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[Role.UNLABELLED] = Scored(part.ids, part.groups, np.zeros_like(logits), logits)
-        record = record.merged(part.provenance)
+        record = record.merged(part.access_record)
     # A kill just after the weights were written leaves this checkpoint behind.
     arm.resume.unlink(missing_ok=True)
     prediction_file.write_predictions(
@@ -212,7 +213,7 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
             history={name: np.asarray(values) for name, values in trained.history.items()},
             settings=arm.settings,
             images=data.source.digest,
-            provenance=record.to_json(),
+            access_record=record.to_json(),
             digest=arm.digest,
             numbers=trained.numbers,
         ),

@@ -1,7 +1,7 @@
 """Backbones: networks from images (B, C, H, W) to features and logits, for any number of channels and classes.
 
 Every backbone has `features(images) -> (B, D)`, the pooled representation that arms may mix, and a linear `head`. A new
-one is a function of (channels, classes, size) like `small`, and an entry in `arm_choices.BACKBONES`."""
+one is a function of (channels, classes, size) like `small`, and an entry in `network_choices.BACKBONES`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from workflow_scripts.lib.classify import classical_features
-from workflow_scripts.lib.classify.arm_choices import BACKBONES
+from workflow_scripts.lib.classify.network_choices import BACKBONES
 
 
 class CosineHead(nn.Module):

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.classify import arm_choices, backbones
+from workflow_scripts.lib.classify import backbones, network_choices
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.compute import device
 
 FORMAT_VERSION = 1
 _NETWORK = "network."
-_TEXT = ("arm", "provenance", "digest")
+_TEXT = ("arm", "access_record", "digest")
 _JSON = ("repeat", "fold", "size", "classes", "channels", "settings", "history", "numbers")
 
 
@@ -38,7 +38,7 @@ class Classifier:
     mean: torch.Tensor  # (C,), of pixels in [0, 1] of the real train images
     std: torch.Tensor  # (C,)
     weights: dict[str, torch.Tensor]
-    provenance: str = ""  # Provenance.to_json(): what it was fitted and selected on
+    access_record: str = ""  # AccessRecord.to_json(): what it was fitted and selected on
     digest: str = ""  # of settings, inputs and code
     history: dict[str, list[float]] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Classifier:
     def network(self, where: torch.device) -> Backbone:
         """The trained network, in evaluation mode."""
         name, channels, classes = self.settings["backbone"], len(self.channels), len(self.classes)
-        network = backbones.build(name, channels, classes, self.size, 0, arm_choices.cosine_scale(self.settings))
+        network = backbones.build(name, channels, classes, self.size, 0, network_choices.cosine_scale(self.settings))
         network.load_state_dict(self.weights)
         return network.to(where, memory_format=torch.channels_last).eval()
 

@@ -24,6 +24,7 @@ from workflow_scripts.lib.classify import (
     backbones,
     losses,
     method_steps,
+    network_choices,
     pretrained,
     self_supervision,
     validation_scores,
@@ -254,10 +255,15 @@ class Trainer:
         channels, classes = real.pixels.shape[1], real.labels.shape[1]
         size = real.pixels.shape[-1]
         network = backbones.build(
-            settings["backbone"], channels, classes, size, derive(seed, "weights"), arm_choices.cosine_scale(settings)
+            settings["backbone"],
+            channels,
+            classes,
+            size,
+            derive(seed, "weights"),
+            network_choices.cosine_scale(settings),
         )
         if settings["weights"]:
-            pretrained.load(network, arm_choices.weights_path(settings["weights"]))
+            pretrained.load(network, network_choices.weights_path(settings["weights"]))
         if settings["frozen"]:
             network.freeze()
         self.network = network.to(where, memory_format=torch.channels_last).train()

@@ -2,7 +2,7 @@
 
 A loss is built for a train part (from its class counts), with its parameters in `train_classifier.losses`. It is then
 called with logits and targets (n, K) -> (n,). With targets t between 0 and 1, a loss is t times its value for 1 plus (1
-− t) times its value for 0. Its facts are in `arm_choices.LOSSES`."""
+− t) times its value for 0. Its facts are in `network_choices.LOSSES`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from workflow_scripts.lib.classify.arm_choices import LOSSES
+from workflow_scripts.lib.classify.network_choices import LOSSES
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

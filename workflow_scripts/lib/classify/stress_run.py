@@ -28,7 +28,7 @@ def answers(
 ) -> Stress:
     """Logits of every arm of these lists for the test images of the fold under each condition; `seed` is the run's."""
     where, source, part = device.device(), data.source, data.part(Role.TEST)
-    out = Stress(data.repeat, data.fold, source.digest, part.provenance.to_json(), conditions, part.ids, part.groups)
+    out = Stress(data.repeat, data.fold, source.digest, part.access_record.to_json(), conditions, part.ids, part.groups)
     trained = {}
     for path in lists:
         for entry in arm_list.read(path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_checks, arm_choices, network_choices
 from workflow_scripts.lib.config import label_regimes, messages, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
@@ -43,9 +43,9 @@ def check(config: Config) -> Config:
     for entry in config["arms"]:
         _check_arm(entry, config)
         own = arm_choices.effective(entry, config["train_classifier"])
-        if own["weights"] == arm_choices.IMAGENET:
+        if own["weights"] == network_choices.IMAGENET:
             # From here on a file like any other, which a rule brings.
-            entry["weights"] = arm_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
+            entry["weights"] = network_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
     _check_stress(config)
     _check_paths(config)
     problem = declaration.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
@@ -249,7 +249,7 @@ def _check_compute(config: Config) -> None:
 
 
 def _check_encoder(encoder: Config | str) -> None:
-    if isinstance(encoder, dict) and not arm_choices.weights_path(encoder["weights"]).is_file():
+    if isinstance(encoder, dict) and not network_choices.weights_path(encoder["weights"]).is_file():
         raise ConfigError(f"assess_synthetic.encoder.weights = {short(encoder['weights'])}: there is no such file")
 
 
@@ -286,10 +286,10 @@ def _check_arm(entry: Config, config: Config) -> None:
             "fraction of the images that is kept aside for it"
         )
     regimes = views.by_name(config, "regimes")
-    problem = arm_choices.regime_problem(entry, regimes[entry.get("regime", config["regimes"][0]["name"])])
+    problem = arm_checks.regime_problem(entry, regimes[entry.get("regime", config["regimes"][0]["name"])])
     if problem:
         raise ConfigError(f"{where}: {problem}")
     images = config["preprocess_images"]
-    problem = arm_choices.problem(entry, config["train_classifier"], images["channels"], images["size"])
+    problem = arm_checks.problem(entry, config["train_classifier"], images["channels"], images["size"])
     if problem:
         raise ConfigError(f"{where}: {problem}")

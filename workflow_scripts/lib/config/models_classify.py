@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import create_model
 
 from workflow_scripts.lib.classify import arm_choices as choices
+from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config.fields import (
     Flag,
     Fraction,
@@ -94,12 +95,12 @@ class Augment(Section):
 class TrainClassifier(Section):
     """How an arm is trained. All arms have the same steps and images per step, but for those with a budget."""
 
-    backbone: one_of(choices.BACKBONES) = key("The network.")
+    backbone: one_of(network_choices.BACKBONES) = key("The network.")
     weights: Maybe[Text] = key(
         "imagenet, or a file of weights as torchvision names them, with ${VARIABLES} in its path. null: from scratch."
     )
     frozen: Flag = key("Train only the head; the backbone keeps its weights.")
-    loss: one_of(choices.LOSSES) = key("The loss of one image.")
+    loss: one_of(network_choices.LOSSES) = key("The loss of one image.")
     losses: Losses = key("Parameters of the losses that have some.")
     channels: Maybe[Some[str]] = key("Channels that the classifier looks at. null: all.")
     sampling: Literal[choices.SAMPLINGS] = key("Real images come each once an epoch, or every class equally often.")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
-from workflow_scripts.lib.classify.arm_choices import PUBLISHED
+from workflow_scripts.lib.classify.network_choices import PUBLISHED
 from workflow_scripts.lib.config.fields import (
     Channel,
     Distinct,

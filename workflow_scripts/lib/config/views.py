@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, network_choices
 from workflow_scripts.lib.config import label_regimes
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.generate import generator_choices
@@ -233,17 +233,17 @@ def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
     files = set()
     for entry in arms:
         arm = arm_choices.effective(entry, config["train_classifier"])
-        if arm["weights"] == arm_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"]):
+        if arm["weights"] == network_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"]):
             files.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
         elif arm["weights"]:
-            files.add(str(arm_choices.weights_path(arm["weights"])))
+            files.add(str(network_choices.weights_path(arm["weights"])))
     return sorted(files)
 
 
 def encoder_weights(config: Config) -> list[str]:
     """The file of the user's own encoder, where the config names one."""
     encoder = config["assess_synthetic"]["encoder"]
-    return [str(arm_choices.weights_path(encoder["weights"]))] if isinstance(encoder, dict) else []
+    return [str(network_choices.weights_path(encoder["weights"]))] if isinstance(encoder, dict) else []
 
 
 def replay_files(config: Config, ending: str) -> list[str]:
@@ -343,7 +343,7 @@ def judge_settings(config: Config) -> Config:
     """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
     entry = arm_choices.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
     # The judge is always a network.
-    network = {"backbone": "small"} if arm_choices.BACKBONES[entry["backbone"]].hand_made else {}
+    network = {"backbone": "small"} if network_choices.BACKBONES[entry["backbone"]].hand_made else {}
     return {
         "simulate_cells": cells(config),
         "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},

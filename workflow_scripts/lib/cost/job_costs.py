@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, network_choices
 from workflow_scripts.lib.config import views
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
@@ -167,7 +167,7 @@ class Counter:
         folder, out = self.config["fetch_weights"]["folder"], set()
         for entry in batch:
             arm = arm_choices.effective(entry, self.config["train_classifier"])
-            if arm["weights"] == arm_choices.published_path(folder, arm["backbone"]):
+            if arm["weights"] == network_choices.published_path(folder, arm["backbone"]):
                 out.add(f"fetch_weights/{arm['backbone']}")
         return sorted(out)
 
@@ -271,7 +271,7 @@ class Counter:
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """Training of a classifier, with `judged` predictions an image."""
         seen = len(entry["channels"]) if entry["channels"] else self.channels
-        if arm_choices.BACKBONES[entry["backbone"]].hand_made:
+        if network_choices.BACKBONES[entry["backbone"]].hand_made:
             # Time goes into the features of all images that it looks at, rather than into steps.
             traits = {"network": entry["backbone"], "size": self.size, "channels": seen}
             work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])

@@ -70,7 +70,7 @@ def _some(part: Part, most: int, rng: np.random.Generator) -> Part:
         return part
     chosen = np.sort(rng.choice(len(part), most, replace=False))
     columns = (part.images, part.labels, part.ids, part.groups, part.rows)
-    return Part(*(values[chosen] for values in columns), part.provenance)
+    return Part(*(values[chosen] for values in columns), part.access_record)
 
 
 def copy_rows(

@@ -13,7 +13,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.fidelity.encoders import Encoder
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
@@ -80,7 +80,7 @@ def _groups_of(references: np.ndarray, source: ImageSet, synthetic: Path, images
     return source.groups[[at[name] for name in references]]
 
 
-def _rows_seen(records: list[Provenance], source: ImageSet, path: Path) -> np.ndarray:
+def _rows_seen(records: list[AccessRecord], source: ImageSet, path: Path) -> np.ndarray:
     seen = np.zeros(len(source), dtype=bool)
     for record in records:
         if (record.images, record.count) != (source.digest, len(source)):

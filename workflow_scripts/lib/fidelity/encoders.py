@@ -26,10 +26,10 @@ from torch import nn
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.registry import Registry
-from workflow_scripts.lib.classify import arm_choices, classifier_file
+from workflow_scripts.lib.classify import classifier_file, network_choices
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import channel_statistics, select_channels
 
 BATCH = 256
@@ -56,7 +56,9 @@ class Encoder:
     name: str  # name in the report
     kind: str  # baseline, judge or own
     overlap: str  # what is known of the images that it learned from
-    fitted: Provenance | None  # rows of the run's images that it knows; None where it cannot know any, or nobody knows
+    fitted: (
+        AccessRecord | None
+    )  # rows of the run's images that it knows; None where it cannot know any, or nobody knows
     encode: Callable[[np.ndarray], np.ndarray]  # uint8 (n, C, H, W), all channels of the set -> float32 (n, D)
     decide: Callable[[np.ndarray], np.ndarray] | None = None  # features -> logits (n, K), of a classifier of the run
 
@@ -79,7 +81,7 @@ def of_classifier(classifier: Classifier, kind: str, channels: list[str]) -> Enc
         with torch.inference_mode():
             return network.head(torch.from_numpy(features).to(where)).cpu().numpy()
 
-    fitted = Provenance.from_json(classifier.provenance) if classifier.provenance else None
+    fitted = AccessRecord.from_json(classifier.access_record) if classifier.access_record else None
     return Encoder(
         name=f"the {kind}",
         kind=kind,
@@ -94,7 +96,7 @@ def own(settings: dict[str, Any], channels: list[str], train: np.ndarray) -> Enc
     """Encoder of the user, from assess_synthetic.encoder, for images of these channels.
 
     Without means and spreads of its own it gets channels standardised as in the train images uint8 (n, C, H, W)."""
-    path, architecture = arm_choices.weights_path(settings["weights"]), settings["architecture"]
+    path, architecture = network_choices.weights_path(settings["weights"]), settings["architecture"]
     network, taken = _build(path, architecture)
     listed = settings["channels"] or channels
     unknown = [name for name in listed if name not in channels]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list
 from workflow_scripts.lib.scores.prediction_file import Scored, read_predictions
@@ -20,7 +20,7 @@ from workflow_scripts.lib.split.roles import Role
 
 def read_pseudo_labels(
     manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime
-) -> tuple[np.ndarray, np.ndarray, Provenance]:
+) -> tuple[np.ndarray, np.ndarray, AccessRecord]:
     """Unlabelled rows of a regime (n,), the probabilities that its baseline gives them (n, K), and its record."""
     part, asked, record = asked_about(manifest, source, table, repeat, fold, regime, Role.UNLABELLED)
     return asked, part.probabilities, record
@@ -28,7 +28,7 @@ def read_pseudo_labels(
 
 def asked_about(
     manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime, role: str
-) -> tuple[Scored, np.ndarray, Provenance]:
+) -> tuple[Scored, np.ndarray, AccessRecord]:
     """The baseline's predictions of a role, the rows of these, and what it was fitted and selected on."""
     path = arm_list.read(manifest)[0]["predictions"]
     written = read_predictions(path, parts=(role,))
@@ -42,4 +42,4 @@ def asked_about(
     if not np.array_equal(np.sort(asked), rows):
         raise UserError(f"{path} was asked about other images than the fold's {role} part: run again")
     # The file also has later predictions of the arm (calibration, test), which are not read here.
-    return written.parts[role], asked, Provenance.from_json(written.provenance).only("fit", "select")
+    return written.parts[role], asked, AccessRecord.from_json(written.access_record).only("fit", "select")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from workflow_scripts.lib.generate.baseline_answers import asked_about
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import ranking_metrics
 from workflow_scripts.lib.split.regimes import WHOLE, Regime
@@ -24,7 +24,7 @@ class BaselinePredictions:
 
     labels: np.ndarray  # uint8 (n, K)
     probabilities: np.ndarray  # float64 (n, K)
-    provenance: Provenance  # what the baseline was fitted and selected on
+    access_record: AccessRecord  # what the baseline was fitted and selected on
 
 
 def read_baseline(

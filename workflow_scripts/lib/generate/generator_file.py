@@ -15,7 +15,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.generate.networks import Minimal, UNet, make_network
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 
 FORMAT_VERSION = 1
 
@@ -31,7 +31,7 @@ class Generator:
     classes: list[str]
     size: int
     pixels: Pixels
-    provenance: Provenance
+    access_record: AccessRecord
     digest: str  # of everything the weights depend on
     seconds: float
     weights: dict[str, torch.Tensor]
@@ -55,7 +55,7 @@ def write(path: Path, generator: Generator) -> None:
         "channels": generator.channels,
         "classes": generator.classes,
         "size": generator.size,
-        "provenance": json.loads(generator.provenance.to_json()),
+        "access_record": json.loads(generator.access_record.to_json()),
         "digest": generator.digest,
         "seconds": round(generator.seconds, 1),
     }
@@ -89,7 +89,7 @@ def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> G
         classes=described["classes"],
         size=described["size"],
         pixels=Pixels(tensors["pixels.shift"], tensors["pixels.scale"]),
-        provenance=Provenance.from_json(json.dumps(described["provenance"])),
+        access_record=AccessRecord.from_json(json.dumps(described["access_record"])),
         digest=described["digest"],
         seconds=described["seconds"],
         weights=weights,

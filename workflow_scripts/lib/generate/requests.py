@@ -19,7 +19,7 @@ from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_choices import LABEL_PLANS
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
 from workflow_scripts.lib.images.orientation import oriented
@@ -31,7 +31,7 @@ class Requests:
     """Sampling requests of a set, one entry an image, decided before the first image is made."""
 
     labels: np.ndarray  # uint8 (n, K)
-    provenance: Provenance  # of the generator, and of the rows that were read to decide
+    access_record: AccessRecord  # of the generator, and of the rows that were read to decide
     real: Tensor | None = None  # uint8 (n, C, s, s): real images with the reference channels, or to start from
     references: np.ndarray | None = None  # str (n,): ids of these real images
     shown: Tensor | None = None  # bool (C,): the reference channels; None: none
@@ -85,7 +85,7 @@ def make_requests(
     real = source.labels(rows, "fit")
     errors = None if baseline is None else baseline_errors.errors(baseline.labels, baseline.probabilities)
     labels = label_plans.planned(settings, real, np.random.default_rng(derive(seed, "labels")), errors)
-    inherited, own = made.provenance, regime_of(settings)
+    inherited, own = made.access_record, regime_of(settings)
     if (other := regime_of(made.settings)) != own:
         inherited = inherited.inherited_from(other.record_name)
     requests = Requests(labels, inherited)
@@ -109,7 +109,9 @@ def make_requests(
     if settings.get("reference_channels"):
         requests.shown = torch.tensor([name in settings["reference_channels"] for name in made.channels])
     try:
-        requests.provenance = inherited.merged(source.provenance(), *([baseline.provenance] if baseline else []))
+        requests.access_record = inherited.merged(
+            source.access_record(), *([baseline.access_record] if baseline else [])
+        )
     except ValueError as error:
         raise UserError(f"the generator was not trained on {source.path}: {error}") from None
     return requests

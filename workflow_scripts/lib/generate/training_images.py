@@ -11,7 +11,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.generate import baseline_answers, generator_choices
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import regime_of
@@ -35,7 +35,7 @@ class TrainingImages:
     images: np.ndarray  # uint8 (n, C, H, W)
     labels: np.ndarray  # (n, K); probabilities where the baseline gave them
     known: np.ndarray | None  # bool (n,): whether anything is said about the labels; None: always
-    provenance: Provenance
+    access_record: AccessRecord
     answers: str = ""  # digest of the baseline's answers, where there are some: a record tells rows, not values
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ def read(source: ImageSet, fold: Fold, settings: dict[str, Any]) -> TrainingImag
         raise UserError(f"{fold.table}: fold {fold.number} has no image with role train")
     part = source.read(rows, "fit")
     if sees == generator_choices.LABELLED:
-        return TrainingImages(part.images, part.labels, None, source.provenance())
+        return TrainingImages(part.images, part.labels, None, source.access_record())
     if sees == generator_choices.PSEUDO_LABELLED:
         if fold.baseline is None:
             raise UserError(f"generator {settings['name']} asks the baseline of its regime: --baseline arms/job0.json")
@@ -63,6 +63,6 @@ def read(source: ImageSet, fold: Fold, settings: dict[str, Any]) -> TrainingImag
     labels = np.concatenate([part.labels, answers]).astype(np.float32)
     known = np.repeat([True, sees == generator_choices.PSEUDO_LABELLED], [len(rows), len(others)])
     if record is None:
-        return TrainingImages(images, labels, known, source.provenance())
+        return TrainingImages(images, labels, known, source.access_record())
     told = hashlib.blake2b(np.ascontiguousarray(answers).tobytes(), digest_size=16).hexdigest()
-    return TrainingImages(images, labels, known, source.provenance().merged(record), told)
+    return TrainingImages(images, labels, known, source.access_record().merged(record), told)

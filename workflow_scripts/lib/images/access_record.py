@@ -31,7 +31,7 @@ class Access:
 
 
 @dataclass
-class Provenance:
+class AccessRecord:
     """Rows of one image set that were read, by purpose.
 
     Purposes: fit (weights, statistics), select (checkpoints, filters), threshold, score (predicted, never learned
@@ -63,19 +63,19 @@ class Provenance:
         for name, mask in sorted(self.rows.items()):
             yield Access(*_parsed(name), np.flatnonzero(mask))
 
-    def only(self, *purposes: str) -> Provenance:
+    def only(self, *purposes: str) -> AccessRecord:
         """What was read for some purposes."""
         kept = {name: mask.copy() for name, mask in self.rows.items() if _parsed(name)[0] in purposes}
-        return Provenance(self.images, self.count, kept)
+        return AccessRecord(self.images, self.count, kept)
 
-    def inherited_from(self, regime: str) -> Provenance:
+    def inherited_from(self, regime: str) -> AccessRecord:
         """The record as one of another regime inherits it: what was read says under which regime."""
         named = {name if REGIME in name else name + REGIME + regime: mask for name, mask in self.rows.items()}
-        return Provenance(self.images, self.count, named)
+        return AccessRecord(self.images, self.count, named)
 
-    def merged(self, *others: Provenance) -> Provenance:
+    def merged(self, *others: AccessRecord) -> AccessRecord:
         """Union of this record and the records of inputs, all of the same image set."""
-        out = Provenance(self.images, self.count, {name: mask.copy() for name, mask in self.rows.items()})
+        out = AccessRecord(self.images, self.count, {name: mask.copy() for name, mask in self.rows.items()})
         for other in others:
             if (other.images, other.count) != (self.images, self.count):
                 raise ValueError("artefacts made from different image sets cannot be combined")
@@ -92,7 +92,7 @@ class Provenance:
         return json.dumps({"images": self.images, "count": self.count, "rows": packed}, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Provenance:
+    def from_json(cls, text: str) -> AccessRecord:
         """The record that `to_json` wrote; ValueError if it cannot be one."""
         try:
             value = json.loads(text)

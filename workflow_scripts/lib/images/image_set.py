@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, array
 
 
@@ -28,7 +28,7 @@ class Part:
     ids: np.ndarray  # str (n,)
     groups: np.ndarray  # str (n,)
     rows: np.ndarray  # int64 (n,), row numbers in the set
-    provenance: Provenance  # that they were read, and for what
+    access_record: AccessRecord  # that they were read, and for what
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,7 +92,7 @@ class ImageSet:
             raise ValueError("its labels, ids and classes differ in number")
         for name in self.columns():
             array(self._file, f"columns/{name}", 1)
-        self._read = Provenance(self.digest, len(self.ids))
+        self._read = AccessRecord(self.digest, len(self.ids))
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +127,7 @@ class ImageSet:
 
         Without `labels` the images alone are read, and recorded so."""
         chosen = self._rows(rows)
-        record = Provenance(self.digest, len(self))
+        record = AccessRecord(self.digest, len(self))
         record.record(purpose, chosen, labels)
         self._read = self._read.merged(record)
         images = np.empty((len(chosen), *self._file["images"].shape[1:]), dtype=np.uint8)
@@ -145,15 +145,15 @@ class ImageSet:
         found = self._file["labels"][:][chosen] if labels else None
         return Part(images, found, self.ids[chosen], self.groups[chosen], chosen, record)
 
-    def provenance(self) -> Provenance:
+    def access_record(self) -> AccessRecord:
         """Record of what was read so far, and for what."""
         return self._read.merged()
 
-    def inherited(self) -> Provenance | None:
+    def inherited(self) -> AccessRecord | None:
         """Record of what a synthetic set's generator was fitted on; None for real images."""
-        text = self.attrs.get("provenance", "")
+        text = self.attrs.get("access_record", "")
         try:
-            return Provenance.from_json(text) if text else None
+            return AccessRecord.from_json(text) if text else None
         except ValueError as error:
             raise UserError(f"{self.path}: {error}: delete it and run again") from None
 

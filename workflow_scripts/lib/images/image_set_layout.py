@@ -2,7 +2,7 @@
 
     images  uint8 (N, C, H, W), in chunks of about 1 MB     labels  uint8 (N, K), 0 or 1
     ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
-    attributes: channels, classes, source, licence, credit, format_version, digest, provenance, ...
+    attributes: channels, classes, source, licence, credit, format_version, digest, access_record, ...
 
 Text is UTF-8. A file of another layout is refused."""
 

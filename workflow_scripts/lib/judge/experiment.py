@@ -12,7 +12,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import digest
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows, per_protein
 from workflow_scripts.lib.scores import arm_list
 from workflow_scripts.lib.scores.prediction_file import PARTS, Predictions, Scored, read_predictions
@@ -59,7 +59,7 @@ class Experiment:
         From what the classifiers recorded, or else from the number of folds."""
         ratios = []
         for fold in self.arms[arm]:
-            fitted = Provenance.from_json(fold.provenance).labelled("fit") if fold.provenance else 0
+            fitted = AccessRecord.from_json(fold.access_record).labelled("fit") if fold.access_record else 0
             if fitted:
                 ratios.append(len(fold.parts["test"]) / fitted)
         folds = len(self.places) / self.repeats
@@ -172,8 +172,8 @@ def _share_arrays(first: Predictions, other: Predictions) -> None:
     """Let the second arm of a fold refer to the arrays of the first where they are equal.
 
     Where they differ both stay as they are, and `_check_pair` says so later."""
-    if other.provenance == first.provenance:
-        other.provenance = first.provenance
+    if other.access_record == first.access_record:
+        other.access_record = first.access_record
     for name, part in other.parts.items():
         for field in ("ids", "groups", "labels"):
             if _equal(part, first.parts[name], field):

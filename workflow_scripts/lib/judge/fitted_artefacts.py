@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list, prediction_file, stress_file
 
@@ -27,7 +27,7 @@ class Artefact:
     name: str
     repeat: int
     fold: int
-    provenance: Provenance
+    access_record: AccessRecord
     method: str = ""  # of an arm
 
 
@@ -58,7 +58,7 @@ def read_artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) 
     if thresholds:
         at = {name: row for row, name in enumerate(ids)}
         for entry in read_threshold_record(thresholds):
-            record = Provenance(str(entry["images"]), len(ids))
+            record = AccessRecord(str(entry["images"]), len(ids))
             unknown = [name for name in entry["ids"] if name not in at]
             if unknown:
                 raise UserError(f"{thresholds} speaks of image {unknown[0]!r}, which the image set has not")
@@ -94,7 +94,7 @@ def read_threshold_record(thresholds: Path) -> list[dict[str, Any]]:
 def to_artefact(name: str, about: dict[str, Any], path: Path, method: str = "") -> Artefact:
     """An artefact from what its file says about itself."""
     try:
-        record = Provenance.from_json(str(about["provenance"]))
+        record = AccessRecord.from_json(str(about["access_record"]))
         return Artefact(name, int(about["repeat"]), int(about["fold"]), record, method)
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} does not say what it was made from ({error}): delete it and run again") from None

@@ -74,7 +74,7 @@ class Rules:
 def check_artefact(artefact: Artefact, roles: np.ndarray, rules: Rules) -> Iterator[Check]:
     """One check for each purpose: images and groups of roles that may not be read for it, however it was read."""
     for purpose in ALLOWED:
-        rows = artefact.provenance.of(purpose)
+        rows = artefact.access_record.of(purpose)
         yield _checked(artefact, purpose, rows, roles, _allowed(purpose, artefact.method, roles), rules)
 
 
@@ -89,7 +89,7 @@ def check_labels(
     and what it inherited, by the regime of the artefact that read it.
 
     `through` are the regimes, by name, of what it was made from."""
-    for access in artefact.provenance.accesses():
+    for access in artefact.access_record.accesses():
         if access.purpose not in ALLOWED:
             continue
         purpose = f"{access.purpose}, {'labels' if access.labels else 'images alone'}"
@@ -191,7 +191,7 @@ def check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[
 def _check_rows(artefact: Artefact, roles_of: Any) -> Iterator[Check]:
     # By the record of what was read. A model of the replay is scored on the test part however it was trained; its
     # thresholds alone score nothing.
-    rows = artefact.provenance.of("score")
+    rows = artefact.access_record.of("score")
     if len(rows):
         wrong = np.setxor1d(rows, np.flatnonzero(roles_of(artefact.repeat, artefact.fold) == Role.TEST))
         yield Check(

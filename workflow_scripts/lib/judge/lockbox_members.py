@@ -13,7 +13,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
 from workflow_scripts.lib.judge.analysis_choices import LEVELS
 from workflow_scripts.lib.judge.fixed_scoring import Decided
@@ -80,7 +80,7 @@ def read_thresholds(path: Path, names: list[str], classes: list[str]) -> dict[tu
 
 def _check_unread(path: Path, classifier: Classifier, source: ImageSet, box: Box) -> None:
     """Refuse a classifier of another image set, and one that was fitted, selected or tuned on lockbox groups."""
-    record = Provenance.from_json(classifier.provenance)
+    record = AccessRecord.from_json(classifier.access_record)
     if (classifier.classes, classifier.size, record.images) != (source.classes, source.size, source.digest):
         raise UserError(f"{path} was trained on another image set than {source.path}: run again")
     closed = np.isin(source.groups, source.groups[box.rows])

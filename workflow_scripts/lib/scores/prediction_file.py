@@ -3,7 +3,7 @@
 test, calibration, validation   groups with ids, groups (text), labels uint8 (n, K), logits float32 (n, K)
 unlabelled                      likewise, of the baseline of a label regime; labels are 0, because nobody knows them
 history                         one dataset a quantity, such as step, loss, validation_map
-attributes                      classes, arm, repeat, fold, images (digest of the image set), provenance,
+attributes                      classes, arm, repeat, fold, images (digest of the image set), access_record,
                                 settings (JSON), digest, and numbers such as seconds, images_seen, best_step"""
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Predictions:
     history: dict[str, np.ndarray] = field(default_factory=dict)  # quantity -> (checkpoints,) or (steps,)
     settings: dict[str, Any] = field(default_factory=dict)  # what the arm was trained with
     images: str = ""  # digest of the image set
-    provenance: str = ""  # Provenance.to_json(): what the classifier was fitted and selected on
+    access_record: str = ""  # AccessRecord.to_json(): what the classifier was fitted and selected on
     digest: str = ""  # of the arm's settings, inputs and code
     numbers: dict[str, float] = field(
         default_factory=dict
@@ -95,7 +95,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         attributes["classes"] = json.dumps(list(predictions.classes))
         attributes["settings"] = json.dumps(predictions.settings, sort_keys=True)
         attributes["numbers"] = json.dumps(sorted(predictions.numbers))
-        for name in ("arm", "repeat", "fold", "images", "provenance", "digest"):
+        for name in ("arm", "repeat", "fold", "images", "access_record", "digest"):
             attributes[name] = getattr(predictions, name)
         for name, value in predictions.numbers.items():
             attributes[name] = value
@@ -120,7 +120,7 @@ def read_predictions(path: Path, parts: tuple[str, ...] = PARTS) -> Predictions:
                 history={name: data[:] for name, data in file["history"].items()},
                 settings=json.loads(attributes["settings"]),
                 images=str(attributes["images"]),
-                provenance=str(attributes["provenance"]),
+                access_record=str(attributes["access_record"]),
                 digest=str(attributes["digest"]),
                 numbers={name: attributes[name].item() for name in json.loads(attributes["numbers"])},
             )

@@ -2,7 +2,7 @@
 
 ids, groups          of the test images of a fold (text)
 arms/{arm}           logits float32 (conditions, n, K); its attribute `digest` is that of the arm's predictions
-attributes           repeat, fold, images (digest of the image set), provenance, conditions (JSON: name and level)"""
+attributes           repeat, fold, images (digest of the image set), access_record, conditions (JSON: name and level)"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stress:
     repeat: int
     fold: int
     images: str  # digest of the image set
-    provenance: str  # Provenance.to_json(): what was read, and for what
+    access_record: str  # AccessRecord.to_json(): what was read, and for what
     conditions: list[tuple[str, int]]  # corruption and level
     ids: np.ndarray  # str (n,)
     groups: np.ndarray  # str (n,)
@@ -46,7 +46,7 @@ def write(path: Path, stress: Stress) -> None:
         for arm, logits in stress.logits.items():
             made = arms.create_dataset(arm, data=np.asarray(logits, dtype=np.float32))
             made.attrs["digest"] = stress.digests[arm]
-        for name in ("repeat", "fold", "images", "provenance"):
+        for name in ("repeat", "fold", "images", "access_record"):
             file.attrs[name] = getattr(stress, name)
         file.attrs["conditions"] = json.dumps(stress.conditions)
         file.attrs["format_version"] = FORMAT_VERSION
@@ -68,7 +68,7 @@ def read(path: Path, arms: tuple[str, ...] | None = None) -> Stress:
                 repeat=int(about["repeat"]),
                 fold=int(about["fold"]),
                 images=str(about["images"]),
-                provenance=str(about["provenance"]),
+                access_record=str(about["access_record"]),
                 conditions=[(str(name), int(level)) for name, level in json.loads(about["conditions"])],
                 ids=array(file, "ids", 1).asstr()[:],
                 groups=array(file, "groups", 1).asstr()[:],

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, network_choices
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.classify.classifier_training import ArmStep, Images, Trainer, checkpoint_steps
 from workflow_scripts.lib.classify.validation_scores import macro_f1, study_decisions
@@ -283,7 +283,7 @@ def tested(
             out.append(network.head(features).cpu())
     network.eval()
     logits = torch.cat(out).numpy()
-    return logits / arm_choices.cosine_scale(settings) if drop else logits
+    return logits / network_choices.cosine_scale(settings) if drop else logits
 
 
 @dataclass

@@ -21,7 +21,7 @@ from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import generator_file, generator_training
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels
-from workflow_scripts.lib.images.access_record import Provenance
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split.roles import Role
@@ -117,7 +117,7 @@ def trained_generator(replay: FoldReplay, levels: Levels) -> Generator:
             )  # fmt: skip
         generator = Generator(
             replay.repeat, replay.fold, settings, replay.source.channels, replay.source.classes, size, pixels,
-            part.provenance, digest, done.seconds, done.weights,
+            part.access_record, digest, done.seconds, done.weights,
         )  # fmt: skip
         generator_file.write(path, generator)
         resume.clear()
@@ -125,7 +125,7 @@ def trained_generator(replay: FoldReplay, levels: Levels) -> Generator:
     return generator
 
 
-def synthetic_images(replay: FoldReplay, levels: Levels) -> tuple[Images, Provenance]:
+def synthetic_images(replay: FoldReplay, levels: Levels) -> tuple[Images, AccessRecord]:
     """Synthetic images of these switches as the classifier sees them, and what their generator was fitted on."""
     section, synthetic_set = (
         replay.settings["forensics"],
@@ -142,14 +142,14 @@ def synthetic_images(replay: FoldReplay, levels: Levels) -> tuple[Images, Proven
             labels = emulation.wanted_labels(real, section["count"], levels["uniform_prior"], single, rng)
             images = emulation.made_images(made, labels, synthetic_set, derive(replay.seed, "sample"), device.device())
             images = emulation.resized(images, replay.source.size, levels["premultiplied_alpha"])
-            attrs = {"source": "replay of the reference study", "provenance": made.provenance.to_json()}
+            attrs = {"source": "replay of the reference study", "access_record": made.access_record.to_json()}
             attrs |= {"repeat": replay.repeat, "fold": replay.fold}
             with write_images(path, made.channels, made.classes, replay.source.size, attrs) as writer:
                 ids = [f"syn-{number:06d}" for number in range(len(images))]
                 writer.append(images, labels, ids, ["synthetic"] * len(images))
     with ImageSet(path) as synthetic:
         part = synthetic.read(None, "fit")
-        return Images(part.images, part.labels, synthetic=True), synthetic.inherited() or made.provenance
+        return Images(part.images, part.labels, synthetic=True), synthetic.inherited() or made.access_record
 
 
 def _synthetic_settings(replay: FoldReplay, levels: Levels) -> list[Any]:
@@ -185,9 +185,9 @@ def unit_scores(replay: FoldReplay, unit: Unit) -> dict[str, Any]:
         trainer, course = emulation.trained(unit.model, unit.levels, section["plateau"], real, second, validation, seed)
         asked = {role: _asked(parts[role]) for role in (Role.VALIDATION, Role.CALIBRATION, Role.TEST)}
         scores = emulation.scored(trainer.network, course, asked, states, unit.model, least, replay.judged, seed)
-        record = parts[Role.TRAIN].provenance.merged(
-            parts[Role.VALIDATION].provenance,
-            parts[Role.TEST].provenance,
+        record = parts[Role.TRAIN].access_record.merged(
+            parts[Role.VALIDATION].access_record,
+            parts[Role.TEST].access_record,
             *([inherited] if inherited else []),
         )
         out = {"scores": scores, "fitted": _records(unit, states, record, parts)}
@@ -203,14 +203,14 @@ def _finished(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _records(unit: Unit, states: list[Levels], record: Provenance, parts: dict[str, Part]) -> dict[str, str]:
+def _records(unit: Unit, states: list[Levels], record: AccessRecord, parts: dict[str, Part]) -> dict[str, str]:
     """Records for the leak certificate: the model, and separately what breaks a rule on purpose."""
     name = unit.model["name"]
     reported = {levels["thresholds_on_reported"] for levels in states}
-    own = record.merged(parts[Role.CALIBRATION].provenance) if False in reported else record
+    own = record.merged(parts[Role.CALIBRATION].access_record) if False in reported else record
     out = {switches.artefact(name, "image_split" if unit.levels["image_split"] else ""): own.to_json()}
     if True in reported:
-        tuned = Provenance(record.images, record.count)
+        tuned = AccessRecord(record.images, record.count)
         tuned.record("threshold", parts[Role.VALIDATION].rows)
         out[switches.artefact(name, "thresholds_on_reported")] = tuned.to_json()
     return out

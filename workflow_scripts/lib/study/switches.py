@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_checks, arm_choices, network_choices
 from workflow_scripts.lib.generate import generator_choices
 
 DATA, GENERATOR, TRAINING, AFTER = "data", "generator", "training", "after"
@@ -129,7 +129,7 @@ def acts_on(name: str, model: dict[str, Any]) -> bool:
     switch, method = SWITCHES[name], arm_choices.METHODS[model["method"]]
     if switch.synthetic and not method.learns_from_generated:
         return False
-    if switch.batchnorm and not arm_choices.BACKBONES[model["backbone"]].has_batchnorm:
+    if switch.batchnorm and not network_choices.BACKBONES[model["backbone"]].has_batchnorm:
         return False
     return all(
         not wanted or model[key] in wanted
@@ -240,13 +240,13 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         if "regime" in entry:
             return f"{where}.regime: the replay labels everything"
         training = config["train_classifier"] | section["training"]
-        problem = arm_choices.problem(entry, training, images["channels"], images["size"])
+        problem = arm_checks.problem(entry, training, images["channels"], images["size"])
         if problem:
             return f"{where}: {problem}"
         own = arm_choices.effective(entry, training)
         if own["channels"]:
             return f"{where}.channels: the replay looks at all channels"
-        if arm_choices.BACKBONES[own["backbone"]].hand_made:
+        if network_choices.BACKBONES[own["backbone"]].hand_made:
             return f"{where}.backbone = {own['backbone']!r}: the replay trains networks"
     return None
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from workflow_scripts.lib.base import machine
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.page.run_tables import Results
@@ -122,7 +122,7 @@ def fitted_at_once(config: dict[str, Any]) -> list[str]:
     """Arms whose backbone is hand-made features: they take no optimiser steps."""
     common = config.get("train_classifier", {}).get("backbone")
     backbones = {entry["name"]: entry.get("backbone", common) for entry in config.get("arms", [])}
-    return [name for name, backbone in backbones.items() if backbone in arm_choices.BACKBONES.having("hand_made")]
+    return [name for name, backbone in backbones.items() if backbone in network_choices.BACKBONES.having("hand_made")]
 
 
 def worth(results: Results) -> PageTable:

@@ -1,0 +1,127 @@
+"""Checks of an arm's settings before any job starts: options, images, network, and their combination.
+
+Every check returns its error in one line, or None. This module does not import torch."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from workflow_scripts.lib.classify.arm_choices import (
+    COMMON_OPTIONS,
+    EQUAL_EXPOSURES,
+    METHODS,
+    NAMING,
+    UNLABELLED,
+    effective,
+    pretraining_steps,
+    real_in_batch,
+    synthetic_fraction,
+)
+from workflow_scripts.lib.classify.network_choices import (
+    BACKBONES,
+    FITTED_STEPS,
+    IMAGENET,
+    LOSSES,
+    published_path,
+    weights_path,
+)
+
+
+def regime_problem(entry: dict[str, Any], regime: dict[str, Any]) -> str | None:
+    """Error in an arm's method for a label regime, in one line, or None."""
+    method = METHODS[entry["method"]]
+    if method.second_source in UNLABELLED and not (regime["labelled"] < 1 and regime["unlabelled"] == "seen"):
+        return (
+            f"the method {entry['method']!r} learns from unlabelled images, and the regime {regime['name']!r} shows "
+            "none: take one with labelled below 1 and unlabelled: seen"
+        )
+    return None
+
+
+def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str], size: int | None = None) -> str | None:
+    """Error in an arm's settings beside `train_classifier`, in one line, or None.
+
+    `channels` and `size` are those of the images; `size` where it is known."""
+    method = METHODS[entry["method"]]
+    allowed = (*COMMON_OPTIONS, *method.options)
+    for key in entry:
+        if key not in NAMING and key not in allowed:
+            return f"{key} is given, but the method {entry['method']!r} does not use it (it uses {', '.join(allowed)})"
+    if method.balanced and entry.get("sampling", "balanced") != "balanced":
+        return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
+    settings = effective(entry, section)
+    for known in (BACKBONES, LOSSES):
+        if settings[known.kind] not in known:
+            return known.unknown(settings[known.kind])
+    for name in settings["channels"] or ():
+        if name not in channels:
+            return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
+    return _network_problem(settings, size) or _combination_problem(settings) or _steps_problem(settings)
+
+
+def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
+    """Error in the image size or the initial weights for the backbone, or None."""
+    name, weights = settings["backbone"], settings.get("weights")
+    backbone = BACKBONES[name]
+    if size is not None and size < backbone.smallest:
+        return f"backbone {name!r} needs images of {backbone.smallest} px or more, not {size}"
+    if size is not None and size % backbone.multiple:
+        return f"backbone {name!r} needs images whose size is a multiple of {backbone.multiple} px, not {size}"
+    if weights and not backbone.published:
+        return f"weights are given, but nobody has published any of the backbone {name!r}; take a resnet, vit or swin"
+    if weights and weights != IMAGENET and not os.path.isfile(weights_path(weights)):  # noqa: PTH113
+        fetched = weights_path(weights).name == published_path("", name)
+        again = "; have it fetched again by --forcerun fetch_weights" if fetched else ""
+        return f"weights = {weights!r}: there is no such file{again}"
+    if settings.get("frozen") and METHODS[settings["method"]].self_supervised:
+        return f"method {settings['method']!r} and frozen do not go together: it is there to train the backbone"
+    if settings.get("frozen") and not weights:
+        return "frozen: a network that is not trained needs weights to start from; give the file in weights"
+    return None
+
+
+def _combination_problem(settings: dict[str, Any]) -> str | None:
+    """Error in the combination of method, backbone and loss, or None."""
+    name, method = settings["method"], METHODS[settings["method"]]
+    together = f"method {name!r} and {{}} do not go together: "
+    if method.needs_batchnorm and not BACKBONES[settings["backbone"]].has_batchnorm:
+        return together.format(f"backbone {settings['backbone']!r}") + "it has no BatchNorm"
+    if method.needs_batchnorm and settings.get("frozen"):
+        return together.format("frozen") + "the BatchNorm of a frozen network takes no statistics"
+    if BACKBONES[settings["backbone"]].hand_made:
+        if method.step not in FITTED_STEPS:
+            return together.format(f"backbone {settings['backbone']!r}") + "its features are fitted, not trained"
+        if settings["loss"] != "bce":
+            return (
+                f"backbone {settings['backbone']!r} and loss {settings['loss']!r} do not go together: it is fitted by "
+                "logistic regression; give the arm loss: bce"
+            )
+    soft = method.soft_targets or settings.get("blend") == "weighted"
+    if soft and LOSSES[settings["loss"]].hard_labels:
+        return together.format(f"loss {settings['loss']!r}") + "its margin has no meaning for labels between 0 and 1"
+    return None
+
+
+def _steps_problem(settings: dict[str, Any]) -> str | None:
+    """Error in batch or steps that the method cannot divide, or None."""
+    method, batch, steps = METHODS[settings["method"]], settings["batch"], settings["steps"]
+    if settings["budget"] == EQUAL_EXPOSURES and not real_in_batch(settings):
+        return (
+            f"budget = {EQUAL_EXPOSURES!r} and method {settings['method']!r} do not go together: its steps have "
+            "not all the same number of real images; give a number"
+        )
+    if method.pairs and batch % 2:
+        return f"train_classifier.batch = {batch} must be even: half of it is real, half of the second source"
+    # BatchNorm over one image is undefined, so separately normalised images must be two or more.
+    least = 2 if method.needs_batchnorm else 1
+    if "ratio" in method.options and not least <= synthetic_fraction(batch, settings["ratio"]) <= batch - least:
+        return (
+            f"ratio = {settings['ratio']:g} leaves a batch of {batch} with fewer than {least} real images or others: "
+            "take a ratio nearer to 1 or a larger train_classifier.batch"
+        )
+    if "pretrain" in method.options and not 0 < pretraining_steps(settings) < steps:
+        return f"pretrain = {settings['pretrain']:g} leaves one of its two parts without any of the {steps} steps"
+    if settings["checkpoints"] > steps:
+        return f"train_classifier.checkpoints = {settings['checkpoints']} is more than its {steps} steps"
+    return None
