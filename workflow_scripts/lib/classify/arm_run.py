@@ -20,7 +20,6 @@ from workflow_scripts.lib.classify import (
     arm_choices,
     classifier_file,
     classifier_training,
-    feature_regression,
     network_choices,
     second_source,
 )
@@ -106,8 +105,12 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
 
 def trainer(settings: dict[str, Any]) -> Callable[..., Trained]:
     """What trains an arm with these settings: a network by steps, or a regression on hand-made features."""
-    hand_made = network_choices.BACKBONES[settings["backbone"]].hand_made
-    return (feature_regression if hand_made else classifier_training).train
+    if not network_choices.BACKBONES[settings["backbone"]].hand_made:
+        return classifier_training.train
+    # Imported here: scikit-learn takes a second and a half that networks need not wait for.
+    from workflow_scripts.lib.classify import feature_regression
+
+    return feature_regression.train
 
 
 def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:

@@ -122,7 +122,7 @@ class Residual(nn.Module):
 class SmallTrunk(nn.Module):
     """Residual stages behind a pixel-unshuffle stem: made for images of 32 to 128 px on a CPU.
 
-    The stem moves blocks of 2×2 pixels (4×4 from 128 px on) into channels, so that no detail is thrown away while all
+    The stem moves blocks of 2×2 pixels (4×4 from 128 px on) into channels. No detail is thrown away, and all
     convolutions work at 32×32 and below, where a CPU is fast."""
 
     def __init__(self, channels: int, size: int, widths: tuple[int, ...]) -> None:
