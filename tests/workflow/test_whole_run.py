@@ -148,7 +148,7 @@ def test_killed_stage_goes_on_from_its_checkpoint(finished: Checkout, tmp_path: 
     resume = output.with_name("unet.resume.pt")
     command = stage_command(checkout, "train_ddpm", str(output.relative_to(checkout.folder)))
     output.unlink()
-    where = {"cwd": checkout.folder, "env": checkout.environment(), "shell": True}
+    where = {"cwd": checkout.folder, "env": checkout.environment(warm=False), "shell": True}
     for _ in range(2):
         process = subprocess.Popen(command, start_new_session=True, **where)
         stamp = resume.stat().st_mtime_ns if resume.exists() else 0
