@@ -50,8 +50,8 @@ class FoldDesign:
             self.labels = np.concatenate([self.labels, marked], axis=1)
             self.classes = [*self.classes, *(f"{self.settings['stratify_by']} {value}" for value in values)]
 
-    def assign(self) -> np.ndarray:
-        """Roles (n, folds) of all images; logs their numbers and what is missing."""
+    def assign(self, quiet: bool = False) -> np.ndarray:
+        """Roles (n, folds) of all images; logs their numbers and what is missing, unless `quiet`."""
         marked, left_out = self.columns["roles_from"], self.columns["leave_out"]
         if marked is not None:
             assigned = self._as_marked(marked)
@@ -62,7 +62,8 @@ class FoldDesign:
         if self.settings["fractions"]["reserve_same"] > 0:
             assigned = self._keeping_aside(assigned)
         _check_parts(assigned, self.settings["fractions"])
-        self._tell(assigned)
+        if not quiet:
+            self._tell(assigned)
         return assigned
 
     def label_ranks(self, assigned: np.ndarray) -> np.ndarray | None:
