@@ -357,3 +357,25 @@ def test_a_marked_test_part_names_no_folds(tmp_path, capsys):
     assert judged(path, 9, roles_from="split") == 1
     said = capsys.readouterr().err
     assert "no class has 9 positive test groups" in said and "make_folds.folds:" not in said
+
+
+def test_further_images_change_no_fold_and_are_shown_where_their_relatives_are_trained_on(images):
+    assert run(images, **WIDE, regimes=(regime(0.8),)) == 0
+    plain = pd.read_csv(images.with_name("folds.csv"), dtype=str, keep_default_na=False)
+    with ImageSet(images) as source:
+        part = source.read(None, "inspect")
+        columns = {name: list(source.column(name)) for name in source.columns()}
+    more = images.with_name("more.h5")
+    with write_images(more, ["green"], ["a", "b", "rare"], 4, {"further": 3}) as writer:
+        writer.append(part.images, part.labels, part.ids, part.groups, columns)
+        own = {name: [""] * 3 for name in columns}
+        writer.append(np.zeros((3, 1, 4, 4)), np.zeros((3, 3)), ["x", "y", "z"], ["g0", "new", "g1"], own)
+    assert run(more, **WIDE, regimes=(regime(0.8),)) == 0
+    table = pd.read_csv(more.with_name("folds.csv"), dtype=str, keep_default_na=False)
+    assert table[:120].equals(plain)
+    for fold in ("fold0", "fold1"):
+        own = {group: set(table[:120].loc[table["group"][:120] == group, fold]) for group in ("g0", "g1")}
+        wanted = {name: "unlabelled" if own[name] == {"train"} else "unused" for name in own}
+        assert table[fold][120:].tolist() == [wanted["g0"], "unlabelled", wanted["g1"]]
+        assert (table[f"{fold}_rank"][120:] == "").all()
+    assert "unused" in set(table["fold0"][120:]) | set(table["fold1"][120:]), "one of them is tested or set aside"

@@ -26,8 +26,10 @@ def groups_with(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 
 def positive_test_groups(labels: np.ndarray, member: np.ndarray, assigned: np.ndarray) -> np.ndarray:
-    """Positive test groups of each class (K,), pooled over folds, from roles (n, folds)."""
-    tested = (assigned == Role.TEST).any(axis=1)
+    """Positive test groups of each class (K,), pooled over folds, from roles (n + m, folds).
+
+    The last m rows are those of images without labels, which are never tested."""
+    tested = (assigned[: len(labels)] == Role.TEST).any(axis=1)
     return groups_with(labels[tested], member[tested])
 
 
