@@ -52,3 +52,4 @@ include: "rules/show.smk"  # plot_*, report
 include: "rules/lockbox.smk"  # open_lockbox
 include: "rules/paper.smk"  # the figures of the reference study
 include: "rules/submit.smk"  # write_submission
+include: "rules/predict.smk"  # predict_images

@@ -118,6 +118,7 @@ def _check_paths(config: Config) -> None:
     data, encoder = config["data"], config["assess_synthetic"]["encoder"]
     paths = {f"data.{key}": data[key] for key in PATHS if data["source"] != "simulated"}
     paths |= {f"write_submission.{key}": config["write_submission"][key] for key in ("images", "sample")}
+    paths |= {f"predict.{key}": config["predict"][key] for key in ("images", "table")}
     paths |= {f"{section}.folder": config[section]["folder"] for section in ("fetch_images", "fetch_weights")}
     paths |= {"assess_synthetic.encoder.weights": encoder["weights"] if isinstance(encoder, dict) else None}
     paths |= {"train_classifier.weights": config["train_classifier"]["weights"]}

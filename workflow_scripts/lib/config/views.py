@@ -24,6 +24,9 @@ POLICY = (
     "total_gb",
 )  # fmt: skip
 
+# Sections about what is done with a finished run.
+AFTERWARDS = ("predict",)
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
 
@@ -147,10 +150,30 @@ def submitted_arm(config: Config) -> str:
 
 def submitted_jobs(config: Config) -> list[int]:
     """The number of the job with the arm that is handed in."""
-    arm, known = submitted_arm(config), by_name(config, "arms")
+    return jobs_with(config, submitted_arm(config), "write_submission.arm")
+
+
+def predicting_arm(config: Config) -> str:
+    """The arm that predicts new images."""
+    return config["predict"]["arm"] or config["analysis"]["primary_arm"]
+
+
+def predicting_jobs(config: Config) -> list[int]:
+    """The number of the job with the arm that predicts new images."""
+    return jobs_with(config, predicting_arm(config), "predict.arm")
+
+
+def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
+    """The number of the job with an arm; `asked` is the key that names it."""
+    known = by_name(config, "arms")
     if arm not in known:
-        raise ConfigError(f"write_submission.arm = {arm!r} is not among the arms: {', '.join(known)}")
+        raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}")
     return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
+
+
+def of_run(config: Config) -> Config:
+    """The config without what is done with a finished run, which changes nothing that the report shows."""
+    return without(config, *AFTERWARDS)
 
 
 def require_lockbox(config: Config) -> None:
@@ -219,6 +242,17 @@ def test_images(config: Config) -> dict[str, str]:
     if not is_fetched(config):
         raise ConfigError("the target submission needs write_submission.images and write_submission.sample")
     return given | {"checksums": in_run(config, "fetched/checksums.csv")}
+
+
+def new_images(config: Config) -> dict[str, str]:
+    """The folder of the images that are to be predicted, and their table where there is one."""
+    section = config["predict"]
+    images, table = section["images"], section["table"]
+    if not images:
+        raise ConfigError("the target predict needs predict.images: a folder of images, or a table of their Ids")
+    if Path(images).is_file() and table is None:
+        images, table = str(Path(images).parent), images
+    return {"new_images": images} | ({"new_table": table} if table else {})
 
 
 def shard_files(config: Config) -> list[str]:
@@ -390,4 +424,15 @@ def submission_settings(config: Config) -> Config:
         "arm": submitted_arm(config),
         "batch": config["write_submission"]["batch"],
         "preprocess_images": config["preprocess_images"] | {"data": described_data(config)},
+    }
+
+
+def predict_settings(config: Config) -> Config:
+    """Settings of predict_images."""
+    section = config["predict"]
+    return {
+        "arm": predicting_arm(config),
+        "batch": section["batch"],
+        "unlike": section["unlike"],
+        "preprocess_images": reading(config),
     }

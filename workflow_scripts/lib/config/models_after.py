@@ -1,0 +1,16 @@
+"""The config's sections about what is done with a finished run: each belongs to a target that is asked for by name."""
+
+from workflow_scripts.lib.config.fields import Maybe, Name, Section, Text, key, number, whole
+
+
+class Predict(Section):
+    """Predictions of an arm for new images (target predict)."""
+
+    name: Name = key("Name of the predictions, which go to results/{run}/predicted/{name}/.")
+    images: Maybe[Text] = key("Folder of the new images, or a CSV table of their Ids in that folder.")
+    table: Maybe[Text] = key("CSV table with their Ids, and columns to group by. null: all images in the folder.")
+    arm: Maybe[Text] = key("Arm that predicts. null: analysis.primary_arm.")
+    batch: whole(1, 100_000) = key("Images in memory at a time.", "images")
+    unlike: number(ge=0.5, lt=1) = key(
+        "An image is unlike the training images if it is farther from them than this fraction of calibration images."
+    )
