@@ -50,3 +50,47 @@ rule predict:
     """Predict new images."""
     input:
         in_run(f"predicted/{CONFIG['predict']['name']}"),
+
+
+rule write_model_package:
+    """Weights, network code, thresholds and model card of an arm, to be used without MixLoc."""
+    input:
+        images="results/{run}/images.h5",
+        arms=lambda wildcards: arms_with(from_config(views.packed_jobs)(wildcards)),
+        thresholds="results/{run}/thresholds.csv",
+        metrics="results/{run}/metrics.csv",
+        leaks="results/{run}/leaks.csv",
+    output:
+        directory(f"results/{{run}}/models/{views.packed_arm(CONFIG)}"),
+    params:
+        python=python,
+        code=code("write_model_package"),
+        licence=lambda wildcards, input: own_path("LICENSE"),
+        settings=lambda wildcards: as_json(views.package_settings(CONFIG)),
+    log:
+        "results/{run}/logs/write_model_package/write_model_package.log",
+    benchmark:
+        "results/{run}/benchmarks/write_model_package/write_model_package.tsv"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    conda:
+        ENVIRONMENT
+    shell:
+        "{params.python} -m workflow_scripts.write_model_package"
+        " --images {input.images:q}"
+        " --arms {input.arms:q}"
+        " --thresholds {input.thresholds:q}"
+        " --metrics {input.metrics:q}"
+        " --leaks {input.leaks:q}"
+        " --licence {params.licence:q}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule model_package:
+    """Make the model package of an arm."""
+    input:
+        in_run(f"models/{views.packed_arm(CONFIG)}"),

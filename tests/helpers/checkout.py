@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
     "Snakefile", "config.yaml", "rules", "workflow", "workflow_scripts", "schemas", "presets", "profiles/default",
-    "envs", "captions",
+    "envs", "captions", "LICENSE",
 )  # fmt: skip
 PRESET = "presets/ci.yaml"
 # Two workers of pytest-xdist on two cores leave one for each.

@@ -21,5 +21,7 @@ def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
     clone.snakemake("predict", "--config", "predict={images: new, arm: mix_loss}")
     predicted = rows(clone.run / "predicted" / "new" / "images.csv")
     assert len(predicted) == 10 and {row["in_run"] for row in predicted} == {"1"}
+    clone.snakemake("model_package")
+    assert (clone.run / "models" / "pool" / "README.md").is_file()
     assert trained == {path: path.stat().st_mtime_ns for path in clone.run.rglob("*.safetensors")}
     assert "Nothing to be done" in clone.snakemake().stdout

@@ -45,7 +45,7 @@ RERUN = {
     "lib/scores/decisions.py": JUDGING
     | TRAINING
     | {"certify_leaks", "plot_arms", "plot_training", "sample_ddpm", "stress_test", "tabulate_study", "train_ddpm"}
-    | {"predict_images", "write_submission"},
+    | {"predict_images", "write_model_package", "write_submission"},
     "lib/scores/f1.py": JUDGING | TRAINING | {"plot_arms", "tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING
     | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "tabulate_study"},

@@ -14,3 +14,9 @@ class Predict(Section):
     unlike: number(ge=0.5, lt=1) = key(
         "An image is unlike the training images if it is farther from them than this fraction of calibration images."
     )
+
+
+class ModelPackage(Section):
+    """Weights and model card of an arm, to be used without MixLoc (target model_package)."""
+
+    arm: Maybe[Name] = key("Arm that is packed, into results/{run}/models/{arm}/. null: analysis.primary_arm.")

@@ -25,7 +25,7 @@ POLICY = (
 )  # fmt: skip
 
 # Sections about what is done with a finished run.
-AFTERWARDS = ("predict",)
+AFTERWARDS = ("predict", "model_package")
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
@@ -161,6 +161,16 @@ def predicting_arm(config: Config) -> str:
 def predicting_jobs(config: Config) -> list[int]:
     """The number of the job with the arm that predicts new images."""
     return jobs_with(config, predicting_arm(config), "predict.arm")
+
+
+def packed_arm(config: Config) -> str:
+    """The arm of the model package."""
+    return config["model_package"]["arm"] or config["analysis"]["primary_arm"]
+
+
+def packed_jobs(config: Config) -> list[int]:
+    """The number of the job with the arm of the model package."""
+    return jobs_with(config, packed_arm(config), "model_package.arm")
 
 
 def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
@@ -435,4 +445,15 @@ def predict_settings(config: Config) -> Config:
         "batch": section["batch"],
         "unlike": section["unlike"],
         "preprocess_images": reading(config),
+    }
+
+
+def package_settings(config: Config) -> Config:
+    """Settings of write_model_package."""
+    return {
+        "run": config["run"],
+        "arm": by_name(config, "arms")[packed_arm(config)],
+        "preprocess_images": without(config["preprocess_images"], "shards"),
+        "told": known_datasets.told(config["data"]),
+        "confidence": config["analysis"]["confidence"],
     }
