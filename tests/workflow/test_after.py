@@ -23,5 +23,8 @@ def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
     assert len(predicted) == 10 and {row["in_run"] for row in predicted} == {"1"}
     clone.snakemake("model_package")
     assert (clone.run / "models" / "pool" / "README.md").is_file()
+    clone.snakemake("export", "--config", "export={format: ome_tiff, sets: [minimal]}")
+    # Three images of each class, in two folds.
+    assert len(list((clone.run / "export" / "images").glob("*.ome.tif"))) == 60
     assert trained == {path: path.stat().st_mtime_ns for path in clone.run.rglob("*.safetensors")}
     assert "Nothing to be done" in clone.snakemake().stdout

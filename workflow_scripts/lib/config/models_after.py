@@ -1,6 +1,8 @@
 """The config's sections about what is done with a finished run: each belongs to a target that is asked for by name."""
 
-from workflow_scripts.lib.config.fields import Maybe, Name, Section, Text, key, number, whole
+from typing import Literal
+
+from workflow_scripts.lib.config.fields import Maybe, Name, Section, Some, Text, key, number, whole
 
 
 class Predict(Section):
@@ -20,3 +22,10 @@ class ModelPackage(Section):
     """Weights and model card of an arm, to be used without MixLoc (target model_package)."""
 
     arm: Maybe[Name] = key("Arm that is packed, into results/{run}/models/{arm}/. null: analysis.primary_arm.")
+
+
+class Export(Section):
+    """Generated images as files with a table (target export)."""
+
+    sets: Maybe[Some[Name]] = key("Synthetic sets that are exported. null: all that arms use.")
+    format: Literal["png", "ome_tiff"] = key("A PNG file for each channel, or an OME-TIFF file for each image.")

@@ -25,7 +25,7 @@ POLICY = (
 )  # fmt: skip
 
 # Sections about what is done with a finished run.
-AFTERWARDS = ("predict", "model_package")
+AFTERWARDS = ("predict", "model_package", "export")
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
@@ -124,6 +124,17 @@ def used_sets(config: Config) -> list[str]:
     """Synthetic sets that some arm trains with; only these are sampled."""
     used = sets_of(config["arms"])
     return [entry["name"] for entry in config["synthetic_sets"] if entry["name"] in used]
+
+
+def exported_sets(config: Config) -> list[str]:
+    """Synthetic sets that the target export writes as files."""
+    used, wanted = used_sets(config), config["export"]["sets"]
+    unused = [name for name in wanted or () if name not in used]
+    if unused:
+        raise ConfigError(f"export.sets names {unused[0]!r}, which no arm uses; used are: {', '.join(used) or 'none'}")
+    if not used:
+        raise ConfigError("the target export needs a synthetic set that an arm uses")
+    return wanted or used
 
 
 def used_generators(config: Config) -> list[str]:
@@ -457,3 +468,9 @@ def package_settings(config: Config) -> Config:
         "told": known_datasets.told(config["data"]),
         "confidence": config["analysis"]["confidence"],
     }
+
+
+def export_settings(config: Config) -> Config:
+    """Settings of export_images."""
+    protein = config["report"]["panels"]["protein_channel"]
+    return {"format": config["export"]["format"], "run": config["run"], "protein_channel": protein}
