@@ -64,7 +64,7 @@ def test_other_folds_and_unknown_settings_are_told(runs: tuple[Path, Path], tmp_
     one, two = run_comparison.read("first", runs[0]), run_comparison.read("other", other)
     assert "other folds" in run_comparison.sameness(one, two)
     table = run_comparison.settings_table(one, two)
-    assert not table.rows and "other are unknown" in table.note
+    assert not table.rows and "Unknown for other" in table.note
 
 
 def test_what_is_no_finished_run_is_refused(

@@ -79,8 +79,10 @@ def settings_table(one: Run, other: Run) -> PageTable:
     ]
     columns = [Column("key", "setting", "name"), Column("one", one.name), Column("other", other.name)]
     lacking = [run.name for run in (one, other) if run.settings is None]
-    note = f"Settings of {' and '.join(lacking)} are unknown: make its report again." if lacking else ""
-    return PageTable("settings", f"Settings that differ: {len(rows)}", columns, [] if lacking else rows, note)
+    if lacking:
+        note = f"Unknown for {' and '.join(lacking)}, until snakemake has made the report again."
+        return PageTable("settings", "Settings that differ", columns, [], note)
+    return PageTable("settings", f"Settings that differ: {len(rows)}", columns, rows)
 
 
 def _scores(run: Run) -> dict[tuple[str, str, str], tuple[float, float, float]]:
@@ -101,6 +103,8 @@ def scores_table(one: Run, other: Run) -> PageTable:
     mine, theirs = _scores(one), _scores(other)
     rows = []
     for arm, metric, level in dict.fromkeys([*mine, *theirs]):
+        if metric not in run_tables.METRIC_NAMES:
+            continue  # such as the prevalence, which is no score
         values = [scores.get((arm, metric, level)) for scores in (mine, theirs)]
         change = values[1][0] - values[0][0] if all(values) else None
         name = f"{run_tables.METRIC_NAMES.get(metric, metric)}, per {level}"
