@@ -7,7 +7,8 @@ one value of a column instead; images of the tested groups that have another val
 they are relatives of test images. With `roles_from` a column says what is tested, and perhaps what is validation,
 calibration or unused; the other images share the parts that it does not name, but for relatives of those that it
 names, which are unused. `reserve_same` is the one role that shares groups with another: images of train groups that
-only the arms `more_real_same` may use. With `regimes`, groups are also ranked by the order in which they get labels.
+only the arms `more_real_same` may use. Further images that came without labels are `unlabelled`, or `unused` in folds
+where a relative is not in the train part. With `regimes`, groups are also ranked by the order in which they get labels.
 
 Example:
     python -m workflow_scripts.make_folds --images images.h5 --out folds.csv --repeat 0 --seed 1 \\
@@ -45,9 +46,13 @@ def make_folds(args: argparse.Namespace) -> None:
     settings = args.settings
     with ImageSet(args.images) as source:
         ids, groups, classes = source.ids, source.groups, list(source.classes)
-        labels = source.labels(None, "inspect")
+        own = ~source.further
+        labels = source.labels(np.flatnonzero(own), "inspect")
         columns = {option: _column(source, settings[option], option) for option in fold_design.COLUMNS}
-    design = FoldDesign(args.images, groups, classes, labels, columns, settings, args.repeat, args.seed)
+    columns = {option: None if values is None else values[own] for option, values in columns.items()}
+    design = FoldDesign(
+        args.images, groups[own], classes, labels, columns, settings, args.repeat, args.seed, groups[~own]
+    )
     assigned = design.assign()
     role_table.write(args.out, ids, groups, assigned, design.label_ranks(assigned))
     stage.log.info("%d images of %d groups", len(ids), len(design.names))

@@ -307,3 +307,25 @@ def test_too_small_a_regime_is_refused_and_what_would_do_is_named(images, capsys
     assert run(images, regimes=(regime(0.5, "full"),)) == 0, "where thresholds keep all of their groups"
     assert run(images, calibration=0.05, regimes=(regime(0.9),)) == 1
     assert "groups with labels in calibration, too few to leave some out" in capsys.readouterr().err
+
+
+def test_further_images_change_no_fold_and_are_shown_where_their_relatives_are_trained_on(images):
+    assert run(images, **WIDE, regimes=(regime(0.8),)) == 0
+    plain = pd.read_csv(images.with_name("folds.csv"), dtype=str, keep_default_na=False)
+    with ImageSet(images) as source:
+        part = source.read(None, "inspect")
+        columns = {name: list(source.column(name)) for name in source.columns()}
+    more = images.with_name("more.h5")
+    with write_images(more, ["green"], ["a", "b", "rare"], 4, {"further": 3}) as writer:
+        writer.append(part.images, part.labels, part.ids, part.groups, columns)
+        own = {name: [""] * 3 for name in columns}
+        writer.append(np.zeros((3, 1, 4, 4)), np.zeros((3, 3)), ["x", "y", "z"], ["g0", "new", "g1"], own)
+    assert run(more, **WIDE, regimes=(regime(0.8),)) == 0
+    table = pd.read_csv(more.with_name("folds.csv"), dtype=str, keep_default_na=False)
+    assert table[:120].equals(plain)
+    for fold in ("fold0", "fold1"):
+        own = {group: set(table[:120].loc[table["group"][:120] == group, fold]) for group in ("g0", "g1")}
+        wanted = {name: "unlabelled" if own[name] == {"train"} else "unused" for name in own}
+        assert table[fold][120:].tolist() == [wanted["g0"], "unlabelled", wanted["g1"]]
+        assert (table[f"{fold}_rank"][120:] == "").all()
+    assert "unused" in set(table["fold0"][120:]) | set(table["fold1"][120:]), "one of them is tested or set aside"

@@ -196,6 +196,7 @@ def raw_images(config: Config) -> dict[str, str]:
         places = {"images": "train", "table": "train.csv", "groups": "metadata.csv", "classes": "classes.csv"}
         return {name: in_run(config, f"simulated/{place}") for name, place in places.items()}
     given = known_tables(config, "images")
+    given |= {f"unlabelled_{name}": path for name, path in (config["data"]["unlabelled"] or {}).items() if path}
     if is_fetched(config):
         given |= {name: in_run(config, f"fetched/{name}.csv") for name in ("table", "checksums")}
     return given
@@ -204,7 +205,8 @@ def raw_images(config: Config) -> dict[str, str]:
 def raw_flags(config: Config, given: dict[str, Any]) -> str:
     """The flags by which a stage gets the raw images and their tables, from a rule's inputs."""
     flags = {"images-dir": given.get("images") or fetched_folder(config), "table": given["table"]}
-    flags |= {name: given[name] for name in ("groups", "classes") if given.get(name)}
+    names = ("groups", "classes", "unlabelled_images", "unlabelled_table")
+    flags |= {name.replace("_", "-"): given[name] for name in names if given.get(name)}
     return " ".join(f"--{name} {shlex.quote(path)}" for name, path in flags.items())
 
 
@@ -313,7 +315,7 @@ def entry_settings(config: Config, section: str, name: str) -> Config:
 
 def fold_settings(config: Config) -> Config:
     """Settings of make_folds, with the regimes that leave groups without labels, if there are some."""
-    regimes = label_regimes.partial(config)
+    regimes = [entry for entry in label_regimes.partial(config) if entry["labelled"] < 1]
     return without(config["make_folds"], "repeats") | ({"regimes": regimes} if regimes else {})
 
 
