@@ -107,5 +107,5 @@ def test_what_the_bootstrap_holds_is_not_counted_twice():
 def test_an_arm_equal_to_its_baseline_has_an_empty_interval():
     found = inference.intervals(np.zeros((2, 2)), np.zeros((2, 2, 100)), 0.95, 1)
     assert found.low.tolist() == found.high.tolist() == [0, 0]
-    assert found.p.tolist() == [1, 1]
+    assert found.p_values().tolist() == [1, 1]
     assert inference.verdict(found.low[0], found.high[0], 0.02) == "no difference larger than 0.000"

@@ -108,7 +108,7 @@ def test_answer_verdicts_and_what_is_not_judged(judged):
     first = declared.loc["mix"]
     assert (first.high == first.high_single).all() and (declared.high >= declared.high_single).all()
     assert (rows.standing == "exploratory").all() and "a single repeat" in analysis["order"]
-    assert "Verdict, with these training groups: helps (exploratory: a single repeat)" in analysis["answer"]["sentence"]
+    assert "Verdict: helps (exploratory: a single repeat)" in analysis["answer"]["sentence"]
     assert len(analysis["cross_check"]) == 3 and analysis["cross_check"][0]["folds"] == 2
     assert list(rows.columns) == comparisons.COLUMNS
 

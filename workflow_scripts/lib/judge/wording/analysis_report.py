@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.judge import analysis_choices, comparisons, declaration, inference
+from workflow_scripts.lib.judge import comparisons, declaration, inference
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.scoring import ScoredRun
 
 METRIC_NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
 ENDS = ("difference", "low", "high", "low_single", "high_single")
-BESIDE = ("beside_low", "beside_high", "beside_verdict")
 Row = dict[str, Any]
 PrimaryRows = dict[tuple[str, str], Row]  # (arm, relation) -> its row in the primary metric
 
@@ -92,10 +91,7 @@ def _arm_facts(experiment: Experiment, arm: dict[str, Any], primary: PrimaryRows
 
 
 def _ends(row: Row | None) -> dict[str, Any] | None:
-    if not row:
-        return None
-    beside = {name: row[name] for name in BESIDE if name in row}
-    return {name: row[name] for name in (*ENDS, "verdict")} | {"standing": row.get("standing")} | beside
+    return {name: row[name] for name in (*ENDS, "verdict")} | {"standing": row.get("standing")} if row else None
 
 
 def _class_facts(run: ScoredRun) -> dict[str, dict[str, Any]]:
@@ -153,7 +149,6 @@ def answer(question: Question, primary: PrimaryRows, size: dict[str, int], judge
         "detectable": row["detectable"],
         "power": inference.POWER,
         "training_luck": size["repeats"] > 1,
-        "claim": question.claim,
     }
     return out | {"sentence": sentence(out, size, judged)}
 
@@ -161,7 +156,6 @@ def answer(question: Question, primary: PrimaryRows, size: dict[str, int], judge
 def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     """The answer in words."""
     metric = METRIC_NAMES[facts["metric"]] + (" per protein" if facts["level"] == "protein" else "")
-    these = facts["claim"] == analysis_choices.THESE_PROTEINS
     text = (
         f"On {size['test_images']} images of {size['test_groups']} unseen groups ({judged} judged classes), "
         f"{facts['arm']} changed {metric} by {facts['difference']:+.3f} against {facts['baseline']} "
@@ -171,12 +165,7 @@ def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
         text += f"; its control {facts['control']} changed it by {facts['control_against_baseline']['difference']:+.3f}"
     # A single repeat confirms nothing, whatever its verdict is.
     alone = "" if facts["training_luck"] else " (exploratory: a single repeat)"
-    claim = "with these training groups" if these else "with other training groups too"
-    text += f". Verdict, {claim}: {facts['verdict']}{alone}."
-    if alone or facts.get("beside_low") is None:
-        return text
-    other = "With other training groups too" if these else "With these training groups alone"
-    return f"{text} {other}: {facts['beside_low']:+.3f} to {facts['beside_high']:+.3f}, {facts['beside_verdict']}."
+    return f"{text}. Verdict: {facts['verdict']}{alone}."
 
 
 def registered(declared: dict[str, Any], letters: int | None = None) -> str:

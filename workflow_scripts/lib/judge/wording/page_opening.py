@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_scripts.lib.judge import inference
-from workflow_scripts.lib.judge.analysis_choices import THESE_PROTEINS
 
 GENERATED = "Generated training images"
 METRICS = {"macro_f1": "macro-F1", "map": "mean average precision", "micro_f1": "micro-F1"}
@@ -41,7 +40,7 @@ def opening(
     where = f"On {groups} ({images}; {judged} class{'' if judged == 1 else 'es'} judged)"
     change = movement(answer["difference"], metric, f"against {baseline}")
     said = meaning(answer["verdict"], arm, answer["control"]) + alone(answer)
-    sentence = f"{where}, {arm} {change} ({interval(answer)}): {said}{beyond_these(answer, unit)}"
+    sentence = f"{where}, {arm} {change} ({interval(answer)}): {said}."
     # A loss that the control shares comes from the method, not from what it adds.
     if kind_of(answer["verdict"]) == inference.HURTS and _shared(answer["beyond_control"]):
         title = f"{arm} hurt, but not provably more than its control"
@@ -55,18 +54,6 @@ def alone(answer: dict[str, Any]) -> str:
     """What is added to a verdict from a single repeat, which confirms nothing; empty where there are more."""
     claims = kind_of(answer["verdict"]) != inference.INCONCLUSIVE
     return " (exploratory: a single repeat)" if claims and not answer.get("training_luck", True) else ""
-
-
-def beyond_these(answer: dict[str, Any], unit: str) -> str:
-    """What the verdict holds for, and what is said at the other level of the claim."""
-    these = answer.get("claim", THESE_PROTEINS) == THESE_PROTEINS
-    own = f", with these training {unit}s" if these else f", with other training {unit}s as well"
-    if not answer.get("training_luck", True) or answer.get("beside_low") is None:
-        return f"{own}."
-    other = f"With other training {unit}s as well" if these else f"With these training {unit}s alone"
-    ends = f"{_signed(answer['beside_low'])} to {_signed(answer['beside_high'])}"
-    said = meaning(answer["beside_verdict"], answer["arm"], answer["control"])
-    return f"{own}. {other}, the interval is {ends}: {said}."
 
 
 def _shared(beyond: dict[str, Any] | None) -> bool:
