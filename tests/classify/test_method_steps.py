@@ -164,6 +164,19 @@ def test_self_supervision_comes_first_and_asks_no_labels():
     assert float(method_steps.step_function("ssl_pretrain")(step)) == pytest.approx(run("real_only")[0])
 
 
+def test_distillation_is_the_cross_entropy_with_soft_answers():
+    class Soft(HandStep):
+        def second(self, count):
+            batch = super().second(count)
+            return LabelledBatch(batch.images, 0.25 + 0.5 * batch.targets)
+
+    step = Soft()
+    found = float(method_steps.step_function("distill")(step))
+    expected = [bce(-0.5, 0.25), bce(3.0, 0.75), bce(1.0, 0.75), bce(1.0, 0.75)]
+    assert found == pytest.approx(np.mean(expected), rel=1e-5)
+    assert step.asked == {"real": 0, "second": 4}, "no true label"
+
+
 def test_mixup_mixes_each_image_with_the_one_before():
     found, asked = run("mixup")
     images, targets, weights = [0.5, -1.0, 2.0, 0.0], [1, 0, 1, 0], [0.9, 0.2, 0.5, 0.5]
@@ -277,6 +290,7 @@ def test_whoever_adds_synthetic_images_has_a_control():
                 arm_choices.RESAMPLED,
                 "relabelled_real",
                 "weighed_real",
+                "distilled_real",
             ), name
     assert declaration.controls("relabel") == ["relabel_real", *UNLABELLED]
     assert declaration.controls("resample_real") == []

@@ -70,7 +70,8 @@ def test_every_source_is_made_by_a_function():
     assert {method.second_source for method in arm_choices.METHODS.values()} - {None} == set(arm_choices.SOURCES)
     assert all(arm_choices.SOURCES.function(name, vars(second_source)) for name in arm_choices.SOURCES)
     asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
-    assert asking == {"filtered", "relabel", "relabel_real", "weighted", "weighted_real", "pseudo_label"}
+    pairs = ("relabel", "weighted", "distill")
+    assert asking == {"filtered", "pseudo_label", *pairs, *(f"{name}_real" for name in pairs)}
 
 
 @pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.second_source])
@@ -212,6 +213,26 @@ def test_labels_and_weights_follow_the_baseline(material):
         assert len(found.weights) == len(found)
         assert found.weights.mean() == pytest.approx(1, rel=1e-5)
         assert np.allclose(found.weights / found.weights[0], scores / scores[0], rtol=1e-3)
+
+
+def test_distillation_takes_the_answers_of_the_baseline_and_no_label(material):
+    asked = material("distill")
+    found = second_source.second_images(asked, CHANNELS)
+    assert np.allclose(found.labels, asked.asked(cells(40, 2)[0]), atol=1e-6)
+    real = second_source.second_images(material("distill_real"), CHANNELS)
+    assert np.allclose(real.labels, asked.asked(cells(60, 1)[0]), atol=1e-6)
+    # The control has the label combinations of the set: which images it draws is decided as in resample_real.
+    drawn = second_source.second_images(material("resample_real"), CHANNELS)
+    assert np.array_equal(real.rows, drawn.rows)
+
+
+def test_a_large_set_is_fresh_at_every_step_and_a_small_one_is_drawn_anew():
+    steps, batch = 4, 5
+    large = classifier_training.Order(steps * batch, 3)
+    assert sorted(np.concatenate([large.batch(step, batch) for step in range(steps)])) == list(range(steps * batch))
+    small = np.concatenate([classifier_training.Order(10, 3).batch(step, batch) for step in range(steps)])
+    assert sorted(small[:10]) == sorted(small[10:]) == list(range(10))
+    assert list(small[:10]) != list(small[10:])
 
 
 def test_pseudo_labels_are_the_answers_of_the_baseline(material):

@@ -33,6 +33,7 @@ OVERLAY = {
         {"name": "pool_few", "method": "pool", "regime": "few", "synthetic_set": "as_train", "control": "pseudo_few"},
         {"name": "pool_pseudo", "method": "pool", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "pseudo_few", "method": "pseudo_label", "regime": "few"},
+        {"name": "distill_few", "method": "distill", "regime": "few", "synthetic_set": "pseudo"},
     ],
     "analysis": {"primary_arm": "pool_few"},
 }
@@ -67,7 +68,7 @@ def test_arms_have_the_labels_of_their_regime_and_regimes_are_nested(run: tuple[
         whole = role_table.rows(folder / "repeat0/folds.csv", fold, ids, Role.TRAIN)
         assert len(set(groups[train])) == int(FEW["labelled"] * len(set(groups[whole])) + 1e-9)
         assert labelled(folder, "real_only", fold) == set(whole) > set(train)
-        for arm in ("real_few", "pool_few", "pool_pseudo", "pseudo_few"):
+        for arm in ("real_few", "pool_few", "pool_pseudo", "pseudo_few", "distill_few"):
             assert labelled(folder, arm, fold) == set(train), arm
 
 
@@ -86,7 +87,7 @@ def test_the_certificate_passes_and_looks_at_labels(run: tuple[Checkout, tuple[s
         checks = list(csv.DictReader(handle))
     assert {check["status"] for check in checks} == {"clean"}
     seen = {(check["artefact"], check["purpose"]): int(check["images"]) for check in checks if check["fold"] == "0"}
-    for artefact in ("generator pseudo", "arm pseudo_few", "arm pool_pseudo"):
+    for artefact in ("generator pseudo", "arm pseudo_few", "arm pool_pseudo", "arm distill_few"):
         assert seen[artefact, "fit, images alone"] > seen[artefact, "fit, labels"] > 0, artefact
     assert seen["arm pool_few", "fit, labels, through all"] > seen["arm pool_few", "fit, labels"]
     assert seen["thresholds of few", "threshold"] < seen["thresholds", "threshold"]

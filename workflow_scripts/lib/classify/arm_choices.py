@@ -63,6 +63,8 @@ SOURCES = Registry(
         "seen": SourceFacts(
             "all train images that may be seen, without labels", needs_set=False, photographs=True, seen=True
         ),
+        "distilled": SourceFacts("the synthetic images, labelled by the baseline's answers"),
+        "distilled_real": SourceFacts("resampled train images, labelled in the same way", photographs=True),
         "weighed": SourceFacts("the synthetic images, weighed by the baseline's agreement"),
         "weighed_real": SourceFacts("resampled train images, weighed in the same way", photographs=True),
     },
@@ -262,6 +264,21 @@ METHODS = Registry(
             "relabelled_real",
             None,
             ("ratio", "trust"),
+            needs_baseline=True,
+            soft_targets=True,
+        ),
+        "distill": Method(
+            "synthetic images alone, labelled by the baseline's soft answers (Li et al. 2023)",
+            "second_only",
+            "distilled",
+            "distill_real",
+            needs_baseline=True,
+            soft_targets=True,
+        ),
+        "distill_real": Method(
+            "control of distill: real images alone, labelled in the same way (Hinton et al. 2015)",
+            "second_only",
+            "distilled_real",
             needs_baseline=True,
             soft_targets=True,
         ),

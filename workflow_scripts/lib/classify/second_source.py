@@ -227,6 +227,16 @@ def relabelled_real(material: Material) -> Images:
     return _relabelled(resampled(material), material)
 
 
+def distilled(material: Material) -> Images:
+    """Synthetic images with the baseline's probabilities as labels: the images of a distillation."""
+    return _distilled(synthetic(material), material)
+
+
+def distilled_real(material: Material) -> Images:
+    """Resampled train images with the baseline's probabilities as labels."""
+    return _distilled(resampled(material), material)
+
+
 def weighed(material: Material) -> Images:
     """Synthetic set with images weighted by the baseline's agreement."""
     return _weighed(synthetic(material), material)
@@ -279,6 +289,11 @@ def _drawn(count: int, like: np.ndarray, make: Callable[[slice], np.ndarray]) ->
 def _relabelled(images: Images, material: Material) -> Images:
     trust, probabilities = material.settings["trust"], material.asked(images.pixels)
     images.labels = ((1 - trust) * images.labels + trust * probabilities).astype(np.float32)
+    return images
+
+
+def _distilled(images: Images, material: Material) -> Images:
+    images.labels = material.asked(images.pixels).astype(np.float32)
     return images
 
 
