@@ -18,6 +18,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = SECTION | {"steps": 6, "checkpoints": 2}
 REAL = classifier_training.Images(*cells(24, 1))
 MADE = classifier_training.Images(*cells(10, 2), synthetic=True, weights=np.linspace(0.5, 1.5, 10))
+FILLED = classifier_training.Images(
+    MADE.pixels[:0], MADE.labels, True, features=np.random.default_rng(1).normal(size=(10, 128)).astype(np.float32)
+)
 CHECK = classifier_training.Images(*cells(12, 3))
 # Methods that take other real images than the rest, or them otherwise, by what they are.
 UNPAIRED = [
@@ -34,11 +37,16 @@ def settings_of(name, **changes):
     return arm_choices.effective(ENTRIES[name], SHORT | changes)
 
 
+def made_for(name):
+    """The second source of a method: images, or features of these."""
+    return FILLED if arm_choices.METHODS[name].second_source in arm_choices.FEATURES else MADE
+
+
 def observe(name, monkeypatch):
     """Initial weights, and by step what was asked of each source and the real images that were given."""
     asked, given, initial = [{} for _ in range(SHORT["steps"])], {}, {}
     batch, start = classifier_training.Source.batch, classifier_training.Trainer.__init__
-    strong = classifier_training.Source.strong
+    strong, points = classifier_training.Source.strong, classifier_training.Source.points
 
     def spy(self, step, count):
         out = batch(self, step, count)
@@ -51,6 +59,10 @@ def observe(name, monkeypatch):
         asked[step][self.name] = asked[step].get(self.name, 0) + count
         return strong(self, step, count)
 
+    def filled(self, step, count):
+        asked[step][self.name] = asked[step].get(self.name, 0) + count
+        return points(self, step, count)
+
     def started(self, *args, **more):
         start(self, *args, **more)
         initial.update({key: value.clone() for key, value in self.network.state_dict().items()})
@@ -58,10 +70,12 @@ def observe(name, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(classifier_training.Source, "batch", spy)
         patch.setattr(classifier_training.Source, "strong", viewed)
+        patch.setattr(classifier_training.Source, "points", filled)
         patch.setattr(classifier_training.Trainer, "__init__", started)
         patch.setattr(Resume, "load", lambda self: None)
         patch.setattr(Resume, "save", lambda self, state: None)
-        found = classifier_training.train(settings_of(name), REAL, MADE, CHECK, 5, Resume(Path(os.devnull), "none"))
+        nowhere = Resume(Path(os.devnull), "none")
+        found = classifier_training.train(settings_of(name), REAL, made_for(name), CHECK, 5, nowhere)
     return initial, asked, given, found
 
 
@@ -113,19 +127,20 @@ def test_so_it_does_with_another_loss_saved_at_every_step(tmp_path, monkeypatch)
 
 def resumed(tmp_path, monkeypatch, settings, save_every):
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", str(save_every))
-    whole = classifier_training.train(settings, REAL, MADE, CHECK, 5, Resume(tmp_path / "a.pt", "d"))
+    made = made_for(settings["name"])
+    whole = classifier_training.train(settings, REAL, made, CHECK, 5, Resume(tmp_path / "a.pt", "d"))
 
     def killed(step, numbers):
         if step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        classifier_training.train(settings, REAL, MADE, CHECK, 5, Resume(tmp_path / "b.pt", "d"), killed)
+        classifier_training.train(settings, REAL, made, CHECK, 5, Resume(tmp_path / "b.pt", "d"), killed)
     # Whatever was drawn meanwhile must not matter.
     torch.rand(7)
     steps = []
     resume = Resume(tmp_path / "b.pt", "d")
-    again = classifier_training.train(settings, REAL, MADE, CHECK, 5, resume, lambda number, _: steps.append(number))
+    again = classifier_training.train(settings, REAL, made, CHECK, 5, resume, lambda number, _: steps.append(number))
     # From the checkpoint after step 3, or, saved after every step, from the middle between two checkpoints.
     assert steps[0] == (4 if save_every else 6)
     assert all(torch.equal(whole.weights[key], again.weights[key]) for key in whole.weights)
@@ -134,6 +149,18 @@ def resumed(tmp_path, monkeypatch, settings, save_every):
             assert whole.history[key] == again.history[key], key
     first, second = ({k: v for k, v in found.numbers.items() if k != "seconds"} for found in (whole, again))
     assert first == second
+
+
+def test_a_head_on_the_baseline_leaves_its_trunk_as_it_is(tmp_path):
+    first = classifier_training.train(settings_of("real_only"), REAL, None, CHECK, 5, Resume(tmp_path / "a.pt", "d"))
+    trunk = {key.removeprefix("trunk."): value for key, value in first.weights.items() if key.startswith("trunk.")}
+    mean, std = first.mean + 0.1, 2 * first.std
+    start = classifier_training.Start(trunk, mean, std)
+    settings, resume = settings_of("feature_fill"), Resume(tmp_path / "b.pt", "d")
+    found = classifier_training.train(settings, REAL, FILLED, CHECK, 5, resume, start=start)
+    for key, value in first.weights.items():
+        assert torch.equal(found.weights[key], value) == key.startswith("trunk."), key
+    assert torch.equal(found.mean, mean) and torch.equal(found.std, std), "the scale of pixels that the trunk knows"
 
 
 def test_balanced_sampling_shows_every_class_equally_often(tmp_path):

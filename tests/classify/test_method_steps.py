@@ -49,6 +49,10 @@ class HandStep:
         first = self.second(count)
         return first, first.images + 0.25
 
+    def second_features(self, count):
+        batch = self.second(count)
+        return self.features(batch.images), batch.targets
+
     def project(self, features):
         return 3 * features
 
@@ -177,6 +181,12 @@ def test_distillation_is_the_cross_entropy_with_soft_answers():
     assert step.asked == {"real": 0, "second": 4}, "no true label"
 
 
+def test_features_are_pooled_as_images_are():
+    found, asked = run("feature_fill", ratio=1 / 3)
+    assert found == pytest.approx(run("pool", ratio=1 / 3)[0], rel=1e-5)
+    assert asked == {"real": 3, "second": 1}
+
+
 def test_mixup_mixes_each_image_with_the_one_before():
     found, asked = run("mixup")
     images, targets, weights = [0.5, -1.0, 2.0, 0.0], [1, 0, 1, 0], [0.9, 0.2, 0.5, 0.5]
@@ -222,6 +232,9 @@ class ElsewhereStep(HandStep):
 
     def views(self, count):
         return self.second(count), torch.empty(count, 3, 8, 8, device="meta")
+
+    def second_features(self, count):
+        return torch.empty(count, 3, device="meta"), torch.empty(count, 5, device="meta")
 
     def project(self, features):
         return features @ torch.empty(3, 4, device="meta", requires_grad=True)
@@ -272,7 +285,7 @@ def test_controls_do_the_same_with_other_images():
             assert control.step == method.step
             assert set(control.options) <= set(method.options)
             assert method.second_source not in (*arm_choices.PHOTOGRAPHS, *arm_choices.NOTHING_NEW)
-            assert control.second_source in arm_choices.PHOTOGRAPHS
+            assert control.second_source in (*arm_choices.PHOTOGRAPHS, *arm_choices.FEATURES)
             assert control.control is None
 
 
@@ -291,9 +304,13 @@ def test_whoever_adds_synthetic_images_has_a_control():
                 "relabelled_real",
                 "weighed_real",
                 "distilled_real",
+                "smote_features",
             ), name
     assert declaration.controls("relabel") == ["relabel_real", *UNLABELLED]
     assert declaration.controls("resample_real") == []
+    # All that fill the same classes in the same features control the diffusion model.
+    filled = ["feature_smote", "feature_mixup", "balanced_head"]
+    assert declaration.controls("feature_fill") == [*filled, *UNLABELLED]
 
 
 def arm(method, **more):
@@ -343,6 +360,7 @@ def test_registries_agree():
         ({"method": "mix_representation_real", "loss": "arcface"}, {}, "its margin has no meaning"),
         ({"method": "blend_real", "blend": "weighted", "loss": "arcface"}, {}, "its margin has no meaning"),
         ({"method": "pretrain_finetune", "pretrain": 0.01}, {}, "leaves one of its two parts"),
+        ({"method": "feature_fill", "frozen": True}, {}, "has the trunk of the fold's baseline"),
         ({"method": "split_batchnorm", "ratio": 0.15}, {}, "fewer than 2 real images or others"),
     ],
 )

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, cells
 from workflow_scripts.lib.base.errors import UserError
@@ -16,6 +17,7 @@ from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pai
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import Part
 from workflow_scripts.lib.images.image_set_writer import write_images
+from workflow_scripts.lib.scores.decisions import probabilities
 
 
 def part(count: int, seed: int) -> Part:
@@ -60,8 +62,15 @@ def material(synthetic, baseline):
     return of
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(second_source.feature_space, "STEPS", 20)
+
+
 def listed(found: classifier_training.Images) -> tuple[np.ndarray, np.ndarray]:
     """Pixels and labels image by image."""
+    if found.features is not None:
+        return found.features, found.labels
     rows = np.arange(len(found.pixels)) if found.rows is None else found.rows
     return found.pixels[rows], found.labels[rows]
 
@@ -71,7 +80,8 @@ def test_every_source_is_made_by_a_function():
     assert all(arm_choices.SOURCES.function(name, vars(second_source)) for name in arm_choices.SOURCES)
     asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
     pairs = ("relabel", "weighted", "distill")
-    assert asking == {"filtered", "pseudo_label", *pairs, *(f"{name}_real" for name in pairs)}
+    filled = {name for name, method in arm_choices.METHODS.items() if method.on_baseline}
+    assert asking == {"filtered", "pseudo_label", *pairs, *(f"{name}_real" for name in pairs)} | filled
 
 
 @pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.second_source])
@@ -82,6 +92,11 @@ def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, mat
     assert first.pixels.dtype == np.uint8
     assert first.labels.min() >= 0 and first.labels.max() <= 1
     kind = arm_choices.METHODS[name].second_source
+    if kind in arm_choices.FEATURES:
+        assert first.features.shape == (len(first), 128) and first.features.dtype == np.float32
+        assert not len(first.pixels) and len(first.labels) == len(first)
+        assert first.synthetic == (kind != "balanced_features")
+        return
     assert first.synthetic == (kind not in arm_choices.PHOTOGRAPHS)
     if kind in arm_choices.PHOTOGRAPHS:
         real, unlabelled, kept = (cells(*drawn)[0] for drawn in ((60, 1), (30, 9), (50, 5)))
@@ -233,6 +248,18 @@ def test_a_large_set_is_fresh_at_every_step_and_a_small_one_is_drawn_anew():
     small = np.concatenate([classifier_training.Order(10, 3).batch(step, batch) for step in range(steps)])
     assert sorted(small[:10]) == sorted(small[10:]) == list(range(10))
     assert list(small[:10]) != list(small[10:])
+
+
+def test_every_filling_asks_for_the_same_classes_in_the_features_of_the_baseline(material):
+    """The head on the features gives what the baseline answers, so they are its own."""
+    plain = second_source.second_images(material("balanced_head"), CHANNELS)
+    asked = material("balanced_head")
+    head = asked.baseline.network(torch.device("cpu")).head
+    logits = head(torch.as_tensor(plain.features)).detach().numpy()
+    rows = balanced_rows(cells(60, 1)[1], asked.rng("balance"))[: 4 * 60]
+    assert np.allclose(probabilities(logits), asked.asked(cells(60, 1)[0])[rows], atol=1e-5)
+    for name in ("feature_fill", "feature_smote"):
+        assert np.array_equal(second_source.second_images(material(name), CHANNELS).labels, plain.labels), name
 
 
 def test_pseudo_labels_are_the_answers_of_the_baseline(material):

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "download": "base images",
     "scores": "base images",
     "generate": "base images split compute scores",
-    "classify": "base images split compute scores",
+    "classify": "base images split compute scores generate",
     "fidelity": "base images split compute scores classify",
     "judge": "base images split scores classify",
     "study": "base images split compute generate classify scores judge",

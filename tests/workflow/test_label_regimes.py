@@ -34,6 +34,8 @@ OVERLAY = {
         {"name": "pool_pseudo", "method": "pool", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "pseudo_few", "method": "pseudo_label", "regime": "few"},
         {"name": "distill_few", "method": "distill", "regime": "few", "synthetic_set": "pseudo"},
+        {"name": "fill_few", "method": "feature_fill", "regime": "few", "control": "smote_few"},
+        {"name": "smote_few", "method": "feature_smote", "regime": "few"},
     ],
     "analysis": {"primary_arm": "pool_few"},
 }
@@ -68,7 +70,7 @@ def test_arms_have_the_labels_of_their_regime_and_regimes_are_nested(run: tuple[
         whole = role_table.rows(folder / "repeat0/folds.csv", fold, ids, Role.TRAIN)
         assert len(set(groups[train])) == int(FEW["labelled"] * len(set(groups[whole])) + 1e-9)
         assert labelled(folder, "real_only", fold) == set(whole) > set(train)
-        for arm in ("real_few", "pool_few", "pool_pseudo", "pseudo_few", "distill_few"):
+        for arm in ("real_few", "pool_few", "pool_pseudo", "pseudo_few", "distill_few", "fill_few"):
             assert labelled(folder, arm, fold) == set(train), arm
 
 

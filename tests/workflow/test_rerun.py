@@ -49,7 +49,7 @@ RERUN = {
     "lib/scores/f1.py": JUDGING | TRAINING | {"plot_arms", "tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING
     | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "tabulate_study"},
-    "lib/generate/diffusion.py": GENERATORS | {"predict_cost"},
+    "lib/generate/diffusion.py": GENERATORS | {"predict_cost", "train_classifier"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
     "lib/classify/classifier_training.py": TRAINING,

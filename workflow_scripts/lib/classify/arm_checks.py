@@ -50,6 +50,9 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
             return f"{key} is given, but the method {entry['method']!r} does not use it (it uses {', '.join(allowed)})"
     if method.balanced and entry.get("sampling", "balanced") != "balanced":
         return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
+    given = [key for key in ("weights", "frozen") if method.on_baseline and key in entry]
+    if given:
+        return f"{given[0]} is given, but the method {entry['method']!r} has the trunk of the fold's baseline"
     settings = effective(entry, section)
     for known in (BACKBONES, LOSSES):
         if settings[known.kind] not in known:
@@ -58,6 +61,18 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
         if name not in channels:
             return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
     return _network_problem(settings, size) or _combination_problem(settings) or _steps_problem(settings)
+
+
+def baseline_problem(settings: dict[str, Any], baseline: dict[str, Any]) -> str | None:
+    """Error in an arm that has the baseline's trunk, in one line, or None; both by their `effective` settings."""
+    if METHODS[settings["method"]].on_baseline:
+        for key in ("backbone", "channels"):
+            if settings[key] != baseline[key]:
+                return (
+                    f"{key} = {settings[key]!r} is not that of its baseline, {baseline[key]!r}: the method "
+                    f"{settings['method']!r} has the baseline's trunk"
+                )
+    return None
 
 
 def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
@@ -76,7 +91,7 @@ def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
         return f"weights = {weights!r}: there is no such file{again}"
     if settings.get("frozen") and METHODS[settings["method"]].self_supervised:
         return f"method {settings['method']!r} and frozen do not go together: it is there to train the backbone"
-    if settings.get("frozen") and not weights:
+    if settings.get("frozen") and not weights and not METHODS[settings["method"]].on_baseline:
         return "frozen: a network that is not trained needs weights to start from; give the file in weights"
     return None
 

@@ -31,6 +31,7 @@ class SourceFacts:
     reserve: bool = False  # images that are kept aside for this source
     unlabelled: bool = False  # holds images of train groups of which the label regime withholds the labels
     seen: bool = False  # holds all train images that may be seen, with or without labels
+    features: bool = False  # representations of train images by the fold's baseline, or made from these; no images
 
 
 SOURCES = Registry(
@@ -65,6 +66,16 @@ SOURCES = Registry(
         ),
         "distilled": SourceFacts("the synthetic images, labelled by the baseline's answers"),
         "distilled_real": SourceFacts("resampled train images, labelled in the same way", photographs=True),
+        "diffused_features": SourceFacts(
+            "features from a diffusion model, every class equally often", needs_set=False, features=True
+        ),
+        "smote_features": SourceFacts(
+            "features between neighbours of the same labels", needs_set=False, nothing_new=True, features=True
+        ),
+        "mixed_features": SourceFacts("pairs of features mixed", needs_set=False, nothing_new=True, features=True),
+        "balanced_features": SourceFacts(
+            "features of train images, every class equally often", needs_set=False, nothing_new=True, features=True
+        ),
         "weighed": SourceFacts("the synthetic images, weighed by the baseline's agreement"),
         "weighed_real": SourceFacts("resampled train images, weighed in the same way", photographs=True),
     },
@@ -72,6 +83,7 @@ SOURCES = Registry(
 RESERVES = SOURCES.having("reserve")
 UNLABELLED = SOURCES.having("unlabelled")
 SEEN = SOURCES.having("seen")
+FEATURES = SOURCES.having("features")
 PHOTOGRAPHS = SOURCES.having("photographs")
 NOTHING_NEW = SOURCES.having("nothing_new")
 
@@ -96,6 +108,7 @@ class Method:
     needs_baseline: bool = False  # the fold's own trained baseline must be there first
     views: bool = False  # sees images of the second source in two views; `strong` acts on these alone
     self_supervised: bool = False  # learns representations without labels, through a projector that is dropped
+    on_baseline: bool = False  # learns a new head alone, on the trunk of the fold's baseline
 
     @property
     def needs_set(self) -> bool:
@@ -109,8 +122,9 @@ class Method:
 
     @property
     def learns_from_generated(self) -> bool:
-        """Whether an arm learns from generated images, rather than from a control or a placebo."""
-        return self.needs_set and self.second_source not in (*PHOTOGRAPHS, *NOTHING_NEW)
+        """Whether an arm learns from generated images or features, rather than from a control or a placebo."""
+        made = self.needs_set or self.second_source in FEATURES
+        return made and self.second_source not in (*PHOTOGRAPHS, *NOTHING_NEW)
 
 
 METHODS = Registry(
@@ -282,6 +296,44 @@ METHODS = Registry(
             needs_baseline=True,
             soft_targets=True,
         ),
+        # Further features of rare classes, in the features of the baseline; every arm has a new head on these.
+        "feature_fill": Method(
+            "a new head; rare classes filled by a diffusion model on the baseline's features (Han et al. 2024)",
+            "pool_features",
+            "diffused_features",
+            "feature_smote",
+            ("ratio",),
+            needs_baseline=True,
+            on_baseline=True,
+        ),
+        "feature_smote": Method(
+            "control of feature_fill: filled by SMOTE (Chawla et al. 2002)",
+            "pool_features",
+            "smote_features",
+            None,
+            ("ratio",),
+            needs_baseline=True,
+            on_baseline=True,
+        ),
+        "feature_mixup": Method(
+            "control of feature_fill: filled by mixup (Verma et al. 2019)",
+            "pool_features",
+            "mixed_features",
+            None,
+            ("ratio", "alpha"),
+            needs_baseline=True,
+            soft_targets=True,
+            on_baseline=True,
+        ),
+        "balanced_head": Method(
+            "control of feature_fill: the same features, every class equally often (Kang et al. 2020)",
+            "pool_features",
+            "balanced_features",
+            None,
+            ("ratio",),
+            needs_baseline=True,
+            on_baseline=True,
+        ),
         "weighted": Method(
             "pool with synthetic images weighed by the baseline's agreement",
             "weighted",
@@ -342,6 +394,8 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     out["steps"] = steps_within_budget(out)
     if method.balanced:
         out["sampling"] = "balanced"
+    if method.on_baseline:
+        out |= {"frozen": True, "weights": None}
     if "strong" in out and not method.views:
         out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
     return out

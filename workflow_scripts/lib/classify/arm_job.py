@@ -176,6 +176,9 @@ class Job:
         baseline = None
         if method.needs_baseline:
             baseline = self._baseline(name, regime_of(entry))
+            problem = arm_checks.baseline_problem(settings, classifier_file.read(baseline).settings)
+            if problem:
+                raise UserError(f"arms ({name}): {problem}")
             inputs.append(classifier_file.read_digest(baseline))
         digest = files.digest([settings, self.settings["threads"], self.seed, *inputs])
         return Arm(settings, digest, self.folder / name, path, baseline)

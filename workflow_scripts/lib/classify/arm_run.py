@@ -6,7 +6,8 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from workflow_scripts.lib.classify import (
 )
 from workflow_scripts.lib.classify.arm_job import READ_FOR, Arm, FoldImages
 from workflow_scripts.lib.classify.classifier_file import Classifier
-from workflow_scripts.lib.classify.classifier_training import Images, Trained
+from workflow_scripts.lib.classify.classifier_training import Images, Start, Trained
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -104,10 +105,20 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
     return {"real_images": sum(map(len, parts)), "real_groups": len(groups)}
 
 
-def trainer(settings: dict[str, Any]) -> Callable[..., Trained]:
-    """What trains an arm with these settings: a network by steps, or a regression on hand-made features."""
-    hand_made = network_choices.BACKBONES[settings["backbone"]].hand_made
-    return (feature_regression if hand_made else classifier_training).train
+def trainer(arm: Arm) -> Callable[..., Trained]:
+    """What trains an arm: a network by steps, from where it starts, or a regression on hand-made features."""
+    if network_choices.BACKBONES[arm.settings["backbone"]].hand_made:
+        return feature_regression.train
+    return partial(classifier_training.train, start=start_of(arm))
+
+
+def start_of(arm: Arm) -> Start | None:
+    """The trunk that an arm starts from, where its method has that of the baseline; None elsewhere."""
+    if not arm_choices.METHODS[arm.settings["method"]].on_baseline:
+        return None
+    asked = classifier_file.read(arm.baseline)
+    trunk = {name.removeprefix("trunk."): value for name, value in asked.weights.items() if name.startswith("trunk.")}
+    return Start(trunk, asked.mean, asked.std)
 
 
 def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
@@ -127,12 +138,12 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     if second is not None:
         # The baseline's predictions may differ in their last bits between GPUs; all processes must use the same images.
         second.rows, second.weights = multiprocess.of_first(second.rows), multiprocess.of_first(second.weights)
-        second.labels = multiprocess.of_first(second.labels)
+        second.labels, second.features = multiprocess.of_first(second.labels), multiprocess.of_first(second.features)
     # Another kind of machine rounds differently: its checkpoint would not lead to the same weights.
     task = files.digest([arm.digest, device.rounding(device.device())])
     resume = SharedResume(arm.resume, task)
     with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
-        result = trainer(arm.settings)(
+        result = trainer(arm)(
             arm.settings,
             Images(select_channels(real.images, source.channels, own), real.labels),
             second,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,27 @@ def predict(
     network: Backbone, images: np.ndarray | torch.Tensor, mean: torch.Tensor, std: torch.Tensor, batch: int = 256
 ) -> np.ndarray:
     """Logits float32 (n, K) of images uint8 (n, C, H, W), in evaluation mode, without augmentation."""
+    # The head in float32: bfloat16 logits would tie.
+    return _evaluated(network, images, mean, std, batch, network.head, network.head.out_features)
+
+
+def features(
+    network: Backbone, images: np.ndarray | torch.Tensor, mean: torch.Tensor, std: torch.Tensor, batch: int = 256
+) -> np.ndarray:
+    """Features float32 (n, D) of images, as `predict` takes them."""
+    return _evaluated(network, images, mean, std, batch, lambda found: found, network.head.in_features)
+
+
+def _evaluated(
+    network: Backbone,
+    images: np.ndarray | torch.Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    batch: int,
+    last: Callable[[torch.Tensor], torch.Tensor],
+    width: int,
+) -> np.ndarray:
+    """What `last` makes of the features of images: (n, width)."""
     was_training = network.training
     where = next(network.parameters()).device
     mean, std = mean.to(where), std.to(where)
@@ -107,8 +129,7 @@ def predict(
         for block in torch.as_tensor(images).split(batch):
             ready = standardise(block.to(where).float() / 255, mean, std)
             with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-                features = network.features(ready)
-            # The head in float32: bfloat16 logits would tie.
-            out.append(network.head(features.float()).cpu())
+                found = network.features(ready)
+            out.append(last(found.float()).cpu())
     network.train(was_training)
-    return torch.cat(out).numpy() if out else np.zeros((0, network.head.out_features), dtype=np.float32)
+    return torch.cat(out).numpy() if out else np.zeros((0, width), dtype=np.float32)

@@ -53,9 +53,21 @@ class Images:
     synthetic: bool = False  # made, not photographed
     rows: np.ndarray | None = None  # the images of this source among the pixels, repeats allowed; None: all
     weights: np.ndarray | None = None  # weight of each image of this source (len(self),); None: equal
+    features: np.ndarray | None = None  # (len(self), D): representations in place of images
 
     def __len__(self) -> int:
+        if self.features is not None:
+            return len(self.features)
         return len(self.pixels) if self.rows is None else len(self.rows)
+
+
+@dataclass
+class Start:
+    """What a network starts from in place of random numbers: a trunk, and the pixel scale that this takes."""
+
+    trunk: dict[str, torch.Tensor]
+    mean: torch.Tensor  # (C,)
+    std: torch.Tensor  # (C,)
 
 
 @dataclass
@@ -109,6 +121,12 @@ class Source:
         chosen = self._chosen(step, count)
         ready = self._augmented(chosen, step, "augment", self.settings["augment"])
         return LabelledBatch(ready, self.labels[chosen].to(self.mean.device))
+
+    def points(self, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """First `count` representations of the step's batch (n, D), of a source that has these, and their targets."""
+        chosen = self._chosen(step, count)
+        found = torch.as_tensor(self.images.features[chosen.cpu().numpy()])
+        return found.to(self.mean.device), self.labels[chosen].to(self.mean.device)
 
     def strong(self, step: int, count: int) -> torch.Tensor:
         """The same images in a second view, augmented as `strong` says but for what it erases."""
@@ -168,6 +186,14 @@ class ArmStep:
         first = self.second(count)
         self._count(self.second_source, count)
         return first, self.second_source.strong(self.number, count)
+
+    def second_features(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of the second source and their targets."""
+        source = self.second_source
+        if source is None or source.images.features is None:
+            raise ValueError(f"method {self.settings['method']!r} has no second source of features")
+        self._count(source, count)
+        return source.points(self.number, count)
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Features through the projector of self-supervision."""
@@ -246,7 +272,13 @@ class Trainer:
     """One arm in training: network, optimiser, best checkpoint and history, all of which a checkpoint stores."""
 
     def __init__(
-        self, settings: dict[str, Any], real: Images, second: Images | None, seed: int, where: torch.device
+        self,
+        settings: dict[str, Any],
+        real: Images,
+        second: Images | None,
+        seed: int,
+        where: torch.device,
+        start: Start | None = None,
     ) -> None:
         self.settings, self.where = settings, where
         if settings["sampling"] == "balanced":
@@ -264,6 +296,8 @@ class Trainer:
         )
         if settings["weights"]:
             pretrained.load(network, network_choices.weights_path(settings["weights"]))
+        if start is not None:
+            network.trunk.load_state_dict(start.trunk)
         if settings["frozen"]:
             network.freeze()
         self.network = network.to(where, memory_format=torch.channels_last).train()
@@ -271,7 +305,8 @@ class Trainer:
         self.network.draws.generator = torch.Generator(where)
         multiprocess.check_batch(settings["batch"], f"arm {settings['name']}")
         multiprocess.share_statistics(self.network)
-        self.mean, self.std = (value.to(where) for value in statistics(real.pixels))
+        scale = (start.mean, start.std) if start is not None else statistics(real.pixels)
+        self.mean, self.std = (value.to(where) for value in scale)
         positives = torch.as_tensor(real.labels, dtype=torch.float32).sum(dim=0).to(where)
         self.step = ArmStep(
             settings,
@@ -397,9 +432,10 @@ def train(
     seed: int,
     resume: Resume,
     report: Callable[[int, dict[str, float]], None] = lambda step, numbers: None,
+    start: Start | None = None,
 ) -> Trained:
     """Train one arm; resumes from its checkpoint where there is one."""
-    trainer = Trainer(settings, real, second, seed, device.device())
+    trainer = Trainer(settings, real, second, seed, device.device(), start)
     saved = resume.load()
     first = trainer.restore(saved) if saved else 0
     checkpoints = checkpoint_steps(settings)

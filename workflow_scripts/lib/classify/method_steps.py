@@ -46,6 +46,9 @@ class Step(Protocol):
     def views(self, count: int) -> tuple[LabelledBatch, torch.Tensor]:
         """Images of the second source, augmented, and the same images augmented once more, as `strong` says."""
 
+    def second_features(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Representations (n, D) of a second source that has these in place of images, and their targets (n, K)."""
+
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Features through the projector of self-supervision, which prediction does without."""
 
@@ -158,6 +161,14 @@ def pool(step: Step) -> torch.Tensor:
     """Both sources in one batch, `ratio` of the second to one real image."""
     real, others = _fractions(step)
     return _plain(step, step.real(real) + step.second(others))
+
+
+def pool_features(step: Step) -> torch.Tensor:
+    """`pool`, where the second source has features in place of images."""
+    count, others = _fractions(step)
+    real, (made, targets) = step.real(count), step.second_features(others)
+    features = torch.cat([step.features(real.images), made])
+    return step.loss(step.head(features), torch.cat([real.targets, targets])).mean()
 
 
 def weighted(step: Step) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_choices, classifier_file
+from workflow_scripts.lib.classify import arm_choices, classifier_file, feature_space
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs, matching_rows
@@ -78,6 +78,12 @@ class Material:
         logits = classifier_file.predict(network, seen, self.baseline.mean, self.baseline.std)
         return probabilities(logits)
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Baseline's features (n, D) of images uint8 (n, C, H, W)."""
+        seen = select_channels(images, self.channels, self.baseline.channels)
+        network = self.baseline.network(device.device())
+        return classifier_file.features(network, seen, self.baseline.mean, self.baseline.std)
+
 
 def second_images(material: Material, wanted_channels: list[str]) -> Images | None:
     """Images of the second source with the channels that the arm uses; None where its method has none."""
@@ -86,7 +92,7 @@ def second_images(material: Material, wanted_channels: list[str]) -> Images | No
         return None
     images = arm_choices.SOURCES.function(kind, globals())(material)
     pixels = select_channels(images.pixels, material.channels, wanted_channels)
-    return Images(pixels, images.labels, images.synthetic, images.rows, images.weights)
+    return replace(images, pixels=pixels)
 
 
 def balanced(material: Material) -> Images:
@@ -237,6 +243,32 @@ def distilled_real(material: Material) -> Images:
     return _distilled(resampled(material), material)
 
 
+def diffused_features(material: Material) -> Images:
+    """Features from a diffusion model of those of the train images, given their labels."""
+    features, labels, rows = _features(material)
+    made = feature_space.diffused(features, labels, labels[rows], derive(material.seed, "feature_fill"))
+    return _filled(material, made, labels[rows])
+
+
+def smote_features(material: Material) -> Images:
+    """Features between neighbours that have the same labels."""
+    features, labels, rows = _features(material)
+    made = feature_space.smote(features, labels, rows, material.rng("feature_smote"))
+    return _filled(material, made, labels[rows])
+
+
+def mixed_features(material: Material) -> Images:
+    """Features mixed with those of another image, labels likewise."""
+    alpha, rng = material.settings["alpha"], material.rng("feature_mixup")
+    return _filled(material, *feature_space.mixed(*_features(material), alpha, rng))
+
+
+def balanced_features(material: Material) -> Images:
+    """Features of the train images, repeated so that every class comes equally often."""
+    features, labels, rows = _features(material)
+    return _filled(material, features[rows], labels[rows], synthetic=False)
+
+
 def weighed(material: Material) -> Images:
     """Synthetic set with images weighted by the baseline's agreement."""
     return _weighed(synthetic(material), material)
@@ -290,6 +322,16 @@ def _relabelled(images: Images, material: Material) -> Images:
     trust, probabilities = material.settings["trust"], material.asked(images.pixels)
     images.labels = ((1 - trust) * images.labels + trust * probabilities).astype(np.float32)
     return images
+
+
+def _features(material: Material) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features and labels of the train images, and the rows whose labels further features are to have."""
+    labels = material.real.labels
+    return material.features(material.real.images), labels, feature_space.wanted_rows(labels, material.rng("balance"))
+
+
+def _filled(material: Material, features: np.ndarray, labels: np.ndarray, synthetic: bool = True) -> Images:
+    return Images(material.real.images[:0], labels.astype(np.float32), synthetic, features=features)
 
 
 def _distilled(images: Images, material: Material) -> Images:

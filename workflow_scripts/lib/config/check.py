@@ -83,6 +83,10 @@ def _baseline_problem(config: Config) -> str | None:
         for regime in views.asked_regimes(entry, config):
             if label_regimes.baseline_of(config, regime) is None:
                 return f"arms ({entry['name']}) asks the baseline of regime {regime!r}: add an arm real_only to it"
+        asked = known[label_regimes.baseline_of(config, entry.get("regime")) or name]
+        pair = (arm_choices.effective(one, config["train_classifier"]) for one in (entry, asked))
+        if problem := arm_checks.baseline_problem(*pair):
+            return f"arms ({entry['name']}): {problem}"
     return None
 
 
