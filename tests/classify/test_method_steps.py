@@ -284,6 +284,9 @@ def test_controls_do_the_same_with_other_images():
             control = arm_choices.METHODS[method.control]
             assert control.step == method.step
             assert set(control.options) <= set(method.options)
+            if method.generator:
+                assert (method.generator, control.generator) == (arm_choices.TRAINED, arm_choices.FRESH)
+                continue
             assert method.second_source not in (*arm_choices.PHOTOGRAPHS, *arm_choices.NOTHING_NEW)
             assert control.second_source in (*arm_choices.PHOTOGRAPHS, *arm_choices.FEATURES)
             assert control.control is None
@@ -298,7 +301,7 @@ def test_whoever_adds_synthetic_images_has_a_control():
     assert declaration.controls("mix_loss") == ["mix_loss_real", *UNLABELLED]
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
     for name, method in arm_choices.METHODS.items():
-        if method.control:
+        if method.control and not method.generator:
             assert arm_choices.METHODS[method.control].second_source in (
                 arm_choices.RESAMPLED,
                 "relabelled_real",
@@ -311,6 +314,7 @@ def test_whoever_adds_synthetic_images_has_a_control():
     # All that fill the same classes in the same features control the diffusion model.
     filled = ["feature_smote", "feature_mixup", "balanced_head"]
     assert declaration.controls("feature_fill") == [*filled, *UNLABELLED]
+    assert declaration.controls("generator_features") == ["generator_random", "generator_autoencoder"]
 
 
 def arm(method, **more):
@@ -360,6 +364,9 @@ def test_registries_agree():
         ({"method": "mix_representation_real", "loss": "arcface"}, {}, "its margin has no meaning"),
         ({"method": "blend_real", "blend": "weighted", "loss": "arcface"}, {}, "its margin has no meaning"),
         ({"method": "pretrain_finetune", "pretrain": 0.01}, {}, "leaves one of its two parts"),
+        ({"method": "generator_features", "backbone": "small"}, {}, "has the trunk of a generator"),
+        ({"method": "generator_random"}, {"channels": ["red"]}, "a generator has all channels"),
+        ({"method": "real_only", "backbone": "generator"}, {}, "that of the methods generator_"),
         ({"method": "feature_fill", "frozen": True}, {}, "has the trunk of the fold's baseline"),
         ({"method": "split_batchnorm", "ratio": 0.15}, {}, "fewer than 2 real images or others"),
     ],

@@ -29,9 +29,11 @@ SECTION = {
     "strong": {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4, "erase": 0.5},
 }  # fmt: skip
 
-# An arm of every method, by its name; those that need a synthetic set name the synthetic set "p".
+# An arm of every method, by its name; those that need a synthetic set or a generator name "p" or "g".
 ENTRIES = {
-    name: {"name": name, "method": name} | ({"synthetic_set": "p"} if method.needs_set else {})
+    name: {"name": name, "method": name}
+    | ({"synthetic_set": "p"} if method.needs_set else {})
+    | ({"generator": "g"} if method.generator else {})
     for name, method in arm_choices.METHODS.items()
 }
 

@@ -139,6 +139,7 @@ class _Arm(Section):
     method: one_of(choices.METHODS) = key("How the arm mixes images.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
+    generator: Name = optional("Generator whose encoder is the backbone of generator_features and its controls.")
     control: Name = optional("Arm that adds as many images of nothing new.")
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."

@@ -45,6 +45,10 @@ class Generator(Section):
     )
     blocks: Annotated[list[whole(1, 16)], SixAtMost] = optional("unet: residual blocks at each resolution, each way.")
     objective: one_of(choices.OBJECTIVES) = key("What the network is trained to predict, and its noise schedule.")
+    noise_level: number(gt=0, le=100) = optional(
+        "One noise level for all examples: a denoising auto-encoder, for generator_autoencoder. Left out: those of the "
+        "objective."
+    )
     pixels: Literal[choices.PIXELS] = key(
         "Pixel values that the network sees: mean 0 and deviation 1 per channel, -1 to 1, or 0 to 1."
     )
