@@ -36,6 +36,7 @@ OVERLAY = {
         {"name": "distill_few", "method": "distill", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "fill_few", "method": "feature_fill", "regime": "few", "control": "smote_few"},
         {"name": "smote_few", "method": "feature_smote", "regime": "few"},
+        {"name": "ssl_mixed", "method": "ssl_pretrain_mixed", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "encoder_few", "method": "generator_features", "regime": "few", "generator": "pseudo"},
     ],
     "analysis": {"primary_arm": "pool_few"},
@@ -71,7 +72,7 @@ def test_arms_have_the_labels_of_their_regime_and_regimes_are_nested(run: tuple[
         whole = role_table.rows(folder / "repeat0/folds.csv", fold, ids, Role.TRAIN)
         assert len(set(groups[train])) == int(FEW["labelled"] * len(set(groups[whole])) + 1e-9)
         assert labelled(folder, "real_only", fold) == set(whole) > set(train)
-        for arm in ("real_few", "pool_few", "pool_pseudo", "pseudo_few", "distill_few", "fill_few", "encoder_few"):
+        for arm in (name for entry in OVERLAY["arms"] if (name := entry["name"]) != "real_only"):
             assert labelled(folder, arm, fold) == set(train), arm
 
 

@@ -66,6 +66,9 @@ SOURCES = Registry(
         ),
         "distilled": SourceFacts("the synthetic images, labelled by the baseline's answers"),
         "distilled_real": SourceFacts("resampled train images, labelled in the same way", photographs=True),
+        "seen_and_synthetic": SourceFacts(
+            "all train images that may be seen, and the synthetic set, without labels", seen=True
+        ),
         "diffused_features": SourceFacts(
             "features from a diffusion model, every class equally often", needs_set=False, features=True
         ),
@@ -177,6 +180,16 @@ METHODS = Registry(
             "seen",
             None,
             ("pretrain", "strong"),
+            changing=True,
+            views=True,
+            self_supervised=True,
+        ),
+        "ssl_pretrain_mixed": Method(
+            "ssl_pretrain with the synthetic images added and weaker augmentation (Wang et al. 2024)",
+            "ssl_pretrain",
+            "seen_and_synthetic",
+            "ssl_pretrain",
+            ("pretrain", "strong", "weaker"),
             changing=True,
             views=True,
             self_supervised=True,
@@ -426,7 +439,24 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
 
 def learning_unlabelled() -> list[str]:
     """The methods that learn from real images without their labels."""
-    return [name for name, method in METHODS.items() if method.second_source in (*UNLABELLED, *SEEN)]
+    return [
+        name
+        for name, method in METHODS.items()
+        if method.second_source in (*UNLABELLED, *SEEN) and not method.learns_from_generated
+    ]
+
+
+def second_view(settings: dict[str, Any]) -> dict[str, Any]:
+    """How second views are augmented: as `strong` says, or by the fraction `weaker` of that (`effective` settings)."""
+    strong, by = settings["strong"], settings.get("weaker", 1)
+    if by == 1:
+        return strong
+    return {
+        "scale": [1 - by * (1 - bound) for bound in strong["scale"]],
+        "aspect": [bound**by for bound in strong["aspect"]],
+        "intensity": by * strong["intensity"],
+        "erase": by * strong["erase"],
+    }
 
 
 def labels_others(settings: dict[str, Any]) -> bool:

@@ -131,7 +131,8 @@ class Source:
 
     def strong(self, step: int, count: int) -> torch.Tensor:
         """The same images in a second view, augmented as `strong` says but for what it erases."""
-        stronger = {name: self.settings["strong"][name] for name in ("scale", "aspect", "intensity")}
+        view = arm_choices.second_view(self.settings)
+        stronger = {name: view[name] for name in ("scale", "aspect", "intensity")}
         return self._augmented(self._chosen(step, count), step, "strong", self.settings["augment"] | stronger)
 
     def _chosen(self, step: int, count: int) -> torch.Tensor:

@@ -129,6 +129,7 @@ class TrainClassifier(Section):
     robustness: number(ge=0.01, le=1) = key("robust: q of the generalised cross-entropy; 1 is the error rate.")
     blend: Literal[choices.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
     strong: Strong = key("strong_augment: in place of the same keys of augment; fixmatch, ssl_pretrain: second views.")
+    weaker: Part = key("ssl_pretrain_mixed: strength of second views, as a fraction of what strong says.")
     augment: Augment = key("Augmentation, the same in every arm.")
 
 
