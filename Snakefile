@@ -52,3 +52,5 @@ include: "rules/show.smk"  # plot_*, report
 include: "rules/lockbox.smk"  # open_lockbox
 include: "rules/paper.smk"  # the figures of the reference study
 include: "rules/submit.smk"  # write_submission
+include: "rules/predict.smk"  # predict_images, write_model_package
+include: "rules/share.smk"  # export_images

@@ -4,13 +4,15 @@
     PYTHONPATH=PEERS python -m benchmarks.generator_quality --images images.h5 --device cuda --minutes 5 --out sheets
 
 Groups are split once: some for the encoder (a classifier trained beforehand), some to train generators on, some to
-judge by. How many steps of each contestant fit into the minutes is measured beforehand, in turn, several times; then
-each trains for so many steps in a process of its own (so that a machine that gets busy meanwhile favours nobody), and
-makes one image for each held-out image's combination of labels (for the peers a combination is a class; held-out images
-whose combination no training image has are left out for all). Sampling is not counted in the minutes. Printed are the
-Fréchet distances from the held-out images, corrected for sample size, the floor (training images instead of
-generated ones), the excess over the floor, and the ratio of our excess to each peer's with its error: the jackknife
-over blocks of held-out groups, which does not know the luck of training; for that use --repeats.
+judge by. How many steps of each contestant fit into the minutes is measured beforehand, in turn, several times. Then
+each trains for so many steps in a process of its own, so that a machine that gets busy meanwhile favours nobody. Each
+makes one image for each held-out image's combination of labels. For the peers a combination is a class; held-out images
+whose combination no training image has are left out for all. Sampling is not counted in the minutes.
+
+Printed are the Fréchet distances from the held-out images, corrected for sample size, and the floor: training images
+instead of generated ones. Beside them stand the excess over the floor and the ratio of our excess to each peer's. Its
+error is the jackknife over blocks of held-out groups, which does not know the luck of training; for that use
+--repeats.
 
 Peers train at their published settings; `diffusers@0.001` is the same at another learning rate. They sample by their
 own samplers (--peer-steps, --peer-guidance). Contact sheets go to --out: uncurated, real ones first; the same place on

@@ -3,9 +3,11 @@
     PYTHONPATH=PEERS python -m benchmarks.generator_speed
     PYTHONPATH=PEERS python -m benchmarks.generator_speed --device cuda --size 128 --batches 128 256 512 --seconds 20
 
-Prints images/s of training (the project's own loop, with the settings of config.yaml), weights, FLOPs an image by
-torch's counter, GFLOP/s and the fraction of the matrix-product rate measured in between; the ratios to the other
-packages; and the seconds that 1,000 images take at 20 evaluations, each with guidance (40 network calls an image).
+Printed are, for the project's own loop with the settings of config.yaml and for each package:
+    images a second of training, weights, and FLOPs an image by torch's counter
+    GFLOP/s, and their fraction of the matrix-product rate measured in between
+    seconds that 1,000 images take at 20 evaluations, each with guidance (40 network calls an image)
+and the ratios to the other packages.
 
 Every contestant uses the batch size, and the peers also the number format, that suits it best of those tried. Rounds
 are interleaved, so that a busy machine slows all; a figure is the median of rounds of medians of steps. Needs what

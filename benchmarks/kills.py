@@ -2,10 +2,11 @@
 
     python -m benchmarks.kills                    --kills 100 --seed 1; --only train_ddpm for one stage
 
-Each stage is run once undisturbed. Then it is run again and again in fresh folders, killed at a moment drawn evenly
-from the time that the undisturbed run took, and started anew by the same command until it has ended. Resume points are
-written after every step (MIXLOC_CHECKPOINT_SECONDS=0), so that many kills fall into the writing of one. A run is a
-process forked from this one, which has imported torch: starting an interpreter would take longer than all else.
+Each stage is run once undisturbed. Then it is run again and again in fresh folders. Each time it is killed at a moment
+drawn evenly from the time of the undisturbed run, and started anew by the same command until it has ended. Resume
+points are written after every step (MIXLOC_CHECKPOINT_SECONDS=0), so that many kills fall into the writing of one. A
+run is a process forked from this one, which has imported torch: starting an interpreter would take longer than all
+else.
 
 Ends with exit status 1 if anything differs, or if anything half-written is left."""
 

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.preprocess_images --images 8000 --processes 2
     OMP_NUM_THREADS=1 python -m benchmarks.preprocess_images --memory 2000 20000
 
-The first makes its own four-channel PNGs of 512 px (the channels of 250 images, in as many combinations as asked for),
-brings them to 128 px both ways in turn, start of the program included, and prints the ratio of the throughputs (1: the
-stage costs nothing beyond decoding). The second prints the peak memory of the stage for sets of so many images of 64
-px."""
+The first makes its own four-channel PNGs of 512 px: the channels of 250 images, in as many combinations as asked for.
+It brings them to 128 px both ways in turn, start of the program included, and prints the ratio of the throughputs. A
+ratio of 1 means that the stage costs nothing beyond decoding. The second prints the peak memory of the stage for sets
+of so many images of 64 px."""
 
 from __future__ import annotations
 

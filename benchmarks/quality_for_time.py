@@ -4,12 +4,14 @@
     python -m benchmarks.quality_for_time --run-dir results/demo --steps 400 800 1600 3200
     python -m benchmarks.quality_for_time --run-dir results/demo --variants variants.yaml --out curve.csv
 
-Every variant of a generator is trained, sampled and assessed by the stages themselves, in a process each, on repeat 0,
-fold 0 of a run whose images, folds, judge and baseline are there. A variant is a list entry of YAML: `name`, and under
-`generator` and `synthetic_set` the settings that differ from the config's first entries. Printed, and written to --out:
-core-seconds of training and of sampling (user and system time of one process with one thread, so that another process
-beside it disturbs little), the independent judge's mean agreement with the labels and lowest AUC of a class, Fréchet
-distance, precision and recall, each with its floor: held-out real cells."""
+The stages themselves train, sample and assess every variant of a generator, in a process each. They use repeat 0, fold
+0 of a run whose images, folds, judge and baseline are there. A variant is a list entry of YAML: `name`, and under
+`generator` and `synthetic_set` the settings that differ from the config's first entries.
+
+Printed, and written to --out, are:
+    core-seconds of training and of sampling: user and system time of one process with one thread
+    the independent judge's mean agreement with the labels, and its lowest AUC of a class
+    Fréchet distance, precision and recall, each with its floor: held-out real cells"""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@
     python -m benchmarks.sampler_distance --objectives velocity_cosine epsilon_linear --device cuda
     python -m benchmarks.sampler_distance --trained generators/unet.safetensors --images images.h5
 
-Trains the generator of config.yaml on some groups (or takes a trained one), a classifier on others, and prints the
-Fréchet distance in its features, corrected for sample size, between images of each sampler and real ones of groups
-that neither has seen; for each of several seeds, with the same labels and the same first noise for all samplers. The
-ratio is that of the means over seeds; its error comes from the seeds. Labels are those of the real images.
+Trains the generator of config.yaml on some groups (or takes a trained one), and a classifier on others. Prints the
+Fréchet distance in the classifier's features between images of each sampler and real ones of groups that neither has
+seen, corrected for sample size. All samplers have the same labels, those of the real images, and the same first noise.
+The ratio is that of the means over several seeds; its error comes from the seeds.
 
 Needs torch, numpy, pandas, h5py, safetensors and PyYAML; without --images also scipy."""
 

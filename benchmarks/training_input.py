@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_input --images 200 --seconds 5
 
-Makes four-channel PNGs of 512 px and, from them, a set of --size px. Then it prints the seconds of one epoch of batches
-before augmentation, from the set as training holds it and in the reference study's way (open four PNGs, stack, resize,
-for each image in each epoch), and their ratio; batches a second of the loader with augmentation, beside the steps a
-second that the default network can take; and the memory that a batch needs while it is made."""
+Makes four-channel PNGs of 512 px and, from them, a set of --size px. The reference study's way is to open four PNGs,
+stack and resize them for each image in each epoch. Printed are:
+    seconds of one epoch of batches before augmentation, from the set and in the study's way, and their ratio
+    batches a second of the loader with augmentation, beside the steps a second that the default network can take
+    memory that a batch needs while it is made"""
 
 from __future__ import annotations
 

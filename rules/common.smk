@@ -128,7 +128,12 @@ def all_arms(wildcards):
 
 def submitted_arms(wildcards):
     """The lists of arms that include the submitted one."""
-    return every_fold("arms/job{job}.json", job=from_config(views.submitted_jobs)(wildcards))
+    return arms_with(from_config(views.submitted_jobs)(wildcards))
+
+
+def arms_with(jobs):
+    """The lists of arms of some jobs, in every fold of every repeat."""
+    return every_fold("arms/job{job}.json", job=jobs)
 
 
 def arms_for_lockbox(wildcards):

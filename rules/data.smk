@@ -128,6 +128,8 @@ rule make_folds:
     resources:
         mem_mb=growing(2000),
         runtime=30,
+        # A resource, not a param: another number changes no role, and trains nothing again.
+        judged_from=CONFIG["analysis"]["minimum_positive_groups"],
     conda:
         ENVIRONMENT
     shell:
@@ -136,5 +138,6 @@ rule make_folds:
         " --out {output:q}"
         " --repeat {wildcards.repeat}"
         " --seed {params.seed}"
+        " --minimum-positive-groups {resources.judged_from}"
         " --settings {params.settings:q}"
         " --log {log:q}"

@@ -27,6 +27,7 @@ rule train_ddpm:
         "results/{run}/logs/train_ddpm/repeat{repeat}_fold{fold}_{generator}.log",
     benchmark:
         "results/{run}/benchmarks/train_ddpm/repeat{repeat}_fold{fold}_{generator}.tsv"
+    priority: 10  # most waits for them: started late, the last one leaves cores idle at the end
     threads: THREADS * PROCESSES
     resources:
         mem_mb=growing(4000 * PROCESSES),

@@ -324,7 +324,7 @@ rule report:
         forensics_digest=lambda wildcards: views.forensics_flag(CONFIG)[1],
         ledger=LEDGER,
         openings=lambda wildcards: views.digest(LEDGER, 8),
-        settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": CONFIG}),
+        settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": views.of_run(CONFIG)}),
     log:
         "results/{run}/logs/report/report.log",
     benchmark:

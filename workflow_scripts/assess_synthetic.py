@@ -64,13 +64,16 @@ def assess_synthetic(args: argparse.Namespace) -> None:
     with ImageSet(args.images) as source:
         classes, channels = source.classes, source.channels
     baseline = _classifier(args.baseline, settings["baseline"], "baseline", classes, channels)
-    # The same file is the same network, and is asked once.
+    # The same file is the same network.
     independent = settings["judge"] != settings["baseline"]
     judge = _classifier(args.judge, settings["judge"], "judge", classes, channels) if independent else baseline
-    fixed = {"baseline": baseline, "judge": judge}.get(str(settings["encoder"]))
-    networks = [network for network in (baseline, judge, fixed) if network is not None]
-    compared = compared_images.read(args.synthetic, args.images, args.folds, args.fold, networks)
-    encoder = fixed or encoders.own(settings["encoder"], channels, compared.train.images)
+    compared = compared_images.read(args.synthetic, args.images, args.folds, args.fold, [baseline, judge])
+    several = [part.images for part in (compared.held_out, compared.train, compared.made)]
+    baseline = encoders.remembering(baseline, several)
+    judge = encoders.remembering(judge, several) if independent else baseline
+    encoder = {"baseline": baseline, "judge": judge}.get(str(settings["encoder"]))
+    if encoder is None:
+        encoder = encoders.remembering(encoders.own(settings["encoder"], channels, several[1]), several)
     seed = derive(args.seed, args.repeat, args.fold, "assess", args.synthetic.stem)
     place = {"repeat": args.repeat, "fold": args.fold, "synthetic_set": args.synthetic.stem}
     _write(args.scores, assessment_rows.judge_scores(compared, judge, place | {"judge": settings["judge"]}))

@@ -11,6 +11,9 @@ check. A leak that is not declared under `violations` fails the run.
 With label regimes each artefact is also checked under its own: that it read no label of an unlabelled image, and no
 image that is unused there. What it inherited is checked under the regime of the artefact that read it.
 
+Where the set has further images, which came without labels, nothing may read one as if it had labels. Those that a fold
+shows may have no relatives outside of its train part.
+
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\
         --artefacts generators/unet.safetensors synthetic/as_train.h5 arms/job0.json --thresholds analysis.json \\
@@ -41,6 +44,7 @@ from workflow_scripts.lib.judge.leak_checks import (
     Rules,
     check_artefact,
     check_encoder,
+    check_further,
     check_groups,
     check_labels,
     check_scored,
@@ -48,7 +52,8 @@ from workflow_scripts.lib.judge.leak_checks import (
     violation,
 )
 from workflow_scripts.lib.split import role_table
-from workflow_scripts.lib.split.regimes import WHOLE, Regime
+from workflow_scripts.lib.split.regimes import AS_WRITTEN, WHOLE, Regime
+from workflow_scripts.lib.split.roles import Role
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -77,8 +82,8 @@ def certify_leaks(
     """Write the certificate; fail if it finds a leak that is not declared."""
     with ImageSet(images) as source:
         ids, groups, digest = source.ids, source.groups, source.digest
-        known = bool(source.attrs.get("grouped_by"))
-    rules = Rules(groups, set(settings["violations"]), known)
+        known, further = bool(source.attrs.get("grouped_by")), source.further
+    rules = Rules(groups, set(settings["violations"]), known, further)
     regimes = {entry["name"]: Regime(**entry) for entry in settings.get("regimes", [])}
     members = settings.get("artefacts", {})
     roles: dict[tuple[int, int, Regime], np.ndarray] = {}
@@ -94,8 +99,8 @@ def certify_leaks(
     for artefact in read_artefacts(artefacts, thresholds, ids):
         if (artefact.access_record.images, artefact.access_record.count) != (digest, len(ids)):
             raise UserError(f"{artefact.name} was made from another image set than {images}: delete it, run again")
-        checks += check_artefact(artefact, roles_of(artefact.repeat, artefact.fold), rules)
-        if regimes:
+        checks += check_artefact(artefact, roles_of(artefact.repeat, artefact.fold, AS_WRITTEN), rules)
+        if regimes or further.any():
             about = members.get(artefact.name, {"regime": WHOLE.name, "through": []})
             through = {name: regimes.get(name, WHOLE) for name in about["through"]}
             own, under = regimes.get(about["regime"], WHOLE), partial(roles_of, artefact.repeat, artefact.fold)
@@ -103,8 +108,11 @@ def certify_leaks(
     checks += check_scored(artefacts, ids, roles_of)
     for repeat, fold in sorted({(repeat, fold) for repeat, fold, _ in roles}):
         checks.append(check_groups(repeat, fold, roles_of(repeat, fold), groups))
+        if further.any():
+            checks.append(check_further(repeat, fold, roles_of(repeat, fold, AS_WRITTEN), rules))
         for name, regime in regimes.items():
-            checks.append(check_groups(repeat, fold, roles_of(repeat, fold, regime), groups, f"folds.csv, {name}"))
+            own_roles = np.where(further, Role.UNUSED, roles_of(repeat, fold, regime))
+            checks.append(check_groups(repeat, fold, own_roles, groups, f"folds.csv, {name}"))
         if isinstance(encoder := settings.get("encoder"), dict):
             checks.append(check_encoder(repeat, fold, encoder))
     if not checks:

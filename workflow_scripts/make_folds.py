@@ -7,7 +7,11 @@ one value of a column instead; images of the tested groups that have another val
 they are relatives of test images. With `roles_from` a column says what is tested, and perhaps what is validation,
 calibration or unused; the other images share the parts that it does not name, but for relatives of those that it
 names, which are unused. `reserve_same` is the one role that shares groups with another: images of train groups that
-only the arms `more_real_same` may use. With `regimes`, groups are also ranked by the order in which they get labels.
+only the arms `more_real_same` may use. Further images that came without labels are `unlabelled`, or `unused` in folds
+where a relative is not in the train part. With `regimes`, groups are also ranked by the order in which they get labels.
+
+Where no class has --minimum-positive-groups positive test groups, nothing could be judged: the stage then fails, before
+anything trains, and says what would have to change.
 
 Example:
     python -m workflow_scripts.make_folds --images images.h5 --out folds.csv --repeat 0 --seed 1 \\
@@ -26,7 +30,7 @@ import numpy as np
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.split import fold_design, role_table
+from workflow_scripts.lib.split import fold_design, judgeable, role_table
 from workflow_scripts.lib.split.fold_design import FoldDesign
 
 
@@ -37,6 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--out", type=Path, required=True, help="the table of roles to write")
     out.add_argument("--repeat", type=int, required=True, help="number of the repeat")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
+    words = "positive test groups from which on a class is judged; 0: whether a class can be judged is not looked at"
+    out.add_argument("--minimum-positive-groups", type=int, default=0, metavar="GROUPS", help=words)
     return out.parse_args(argv)
 
 
@@ -45,12 +51,28 @@ def make_folds(args: argparse.Namespace) -> None:
     settings = args.settings
     with ImageSet(args.images) as source:
         ids, groups, classes = source.ids, source.groups, list(source.classes)
-        labels = source.labels(None, "inspect")
+        own = ~source.further
+        labels = source.labels(np.flatnonzero(own), "inspect")
         columns = {option: _column(source, settings[option], option) for option in fold_design.COLUMNS}
-    design = FoldDesign(args.images, groups, classes, labels, columns, settings, args.repeat, args.seed)
+    columns = {option: None if values is None else values[own] for option, values in columns.items()}
+    design = FoldDesign(
+        args.images, groups[own], classes, labels, columns, settings, args.repeat, args.seed, groups[~own]
+    )
     assigned = design.assign()
+    _check_judgeable(design, classes, labels, assigned, args.minimum_positive_groups)
     role_table.write(args.out, ids, groups, assigned, design.label_ranks(assigned))
     stage.log.info("%d images of %d groups", len(ids), len(design.names))
+
+
+def _check_judgeable(
+    design: FoldDesign, classes: list[str], labels: np.ndarray, assigned: np.ndarray, minimum: int
+) -> None:
+    """Name the classes that cannot be judged; stop where none can."""
+    tested = judgeable.positive_test_groups(labels, design.member, assigned)
+    judgeable.refuse(design, len(classes), tested, minimum)
+    few = judgeable.lacking(classes, tested, minimum)
+    if few:
+        stage.log.warning("cannot be judged, with fewer than %d positive test groups: %s", minimum, few)
 
 
 def _column(source: ImageSet, name: str | None, option: str) -> np.ndarray | None:

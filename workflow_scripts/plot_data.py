@@ -75,7 +75,7 @@ def pixel_counts(source: ImageSet) -> np.ndarray:
     chosen = np.unique(np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).astype(np.int64))
     out = np.zeros((len(source.channels), 256), dtype=np.int64)
     for start in range(0, len(chosen), BLOCK):
-        images = source.read(chosen[start : start + BLOCK], "inspect").images
+        images = source.read(chosen[start : start + BLOCK], "inspect", labels=False).images
         for channel in range(len(out)):
             out[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
     return out
@@ -98,7 +98,7 @@ def samples(source: ImageSet, data: Data, count: int) -> list[tuple[str, np.ndar
     out = []
     for k, name in enumerate(data.classes):
         target = np.eye(len(data.classes), dtype=np.uint8)[k]
-        rows = image_strips.choose(data.labels, target, source.ids, source.groups, count)
+        rows = image_strips.choose(data.labels, target, source.ids[~source.further], data.groups, count)
         if len(rows):
             out.append((name, source.read(rows, "inspect").images))
     return out

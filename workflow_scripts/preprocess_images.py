@@ -2,9 +2,10 @@
 
 The settings describe the files and tables (`lib.images.known_datasets`). Every image is scaled down by area averaging
 and written as uint8 (N, C, H, W). This happens piece by piece: pixels of one piece are in memory at a time, and an
-interrupted run resumes where it stopped. Groups are the connected components of the columns named in the settings (such
-as gene and antibody) and of near-duplicates, which a perceptual hash over all channels finds. Invalid input is listed
-by file and reason. It either stops the run or is left out (left_out.csv).
+interrupted run resumes where it stopped. Further images without labels (--unlabelled-images) follow the labelled ones
+with all labels absent; near-duplicates of labelled images among them are left out. Groups are the connected components
+of the columns named in the settings (such as gene and antibody) and of near-duplicates, which a perceptual hash over
+all channels finds. Invalid input is listed by file and reason. It either stops the run or is left out (left_out.csv).
 
 Example:
     python -m workflow_scripts.preprocess_images --images-dir raw/train --table raw/train.csv \\
@@ -23,10 +24,12 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.base import files, stage
-from workflow_scripts.lib.images import grouping, invalid_input, reading_plan
+from workflow_scripts.lib.images import further_images, grouping, invalid_input, reading_plan
 from workflow_scripts.lib.images.duplicates import near_duplicates
+from workflow_scripts.lib.images.image_set_layout import FURTHER
 from workflow_scripts.lib.images.image_set_writer import write_images
-from workflow_scripts.lib.images.reading_plan import SHOWN
+from workflow_scripts.lib.images.invalid_input import Fault
+from workflow_scripts.lib.images.reading_plan import SHOWN, ReadingPlan
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,14 +52,22 @@ def preprocess_images(args: argparse.Namespace) -> None:
     faults.unlink(missing_ok=True)
     attrs = _attributes(args.settings, work.by)
     with files.lock(args.out, lambda holder: stage.log.info("waiting for process %s, which writes the set", holder)):
-        tasks = work.tasks()
+        tasks, further = work.tasks(), work.further_tasks()
         # The pieces and the set stand side by side until the set is whole.
-        reading_plan.check_room(args.out, 2 * work.size, [task.path for task in tasks if task.path.is_file()])
+        reading_plan.check_room(
+            args.out, 2 * work.size, [task.path for task in [*tasks, *further] if task.path.is_file()]
+        )
         with write_images(args.out, reader.channels, listed.classes, reader.size, attrs) as writer:
             rows, grids = work.write_to(writer, tasks, bad)
+            further_rows, further_grids = work.read_further(further, bad)
             invalid_input.settle(bad, named, data["on_invalid"], data["invalid_limit"], faults)
+            pairs = _duplicates(grids, args.settings["duplicates"], [listed.ids[row] for row in rows], attrs)
+            if args.unlabelled_images:
+                kept, more = _kept_further(work, grids, further_rows, further_grids, args.settings["duplicates"], attrs)
+                work.write_further(writer, further, kept)
+                pairs += [(len(rows) + one, len(rows) + other) for one, other in more]
+                rows = np.concatenate([rows, kept])
             listed.keep(rows)
-            pairs = _duplicates(grids, args.settings["duplicates"], listed.ids, attrs)
             names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
             writer.inventory.regroup(names)
             invalid_input.write_list(args.left_out, bad + listed.dropped)
@@ -90,6 +101,24 @@ def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str
     attrs["duplicates"] = json.dumps({"least": least, "pairs": len(pairs), "examples": examples})
     stage.log.info("%d pairs of near-duplicates, joined into common groups", len(pairs))
     return [(one, other) for one, other, _ in pairs]
+
+
+def _kept_further(
+    work: ReadingPlan, grids: np.ndarray, rows: np.ndarray, further: np.ndarray, least: float, attrs: dict[str, Any]
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Rows of the further images that are no near-duplicates of labelled ones, and near-duplicates among these."""
+    close, pairs = further_images.like_labelled(grids, further, least)
+    work.listed.dropped += [
+        Fault(work.listed.ids[row], "", "near-duplicate", "is a near-duplicate of a labelled image")
+        for row in rows[close]
+    ]
+    kept = rows[~close]
+    attrs |= {FURTHER: len(kept), "further_duplicates": int(close.sum()) if least else ""}
+    stage.log.info(
+        "%d further images without labels; %d more are near-duplicates of labelled ones and left out",
+        len(kept), int(close.sum()),
+    )  # fmt: skip
+    return kept, pairs
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def preprocess_shard(args: argparse.Namespace) -> None:
     """Make every piece of this shard; faults of images stay in the pieces until they are joined."""
     work = reading_plan.plan(args, args.set)
-    own = work.tasks()[args.shard :: args.shards]
+    own = [*work.tasks(), *work.further_tasks()][args.shard :: args.shards]
     reading_plan.check_room(args.set, work.size // args.shards, [task.path for task in own if task.path.is_file()])
     count, bad = sum(len(task.ids) for task in own), 0
     with Progress("images", count) as bar:

@@ -1,7 +1,8 @@
 """tabulate_study: the reference study's table, validation against test for each model, with the published numbers.
 
-The study (Lin & Cao 2025, arXiv 2505.22926) reports macro-F1 at the decision threshold 0.5, with the most probable
-class where none passes, for the last and the best epoch on validation, and on the hidden test set. This stage computes
+The study (Lin & Cao 2025, arXiv 2505.22926) reports macro-F1 at the decision threshold 0.5; where no class passes it,
+the most probable one is taken. It does so for the last and the best epoch, on validation and on the hidden test set.
+This stage computes
 the same quantities from the arms of a run, averaged over folds and repeats. Published values stand beside them.
 
 Example:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.classify import ensemble
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.images import image_list, invalid_input, user_tables
+from workflow_scripts.lib.images import image_list, invalid_input, new_images, user_tables
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.read_image import Reader
 
@@ -55,22 +53,24 @@ def write_submission(args: argparse.Namespace) -> None:
             )
     ids = read_ids(args.sample)
     reader = Reader(args.images_dir, settings["preprocess_images"])
-    arm = ensemble.load(args, reader)
+    data = settings["preprocess_images"]["data"]
+    arm = ensemble.load(args.arms, args.thresholds, settings["arm"], reader, "write_submission.arm")
+    numbers = class_numbers(arm.classes, args.classes, list(data["class_names"] or []))
     reader.learn_depth(ids)
     bad: list[Fault] = []
     # Rows are written at the end: an unreadable image gets the class that is most probable over all others.
     predicted: dict[str, str] = {}
-    total = np.zeros(len(arm.numbers))
+    total = np.zeros(len(numbers))
     with Progress("images", len(ids)) as bar:
-        for names, images in _blocks(reader, ids, int(settings["batch"]), int(settings["threads"]), bad):
+        for names, images in new_images.blocks(reader, ids, int(settings["batch"]), int(settings["threads"]), bad):
             probabilities = arm.probabilities(images)
             total += probabilities.sum(axis=0)
-            predicted |= {name: arm.predicted(row) for name, row in zip(names, probabilities, strict=True)}
+            for name, row in zip(names, ensemble.decided(probabilities, arm.thresholds), strict=True):
+                predicted[name] = " ".join(map(str, sorted(numbers[index] for index in np.flatnonzero(row))))
             bar.update(len(predicted) + len({entry.id for entry in bad}))
-    data = settings["preprocess_images"]["data"]
     faults = (args.log or args.out).with_suffix(".bad_input.csv")
     invalid_input.settle(bad, len(ids), data["on_invalid"], data["invalid_limit"], faults)
-    usual = str(arm.numbers[int(total.argmax())])
+    usual = str(numbers[int(total.argmax())])
     files.write_text(args.out, "Id,Predicted\n" + "".join(f"{name},{predicted.get(name, usual)}\n" for name in ids))
     stage.log.info("%d images, %d of them by the usual class %s", len(ids), len(ids) - len(predicted), usual)
 
@@ -84,18 +84,16 @@ def read_ids(sample: Path) -> list[str]:
     return ids
 
 
-def _blocks(
-    reader: Reader, ids: list[str], size: int, threads: int, bad: list[Fault]
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Ids and pixels of the images that can be read, a block at a time; what is wrong with the others goes to `bad`."""
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(ids), size):
-            names = ids[start : start + size]
-            read = list(zip(names, pool.map(reader.read, names), strict=True))
-            bad += [entry for _, (_, faults) in read for entry in faults]
-            good = [(name, pixels) for name, (pixels, _) in read if pixels is not None]
-            if good:
-                yield [name for name, _ in good], np.stack([pixels for _, pixels in good])
+def class_numbers(classes: list[str], table: Path | None, named: list[str]) -> list[int]:
+    """The numbers that classes have in the competition, by its table or the names from the settings."""
+    names = user_tables.read_classes(table) if table else named
+    unknown = [label for label in classes if label not in names]
+    if unknown:
+        raise UserError(
+            f"the class {unknown[0]!r} has no number in the competition: a submission needs its classes as they are, "
+            "without data.label_map"
+        )
+    return [names.index(label) for label in classes]
 
 
 def main(argv: list[str] | None = None) -> int:

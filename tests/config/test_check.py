@@ -161,7 +161,7 @@ def test_simulated_channels_are_those_of_the_simulator() -> None:
     [
         ({"strategies": []}, "strategies is now called arms"),
         ({"make_folds": {"shares": {"test": 0.2}}}, "make_folds.shares is now called make_folds.fractions"),
-        ({"data": {"unlabelled": "bad"}}, "data.unlabelled = 'bad' is now called 'invalid'"),
+        ({"data": {"unlabelled": "bad"}}, "data.unlabelled = 'bad' is now called 'no_label: invalid'"),
         (arm("pool", plan="balanced"), "arms[2].plan is now called arms[].synthetic_set"),
         (
             {"plans": [{"name": "a"}, {"vary": 1, "given": []}, {"vary": 2}]},

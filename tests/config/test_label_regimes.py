@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.helpers.configs import DEFAULT, checked
@@ -108,4 +110,58 @@ def test_the_certificate_knows_what_each_artefact_was_made_under() -> None:
 def test_mistakes_are_told_in_one_line(overlay: dict, words: str) -> None:
     with pytest.raises(ConfigError) as found:
         regimes(**overlay)
+    assert words in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> dict:
+    """The section data of a folder of two channels with further images beside it."""
+    for name in ("images", "more"):
+        (tmp_path / name).mkdir()
+    for name in ("labels.csv", "more.csv"):
+        (tmp_path / name).write_text("Id,Target\n", encoding="utf-8")
+    further = {"images": str(tmp_path / "more"), "table": str(tmp_path / "more.csv")}
+    own = {"images": str(tmp_path / "images"), "table": str(tmp_path / "labels.csv")}
+    return {"source": "folder", "unlabelled": further, "class_names": ["a", "b"], **own}
+
+
+MORE = {"name": "more", "labelled": 1, "unlabelled": "seen", "selection": "same"}
+MORE_ARMS = [{"name": "real_only", "method": "real_only"}, {"name": "pseudo", "method": "pseudo_label"}]
+SHOWN = {"regimes": [MORE], "arms": MORE_ARMS, "analysis": {"primary_arm": "pseudo"}}
+
+
+def test_further_images_make_a_regime_of_its_own_out_of_one_in_which_everything_is_labelled(folder: dict) -> None:
+    config = checked(SHOWN | {"data": folder})
+    assert label_regimes.partial(config) == [MORE]
+    assert views.job_settings(config, config["arms"])["arms"][1]["regime"] == MORE
+    assert "regimes" not in views.fold_settings(config), "it changes no role of a labelled image"
+    assert views.certificate_settings(config)["artefacts"]["arm pseudo"] == {"regime": "more", "through": []}
+    given = views.raw_images(config)
+    assert views.raw_flags(config, given).endswith(
+        f"--unlabelled-images {folder['unlabelled']['images']} --unlabelled-table {folder['unlabelled']['table']}"
+    )
+    alone = checked(SHOWN | {"data": folder | {"unlabelled": {"table": folder["unlabelled"]["table"]}}})
+    assert views.raw_images(alone)["unlabelled_images"] == folder["images"], "where no other folder is named"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {
+                "regimes": [MORE | {"unlabelled": "unused"}],
+                "arms": MORE_ARMS[:1],
+                "analysis": {"primary_arm": "real_only"},
+            },
+            "no regime of an arm",
+        ),
+        ({"regimes": [MORE | {"name": "all"}]}, "the name is kept for a regime in which everything is labelled"),
+        ({"data": {"source": "simulated"}}, "is for images of your own"),
+        ({"data": {"unlabelled": {"table": "/nowhere/more.csv"}}}, "data.unlabelled.table = "),
+        ({"data": {"unlabelled": None}}, "the regime 'more' shows none"),
+    ],
+)
+def test_mistakes_about_further_images_are_told_in_one_line(folder: dict, changes: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        checked(SHOWN | changes | {"data": folder | changes.get("data", {})})
     assert words in str(found.value) and "\n" not in str(found.value)

@@ -167,6 +167,8 @@ def test_profiles_name_rules_that_exist_and_explain_every_entry(path: Path) -> N
 def test_gpu_profile_gives_each_job_a_gpu_of_its_own(tmp_path: Path) -> None:
     checkout = Checkout.fresh(tmp_path / "checkout")
     shutil.copytree(ROOT / "profiles" / "gpu", checkout.folder / "profiles" / "gpu")
+    for steps in ("steps: 60", "steps: 20"):
+        checkout.edit("presets/ci.yaml", steps, "steps: 4")
     targets = [
         f"results/ci/repeat0/fold{fold}/generators/{name}.safetensors"
         for fold in (0, 1)

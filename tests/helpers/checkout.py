@@ -13,10 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+from tests.helpers import warm_python
+
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
     "Snakefile", "config.yaml", "rules", "workflow", "workflow_scripts", "schemas", "presets", "profiles/default",
-    "envs", "captions",
+    "envs", "captions", "LICENSE",
 )  # fmt: skip
 PRESET = "presets/ci.yaml"
 # Two workers of pytest-xdist on two cores leave one for each.
@@ -53,11 +55,12 @@ class Checkout:
         """The results of the tiny preset."""
         return self.folder / "results" / "ci"
 
-    def command(self, *options: str, cores: int = CORES, overlays: tuple[str, ...] = ()) -> list[str]:
+    def command(
+        self, *options: str, cores: int = CORES, overlays: tuple[str, ...] = (), warm: bool = True
+    ) -> list[str]:
         """The command line of a run; overlays are further files of settings."""
-        return [
-            sys.executable, "-m", "snakemake", "--configfile", PRESET, *overlays, "--cores", str(cores), *options,
-        ]  # fmt: skip
+        python = str(warm_python.interpreter()) if warm and warm_python.POSSIBLE else sys.executable
+        return [python, "-m", "snakemake", "--configfile", PRESET, *overlays, "--cores", str(cores), *options]
 
     def snakemake(self, *options: str, cores: int = CORES, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Snakemake and wait; what it prints is in `.stdout`."""
@@ -70,17 +73,19 @@ class Checkout:
         return done
 
     def start(self, *options: str, cores: int = CORES) -> subprocess.Popen[str]:
-        """Start Snakemake in a session of its own and return at once."""
+        """Start Snakemake in a session of its own and return at once; its jobs are processes that can be looked for."""
         return subprocess.Popen(
-            self.command(*options, cores=cores), cwd=self.folder, env=self.environment(), text=True,
+            self.command(*options, cores=cores, warm=False),
+            cwd=self.folder, env=self.environment(warm=False), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
-    def environment(self) -> dict[str, str]:
-        """The test's own Python comes first, as in an activated environment."""
+    def environment(self, warm: bool = True) -> dict[str, str]:
+        """The test's own Python comes first, as in an activated environment; `warm`: one that has imported torch."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         # Training keeps a checkpoint after every step, so that there is always one to kill behind.
-        return os.environ | {"PATH": path, "MIXLOC_CHECKPOINT_SECONDS": "0"}
+        own = {"PATH": path, "MIXLOC_CHECKPOINT_SECONDS": "0"}
+        return os.environ | own | (warm_python.environment() if warm and warm_python.POSSIBLE else {})
 
     def planned(self, *options: str) -> set[str]:
         """Rules that a run would execute now."""

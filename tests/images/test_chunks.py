@@ -12,7 +12,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import chunks, read_image
 
 IDS = ["a", "b", "c", "d"]
-NAMES = {"class_names": ["Nucleus", "Cytosol"], "unlabelled": "keep"}
+NAMES = {"class_names": ["Nucleus", "Cytosol"], "no_label": "keep"}
 
 
 @pytest.fixture

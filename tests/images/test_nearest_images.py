@@ -79,3 +79,12 @@ def test_features_are_searched_like_pixels() -> None:
 def test_large_images_are_compared_at_a_smaller_size() -> None:
     assert nearest_images.pixels(blobs(2, 2, 128, 11)).shape == (2, 2 * 32 * 32)
     assert nearest_images.pixels(blobs(2, 2, 50, 11)).shape == (2, 2 * 25 * 25)
+
+
+def test_several_sets_are_searched_as_each_by_itself() -> None:
+    train, one, two = blobs(20, 1, 16, 12), blobs(5, 1, 16, 13), blobs(7, 1, 16, 14)
+    together = nearest_images.nearest_of_each([one, two], train, nearest_images.pixels)
+    for part, found in zip((one, two), together, strict=True):
+        alone = nearest_images.nearest(part, train, nearest_images.pixels)
+        assert np.array_equal(found.train, alone.train) and np.array_equal(found.turn, alone.turn)
+        assert np.array_equal(found.distance, alone.distance) and np.array_equal(found.own, alone.own)

@@ -11,7 +11,7 @@ from workflow_scripts.lib.images import image_list, known_datasets, user_tables
 CLASSES = ["Nucleus", "Cytosol", "Golgi"]
 DATA = {
     "columns": dict(known_datasets.COLUMNS), "columns_given": [], "labels": "numbers", "label_separator": None,
-    "unlabelled": "keep",
+    "no_label": "keep",
 }  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_labels_by_name(table):
 def test_an_empty_label_is_bad_unless_it_is_meant(table):
     path = table("Id,Target\na,\nb,1\n")
     assert listed(path).ids == ["a", "b"]
-    found = listed(path, unlabelled="invalid")
+    found = listed(path, no_label="invalid")
     assert found.ids == ["b"]
     assert found.bad[0].kind == "no label"
 

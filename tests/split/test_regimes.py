@@ -104,3 +104,15 @@ def test_settings_without_a_regime_have_all_labels() -> None:
     few = Regime("few", 0.25, "seen", "full")
     assert regime_of({"regime": few.settings()}) == few and not few.whole
     assert (few.record_name, Regime("everything").record_name) == ("few", "all")
+
+
+def test_further_images_are_unlabelled_in_regimes_that_see_and_unused_in_the_others() -> None:
+    roles = np.array([Role.TRAIN, Role.TRAIN, Role.UNLABELLED, Role.TEST], dtype=object)
+    rank = np.array([0.5, 1.0, np.nan, np.nan])
+    shown, alone = [Role.UNLABELLED], [Role.UNUSED]
+    assert roles_under(WHOLE, roles, rank).tolist() == [Role.TRAIN] * 2 + alone + [Role.TEST]
+    everything = Regime("more", 1, "seen")
+    assert not everything.whole and everything.record_name == "more"
+    assert roles_under(everything, roles, rank).tolist() == roles.tolist()
+    assert roles_under(Regime("few", 0.5, "seen"), roles, rank).tolist() == [Role.TRAIN, *shown, *shown, Role.TEST]
+    assert roles_under(Regime("few", 0.5), roles, rank).tolist() == [Role.TRAIN, *alone, *alone, Role.TEST]

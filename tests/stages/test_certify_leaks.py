@@ -1,5 +1,6 @@
 """certify_leaks: whatever kind of artefact read a test image, or a relative of one, the certificate fails the run."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from workflow_scripts import train_classifier
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
+from workflow_scripts.lib.judge.leak_checks import Rules, check_further
 from workflow_scripts.lib.scores import prediction_file, stress_file
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.label_order import label_ranks
@@ -422,3 +424,56 @@ def test_what_nothing_could_hand_on_was_read_past_the_rules(few):
     assert status == 1
     assert [name for name, *_ in leaks(table)] == ["arm real_only"]
     assert leaks(table)[0][1:3] == ("fit, labels, through all", 1)
+
+
+# --- further images --------------------------------------------------------------------------------------------------
+
+MORE = {"name": "more", "labelled": 1, "unlabelled": "seen", "selection": "same"}
+UNDER_MORE = {"regimes": [MORE], "artefacts": {"arm real_only": {"regime": "more", "through": []}}}
+
+
+@pytest.fixture
+def with_further(world, write_set):
+    """The world, whose last 8 images are further ones: relatives of train images, or of nobody."""
+    rows = np.flatnonzero(np.arange(48) >= 40)
+    groups = world.groups.copy()
+    groups[rows] = [world.groups[world.rows("train")[0]]] * 2 + [f"new-{row}" for row in rows[2:]]
+    world.images.unlink()
+    write_set(world.images, list(world.ids), list(groups), grouped_by="gene", further=8)
+    roles = world.roles.copy()
+    roles[rows] = "unlabelled"
+    role_table.write(world.folds, world.ids, groups, roles)
+    with ImageSet(world.images) as source:
+        return dataclasses.replace(world, groups=groups, roles=roles, digest=source.digest)
+
+
+def test_further_images_may_be_seen_where_a_regime_shows_them(with_further):
+    own = with_further.record()
+    own.record("fit", with_further.rows("unlabelled"), labels=False)
+    status, table = run(with_further, regimes=UNDER_MORE, arm=with_further.arm(own))
+    assert status == 0 and set(table["status"]) == {"clean"}
+    about = table.set_index(["artefact", "purpose"])["images"]
+    assert about["arm real_only", "fit, images alone"] == 8 and about["folds.csv", "further images apart"] == 8
+
+
+def test_a_label_of_a_further_image_that_was_read_fails_the_run(with_further, capsys):
+    own = with_further.record()
+    own.record("fit", with_further.rows("unlabelled")[:2])
+    status, table = run(with_further, regimes=UNDER_MORE, arm=with_further.arm(own))
+    assert status == 1
+    assert leaks(table) == [("arm real_only", "fit, labels", 2, 0)], "of them, and of no relative"
+    assert "2 images of 0 groups that are not train under more" in capsys.readouterr().err
+
+
+def test_a_further_image_is_seen_by_nothing_whose_regime_shows_none(with_further):
+    own = with_further.record()
+    own.record("fit", with_further.rows("unlabelled")[:1], labels=False)
+    status, table = run(with_further, generator=with_further.generator(own))
+    assert status == 1 and leaks(table) == [("generator unet", "fit, images alone", 1, 0)]
+
+
+def test_a_further_image_beside_its_relative_in_the_test_part_is_told(with_further):
+    groups = with_further.groups.copy()
+    groups[47] = groups[with_further.rows("test")[0]]
+    checked = check_further(0, 0, with_further.roles[:, 0], Rules(groups, set(), True, np.arange(48) >= 40))
+    assert (checked.status, checked.images, checked.overlap_images, checked.overlap_groups) == ("LEAK", 8, 1, 1)

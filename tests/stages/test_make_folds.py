@@ -307,3 +307,75 @@ def test_too_small_a_regime_is_refused_and_what_would_do_is_named(images, capsys
     assert run(images, regimes=(regime(0.5, "full"),)) == 0, "where thresholds keep all of their groups"
     assert run(images, calibration=0.05, regimes=(regime(0.9),)) == 1
     assert "groups with labels in calibration, too few to leave some out" in capsys.readouterr().err
+
+
+# --- what can be judged ----------------------------------------------------------------------------------------------
+
+
+def few_groups(folder: Path, groups: int) -> Path:
+    """Five images a group; class a in all groups, class b in every third."""
+    path = folder / "few.h5"
+    member = np.repeat(np.arange(groups), 5)
+    labels = np.stack([member >= 0, member % 3 == 0], axis=1)
+    with write_images(path, ["green"], ["a", "b"], 4) as writer:
+        names = [f"g{number:02d}" for number in member]
+        writer.append(np.zeros((len(member), 1, 4, 4)), labels, [f"{row:03d}" for row in range(len(member))], names)
+    return path
+
+
+def judged(images: Path, minimum: int, **options) -> int:
+    settings = {"folds": 1, "fractions": FRACTIONS, "stratify_by": None, "leave_out": None, "roles_from": None}
+    words = ["--images", str(images), "--out", str(images.with_name("folds.csv")), "--repeat", "0", "--seed", "1"]
+    words += ["--minimum-positive-groups", str(minimum), "--settings", json.dumps(settings | options)]
+    return stage_program.main(words)
+
+
+def test_nothing_trains_where_nothing_can_be_judged(tmp_path, capsys):
+    """The remedies that the line names are true: each lets the stage pass."""
+    path = few_groups(tmp_path, 16)
+    assert judged(path, 5) == 1
+    said = capsys.readouterr().err
+    assert "no class has 5 positive test groups" in said
+    assert "a comes nearest with 3 (of its 16 groups; 16 groups in all)" in said
+    assert not path.with_name("folds.csv").exists()
+    folds = int(re.search(r"make_folds\.folds: (\d+)", said)[1])
+    fraction = float(re.search(r"make_folds\.fractions\.test: ([\d.]+)", said)[1])
+    minimum = int(re.search(r"analysis\.minimum_positive_groups: (\d+)", said)[1])
+    assert judged(path, 5, folds=folds) == 0
+    assert judged(path, 5, fractions=FRACTIONS | {"test": fraction}) == 0
+    assert judged(path, minimum) == 0
+
+
+def test_classes_that_cannot_be_judged_are_named_with_what_they_lack(tmp_path, capsys):
+    assert judged(few_groups(tmp_path, 24), 5) == 0
+    said = capsys.readouterr().err
+    assert "cannot be judged, with fewer than 5 positive test groups: b (2, lacks 3)" in said
+
+
+def test_a_marked_test_part_names_no_folds(tmp_path, capsys):
+    path = marked(tmp_path, lambda number, image: "test" if number < 8 else "")
+    assert judged(path, 9, roles_from="split") == 1
+    said = capsys.readouterr().err
+    assert "no class has 9 positive test groups" in said and "make_folds.folds:" not in said
+
+
+def test_further_images_change_no_fold_and_are_shown_where_their_relatives_are_trained_on(images):
+    assert run(images, **WIDE, regimes=(regime(0.8),)) == 0
+    plain = pd.read_csv(images.with_name("folds.csv"), dtype=str, keep_default_na=False)
+    with ImageSet(images) as source:
+        part = source.read(None, "inspect")
+        columns = {name: list(source.column(name)) for name in source.columns()}
+    more = images.with_name("more.h5")
+    with write_images(more, ["green"], ["a", "b", "rare"], 4, {"further": 3}) as writer:
+        writer.append(part.images, part.labels, part.ids, part.groups, columns)
+        own = {name: [""] * 3 for name in columns}
+        writer.append(np.zeros((3, 1, 4, 4)), np.zeros((3, 3)), ["x", "y", "z"], ["g0", "new", "g1"], own)
+    assert run(more, **WIDE, regimes=(regime(0.8),)) == 0
+    table = pd.read_csv(more.with_name("folds.csv"), dtype=str, keep_default_na=False)
+    assert table[:120].equals(plain)
+    for fold in ("fold0", "fold1"):
+        own = {group: set(table[:120].loc[table["group"][:120] == group, fold]) for group in ("g0", "g1")}
+        wanted = {name: "unlabelled" if own[name] == {"train"} else "unused" for name in own}
+        assert table[fold][120:].tolist() == [wanted["g0"], "unlabelled", wanted["g1"]]
+        assert (table[f"{fold}_rank"][120:] == "").all()
+    assert "unused" in set(table["fold0"][120:]) | set(table["fold1"][120:]), "one of them is tested or set aside"

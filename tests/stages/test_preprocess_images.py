@@ -16,7 +16,7 @@ from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import Inventory
 
 IDS = ["a", "b", "c", "d"]
-NAMES = {"class_names": ["Nucleus", "Cytosol"], "unlabelled": "keep"}
+NAMES = {"class_names": ["Nucleus", "Cytosol"], "no_label": "keep"}
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_class_names_from_a_table_pieces_and_processes_change_nothing(raw, monke
     (raw / "classes.csv").write_text("number,name\n0,Nucleus\n1,Cytosol\n")
     monkeypatch.setattr(chunks, "PIECE_BYTES", 3 * 2 * 8 * 8)
     for threads in (1, 2):
-        given = settings(data={"unlabelled": "keep"}, threads=threads)
+        given = settings(data={"no_label": "keep"}, threads=threads)
         assert run(raw, given, "--classes", str(raw / "classes.csv")) == 0
         assert read(raw)[0].digest == digest
 
@@ -516,3 +516,47 @@ def test_images_that_cannot_be_used_leave_no_gaps(raw, monkeypatch):
         np.testing.assert_array_equal(found.labels, part.labels[kept])
         for name, path in hidden.items():
             path.rename(raw / "train" / f"{name}_red.png")
+
+
+@pytest.fixture
+def further(raw):
+    """Four images in another folder: a turned copy of a, two of their own, and one that is labelled already."""
+    (raw / "more").mkdir()
+    for channel in ("red", "green"):
+        with Image.open(raw / "train" / f"a_{channel}.png") as picture:
+            picture.rotate(90).save(raw / "more" / f"copy_{channel}.png")
+        for number, name in enumerate(("e", "f", "d")):
+            save(raw / "more" / f"{name}_{channel}.png", noise(100 + 10 * number + len(channel)))
+    (raw / "more.csv").write_text("Id,Target,gene\ncopy,0,G9\ne,1,G4\nf,0,G8\nd,1,G8\n")
+    return raw
+
+
+def test_further_images_come_last_without_labels_and_without_copies_of_labelled_ones(further):
+    flags = ("--unlabelled-images", str(further / "more"), "--unlabelled-table", str(further / "more.csv"))
+    assert run(further, settings(data=NAMES, duplicates=0.95), *with_groups(further), *flags) == 0
+    made, part, attrs = read(further)
+    assert list(part.ids) == [*IDS, "e", "f"] and made.further.tolist() == [False] * 4 + [True] * 2
+    assert not part.labels[4:].any(), "the table has labels, and nobody read them"
+    assert list(part.groups) == ["G1|0", "G1|0", "G1|0", "G4|3", "G4|3", "G8|5"], "e is a relative of d"
+    assert (attrs["further"], attrs["further_duplicates"]) == (2, 1)
+    left = (further / "out" / "left_out.csv").read_text()
+    assert "copy,,near-duplicate" in left and "d,,labelled already" in left
+    with ImageSet(further / "out" / "images.h5") as again:
+        assert list(again.column("labelled")) == ["1"] * 4 + ["0"] * 2
+
+
+def test_without_a_table_all_files_that_have_no_row_are_further_images(further, monkeypatch):
+    flags = ("--unlabelled-images", str(further / "more"))
+    assert run(further, settings(data=NAMES), *flags) == 0
+    whole, part, attrs = read(further)
+    assert list(part.ids) == [*IDS, "copy", "e", "f"] and attrs["further_duplicates"] == "", "not looked for"
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 2 * 8 * 8)
+    args = [
+        "--images-dir", str(further / "train"), "--table", str(further / "train.csv"), *flags,
+        "--set", str(further / "out" / "images.h5"), "--out", str(further / "shard.json"),
+        "--settings", json.dumps(settings(data=NAMES)), "--log", str(further / "log.txt"),
+    ]  # fmt: skip
+    for shard in range(2):
+        assert preprocess_shard.main([*args, "--shard", str(shard), "--shards", "2"]) == 0
+    assert run(further, settings(data=NAMES), *flags) == 0
+    assert read(further)[0].digest == whole.digest, "the same in shards"

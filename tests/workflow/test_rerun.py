@@ -45,7 +45,7 @@ RERUN = {
     "lib/scores/decisions.py": JUDGING
     | TRAINING
     | {"certify_leaks", "plot_arms", "plot_training", "sample_ddpm", "stress_test", "tabulate_study", "train_ddpm"}
-    | {"write_submission"},
+    | {"predict_images", "write_model_package", "write_submission"},
     "lib/scores/f1.py": JUDGING | TRAINING | {"plot_arms", "tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING
     | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "tabulate_study"},
@@ -53,7 +53,7 @@ RERUN = {
     "lib/generate/diffusion.py": GENERATORS
     | TRAINING
     | {"assess_synthetic", "open_lockbox", "predict_cost"}
-    | {"stress_test", "write_submission"},
+    | {"predict_images", "stress_test", "write_model_package", "write_submission"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
     "lib/classify/classifier_training.py": TRAINING,

@@ -16,13 +16,18 @@ def blocks(count: int) -> Iterator[slice]:
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances (n, m) between the rows of x (n, d) and y (m, d)."""
-    return from_products(x, y, x @ y.T)
+    return from_products(squared_lengths(x), squared_lengths(y), x @ y.T)
+
+
+def squared_lengths(x: np.ndarray) -> np.ndarray:
+    """Squared Euclidean length (n,) of each row."""
+    return np.einsum("ij,ij->i", x, x)
 
 
 def from_products(x: np.ndarray, y: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Squared distances (n, m) from the inner products (n, m) of the rows, where those are known already."""
+    """Squared distances (n, m) from squared lengths (n,) and (m,) and the inner products, which are overwritten."""
     # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, in place: the matrix is the largest thing in memory.
-    out = -2 * products
-    out += np.einsum("ij,ij->i", x, x)[:, None]
-    out += np.einsum("ij,ij->i", y, y)[None]
-    return np.maximum(out, 0, out=out)
+    products *= -2
+    products += x[:, None]
+    products += y[None]
+    return np.maximum(products, 0, out=products)

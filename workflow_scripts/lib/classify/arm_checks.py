@@ -31,10 +31,10 @@ from workflow_scripts.lib.classify.network_choices import (
 def regime_problem(entry: dict[str, Any], regime: dict[str, Any]) -> str | None:
     """Error in an arm's method for a label regime, in one line, or None."""
     method = METHODS[entry["method"]]
-    if method.second_source in UNLABELLED and not (regime["labelled"] < 1 and regime["unlabelled"] == "seen"):
+    if method.second_source in UNLABELLED and regime["unlabelled"] != "seen":
         return (
             f"the method {entry['method']!r} learns from unlabelled images, and the regime {regime['name']!r} shows "
-            "none: take one with labelled below 1 and unlabelled: seen"
+            "none: take one with unlabelled: seen, and with labelled below 1 or further images (data.unlabelled)"
         )
     return None
 

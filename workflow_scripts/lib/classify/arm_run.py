@@ -22,7 +22,6 @@ from workflow_scripts.lib.classify import (
     backbones,
     classifier_file,
     classifier_training,
-    feature_regression,
     generator_backbone,
     network_choices,
     second_source,
@@ -115,6 +114,9 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
 def trainer(arm: Arm, start: Start | None) -> Callable[..., Trained]:
     """What trains an arm: a network by steps, from where it starts, or a regression on hand-made features."""
     if network_choices.BACKBONES[arm.settings["backbone"]].hand_made:
+        # Imported here: scikit-learn takes a second and a half that networks need not wait for.
+        from workflow_scripts.lib.classify import feature_regression
+
         return feature_regression.train
     return partial(classifier_training.train, start=start)
 

@@ -112,18 +112,19 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        y = F.relu(self.norm1(self.conv1(x)))
+        # In place wherever the backward pass does not need what is overwritten: memory traffic is a fifth of the time.
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         y = self.norm2(self.conv2(y))
         if self.shortcut is not None:
             # Averaged rather than every other pixel dropped: the shortcut keeps faint structures.
             x = self.shortcut(F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x)
-        return F.relu(y + x)
+        return F.relu(y.add_(x), inplace=True)
 
 
 class SmallTrunk(nn.Module):
     """Residual stages behind a pixel-unshuffle stem: made for images of 32 to 128 px on a CPU.
 
-    The stem moves blocks of 2×2 pixels (4×4 from 128 px on) into channels, so that no detail is thrown away while all
+    The stem moves blocks of 2×2 pixels (4×4 from 128 px on) into channels. No detail is thrown away, and all
     convolutions work at 32×32 and below, where a CPU is fast."""
 
     def __init__(self, channels: int, size: int, widths: tuple[int, ...]) -> None:
@@ -132,7 +133,7 @@ class SmallTrunk(nn.Module):
         layers: list[nn.Module] = [
             nn.Conv2d(channels * self.block**2, widths[0], 3, 1, 1, bias=False),
             nn.BatchNorm2d(widths[0]),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ]
         inputs = widths[0]
         for stage, width in enumerate(widths):

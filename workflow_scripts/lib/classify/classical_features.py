@@ -13,7 +13,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
 BLOCK = 64  # images that are worked on at a time: their arrays stay in cache
 LEVELS = 8  # grey levels of co-occurrence matrices, between 0 and the channel's brightest pixel
@@ -234,6 +233,9 @@ def shapes(masks: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     count, channels, height, width = masks.shape
     regions = count * channels
     flat = masks.reshape(regions, height, width)
+    # Imported here: networks need not wait for it.
+    from scipy import ndimage
+
     # Objects touch by edges or corners, and never across images.
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[1] = True

@@ -106,22 +106,36 @@ def _check_names(entries: list[Config], section: str) -> None:
 
 def _expanded(data: Config) -> Config:
     """Paths with the environment's variables filled in, so that a preset need not know where data lies."""
-    out = {key: os.path.expandvars(data[key]) for key in PATHS if data[key]}
-    for key, path in out.items():
-        unset = re.search(r"\$\{?(\w+)", path)
-        if unset and data["source"] != "simulated":
-            raise ConfigError(
-                f"data.{key} = {short(data[key])}: the environment variable {unset[1]} is not set; "
-                "export it, or give the path by --config"
-            )
+    out = {key: _path(data, key, data[key]) for key in PATHS if data[key]}
+    if further := data["unlabelled"]:
+        own = {key: _path(data, f"unlabelled.{key}", path) for key, path in further.items() if path}
+        out["unlabelled"] = {"images": out.get("images"), "table": None} | own
     return out
+
+
+def _path(data: Config, key: str, given: str) -> str:
+    path = os.path.expandvars(given)
+    unset = re.search(r"\$\{?(\w+)", path)
+    if unset and data["source"] != "simulated":
+        raise ConfigError(
+            f"data.{key} = {short(given)}: the environment variable {unset[1]} is not set; "
+            "export it, or give the path by --config"
+        )
+    return path
+
+
+def _data_paths(data: Config) -> dict[str, str | None]:
+    """The paths of the section data, by their keys below it."""
+    further = data["unlabelled"] or {}
+    return {key: data[key] for key in PATHS} | {f"unlabelled.{key}": path for key, path in further.items()}
 
 
 def _check_paths(config: Config) -> None:
     """Paths that are inputs of rules: Snakemake fills in whatever stands in braces, and takes line breaks amiss."""
     data, encoder = config["data"], config["assess_synthetic"]["encoder"]
-    paths = {f"data.{key}": data[key] for key in PATHS if data["source"] != "simulated"}
+    paths = {f"data.{key}": path for key, path in _data_paths(data).items() if data["source"] != "simulated"}
     paths |= {f"write_submission.{key}": config["write_submission"][key] for key in ("images", "sample")}
+    paths |= {f"predict.{key}": config["predict"][key] for key in ("images", "table")}
     paths |= {f"{section}.folder": config[section]["folder"] for section in ("fetch_images", "fetch_weights")}
     paths |= {"assess_synthetic.encoder.weights": encoder["weights"] if isinstance(encoder, dict) else None}
     paths |= {"train_classifier.weights": config["train_classifier"]["weights"]}
@@ -138,15 +152,22 @@ def _check_data(config: Config) -> None:
     data, images = config["data"], config["preprocess_images"]
     if data["source"] == "simulated":
         _check_simulated(config["simulate_cells"], images)
+        if data["unlabelled"]:
+            raise ConfigError(
+                "data.unlabelled is for images of your own; where cells are simulated, simulate more (simulate_cells."
+                "images) and let a label regime show some of them without labels"
+            )
         return
+    if data["unlabelled"] and not data["unlabelled"]["images"]:
+        raise ConfigError("data.unlabelled.images is missing: without data.images it needs the path")
     needed = {"folder": ("images", "table"), "public": ("table",)}.get(data["source"], ())
     for key in (*needed, *(("table",) if data["images"] else ())):
         if not data[key]:
             raise ConfigError(f"data.{key} is missing: data.source {data['source']!r} needs the path")
-    for key in PATHS:
+    for key, path in _data_paths(data).items():
         # pathlib would let the errors of names through that no file can have.
-        if data[key] and not os.path.exists(data[key]):  # noqa: PTH110
-            raise ConfigError(f"data.{key} = {short(data[key])}: there is no such file or folder")
+        if path and not os.path.exists(path):  # noqa: PTH110
+            raise ConfigError(f"data.{key} = {short(path)}: there is no such file or folder")
     described = known_datasets.described(data)
     named = re.findall(r"\{(\w+)\}", described["id_parts"] or "")
     twice = next((name for name in named if named.count(name) > 1), None)

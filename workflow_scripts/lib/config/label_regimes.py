@@ -8,6 +8,7 @@ from workflow_scripts.lib.config.messages import meant
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.generate import generator_choices
 
+SEEN, UNUSED = "seen", "unused"  # whether a regime shows images without labels
 EVERYTHING = "all"  # what a regime is called in which everything is labelled, where records name it
 
 
@@ -17,11 +18,16 @@ def fill_in(config: Config) -> None:
     Regimes that nothing has are dropped. Where everything is labelled in those that are left, none is named: such a run
     is one without regimes."""
     known = {entry["name"]: entry for entry in config["regimes"]}
-    if known.get(EVERYTHING, {"labelled": 1})["labelled"] < 1:
-        raise ConfigError(
-            f"regimes ({EVERYTHING}).labelled = {known[EVERYTHING]['labelled']:g}: the name is kept for a regime in "
-            "which everything is labelled; take another"
-        )
+    if not config["data"]["unlabelled"]:
+        for entry in config["regimes"]:
+            if entry["labelled"] >= 1:
+                entry["unlabelled"] = UNUSED  # there is nothing else to see
+    for key in ("labelled", "unlabelled"):
+        if EVERYTHING in [entry["name"] for entry in partial(config)] and known[EVERYTHING][key] not in (1, "unused"):
+            raise ConfigError(
+                f"regimes ({EVERYTHING}).{key} = {known[EVERYTHING][key]}: the name is kept for a regime in which "
+                "everything is labelled; take another"
+            )
     generators = {entry["name"]: entry for entry in config["generators"]}
     first, lists = config["regimes"][0]["name"], ("generators", "synthetic_sets", "arms")
     for section in lists:
@@ -37,6 +43,11 @@ def fill_in(config: Config) -> None:
             entry["regime"] = entry.get("regime", inherited)
     entries = [entry for section in lists for entry in config[section]]
     used = {entry["regime"] for entry in entries}
+    if config["data"]["unlabelled"] and not any(known[name]["unlabelled"] == SEEN for name in used):
+        raise ConfigError(
+            "data.unlabelled gives further images, and no regime of an arm or a generator shows them: say unlabelled: "
+            "seen in one of the regimes, or leave them out"
+        )
     config["regimes"] = [regime for regime in config["regimes"] if regime["name"] in used]
     if partial(config):
         _fill_in_baselines(config)
@@ -46,8 +57,12 @@ def fill_in(config: Config) -> None:
 
 
 def partial(config: Config) -> list[Config]:
-    """The regimes in which not everything is labelled."""
-    return [entry for entry in config["regimes"] if entry["labelled"] < 1]
+    """The regimes in which not everything is labelled, or that show further images."""
+    return [
+        entry
+        for entry in config["regimes"]
+        if entry["labelled"] < 1 or (config["data"]["unlabelled"] and entry["unlabelled"] == SEEN)
+    ]
 
 
 def _fill_in_baselines(config: Config) -> None:

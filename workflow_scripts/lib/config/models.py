@@ -23,12 +23,13 @@ from workflow_scripts.lib.config.fields import (
     text,
     whole,
 )  # fmt: skip
+from workflow_scripts.lib.config.models_after import Export, ModelPackage, Predict
 from workflow_scripts.lib.config.models_classify import Arm, TrainClassifier
 from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeights, MakeFolds, PreprocessImages, Regime
 from workflow_scripts.lib.config.models_generate import AssessSynthetic, Generator, SyntheticSet
 from workflow_scripts.lib.config.models_simulate import SimulateCells
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
-from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS, RULES
+from workflow_scripts.lib.judge.analysis_choices import CLAIMS, LEVELS, METRICS, RULES
 from workflow_scripts.lib.study.switches import SWITCHES
 
 Fewest = whole(1, 1000)
@@ -45,6 +46,9 @@ class Analysis(Section):
     baseline: Text = key("Arm that every other arm is compared with.")
     metric: Literal[METRICS] = key("Primary metric: macro-F1 or mean average precision. The other is secondary.")
     level: Literal[LEVELS] = key("Primary level; protein: the mean over a protein's images.")
+    claim: Literal[CLAIMS] = key(
+        "What the verdict holds for: trainings on these proteins, or on other proteins too. The other stands beside it."
+    )
     threshold_rule: Literal[RULES] = key(
         "Decision thresholds: one per class, one for all, 0.5, or 0.5 and else the most probable class."
     )
@@ -179,6 +183,9 @@ class Config(Section):
     analysis: Analysis = key("How arms are judged.")
     stress_test: StressTest = key("Scores on corrupted test images.")
     write_submission: WriteSubmission = key("Predictions for the Kaggle 2018 competition.")
+    predict: Predict = key("Predictions of an arm for new images.")
+    model_package: ModelPackage = key("Weights and model card of an arm.")
+    export: Export = key("Generated images as files with a table.")
     report: Report = key("The report page.")
     violations: Distinct[Breach] = key("Breaches of the leak rules that are meant; the run fails on any other.")
     replay: Replay = key("The reference study's choices, where forensics does not vary them.")

@@ -19,6 +19,7 @@ from workflow_scripts.lib.config.fields import (
     key,
     matching,
     number,
+    optional,
     text,
     whole,
 )  # fmt: skip
@@ -43,6 +44,13 @@ IdParts = Annotated[str, matching(PARTS, "text that names columns in braces, suc
 Colour = Annotated[str, matching("^[A-Za-z0-9_.-]{1,40}$", "a name of letters, digits, _, . and - (at most 40)")]
 Sha256 = Annotated[str, matching("^[0-9a-f]{64}$", "a SHA-256: 64 hexadecimal digits, in small letters")]
 OwnMap = Annotated[dict[text(80), Some[text(80)]], Field(min_length=1)]
+
+
+class FurtherImages(Section):
+    """Further images without labels, which a label regime may show (regimes[].unlabelled: seen)."""
+
+    images: Maybe[Text] = optional("Folder with the image files. null: data.images.")
+    table: Maybe[Text] = optional("CSV table of the images, without labels. null: all files beyond data.table.")
 
 
 class Data(Section):
@@ -77,7 +85,10 @@ class Data(Section):
     labels: Maybe[Literal["numbers", "names"]] = key("Whether labels are class numbers or names. null: as most are.")
     label_separator: Maybe[text(8)] = key("Separates labels. null: | ; and, around numbers, blanks and commas.")
     pixel_size: PixelSize = key("Size of a pixel in all files, where no column says it.", "µm")
-    unlabelled: Literal["invalid", "keep"] = key("Images without a label: invalid, or kept as images of no class.")
+    unlabelled: Maybe[FurtherImages] = key(
+        "Further images without labels; files are named, and columns called, as for the labelled ones."
+    )
+    no_label: Literal["invalid", "keep"] = key("Images without a label: invalid, or kept as images of no class.")
     on_invalid: Literal["fail", "skip"] = key("Invalid images: fail lists them and stops; skip leaves them out.")
     invalid_limit: Fraction = key("Largest fraction of the images that skip may leave out.")
     classes: Maybe[Text] = key("CSV table with the number and name of each class.")
@@ -209,7 +220,7 @@ class Regime(Section):
     name: Name = key("Name of the regime.")
     labelled: number(gt=0, le=1) = key("Fraction of the train groups; a smaller one lies within a larger one.")
     unlabelled: Literal["seen", "unused"] = key(
-        "Whether images of the other train groups may be seen without their labels, or are not used."
+        "Whether images of the other train groups, and of data.unlabelled, may be seen without labels, or are not used."
     )
     selection: Literal["same", "full"] = key(
         "Whether validation and calibration have the same fraction of their groups, or all of them."

@@ -24,7 +24,9 @@ KEYS = {
     f"simulate_cells.reliability.{tier}.share": "fraction"
     for tier in ("Enhanced", "Supported", "Approved", "Uncertain")
 }
-VALUES = {("data.unlabelled", "bad"): "invalid"}
+# Since data.unlabelled names further images, it does not say what images without a label are.
+NO_LABEL = {"bad": "invalid", "invalid": "invalid", "keep": "keep"}
+VALUES = {("data.unlabelled", value): f"no_label: {now}" for value, now in NO_LABEL.items()}
 
 
 def renamed(config: dict[str, Any]) -> list[str]:

@@ -24,6 +24,9 @@ POLICY = (
     "total_gb",
 )  # fmt: skip
 
+# Sections about what is done with a finished run.
+AFTERWARDS = ("predict", "model_package", "export")
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
 
@@ -129,6 +132,17 @@ def used_sets(config: Config) -> list[str]:
     return [entry["name"] for entry in config["synthetic_sets"] if entry["name"] in used]
 
 
+def exported_sets(config: Config) -> list[str]:
+    """Synthetic sets that the target export writes as files."""
+    used, wanted = used_sets(config), config["export"]["sets"]
+    unused = [name for name in wanted or () if name not in used]
+    if unused:
+        raise ConfigError(f"export.sets names {unused[0]!r}, which no arm uses; used are: {', '.join(used) or 'none'}")
+    if not used:
+        raise ConfigError("the target export needs a synthetic set that an arm uses")
+    return wanted or used
+
+
 def used_generators(config: Config) -> list[str]:
     """Generators that some used synthetic set is drawn from, or whose encoder an arm has; only these are trained."""
     sets = by_name(config, "synthetic_sets")
@@ -154,10 +168,40 @@ def submitted_arm(config: Config) -> str:
 
 def submitted_jobs(config: Config) -> list[int]:
     """The number of the job with the arm that is handed in."""
-    arm, known = submitted_arm(config), by_name(config, "arms")
+    return jobs_with(config, submitted_arm(config), "write_submission.arm")
+
+
+def predicting_arm(config: Config) -> str:
+    """The arm that predicts new images."""
+    return config["predict"]["arm"] or config["analysis"]["primary_arm"]
+
+
+def predicting_jobs(config: Config) -> list[int]:
+    """The number of the job with the arm that predicts new images."""
+    return jobs_with(config, predicting_arm(config), "predict.arm")
+
+
+def packed_arm(config: Config) -> str:
+    """The arm of the model package."""
+    return config["model_package"]["arm"] or config["analysis"]["primary_arm"]
+
+
+def packed_jobs(config: Config) -> list[int]:
+    """The number of the job with the arm of the model package."""
+    return jobs_with(config, packed_arm(config), "model_package.arm")
+
+
+def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
+    """The number of the job with an arm; `asked` is the key that names it."""
+    known = by_name(config, "arms")
     if arm not in known:
-        raise ConfigError(f"write_submission.arm = {arm!r} is not among the arms: {', '.join(known)}")
+        raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}")
     return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
+
+
+def of_run(config: Config) -> Config:
+    """The config without what is done with a finished run, which changes nothing that the report shows."""
+    return without(config, *AFTERWARDS)
 
 
 def require_lockbox(config: Config) -> None:
@@ -203,6 +247,7 @@ def raw_images(config: Config) -> dict[str, str]:
         places = {"images": "train", "table": "train.csv", "groups": "metadata.csv", "classes": "classes.csv"}
         return {name: in_run(config, f"simulated/{place}") for name, place in places.items()}
     given = known_tables(config, "images")
+    given |= {f"unlabelled_{name}": path for name, path in (config["data"]["unlabelled"] or {}).items() if path}
     if is_fetched(config):
         given |= {name: in_run(config, f"fetched/{name}.csv") for name in ("table", "checksums")}
     return given
@@ -211,7 +256,8 @@ def raw_images(config: Config) -> dict[str, str]:
 def raw_flags(config: Config, given: dict[str, Any]) -> str:
     """The flags by which a stage gets the raw images and their tables, from a rule's inputs."""
     flags = {"images-dir": given.get("images") or fetched_folder(config), "table": given["table"]}
-    flags |= {name: given[name] for name in ("groups", "classes") if given.get(name)}
+    names = ("groups", "classes", "unlabelled_images", "unlabelled_table")
+    flags |= {name.replace("_", "-"): given[name] for name in names if given.get(name)}
     return " ".join(f"--{name} {shlex.quote(path)}" for name, path in flags.items())
 
 
@@ -226,6 +272,17 @@ def test_images(config: Config) -> dict[str, str]:
     if not is_fetched(config):
         raise ConfigError("the target submission needs write_submission.images and write_submission.sample")
     return given | {"checksums": in_run(config, "fetched/checksums.csv")}
+
+
+def new_images(config: Config) -> dict[str, str]:
+    """The folder of the images that are to be predicted, and their table where there is one."""
+    section = config["predict"]
+    images, table = section["images"], section["table"]
+    if not images:
+        raise ConfigError("the target predict needs predict.images: a folder of images, or a table of their Ids")
+    if Path(images).is_file() and table is None:
+        images, table = str(Path(images).parent), images
+    return {"new_images": images} | ({"new_table": table} if table else {})
 
 
 def shard_files(config: Config) -> list[str]:
@@ -320,7 +377,7 @@ def entry_settings(config: Config, section: str, name: str) -> Config:
 
 def fold_settings(config: Config) -> Config:
     """Settings of make_folds, with the regimes that leave groups without labels, if there are some."""
-    regimes = label_regimes.partial(config)
+    regimes = [entry for entry in label_regimes.partial(config) if entry["labelled"] < 1]
     return without(config["make_folds"], "repeats") | ({"regimes": regimes} if regimes else {})
 
 
@@ -398,3 +455,31 @@ def submission_settings(config: Config) -> Config:
         "batch": config["write_submission"]["batch"],
         "preprocess_images": config["preprocess_images"] | {"data": described_data(config)},
     }
+
+
+def predict_settings(config: Config) -> Config:
+    """Settings of predict_images."""
+    section = config["predict"]
+    return {
+        "arm": predicting_arm(config),
+        "batch": section["batch"],
+        "unlike": section["unlike"],
+        "preprocess_images": reading(config),
+    }
+
+
+def package_settings(config: Config) -> Config:
+    """Settings of write_model_package."""
+    return {
+        "run": config["run"],
+        "arm": by_name(config, "arms")[packed_arm(config)],
+        "preprocess_images": without(config["preprocess_images"], "shards"),
+        "told": known_datasets.told(config["data"]),
+        "confidence": config["analysis"]["confidence"],
+    }
+
+
+def export_settings(config: Config) -> Config:
+    """Settings of export_images."""
+    protein = config["report"]["panels"]["protein_channel"]
+    return {"format": config["export"]["format"], "run": config["run"], "protein_channel": protein}

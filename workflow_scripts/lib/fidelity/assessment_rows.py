@@ -44,6 +44,10 @@ def fidelity_rows(
     # Encoding more than is compared would be a waste; classes and combinations draw from these.
     held, train = (_some(part, 4 * settings["images"], rng) for part in (compared.held_out, compared.train))
     made = compared.made
+    # Which images are compared follows from labels alone: of the degraded ones, no others are encoded.
+    labels = {bracket.GENERATED: made.labels, bracket.FLOOR: train.labels}
+    labels |= dict.fromkeys(spectra.CEILINGS, train.labels)
+    drawn = bracket.draws(held.labels, labels, compared.classes, settings, seed)
     reference = bracket.describe(held.images, held.labels, held.groups, encoder)
     others = {
         bracket.GENERATED: bracket.describe(made.images, made.labels, compared.own, encoder),
@@ -59,10 +63,11 @@ def fidelity_rows(
         bracket.FLOOR: answered(held.images, reference),
     }
     for name, spoil in spectra.CEILINGS.items():
-        others[name] = bracket.describe(spoil(train.images, rng), train.labels, train.groups, encoder)
+        rows = bracket.drawn_rows(drawn, name)
+        others[name] = bracket.describe(spoil(train.images, rng), train.labels, train.groups, encoder, rows)
         logits = baseline.decide(baseline.encode(spoil(held.images, rng)))
         answers[name] = Answered(held.labels, reference.groups, logits)
-    return bracket.bracketed(reference, others, answers, compared.classes, settings, seed)
+    return bracket.bracketed(drawn, reference, others, answers, settings)
 
 
 def _some(part: Part, most: int, rng: np.random.Generator) -> Part:

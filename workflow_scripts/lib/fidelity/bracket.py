@@ -17,7 +17,8 @@ from typing import Any, Self
 import numpy as np
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.fidelity import distances
+from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.fidelity import closest_search, distances
 from workflow_scripts.lib.fidelity.distances import Estimate, Sample
 from workflow_scripts.lib.fidelity.encoders import Encoder
 from workflow_scripts.lib.images import nearest_images, spectra
@@ -74,12 +75,33 @@ class Scope:
         return np.flatnonzero((labels[:, self.target > 0] > 0).all(axis=1))
 
 
-def describe(images: np.ndarray, labels: np.ndarray, groups: np.ndarray, encoder: Encoder) -> Described:
-    """Features and descriptors of images uint8 (n, C, s, s)."""
-    curves, links = spectra.power_curves(images), spectra.channel_links(images)
+@dataclass(frozen=True)
+class Draw:
+    """Images drawn for one scope, and the random numbers that follow in it."""
+
+    scope: Scope
+    real: np.ndarray  # rows of the reference
+    others: dict[str, np.ndarray]  # rows of each contender
+    asked: int  # generated images of the scope, drawn or not
+    rng: np.random.Generator
+
+
+def describe(
+    images: np.ndarray, labels: np.ndarray, groups: np.ndarray, encoder: Encoder, rows: np.ndarray | None = None
+) -> Described:
+    """Features and descriptors of images uint8 (n, C, s, s); where `rows` are named, all others are NaN."""
+    some = images if rows is None else images[rows]
+    found = (encoder.encode(some), spectra.power_curves(some), spectra.channel_links(some))
+    if rows is not None:
+        found = tuple(_spread(values, rows, len(images)) for values in found)
     # Numbers in place of group names, because groups are looked up thousands of times.
-    numbers = np.unique(groups, return_inverse=True)[1]
-    return Described(labels, numbers, encoder.encode(images), curves, links)
+    return Described(labels, np.unique(groups, return_inverse=True)[1], *found)
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    out = np.full((count, *values.shape[1:]), np.nan, dtype=values.dtype)
+    out[rows] = values
+    return out
 
 
 def scopes(real: np.ndarray, generated: np.ndarray, classes: list[str], combinations: int) -> list[Scope]:
@@ -117,38 +139,55 @@ def usual(answers: dict[str, Answered]) -> dict[str, Answered]:
     return {name: Answered(part.labels, part.groups, (part.logits - mean) / spread) for name, part in answers.items()}
 
 
+def draws(
+    real: np.ndarray, others: dict[str, np.ndarray], classes: list[str], settings: dict[str, Any], seed: int
+) -> list[Draw]:
+    """Images to compare in every scope, by the labels of the reference and of each contender."""
+    out = []
+    for scope in scopes(real, others[GENERATED], classes, settings["combinations"]):
+        rng = np.random.default_rng(derive(seed, "scope", scope.kind, scope.name))
+        chosen = _drawn(scope.rows(real), settings["images"], rng)
+        within = {name: scope.rows(labels) for name, labels in others.items()}
+        # k-NN measures depend on the number of images: everything beside the reference is brought to the same.
+        equal = min(settings["images"], *map(len, within.values()))
+        rows = {name: _drawn(within[name], equal, rng) for name in others}
+        out.append(Draw(scope, chosen, rows, len(within[GENERATED]), rng))
+    return out
+
+
+def drawn_rows(drawn: list[Draw], name: str) -> np.ndarray:
+    """Rows of a contender that some scope compares."""
+    return np.unique(np.concatenate([draw.others[name] for draw in drawn]))
+
+
 def bracketed(
+    drawn: list[Draw],
     reference: Described,
     others: dict[str, Described],
     answers: dict[str, Answered],
-    classes: list[str],
     settings: dict[str, Any],
-    seed: int,
 ) -> list[dict[str, Any]]:
     """Rows of the table: scope, measure, contender, value, low, high, number of images, and whether it suffices."""
     centre = reference.features.mean(axis=0)
     scale = np.sqrt(np.maximum(reference.features.var(axis=0).mean(), 1e-12))
     out, answers = [], usual(answers)
-    for scope in scopes(reference.labels, others[GENERATED].labels, classes, settings["combinations"]):
-        rng = np.random.default_rng(derive(seed, "scope", scope.kind, scope.name))
-        out += _of_scope(scope, reference, others, answers, (centre, scale), settings, rng)
+    for draw in drawn:
+        out += _of_scope(draw, reference, others, answers, (centre, scale), settings)
     return out
 
 
 def _of_scope(
-    scope: Scope,
+    draw: Draw,
     reference: Described,
     others: dict[str, Described],
     answers: dict[str, Answered],
     units: tuple[np.ndarray, np.ndarray],
     settings: dict[str, Any],
-    rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    real = reference.take(_drawn(scope.rows(reference.labels), settings["images"], rng))
-    within = {name: scope.rows(part.labels) for name, part in others.items()}
-    # k-NN measures depend on the number of images: everything beside the reference is brought to the same.
-    equal = min(settings["images"], *map(len, within.values()))
-    parts = {name: part.take(_drawn(within[name], equal, rng)) for name, part in others.items()}
+    scope, rng = draw.scope, draw.rng
+    real = reference.take(draw.real)
+    parts = {name: part.take(draw.others[name]) for name, part in others.items()}
+    equal = len(draw.others[GENERATED])
     samples = _samples(real, parts, units)
     draws, level = settings["draws"], settings["confidence"]
     estimates = distances.estimates(samples.pop(""), samples, rng, draws, level)
@@ -160,7 +199,7 @@ def _of_scope(
     small = min(len(real), equal) < least["images"] or groups < least["groups"]
     about = {
         "scope": scope.kind, "name": scope.name, "images_real": len(real), "groups_real": groups,
-        "images": equal, "asked": len(within[GENERATED]), "too_small": bool(small),
+        "images": equal, "asked": draw.asked, "too_small": bool(small),
         "dimensions": samples[GENERATED].axes.shape[1], "of_dimensions": samples[GENERATED].features.shape[1],
     }  # fmt: skip
     return [row(about, measure, name, value) for name in CONTENDERS for measure, value in estimates[name].items()]
@@ -208,7 +247,7 @@ def copies(
     """Nearest training image of each generated one, in pixels and in features, and fractions of authentic images.
 
     Held-out real images have such fractions too."""
-    rng = np.random.default_rng(derive(seed, "copies"))
+    rng, search = np.random.default_rng(derive(seed, "copies")), closest_search.search(device.device())
     some = _drawn(np.arange(len(held_out)), CONTROLS, rng)
     made, train, held_out = (nearest_images.without(images, given) for images in (made, train, held_out[some]))
     draws, level = settings["draws"], settings["confidence"]
@@ -216,8 +255,7 @@ def copies(
     fractions: dict[str, dict[str, Estimate]] = {}
     spaces = {AUTHENTIC_PIXELS: nearest_images.pixels, AUTHENTIC_FEATURES: encode}
     for measure, describe_by in spaces.items():
-        nearest[measure] = nearest_images.nearest(made, train, describe_by)
-        control = nearest_images.nearest(held_out, train, describe_by)
+        nearest[measure], control = nearest_images.nearest_of_each([made, held_out], train, describe_by, search)
         fractions[measure] = {
             GENERATED: distances.average(nearest[measure].authentic.astype(float), made_groups, rng, draws, level),
             FLOOR: distances.average(control.authentic.astype(float), held_groups[some], rng, draws, level),

@@ -97,17 +97,23 @@ class Summary:
     ball: np.ndarray  # (n,), squared distance to neighbour number BALL
     ball_dense: np.ndarray  # (n,), to neighbour number BALL_DENSE
     kernel: float  # mean over pairs of different groups
+    norms: np.ndarray  # (n,), squared lengths of the features
+    curves: np.ndarray  # (B,), mean
+    links: np.ndarray  # (P,), mean
 
 
 def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
-    inner = products / dimensions + 1
-    return inner * inner * inner
+    inner = products / dimensions
+    inner += 1
+    cube = inner * inner
+    cube *= inner
+    return cube
 
 
 def summarise(sample: Sample) -> Summary:
     """Moments, ball radii and the mean kernel of a sample; n × n matrices only block by block."""
     count, x = len(sample), sample.features
-    ball, dense = np.empty(count, dtype=x.dtype), np.empty(count, dtype=x.dtype)
+    ball, dense, norms = np.empty(count, dtype=x.dtype), np.empty(count, dtype=x.dtype), pairwise.squared_lengths(x)
     near, near_dense = min(BALL, count - 1), min(BALL_DENSE, count - 1)
     total, pairs = 0.0, 0
     for rows in pairwise.blocks(count):
@@ -116,11 +122,15 @@ def summarise(sample: Sample) -> Summary:
         total += float((_kernel(products, x.shape[1]) * others).sum(dtype=np.float64))
         pairs += int(others.sum())
         # An image is its own nearest: neighbour number k stands at place k.
-        nearest = np.partition(pairwise.from_products(x[rows], x, products), (near, near_dense), axis=1)
+        nearest = pairwise.from_products(norms[rows], norms, products)
+        nearest.partition((near, near_dense), axis=1)
         ball[rows], dense[rows] = nearest[:, near], nearest[:, near_dense]
     axes = sample.axes.astype(np.float64)
     covariance = np.atleast_2d(np.cov(axes, rowvar=False)) if count > 1 else np.zeros((axes.shape[1],) * 2)
-    return Summary(sample, axes.mean(axis=0), covariance, ball, dense, total / pairs if pairs else float("nan"))
+    return Summary(
+        sample, axes.mean(axis=0), covariance, ball, dense, total / pairs if pairs else float("nan"), norms,
+        sample.curves.mean(axis=0), sample.links.mean(axis=0),
+    )  # fmt: skip
 
 
 def root(covariance: np.ndarray) -> np.ndarray:
@@ -146,15 +156,14 @@ def compare(reference: Summary, other: Summary, reference_root: np.ndarray | Non
     for rows in pairwise.blocks(len(made)):
         products = made.features[rows] @ real.features.T
         kernel += float(_kernel(products, real.features.shape[1]).sum(dtype=np.float64))
-        apart = pairwise.from_products(made.features[rows], real.features, products)
+        apart = pairwise.from_products(other.norms[rows], reference.norms, products)
         inside += float((apart <= reference.ball).any(axis=1).sum())
         dense = apart <= reference.ball_dense
         overlaps += float(dense.sum())
         covered |= dense.any(axis=0)
         recalled |= (apart <= other.ball[rows, None]).any(axis=0)
     mean = kernel / (len(made) * len(real))
-    curves = made.curves.mean(axis=0) - real.curves.mean(axis=0)
-    links = made.links.mean(axis=0) - real.links.mean(axis=0)
+    curves, links = other.curves - reference.curves, other.links - reference.links
     return {
         "frechet": frechet(reference, other, half) / real.features.shape[1],
         "kid": reference.kernel + other.kernel - 2 * mean,
@@ -167,10 +176,21 @@ def compare(reference: Summary, other: Summary, reference_root: np.ndarray | Non
     }
 
 
-def half_of_groups(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rows of a random half of the groups."""
-    names, owner = np.unique(groups, return_inverse=True)
-    return np.flatnonzero(rng.permutation(len(names))[owner] < len(names) // 2)
+class Halves:
+    """Draws rows of random halves of the groups."""
+
+    def __init__(self, groups: np.ndarray) -> None:
+        names, self._owner = np.unique(groups, return_inverse=True)
+        self._count = len(names)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Rows of one half."""
+        return np.flatnonzero(rng.permutation(self._count)[self._owner] < self._count // 2)
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of the groups that a half holds."""
+        return (self._count // 2) / self._count
 
 
 def estimates(
@@ -182,13 +202,14 @@ def estimates(
     if not usable:
         return out
     whole = _compare_all(reference, usable)
-    halves = []
+    halves, own = [], Halves(reference.groups)
+    theirs = {name: Halves(other.groups) for name, other in usable.items()}
     for _ in range(draws):
-        part = reference.take(half_of_groups(reference.groups, rng))
-        parts = {name: other.take(half_of_groups(other.groups, rng)) for name, other in usable.items()}
+        part = reference.take(own.draw(rng))
+        parts = {name: other.take(theirs[name].draw(rng)) for name, other in usable.items()}
         halves.append(_compare_all(part, parts))
-    for name, other in usable.items():
-        fraction = np.mean([_fraction(reference.groups), _fraction(other.groups)])
+    for name in usable:
+        fraction = np.mean([own.fraction, theirs[name].fraction])
         for measure, kind in MEASURES.items():
             resampled = np.array([half[name][measure] for half in halves])
             out[name][measure] = _estimate(whole[name][measure], resampled, float(fraction), kind, confidence)
@@ -203,8 +224,9 @@ def average(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, dr
         return NOTHING
     if len(np.unique(groups)) < 2:
         return Estimate(float(values.mean()), float("nan"), float("nan"))
-    resampled = np.array([values[half_of_groups(groups, rng)].mean() for _ in range(draws)])
-    return _estimate(float(values.mean()), resampled, _fraction(groups), Measure("", "", "high", most=1.0), level)
+    halves = Halves(groups)
+    resampled = np.array([values[halves.draw(rng)].mean() for _ in range(draws)])
+    return _estimate(float(values.mean()), resampled, halves.fraction, Measure("", "", "high", most=1.0), level)
 
 
 def _enough(sample: Sample) -> bool:
@@ -215,11 +237,6 @@ def _compare_all(reference: Sample, others: dict[str, Sample]) -> dict[str, dict
     real = summarise(reference)
     half = root(real.covariance)
     return {name: compare(real, summarise(other), half) for name, other in others.items()}
-
-
-def _fraction(groups: np.ndarray) -> float:
-    count = len(np.unique(groups))
-    return (count // 2) / count
 
 
 def _estimate(value: float, halves: np.ndarray, fraction: float, kind: Measure, confidence: float) -> Estimate:

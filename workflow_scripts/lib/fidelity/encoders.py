@@ -12,7 +12,7 @@ What it learned from before is not known here, so the leak certificate says `pre
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import channel_statistics, select_channels
 
-BATCH = 256
+BATCH = 128  # images at a time on a CPU: with more, the system hands out fresh memory for each layer
+BATCH_GPU = 1024
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,21 @@ class Encoder:
     )  # rows of the run's images that it knows; None where it cannot know any, or nobody knows
     encode: Callable[[np.ndarray], np.ndarray]  # uint8 (n, C, H, W), all channels of the set -> float32 (n, D)
     decide: Callable[[np.ndarray], np.ndarray] | None = None  # features -> logits (n, K), of a classifier of the run
+
+
+def remembering(encoder: Encoder, images: list[np.ndarray]) -> Encoder:
+    """The encoder, which encodes each of these arrays once, however often it is asked."""
+    known: dict[int, np.ndarray] = {}
+
+    def encode(asked: np.ndarray) -> np.ndarray:
+        place = next((number for number, array in enumerate(images) if array is asked), None)
+        if place is None:
+            return encoder.encode(asked)
+        if place not in known:
+            known[place] = encoder.encode(asked)
+        return known[place]
+
+    return replace(encoder, encode=encode)
 
 
 def of_classifier(classifier: Classifier, kind: str, channels: list[str]) -> Encoder:
@@ -160,9 +176,10 @@ def _normalisation(
 
 def _run(ready: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray, where: torch.device) -> np.ndarray:
     dtype, out = device.fast_dtype(where), []
+    batch = BATCH if where.type == "cpu" else BATCH_GPU
     with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
-            block = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(where).float() / 255
+        for start in range(0, len(images), batch):
+            block = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(where).float() / 255
             with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
                 out.append(ready(block).float().cpu())
     return torch.cat(out).numpy() if out else np.zeros((0, 1), dtype=np.float32)

@@ -226,10 +226,10 @@ def _network_problem(generator: dict[str, Any]) -> str | None:
 def regime_problem(generator: dict[str, Any], regime: dict[str, Any]) -> str | None:
     """Error in what a generator sees under a label regime, in one line, or None."""
     sees = generator.get("sees", LABELLED)
-    if sees != LABELLED and not (regime["labelled"] < 1 and regime["unlabelled"] == "seen"):
+    if sees != LABELLED and regime["unlabelled"] != "seen":
         return (
-            f"sees {sees}, and the regime {regime['name']!r} shows no unlabelled images: take one with labelled below "
-            "1 and unlabelled: seen"
+            f"sees {sees}, and the regime {regime['name']!r} shows no unlabelled images: take one with unlabelled: "
+            "seen, and with labelled below 1 or further images (data.unlabelled)"
         )
     return None
 

@@ -1,7 +1,7 @@
 """Examples of each training step of a generator, with all of their random draws, on the device that trains.
 
-Images lie on the device where they fit. Small random numbers are drawn there for many steps at once, from generators
-whose seed is (seed, number of the block), and noise for one step at a time, from (seed, step). So a step depends on its
+Images lie on the device where they fit. Small random numbers are drawn there for many steps at once, from the seed and
+the number of the block. Noise is drawn for one step at a time, from the seed and the step. So a step depends on its
 number alone, whatever came before it. Nothing is copied from the host's pageable memory, which would make a GPU wait.
 
 The same seed draws the same numbers on the same kind of device: a GPU draws others than a CPU.

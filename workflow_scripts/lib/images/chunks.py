@@ -50,12 +50,16 @@ class Piece:
     bad: list[Fault]
 
 
-def tasks(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path) -> list[Task]:
-    """Tasks for all pieces of a set; the cuts do not depend on the number of processes."""
+def tasks(
+    reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], folder: Path, start: int = 0, prefix: str = ""
+) -> list[Task]:
+    """Tasks for all pieces of a set; the cuts do not depend on the number of processes.
+
+    `start` is the row of the first image among all images of the tables, `prefix` begins the names of the files."""
     count = max(1, PIECE_BYTES // (len(reader.channels) * reader.size**2))
     cuts = [slice(at, at + count) for at in range(0, len(ids), count)]
     return [
-        Task(reader, list(ids[cut]), list(pixel_sizes[cut]), cut.start, folder / f"{number:06d}.piece")
+        Task(reader, list(ids[cut]), list(pixel_sizes[cut]), start + cut.start, folder / f"{prefix}{number:06d}.piece")
         for number, cut in enumerate(cuts)
     ]
 

@@ -105,7 +105,7 @@ def read_images(table: UserTable, data: dict[str, Any], classes: Sequence[str]) 
     if not ids:
         raise UserError(f"{table.path} has no rows")
     labels = Labels(targets, data, classes)
-    first, further = _rows_of(ids)
+    first, further = rows_of(ids)
     hot = np.zeros((len(ids), len(labels.classes)), dtype=np.uint8)
     kept, bad, again = [], [], 0
     for row in first:
@@ -117,7 +117,7 @@ def read_images(table: UserTable, data: dict[str, Any], classes: Sequence[str]) 
         again += len(others)
         hot[row, [labels.number(text) for text in labels.split(targets[row])]] = 1
         kept.append(row)
-    columns, notes = _columns(table, data)
+    columns, notes = read_columns(table, data)
     out = Listed(ids, hot, labels.classes, columns, bad, notes=notes)
     out.keep(kept)
     if again:
@@ -125,7 +125,7 @@ def read_images(table: UserTable, data: dict[str, Any], classes: Sequence[str]) 
     return out
 
 
-def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
+def rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
     """First row of each id, with the further rows of ids that have several. Rows without an id stay separate."""
     row_of: dict[str, int] = {}
     further: dict[int, list[int]] = {}
@@ -136,22 +136,29 @@ def _rows_of(ids: Sequence[str]) -> tuple[list[int], dict[int, list[int]]]:
     return list(row_of.values()), further
 
 
-def _fault(
-    table: UserTable, row: int, others: list[int], name: str, labels: Labels, data: dict[str, Any]
-) -> tuple[str, str] | None:
-    """Kind and reason of the fault of a row of the label table."""
+def row_fault(table: UserTable, row: int, others: list[int], name: str) -> tuple[str, str] | None:
+    """Kind and reason of the fault of a row, whatever its labels are; `others` are rows of the same Id."""
     problem = id_problem(name)
     if problem:
         return "Id that is no file name", problem
     for each in (row, *others):
         if each in table.faults:
             return "broken row", table.faults[each]
-    texts = labels.split(table.need(data["columns"]["labels"])[row])
     if any(not table.alike(row, other) for other in others):
         lines = ", ".join(str(table.lines[each]) for each in (row, *others))
         return "conflicting rows", f"Id {name!r} stands in lines {lines}, and they disagree"
-    if not texts and data["unlabelled"] == "invalid":
-        return "no label", "has no label (data.unlabelled: keep takes such images as of no class)"
+    return None
+
+
+def _fault(
+    table: UserTable, row: int, others: list[int], name: str, labels: Labels, data: dict[str, Any]
+) -> tuple[str, str] | None:
+    """Kind and reason of the fault of a row of the label table."""
+    if fault := row_fault(table, row, others, name):
+        return fault
+    texts = labels.split(table.need(data["columns"]["labels"])[row])
+    if not texts and data["no_label"] == "invalid":
+        return "no label", "has no label (data.no_label: keep takes such images as of no class)"
     unknown = next((text for text in texts if labels.number(text) is None), None)
     if unknown is not None:
         return "unknown label", (
@@ -160,7 +167,7 @@ def _fault(
     return None
 
 
-def _columns(table: UserTable, data: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
+def read_columns(table: UserTable, data: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
     """Columns of a table under MixLoc's names for them, and notes of what was left out."""
     own = {kind: table.find(name) for kind, name in data["columns"].items()}
     out = {kind: table.columns[name] for kind, name in own.items() if name is not None and kind not in ("id", "labels")}
@@ -210,7 +217,7 @@ def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
             where.append(first)
             kept.append(index)
     listed.keep(kept)
-    columns, notes = _columns(table, data)
+    columns, notes = read_columns(table, data)
     listed.notes += notes
     for name, values in columns.items():
         added = [values[row] for row in where]

@@ -16,7 +16,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.access_record import AccessRecord
-from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, array
+from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, array
 
 
 @dataclass
@@ -107,6 +107,11 @@ class ImageSet:
     def size(self) -> int:
         """Height and width of the images."""
         return int(self._file["images"].shape[-1])
+
+    @property
+    def further(self) -> np.ndarray:
+        """Which images (n,) are further ones that came without labels; their labels are absent, so 0 means nothing."""
+        return np.arange(len(self)) >= len(self) - int(self.attrs.get(FURTHER, 0))
 
     def columns(self) -> list[str]:
         """Names of the further text columns."""

@@ -4,6 +4,9 @@
     ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
     attributes: channels, classes, source, licence, credit, format_version, digest, access_record, ...
 
+Further images that came without labels are the last of a set. The attribute `further` counts them, and the column
+`labelled`, which only such a set has, is 0 for them and 1 for the others.
+
 Text is UTF-8. A file of another layout is refused."""
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import h5py
 
 FORMAT_VERSION = 1
+FURTHER, LABELLED = "further", "labelled"  # attribute and column
 TEXT = h5py.string_dtype("utf-8")
 
 

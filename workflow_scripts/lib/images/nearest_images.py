@@ -17,6 +17,10 @@ from workflow_scripts.lib.images import orientation
 SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images would take long
 
 
+# closest(vectors, known, selves): the caller says which device does it (see fidelity/closest_search.py for a GPU).
+Closest = Callable[[np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class Nearest:
     """Nearest training image of every image, the orientation in which they match, and their distance."""
@@ -60,34 +64,56 @@ def without(images: np.ndarray, given: list[int]) -> np.ndarray:
     return out
 
 
+def closest(vectors: np.ndarray, known: np.ndarray, selves: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Known vector closest to each one, and where there is none; `selves` are places that do not count."""
+    apart = squared_distances(vectors, known)
+    rows = np.arange(len(vectors))
+    if selves is not None:
+        apart[rows, selves] = np.inf
+    place = apart.argmin(axis=1)
+    return place, ~np.isfinite(apart[rows, place])
+
+
 def nearest(made: np.ndarray, train: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]) -> Nearest:
     """Nearest training image of each image, both uint8 (n, C, s, s), by vectors that `describe` computes."""
+    return nearest_of_each([made], train, describe)[0]
+
+
+def nearest_of_each(
+    parts: list[np.ndarray], train: np.ndarray, describe: Callable[[np.ndarray], np.ndarray], closest: Closest = closest
+) -> list[Nearest]:
+    """Nearest training images of several sets of images, which share what training images need."""
     known = describe(train)
-    place, turn, distance = _search(made, known, describe, None)
+    found = [_search(images, known, describe, closest, None) for images in parts]
     # Only training images that are the nearest of some image need their own nearest neighbour.
-    asked, back = np.unique(place, return_inverse=True)
-    own = _search(train[asked], known, describe, asked)[2]
-    return Nearest(place, turn, distance, own[back])
+    asked = np.unique(np.concatenate([place for place, _, _ in found]))
+    own = _search(train[asked], known, describe, closest, asked)[2]
+    return [Nearest(place, turn, distance, own[np.searchsorted(asked, place)]) for place, turn, distance in found]
 
 
 def _search(
-    images: np.ndarray, known: np.ndarray, describe: Callable[[np.ndarray], np.ndarray], selves: np.ndarray | None
+    images: np.ndarray,
+    known: np.ndarray,
+    describe: Callable[[np.ndarray], np.ndarray],
+    closest: Closest,
+    selves: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place among the known, orientation and distance of the nearest; `selves` are places of the images themselves."""
     count = len(images)
     place, turn = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     best = np.full(count, np.inf, dtype=np.float32)
     for way in range(orientation.COUNT):
-        vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images, way)))
+        if way == 0:
+            vectors = describe(images) if selves is None else known[selves]
+        else:
+            vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images, way)))
         for start in range(0, count, BLOCK):
             rows = np.arange(start, min(start + BLOCK, count))
-            apart = squared_distances(vectors[rows], known)
-            if selves is not None:
-                apart[np.arange(len(rows)), selves[rows]] = np.inf
-            candidate = apart.argmin(axis=1)
+            candidate, alone = closest(vectors[rows], known, None if selves is None else selves[rows])
             # Distances from inner products have rounding errors where vectors are equal, so the nearest is measured
             # directly.
             value = ((vectors[rows] - known[candidate]) ** 2).sum(axis=1)
-            value[~np.isfinite(apart[np.arange(len(rows)), candidate])] = np.inf
+            value[alone] = np.inf
             better = value < best[rows]
             place[rows[better]], turn[rows[better]] = candidate[better], way
             best[rows[better]] = value[better]

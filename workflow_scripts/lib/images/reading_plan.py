@@ -16,7 +16,7 @@ import numpy as np
 from workflow_scripts.lib.base import arguments, files, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
-from workflow_scripts.lib.images import chunks, image_list, invalid_input, read_image
+from workflow_scripts.lib.images import chunks, further_images, image_list, invalid_input, read_image
 from workflow_scripts.lib.images.duplicates import GRID
 from workflow_scripts.lib.images.image_list import Listed
 from workflow_scripts.lib.images.image_set_writer import ImageWriter
@@ -32,17 +32,23 @@ def parser(doc: str) -> argparse.ArgumentParser:
     out.add_argument("--table", type=Path, required=True, help="CSV with the ids and labels of the images")
     out.add_argument("--groups", type=Path, help="CSV with further columns by Id, such as those to group by")
     out.add_argument("--classes", type=Path, help="CSV with number and name; without it names come from the settings")
+    out.add_argument("--unlabelled-images", type=Path, help="folder with the files of further images without labels")
+    out.add_argument("--unlabelled-table", type=Path, help="CSV with their ids; without it all files without a row")
     return out
 
 
 @dataclass
 class ReadingPlan:
-    """The images to read, as the tables list them, and the folder that keeps what was read."""
+    """The images to read, as the tables list them, and the folder that keeps what was read.
+
+    Further images, which came without labels, follow the labelled ones and may lie in a folder of their own."""
 
     listed: Listed
     by: list[str]  # columns that decide which images belong together
     reader: read_image.Reader
     folder: Path  # of the pieces
+    labelled: int  # how many images are no further ones
+    further_reader: read_image.Reader | None = None
 
     @property
     def size(self) -> int:
@@ -51,8 +57,20 @@ class ReadingPlan:
 
     def tasks(self) -> list[chunks.Task]:
         """The pieces in which the images are read."""
-        sizes = self.listed.columns.get("pixel_size", [""] * len(self.listed.ids))
-        return chunks.tasks(self.reader, self.listed.ids, sizes, self.folder)
+        count, sizes = self.labelled, self._pixel_sizes()
+        return chunks.tasks(self.reader, self.listed.ids[:count], sizes[:count], self.folder)
+
+    def further_tasks(self) -> list[chunks.Task]:
+        """The pieces in which further images are read."""
+        if self.further_reader is None:
+            return []
+        count, sizes = self.labelled, self._pixel_sizes()
+        return chunks.tasks(
+            self.further_reader, self.listed.ids[count:], sizes[count:], self.folder, count, prefix="further"
+        )
+
+    def _pixel_sizes(self) -> list[str]:
+        return self.listed.columns.get("pixel_size", [""] * len(self.listed.ids))
 
     def note_files_without_row(self) -> None:
         """Add a note on image files that no row of the tables names."""
@@ -69,26 +87,49 @@ class ReadingPlan:
         """Read all images and write the valid ones; returns their rows and grids.
 
         The faults of the others go to `bad`."""
-        listed, reader = self.listed, self.reader
+        reader = self.reader
         left = sum(task.path.is_file() for task in tasks)
         if 0 < left < len(tasks):
             stage.log.info("going on from %d pieces of %d", left, len(tasks))
         rows = [np.zeros(0, dtype=np.int64)]
         grids = [np.zeros((0, len(reader.channels), GRID, GRID), dtype=np.uint8)]
-        with Progress("images", len(listed.ids)) as bar:
+        with Progress("images", self.labelled) as bar:
             for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
                 bad += piece.bad
                 bar.update(task.first + len(task.ids), bad=len(bad))
                 if bad and reader.data["on_invalid"] == "fail":
                     # The list of what is wrong is still to become whole; the set will not be written.
                     continue
-                chosen = piece.rows.tolist()
-                columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
-                ids = [listed.ids[row] for row in chosen]
-                writer.append(piece.images, listed.labels[piece.rows], ids, ids, columns)
+                self._append(writer, piece.images, piece.rows)
                 rows.append(piece.rows)
                 grids.append(piece.grids)
         return np.concatenate(rows), np.concatenate(grids)
+
+    def read_further(self, tasks: list[chunks.Task], bad: list[Fault]) -> tuple[np.ndarray, np.ndarray]:
+        """Read all further images; returns rows and grids of the valid ones. Faults of the others go to `bad`."""
+        rows = [np.zeros(0, dtype=np.int64)]
+        grids = [np.zeros((0, len(self.reader.channels), GRID, GRID), dtype=np.uint8)]
+        with Progress("further images", len(self.listed.ids) - self.labelled) as bar:
+            for task, piece in zip(tasks, chunks.made(tasks, int(self.reader.settings["threads"])), strict=True):
+                bad += piece.bad
+                bar.update(task.first + len(task.ids) - self.labelled, bad=len(bad))
+                rows.append(piece.rows)
+                grids.append(piece.grids)
+        return np.concatenate(rows), np.concatenate(grids)
+
+    def write_further(self, writer: ImageWriter, tasks: list[chunks.Task], kept: np.ndarray) -> None:
+        """Write those further images whose rows are `kept`, from the pieces that were read."""
+        for task in tasks:
+            piece = chunks.make(task)
+            chosen = np.isin(piece.rows, kept)
+            if chosen.any():
+                self._append(writer, piece.images[chosen], piece.rows[chosen])
+
+    def _append(self, writer: ImageWriter, images: np.ndarray, rows: np.ndarray) -> None:
+        listed, chosen = self.listed, rows.tolist()
+        columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
+        ids = [listed.ids[row] for row in chosen]
+        writer.append(images, listed.labels[rows], ids, ids, columns)
 
 
 def plan(args: argparse.Namespace, out: Path) -> ReadingPlan:
@@ -100,7 +141,28 @@ def plan(args: argparse.Namespace, out: Path) -> ReadingPlan:
     by = image_list.group_columns(listed, data["group_by"])
     reader = read_image.Reader(args.images_dir, args.settings)
     reader.learn_depth(listed.ids)
-    return ReadingPlan(listed, by, reader, files.private_folder(out.with_name(f".{out.name}.pieces")))
+    count = len(listed.ids)
+    further = _append_further(args, listed, reader) if args.unlabelled_images else None
+    return ReadingPlan(listed, by, reader, files.private_folder(out.with_name(f".{out.name}.pieces")), count, further)
+
+
+def _append_further(args: argparse.Namespace, listed: Listed, reader: read_image.Reader) -> read_image.Reader:
+    """Append the images that came without labels to the labelled ones, and return the reader of their folder."""
+    folder, table, data = args.unlabelled_images, args.unlabelled_table, args.settings["data"]
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder of images (data.unlabelled.images)")
+    own = read_image.Reader(folder, args.settings)
+    known = {*listed.ids, *(entry.id for entry in [*listed.bad, *listed.dropped])}
+    if table is not None:
+        more = further_images.from_table(table, data, listed.classes)
+    else:
+        more = further_images.from_names(read_image.files_without_row(own, known), listed.classes)
+    if data["id_parts"]:
+        image_list.add_id_parts(more, data["id_parts"])
+    if not own.bits:
+        own.bits = set(reader.bits)  # that of the labelled images
+    further_images.append(listed, more)
+    return own
 
 
 def check_room(out: Path, size: int, kept: Iterable[Path]) -> None:

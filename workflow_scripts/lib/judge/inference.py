@@ -3,8 +3,9 @@
 Uncertainty has two parts:
   which groups were tested   Bayesian bootstrap: each group gets a random exponential weight, the same for all arms,
                              folds and repeats, in the test and the calibration part
-  between-repeat variance    variation over repeats that resampling of groups does not explain; with one repeat an
-                             interval does not contain it, and says so
+  luck of training           variation over trainings that resampling of groups does not explain, for each comparison
+                             from its own trainings (training_variance.py); with one repeat an interval does not contain
+                             it, and says so. Exploratory quantities share theirs (`intervals`).
 
 Order of testing: the primary arm is compared with its baseline, then with its control, each by itself. Then come all
 others of the declared family, with simultaneous intervals (max-t). A step counts only where those before it showed a
@@ -21,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.judge.training_variance import Design, mean_variance
 
 HELPS, NO_MORE, HURTS = "helps", "helps, no more than its control", "hurts"
 MORE, LESS = "more than its control", "less than its control"
@@ -39,8 +41,9 @@ class Intervals:
     high: np.ndarray
     low_single: np.ndarray  # each by itself
     high_single: np.ndarray
-    freedom: np.ndarray  # (n,) degrees of freedom of se
     errors: np.ndarray  # (n, B): draws of the errors of the estimates, correlated as these are
+    p: np.ndarray  # (n,) two-sided, of each by itself
+    repeats: int
 
     def detectable(self, needed: list[int], power: float = POWER) -> float:
         """The smallest true gain that the rule finds with this power.
@@ -50,10 +53,46 @@ class Intervals:
         short = (self.high - self.estimate)[needed, None] - self.errors[needed]
         return float(np.quantile(short.max(axis=0), power))
 
-    def p_values(self) -> np.ndarray:
-        """Two-sided p-value of each estimate by itself, by its standard error."""
-        t = np.divide(np.abs(self.estimate), self.se, out=np.where(self.estimate == 0, 0.0, np.inf), where=self.se > 0)
-        return 2 * stats.t.sf(t, self.freedom)
+
+def paired_intervals(
+    estimates: np.ndarray,
+    draws: np.ndarray,
+    plan: Design,
+    others: bool,
+    arms: Sequence[tuple[str, str]],
+    confidence: float,
+    seed: int,
+    first: Sequence[int] = (),
+) -> Intervals:
+    """Intervals of n differences from their values in L trainings (n, L) and the bootstrap draws of these (n, L, B).
+
+    Each interval rests on its own trainings (`training_variance`); with `others` it holds for other training groups
+    too. `arms` are the two arms of each comparison. Simultaneous over all but `first`: an error of each comparison is
+    drawn, and the level of single intervals is lowered until all of them hold together. The luck of two comparisons is
+    drawn as that of arms with luck of their own, as few trainings cannot tell how it is correlated."""
+    count, centre, alpha = len(estimates), estimates.mean(axis=1), 1 - confidence
+    found = [mean_variance(*pair, plan, others) for pair in zip(estimates, draws.astype(float), strict=True)]
+    single = np.array([one.half_width(alpha) for one in found])
+    rng = np.random.default_rng(derive(seed, "judge", "luck"))
+    own = {name: rng.standard_normal(draws.shape[2]) for name in sorted({name for pair in arms for name in pair})}
+    luck = np.array([(own[arm] - own[against]) / math.sqrt(2) for arm, against in arms])
+    groups = draws.mean(axis=1, dtype=float)
+    groups -= groups.mean(axis=1, keepdims=True)
+    middle = np.array([math.sqrt(one.middle()) for one in found])
+    widest, rest = np.array(single), np.setdiff1d(np.arange(count), np.asarray(first, dtype=int))
+    if len(rest) > 1:
+        p = np.ones(draws.shape[2])
+        for i in rest:
+            size = np.sqrt(found[i].draw(rng.random(draws.shape[2])))
+            p = np.minimum(p, found[i].p_value(groups[i] + size * luck[i]))
+        # Never below Bonferroni's level, which always suffices: few draws show the tail only roughly.
+        level = float(np.clip(np.quantile(p, alpha), alpha / len(rest), alpha))
+        widest[rest] = [found[i].half_width(level) for i in rest]
+    ends = (centre - widest, centre + widest, centre - single, centre + single)
+    se = np.sqrt(middle**2 + [one.known for one in found])
+    p_values = np.array([float(one.p_value(value)) for one, value in zip(found, centre, strict=True)])
+    errors = groups + middle[:, None] * luck
+    return Intervals(centre, se, *ends, errors, p_values, len({repeat for repeat, _ in plan.places}))
 
 
 def intervals(
@@ -87,7 +126,7 @@ def intervals(
     if len(rest):
         widest[rest] = np.quantile(t[rest].max(axis=0), confidence) * se[rest]
     ends = (centre - widest, centre + widest, centre - single, centre + single)
-    return Intervals(centre, se, *ends, freedom, errors)
+    return Intervals(centre, se, *ends, errors, _p_values(centre, se, freedom), repeats)
 
 
 @dataclass(frozen=True)
@@ -126,12 +165,21 @@ def _between_repeats(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Bet
     return BetweenRepeats(known / repeats, size / repeats, (known + mean) / repeats, freedom, along @ noise)
 
 
+def _p_values(estimate: np.ndarray, se: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    t = np.divide(np.abs(estimate), se, out=np.where(estimate == 0, 0.0, np.inf), where=se > 0)
+    return 2 * stats.t.sf(t, freedom)
+
+
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
 
 def standing(differences: Intervals, first: Sequence[int]) -> list[str]:
-    """Standing of each comparison where those of `first` are tested one after the other, and then all others."""
+    """Standing of each comparison where those of `first` are tested one after the other, and then all others.
+
+    One repeat confirms nothing: its intervals lack the variance between repeats."""
+    if differences.repeats == 1:
+        return [EXPLORATORY] * len(differences.se)
     apart = (differences.low > 0) | (differences.high < 0)
     passed = len(first) if apart[list(first)].all() else int(np.argmin(apart[list(first)]))
     out = [CONFIRMED if passed == len(first) else EXPLORATORY] * len(differences.se)

@@ -69,13 +69,19 @@ class Rules:
     groups: np.ndarray  # of each image (n,)
     declared: set[str]  # violations that are meant
     known: bool  # whether the proteins are known
+    further: np.ndarray  # bool (n,): came without labels
 
 
 def check_artefact(artefact: Artefact, roles: np.ndarray, rules: Rules) -> Iterator[Check]:
-    """One check for each purpose: images and groups of roles that may not be read for it, however it was read."""
+    """One check for each purpose: images and groups of roles that may not be read for it, however it was read.
+
+    Whether further images were read with labels is for `check_labels`."""
     for purpose in ALLOWED:
         rows = artefact.access_record.of(purpose)
-        yield _checked(artefact, purpose, rows, roles, _allowed(purpose, artefact.method, roles), rules)
+        allowed = _allowed(purpose, artefact.method, roles)
+        if rules.further.any():
+            allowed += (Role.UNLABELLED,)
+        yield _checked(artefact, purpose, rows, roles, allowed, rules)
 
 
 def check_labels(
@@ -113,7 +119,8 @@ def _checked(
     artefact: Artefact, purpose: str, rows: np.ndarray, roles: np.ndarray, allowed: tuple[str, ...], rules: Rules
 ) -> Check:
     """Whether these rows have roles that are allowed."""
-    kin = _kin(roles)
+    # A further image has its role from its relatives, and tells nothing of them by a label.
+    kin = np.where(rules.further, Role.UNUSED, _kin(roles))
     foreign = rows[~np.isin(roles, allowed)[rows]]
     # A relative of a test image is as bad as the image: groups that have a role which is not allowed. Images that
     # nobody may read in this fold are no part of it: their groups are judged by their other images.
@@ -157,6 +164,17 @@ def check_groups(repeat: int, fold: int, roles: np.ndarray, groups: np.ndarray, 
     return Check(
         artefact, repeat, fold, "one role a group", len(groups), "any", images, len(torn),
         LEAK if len(torn) else CLEAN,
+    )  # fmt: skip
+
+
+def check_further(repeat: int, fold: int, roles: np.ndarray, rules: Rules) -> Check:
+    """Whether the further images that a fold may show have no relatives outside of its train part."""
+    shown = rules.further & (roles == Role.UNLABELLED)
+    elsewhere = rules.groups[~rules.further & ~np.isin(_kin(roles), (Role.TRAIN, Role.UNUSED))]
+    near = rules.groups[shown & np.isin(rules.groups, elsewhere)]
+    return Check(
+        "folds.csv", repeat, fold, "further images apart", int(shown.sum()), Role.UNLABELLED, len(near),
+        len(np.unique(near)), LEAK if len(near) else CLEAN,
     )  # fmt: skip
 
 

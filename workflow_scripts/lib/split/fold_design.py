@@ -34,6 +34,8 @@ class FoldDesign:
     settings: dict[str, Any]
     repeat: int
     seed: int
+    # Groups (m,) of further images that came without labels. They follow the others, and decide about no fold.
+    further: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=object))
     names: np.ndarray = field(init=False)  # of the groups
     member: np.ndarray = field(init=False)  # (n,) the group's place in `names`
 
@@ -50,8 +52,8 @@ class FoldDesign:
             self.labels = np.concatenate([self.labels, marked], axis=1)
             self.classes = [*self.classes, *(f"{self.settings['stratify_by']} {value}" for value in values)]
 
-    def assign(self) -> np.ndarray:
-        """Roles (n, folds) of all images; logs their numbers and what is missing."""
+    def assign(self, quiet: bool = False) -> np.ndarray:
+        """Roles (n + m, folds) of all images; logs their numbers and what is missing, unless `quiet`."""
         marked, left_out = self.columns["roles_from"], self.columns["leave_out"]
         if marked is not None:
             assigned = self._as_marked(marked)
@@ -62,14 +64,16 @@ class FoldDesign:
         if self.settings["fractions"]["reserve_same"] > 0:
             assigned = self._keeping_aside(assigned)
         _check_parts(assigned, self.settings["fractions"])
-        self._tell(assigned)
-        return assigned
+        if not quiet:
+            self._tell(assigned)
+        return np.concatenate([assigned, self._shown(assigned)])
 
     def label_ranks(self, assigned: np.ndarray) -> np.ndarray | None:
-        """Ranks (n, folds) by which label regimes are nested; None where the settings have no regimes."""
+        """Ranks (n + m, folds) by which label regimes are nested; None where the settings have no regimes."""
         regimes = [Regime(**entry) for entry in self.settings.get("regimes", [])]
         if not regimes:
             return None
+        assigned = assigned[: len(self.groups)]
         seed = derive(self.seed, self.repeat)
         ranks = [
             label_ranks(self.labels, self.member, assigned[:, fold], derive(seed, fold))
@@ -78,6 +82,17 @@ class FoldDesign:
         out = np.stack(ranks, axis=1)
         for regime in regimes:
             _check_regime(regime, self.carries, self.member, assigned, out)
+        return np.concatenate([out, np.full((len(self.further), out.shape[1]), np.nan)])
+
+    def _shown(self, assigned: np.ndarray) -> np.ndarray:
+        """Roles (m, folds) of further images: unlabelled, or unused where a relative is not in the train part."""
+        out = np.full((len(self.further), assigned.shape[1]), Role.UNLABELLED, dtype=object)
+        for fold in range(assigned.shape[1]):
+            elsewhere = self.groups[~np.isin(assigned[:, fold], (Role.TRAIN, Role.RESERVE_SAME))]
+            out[np.isin(self.further, elsewhere), fold] = Role.UNUSED
+            if len(out):
+                shown = int((out[:, fold] == Role.UNLABELLED).sum())
+                stage.log.info("fold %d: %d of %d further images may be shown", fold, shown, len(out))
         return out
 
     def _by_group(self) -> np.ndarray:

@@ -25,13 +25,14 @@ class Regime:
 
     name: str = "all"
     labelled: float = 1.0  # fraction of the train groups
-    unlabelled: str = UNUSED  # whether images of the other train groups may be read without labels: seen or unused
+    # Whether images of the other train groups, and further ones that nobody labelled, may be read without labels.
+    unlabelled: str = UNUSED  # seen or unused
     selection: str = SAME  # whether validation and calibration shrink likewise (same) or stay whole (full)
 
     @property
     def whole(self) -> bool:
-        """Whether everything is labelled."""
-        return self.labelled >= 1
+        """Whether everything that it shows is labelled."""
+        return self.labelled >= 1 and self.unlabelled != SEEN
 
     @property
     def record_name(self) -> str:
@@ -44,6 +45,8 @@ class Regime:
 
 
 WHOLE = Regime()
+# Roles as the table of folds has them, whatever a regime makes of them.
+AS_WRITTEN = Regime("as written", unlabelled=SEEN)
 
 
 def regime_of(settings: Mapping[str, Any]) -> Regime:
@@ -54,10 +57,11 @@ def regime_of(settings: Mapping[str, Any]) -> Regime:
 def roles_under(regime: Regime, roles: np.ndarray, rank: np.ndarray) -> np.ndarray:
     """Roles of images (n,) of a fold under a regime, from those of the fold and the ranks of the groups (n,).
 
-    A rank is in (0, 1] and NaN for images without one."""
-    if regime.whole:
-        return roles
-    out = roles.copy()
+    A rank is in (0, 1] and NaN for images without one. Further images have none, and are unlabelled as written."""
+    out = roles if regime.unlabelled == SEEN else np.where(roles == Role.UNLABELLED, Role.UNUSED, roles)
+    if regime.labelled >= 1:
+        return out
+    out = out.copy()
     # Ranks are fractions of whole groups, written with few digits.
     beyond = ~(rank <= regime.labelled + 1e-9)
     out[beyond & (roles == Role.TRAIN)] = Role.UNLABELLED if regime.unlabelled == SEEN else Role.UNUSED

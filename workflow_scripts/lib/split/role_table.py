@@ -49,7 +49,8 @@ def read(path: Path, fold: int, ids: np.ndarray, regime: Regime = WHOLE) -> np.n
     ):
         raise UserError(f"{path} was made for another image set (its ids differ); delete it and run again")
     roles = table[f"fold{fold}"].to_numpy(dtype=object)
-    return roles if regime.whole else roles_under(regime, roles, _ranks(path, table, fold))
+    ranks = _ranks(path, table, fold) if regime.labelled < 1 else np.full(len(roles), np.nan)
+    return roles_under(regime, roles, ranks)
 
 
 def _ranks(path: Path, table: pd.DataFrame, fold: int) -> np.ndarray:

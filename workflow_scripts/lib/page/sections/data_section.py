@@ -14,6 +14,7 @@ import pandas as pd
 
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_layout import FURTHER, LABELLED
 from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import ROLES, Role
@@ -29,7 +30,7 @@ Roles = dict[tuple[int, int], np.ndarray]  # (repeat, fold) -> role of each imag
 
 @dataclass
 class Data:
-    """Labels and text of an image set, and the roles of its images."""
+    """Labels and text of the labelled images of a set, and their roles."""
 
     labels: np.ndarray  # uint8 (n, K)
     classes: list[str]
@@ -52,13 +53,16 @@ def lines_tested(data: Data) -> int:
 
 
 def read(images: Path, tables: list[tuple[int, Path]]) -> Data:
-    """An image set without its images, and the tables of roles (repeat, path)."""
+    """An image set without its images, and the tables of roles (repeat, path); without further images, which have no
+    labels and follow the others."""
     with ImageSet(images) as source:
-        roles = role_table.read_all(tables, source.ids)
-        labels, columns = source.labels(None, "inspect"), {name: source.column(name) for name in source.columns()}
-        return Data(
-            labels, source.classes, source.groups, columns, source.attrs, roles, source.channels, source.size
-        )  # fmt: skip
+        own = np.flatnonzero(~source.further)
+        roles = {place: all_roles[own] for place, all_roles in role_table.read_all(tables, source.ids).items()}
+        columns = {
+            name: source.column(name)[own] for name in source.columns() if name != LABELLED or len(own) == len(source)
+        }
+        labels, groups = source.labels(own, "inspect"), source.groups[own]
+        return Data(labels, source.classes, groups, columns, source.attrs, roles, source.channels, source.size)
 
 
 def _used(data: Data) -> list[str]:
@@ -303,6 +307,7 @@ def describe(
         "columns": {name: len(set(values)) for name, values in data.columns.items()},
         "of_columns": [table.name for table in of_columns],
         "duplicates": duplicates,
+        "further": {"images": data.attrs.get(FURTHER), "duplicates": data.attrs.get("further_duplicates", "")},
         "left_out": kinds,
         "leave_out": folding.get("leave_out"),
         "roles_from": folding.get("roles_from"),

@@ -83,7 +83,7 @@ def lockbox(
 ) -> tuple[str, PageTable | None]:
     """What the ledger knows of the run's lockbox: a few sentences, and a table of the openings."""
     with ImageSet(images) as source:
-        box, digest = lockbox_ledger.find(source.ids, data.groups, data.roles), source.digest
+        box, digest = lockbox_ledger.find(source.ids[~source.further], data.groups, data.roles), source.digest
     entries = lockbox_ledger.read_ledger(ledger) if ledger else []
     opened = lockbox_ledger.openings(entries, box, digest) if box else None
     subject, declared = primary_subject(results), {"experiment": ""} | results.facts["declared"]

@@ -1,0 +1,96 @@
+# Predictions of an arm for new images:
+#
+#   snakemake --cores 2 predict --config 'predict={images: folder or table, arm: pool}'
+#
+# Needs:  the arms of the run, thresholds.csv, leaks.csv, images.h5, folds.csv, and a folder of new images
+# Makes:  results/{run}/predicted/{name}/: images.csv, groups.csv, left_out.csv, about.json
+
+
+rule predict_images:
+    """Labels and probabilities of new images, averaged over the folds and repeats of an arm."""
+    input:
+        unpack(from_config(views.new_images)),
+        images="results/{run}/images.h5",
+        folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
+        arms=lambda wildcards: arms_with(from_config(views.predicting_jobs)(wildcards)),
+        thresholds="results/{run}/thresholds.csv",
+        leaks="results/{run}/leaks.csv",
+    output:
+        directory(f"results/{{run}}/predicted/{CONFIG['predict']['name']}"),
+    params:
+        python=python,
+        code=code("predict_images"),
+        folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
+        table=lambda wildcards, input: ["--table", input.new_table] if input.get("new_table") else [],
+        settings=lambda wildcards: as_json(views.predict_settings(CONFIG), threads=THREADS),
+    log:
+        "results/{run}/logs/predict_images/predict_images.log",
+    benchmark:
+        "results/{run}/benchmarks/predict_images/predict_images.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=growing(4000),
+        runtime=240,
+    conda:
+        ENVIRONMENT
+    shell:
+        "{params.python} -m workflow_scripts.predict_images"
+        " --images {input.images:q}"
+        " --folds {params.folds:q}"
+        " --arms {input.arms:q}"
+        " --thresholds {input.thresholds:q}"
+        " --images-dir {input.new_images:q}"
+        " {params.table:q}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule predict:
+    """Predict new images."""
+    input:
+        in_run(f"predicted/{CONFIG['predict']['name']}"),
+
+
+rule write_model_package:
+    """Weights, network code, thresholds and model card of an arm, to be used without MixLoc."""
+    input:
+        images="results/{run}/images.h5",
+        arms=lambda wildcards: arms_with(from_config(views.packed_jobs)(wildcards)),
+        thresholds="results/{run}/thresholds.csv",
+        metrics="results/{run}/metrics.csv",
+        leaks="results/{run}/leaks.csv",
+    output:
+        directory(f"results/{{run}}/models/{views.packed_arm(CONFIG)}"),
+    params:
+        python=python,
+        code=code("write_model_package"),
+        licence=lambda wildcards, input: own_path("LICENSE"),
+        settings=lambda wildcards: as_json(views.package_settings(CONFIG)),
+    log:
+        "results/{run}/logs/write_model_package/write_model_package.log",
+    benchmark:
+        "results/{run}/benchmarks/write_model_package/write_model_package.tsv"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    conda:
+        ENVIRONMENT
+    shell:
+        "{params.python} -m workflow_scripts.write_model_package"
+        " --images {input.images:q}"
+        " --arms {input.arms:q}"
+        " --thresholds {input.thresholds:q}"
+        " --metrics {input.metrics:q}"
+        " --leaks {input.leaks:q}"
+        " --licence {params.licence:q}"
+        " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule model_package:
+    """Make the model package of an arm."""
+    input:
+        in_run(f"models/{views.packed_arm(CONFIG)}"),

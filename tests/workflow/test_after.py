@@ -1,0 +1,30 @@
+"""What is done with a finished run: each target from its command line, without training anything again."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.helpers.checkout import Checkout
+from tests.helpers.small_run import rows
+
+pytestmark = pytest.mark.workflow
+
+
+def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
+    new = clone.folder / "new"
+    new.mkdir()
+    for path in sorted((clone.run / "simulated" / "train").iterdir())[:40]:
+        shutil.copy(path, new)
+    trained = {path: path.stat().st_mtime_ns for path in clone.run.rglob("*.safetensors")}
+    clone.snakemake("predict", "--config", "predict={images: new, arm: mix_loss}")
+    predicted = rows(clone.run / "predicted" / "new" / "images.csv")
+    assert len(predicted) == 10 and {row["in_run"] for row in predicted} == {"1"}
+    clone.snakemake("model_package")
+    assert (clone.run / "models" / "pool" / "README.md").is_file()
+    clone.snakemake("export", "--config", "export={format: ome_tiff, sets: [minimal]}")
+    # Three images of each class, in two folds.
+    assert len(list((clone.run / "export" / "images").glob("*.ome.tif"))) == 60
+    assert trained == {path: path.stat().st_mtime_ns for path in clone.run.rglob("*.safetensors")}
+    assert "Nothing to be done" in clone.snakemake().stdout

@@ -1,0 +1,31 @@
+"""The config's sections about what is done with a finished run: each belongs to a target that is asked for by name."""
+
+from typing import Literal
+
+from workflow_scripts.lib.config.fields import Maybe, Name, Section, Some, Text, key, number, whole
+
+
+class Predict(Section):
+    """Predictions of an arm for new images (target predict)."""
+
+    name: Name = key("Name of the predictions, which go to results/{run}/predicted/{name}/.")
+    images: Maybe[Text] = key("Folder of the new images, or a CSV table of their Ids in that folder.")
+    table: Maybe[Text] = key("CSV table with their Ids, and columns to group by. null: all images in the folder.")
+    arm: Maybe[Text] = key("Arm that predicts. null: analysis.primary_arm.")
+    batch: whole(1, 100_000) = key("Images in memory at a time.", "images")
+    unlike: number(ge=0.5, lt=1) = key(
+        "An image is unlike the training images if it is farther from them than this fraction of calibration images."
+    )
+
+
+class ModelPackage(Section):
+    """Weights and model card of an arm, to be used without MixLoc (target model_package)."""
+
+    arm: Maybe[Name] = key("Arm that is packed, into results/{run}/models/{arm}/. null: analysis.primary_arm.")
+
+
+class Export(Section):
+    """Generated images as files with a table (target export)."""
+
+    sets: Maybe[Some[Name]] = key("Synthetic sets that are exported. null: all that arms use.")
+    format: Literal["png", "ome_tiff"] = key("A PNG file for each channel, or an OME-TIFF file for each image.")
