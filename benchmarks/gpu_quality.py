@@ -25,6 +25,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "velocity, cosine schedule": {"objective": "velocity_cosine"},
     "half the learning rate": {"learning_rate": 0.03},
     "every image equally often": {"label_sampling": "as_train"},
+    "loss by learned uncertainty": {"weighting": "uncertainty"},
+    "attention at the lowest resolution": {"attention": True},
+    "pixels not folded": {"patch": 1},
+    "patches of 4 px": {"patch": 4},
 }
 
 

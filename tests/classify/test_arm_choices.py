@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION, cells
-from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_training, network_choices
+from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_training, network_choices, training_step
 from workflow_scripts.lib.compute.checkpoint import Resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,8 +47,8 @@ def made_for(name):
 def observe(name, monkeypatch):
     """Initial weights, and by step what was asked of each source and the real images that were given."""
     asked, given, initial = [{} for _ in range(SHORT["steps"])], {}, {}
-    batch, start = classifier_training.Source.batch, classifier_training.Trainer.__init__
-    strong, points = classifier_training.Source.strong, classifier_training.Source.points
+    batch, start = training_step.Source.batch, classifier_training.Trainer.__init__
+    strong, points = training_step.Source.strong, training_step.Source.points
 
     def spy(self, step, count):
         out = batch(self, step, count)
@@ -70,9 +70,9 @@ def observe(name, monkeypatch):
         initial.update({key: value.clone() for key, value in self.network.state_dict().items()})
 
     with monkeypatch.context() as patch:
-        patch.setattr(classifier_training.Source, "batch", spy)
-        patch.setattr(classifier_training.Source, "strong", viewed)
-        patch.setattr(classifier_training.Source, "points", filled)
+        patch.setattr(training_step.Source, "batch", spy)
+        patch.setattr(training_step.Source, "strong", viewed)
+        patch.setattr(training_step.Source, "points", filled)
         patch.setattr(classifier_training.Trainer, "__init__", started)
         patch.setattr(Resume, "load", lambda self: None)
         patch.setattr(Resume, "save", lambda self, state: None)

@@ -22,7 +22,7 @@ from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ENCODER = {"widths": [16, 32], "blocks": [1, 2], "references": False, "block": 2, "noise_level": 0.6}
+ENCODER = {"widths": [16, 32], "blocks": [1, 2], "references": False, "patch": None, "block": 2, "noise_level": 0.6}
 
 
 def unet() -> networks.UNet:

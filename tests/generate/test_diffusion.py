@@ -199,6 +199,25 @@ def loss_of(objective, network, x0, condition):
     return diffusion.training_loss(objective, network, x0, condition, sigma, torch.randn(x0.shape, generator=generator))
 
 
+def test_learned_uncertainty_settles_at_the_mean_loss_and_makes_noise_levels_count_alike():
+    # loss / exp(u) + u has its minimum, 1 + ln(mean loss), at u = ln(mean loss); there the gradient has size 1.
+    losses, sigma = torch.tensor([0.5, 1.5, 20.0, 60.0]), torch.tensor([1.0, 1.0, 2.0, 2.0])
+    best = torch.tensor([1.0, 1.0, 40.0, 40.0]).log().requires_grad_()
+
+    class Known:
+        def log_variance(self, log_sigma):
+            assert torch.equal(log_sigma, sigma.log())
+            return best
+
+    weighted = diffusion.make_weighting("uncertainty")(losses, Known(), sigma)
+    assert weighted[:2].mean().item() == pytest.approx(1)
+    assert weighted[2:].mean().item() == pytest.approx(1 + math.log(40))
+    (slope,) = torch.autograd.grad(weighted.sum(), best)
+    assert slope[:2].sum().item() == pytest.approx(0, abs=1e-6)
+    assert slope[2:].sum().item() == pytest.approx(0, abs=1e-6)
+    assert torch.equal(diffusion.make_weighting("plain")(losses, Known(), sigma), losses)
+
+
 def test_given_channels_make_no_loss():
     objective = make_objective("velocity_cosine")
     x0 = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -359,6 +378,10 @@ def test_pairs_that_make_sense_are_accepted():
         (MINIMAL | {"labels": "multi_hot"}, ("minimal", "multi_hot")),
         (MINIMAL | {"label_dropout": 0.1}, ("minimal", "label_dropout")),
         (MINIMAL | {"reference_fraction": 0.1}, ("minimal", "reference_fraction")),
+        (MINIMAL | {"weighting": "uncertainty"}, ("minimal", "weighting uncertainty")),
+        (MINIMAL | {"attention": True}, ("minimal", "attention")),
+        (MINIMAL | {"patch": 2}, ("minimal", "patch")),
+        (GENERATOR | {"patch": 5}, ("patches of 5 px",)),
         (GENERATOR | {"blocks": [1, 2]}, ("widths", "blocks")),
     ],
 )

@@ -58,6 +58,20 @@ def test_a_step_whose_gradient_is_no_number_is_skipped_and_counted(tmp_path, mon
     assert all(np.isfinite(row[2]) for row in done.history if row[0] not in (4, 5, 12))
 
 
+def test_the_head_of_learned_uncertainty_follows_the_loss(tmp_path):
+    rng = np.random.default_rng(0)
+    # Flat images: the network soon predicts them well, so that the loss falls below its first value, one.
+    images = np.broadcast_to(rng.integers(0, 255, (16, 2, 1, 1)), (16, 2, 16, 16)).astype(np.uint8)
+    options = {"weighting": "uncertainty", "attention": True, "patch": 2, "steps": 60, "learning_rate": 0.05}
+    trained = train(tmp_path, images, np.eye(2, dtype=np.uint8)[np.arange(16) % 2], UNET | options)
+    network = UNet(2, 2, 16, UNET["widths"], UNET["blocks"], patch=2, attention=True, learned_weighting=True)
+    network.load_state_dict(trained.weights)
+    with torch.no_grad():
+        levels = network.log_variance(torch.linspace(-1.5, 0.5, 8))
+    assert float(levels.mean()) < -0.05, "u falls from 0 towards the logarithm of the loss"
+    assert all(np.isfinite(row[2]) for row in trained.history)
+
+
 def test_a_skipped_step_changes_nothing(tmp_path, monkeypatch):
     images, labels = make_data(tmp_path)
     plain = UNET | {"steps": 3, "ema_width": 0, "decay": False, "warmup": 0}

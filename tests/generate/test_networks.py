@@ -8,7 +8,7 @@ import torch
 
 from workflow_scripts.lib.generate import generator_choices, networks
 from workflow_scripts.lib.generate.diffusion import Condition
-from workflow_scripts.lib.generate.networks import Minimal, UNet
+from workflow_scripts.lib.generate.networks import Attention, Minimal, UNet
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -225,3 +225,47 @@ def test_the_minimal_network_takes_one_label():
         made(x, torch.zeros(2), Condition(torch.ones(2, 4), torch.zeros(2, dtype=torch.bool)))
     with pytest.raises(ValueError, match="one label"):
         made(x, torch.zeros(2), condition(2).nothing())
+
+
+def test_attention_is_that_of_its_definition():
+    torch.manual_seed(2)
+    made, x = Attention(128).double(), torch.randn(2, 128, 3, 4, dtype=torch.float64)
+    assert made.heads == 2
+    parts = torch.einsum("oc,nchw->nohw", made.project.formed()[:, :, 0, 0], x).reshape(2, 3, 2, 64, 12)
+    query, key, value = (part / part.square().mean(dim=2, keepdim=True).sqrt() for part in parts.unbind(1))
+    weights = (torch.einsum("nhcq,nhck->nhqk", query, key) / 64**0.5).softmax(dim=-1)
+    found = torch.einsum("nhqk,nhck->nhcq", weights, value).reshape(2, 128, 3, 4)
+    branch = torch.einsum("oc,nchw->nohw", made.merge.formed()[:, :, 0, 0], found)
+    expected = branch + (1 - networks.FRACTION) * networks.NORM * x
+    assert torch.allclose(made(x), expected, atol=2e-3)
+
+
+def test_attention_sees_the_whole_image():
+    torch.manual_seed(2)
+    made, x = Attention(16), torch.randn(1, 16, 4, 4, requires_grad=True)
+    made(x)[0, 0, 0, 0].backward()
+    assert bool((x.grad[0].abs().sum(dim=0) > 0).all())
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_patches_change_the_layers_and_not_the_shape(patch):
+    torch.manual_seed(0)
+    made = UNet(3, 4, 32, [16, 32], [1, 1], patch=patch)
+    assert made.stem.weight.shape[1] == 3 * patch**2 + 1
+    x = torch.randn(2, 3, 32, 32)
+    assert made(x, torch.zeros(2), condition(2)).shape == x.shape
+
+
+def test_patches_must_suit_the_size():
+    assert generator_choices.size_problem(36, 2, 2) is None
+    assert "patches of 4 px" in generator_choices.size_problem(36, 2, 4)
+
+
+def test_options_leave_the_first_weights_of_the_rest_as_they_are():
+    def weights(**options):
+        torch.manual_seed(0)
+        return UNet(3, 4, 32, [16, 32], [1, 1], **options).state_dict()
+
+    plain, more = weights(), weights(attention=True, learned_weighting=True)
+    assert set(plain) < set(more)
+    assert all(torch.equal(value, more[name]) for name, value in plain.items())

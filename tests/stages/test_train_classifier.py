@@ -16,7 +16,14 @@ import torch
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices, arm_run, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify import (
+    arm_choices,
+    arm_run,
+    backbones,
+    classifier_file,
+    classifier_training,
+    training_step,
+)
 from workflow_scripts.lib.classify.arm_job import Arm, FoldImages
 from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -159,7 +166,7 @@ def test_partners_are_drawn_independently_of_the_real_images():
     images, labels = cells(40, 1)
     mean, std = classifier_training.statistics(images)
     made = [
-        classifier_training.Source(classifier_training.Images(images, labels), name, SECTION, 3, mean, std)
+        training_step.Source(classifier_training.Images(images, labels), name, SECTION, 3, mean, std)
         for name in ("real", "partners")
     ]
     real, partners = (np.concatenate([source.order.batch(step, 8) for step in range(500)]) for source in made)
@@ -168,7 +175,7 @@ def test_partners_are_drawn_independently_of_the_real_images():
 
 
 def test_order_is_the_same_from_any_step():
-    forward, later = classifier_training.Order(10, 3), classifier_training.Order(10, 3)
+    forward, later = training_step.Order(10, 3), training_step.Order(10, 3)
     steps = [forward.batch(step, 7) for step in range(9)]
     assert all(np.array_equal(later.batch(step, 7), steps[step]) for step in (8, 0, 5, 4))
     assert sorted(np.concatenate(steps)[:10]) == list(range(10))

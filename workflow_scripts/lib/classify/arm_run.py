@@ -140,6 +140,7 @@ def _encoder_start(arm: Arm, real: Images, validation: Images, seed: int) -> Sta
         "widths": made.settings["widths"],
         "blocks": made.settings["blocks"],
         "references": generator_choices.takes_references(made.settings),
+        "patch": made.settings.get("patch"),
         "block": 0,
         "noise_level": made.settings.get("noise_level", 0.0),
     }

@@ -24,33 +24,38 @@ class Draws:
 
     def first(self, count: int) -> Draws:
         """Draws of the first images."""
-        return Draws(self.grid[:count], self.gain[:count])
+        return self.part(slice(count))
+
+    def part(self, which: slice) -> Draws:
+        """Draws of some of the images."""
+        return Draws(self.grid[which], self.gain[which])
 
 
 def draw(batch: int, channels: int, settings: dict[str, Any], generator: torch.Generator) -> Draws:
     """Draw for `batch` images with settings turn, flip (bool), scale, aspect (ranges), intensity (0: none).
 
     A crop has a fraction `scale` of the area and a width-to-height ratio `aspect`; it is at most as wide as the image.
-    Gains are exp(u), u uniform within ±intensity."""
+    Gains are exp(u), u uniform within ±intensity. All is drawn where the generator is."""
+    where = generator.device
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+        return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64, device=where)
 
     # All numbers are drawn whatever is switched off, so that a switch leaves the other draws as they were.
-    quarter = torch.randint(0, 4, (batch,), generator=generator)
-    mirrored = torch.randint(0, 2, (batch,), generator=generator)
+    quarter = torch.randint(0, 4, (batch,), generator=generator, device=where)
+    mirrored = torch.randint(0, 2, (batch,), generator=generator, device=where)
     area = uniform(settings["scale"][0], settings["scale"][1], batch)
     aspect = uniform(math.log(settings["aspect"][0]), math.log(settings["aspect"][1]), batch).exp()
     place = uniform(-1, 1, 2, batch)
     gain = (settings["intensity"] * uniform(-1, 1, batch, channels, 1, 1)).exp()
     if not settings["turn"]:
         quarter = torch.zeros_like(quarter)
-    sign = 1.0 - 2.0 * mirrored if settings["flip"] else torch.ones(batch, dtype=torch.float64)
+    sign = 1.0 - 2.0 * mirrored if settings["flip"] else torch.ones(batch, dtype=torch.float64, device=where)
     # Half-axes of the crop as a fraction of the image's, and its middle: it never reaches beyond the edge.
     width = (area * aspect).sqrt().clamp(max=1.0)
     height = (area / aspect).sqrt().clamp(max=1.0)
-    cos = torch.tensor([1.0, 0.0, -1.0, 0.0], dtype=torch.float64)[quarter]
-    sin = torch.tensor([0.0, 1.0, 0.0, -1.0], dtype=torch.float64)[quarter]
+    cos = torch.tensor([1.0, 0.0, -1.0, 0.0], dtype=torch.float64, device=where)[quarter]
+    sin = torch.tensor([0.0, 1.0, 0.0, -1.0], dtype=torch.float64, device=where)[quarter]
     rows = [
         torch.stack([width * cos * sign, -width * sin, place[0] * (1 - width)], dim=1),
         torch.stack([height * sin * sign, height * cos, place[1] * (1 - height)], dim=1),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ import torch
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import (
     arm_choices,
-    augment,
     backbones,
+    captured_step,
     losses,
     method_steps,
     network_choices,
@@ -29,12 +30,12 @@ from workflow_scripts.lib.classify import (
     self_supervision,
     validation_scores,
 )
-from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.classify.classifier_file import predict
-from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.classify.resampling import balanced_rows
+from workflow_scripts.lib.classify.training_step import ArmStep, Images, Source
 from workflow_scripts.lib.compute import device, multiprocess, schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
+from workflow_scripts.lib.compute.step_graph import StepGraph
 from workflow_scripts.lib.images.image_set import channel_statistics
 
 # One value of each at every checkpoint; `loss` is the mean since the one before.
@@ -42,23 +43,6 @@ HISTORY = (
     "step", "images", "loss", "learning_rate", "validation_loss", "validation_map", "validation_macro_f1", "seconds",
 )  # fmt: skip
 SHOWN = ("loss", "validation_map")  # beside the progress
-
-
-@dataclass
-class Images:
-    """Images of one source, on the CPU; `synthetic` decides how they are counted."""
-
-    pixels: np.ndarray  # uint8 (N, C, H, W)
-    labels: np.ndarray  # (N, K), between 0 and 1
-    synthetic: bool = False  # made, not photographed
-    rows: np.ndarray | None = None  # the images of this source among the pixels, repeats allowed; None: all
-    weights: np.ndarray | None = None  # weight of each image of this source (len(self),); None: equal
-    features: np.ndarray | None = None  # (len(self), D): representations in place of images
-
-    def __len__(self) -> int:
-        if self.features is not None:
-            return len(self.features)
-        return len(self.pixels) if self.rows is None else len(self.rows)
 
 
 @dataclass
@@ -80,167 +64,6 @@ class Trained:
     std: torch.Tensor
     history: dict[str, list[float]]
     numbers: dict[str, float]
-
-
-class Order:
-    """Endless sequence of shuffled passes through `count` images, with random access."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed = count, seed
-        self._pass, self._shuffled = -1, np.zeros(0, dtype=np.int64)
-
-    def batch(self, step: int, size: int) -> np.ndarray:
-        """The images of a step, (size,)."""
-        out, at = [], step * size
-        while size > 0:
-            index, start = divmod(at, self.count)
-            if index != self._pass:
-                self._pass = index
-                self._shuffled = np.random.default_rng(derive(self.seed, index)).permutation(self.count)
-            out.append(self._shuffled[start : start + size])
-            at, size = at + len(out[-1]), size - len(out[-1])
-        return np.concatenate(out)
-
-
-class Source:
-    """Augmented, standardised batches of one source; `name` sets its random numbers apart from the other source's."""
-
-    def __init__(
-        self, images: Images, name: str, settings: dict[str, Any], seed: int, mean: torch.Tensor, std: torch.Tensor
-    ) -> None:
-        self.images, self.name, self.settings, self.seed = images, name, settings, seed
-        self.mean, self.std = mean, std
-        self.order = Order(len(images), derive(seed, "order", name))
-        self.pixels = torch.as_tensor(images.pixels)
-        self.labels = torch.as_tensor(images.labels, dtype=torch.float32)
-        where = mean.device
-        if where.type == "cuda" and self.pixels.numel() < torch.cuda.mem_get_info(where)[0] // 4:
-            self.pixels, self.labels = self.pixels.to(where), self.labels.to(where)
-
-    def batch(self, step: int, count: int) -> LabelledBatch:
-        """First `count` images of the step's batch; the random draws do not depend on `count`."""
-        chosen = self._chosen(step, count)
-        ready = self._augmented(chosen, step, "augment", self.settings["augment"])
-        return LabelledBatch(ready, self.labels[chosen].to(self.mean.device))
-
-    def points(self, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """First `count` representations of the step's batch (n, D), of a source that has these, and their targets."""
-        chosen = self._chosen(step, count)
-        found = torch.as_tensor(self.images.features[chosen.cpu().numpy()])
-        return found.to(self.mean.device), self.labels[chosen].to(self.mean.device)
-
-    def strong(self, step: int, count: int) -> torch.Tensor:
-        """The same images in a second view, augmented as `strong` says but for what it erases."""
-        view = arm_choices.second_view(self.settings)
-        stronger = {name: view[name] for name in ("scale", "aspect", "intensity")}
-        return self._augmented(self._chosen(step, count), step, "strong", self.settings["augment"] | stronger)
-
-    def _chosen(self, step: int, count: int) -> torch.Tensor:
-        index = self.order.batch(step, self.settings["batch"])[:count]
-        if self.images.rows is not None:
-            index = self.images.rows[index]
-        return torch.as_tensor(index, device=self.pixels.device)
-
-    def _augmented(self, chosen: torch.Tensor, step: int, purpose: str, settings: dict[str, Any]) -> torch.Tensor:
-        pixels = self.pixels[chosen].to(self.mean.device)
-        generator = torch.Generator().manual_seed(derive(self.seed, purpose, self.name, step))
-        draws = augment.draw(self.settings["batch"], pixels.shape[1], settings, generator)
-        return augment.apply(pixels, draws.first(len(chosen)), self.mean, self.std)
-
-
-@dataclass
-class ArmStep:
-    """Implementation of `method_steps.Step`: what a method may use at one optimiser step; counts images."""
-
-    settings: dict[str, Any]
-    seed: int
-    network: Backbone
-    loss: losses.Loss
-    real_source: Source
-    second_source: Source | None
-    dtype: torch.dtype
-    projector: torch.nn.Module | None = None  # of self-supervision
-    number: int = 0
-    seen: dict[str, int] = field(default_factory=lambda: {"real": 0, "synthetic": 0})
-
-    @property
-    def steps(self) -> int:
-        """Steps of the training."""
-        return self.settings["steps"]
-
-    @property
-    def batch(self) -> int:
-        """Images a step."""
-        return self.settings["batch"]
-
-    def real(self, count: int) -> LabelledBatch:
-        """The first images of the step's real batch, augmented."""
-        return self._take(self.real_source, count)
-
-    def second(self, count: int) -> LabelledBatch:
-        """Images of the second source, augmented."""
-        if self.second_source is None:
-            raise ValueError(f"method {self.settings['method']!r} has no second source of images")
-        return self._take(self.second_source, count)
-
-    def views(self, count: int) -> tuple[LabelledBatch, torch.Tensor]:
-        """Images of the second source, augmented, and the same images in a second, strongly augmented view."""
-        first = self.second(count)
-        self._count(self.second_source, count)
-        return first, self.second_source.strong(self.number, count)
-
-    def second_features(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of the second source and their targets."""
-        source = self.second_source
-        if source is None or source.images.features is None:
-            raise ValueError(f"method {self.settings['method']!r} has no second source of features")
-        self._count(source, count)
-        return source.points(self.number, count)
-
-    def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features through the projector of self-supervision."""
-        return self.projector(features)
-
-    def random(self, purpose: str) -> np.random.Generator:
-        """Random numbers of this step for one purpose, the same in all arms."""
-        return np.random.default_rng(derive(self.seed, purpose, self.number))
-
-    def lambdas(self, count: int) -> torch.Tensor:
-        """One λ ~ Beta(alpha, alpha) an image (n,); the same in all arms that mix."""
-        values = self.random("lambda").beta(self.settings["alpha"], self.settings["alpha"], self.batch)[:count]
-        return torch.as_tensor(values, dtype=torch.float32, device=self.real_source.mean.device)
-
-    def weights(self, count: int) -> torch.Tensor:
-        """Weights of the images that `second` gives (n,)."""
-        source = self.second_source
-        if source is None or source.images.weights is None:
-            raise ValueError(f"method {self.settings['method']!r} has no images with weights")
-        values = source.images.weights[source.order.batch(self.number, self.batch)[:count]]
-        return torch.as_tensor(values, dtype=torch.float32, device=source.mean.device)
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled representation (n, D) in float32."""
-        count, part = len(images), multiprocess.part(len(images))
-        self.network.draws.count, self.network.draws.part = count, part
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features = self.network.features(images[part])
-        return multiprocess.whole(features.float(), count)
-
-    def features_apart(self, images: torch.Tensor) -> torch.Tensor:
-        """Features with BatchNorm statistics of these images alone, without an update of running statistics."""
-        with backbones.statistics_apart(self.network):
-            return self.features(images)
-
-    def head(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits (n, K)."""
-        return self.network.head(features)
-
-    def _take(self, source: Source, count: int) -> LabelledBatch:
-        self._count(source, count)
-        return source.batch(self.number, count)
-
-    def _count(self, source: Source, count: int) -> None:
-        self.seen["synthetic" if source.images.synthetic else "real"] += count
 
 
 def checkpoint_steps(settings: dict[str, Any]) -> set[int]:
@@ -310,6 +133,7 @@ class Trainer:
         multiprocess.share_statistics(self.network)
         scale = (start.mean, start.std) if start is not None else statistics(real.pixels)
         self.mean, self.std = (value.to(where) for value in scale)
+        device.choose_kernels(where)
         positives = torch.as_tensor(real.labels, dtype=torch.float32).sum(dim=0).to(where)
         self.step = ArmStep(
             settings,
@@ -327,6 +151,7 @@ class Trainer:
             made = self_supervision.projector(self.network.head.weight.shape[1], derive(seed, "projector"))
             self.step.projector = made.to(where).train()
             own = list(made.parameters())
+        self._rate = torch.zeros((), device=where)  # where a captured step finds it
         # No weight decay on biases and BatchNorm: it would only counteract the normalisation.
         self.learned = [value for value in self.network.parameters() if value.requires_grad] + own
         self.whole = [*self.network.head.parameters(), *own]  # their gradients are whole in each process
@@ -334,9 +159,14 @@ class Trainer:
         others = [value for value in self.learned if value.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": weights}, {"params": others, "weight_decay": 0.0}],
-            lr=settings["learning_rate"],
+            lr=self._rate if where.type == "cuda" else settings["learning_rate"],
             weight_decay=settings["weight_decay"],
             fused=True,
+            capturable=where.type == "cuda",
+        )
+        self.requests: list[captured_step.Request] | None = None  # what the method asks for at a step, once it is known
+        self.graph = StepGraph(
+            self._replayed, where, f"arm {settings['name']}", captured_step.network_reason(self.network)
         )
         self.loss_sum, self.loss_steps, self.seconds = torch.zeros((), dtype=torch.float64, device=where), 0, 0.0
         self.best: dict[str, torch.Tensor] = {}
@@ -348,13 +178,34 @@ class Trainer:
         return schedule.cosine_after_warmup(self.settings, number)
 
     def advance(self, number: int) -> None:
-        """One optimiser step."""
-        # Networks that draw (stochastic depth) draw the same after a resume.
-        self.network.draws.generator.manual_seed(derive(self.step.seed, "network", number))
-        self.step.number = number
+        """One optimiser step; a GPU may still be busy with it afterwards."""
+        with self.graph.stream():
+            # Networks that draw (stochastic depth) draw the same after a resume.
+            self.network.draws.generator.manual_seed(derive(self.step.seed, "network", number))
+            self.step.number = number
+            self._set_rate(self.rate(number))
+            method = method_steps.step_function(self.settings["method"])
+            if self.graph.reason is not None:
+                self._learn(method(self.step))
+            elif self.requests is None:
+                recorder = captured_step.Recorder(self.step)
+                self._learn(method(recorder))
+                self.requests, self.graph.reason = recorder.requests, recorder.reason
+                log.info("%s", self.graph.describe())
+            else:
+                self.graph(*captured_step.drawn(self.step, self.requests))
+            self.loss_steps += 1
+
+    def _set_rate(self, rate: float) -> None:
+        self._rate.fill_(rate)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate(number)
-        loss = method_steps.step_function(self.settings["method"])(self.step)
+            group["lr"] = self._rate if self.where.type == "cuda" else rate
+
+    def _replayed(self, *tensors: torch.Tensor) -> torch.Tensor:
+        step = captured_step.Replayed(self.step, self.requests, tensors)
+        return self._learn(method_steps.step_function(self.settings["method"])(step))
+
+    def _learn(self, loss: torch.Tensor) -> torch.Tensor:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if not multiprocess.first():
@@ -364,8 +215,8 @@ class Trainer:
                     value.grad.zero_()
         multiprocess.add_up(value.grad for value in self.learned if value.grad is not None)
         self.optimiser.step()
-        self.loss_sum += loss.detach().double()
-        self.loss_steps += 1
+        self.loss_sum.add_(loss.detach())
+        return loss.detach()
 
     def check(self, validation: Images) -> None:
         """Evaluate on validation and keep the weights if they are the best; a tie goes to the later checkpoint."""
@@ -391,7 +242,8 @@ class Trainer:
         )
         for name, value in zip(HISTORY, row, strict=True):
             self.history[name].append(value)
-        self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
+        self.loss_sum.zero_()
+        self.loss_steps = 0
         if not np.isfinite(logits).all():
             raise UserError(
                 f"arm {self.settings['name']}: the network no longer gives finite numbers at step {number}; "
@@ -423,7 +275,7 @@ class Trainer:
             self.step.projector.load_state_dict(state["projector"])
         self.step.seen, self.best, self.history = state["seen"], state["best"], state["history"]
         self.best_step, self.best_map, self.loss_steps, self.seconds = state["numbers"]
-        self.loss_sum = state["loss_sum"].to(self.where)
+        self.loss_sum.copy_(state["loss_sum"])
         return int(state["next"])
 
 
@@ -440,7 +292,10 @@ def train(
     """Train one arm; resumes from its checkpoint where there is one."""
     trainer = Trainer(settings, real, second, seed, device.device(), start)
     saved = resume.load()
-    first = trainer.restore(saved) if saved else 0
+    with trainer.graph.stream():
+        first = trainer.restore(saved) if saved else 0
+    if trainer.where.type == "cuda" and trainer.graph.reason:
+        log.info("%s", trainer.graph.describe())
     checkpoints = checkpoint_steps(settings)
     since = time.monotonic()
     before = trainer.seconds
@@ -448,11 +303,12 @@ def train(
         trainer.advance(number)
         due = number + 1 in checkpoints
         trainer.seconds = before + time.monotonic() - since
-        if due:
-            trainer.check(validation)
-            trainer.seconds = before + time.monotonic() - since
-        if due or resume.due():
-            resume.save(trainer.state())
+        with trainer.graph.stream():
+            if due:
+                trainer.check(validation)
+                trainer.seconds = before + time.monotonic() - since
+            if due or resume.due():
+                resume.save(trainer.state())
         report(number + 1, {name: values[-1] for name, values in trainer.history.items() if values and name in SHOWN})
     numbers = {
         "seconds": trainer.seconds,

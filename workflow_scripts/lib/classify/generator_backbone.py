@@ -26,8 +26,9 @@ class EncoderTrunk(nn.Module):
 
     def __init__(self, channels: int, classes: int, size: int, encoder: dict[str, Any]) -> None:
         super().__init__()
-        widths, blocks, references = (encoder[key] for key in ("widths", "blocks", "references"))
-        self.network = UNet(channels, classes, size, widths, blocks, references=references)
+        widths, blocks = encoder["widths"], encoder["blocks"]
+        shape = {key: encoder[key] for key in ("references", "patch")}
+        self.network = UNet(channels, classes, size, widths, blocks, **shape)
         # The way up is not needed. The factors of its blocks stay, as they are rows of a common map.
         self.network.up, self.network.head = nn.ModuleList(), nn.Identity()
         del self.network.head_gain

@@ -44,11 +44,17 @@ class Generator(Section):
         "unet: channels at each resolution, the finest first."
     )
     blocks: Annotated[list[whole(1, 16)], SixAtMost] = optional("unet: residual blocks at each resolution, each way.")
+    patch: whole(1, 8) = optional(
+        "unet: side of the blocks of pixels that are folded into channels. Left out: 1 below 32 px, 2 below 128 px, 4.",
+        "px",
+    )
+    attention: Flag = optional("unet: self-attention at the lowest resolution. Left out: false.")
     objective: one_of(choices.OBJECTIVES) = key("What the network is trained to predict, and its noise schedule.")
     noise_level: number(gt=0, le=100) = optional(
         "One noise level for all examples: a denoising auto-encoder, for generator_autoencoder. Left out: those of the "
         "objective."
     )
+    weighting: one_of(choices.WEIGHTINGS) = optional("How losses at different noise levels count. Left out: plain.")
     pixels: Literal[choices.PIXELS] = key(
         "Pixel values that the network sees: mean 0 and deviation 1 per channel, -1 to 1, or 0 to 1."
     )

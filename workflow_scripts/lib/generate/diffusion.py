@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from workflow_scripts.lib.generate.generator_choices import CHAIN, OBJECTIVES
+from workflow_scripts.lib.generate.generator_choices import CHAIN, OBJECTIVES, WEIGHTINGS
 
 Denoise = Callable[[Tensor, float], Tensor]  # x (n, C, H, W), sigma -> estimate of x0
 
@@ -194,6 +194,27 @@ def training_loss(
         return squared.mean(dim=(1, 2, 3))
     hidden = (~condition.shown).to(squared.dtype)
     return (squared.mean(dim=(2, 3)) * hidden).sum(dim=1) / hidden.sum(dim=1)
+
+
+Weighting = Callable[[Tensor, Network, Tensor], Tensor]  # losses (n,), network, sigma (n,) -> weighted losses (n,)
+
+
+def make_weighting(name: str) -> Weighting:
+    """The weighting of this name, of `generator_choices.WEIGHTINGS`."""
+    return WEIGHTINGS.function(name, globals())
+
+
+def plain(losses: Tensor, network: Network, sigma: Tensor) -> Tensor:
+    """Losses as they are."""
+    return losses
+
+
+def uncertainty(losses: Tensor, network: Network, sigma: Tensor) -> Tensor:
+    """Losses weighted by the learned uncertainty u(sigma): loss / exp(u) + u (Karras et al. 2024, eq. 21).
+
+    Its minimum over u is at u = ln of the mean loss of that noise level, so all levels come to count alike."""
+    u = network.log_variance(sigma.log())
+    return losses * (-u).exp() + u
 
 
 def denoised(objective: Objective, network: Network, x: Tensor, sigma: float, condition: Condition) -> Tensor:

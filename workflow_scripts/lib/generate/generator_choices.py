@@ -71,6 +71,25 @@ OBJECTIVES = Registry(
 
 
 @dataclass(frozen=True)
+class WeightingFacts:
+    """Facts about how losses at different noise levels are weighted."""
+
+    about: str
+    learned: bool = False  # by an output of the network, which must see the noise level
+
+
+WEIGHTINGS = Registry(
+    "loss weighting",
+    {
+        "plain": WeightingFacts("losses at all noise levels count alike"),
+        "uncertainty": WeightingFacts(
+            "each loss divided by its expected size, learned for every noise level (Karras et al. 2024)", learned=True
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
 class SamplerFacts:
     """Facts about a sampler that are needed before it is used."""
 
@@ -153,13 +172,15 @@ def folding(size: int) -> int:
     return 1 if size < 32 else 2 if size < 128 else 4
 
 
-def size_problem(size: int, levels: int) -> str | None:
+def size_problem(size: int, levels: int, patch: int | None = None) -> str | None:
     """Reason why images of this size do not suit a U-Net with so many resolutions, in one line, or None."""
     if not 16 <= size <= 256:
         return f"images of {size} px: the U-Net takes 16 to 256 px"
-    step = folding(size) * 2 ** (levels - 1)
+    step = (patch or folding(size)) * 2 ** (levels - 1)
     if size % step:
-        return f"images of {size} px: with {levels} resolutions the U-Net takes multiples of {step} px at this size"
+        blocks = f" and patches of {patch} px" if patch else ""
+        taken = f"the U-Net takes multiples of {step} px at this size"
+        return f"images of {size} px: with {levels} resolutions{blocks} {taken}"
     return None
 
 
@@ -194,7 +215,7 @@ def generator_problem(generator: dict[str, Any], size: int, channels: list[str])
         return f"network {name} needs widths and blocks"
     if len(widths) != len(blocks):
         return f"widths has {len(widths)} entries, blocks {len(blocks)}: one each a resolution"
-    return size_problem(size, len(widths))
+    return size_problem(size, len(widths), generator.get("patch"))
 
 
 def _network_problem(generator: dict[str, Any]) -> str | None:
@@ -215,6 +236,12 @@ def _network_problem(generator: dict[str, Any]) -> str | None:
         return together.format("sees unlabelled") + "it has no word for a missing label"
     if generator["labels"] == "single" and generator.get("sees") == PSEUDO_LABELLED:
         return "labels single and sees pseudo_labelled do not go together: the baseline's answers are between 0 and 1"
+    weighting = generator.get("weighting", "plain")
+    if WEIGHTINGS[weighting].learned and not facts.noise_level:
+        return together.format(f"weighting {weighting}") + "it cannot see the noise level (take plain)"
+    for key in ("attention", "patch"):
+        if generator.get(key) and not facts.resolutions:
+            return together.format(key) + "it has one resolution"
     if objective.unit_deviation and generator["pixels"] != "standardised":
         return (
             f"objective {generator['objective']} and pixels {generator['pixels']} do not go together: "

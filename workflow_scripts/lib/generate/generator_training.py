@@ -103,12 +103,19 @@ class Trained:
 HISTORY_COLUMNS = ("step", "images", "loss", "learning_rate", "seconds")
 
 
-def losses(objective: Objective, network: Network, pixels: Pixels, batch: DiffusionBatch) -> Tensor:
+def losses(
+    objective: Objective,
+    network: Network,
+    pixels: Pixels,
+    batch: DiffusionBatch,
+    weighting: diffusion.Weighting = diffusion.plain,
+) -> Tensor:
     """Loss of each example (B,); a function of tensors alone."""
     x0 = pixels.to_network(batch.images)
     reference = None if batch.shown is None else x0 * batch.shown[:, :, None, None]
     condition = Condition(batch.labels, batch.dropped, reference, batch.shown)
-    return diffusion.training_loss(objective, network, x0, condition, batch.sigma, batch.noise)
+    each = diffusion.training_loss(objective, network, x0, condition, batch.sigma, batch.noise)
+    return weighting(each, network, batch.sigma)
 
 
 class Training:
@@ -137,6 +144,7 @@ class Training:
         self.settings, self.where = settings, where
         self.steps, self.batch = int(settings["steps"]), int(settings["batch"])
         self.objective, self.pixels = diffusion.of_settings(settings), pixels.on(where)
+        self.weighting = diffusion.make_weighting(settings.get("weighting", "plain"))
         self.examples = Examples(images, labels, settings, seed, known, where)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
@@ -226,7 +234,7 @@ class Training:
             self.losses.append(self.graph(*vars(batch).values()))
 
     def _loss_of(self, *tensors: Tensor | None) -> Tensor:
-        return losses(self.objective, self.network, self.pixels, DiffusionBatch(*tensors))
+        return losses(self.objective, self.network, self.pixels, DiffusionBatch(*tensors), self.weighting)
 
     def _step(self, *tensors: Tensor | None) -> Tensor:
         batch = DiffusionBatch(*tensors)

@@ -95,6 +95,47 @@ class Block(nn.Module):
         return torch.add(y, x, alpha=(1 - FRACTION) * NORM)
 
 
+HEAD = 64  # channels of an attention head, about
+
+
+class Attention(nn.Module):
+    """Self-attention between all positions, in a residual sum (Karras et al. 2024, appendix B.2: cosine attention).
+
+    Queries, keys and values have unit magnitude, so attention cannot grow sharper without bound."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = next(count for count in range(max(1, width // HEAD), 0, -1) if width % count == 0)
+        self.project = UnitLinear(width, 3 * width, 1)
+        self.merge = UnitLinear(width, width, 1, FRACTION * NORM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) -> the same."""
+        n, width, height, across = x.shape
+        y = self.project(x).permute(0, 2, 3, 1).reshape(n, height * across, 3, self.heads, width // self.heads)
+        y = y * (y.float().square().mean(dim=-1, keepdim=True) + 1e-4).rsqrt().to(y.dtype)
+        query, key, value = y.permute(2, 0, 3, 1, 4).unbind(0)
+        found = functional.scaled_dot_product_attention(query, key, value)
+        found = found.transpose(1, 2).reshape(n, height, across, width).permute(0, 3, 1, 2)
+        return torch.add(self.merge(found), x, alpha=(1 - FRACTION) * NORM)
+
+
+class LogVariance(nn.Module):
+    """Expected size of the loss at each noise level, as a logarithm; 0 before any training."""
+
+    def __init__(self, frequencies: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(frequencies) * 2)
+        self.register_buffer("phases", torch.rand(frequencies) * 2 * math.pi)
+        self.map = UnitLinear(frequencies, 1, gain=PACE)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, log_sigma: Tensor) -> Tensor:
+        """(n,) -> (n,)."""
+        angles = log_sigma[:, None] / 4 * self.frequencies + self.phases
+        return self.map(angles.cos() * math.sqrt(2))[:, 0] * self.gain
+
+
 class Modulation(nn.Module):
     """Factors of the channels of all blocks, by the embedding; a learned gain a block."""
 
@@ -156,12 +197,15 @@ class UNet(nn.Module):
         blocks: list[int],
         dtype: torch.dtype = torch.float32,
         references: bool = False,
+        patch: int | None = None,
+        attention: bool = False,
+        learned_weighting: bool = False,
     ) -> None:
         super().__init__()
-        problem = generator_choices.size_problem(size, len(widths))
+        problem = generator_choices.size_problem(size, len(widths), patch)
         if problem:
             raise ValueError(problem)
-        self.dtype, self.fold, self.references = dtype, generator_choices.folding(size), references
+        self.dtype, self.fold, self.references = dtype, patch or generator_choices.folding(size), references
         embedding = 4 * widths[0]
         self.embedding = Embedding(classes, embedding)
         # The further input is a constant one, which stands in for the biases that unit filters lack.
@@ -182,6 +226,9 @@ class UNet(nn.Module):
         self.modulation = Modulation(embedding, [block.outputs for block in self._blocks()])
         self.head = UnitLinear(widths[0], channels * self.fold**2, 3, PACE)
         self.head_gain = nn.Parameter(torch.zeros(()))
+        # Last, so that a network without them has the first weights that it always had.
+        self.attention = Attention(widths[-1]) if attention else None
+        self.log_variance = LogVariance() if learned_weighting else None
 
     def forward(self, x: Tensor, log_sigma: Tensor, condition: Condition) -> Tensor:
         """(n, C, s, s), (n,), condition -> (n, C, s, s)."""
@@ -196,6 +243,8 @@ class UNet(nn.Module):
             for block in blocks:
                 x = block(x, next(scales))
             kept.append(x)
+        if self.attention is not None:
+            x = self.attention(x)
         for level, blocks in enumerate(self.up):
             if level:
                 below, beside = functional.interpolate(x, scale_factor=2.0, mode="nearest"), kept[-1 - level]
@@ -335,8 +384,13 @@ Settings = dict[str, Any]  # settings of a generator
 
 def unet(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> UNet:
     """Build the U-Net of these settings."""
-    references = generator_choices.takes_references(settings)
-    return UNet(channels, classes, size, settings["widths"], settings["blocks"], dtype, references)
+    return UNet(
+        channels, classes, size, settings["widths"], settings["blocks"], dtype,
+        references=generator_choices.takes_references(settings),
+        patch=settings.get("patch"),
+        attention=settings.get("attention", False),
+        learned_weighting=generator_choices.WEIGHTINGS[settings.get("weighting", "plain")].learned,
+    )  # fmt: skip
 
 
 def minimal(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> Minimal:
