@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from workflow_scripts.lib.base import arguments, stage
-from workflow_scripts.lib.base.files import write_text
+from workflow_scripts.lib.base.files import write_json, write_text
 from workflow_scripts.lib.page import html_page, page_content
 from workflow_scripts.lib.page.page_content import PageSources
 from workflow_scripts.lib.page.run_files import RunFiles
@@ -59,6 +59,7 @@ def report(args: argparse.Namespace) -> None:
     )
     context, tables = page_content.gather(sources)
     html_page.write_tables(args.tables, tables, os.path.relpath(args.tables, args.out.parent))
+    write_json(args.tables / "settings.json", args.settings["config"])
     write_text(args.out, html_page.render(args.template.read_text(encoding="utf-8"), context))
     stage.log.info("%s, %.1f MB", args.out, args.out.stat().st_size / 2**20)
 

@@ -32,8 +32,8 @@ def test_a_small_set_of_ones_own_runs_with_the_default_arms(tmp_path: Path) -> N
 def test_presets_are_sound(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overlay = yaml.safe_load((ROOT / "presets" / preset).read_text(encoding="utf-8"))
     # A preset for images of one's own takes their place from the environment.
-    for key in ("images", "table", "groups"):
-        path = overlay.get("data", {}).get(key)
+    data = overlay.get("data", {})
+    for path in (*map(data.get, ("images", "table", "groups")), *data.get("unlabelled", {}).values()):
         if path:
             assert path.startswith("${MIXLOC_"), path
             (tmp_path / Path(path).name).touch()

@@ -115,6 +115,9 @@ def test_commands_of_the_pages_run(tmp_path: Path) -> None:
     (cells / "train").mkdir(parents=True)
     (cells / "train.csv").write_text("Id,Target\na,0\n")
     (cells / "groups.csv").write_text("Id,group\na,a\n")
+    (cells / "images").mkdir()
+    (cells / "labelled.csv").write_text("Id,Target,well\na,DMSO,w\n")
+    (cells / "unlabelled.csv").write_text("Id,well\nb,v\n")
     lines = [line.replace("/where/they/lie", str(cells)) for line in marked("run")]
     for line in marked("dry run"):
         dry = re.sub(r"\b(snakemake|make) ", r"\1 --dry-run ", line, count=1)

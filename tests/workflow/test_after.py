@@ -26,5 +26,8 @@ def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
     clone.snakemake("export", "--config", "export={format: ome_tiff, sets: [minimal]}")
     # Three images of each class, in two folds.
     assert len(list((clone.run / "export" / "images").glob("*.ome.tif"))) == 60
+    shutil.copytree(clone.run, clone.run.with_name("again"), ignore=shutil.ignore_patterns("simulated", "export"))
+    clone.snakemake("compare", "--config", "runs=[ci, again]")
+    assert "</html>" in (clone.run.parent / "compare" / "ci_again.html").read_text(encoding="utf-8")
     assert trained == {path: path.stat().st_mtime_ns for path in clone.run.rglob("*.safetensors")}
     assert "Nothing to be done" in clone.snakemake().stdout

@@ -64,11 +64,11 @@ RERUN = {
     # Declared before any arm, and checked with the config: no arm is trained again.
     "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms"},
     "lib/judge/stress_scores.py": {"aggregate_stress"},
-    "lib/judge/inference.py": JUDGING | PLOTS | {"forensics"},
+    "lib/judge/inference.py": JUDGING | PLOTS | {"compare_runs", "forensics"},
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "report"},
     "lib/cost/forecast.py": {"predict_cost"},
-    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "forensics", "report"},
+    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "compare_runs", "forensics", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

@@ -166,6 +166,7 @@ class Config(Section):
 
     run: Name = key("Name of the run; results go to results/{run}/.")
     seed: whole(0, 2**53) = key("Every random number of the run derives from it.")
+    runs: Distinct[Name] = key("Two finished runs that the target compare puts on one page.")
     data: Data = key("Where images come from, and how their files and tables are to be read.")
     fetch_images: FetchImages = key("Downloads of images.")
     fetch_weights: FetchWeights = key("Downloads of ImageNet weights.")

@@ -25,7 +25,7 @@ POLICY = (
 )  # fmt: skip
 
 # Sections about what is done with a finished run.
-AFTERWARDS = ("predict", "model_package", "export")
+AFTERWARDS = ("predict", "model_package", "export", "runs")
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
@@ -283,6 +283,27 @@ def new_images(config: Config) -> dict[str, str]:
     if Path(images).is_file() and table is None:
         images, table = str(Path(images).parent), images
     return {"new_images": images} | ({"new_table": table} if table else {})
+
+
+def compared_name(config: Config) -> str:
+    """The name of the page that compares two runs."""
+    return "_".join(config["runs"]) or "none"
+
+
+def compared_runs(config: Config) -> dict[str, str]:
+    """The folders of the two runs that the target compare puts on one page, by name."""
+    if len(config["runs"]) != 2:
+        raise ConfigError("the target compare needs two runs: --config 'runs=[one, other]'")
+    found = {name: f"results/{name}" for name in config["runs"]}
+    lacking = [name for name, folder in found.items() if not Path(folder, "analysis.json").is_file()]
+    if lacking:
+        raise ConfigError(f"runs names {lacking[0]!r}: results/{lacking[0]}/ holds no finished run")
+    return found
+
+
+def compared_digests(config: Config) -> list[str]:
+    """Digests by which the comparison of two runs follows what they found."""
+    return [digest(Path(folder, "analysis.json"), 8) for folder in compared_runs(config).values()]
 
 
 def shard_files(config: Config) -> list[str]:

@@ -21,6 +21,7 @@ from workflow_scripts.lib.page.sections import (
     failures_section,
     fidelity_section,
     forensics_section,
+    law_section,
     map_section,
     other_runs_section,
     regimes_section,
@@ -95,6 +96,9 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
     if stressed:
         tables |= stressed["tables"]
         stressed["figure"] = page_figures.figure(stressed["figure"], "stress", stress_section.ALT, sources.out)
+    law = law_section.read(results, config, fidelity_section.divergences(of_each_set(files)[1]), data["unit"])
+    if law:
+        tables |= law["tables"]
     assessed = fidelity_section.synthetic_sets(*of_each_set(files), config)
     trained = summary_section.generators_trained(files.synthetic("fidelity.csv"), config)
     context = {
@@ -106,6 +110,7 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
         "facts": summary_section.key_numbers(results, data, statuses, trained),
         **figures(sources),
         "pays": map_section.sentences(results, data["unit"]),
+        "law": law,
         "failures": failures_section.sentence(failures),
         "tables": tables,
         "fidelity": assessed,

@@ -26,7 +26,7 @@ def report(found: RegimeMap, question: Question) -> dict[str, Any]:
         "confidence": analysis["confidence"],
         "regimes": [
             {"regime": arms.name or WHOLE.name, "groups": arms.groups, "baseline": arms.baseline}
-            | {"controls": arms.controls}
+            | {"controls": arms.controls, "generated": arms.generated}
             for arms in found.regimes
         ],
         "cells": [

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError
@@ -63,6 +64,16 @@ def synthetic_sets(scores: Placed, figures: Placed, about: Placed, config: dict[
             said["warnings" if grave else "remarks"].append(text)
         out.append({"synthetic_set": name, "tables": tables, "judge": facts[0]["judge"] if facts else ""} | said)
     return out
+
+
+def divergences(figures: Placed) -> dict[str, float]:
+    """Fréchet distance of each synthetic set from real images, mean over folds and repeats."""
+    out: dict[str, list[float]] = {}
+    for name, path in figures:
+        table = _read(path)
+        rows = table[(table["scope"] == "all") & (table["measure"] == "frechet") & (table["contender"] == "generated")]
+        out.setdefault(name, []).extend(pd.to_numeric(rows["value"]).dropna())
+    return {name: float(np.mean(values)) for name, values in out.items() if values}
 
 
 def _read(path: Path) -> pd.DataFrame:
