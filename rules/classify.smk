@@ -5,7 +5,7 @@
 # The first job of a fold holds the baseline. Arms whose method or synthetic set needs the trained baseline are in later
 # jobs.
 #
-# Needs:  images.h5, folds.csv, the synthetic sets that the arms name
+# Needs:  images.h5, folds.csv, the synthetic sets and the generators that the arms name
 # Makes:  .../fold{fold}/arms/job{job}.json, and beside it {arm}/classifier.safetensors, {arm}/predictions.h5
 
 
@@ -19,6 +19,10 @@ rule train_classifier:
             f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{name}.h5"
             for name in views.sets_of(JOBS[int(wildcards.job)])
         ],
+        generators=lambda wildcards: [
+            in_fold(wildcards, f"generators/{name}.safetensors")
+            for name in views.generators_of(JOBS[int(wildcards.job)])
+        ],
         # Published weights that arms start from, where the config names some.
         weights=lambda wildcards: views.weights_of(CONFIG, JOBS[int(wildcards.job)]),
     output:
@@ -30,6 +34,10 @@ rule train_classifier:
         synthetic=lambda wildcards, input: [
             f"{name}={path}"
             for name, path in zip(views.sets_of(JOBS[int(wildcards.job)]), input.synthetic, strict=True)
+        ],
+        generators=lambda wildcards, input: [
+            f"{name}={path}"
+            for name, path in zip(views.generators_of(JOBS[int(wildcards.job)]), input.generators, strict=True)
         ],
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(views.job_settings(CONFIG, JOBS[int(wildcards.job)]), threads=THREADS),
@@ -53,6 +61,7 @@ rule train_classifier:
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --synthetic {params.synthetic:q}"
+        " --generators {params.generators:q}"
         " {params.baseline}"
         " --arms-dir {params.arms:q}"
         " --manifest {output:q}"

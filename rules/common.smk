@@ -9,7 +9,7 @@ from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
 from workflow_scripts.lib.base import source_code
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
 from workflow_scripts.lib.config import snakemake_checks, views
 from workflow_scripts.lib.cost import job_costs, time_left

@@ -21,6 +21,8 @@ def trainer(name: str) -> Trainer:
     method = arm_choices.METHODS[settings["method"]]
     weights = torch.linspace(0.5, 1.5, len(MADE[0])).numpy()
     second = Images(*MADE, synthetic=True, weights=weights) if method.second_source else None
+    if method.second_source in arm_choices.FEATURES:
+        second.features = torch.randn(len(weights), 128, generator=torch.Generator().manual_seed(1)).numpy()
     return Trainer(settings, Images(*REAL), second, 5, CPU)
 
 
@@ -31,7 +33,10 @@ def advanced(name: str) -> Trainer:
     return out
 
 
-STEP_OF = {entry["method"]: name for name, entry in ENTRIES.items()}
+# Those with the encoder of a generator step as real_only does.
+STEP_OF = {
+    entry["method"]: name for name, entry in ENTRIES.items() if not arm_choices.METHODS[entry["method"]].generator
+}
 DIFFERENT = {(arm_choices.METHODS[method].step or method): name for method, name in STEP_OF.items()}
 
 

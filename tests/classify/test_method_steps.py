@@ -22,6 +22,7 @@ from workflow_scripts.lib.judge import declaration
 
 # What learns from real images without their labels controls every arm of generated ones.
 UNLABELLED = ["pseudo_label", "fixmatch", "ssl_pretrain"]
+NO_VIEW = {"scale": [1, 1], "aspect": [1, 1], "intensity": 0.0, "erase": 0.0}
 
 
 class HandStep:
@@ -134,7 +135,7 @@ def probability(value):
 
 def test_fixmatch_learns_from_sure_answers_alone():
     """The weak views are -0.5, with probability 0.27, and 3, with 0.998: at 0.9 the second is learned, as positive."""
-    step = HandStep(ratio=1.0, confidence=0.9, strong={"erase": 0.0})
+    step = HandStep(ratio=1.0, confidence=0.9, strong=NO_VIEW)
     told = {}
 
     def head(features):
@@ -152,14 +153,14 @@ def test_fixmatch_learns_from_sure_answers_alone():
 
 
 def test_fixmatch_learns_what_is_surely_absent():
-    step = HandStep(ratio=1.0, confidence=0.7, strong={"erase": 0.0})
+    step = HandStep(ratio=1.0, confidence=0.7, strong=NO_VIEW)
     found = float(method_steps.step_function("fixmatch")(step))
     real = [bce(0.5, 1), bce(-1.0, 0)]
     assert found == pytest.approx(np.mean(real) + np.mean([bce(-0.25, 0), bce(3.25, 1)]), rel=1e-5)
 
 
 def test_self_supervision_comes_first_and_asks_no_labels():
-    step = HandStep(pretrain=0.5, strong={"erase": 0.0})
+    step = HandStep(pretrain=0.5, strong=NO_VIEW)
     found = float(method_steps.step_function("ssl_pretrain")(step))
     first, second = 3 * torch.tensor([[-0.5], [3.0]]), 3 * torch.tensor([[-0.25], [3.25]])
     assert found == pytest.approx(float(self_supervision.vicreg(first, second)), rel=1e-5)
@@ -185,6 +186,19 @@ def test_features_are_pooled_as_images_are():
     found, asked = run("feature_fill", ratio=1 / 3)
     assert found == pytest.approx(run("pool", ratio=1 / 3)[0], rel=1e-5)
     assert asked == {"real": 3, "second": 1}
+
+
+def test_second_views_are_weaker_by_a_fraction():
+    strong = {"scale": [0.4, 1.0], "aspect": [0.25, 4.0], "intensity": 0.4, "erase": 0.5}
+    settings = {"strong": strong}
+    assert arm_choices.second_view(settings) == strong, "as it is said"
+    half = arm_choices.second_view(settings | {"weaker": 0.5})
+    assert half["scale"] == pytest.approx([0.7, 1.0]) and half["aspect"] == [0.5, 2.0]
+    assert (half["intensity"], half["erase"]) == (0.2, 0.25)
+    assert "weaker" not in arm_choices.effective(ENTRIES["ssl_pretrain"], SECTION)
+    mixed = HandStep(pretrain=0.5, strong=NO_VIEW)
+    alone = HandStep(pretrain=0.5, strong=NO_VIEW)
+    assert method_steps.step_function("ssl_pretrain_mixed")(mixed) == method_steps.step_function("ssl_pretrain")(alone)
 
 
 def test_mixup_mixes_each_image_with_the_one_before():
@@ -284,6 +298,9 @@ def test_controls_do_the_same_with_other_images():
             control = arm_choices.METHODS[method.control]
             assert control.step == method.step
             assert set(control.options) <= set(method.options)
+            if method.generator:
+                assert (method.generator, control.generator) == (arm_choices.TRAINED, arm_choices.FRESH)
+                continue
             assert method.second_source not in (*arm_choices.PHOTOGRAPHS, *arm_choices.NOTHING_NEW)
             assert control.second_source in (*arm_choices.PHOTOGRAPHS, *arm_choices.FEATURES)
             assert control.control is None
@@ -298,19 +315,21 @@ def test_whoever_adds_synthetic_images_has_a_control():
     assert declaration.controls("mix_loss") == ["mix_loss_real", *UNLABELLED]
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
     for name, method in arm_choices.METHODS.items():
-        if method.control:
+        if method.control and not method.generator:
             assert arm_choices.METHODS[method.control].second_source in (
                 arm_choices.RESAMPLED,
                 "relabelled_real",
                 "weighed_real",
                 "distilled_real",
                 "smote_features",
+                "seen",
             ), name
     assert declaration.controls("relabel") == ["relabel_real", *UNLABELLED]
     assert declaration.controls("resample_real") == []
     # All that fill the same classes in the same features control the diffusion model.
     filled = ["feature_smote", "feature_mixup", "balanced_head"]
     assert declaration.controls("feature_fill") == [*filled, *UNLABELLED]
+    assert declaration.controls("generator_features") == ["generator_random", "generator_autoencoder"]
 
 
 def arm(method, **more):
@@ -360,6 +379,9 @@ def test_registries_agree():
         ({"method": "mix_representation_real", "loss": "arcface"}, {}, "its margin has no meaning"),
         ({"method": "blend_real", "blend": "weighted", "loss": "arcface"}, {}, "its margin has no meaning"),
         ({"method": "pretrain_finetune", "pretrain": 0.01}, {}, "leaves one of its two parts"),
+        ({"method": "generator_features", "backbone": "small"}, {}, "has the trunk of a generator"),
+        ({"method": "generator_random"}, {"channels": ["red"]}, "a generator has all channels"),
+        ({"method": "real_only", "backbone": "generator"}, {}, "that of the methods generator_"),
         ({"method": "feature_fill", "frozen": True}, {}, "has the trunk of the fold's baseline"),
         ({"method": "split_batchnorm", "ratio": 0.15}, {}, "fewer than 2 real images or others"),
     ],

@@ -270,6 +270,13 @@ def test_pseudo_labels_are_the_answers_of_the_baseline(material):
         assert not second_source.second_images(material(name), CHANNELS).labels.any(), "nothing is said"
 
 
+def test_the_generated_images_come_after_all_that_may_be_seen(material):
+    found = second_source.second_images(material("ssl_pretrain_mixed"), CHANNELS)
+    parts = (cells(60, 1)[0], cells(30, 9)[0], cells(40, 2)[0])
+    assert np.array_equal(found.pixels, np.concatenate(parts))
+    assert not found.labels.any() and found.synthetic
+
+
 def test_all_that_may_be_seen_is_the_labelled_images_where_no_others_are(material):
     asked = material("ssl_pretrain")
     asked.unlabelled = None

@@ -248,7 +248,7 @@ def test_what_a_network_draws_is_drawn_for_the_whole_batch() -> None:
     assert torch.equal(torch.cat([drawn(5, slice(0, 2)), drawn(5, slice(2, 5))]), whole)
 
 
-@pytest.mark.parametrize("name", sorted(backbones.BACKBONES))
+@pytest.mark.parametrize("name", sorted(set(backbones.BACKBONES) - {"generator"}))
 def test_no_network_draws_in_another_way(name: str) -> None:
     with torch.device("meta"):
         network = backbones.make(name, 3, 4, 64)

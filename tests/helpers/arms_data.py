@@ -20,7 +20,7 @@ SECTION = {
     "steps": 12, "batch": 8, "learning_rate": 0.01, "weight_decay": 0.01, "warmup": 0.2, "checkpoints": 3,
     "budget": 1, "real_fraction": 1,
     "ratio": 1.0, "alpha": 0.3, "pretrain": 0.3, "keep": 0.5, "trust": 0.5, "robustness": 0.7, "blend": "union",
-    "confidence": 0.9,
+    "confidence": 0.9, "weaker": 0.5,
     "losses": {
         "focal": {"gamma": 2.0}, "asymmetric": {"gamma_positive": 0.0, "gamma_negative": 4.0, "clip": 0.05},
         "class_balanced": {"beta": 0.99}, "reweighted": {"limit": 5.0}, "arcface": {"scale": 30.0, "margin": 0.5},
@@ -29,9 +29,11 @@ SECTION = {
     "strong": {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4, "erase": 0.5},
 }  # fmt: skip
 
-# An arm of every method, by its name; those that need a synthetic set name the synthetic set "p".
+# An arm of every method, by its name; those that need a synthetic set or a generator name "p" or "g".
 ENTRIES = {
-    name: {"name": name, "method": name} | ({"synthetic_set": "p"} if method.needs_set else {})
+    name: {"name": name, "method": name}
+    | ({"synthetic_set": "p"} if method.needs_set else {})
+    | ({"generator": "g"} if method.generator else {})
     for name, method in arm_choices.METHODS.items()
 }
 

@@ -36,6 +36,8 @@ OVERLAY = {
         {"name": "distill_few", "method": "distill", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "fill_few", "method": "feature_fill", "regime": "few", "control": "smote_few"},
         {"name": "smote_few", "method": "feature_smote", "regime": "few"},
+        {"name": "ssl_mixed", "method": "ssl_pretrain_mixed", "regime": "few", "synthetic_set": "pseudo"},
+        {"name": "encoder_few", "method": "generator_features", "regime": "few", "generator": "pseudo"},
     ],
     "analysis": {"primary_arm": "pool_few"},
 }
@@ -70,7 +72,7 @@ def test_arms_have_the_labels_of_their_regime_and_regimes_are_nested(run: tuple[
         whole = role_table.rows(folder / "repeat0/folds.csv", fold, ids, Role.TRAIN)
         assert len(set(groups[train])) == int(FEW["labelled"] * len(set(groups[whole])) + 1e-9)
         assert labelled(folder, "real_only", fold) == set(whole) > set(train)
-        for arm in ("real_few", "pool_few", "pool_pseudo", "pseudo_few", "distill_few", "fill_few"):
+        for arm in (name for entry in OVERLAY["arms"] if (name := entry["name"]) != "real_only"):
             assert labelled(folder, arm, fold) == set(train), arm
 
 
@@ -89,7 +91,7 @@ def test_the_certificate_passes_and_looks_at_labels(run: tuple[Checkout, tuple[s
         checks = list(csv.DictReader(handle))
     assert {check["status"] for check in checks} == {"clean"}
     seen = {(check["artefact"], check["purpose"]): int(check["images"]) for check in checks if check["fold"] == "0"}
-    for artefact in ("generator pseudo", "arm pseudo_few", "arm pool_pseudo", "arm distill_few"):
+    for artefact in ("generator pseudo", "arm pseudo_few", "arm pool_pseudo", "arm distill_few", "arm encoder_few"):
         assert seen[artefact, "fit, images alone"] > seen[artefact, "fit, labels"] > 0, artefact
     assert seen["arm pool_few", "fit, labels, through all"] > seen["arm pool_few", "fit, labels"]
     assert seen["thresholds of few", "threshold"] < seen["thresholds", "threshold"]

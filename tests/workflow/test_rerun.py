@@ -40,7 +40,7 @@ RERUN = {
     "lib/split/assignment.py": {"make_folds", "train_classifier"},
     "lib/split/label_order.py": {"make_folds"},
     # The cost of sampling is counted on the sampler itself.
-    "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost"},
+    "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost", "stress_test"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
     "lib/scores/decisions.py": JUDGING
     | TRAINING
@@ -49,7 +49,11 @@ RERUN = {
     "lib/scores/f1.py": JUDGING | TRAINING | {"plot_arms", "tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING
     | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "tabulate_study"},
-    "lib/generate/diffusion.py": GENERATORS | {"predict_cost", "train_classifier"},
+    # A classifier may have the encoder of a generator.
+    "lib/generate/diffusion.py": GENERATORS
+    | TRAINING
+    | {"assess_synthetic", "open_lockbox", "predict_cost"}
+    | {"predict_images", "stress_test", "write_model_package", "write_submission"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
     "lib/classify/classifier_training.py": TRAINING,

@@ -50,10 +50,16 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
             return f"{key} is given, but the method {entry['method']!r} does not use it (it uses {', '.join(allowed)})"
     if method.balanced and entry.get("sampling", "balanced") != "balanced":
         return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
-    given = [key for key in ("weights", "frozen") if method.on_baseline and key in entry]
-    if given:
-        return f"{given[0]} is given, but the method {entry['method']!r} has the trunk of the fold's baseline"
+    for place, own in (("the fold's baseline", method.on_baseline), ("a generator", bool(method.generator))):
+        fixed = ("weights", "frozen") if method.on_baseline else ("weights", "backbone", "channels")
+        for key in fixed if own else ():
+            if key in entry:
+                return f"{key} is given, but the method {entry['method']!r} has the trunk of {place}"
     settings = effective(entry, section)
+    if BACKBONES.get(settings["backbone"], BACKBONES["small"]).of_generator and not method.generator:
+        return f"backbone {settings['backbone']!r} is that of the methods generator_*: take one of these"
+    if method.generator and settings["channels"]:
+        return f"channels and method {entry['method']!r} do not go together: a generator has all channels"
     for known in (BACKBONES, LOSSES):
         if settings[known.kind] not in known:
             return known.unknown(settings[known.kind])
@@ -91,7 +97,11 @@ def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
         return f"weights = {weights!r}: there is no such file{again}"
     if settings.get("frozen") and METHODS[settings["method"]].self_supervised:
         return f"method {settings['method']!r} and frozen do not go together: it is there to train the backbone"
-    if settings.get("frozen") and not weights and not METHODS[settings["method"]].on_baseline:
+    if (
+        settings.get("frozen")
+        and not weights
+        and not (METHODS[settings["method"]].on_baseline or backbone.of_generator)
+    ):
         return "frozen: a network that is not trained needs weights to start from; give the file in weights"
     return None
 

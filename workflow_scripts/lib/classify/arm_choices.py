@@ -66,6 +66,9 @@ SOURCES = Registry(
         ),
         "distilled": SourceFacts("the synthetic images, labelled by the baseline's answers"),
         "distilled_real": SourceFacts("resampled train images, labelled in the same way", photographs=True),
+        "seen_and_synthetic": SourceFacts(
+            "all train images that may be seen, and the synthetic set, without labels", seen=True
+        ),
         "diffused_features": SourceFacts(
             "features from a diffusion model, every class equally often", needs_set=False, features=True
         ),
@@ -108,6 +111,7 @@ class Method:
     needs_baseline: bool = False  # the fold's own trained baseline must be there first
     views: bool = False  # sees images of the second source in two views; `strong` acts on these alone
     self_supervised: bool = False  # learns representations without labels, through a projector that is dropped
+    generator: str | None = None  # has the encoder of a generator as backbone: its weights, or fresh ones
     on_baseline: bool = False  # learns a new head alone, on the trunk of the fold's baseline
 
     @property
@@ -126,6 +130,9 @@ class Method:
         made = self.needs_set or self.second_source in FEATURES
         return made and self.second_source not in (*PHOTOGRAPHS, *NOTHING_NEW)
 
+
+# Weights of an encoder: those of a generator, of one that is a denoising auto-encoder, or fresh ones of its shape.
+TRAINED, AUTOENCODER, FRESH = "trained", "autoencoder", "fresh"
 
 METHODS = Registry(
     "method",
@@ -176,6 +183,31 @@ METHODS = Registry(
             changing=True,
             views=True,
             self_supervised=True,
+        ),
+        "ssl_pretrain_mixed": Method(
+            "ssl_pretrain with the synthetic images added and weaker augmentation (Wang et al. 2024)",
+            "ssl_pretrain",
+            "seen_and_synthetic",
+            "ssl_pretrain",
+            ("pretrain", "strong", "weaker"),
+            changing=True,
+            views=True,
+            self_supervised=True,
+        ),
+        # The generator's own network as backbone: fine-tuned, or a probe on frozen features.
+        "generator_features": Method(
+            "real images; the encoder of a generator as backbone (Xiang et al. 2023)",
+            "real_only",
+            control="generator_random",
+            generator=TRAINED,
+        ),
+        "generator_random": Method(
+            "control of generator_features: the same network with fresh weights", "real_only", generator=FRESH
+        ),
+        "generator_autoencoder": Method(
+            "control of generator_features: the same network, trained as a denoising auto-encoder",
+            "real_only",
+            generator=AUTOENCODER,
         ),
         # Ceilings: further real images in place of synthetic ones.
         "more_real": Method("pool with real images of further groups", "pool", RESERVE, None, ("ratio",)),
@@ -372,7 +404,9 @@ EQUAL_EXPOSURES = "equal_exposures"
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
 # Name, label regime and relations of an arm, and how many settings of it were tried on the validation part. The rest of
 # an entry are options.
-NAMING = ("name", "method", "regime", "synthetic_set", "control", "baseline", "only_simulated", "trials")
+NAMING = ("name", "method", "regime", "synthetic_set", "generator", "control", "baseline", "only_simulated", "trials")
+# What of this is part of its training.
+TRAINED_WITH = ("name", "method", "regime", "synthetic_set", "generator")
 
 
 def synthetic_fraction(batch: int, ratio: float) -> int:
@@ -388,7 +422,7 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     method = METHODS[entry["method"]]
     options = {key: value for key, value in entry.items() if key not in NAMING}
     common = {key: value for key, value in section.items() if key not in METHOD_OPTIONS or key in method.options}
-    out = common | options | {key: entry[key] for key in ("name", "method", "regime", "synthetic_set") if key in entry}
+    out = common | options | {key: entry[key] for key in TRAINED_WITH if key in entry}
     # Of the parameters of losses, those of its own.
     out["losses"] = {name: values for name, values in section.get("losses", {}).items() if name == out["loss"]}
     out["steps"] = steps_within_budget(out)
@@ -396,6 +430,8 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
         out["sampling"] = "balanced"
     if method.on_baseline:
         out |= {"frozen": True, "weights": None}
+    if method.generator:
+        out |= {"backbone": "generator", "weights": None}
     if "strong" in out and not method.views:
         out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
     return out
@@ -403,7 +439,24 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
 
 def learning_unlabelled() -> list[str]:
     """The methods that learn from real images without their labels."""
-    return [name for name, method in METHODS.items() if method.second_source in (*UNLABELLED, *SEEN)]
+    return [
+        name
+        for name, method in METHODS.items()
+        if method.second_source in (*UNLABELLED, *SEEN) and not method.learns_from_generated
+    ]
+
+
+def second_view(settings: dict[str, Any]) -> dict[str, Any]:
+    """How second views are augmented: as `strong` says, or by the fraction `weaker` of that (`effective` settings)."""
+    strong, by = settings["strong"], settings.get("weaker", 1)
+    if by == 1:
+        return strong
+    return {
+        "scale": [1 - by * (1 - bound) for bound in strong["scale"]],
+        "aspect": [bound**by for bound in strong["aspect"]],
+        "intensity": by * strong["intensity"],
+        "erase": by * strong["erase"],
+    }
 
 
 def labels_others(settings: dict[str, Any]) -> bool:

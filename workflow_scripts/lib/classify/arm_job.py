@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_file, network_choices
+from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.scores import arm_list, prediction_file
@@ -36,6 +37,7 @@ class Arm:
     folder: Path
     synthetic: Path | None = None
     baseline: Path | None = None  # the classifier that it asks
+    generator: Path | None = None  # the generator whose encoder it has
 
     @property
     def name(self) -> str:
@@ -143,6 +145,7 @@ class Job:
     seed: int  # of the run
     settings: dict[str, Any]  # arms, train_classifier, threads
     code: str  # digest of the code of the stage
+    generators: dict[str, Path] = field(default_factory=dict)  # by name
 
     def arms(self) -> list[Arm]:
         """Arms with their digests; errors are raised before any training."""
@@ -180,8 +183,11 @@ class Job:
             if problem:
                 raise UserError(f"arms ({name}): {problem}")
             inputs.append(classifier_file.read_digest(baseline))
+        generator = self._generator(entry, method) if method.generator else None
+        if generator is not None:
+            inputs.append(generator_file.read_digest(generator))
         digest = files.digest([settings, self.settings["threads"], self.seed, *inputs])
-        return Arm(settings, digest, self.folder / name, path, baseline)
+        return Arm(settings, digest, self.folder / name, path, baseline, generator)
 
     def _synthetic(self, entry: dict[str, Any]) -> Path:
         wanted = entry.get("synthetic_set", "")
@@ -191,6 +197,20 @@ class Job:
                 f"--synthetic {entry.get('synthetic_set')}=PATH"
             )
         return self.synthetic[wanted]
+
+    def _generator(self, entry: dict[str, Any], method: arm_choices.Method) -> Path:
+        """File of the arm's generator, checked to belong to this fold and to have an encoder that serves."""
+        wanted, own = entry.get("generator", ""), self.fold
+        if wanted not in self.generators:
+            raise UserError(f"arms ({entry['name']}) needs the generator {wanted!r}: --generators {wanted}=PATH")
+        path = self.generators[wanted]
+        written = generator_file.read(path)
+        if (written.repeat, written.fold, written.access_record.images) != (own.repeat, own.fold, own.source.digest):
+            raise UserError(f"{path} is of another repeat, fold or image set: give that of this fold")
+        problem = generator_choices.encoder_problem(written.settings, method.generator == arm_choices.AUTOENCODER)
+        if problem:
+            raise UserError(f"arms ({entry['name']}): {problem}")
+        return path
 
     def _baseline(self, name: str, regime: Regime) -> Path:
         """Classifier of the first arm of the baseline's manifest, checked to belong to this fold and regime."""

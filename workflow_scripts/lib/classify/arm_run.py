@@ -19,8 +19,10 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import (
     arm_choices,
+    backbones,
     classifier_file,
     classifier_training,
+    generator_backbone,
     network_choices,
     second_source,
 )
@@ -29,6 +31,7 @@ from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images, Start, Trained
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
+from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
 from workflow_scripts.lib.scores import prediction_file
@@ -76,6 +79,10 @@ def second_images(
         if record is not None and regime != regime_of(arm.settings):
             record = record.inherited_from(regime.record_name)
         inherited += [record] if record is not None else []
+    if arm.generator is not None:
+        made = generator_file.read(arm.generator)
+        regime, same = regime_of(made.settings), regime_of(made.settings) == regime_of(arm.settings)
+        inherited.append(made.access_record if same else made.access_record.inherited_from(regime.record_name))
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
         inherited.append(AccessRecord.from_json(asked.access_record))
@@ -104,23 +111,58 @@ def real_numbers(numbers: dict[str, float], real: Part, reserve: Part | None) ->
     return {"real_images": sum(map(len, parts)), "real_groups": len(groups)}
 
 
-def trainer(arm: Arm) -> Callable[..., Trained]:
+def trainer(arm: Arm, start: Start | None) -> Callable[..., Trained]:
     """What trains an arm: a network by steps, from where it starts, or a regression on hand-made features."""
     if network_choices.BACKBONES[arm.settings["backbone"]].hand_made:
         # Imported here: scikit-learn takes a second and a half that networks need not wait for.
         from workflow_scripts.lib.classify import feature_regression
 
         return feature_regression.train
-    return partial(classifier_training.train, start=start_of(arm))
+    return partial(classifier_training.train, start=start)
 
 
-def start_of(arm: Arm) -> Start | None:
-    """The trunk that an arm starts from, where its method has that of the baseline; None elsewhere."""
-    if not arm_choices.METHODS[arm.settings["method"]].on_baseline:
+def start_of(arm: Arm, real: Images, validation: Images, seed: int) -> Start | None:
+    """The trunk that an arm starts from, where its method has that of the baseline or of a generator; else None."""
+    method = arm_choices.METHODS[arm.settings["method"]]
+    if method.generator:
+        return _encoder_start(arm, real, validation, seed)
+    if not method.on_baseline:
         return None
     asked = classifier_file.read(arm.baseline)
     trunk = {name.removeprefix("trunk."): value for name, value in asked.weights.items() if name.startswith("trunk.")}
     return Start(trunk, asked.mean, asked.std)
+
+
+def _encoder_start(arm: Arm, real: Images, validation: Images, seed: int) -> Start:
+    """The encoder of the arm's generator; block and noise level are those of the best probe on the validation part."""
+    made, kind = generator_file.read(arm.generator), arm_choices.METHODS[arm.settings["method"]].generator
+    encoder = {
+        "widths": made.settings["widths"],
+        "blocks": made.settings["blocks"],
+        "references": generator_choices.takes_references(made.settings),
+        "patch": made.settings.get("patch"),
+        "block": 0,
+        "noise_level": made.settings.get("noise_level", 0.0),
+    }
+    shape = (real.pixels.shape[1], real.labels.shape[1], real.pixels.shape[-1])
+    # With the weights that a network of this seed has anyway, whatever its head.
+    trunk = backbones.build("generator", *shape, derive(seed, "weights"), encoder=encoder).trunk
+    if kind != arm_choices.FRESH:
+        trunk.load_generator(made.weights)
+    scale = made.pixels.shift / 255, made.pixels.scale / 255
+    levels = (encoder["noise_level"],) if encoder["noise_level"] else generator_backbone.LEVELS
+    parts = ((part.pixels, part.labels) for part in (real, validation))
+    score = classifier_training.mean_average_precision
+    tried = generator_backbone.choose(trunk.to(device.device()), levels, *parts, scale, score)
+    # The first process decides, as scores may differ in their last bits.
+    block, noise_level = multiprocess.of_first(np.array(tried[0][1:], dtype=np.float64)).tolist()
+    encoder |= {"block": int(block), "noise_level": noise_level}
+    log.info(
+        "arm %s: block %d of %d at noise level %g, the best of %d probes on validation (mAP %.3f)",
+        arm.name, block + 1, len(trunk.widths), noise_level, len(tried), tried[0][0],
+    )  # fmt: skip
+    state = {name: value.detach().cpu().clone() for name, value in trunk.state_dict().items()}
+    return Start(state, *scale, encoder)
 
 
 def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
@@ -134,7 +176,7 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     own = arm.seen(source.channels)
     if arm.settings["weights"]:
         log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
-    else:
+    elif arm.generator is None:
         log.info("arm %s starts from scratch", arm.name)
     second, inherited = second_images(arm, real, source.channels, seed, reserve, unlabelled)
     if second is not None:
@@ -144,12 +186,16 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     # Another kind of machine rounds differently: its checkpoint would not lead to the same weights.
     task = files.digest([arm.digest, device.rounding(device.device())])
     resume = SharedResume(arm.resume, task)
+    own_real, own_validation = (
+        Images(select_channels(part.images, source.channels, own), part.labels) for part in (real, validation)
+    )
+    start = start_of(arm, own_real, own_validation, seed)
     with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
-        result = trainer(arm)(
+        result = trainer(arm, start)(
             arm.settings,
-            Images(select_channels(real.images, source.channels, own), real.labels),
+            own_real,
             second,
-            Images(select_channels(validation.images, source.channels, own), validation.labels),
+            own_validation,
             seed,
             resume,
             lambda step, numbers: progress.update(step, **numbers),
@@ -161,7 +207,11 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
         result.numbers["unlabelled_images"] = len(unlabelled)
     # What this arm used, whatever else this process has read for other arms.
     record = real.access_record.merged(validation.access_record, *inherited)
-    classifier_file.write(arm.classifier, _classifier(arm, data, result, record))
+    written = _classifier(arm, data, result, record)
+    if start is not None and start.encoder is not None:
+        written.settings = arm.settings | {"encoder": start.encoder}
+        written.numbers |= {"encoder_block": start.encoder["block"], "encoder_noise": start.encoder["noise_level"]}
+    classifier_file.write(arm.classifier, written)
     resume.clear()
     log.info(
         "arm %s: validation mAP %.3f at step %d of %d, %s",

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from workflow_scripts.lib.classify import classical_features
+from workflow_scripts.lib.classify.generator_backbone import EncoderTrunk
 from workflow_scripts.lib.classify.network_choices import BACKBONES
 
 
@@ -242,27 +243,41 @@ def classical(channels: int, classes: int, size: int) -> Backbone:
     return Backbone(trunk, len(trunk.mean), classes)
 
 
+def generator(channels: int, classes: int, size: int, encoder: dict[str, Any]) -> Backbone:
+    """Encoder of a generator's U-Net; `encoder` says its shape, and the block and noise level that were chosen."""
+    trunk = EncoderTrunk(channels, classes, size, encoder)
+    return Backbone(trunk, trunk.width, classes)
+
+
 resnet18, resnet34, resnet50 = (partial(_resnet, name) for name in ("resnet18", "resnet34", "resnet50"))
 vit_b_16 = partial(_vit, "vit_b_16")
 swin_t, swin_b = (partial(_swin, name) for name in ("swin_t", "swin_b"))
 
 
-def make(name: str, channels: int, classes: int, size: int) -> Backbone:
-    """Build a backbone with weights drawn from torch's global generator."""
-    return BACKBONES.function(name, globals())(channels, classes, size)
+def make(name: str, channels: int, classes: int, size: int, encoder: dict[str, Any] | None = None) -> Backbone:
+    """Build a backbone with weights drawn from torch's global generator; `encoder` for that of a generator."""
+    return BACKBONES.function(name, globals())(channels, classes, size, *([encoder] if encoder else []))
 
 
 _BUILDING = threading.Lock()
 
 
-def build(name: str, channels: int, classes: int, size: int, seed: int, cosine_scale: float | None = None) -> Backbone:
+def build(
+    name: str,
+    channels: int,
+    classes: int,
+    size: int,
+    seed: int,
+    cosine_scale: float | None = None,
+    encoder: dict[str, Any] | None = None,
+) -> Backbone:
     """Build a network with fresh weights; the same seed gives the same weights, whatever was drawn before.
 
     With a `cosine_scale` the head is a cosine classifier of that scale, on the same trunk."""
     # One after the other: arms that train side by side share torch's own generator.
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = make(name, channels, classes, size)
+        network = make(name, channels, classes, size, encoder)
         if cosine_scale is not None:
             network.head = CosineHead(network.head.in_features, classes, cosine_scale)
         return network

@@ -47,7 +47,8 @@ class Classifier:
     def network(self, where: torch.device) -> Backbone:
         """The trained network, in evaluation mode."""
         name, channels, classes = self.settings["backbone"], len(self.channels), len(self.classes)
-        network = backbones.build(name, channels, classes, self.size, 0, network_choices.cosine_scale(self.settings))
+        scale, encoder = network_choices.cosine_scale(self.settings), self.settings.get("encoder")
+        network = backbones.build(name, channels, classes, self.size, 0, scale, encoder)
         network.load_state_dict(self.weights)
         return network.to(where, memory_format=torch.channels_last).eval()
 

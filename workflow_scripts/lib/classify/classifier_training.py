@@ -52,6 +52,7 @@ class Start:
     trunk: dict[str, torch.Tensor]
     mean: torch.Tensor  # (C,)
     std: torch.Tensor  # (C,)
+    encoder: dict[str, Any] | None = None  # of a generator's encoder: its shape, and what was chosen
 
 
 @dataclass
@@ -117,6 +118,7 @@ class Trainer:
             size,
             derive(seed, "weights"),
             network_choices.cosine_scale(settings),
+            start.encoder if start is not None else None,
         )
         if settings["weights"]:
             pretrained.load(network, network_choices.weights_path(settings["weights"]))

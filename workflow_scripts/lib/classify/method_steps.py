@@ -107,7 +107,7 @@ def _boxes(images: torch.Tensor, areas: torch.Tensor, rng: np.random.Generator) 
 def _erased(step: Step, images: torch.Tensor) -> torch.Tensor:
     """Images of which a fraction `erase` loses a square of 2 to 20 % of the area."""
     rng, count = step.random("erase"), len(images)
-    erased = rng.random(count) < step.settings["strong"]["erase"]
+    erased = rng.random(count) < arm_choices.second_view(step.settings)["erase"]
     areas = torch.as_tensor(erased * rng.uniform(0.02, 0.2, count), device=images.device)
     # 0 is each channel's mean.
     return images.masked_fill(_boxes(images, areas, rng), 0.0)

@@ -23,6 +23,7 @@ class BackboneFacts:
     smallest: int  # image size in pixels
     multiple: int = 1  # what the image size must be a multiple of
     published: bool = False  # whether torchvision publishes weights to start from
+    of_generator: bool = False  # has the shape of a generator; by a method alone
     hand_made: bool = False  # hand-made features: its head is fitted by regression, not trained by steps
 
 
@@ -39,6 +40,9 @@ BACKBONES = Registry(
         "swin_b": BackboneFacts("Swin-B (Liu et al. 2021)", False, 32, 4, published=True),
         "classical": BackboneFacts(
             "no network: hand-made features with regularised logistic regression", False, 8, hand_made=True
+        ),
+        "generator": BackboneFacts(
+            "encoder of the U-Net of a generator, of generator_features and its controls", False, 16, of_generator=True
         ),
     },
 )

@@ -205,6 +205,12 @@ def seen(material: Material) -> Images:
     return _nameless(np.concatenate([material.real.images, *others]), material)
 
 
+def seen_and_synthetic(material: Material) -> Images:
+    """What `seen` holds, and the synthetic images after these; labels are 0 and mean nothing."""
+    real = seen(material).pixels
+    return replace(_nameless(np.concatenate([real, material.made.images]), material), synthetic=True)
+
+
 def _nameless(pixels: np.ndarray, material: Material) -> Images:
     return Images(pixels, np.zeros((len(pixels), material.real.labels.shape[1]), dtype=np.float32))
 

@@ -296,6 +296,21 @@ def _check_mirror(section: Config) -> None:
         raise ConfigError(f"fetch_weights.url = {short(section['url'])}: {error}") from None
 
 
+def _check_encoder_of_arm(entry: Config, config: Config, where: str) -> None:
+    """The generator whose encoder an arm has: named where its method needs one, and there."""
+    kind, name = arm_choices.METHODS[entry["method"]].generator, entry.get("generator")
+    known = views.by_name(config, "generators")
+    if kind is None and name is not None:
+        raise ConfigError(f"{where}.generator is given, but {entry['method']!r} has no encoder of one")
+    if kind is not None and name not in known:
+        told = "is missing" if name is None else f"= {name!r} is not defined"
+        raise ConfigError(f"{where}.generator {told}: the method {entry['method']!r} needs one of {', '.join(known)}")
+    if kind is not None:
+        problem = generator_choices.encoder_problem(known[name], kind == arm_choices.AUTOENCODER)
+        if problem:
+            raise ConfigError(f"{where}: {problem}")
+
+
 def _check_arm(entry: Config, config: Config) -> None:
     where, name, method = f"arms ({entry['name']})", entry.get("synthetic_set"), arm_choices.METHODS[entry["method"]]
     known = ", ".join(views.by_name(config, "synthetic_sets")) or "none"
@@ -305,6 +320,7 @@ def _check_arm(entry: Config, config: Config) -> None:
         raise ConfigError(f"{where}.synthetic_set is given, but {entry['method']!r} uses no synthetic images")
     if name is not None and name not in views.by_name(config, "synthetic_sets"):
         raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined; known: {known}")
+    _check_encoder_of_arm(entry, config, where)
     if method.second_source in arm_choices.RESERVES and not config["make_folds"]["fractions"][method.second_source] > 0:
         raise ConfigError(
             f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.second_source} above 0: the "

@@ -37,7 +37,9 @@ def fill_in(config: Config) -> None:
                     f"{section} ({entry['name']}).regime = {short(entry['regime'])} is not among the regimes: "
                     f"{', '.join(known)}{meant(entry['regime'], list(known))}"
                 )
-            inherited = generators.get(entry.get("generator", ""), {}).get("regime", first)
+            # An arm may have the encoder of a generator of another regime.
+            source = entry.get("generator", "") if section == "synthetic_sets" else ""
+            inherited = generators.get(source, {}).get("regime", first)
             entry["regime"] = entry.get("regime", inherited)
     entries = [entry for section in lists for entry in config[section]]
     used = {entry["regime"] for entry in entries}
@@ -128,7 +130,8 @@ def of_artefacts(config: Config) -> Config:
         source = generators.get(entry["generator"]) if entry["generator"] != generator_choices.SIMULATOR else None
         found[f"synthetic {name}"] = [entry, *([source] if source else [])]
     for entry in config["arms"]:
-        made = found.get(f"synthetic {entry.get('synthetic_set')}", [])
+        inputs = (f"synthetic {entry.get('synthetic_set')}", f"generator {entry.get('generator')}")
+        made = [origin for name in inputs for origin in found.get(name, [])]
         found[f"arm {entry['name']}"] = [entry, *made]
     found |= {f"thresholds of {entry['name']}": [{"regime": entry["name"]}] for entry in partial(config)}
     whole = {entry["name"] for entry in config["regimes"]} - {entry["name"] for entry in partial(config)}

@@ -129,6 +129,7 @@ class TrainClassifier(Section):
     robustness: number(ge=0.01, le=1) = key("robust: q of the generalised cross-entropy; 1 is the error rate.")
     blend: Literal[choices.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
     strong: Strong = key("strong_augment: in place of the same keys of augment; fixmatch, ssl_pretrain: second views.")
+    weaker: Part = key("ssl_pretrain_mixed: strength of second views, as a fraction of what strong says.")
     augment: Augment = key("Augmentation, the same in every arm.")
 
 
@@ -139,6 +140,7 @@ class _Arm(Section):
     method: one_of(choices.METHODS) = key("How the arm mixes images.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
+    generator: Name = optional("Generator whose encoder is the backbone of generator_features and its controls.")
     control: Name = optional("Arm that adds as many images of nothing new.")
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."

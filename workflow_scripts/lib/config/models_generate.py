@@ -50,6 +50,10 @@ class Generator(Section):
     )
     attention: Flag = optional("unet: self-attention at the lowest resolution. Left out: false.")
     objective: one_of(choices.OBJECTIVES) = key("What the network is trained to predict, and its noise schedule.")
+    noise_level: number(gt=0, le=100) = optional(
+        "One noise level for all examples: a denoising auto-encoder, for generator_autoencoder. Left out: those of the "
+        "objective."
+    )
     weighting: one_of(choices.WEIGHTINGS) = optional("How losses at different noise levels count. Left out: plain.")
     pixels: Literal[choices.PIXELS] = key(
         "Pixel values that the network sees: mean 0 and deviation 1 per channel, -1 to 1, or 0 to 1."

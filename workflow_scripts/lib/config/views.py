@@ -62,7 +62,8 @@ def asked_regimes(entry: Config, config: Config) -> set[str | None]:
     out = {entry.get("regime")} if asks_baseline([entry]) else set()
     if synthetic_set is not None and generator_choices.asks_baseline(synthetic_set):
         out.add(synthetic_set.get("regime"))
-    generator = by_name(config, "generators").get(synthetic_set["generator"]) if synthetic_set else None
+    named = synthetic_set["generator"] if synthetic_set else entry.get("generator", "")
+    generator = by_name(config, "generators").get(named)
     if generator is not None and generator_choices.pseudo_labels(generator):
         out.add(generator.get("regime"))
     return out
@@ -120,6 +121,11 @@ def sets_of(arms: Iterable[Config]) -> list[str]:
     return sorted({entry["synthetic_set"] for entry in arms if entry.get("synthetic_set")})
 
 
+def generators_of(arms: Iterable[Config]) -> list[str]:
+    """The generators whose encoder these arms have."""
+    return sorted({entry["generator"] for entry in arms if entry.get("generator")})
+
+
 def used_sets(config: Config) -> list[str]:
     """Synthetic sets that some arm trains with; only these are sampled."""
     used = sets_of(config["arms"])
@@ -138,9 +144,10 @@ def exported_sets(config: Config) -> list[str]:
 
 
 def used_generators(config: Config) -> list[str]:
-    """Generators that some used synthetic set is drawn from; only these are trained."""
+    """Generators that some used synthetic set is drawn from, or whose encoder an arm has; only these are trained."""
     sets = by_name(config, "synthetic_sets")
-    return sorted({sets[name]["generator"] for name in used_sets(config)} - {generator_choices.SIMULATOR})
+    drawn_from = {sets[name]["generator"] for name in used_sets(config)} - {generator_choices.SIMULATOR}
+    return sorted(drawn_from | set(generators_of(config["arms"])))
 
 
 def sets_from(config: Config, simulator: bool) -> list[str]:
@@ -438,7 +445,7 @@ def assess_settings(config: Config) -> Config:
 def experiment(config: Config) -> Config:
     """All that decides what the arms are and on which images they are trained and tested; not how they are judged."""
     used = [entry for entry in config["synthetic_sets"] if entry["name"] in used_sets(config)]
-    names = {entry["generator"] for entry in used}
+    names = {entry["generator"] for entry in used} | set(generators_of(config["arms"]))
     sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
     if label_regimes.partial(config):
         sections["regimes"] = config["regimes"]

@@ -238,9 +238,7 @@ class Counter:
         return generator_choices.most_images(synthetic_set, self.facts.classes)
 
     def _used_generators(self) -> list[str]:
-        return sorted(
-            {synthetic_set["generator"] for synthetic_set in self.synthetic_sets} - {generator_choices.SIMULATOR}
-        )
+        return views.used_generators(self.config)
 
     def _set_key(self, name: str, place: str) -> str:
         synthetic_set = next(synthetic_set for synthetic_set in self.synthetic_sets if synthetic_set["name"] == name)
@@ -277,7 +275,13 @@ class Counter:
             work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])
             return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
         frozen = bool(entry["frozen"])
-        network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
+        if network_choices.BACKBONES[entry["backbone"]].of_generator:
+            # The way down is about a half of the network, however many blocks of it are taken.
+            whole = self._network(self.generators[entry["generator"]])
+            ahead, back = (whole.forward / 2, (whole.forward if frozen else whole.training) / 2)
+            network = Network(ahead, back, whole.bytes)
+        else:
+            network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
         operations = entry["steps"] * arm_choices.seen_in_batch(entry) * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
         return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
@@ -290,6 +294,7 @@ class Counter:
             *(self._set_key(synthetic_set, place) for synthetic_set in synthetic_sets),
             *([self._baseline(place, batch[0])] if asked else []),
         ]
+        after += [f"train_ddpm/{place}_{name}" for name in views.generators_of(batch)]
         after += self._fetched(batch)
         job = self._job("train_classifier", f"{place}_job{number}", [], after, self.threads)
         scored = sum(self.part[role] for role in PARTS)

@@ -117,6 +117,12 @@ def make_objective(name: str) -> Objective:
     return OBJECTIVES.function(name, globals())()
 
 
+def of_settings(settings: dict[str, Any]) -> Objective:
+    """The objective of a generator's settings; with `noise_level` all examples have this one."""
+    objective, level = make_objective(settings["objective"]), settings.get("noise_level")
+    return objective if level is None else replace(objective, draw=lambda uniform: torch.full_like(uniform, level))
+
+
 def epsilon_linear() -> Objective:
     """Predict the noise of the linear schedule: plain DDPM (Ho et al. 2020)."""
     return _discrete("epsilon_linear", _epsilon, linear_schedule())

@@ -261,6 +261,18 @@ def regime_problem(generator: dict[str, Any], regime: dict[str, Any]) -> str | N
     return None
 
 
+def encoder_problem(generator: dict[str, Any], one_level: bool) -> str | None:
+    """Error in a generator whose encoder is to be a backbone, in one line, or None; `one_level`: an auto-encoder's."""
+    name = generator["name"]
+    if not NETWORKS[generator["network"]].resolutions:
+        return f"generator {name!r} has the network {generator['network']}, which has no encoder: take a unet"
+    if not generator["label_dropout"] and generator.get("sees") != UNLABELLED:
+        return f"generator {name!r} has label_dropout 0, and its encoder is asked without labels: train it with some"
+    if one_level != bool(generator.get("noise_level")):
+        return f"generator {name!r} {'needs a' if one_level else 'has a'} noise_level, which makes it an auto-encoder"
+    return None
+
+
 def pseudo_labels(generator: dict[str, Any]) -> bool:
     """Whether a generator is trained with answers of the baseline of its regime."""
     return generator.get("sees") == PSEUDO_LABELLED
@@ -280,6 +292,8 @@ def most_images(synthetic_set: dict[str, Any], classes: int) -> int:
 
 def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
     """Error in a synthetic set's own settings, apart from generator and channels, in one line, or None."""
+    if generator.get("noise_level"):
+        return f"generator {generator['name']} has a noise_level, so it can make no images: it has learned one alone"
     return (
         _sampler_problem(synthetic_set, generator)
         or _guidance_problem(synthetic_set, generator)

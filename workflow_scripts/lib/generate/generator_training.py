@@ -143,7 +143,7 @@ class Training:
         compute_device.choose_kernels(where)
         self.settings, self.where = settings, where
         self.steps, self.batch = int(settings["steps"]), int(settings["batch"])
-        self.objective, self.pixels = diffusion.make_objective(settings["objective"]), pixels.on(where)
+        self.objective, self.pixels = diffusion.of_settings(settings), pixels.on(where)
         self.weighting = diffusion.make_weighting(settings.get("weighting", "plain"))
         self.examples = Examples(images, labels, settings, seed, known, where)
         with torch.random.fork_rng(devices=[]):

@@ -255,6 +255,20 @@ class UNet(nn.Module):
         x = self.head(x, self.head_gain.view(1)).float()
         return functional.pixel_shuffle(x, self.fold)
 
+    def encode(self, x: Tensor, log_sigma: Tensor, condition: Condition, last: int | None = None) -> list[Tensor]:
+        """Outputs (n, width, h, w) of the blocks on the way down, up to number `last` (None: all)."""
+        scales = iter(self.modulation(self.embedding(log_sigma, condition), self.dtype))
+        x = self.stem(self._planes(x, condition).to(self.dtype, memory_format=torch.channels_last))
+        found: list[Tensor] = []
+        for level, blocks in enumerate(self.down):
+            x = _standardised(functional.avg_pool2d(x, 2) if level else x)
+            for block in blocks:
+                x = block(x, next(scales))
+                found.append(x)
+                if last is not None and len(found) > last:
+                    return found
+        return found
+
     def _blocks(self) -> list[Block]:
         return [block for level in (*self.down, *self.up) for block in level]
 

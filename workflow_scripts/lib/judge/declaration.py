@@ -78,6 +78,8 @@ def controls(name: str) -> list[str]:
 
     Generated images may also be controlled by what else learns from unlabelled real ones: their generator may have."""
     control = arm_choices.METHODS[name].control
+    if arm_choices.METHODS[name].generator == arm_choices.TRAINED:
+        return [other for other, method in arm_choices.METHODS.items() if method.generator and other != name]
     others = arm_choices.learning_unlabelled() if arm_choices.METHODS[name].learns_from_generated else []
     if control is None or arm_choices.METHODS[control].second_source not in arm_choices.NOTHING_NEW:
         return [*([control] if control else []), *others]
@@ -105,10 +107,14 @@ def control_problem(
     beside = [arm.get("baseline", baseline) for arm in (entry, control)]
     if beside[0] != beside[1]:
         return f"control = {control['name']!r} has another baseline: {beside[1]!r} instead of {beside[0]!r}"
-    own, other = ({key: arm[key] for key in ("regime", "synthetic_set") if key in arm} for arm in (entry, control))
+    own, other = (
+        {key: arm[key] for key in ("regime", "synthetic_set", "generator") if key in arm} for arm in (entry, control)
+    )
     if section is not None:
         own, other = arm_choices.effective(entry, section), arm_choices.effective(control, section)
-    for key in sorted((own.keys() & other.keys()) - {"name", "method"}):
+    # An auto-encoder is another generator, by what it is there for.
+    apart = {"generator"} if arm_choices.METHODS[control["method"]].generator == arm_choices.AUTOENCODER else set()
+    for key in sorted((own.keys() & other.keys()) - {"name", "method"} - apart):
         if own[key] != other[key]:
             return f"control = {control['name']!r} has another {key}: {other[key]!r} instead of {own[key]!r}"
     return None
