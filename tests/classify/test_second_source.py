@@ -11,7 +11,7 @@ import torch
 
 from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, cells
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_training, second_source
+from workflow_scripts.lib.classify import arm_choices, backbones, classifier_training, second_source, training_step
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -243,9 +243,9 @@ def test_distillation_takes_the_answers_of_the_baseline_and_no_label(material):
 
 def test_a_large_set_is_fresh_at_every_step_and_a_small_one_is_drawn_anew():
     steps, batch = 4, 5
-    large = classifier_training.Order(steps * batch, 3)
+    large = training_step.Order(steps * batch, 3)
     assert sorted(np.concatenate([large.batch(step, batch) for step in range(steps)])) == list(range(steps * batch))
-    small = np.concatenate([classifier_training.Order(10, 3).batch(step, batch) for step in range(steps)])
+    small = np.concatenate([training_step.Order(10, 3).batch(step, batch) for step in range(steps)])
     assert sorted(small[:10]) == sorted(small[10:]) == list(range(10))
     assert list(small[:10]) != list(small[10:])
 

@@ -17,7 +17,17 @@ from workflow_scripts.lib.generate import generator_choices, label_plans
 from workflow_scripts.lib.simulate import laboratory
 from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
 
-LISTED = {"Arm", "_Arm", "Generator", "SyntheticSet", "Guidance", "Columns", "Checksums", "ReplayTraining"}
+LISTED = {
+    "Arm",
+    "_Arm",
+    "Generator",
+    "SyntheticSet",
+    "Guidance",
+    "Columns",
+    "Checksums",
+    "ReplayTraining",
+    "FurtherImages",
+}
 
 
 def all_models(kind: type[BaseModel] = models.Section) -> list[type[BaseModel]]:

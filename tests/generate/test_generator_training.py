@@ -114,9 +114,9 @@ def test_several_bad_steps_in_a_row_end_in_one_line(tmp_path, monkeypatch, what)
     else:
         real = generator_training.losses
 
-        def losses(objective, network, pixels, batch):
+        def losses(objective, network, pixels, batch, weighting):
             # The square root of zero is zero, and its slope infinite.
-            return real(objective, network, pixels, batch) + (network.head_gain * 0).sqrt()
+            return real(objective, network, pixels, batch, weighting) + (network.head_gain * 0).sqrt()
 
         monkeypatch.setattr(generator_training, "losses", losses)
     with pytest.raises(UserError, match=rf"{what} is no longer a number.*learning_rate") as caught:

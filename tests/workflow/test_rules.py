@@ -22,7 +22,12 @@ RULES = {
     if name not in TARGETS
 }
 QUOTED = {"params.python", "params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
-OWN = {"params.seed", "resources.launcher", "resources.arms_at_once"}  # numbers and words of the workflow itself
+OWN = {
+    "params.seed",
+    "resources.launcher",
+    "resources.arms_at_once",
+    "resources.judged_from",
+}  # numbers and words of the workflow itself
 STAGES = {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")} - {"__init__"}
 
 

@@ -62,6 +62,9 @@ class Data(Section):
     images: Maybe[Text] = key("Folder with the image files.")
     table: Maybe[Text] = key("CSV table of the images, plain or gzipped, separated by commas, semicolons or tabs.")
     groups: Maybe[Text] = key("CSV table of further columns, joined by Id.")
+    unlabelled: Maybe[FurtherImages] = key(
+        "Further images without labels; files are named, and columns called, as for the labelled ones."
+    )
     group_by: Maybe[Distinct[Text]] = key(
         "Images that share a value in one of these columns are one group, which is never split. null: group, gene and "
         "antibody, where known; []: each image is a group."
@@ -85,9 +88,6 @@ class Data(Section):
     labels: Maybe[Literal["numbers", "names"]] = key("Whether labels are class numbers or names. null: as most are.")
     label_separator: Maybe[text(8)] = key("Separates labels. null: | ; and, around numbers, blanks and commas.")
     pixel_size: PixelSize = key("Size of a pixel in all files, where no column says it.", "µm")
-    unlabelled: Maybe[FurtherImages] = key(
-        "Further images without labels; files are named, and columns called, as for the labelled ones."
-    )
     no_label: Literal["invalid", "keep"] = key("Images without a label: invalid, or kept as images of no class.")
     on_invalid: Literal["fail", "skip"] = key("Invalid images: fail lists them and stops; skip leaves them out.")
     invalid_limit: Fraction = key("Largest fraction of the images that skip may leave out.")

@@ -95,7 +95,7 @@ def config_text(where: Path, like: Exported, form: str, origin: str, protein: st
         "labels": "names",
         "label_separator": SEPARATOR,
         "class_names": like.classes,
-        "unlabelled": "keep",
+        "no_label": "keep",
         "origin": origin,
     }
     images = {"channels": like.channels, "size": like.size, "pixel_size": None, "intensity": "fixed", "duplicates": 0}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ class StudyTrainer(Trainer):
         self.cut, self.waited, self.lowest = 1.0, 0, math.inf
         super().__init__(settings, real, second, seed, where)
         self.step = StudyStep(
-            **vars(self.step),
+            **{field.name: getattr(self.step, field.name) for field in fields(ArmStep)},
             shared_batchnorm=levels["shared_batchnorm"],
             lambda_averaged=levels["lambda_averaged"],
             dropout=dropout_of(settings),
