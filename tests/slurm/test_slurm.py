@@ -45,7 +45,11 @@ class Submission(Checkout):
         """A copy with all results and Snakemake's memory of them."""
         return Submission(super().clone(folder).folder)
 
-    def command(self, *options: str, cores: int = 2, overlays: tuple[str, ...] = ()) -> list[str]:
+    def environment(self, warm: bool = False) -> dict[str, str]:
+        """Jobs take the real Python: SLURM counts, limits and kills their processes."""
+        return super().environment(warm=False)
+
+    def command(self, *options: str, cores: int = 2, overlays: tuple[str, ...] = (), warm: bool = False) -> list[str]:
         """Snakemake with the profile; cores are those of the profile."""
         return [
             sys.executable, "-m", "snakemake", "--configfile", "presets/ci.yaml", *overlays,

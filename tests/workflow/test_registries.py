@@ -20,6 +20,7 @@ pytestmark = pytest.mark.workflow
 
 LIB = "workflow_scripts/lib"
 GENERATE, CLASSIFY = f"{LIB}/generate/generator_choices.py", f"{LIB}/classify/arm_choices.py"
+NETWORKS = f"{LIB}/classify/network_choices.py"
 # Of each kind: the list, the first words of its entries, the line, the module of functions, the function.
 TOYS = {
     "network": (
@@ -66,14 +67,14 @@ TOYS = {
         "def toy_step(step):\n    return pool(step)\n",
     ),
     "backbone": (
-        CLASSIFY,
+        NETWORKS,
         '    "backbone",\n    {\n',
         '"toy_backbone": BackboneFacts("of a test", True, 16),',
         f"{LIB}/classify/backbones.py",
         "def toy_backbone(channels, classes, size):\n    return small(channels, classes, size)\n",
     ),
     "loss": (
-        CLASSIFY,
+        NETWORKS,
         '    "loss",\n    {\n',
         '"toy_loss": LossFacts("of a test"),',
         f"{LIB}/classify/losses.py",
