@@ -37,14 +37,14 @@ def lucky():
 
 @pytest.fixture(scope="module")
 def many():
-    """Worlds without an effect and without luck, two repeats each, of ten comparisons."""
-    return trial(judge_calibration.fresh(SMALL, MANY), 2)
+    """Worlds without an effect and without luck, one repeat each, of ten comparisons."""
+    return trial(judge_calibration.fresh(SMALL, MANY), 1)
 
 
 @pytest.fixture(scope="module")
 def opened():
     """The same, but for the primary arm, which gains so much that the others are always tested."""
-    return trial(judge_calibration.fresh(SMALL, MANY, judge_calibration.FOUND_ALWAYS), 2)
+    return trial(judge_calibration.fresh(SMALL, MANY, judge_calibration.FOUND_ALWAYS), 1)
 
 
 def rows_of(judged, metric):
@@ -103,7 +103,7 @@ def test_what_the_judge_says_it_can_find_is_found(many):
     def found(fraction):
         gain = judge_calibration.gain_of(fraction * size, "map", 5, 30, SMALL)
         # The primary arm is tested first: the arms beside it and its control change nothing about it.
-        return judge_calibration.power(judge_calibration.fresh(SMALL, MANY[:3], gain), "map", 2, range(40), DRAWS, 5)
+        return judge_calibration.power(judge_calibration.fresh(SMALL, MANY[:3], gain), "map", 1, range(40), DRAWS, 5)
 
     whole = found(1)
     assert whole["effect"] == pytest.approx(whole["detectable"], rel=0.25)

@@ -99,7 +99,7 @@ def test_rows_of_averages_by_hand(by_hand: dict[str, Summary]) -> None:
     assert (first["verdict"], beyond["verdict"]) == ("helps", "more than its control")
     control = one["mix_real", "baseline"]
     assert [control[name] for name in ("low", "high")] == pytest.approx([-0.07, 0.13])
-    assert (control["verdict"], control["standing"]) == ("inconclusive", "exploratory"), "one repeat"
+    assert (control["verdict"], control["standing"]) == ("inconclusive", "confirmed")
     # To be found, a gain must be 0.1 + 0.1 where the draw is on the low side.
     assert first["detectable"] == pytest.approx(0.2) and beyond["detectable"] is None
     assert {row["family"] for row in rows} == {"primary"} and {row["class"] for row in rows} == {""}

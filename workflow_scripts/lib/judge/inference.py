@@ -41,7 +41,6 @@ class Intervals:
     high_single: np.ndarray
     freedom: np.ndarray  # (n,) degrees of freedom of se
     errors: np.ndarray  # (n, B): draws of the errors of the estimates, correlated as these are
-    repeats: int
 
     def detectable(self, needed: list[int], power: float = POWER) -> float:
         """The smallest true gain that the rule finds with this power.
@@ -88,7 +87,7 @@ def intervals(
     if len(rest):
         widest[rest] = np.quantile(t[rest].max(axis=0), confidence) * se[rest]
     ends = (centre - widest, centre + widest, centre - single, centre + single)
-    return Intervals(centre, se, *ends, freedom, errors, repeats)
+    return Intervals(centre, se, *ends, freedom, errors)
 
 
 @dataclass(frozen=True)
@@ -132,11 +131,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def standing(differences: Intervals, first: Sequence[int]) -> list[str]:
-    """Standing of each comparison where those of `first` are tested one after the other, and then all others.
-
-    One repeat confirms nothing: its intervals lack the variance between repeats."""
-    if differences.repeats == 1:
-        return [EXPLORATORY] * len(differences.se)
+    """Standing of each comparison where those of `first` are tested one after the other, and then all others."""
     apart = (differences.low > 0) | (differences.high < 0)
     passed = len(first) if apart[list(first)].all() else int(np.argmin(apart[list(first)]))
     out = [CONFIRMED if passed == len(first) else EXPLORATORY] * len(differences.se)

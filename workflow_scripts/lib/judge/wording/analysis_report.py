@@ -112,14 +112,11 @@ def order(analysis: dict[str, Any], primary: PrimaryRows) -> str:
     name = analysis["primary_arm"]
     steps = [row for relation in ("baseline", "control") if (row := primary.get((name, relation)))]
     others = [row for (arm, _), row in primary.items() if arm != name and row["family"] == comparisons.PRIMARY]
-    alone = " All are exploratory: a single repeat confirms nothing." if steps[0]["repeats"] == 1 else ""
     against = ", then against ".join(row["against"] for row in steps)
     text = f"Tested first, by itself, with single intervals: {name} against {against}."
     if not others:
-        return text + alone
+        return text
     text += f" Then all other comparisons of the declared family ({len(others)}), with simultaneous intervals: "
-    if alone:
-        return text.removesuffix(": ") + "." + alone
     if all(row["standing"] == inference.CONFIRMED for row in others):
         return text + "the first step showed a difference, so they are confirmed by the same error rate."
     failed = next(row["against"] for row in steps if not (row["low"] > 0 or row["high"] < 0))
@@ -163,9 +160,7 @@ def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     )
     if facts["control_against_baseline"]:
         text += f"; its control {facts['control']} changed it by {facts['control_against_baseline']['difference']:+.3f}"
-    # A single repeat confirms nothing, whatever its verdict is.
-    alone = "" if facts["training_luck"] else " (exploratory: a single repeat)"
-    return f"{text}. Verdict: {facts['verdict']}{alone}."
+    return f"{text}. Verdict: {facts['verdict']}."
 
 
 def registered(declared: dict[str, Any], letters: int | None = None) -> str:
@@ -196,7 +191,7 @@ def notes(question: Question, size: dict[str, int], judged: np.ndarray) -> list[
     if size["repeats"] == 1:
         out.append(
             "One repeat: the intervals contain the variance over test and calibration proteins, "
-            "but not the variance between repeats of the training. All verdicts are exploratory."
+            "but not the variance between repeats of the training."
         )
     out.append("All averages are over the judged classes.")
     if not analysis["refit_thresholds"] or analysis["threshold_rule"].startswith("half"):

@@ -8,6 +8,7 @@ from typing import Any
 from workflow_scripts.lib.judge import inference
 
 GENERATED = "Generated training images"
+CLAIMS = (inference.HELPS, inference.NO_MORE, inference.HURTS)
 METRICS = {"macro_f1": "macro-F1", "map": "mean average precision", "micro_f1": "micro-F1"}
 
 
@@ -39,21 +40,16 @@ def opening(
     images = f"{sizes['test_images']:,} images" + (f" of {lines} cell line{'s' * (lines != 1)}" if lines else "")
     where = f"On {groups} ({images}; {judged} class{'' if judged == 1 else 'es'} judged)"
     change = movement(answer["difference"], metric, f"against {baseline}")
-    said = meaning(answer["verdict"], arm, answer["control"]) + alone(answer)
-    sentence = f"{where}, {arm} {change} ({interval(answer)}): {said}."
+    sentence = f"{where}, {arm} {change} ({interval(answer)}): {meaning(answer['verdict'], arm, answer['control'])}."
     # A loss that the control shares comes from the method, not from what it adds.
     if kind_of(answer["verdict"]) == inference.HURTS and _shared(answer["beyond_control"]):
         title = f"{arm} hurt, but not provably more than its control"
     else:
         title = headline(answer["verdict"], subject)
-    # With one repeat claims are wrong far more often than intended: see the measured rate (wording/error_rate.py).
-    return Opening(title + alone(answer), sentence, of_control(answer, metric), not_excluded(answer, metric))
-
-
-def alone(answer: dict[str, Any]) -> str:
-    """What is added to a verdict from a single repeat, which confirms nothing; empty where there are more."""
-    claims = kind_of(answer["verdict"]) != inference.INCONCLUSIVE
-    return " (exploratory: a single repeat)" if claims and not answer.get("training_luck", True) else ""
+    # With one repeat such claims are wrong far more often than intended: see the measured rate (wording/error_rate.py).
+    if not answer.get("training_luck", True) and kind_of(answer["verdict"]) in CLAIMS:
+        title += ", as far as a single repeat can tell"
+    return Opening(title, sentence, of_control(answer, metric), not_excluded(answer, metric))
 
 
 def _shared(beyond: dict[str, Any] | None) -> bool:
