@@ -169,9 +169,13 @@ def asked_by_generator(wildcards):
 
 
 def asked_by_set(wildcards):
-    """The baseline, as an input of synthetic sets that need it."""
-    entry = SYNTHETIC_SETS[wildcards.set]
-    return {"baseline": baseline_of(wildcards, entry)} if generator_choices.asks_baseline(entry) else {}
+    """The baseline and the weaker generator, as inputs of synthetic sets that need them."""
+    entry, asked = SYNTHETIC_SETS[wildcards.set], {}
+    if generator_choices.asks_baseline(entry):
+        asked["baseline"] = baseline_of(wildcards, entry)
+    if weaker := generator_choices.weaker_generator(entry):
+        asked["weaker"] = in_fold(wildcards, f"generators/{weaker}.safetensors")
+    return asked
 
 
 def asked_by_arms(wildcards):
@@ -183,6 +187,11 @@ def asked_by_arms(wildcards):
 def baseline_flag(wildcards, input):
     """The flag by which a stage gets the baseline, if it needs one."""
     return f"--baseline {shlex.quote(input.baseline)}" if input.get("baseline") else ""
+
+
+def weaker_flag(wildcards, input):
+    """The flag by which sample_ddpm gets a weaker generator, if the set is guided by one."""
+    return f"--weaker {shlex.quote(input.weaker)}" if input.get("weaker") else ""
 
 
 def judge(wildcards):

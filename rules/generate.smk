@@ -64,6 +64,7 @@ rule sample_ddpm:
         python=python,
         code=code("sample_ddpm"),
         baseline=baseline_flag,
+        weaker=weaker_flag,
         settings=lambda wildcards: as_json(
             views.entry_settings(CONFIG, "synthetic_sets", wildcards.set), threads=THREADS
         ),
@@ -86,6 +87,7 @@ rule sample_ddpm:
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " {params.baseline}"
+        " {params.weaker}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --seed {params.seed}"

@@ -21,7 +21,14 @@ RULES = {
     for name, body in BLOCK.findall(path.read_text(encoding="utf-8"))
     if name not in TARGETS
 }
-QUOTED = {"params.python", "params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
+QUOTED = {
+    "params.python",
+    "params.raw",
+    "params.manifest",
+    "params.classes",
+    "params.baseline",
+    "params.weaker",
+}  # by shlex.quote
 OWN = {
     "params.seed",
     "resources.launcher",

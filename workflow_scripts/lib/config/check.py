@@ -248,8 +248,9 @@ def _check_sets(config: Config) -> None:
         elif name not in known:
             raise ConfigError(f"{where}.generator = {name!r} is not defined; known: {', '.join(known) or 'none'}")
         else:
+            weaker = known.get(generator_choices.weaker_generator(entry) or "")
             problem = _missing(entry) or generator_choices.set_problem(
-                entry, known[name], config["preprocess_images"]["channels"]
+                entry, known[name], config["preprocess_images"]["channels"], weaker
             )
         if problem:
             raise ConfigError(f"{where}{problem if problem.startswith('.') else f': {problem}'}")

@@ -144,10 +144,12 @@ def exported_sets(config: Config) -> list[str]:
 
 
 def used_generators(config: Config) -> list[str]:
-    """Generators that some used synthetic set is drawn from, or whose encoder an arm has; only these are trained."""
-    sets = by_name(config, "synthetic_sets")
-    drawn_from = {sets[name]["generator"] for name in used_sets(config)} - {generator_choices.SIMULATOR}
-    return sorted(drawn_from | set(generators_of(config["arms"])))
+    """Generators that a used synthetic set is drawn from or guided by, or whose encoder an arm has; only these are
+    trained."""
+    sets = [by_name(config, "synthetic_sets")[name] for name in used_sets(config)]
+    drawn_from = {entry["generator"] for entry in sets} - {generator_choices.SIMULATOR}
+    guiding = {name for entry in sets if (name := generator_choices.weaker_generator(entry))}
+    return sorted(drawn_from | guiding | set(generators_of(config["arms"])))
 
 
 def sets_from(config: Config, simulator: bool) -> list[str]:

@@ -226,7 +226,8 @@ class Counter:
             self.threads,
         )  # fmt: skip
         job.threads, job.gpus = self.threads * self.processes, self.processes
-        job.disk["weights"], job.held = network.bytes, self.part["train"] * self.pixels
+        job.disk["weights"] = network.bytes * (2 if generator.get("snapshot") else 1)
+        job.held = self.part["train"] * self.pixels
         return job
 
     def _shared(self) -> Config:
@@ -253,10 +254,12 @@ class Counter:
             job = self._job(stage, name, [Workload(stage, IMAGES, count, {"size": self.size})], folds)
         else:
             generator = self.generators[synthetic_set["generator"]]
-            units = count * self.networks.calls(generator, synthetic_set) * self._network(generator).forward / 1e9
+            units = count * self._operations(generator, synthetic_set) / 1e9
+            weaker = generator_choices.weaker_generator(synthetic_set)
             traits = self._generator_traits(generator) | {"batch": min(synthetic_set["batch"], count)}
             after = [
                 f"train_ddpm/{place}_{synthetic_set['generator']}",
+                *([f"train_ddpm/{place}_{weaker}"] if weaker else []),
                 *([self._baseline(place, synthetic_set)] if generator_choices.asks_baseline(synthetic_set) else []),
             ]
             job = self._job(stage, name, [Workload(stage, GFLOP, units, traits)], after, self.threads)
@@ -265,6 +268,16 @@ class Counter:
         real = synthetic_set.get("reference_channels") or synthetic_set.get("start_noise")
         job.held = count * self.pixels * (2 if real else 1)
         return job
+
+    def _operations(self, generator: Config, synthetic_set: Config) -> float:
+        """Operations for an image of a synthetic set, those of the network that guides it included."""
+        forward, calls = self._network(generator).forward, self.networks.calls(generator, synthetic_set)
+        weaker = generator_choices.weaker_generator(synthetic_set)
+        if not weaker:
+            return calls * forward
+        unguided = synthetic_set | {"guidance": synthetic_set["guidance"] | {"scale": 1}}
+        own = self.networks.calls(generator, unguided)
+        return own * forward + (calls - own) * self._network(self.generators[weaker]).forward
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """Training of a classifier, with `judged` predictions an image."""
