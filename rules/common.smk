@@ -37,9 +37,10 @@ SYNTHETIC_SETS = views.by_name(CONFIG, "synthetic_sets")
 ARMS = views.by_name(CONFIG, "arms")
 USED_SETS = views.used_sets(CONFIG)
 USED_GENERATORS = views.used_generators(CONFIG)
-# Two stages make synthetic sets. The pattern of a stage without sets is a name that no synthetic set can have.
+# Three stages make synthetic sets. The pattern of a stage without sets is a name that no synthetic set can have.
+TOGETHER = views.sets_together(CONFIG)
 SIMULATED_SETS = "|".join(views.sets_from(CONFIG, simulator=True)) or "-"
-GENERATED_SETS = "|".join(views.sets_from(CONFIG, simulator=False)) or "-"
+GENERATED_SETS = "|".join(name for name in views.sets_from(CONFIG, simulator=False) if name not in TOGETHER) or "-"
 JOBS = views.job_lists(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
 CORRUPTIONS = views.corruptions(CONFIG)  # of the stress test

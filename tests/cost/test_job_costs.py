@@ -179,6 +179,18 @@ def test_a_weaker_generator_is_trained_first_and_asked_within_the_interval():
     assert made.works[0].units == plain.works[0].units, "as many operations as for a network of the same size"
 
 
+def test_sets_made_together_are_one_job_with_the_work_of_all():
+    more = [*DEFAULT["arms"], {"name": "pool_tail", "method": "pool", "synthetic_set": "tail_fill"}]
+    together, apart = jobs_of(config(arms=more, compute={"sets_together": True})), jobs_of(config(arms=more))
+    joined = together["sample_fold/repeat0_fold0_sets"]
+    parts = [job for key, job in apart.items() if key.startswith("sample_ddpm/repeat0_fold0_")]
+    assert len(parts) > 1 and len(joined.works) == len(parts)
+    assert not [key for key in together if key.startswith("sample_ddpm/")]
+    assert sum(work.units for work in joined.works) == pytest.approx(sum(job.works[0].units for job in parts))
+    assert set(joined.after) == {key for job in parts for key in job.after}
+    assert all(key in together for job in together.values() for key in job.after)
+
+
 def test_disk_is_that_of_the_formats():
     plain = jobs_of(config())
     assert plain["preprocess_images/preprocess_images"].disk["images"] == pytest.approx(4000 * 4 * 32**2, rel=0.08)

@@ -23,7 +23,7 @@ from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import regime_of
 from workflow_scripts.lib.split.roles import Role
 
-EXAMPLES = 2048  # validation images that the loss is a mean over, at least; each comes with fresh noise
+EXAMPLES = 512  # validation images that the loss is a mean over, at least; each comes with fresh noise
 
 Weights = dict[str, torch.Tensor]
 Validation = tuple[np.ndarray, np.ndarray]  # images uint8 (n, C, s, s), labels (n, K)
