@@ -212,15 +212,16 @@ def told(rows: list[dict[str, str]]) -> list[str]:
     for row in rows:
         by_name.setdefault(row["option"], {})[row["seed"]] = row
     lines = [
-        "| option | steps | Fréchet distance | by seed, beside the default | recall | label mAP |",
-        "|---" * 6 + "|",
+        "| option | core-seconds | steps | Fréchet distance | by seed, beside the default | recall | label mAP |",
+        "|---" * 7 + "|",
     ]
     for name, seeds in by_name.items():
         mean = {key: np.mean([float(row[key]) for row in seeds.values()]) for key in COLUMNS[2:8]}
         base = by_name.get(DEFAULT, {})
         apart = [float(row["frechet"]) - float(base[seed]["frechet"]) for seed, row in seeds.items() if seed in base]
+        beside = " ".join(f"{value:+.3f}" for value in apart)
         lines.append(
-            f"| {name} | {mean['steps']:.0f} | {mean['frechet']:.3f} | {' '.join(f'{value:+.3f}' for value in apart)} "
+            f"| {name} | {mean['core_seconds']:.0f} | {mean['steps']:.0f} | {mean['frechet']:.3f} | {beside} "
             f"| {mean['recall']:.2f} | {mean['label_map']:.3f} |"
         )
     return lines
