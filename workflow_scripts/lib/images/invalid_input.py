@@ -49,16 +49,23 @@ def settle(bad: Sequence[Fault], count: int, policy: str, limit: float, listing:
         return
     for entry in bad:
         log.warning("%s", printable(f"{entry.file}: {entry.reason}"))
+    what, left_out = judged(bad, count, policy, limit)
+    if left_out:
+        log.warning("%s", what)
+        return
+    write_list(listing, bad)
+    raise UserError(f"{what}. Each is named in the log and in {listing}")
+
+
+def judged(bad: Sequence[Fault], count: int, policy: str, limit: float) -> tuple[str, bool]:
+    """What the faults of images come to, in a sentence without its end, and whether the images are left out."""
     lost = len({entry.id for entry in bad})
     kinds = ", ".join(f"{number} × {kind}" for kind, number in Counter(entry.kind for entry in bad).most_common())
     what = f"{lost} of {count} images cannot be used ({kinds})"
     if policy == "skip" and lost <= limit * count and lost < count:
-        log.warning("%s: left out", what)
-        return
-    write_list(listing, bad)
-    where = f"each is named in the log and in {listing}"
+        return f"{what}: left out", True
     if policy == "skip" and lost < count:
-        raise UserError(f"{what}, more than data.invalid_limit = {limit:g} allows to leave out; {where}")
+        return f"{what}, more than data.invalid_limit = {limit:g} allows to leave out", False
     if policy == "skip":
-        raise UserError(f"{what}: nothing is left; {where}")
-    raise UserError(f"{what}; {where}. Mend them, or leave them out by data.on_invalid: skip")
+        return f"{what}: nothing is left", False
+    return f"{what}. Mend them, or leave them out by data.on_invalid: skip", False
