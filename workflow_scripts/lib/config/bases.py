@@ -52,19 +52,19 @@ def _complete(section: str, entry: Any, entries: list[Any], through: tuple[int, 
     if not _is_name(name) or name not in known:
         told = ", ".join(known) or "none"
         raise ConfigError(f"{section}: base = {short(name)} is no entry{meant(name, known)}; known: {told}")
-    return _merged(_complete(section, known[name], entries, (*through, id(entry))), own)
+    return merged(_complete(section, known[name], entries, (*through, id(entry))), own)
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _merged(base: Config, own: Config) -> Config:
+def merged(base: Config, own: Config) -> Config:
     """Mappings merge, everything else is replaced: as a preset is laid over config.yaml."""
     out = dict(base)
     for key, value in own.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        out[key] = _merged(base[key], value) if both else value
+        out[key] = merged(base[key], value) if both else value
     return out
 
 
