@@ -20,7 +20,7 @@ from pathlib import Path
 
 from workflow_scripts.lib.base import files, stage
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import image_list, preview, reading_plan
+from workflow_scripts.lib.images import image_list, missing_files, preview, reading_plan
 from workflow_scripts.lib.images.read_image import Reader
 from workflow_scripts.lib.page import check_page, data_check, html_page
 
@@ -49,7 +49,8 @@ def check_images(args: argparse.Namespace) -> None:
     reader.learn_depth(listed.ids)
     sizes = listed.columns.get("pixel_size", [""] * len(listed.ids))
     seen = preview.look(reader, listed.ids, sizes, int(reading["threads"]))
-    checked = data_check.check(listed, by, seen, settings)
+    absent = missing_files.problem(reader, listed.ids, seen.bad)
+    checked = data_check.check(listed, by, seen, settings, absent)
     checked.findings.append(data_check.forecast(json.loads(args.cost.read_text(encoding="utf-8"))))
     context = check_page.context(checked, settings, [path for path in (args.table, args.groups) if path])
     files.write_text(args.page, html_page.render(args.template.read_text(encoding="utf-8"), context))

@@ -101,6 +101,13 @@ def test_images_that_cannot_be_used_stop_it_unless_they_are_left_out(folder, cap
     assert check(folder, on_invalid="skip")[0] == 0
 
 
+def test_where_all_files_are_missing_it_says_what_the_folder_holds(folder, capsys):
+    status, page = check(folder, files="{id}_{channel}.tif")
+    told = "none of the 80 images has its files, such as 'p0_dic.tif'. The folder holds 160 .png files, such as"
+    assert status == 1 and f"check_images failed: {told} 'p0_dic.png'; set data.files" in capsys.readouterr().err
+    assert "The folder holds 160 .png files" in page
+
+
 def test_a_column_that_is_not_there_is_named_with_those_that_are(folder, capsys):
     status, _ = check(folder, {"stratify_by": "cell_line"})
     assert status == 1 and "make_folds.stratify_by = 'cell_line' is no column; there are: plate, well" in (

@@ -13,6 +13,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import write_text
 from workflow_scripts.lib.base.stage import log
 
+SHOWN = 40  # faults in the log; the list has all
 HEADER = ("Id", "file", "kind", "reason")
 
 
@@ -43,18 +44,20 @@ def write_list(path: Path, bad: Iterable[Fault]) -> None:
 def settle(bad: Sequence[Fault], count: int, policy: str, limit: float, listing: Path) -> None:
     """Stop, or continue without the images that have faults, as `policy` (fail or skip) says.
 
-    Each fault is logged. `count` is the number of images that the tables name, `limit` the largest fraction of them
-    that may be left out. The whole list is written to `listing` before the stage stops."""
+    The first faults are logged. `count` is the number of images that the tables name, `limit` the largest fraction of
+    them that may be left out. The whole list is written to `listing` before the stage stops."""
     if not bad:
         return
-    for entry in bad:
+    for entry in bad[:SHOWN]:
         log.warning("%s", printable(f"{entry.file}: {entry.reason}"))
+    if len(bad) > SHOWN:
+        log.warning("and %d more", len(bad) - SHOWN)
     what, left_out = judged(bad, count, policy, limit)
     if left_out:
         log.warning("%s", what)
         return
     write_list(listing, bad)
-    raise UserError(f"{what}. Each is named in the log and in {listing}")
+    raise UserError(f"{what}. Each is named in {listing}")
 
 
 def judged(bad: Sequence[Fault], count: int, policy: str, limit: float) -> tuple[str, bool]:

@@ -4,18 +4,15 @@ How many images are read depends on their size alone, so that two looks at a fol
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from workflow_scripts.lib.images import duplicates
-from workflow_scripts.lib.images.decode import FORMATS
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.read_image import Reader
 
@@ -79,16 +76,3 @@ def _headers(reader: Reader, name: str) -> tuple[list[Fault], list[tuple[int, in
             # Pillow does not know all forms of TIFF that can be read, so only the reader can tell.
             continue
     return bad, sizes
-
-
-def pictures_in(folder: Path, most: int = 100_000) -> Counter[str]:
-    """How many image files of each suffix a folder holds, of the first `most` entries."""
-    out: Counter[str] = Counter()
-    with os.scandir(folder) as entries:
-        for number, entry in enumerate(entries):
-            suffix = Path(entry.name).suffix
-            if suffix.lower() in FORMATS:
-                out[suffix] += 1
-            if number + 1 >= most:
-                break
-    return out

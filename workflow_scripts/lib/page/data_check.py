@@ -74,15 +74,17 @@ class Checked:
         return Data(self.listed.labels, self.listed.classes, self.groups, columns, {}, self.roles, channels, size)
 
 
-def check(listed: Listed, by: list[str], preview: Preview, settings: dict[str, Any]) -> Checked:
-    """All findings on the images of the tables; `settings` are those of check_images."""
+def check(listed: Listed, by: list[str], preview: Preview, settings: dict[str, Any], absent: str | None) -> Checked:
+    """All findings on the images of the tables; `settings` are those of check_images.
+
+    `absent` says what is wrong where no image has its files."""
     named, faulty = len(listed.ids) + len({entry.id for entry in listed.bad}), {entry.id for entry in preview.bad}
     kept = [row for row, name in enumerate(listed.ids) if name not in faulty]
     place = {row: number for number, row in enumerate(kept)}
     listed.bad += preview.bad
     listed.keep(kept)
     out = Checked(listed, by, preview, np.zeros(0, dtype=object))
-    _check_images(out, named, settings)
+    _check_images(out, named, settings, absent)
     if not kept:
         return out
     least = settings["preprocess_images"]["duplicates"]
@@ -95,13 +97,15 @@ def check(listed: Listed, by: list[str], preview: Preview, settings: dict[str, A
     return out
 
 
-def _check_images(out: Checked, named: int, settings: dict[str, Any]) -> None:
+def _check_images(out: Checked, named: int, settings: dict[str, Any], absent: str | None) -> None:
     listed, preview, data = out.listed, out.preview, settings["preprocess_images"]["data"]
     shown = ", ".join(f"{width} × {height}" for (width, height), _ in preview.sizes.most_common(3))
     more = f" and {len(preview.sizes) - 3} other sizes" if len(preview.sizes) > 3 else ""
     files = f"; files of {shown} pixels{more}" if shown else ""
     out.add("images", f"{len(listed.ids):,} of {named:,} can be used{files}; {len(preview.rows):,} were read")
-    if listed.bad:
+    if absent:
+        out.add("images", absent, STOP)
+    elif listed.bad:
         problem, left_out = invalid_input.judged(listed.bad, named, data["on_invalid"], data["invalid_limit"])
         out.add("images", problem, DOUBT if left_out else STOP)
     labels = listed.labels.sum(axis=1)
