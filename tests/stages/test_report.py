@@ -56,9 +56,22 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
     assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
 
 
+def test_the_title_and_the_answer_say_what_the_groups_are(tmp_path: Path, run: FakeRun) -> None:
+    wells = FakeRun(tmp_path / "wells", copy_of=run.folder)
+    with h5py.File(wells.path("images.h5"), "r+") as images:
+        images.attrs["grouped_by"] = "well"
+    title = {"title": "Do they help on {groups} it has never seen?"}
+    assert fake_run.write_report(wells, fake_run.SETTINGS | title) == 0
+    page = wells.path("report.html").read_text(encoding="utf-8")
+    words = " ".join(" ".join(Reader(page).words).split())
+    assert "Do they help on wells it has never seen?" in words and "<title>Do they help on wells" in page
+    assert "unseen wells" in words and "A well here is all images connected by a common well" in words
+    assert "unseen protein" not in words
+
+
 def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None:
     words = " ".join(" ".join(Reader(text).words).split())
-    first = words[: words.index("Difference of every arm (disc)")]
+    first = words[: words.index("What an arm gains beyond its control")]
     facts = json.loads(run.path("analysis.json").read_text())
     assert f"The analysis (hash {facts['hash'][:8]}) of this experiment" in first and facts["hash"] not in first
     assert f"The analysis (hash {facts['hash']}) of this experiment" in words
@@ -70,6 +83,16 @@ def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None
         (synthetic_set["generator"], fold) for synthetic_set in fake_run.CONFIG["synthetic_sets"] for fold in (0, 1)
     }
     assert re.search(rf"generators trained {len(trained)}\b", first)
+
+
+def test_pictures_and_figure_come_before_what_they_rest_on(text: str) -> None:
+    places = [text.index(f'id="{name}"') for name in ("answer", "look", "forest", "standing", "judge")]
+    assert places == sorted(places)
+    look = text[places[1] : places[2]]
+    assert "The generated images of as_train look like the real ones" in look, "those of the primary arm"
+    for side in ("real", "generated"):
+        assert re.search(rf'<img src="data:image/png;base64,[^"]+" alt="8 {side} images', look)
+    assert "not selected by hand (repeat 0, fold 0)" in look
 
 
 def test_what_generators_and_sets_cost_is_said_by_name(tmp_path: Path) -> None:
