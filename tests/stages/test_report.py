@@ -577,6 +577,23 @@ def test_page_never_scrolls_sideways_on_a_phone(run: FakeRun, tmp_path: Path) ->
     assert int(found[1]) <= int(found[2]) == 390
 
 
+@pytest.mark.skipif(BROWSER is None, reason="no browser here")
+def test_wide_tables_use_the_space_beside_the_text_and_no_more(run: FakeRun, tmp_path: Path) -> None:
+    probe = tmp_path / "probe.html"
+    shutil.copy(run.path("report.html"), tmp_path / "report.html")
+    probe.write_text(
+        "<title>?</title><iframe src='report.html' style='width:1400px;height:844px;border:0'></iframe><script>"
+        "onload=()=>{const d=frames[0].document,w=[...d.querySelectorAll('.scroll')].map(e=>e.offsetWidth);"
+        "document.body.dataset.width=[d.documentElement.scrollWidth,d.querySelector('main').offsetWidth,"
+        "Math.max(...w)].join(' ')}</script>"
+    )
+    flags = [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files"]
+    command = [BROWSER, *flags, "--window-size=1500,900", "--dump-dom", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    page, text, widest = map(int, re.search(r'data-width="(\d+) (\d+) (\d+)"', done.stdout).groups())
+    assert page == 1400 and text < widest < 1400
+
+
 def test_png_size(run: FakeRun) -> None:
     """Figures for print are as wide as declared."""
     head = run.path("figures/arms_forest.png").read_bytes()[16:24]
