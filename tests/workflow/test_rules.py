@@ -14,7 +14,7 @@ from workflow_scripts.lib.config import check
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 # Rules that only collect inputs.
-TARGETS = {"compare", "cost", "export", "lockbox", "model_package", "paper", "predict", "submission"}
+TARGETS = {"rehearse", "compare", "cost", "export", "lockbox", "model_package", "paper", "predict", "submission"}
 RULES = {
     name: body
     for path in sorted((ROOT / "rules").glob("*.smk"))
