@@ -21,7 +21,7 @@ from tests.helpers.configs import DEFAULT
 from workflow_scripts import predict_cost
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
-from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
+from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, run_facts, scheduling
 from workflow_scripts.lib.cost.forecast import Here
 from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Workload
 from workflow_scripts.lib.generate import diffusion, sampling
@@ -439,7 +439,7 @@ def test_images_are_counted_by_their_table_and_what_is_not_known_is_no_failure(t
 
 def test_a_picture_too_large_to_open_is_no_failure(tmp_path):
     Image.new("L", (14_000, 14_000)).save(tmp_path / "overview.png")
-    assert predict_cost._side(str(tmp_path)) is None
+    assert run_facts._side(str(tmp_path)) is None
 
 
 def test_rates_that_come_with_mixloc_predict_the_default_run(tmp_path):
@@ -450,7 +450,7 @@ def test_rates_that_come_with_mixloc_predict_the_default_run(tmp_path):
     broken = tmp_path / "rates.json"
     broken.write_text("{}")
     with pytest.raises(UserError, match=r"rates\.json is no file of rates.*benchmarks\.overhead"):
-        predict_cost.read_rates(broken)
+        measured_rates.read(broken)
 
 
 # The page and the overhead -------------------------------------------------------------------------------------------
@@ -496,7 +496,7 @@ def test_overhead_is_wall_clock_beside_work(finished, tmp_path, capsys):
     assert overhead.shown(jobs, seconds, core, 1.05 * sum(core.values()) / 2, 2) == pytest.approx(1.05)
     assert overhead.span(finished) == pytest.approx(20.0, abs=5.0)
     overhead.keep(finished, tmp_path / "kept.json")
-    kept = predict_cost.read_rates(tmp_path / "kept.json")
+    kept = measured_rates.read(tmp_path / "kept.json")
     assert {rate.run for rate in kept.rates} == {overhead.ORIGIN}
     (finished / "cost.json").unlink()
     with pytest.raises(SystemExit, match=r"has no cost\.json"):
