@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify import arm_settings, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -205,7 +205,7 @@ def train_encoder(
 ) -> tuple[Encoder, float]:
     """A classifier of the parts encoder and select, trained as the arm real_only; and its mean average precision."""
     section = config()["train_classifier"] | {"steps": steps}
-    settings = arm_choices.effective({"name": "encoder", "method": "real_only"}, section)
+    settings = arm_settings.effective({"name": "encoder", "method": "real_only"}, section)
     fit, select = (cells.part(parts[name]) for name in ("encoder", "select"))
     with tempfile.TemporaryDirectory() as place:
         trained = classifier_training.train(

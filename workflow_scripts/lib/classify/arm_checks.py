@@ -7,12 +7,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from workflow_scripts.lib.classify.arm_choices import (
+from workflow_scripts.lib.classify.arm_choices import METHODS
+from workflow_scripts.lib.classify.arm_settings import (
     COMMON_OPTIONS,
     EQUAL_EXPOSURES,
-    METHODS,
     NAMING,
-    UNLABELLED,
     effective,
     pretraining_steps,
     real_in_batch,
@@ -26,6 +25,7 @@ from workflow_scripts.lib.classify.network_choices import (
     published_path,
     weights_path,
 )
+from workflow_scripts.lib.classify.source_choices import UNLABELLED
 
 
 def regime_problem(entry: dict[str, Any], regime: dict[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ import torch
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.stage import log
-from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_file, network_choices
+from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, classifier_file, network_choices
 from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
@@ -32,7 +32,7 @@ READ_FOR = {Role.VALIDATION: "select", Role.CALIBRATION: "threshold", Role.TEST:
 class Arm:
     """One arm of a fold: its settings, its inputs and its files."""
 
-    settings: dict[str, Any]  # arm_choices.effective
+    settings: dict[str, Any]  # arm_settings.effective
     digest: str
     folder: Path
     synthetic: Path | None = None
@@ -171,7 +171,7 @@ class Job:
             path = self._synthetic(entry)
             if path not in sets:
                 sets[path] = _set_digest(path, source)
-        settings = arm_choices.effective(entry, self.settings["train_classifier"])
+        settings = arm_settings.effective(entry, self.settings["train_classifier"])
         inputs = [fold, sets[path] if path else "", self.code, torch.__version__]
         if settings["weights"]:
             # By content, and written down with the arm: a name says little about a file.

@@ -19,12 +19,14 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import (
     arm_choices,
+    arm_settings,
     backbones,
     classifier_file,
     classifier_training,
     generator_backbone,
     network_choices,
     second_source,
+    source_choices,
 )
 from workflow_scripts.lib.classify.arm_job import READ_FOR, Arm, FoldImages
 from workflow_scripts.lib.classify.classifier_file import Classifier
@@ -169,8 +171,8 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     """Train one arm and write its classifier; resumes from its checkpoint after a kill."""
     real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
     kind = arm_choices.METHODS[arm.settings["method"]].second_source
-    reserve = data.part(kind) if kind in arm_choices.RESERVES else None
-    shown = kind in arm_choices.UNLABELLED or (kind in arm_choices.SEEN and data.has(Role.UNLABELLED))
+    reserve = data.part(kind) if kind in source_choices.RESERVES else None
+    shown = kind in source_choices.UNLABELLED or (kind in source_choices.SEEN and data.has(Role.UNLABELLED))
     unlabelled = data.part(Role.UNLABELLED) if shown else None
     source = data.source
     own = arm.seen(source.channels)
@@ -256,7 +258,7 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
     record = AccessRecord.from_json(trained.access_record).merged(*(data.part(role).access_record for role in READ_FOR))
-    if arm_choices.labels_others(arm.settings):
+    if arm_settings.labels_others(arm.settings):
         # What asks the regime's baseline about unlabelled images finds its answers here.
         part = data.part(Role.UNLABELLED)
         pixels = select_channels(part.images, data.source.channels, trained.channels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 
-from workflow_scripts.lib.classify import arm_checks, arm_choices, network_choices
+from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
 from workflow_scripts.lib.config import label_regimes, messages, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
@@ -42,7 +42,7 @@ def check(config: Config) -> Config:
     _check_mirror(config["fetch_weights"])
     for entry in config["arms"]:
         _check_arm(entry, config)
-        own = arm_choices.effective(entry, config["train_classifier"])
+        own = arm_settings.effective(entry, config["train_classifier"])
         if own["weights"] == network_choices.IMAGENET:
             # From here on a file like any other, which a rule brings.
             entry["weights"] = network_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
@@ -84,7 +84,7 @@ def _baseline_problem(config: Config) -> str | None:
             if label_regimes.baseline_of(config, regime) is None:
                 return f"arms ({entry['name']}) asks the baseline of regime {regime!r}: add an arm real_only to it"
         asked = known[label_regimes.baseline_of(config, entry.get("regime")) or name]
-        pair = (arm_choices.effective(one, config["train_classifier"]) for one in (entry, asked))
+        pair = (arm_settings.effective(one, config["train_classifier"]) for one in (entry, asked))
         if problem := arm_checks.baseline_problem(*pair):
             return f"arms ({entry['name']}): {problem}"
     return None
@@ -321,7 +321,10 @@ def _check_arm(entry: Config, config: Config) -> None:
     if name is not None and name not in views.by_name(config, "synthetic_sets"):
         raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined; known: {known}")
     _check_encoder_of_arm(entry, config, where)
-    if method.second_source in arm_choices.RESERVES and not config["make_folds"]["fractions"][method.second_source] > 0:
+    if (
+        method.second_source in source_choices.RESERVES
+        and not config["make_folds"]["fractions"][method.second_source] > 0
+    ):
         raise ConfigError(
             f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.second_source} above 0: the "
             "fraction of the images that is kept aside for it"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.classify import arm_choices, network_choices
+from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
 from workflow_scripts.lib.config import label_regimes
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.generate import generator_choices
@@ -317,7 +317,7 @@ def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
     so they are nobody's declared output: their record of this run stands for them."""
     files = set()
     for entry in arms:
-        arm = arm_choices.effective(entry, config["train_classifier"])
+        arm = arm_settings.effective(entry, config["train_classifier"])
         if arm["weights"] == network_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"]):
             files.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
         elif arm["weights"]:
@@ -426,7 +426,7 @@ def simulator_settings(config: Config, name: str) -> Config:
 
 def judge_settings(config: Config) -> Config:
     """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
-    entry = arm_choices.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
+    entry = arm_settings.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
     # The judge is always a network.
     network = {"backbone": "small"} if network_choices.BACKBONES[entry["backbone"]].hand_made else {}
     return {

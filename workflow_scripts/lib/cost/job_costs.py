@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workflow_scripts.lib.classify import arm_choices, network_choices
+from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
 from workflow_scripts.lib.config import views
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
@@ -166,7 +166,7 @@ class Counter:
         """Jobs that fetch the published weights from which the arms of a job start."""
         folder, out = self.config["fetch_weights"]["folder"], set()
         for entry in batch:
-            arm = arm_choices.effective(entry, self.config["train_classifier"])
+            arm = arm_settings.effective(entry, self.config["train_classifier"])
             if arm["weights"] == network_choices.published_path(folder, arm["backbone"]):
                 out.add(f"fetch_weights/{arm['backbone']}")
         return sorted(out)
@@ -282,7 +282,7 @@ class Counter:
             network = Network(ahead, back, whole.bytes)
         else:
             network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
-        operations = entry["steps"] * arm_choices.seen_in_batch(entry) * network.training + judged * network.forward
+        operations = entry["steps"] * arm_settings.seen_in_batch(entry) * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
         return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
 
@@ -301,7 +301,7 @@ class Counter:
         row = 2 * TEXT + 5 * self.facts.classes  # ids and groups, a label of one byte and a logit of four a class
         job.disk = {"weights": 0.0, "predictions": 0.0}
         for entry in batch:
-            entry = arm_choices.effective(entry, self.config["train_classifier"])
+            entry = arm_settings.effective(entry, self.config["train_classifier"])
             work, network = self._training(entry, "train_classifier", entry["checkpoints"] * self.part["validation"])
             work.traits |= self._shared() | ({"at_once": self.at_once} if self.at_once > 1 else {})
             job.works.append(work)
@@ -370,7 +370,7 @@ class Counter:
         conditions = len(corruption_choices.conditions(views.corruptions(self.config)))
         if not conditions:
             return []
-        arms = [arm_choices.effective(entry, self.config["train_classifier"]) for entry in self.config["arms"]]
+        arms = [arm_settings.effective(entry, self.config["train_classifier"]) for entry in self.config["arms"]]
         works = [self._training(arm | {"steps": 0}, "stress_test", conditions * self.part["test"])[0] for arm in arms]
         networks = "+".join(sorted({arm["backbone"] for arm in arms}))
         # Hand-made features count nothing here; their time is in the rates of jobs with them.

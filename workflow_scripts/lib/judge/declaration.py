@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from workflow_scripts.lib.base.files import digest
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, arm_settings, source_choices
 
 
 def declaration(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
 def is_yardstick(entry: dict[str, Any]) -> bool:
     """Whether an arm is there to measure others by: it has more real images than they have, or fewer."""
     method = arm_choices.METHODS.get(entry.get("method", ""))
-    return "real_fraction" in entry or (method is not None and method.second_source in arm_choices.RESERVES)
+    return "real_fraction" in entry or (method is not None and method.second_source in source_choices.RESERVES)
 
 
 def analysis_problem(
@@ -81,12 +81,12 @@ def controls(name: str) -> list[str]:
     if arm_choices.METHODS[name].generator == arm_choices.TRAINED:
         return [other for other, method in arm_choices.METHODS.items() if method.generator and other != name]
     others = arm_choices.learning_unlabelled() if arm_choices.METHODS[name].learns_from_generated else []
-    if control is None or arm_choices.METHODS[control].second_source not in arm_choices.NOTHING_NEW:
+    if control is None or arm_choices.METHODS[control].second_source not in source_choices.NOTHING_NEW:
         return [*([control] if control else []), *others]
     alike = (
         other
         for other, method in arm_choices.METHODS.items()
-        if method.step == arm_choices.METHODS[name].step and method.second_source in arm_choices.NOTHING_NEW
+        if method.step == arm_choices.METHODS[name].step and method.second_source in source_choices.NOTHING_NEW
     )
     return [control, *(other for other in alike if other != control), *others]
 
@@ -111,7 +111,7 @@ def control_problem(
         {key: arm[key] for key in ("regime", "synthetic_set", "generator") if key in arm} for arm in (entry, control)
     )
     if section is not None:
-        own, other = arm_choices.effective(entry, section), arm_choices.effective(control, section)
+        own, other = arm_settings.effective(entry, section), arm_settings.effective(control, section)
     # An auto-encoder is another generator, by what it is there for.
     apart = {"generator"} if arm_choices.METHODS[control["method"]].generator == arm_choices.AUTOENCODER else set()
     for key in sorted((own.keys() & other.keys()) - {"name", "method"} - apart):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, source_choices
 from workflow_scripts.lib.judge.fitted_artefacts import (
     REPLAYED,
     Artefact,
@@ -146,7 +146,7 @@ def _allowed(purpose: str, method: str, roles: np.ndarray) -> tuple[str, ...]:
 def _reserve_of(method: str) -> tuple[str, ...]:
     """The images in reserve that an arm of this method may be fitted on."""
     second = arm_choices.METHODS[method].second_source if method in arm_choices.METHODS else None
-    return (second,) if second in arm_choices.RESERVES else ()
+    return (second,) if second in source_choices.RESERVES else ()
 
 
 def _kin(roles: np.ndarray) -> np.ndarray:

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, arm_settings
 from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.inference import Intervals
 from workflow_scripts.lib.judge.scoring import ScoredRun
 
 # Settings in which an arm may differ from the curve that it is placed on.
-OWN = ("name", "method", "regime", "synthetic_set", *arm_choices.METHOD_OPTIONS)
+OWN = ("name", "method", "regime", "synthetic_set", *arm_settings.METHOD_OPTIONS)
 Ends = tuple[float, float, float]  # estimate, low and high
 
 
