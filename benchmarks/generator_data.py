@@ -142,7 +142,7 @@ def simulator_settings(count: int, size: int) -> dict[str, Any]:
 
 def _hpa_set(folder: Path, size: int) -> Path:
     """The image set of presets/hpa_cells.yaml, made by the project's own stage."""
-    from workflow_scripts.lib.config import check, views
+    from workflow_scripts.lib.config import check, stage_views
 
     both = config()
     preset = yaml.safe_load((ROOT / "presets" / "hpa_cells.yaml").read_text(encoding="utf-8"))
@@ -154,7 +154,7 @@ def _hpa_set(folder: Path, size: int) -> Path:
     command = [
         sys.executable, "-m", "workflow_scripts.preprocess_images", "--images-dir", images, "--table", table,
         "--groups", groups, "--out", str(folder / "images.h5"), "--left-out", str(folder / "left_out.csv"),
-        "--settings", json.dumps(views.reading(checked) | {"threads": 1}),
+        "--settings", json.dumps(stage_views.reading(checked) | {"threads": 1}),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
     if done.returncode:

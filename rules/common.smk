@@ -11,7 +11,7 @@ from snakemake.utils import update_config
 from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
-from workflow_scripts.lib.config import snakemake_checks, views
+from workflow_scripts.lib.config import snakemake_checks, stage_views, views
 from workflow_scripts.lib.cost import job_costs, time_left
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.study import switches

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.configs import DEFAULT, checked
-from workflow_scripts.lib.config import label_regimes, views
+from workflow_scripts.lib.config import label_regimes, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.judge import declaration
 
@@ -50,8 +50,9 @@ def test_a_run_without_regimes_names_none_anywhere() -> None:
     assert not any(
         "regime" in entry for section in ("arms", "generators", "synthetic_sets") for entry in plain[section]
     )
-    assert "regimes" not in views.fold_settings(plain) | views.experiment(plain) | views.certificate_settings(plain)
-    assert views.job_settings(plain, plain["arms"])["arms"] == plain["arms"]
+    for view in (stage_views.fold_settings, stage_views.experiment, stage_views.certificate_settings):
+        assert "regimes" not in view(plain)
+    assert stage_views.job_settings(plain, plain["arms"])["arms"] == plain["arms"]
 
 
 def test_entries_inherit_regimes_and_arms_the_baseline_of_theirs() -> None:
@@ -79,7 +80,7 @@ def test_arms_that_ask_wait_for_the_baseline_of_their_own_regime() -> None:
 
 
 def test_the_certificate_knows_what_each_artefact_was_made_under() -> None:
-    told = views.certificate_settings(regimes())
+    told = stage_views.certificate_settings(regimes())
     assert told["regimes"] == [FEW]
     assert told["artefacts"]["arm pool_few"] == {"regime": "few", "through": ["all"]}
     assert told["artefacts"]["arm blind_few"] == {"regime": "few", "through": []}
@@ -133,9 +134,9 @@ SHOWN = {"regimes": [MORE], "arms": MORE_ARMS, "analysis": {"primary_arm": "pseu
 def test_further_images_make_a_regime_of_its_own_out_of_one_in_which_everything_is_labelled(folder: dict) -> None:
     config = checked(SHOWN | {"data": folder})
     assert label_regimes.partial(config) == [MORE]
-    assert views.job_settings(config, config["arms"])["arms"][1]["regime"] == MORE
-    assert "regimes" not in views.fold_settings(config), "it changes no role of a labelled image"
-    assert views.certificate_settings(config)["artefacts"]["arm pseudo"] == {"regime": "more", "through": []}
+    assert stage_views.job_settings(config, config["arms"])["arms"][1]["regime"] == MORE
+    assert "regimes" not in stage_views.fold_settings(config), "it changes no role of a labelled image"
+    assert stage_views.certificate_settings(config)["artefacts"]["arm pseudo"] == {"regime": "more", "through": []}
     given = views.raw_images(config)
     assert views.raw_flags(config, given).endswith(
         f"--unlabelled-images {folder['unlabelled']['images']} --unlabelled-table {folder['unlabelled']['table']}"

@@ -1,7 +1,6 @@
-"""What each stage and rule must know of a checked config: settings, jobs, files. Pure functions, without Snakemake.
+"""What each rule must know of a checked config: names, jobs and files. Pure functions, without Snakemake.
 
-`X_settings` are all that the stage X is told; what changes no result (processes, folders) is left out, so that
-changing it makes nothing again."""
+What a stage is told stands in `stage_views.py`."""
 
 from __future__ import annotations
 
@@ -16,16 +15,7 @@ from workflow_scripts.lib.classify import arm_choices, arm_settings, network_cho
 from workflow_scripts.lib.config import label_regimes
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.generate import generator_choices
-from workflow_scripts.lib.images import corruption_choices, known_datasets
-
-# How servers are treated: the fields of http_client.Policy, and the size of all files together.
-POLICY = (
-    "connections", "requests_per_second", "timeout", "slowest", "retries", "pause", "longest_pause", "redirects",
-    "total_gb",
-)  # fmt: skip
-
-# Sections about what is done with a finished run.
-AFTERWARDS = ("predict", "model_package", "export", "runs")
+from workflow_scripts.lib.images import corruption_choices
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
@@ -103,17 +93,6 @@ def corruptions(config: Config) -> list[str]:
     """Corruptions under which arms are scored; none where no stress test is asked for."""
     channels = len(config["preprocess_images"]["channels"])
     return corruption_choices.wanted(config["stress_test"]["corruptions"], channels)
-
-
-def analysis(config: Config) -> Config:
-    """What is declared of the analysis: the section, and the stress test where it is declared with it."""
-    section, names = config["stress_test"], corruptions(config)
-    return config["analysis"] | ({"stress_test": names} if section["declared"] and names else {})
-
-
-def generators_saw(config: Config) -> Config:
-    """What the generator of each synthetic set saw, for the map of label regimes."""
-    return label_regimes.seen_by_generators(config)
 
 
 def sets_of(arms: Iterable[Config]) -> list[str]:
@@ -197,11 +176,6 @@ def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
     if arm not in known:
         raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}")
     return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
-
-
-def of_run(config: Config) -> Config:
-    """The config without what is done with a finished run, which changes nothing that the report shows."""
-    return without(config, *AFTERWARDS)
 
 
 def require_lockbox(config: Config) -> None:
@@ -355,152 +329,3 @@ def forensics_flag(config: Config) -> tuple[list[str], str]:
     path = in_run(config, "forensics.json")
     current = digest(path, 16)
     return ["--forensics", path] if current else [], current
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Settings of stages
-
-
-def described_data(config: Config) -> Config:
-    """What preprocess_images must know of the data beyond its files: the config, and what its source is known to be."""
-    return known_datasets.described(config["data"])
-
-
-def reading(config: Config) -> Config:
-    """The settings by which images are read; not by how many jobs, as the set is the same for any number."""
-    return without(config["preprocess_images"], "shards") | {"data": described_data(config)}
-
-
-def fetch_settings(config: Config) -> Config:
-    """Settings of fetch_images."""
-    return without(config["fetch_images"], "folder") | {
-        "channels": config["preprocess_images"]["channels"],
-        "columns": described_data(config)["columns"],
-        "on_invalid": config["data"]["on_invalid"],
-        "invalid_limit": config["data"]["invalid_limit"],
-    }
-
-
-def fetch_weights_settings(config: Config) -> Config:
-    """Settings of fetch_weights: servers are treated as in fetch_images."""
-    return {name: config["fetch_images"][name] for name in POLICY} | without(config["fetch_weights"], "folder")
-
-
-def cells(config: Config) -> Config:
-    """The settings by which cells are simulated; not by how many processes, as they are the same for any number."""
-    return without(config["simulate_cells"], "processes")
-
-
-def entry_settings(config: Config, section: str, name: str) -> Config:
-    """Settings of a stage that makes one entry of a list: a generator or a synthetic set, with its label regime."""
-    return label_regimes.told(config, by_name(config, section)[name])
-
-
-def fold_settings(config: Config) -> Config:
-    """Settings of make_folds, with the regimes that leave groups without labels, if there are some."""
-    regimes = [entry for entry in label_regimes.partial(config) if entry["labelled"] < 1]
-    return without(config["make_folds"], "repeats") | ({"regimes": regimes} if regimes else {})
-
-
-def job_settings(config: Config, arms: Iterable[Config]) -> Config:
-    """Settings of a job of train_classifier."""
-    return {
-        "arms": [label_regimes.told(config, entry) for entry in arms],
-        "train_classifier": config["train_classifier"],
-    }
-
-
-def certificate_settings(config: Config) -> Config:
-    """Settings of certify_leaks."""
-    about = {"violations": config["violations"], "encoder": config["assess_synthetic"]["encoder"]}
-    return about | label_regimes.of_artefacts(config)
-
-
-def simulator_settings(config: Config, name: str) -> Config:
-    """Settings of sample_simulator for a synthetic set: as many cells as that one has."""
-    return {
-        "synthetic_set": entry_settings(config, "synthetic_sets", name),
-        "simulate_cells": without(config["simulate_cells"], "images", "processes"),
-    }
-
-
-def judge_settings(config: Config) -> Config:
-    """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
-    entry = arm_settings.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
-    # The judge is always a network.
-    network = {"backbone": "small"} if network_choices.BACKBONES[entry["backbone"]].hand_made else {}
-    return {
-        "simulate_cells": cells(config),
-        "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},
-        "channels": config["preprocess_images"]["channels"],
-        "training": entry | {"channels": None, "weights": None, "frozen": False} | network,
-    }
-
-
-def assess_settings(config: Config) -> Config:
-    """Settings of assess_synthetic."""
-    return config["assess_synthetic"] | {"judge": judged_by(config), "baseline": config["analysis"]["baseline"]}
-
-
-def experiment(config: Config) -> Config:
-    """All that decides what the arms are and on which images they are trained and tested; not how they are judged."""
-    used = [entry for entry in config["synthetic_sets"] if entry["name"] in used_sets(config)]
-    names = {entry["generator"] for entry in used} | set(generators_of(config["arms"]))
-    sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
-    if label_regimes.partial(config):
-        sections["regimes"] = config["regimes"]
-    return sections | {
-        "images": reading(config),
-        "threads": config["compute"]["threads"],
-        "simulate_cells": cells(config),
-        "synthetic_sets": used,
-        "generators": [entry for entry in config["generators"] if entry["name"] in names],
-    }
-
-
-def data_settings(config: Config) -> Config:
-    """Settings of plot_data."""
-    panels = config["report"]["panels"]
-    return {
-        # One side of a panel of real beside generated images has half the room.
-        "per_class": 2 * panels["per_class"],
-        "protein_channel": panels["protein_channel"],
-        "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
-    }
-
-
-def submission_settings(config: Config) -> Config:
-    """Settings of write_submission."""
-    return {
-        "arm": submitted_arm(config),
-        "batch": config["write_submission"]["batch"],
-        "preprocess_images": config["preprocess_images"] | {"data": described_data(config)},
-    }
-
-
-def predict_settings(config: Config) -> Config:
-    """Settings of predict_images."""
-    section = config["predict"]
-    return {
-        "arm": predicting_arm(config),
-        "batch": section["batch"],
-        "unlike": section["unlike"],
-        "preprocess_images": reading(config),
-    }
-
-
-def package_settings(config: Config) -> Config:
-    """Settings of write_model_package."""
-    return {
-        "run": config["run"],
-        "arm": by_name(config, "arms")[packed_arm(config)],
-        "preprocess_images": without(config["preprocess_images"], "shards"),
-        "told": known_datasets.told(config["data"]),
-        "confidence": config["analysis"]["confidence"],
-    }
-
-
-def export_settings(config: Config) -> Config:
-    """Settings of export_images."""
-    protein = config["report"]["panels"]["protein_channel"]
-    return {"format": config["export"]["format"], "run": config["run"], "protein_channel": protein}

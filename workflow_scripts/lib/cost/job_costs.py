@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
-from workflow_scripts.lib.config import views
+from workflow_scripts.lib.config import stage_views, views
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
 from workflow_scripts.lib.images import corruption_choices
@@ -317,7 +317,7 @@ class Counter:
     def _judge(self) -> list[Job]:
         if not self.simulated:
             return []
-        entry, images = views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
+        entry, images = stage_views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
         # The judge is trained by the same code as any arm.
         judged = entry["checkpoints"] * JUDGE_SELECTS * images
         work, network = self._training(entry | {"channels": None}, "train_classifier", judged)
