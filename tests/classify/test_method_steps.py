@@ -299,6 +299,9 @@ def test_controls_do_the_same_with_other_images():
         if method.control:
             control = arm_choices.METHODS[method.control]
             assert control.step == method.step
+            if method.scores:
+                assert method.control == "two_baselines"
+                continue
             assert set(control.options) <= set(method.options)
             if method.generator:
                 assert (method.generator, control.generator) == (arm_choices.TRAINED, arm_choices.FRESH)
@@ -332,6 +335,8 @@ def test_whoever_adds_synthetic_images_has_a_control():
     filled = ["feature_smote", "feature_mixup", "balanced_head"]
     assert declaration.controls("feature_fill") == [*filled, *UNLABELLED]
     assert declaration.controls("generator_features") == ["generator_random", "generator_autoencoder"]
+    for name in ("generator_classifier", "generator_average"):
+        assert declaration.controls(name) == ["two_baselines"]
 
 
 def arm(method, **more):
@@ -383,7 +388,7 @@ def test_registries_agree():
         ({"method": "pretrain_finetune", "pretrain": 0.01}, {}, "leaves one of its two parts"),
         ({"method": "generator_features", "backbone": "small"}, {}, "has the trunk of a generator"),
         ({"method": "generator_random"}, {"channels": ["red"]}, "a generator has all channels"),
-        ({"method": "real_only", "backbone": "generator"}, {}, "that of the methods generator_"),
+        ({"method": "real_only", "backbone": "generator"}, {}, "is that of some methods alone"),
         ({"method": "feature_fill", "frozen": True}, {}, "has the trunk of the fold's baseline"),
         ({"method": "split_batchnorm", "ratio": 0.15}, {}, "fewer than 2 real images or others"),
     ],

@@ -89,7 +89,8 @@ def test_every_source_is_made_by_a_function():
     asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
     pairs = ("relabel", "weighted", "distill")
     filled = {name for name, method in arm_choices.METHODS.items() if method.on_baseline}
-    assert asking == {"filtered", "pseudo_label", *pairs, *(f"{name}_real" for name in pairs)} | filled
+    averaged = {name for name, method in arm_choices.METHODS.items() if method.averaged}
+    assert asking == {"filtered", "pseudo_label", *pairs, *(f"{name}_real" for name in pairs)} | filled | averaged
 
 
 @pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.second_source])

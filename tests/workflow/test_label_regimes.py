@@ -38,6 +38,14 @@ OVERLAY = {
         {"name": "smote_few", "method": "feature_smote", "regime": "few"},
         {"name": "ssl_mixed", "method": "ssl_pretrain_mixed", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "encoder_few", "method": "generator_features", "regime": "few", "generator": "pseudo"},
+        {
+            "name": "asked_few",
+            "method": "generator_average",
+            "regime": "few",
+            "generator": "pseudo",
+            "control": "twice_few",
+        },
+        {"name": "twice_few", "method": "two_baselines", "regime": "few"},
     ],
     "analysis": {"primary_arm": "pool_few"},
 }
@@ -91,7 +99,14 @@ def test_the_certificate_passes_and_looks_at_labels(run: tuple[Checkout, tuple[s
         checks = list(csv.DictReader(handle))
     assert {check["status"] for check in checks} == {"clean"}
     seen = {(check["artefact"], check["purpose"]): int(check["images"]) for check in checks if check["fold"] == "0"}
-    for artefact in ("generator pseudo", "arm pseudo_few", "arm pool_pseudo", "arm distill_few", "arm encoder_few"):
+    for artefact in (
+        "generator pseudo",
+        "arm pseudo_few",
+        "arm pool_pseudo",
+        "arm distill_few",
+        "arm encoder_few",
+        "arm asked_few",
+    ):
         assert seen[artefact, "fit, images alone"] > seen[artefact, "fit, labels"] > 0, artefact
     assert seen["arm pool_few", "fit, labels, through all"] > seen["arm pool_few", "fit, labels"]
     assert seen["thresholds of few", "threshold"] < seen["thresholds", "threshold"]

@@ -42,6 +42,8 @@ class Method:
     self_supervised: bool = False  # learns representations without labels, through a projector that is dropped
     generator: str | None = None  # has the encoder of a generator as backbone: its weights, or fresh ones
     on_baseline: bool = False  # learns a new head alone, on the trunk of the fold's baseline
+    scores: bool = False  # trains nothing: answers by the denoising losses of a generator
+    averaged: bool = False  # its answers are averaged with those of the fold's baseline
 
     @property
     def needs_set(self) -> bool:
@@ -137,6 +139,31 @@ METHODS = Registry(
             "control of generator_features: the same network, trained as a denoising auto-encoder",
             "real_only",
             generator=AUTOENCODER,
+        ),
+        # The generator itself as classifier, alone and beside the baseline.
+        "generator_classifier": Method(
+            "nothing is trained: classes by a generator's denoising loss with and without their label (Li et al. 2023)",
+            "real_only",
+            control="two_baselines",
+            options=("scoring",),
+            generator=TRAINED,
+            scores=True,
+        ),
+        "generator_average": Method(
+            "mean of generator_classifier and the fold's baseline",
+            "real_only",
+            control="two_baselines",
+            options=("scoring",),
+            needs_baseline=True,
+            generator=TRAINED,
+            scores=True,
+            averaged=True,
+        ),
+        "two_baselines": Method(
+            "control of these: mean of the fold's baseline and one of another seed",
+            "real_only",
+            needs_baseline=True,
+            averaged=True,
         ),
         # Ceilings: further real images in place of synthetic ones.
         "more_real": Method("pool with real images of further groups", "pool", RESERVE, None, ("ratio",)),

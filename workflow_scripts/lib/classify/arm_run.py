@@ -20,10 +20,12 @@ from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import (
     arm_choices,
     arm_settings,
+    averaged,
     backbones,
     classifier_file,
     classifier_training,
     generator_backbone,
+    generator_classifier,
     network_choices,
     second_source,
     source_choices,
@@ -120,12 +122,16 @@ def trainer(arm: Arm, start: Start | None) -> Callable[..., Trained]:
         from workflow_scripts.lib.classify import feature_regression
 
         return feature_regression.train
+    if arm_choices.METHODS[arm.settings["method"]].scores:
+        return partial(generator_classifier.train, start=start)
     return partial(classifier_training.train, start=start)
 
 
 def start_of(arm: Arm, real: Images, validation: Images, seed: int) -> Start | None:
     """The trunk that an arm starts from, where its method has that of the baseline or of a generator; else None."""
     method = arm_choices.METHODS[arm.settings["method"]]
+    if method.scores:
+        return generator_classifier.start_of(generator_file.read(arm.generator), arm.settings["scoring"])
     if method.generator:
         return _encoder_start(arm, real, validation, seed)
     if not method.on_baseline:
@@ -191,27 +197,33 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     own_real, own_validation = (
         Images(select_channels(part.images, source.channels, own), part.labels) for part in (real, validation)
     )
-    start = start_of(arm, own_real, own_validation, seed)
+    start, method = start_of(arm, own_real, own_validation, seed), arm_choices.METHODS[arm.settings["method"]]
+    # A second baseline has other weights, and other images at each step.
+    second_baseline = method.averaged and not method.scores
     with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
         result = trainer(arm, start)(
             arm.settings,
             own_real,
             second,
             own_validation,
-            seed,
+            derive(seed, "second baseline") if second_baseline else seed,
             resume,
             lambda step, numbers: progress.update(step, **numbers),
         )
     if not multiprocess.first():
         return
+    about = {} if start is None or start.encoder is None else {"encoder": start.encoder}
+    if method.averaged:
+        asked = classifier_file.read(arm.baseline)
+        result, about = averaged.with_baseline(asked, result, arm.settings, about.get("encoder"), own_validation)
     result.numbers |= real_numbers(result.numbers, real, reserve)
     if unlabelled is not None:
         result.numbers["unlabelled_images"] = len(unlabelled)
     # What this arm used, whatever else this process has read for other arms.
     record = real.access_record.merged(validation.access_record, *inherited)
     written = _classifier(arm, data, result, record)
-    if start is not None and start.encoder is not None:
-        written.settings = arm.settings | {"encoder": start.encoder}
+    written.settings = arm.settings | about
+    if "block" in about.get("encoder", {}):
         written.numbers |= {"encoder_block": start.encoder["block"], "encoder_noise": start.encoder["noise_level"]}
     classifier_file.write(arm.classifier, written)
     resume.clear()

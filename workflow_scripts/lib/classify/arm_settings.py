@@ -47,7 +47,9 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     if method.on_baseline:
         out |= {"frozen": True, "weights": None}
     if method.generator:
-        out |= {"backbone": "generator", "weights": None}
+        out |= {"backbone": "generator_scores" if method.scores else "generator", "weights": None}
+    if method.scores:
+        out["frozen"] = False
     if "strong" in out and not method.views:
         out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
     return out
@@ -69,8 +71,9 @@ def second_view(settings: dict[str, Any]) -> dict[str, Any]:
 def labels_others(settings: dict[str, Any]) -> bool:
     """Whether an arm (`effective` settings) answers for unlabelled images: real images alone, where some are shown."""
     regime = settings.get("regime") or {}
-    plain = METHODS[settings["method"]].second_source is None and settings.get("real_fraction", 1) == 1
-    return plain and regime.get("unlabelled") == "seen"
+    method = METHODS[settings["method"]]
+    plain = method.second_source is None and settings.get("real_fraction", 1) == 1
+    return plain and not (method.scores or method.averaged) and regime.get("unlabelled") == "seen"
 
 
 def steps_within_budget(settings: dict[str, Any]) -> int:

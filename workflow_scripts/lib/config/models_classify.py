@@ -91,6 +91,13 @@ class Augment(Section):
     intensity: Intensity = key("Each channel's brightness is multiplied by exp(±intensity). 0: none.")
 
 
+class Scoring(Section):
+    """Noise with which a generator is asked that classifies."""
+
+    levels: Some[number(gt=0, le=80)] = key("Noise levels, beside pixels of deviation 1.")
+    draws: whole(1, 1000) = key("Draws of noise at each level, the same for all images and classes.", "draws")
+
+
 class TrainClassifier(Section):
     """How an arm is trained. All arms have the same steps and images per step, but for those with a budget."""
 
@@ -131,6 +138,7 @@ class TrainClassifier(Section):
     blend: Literal[arm_settings.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
     strong: Strong = key("strong_augment: in place of the same keys of augment; fixmatch, ssl_pretrain: second views.")
     weaker: Part = key("ssl_pretrain_mixed: strength of second views, as a fraction of what strong says.")
+    scoring: Scoring = key("generator_classifier, generator_average: noise with which the generator is asked.")
     augment: Augment = key("Augmentation, the same in every arm.")
 
 
@@ -141,7 +149,7 @@ class _Arm(Section):
     method: one_of(arm_choices.METHODS) = key("How the arm mixes images.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
-    generator: Name = optional("Generator whose encoder is the backbone of generator_features and its controls.")
+    generator: Name = optional("Generator of generator_*: its encoder is the backbone, or it classifies itself.")
     control: Name = optional("Arm that adds as many images of nothing new.")
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."

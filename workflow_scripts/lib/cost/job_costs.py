@@ -274,6 +274,8 @@ class Counter:
             traits = {"network": entry["backbone"], "size": self.size, "channels": seen}
             work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])
             return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
+        if arm_choices.METHODS[entry["method"]].scores:
+            return self._scored(entry, kind, judged)
         frozen = bool(entry["frozen"])
         if network_choices.BACKBONES[entry["backbone"]].of_generator:
             # The way down is about a half of the network, however many blocks of it are taken.
@@ -285,6 +287,16 @@ class Counter:
         operations = entry["steps"] * arm_settings.seen_in_batch(entry) * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
         return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
+
+    def _scored(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
+        """A generator as classifier: it trains nothing, and is asked with and without each label."""
+        network, scoring = self._network(self.generators[entry["generator"]]), entry["scoring"]
+        # The validation part is scored twice: to be calibrated, and with the others.
+        scored = self.part["validation"] + sum(self.part[role] for role in PARTS)
+        images = scored if kind == "train_classifier" else judged
+        calls = (1 + self.facts.classes) * len(scoring["levels"]) * scoring["draws"]
+        traits = {"network": entry["backbone"], "size": self.size, "channels": self.channels, "batch": entry["batch"]}
+        return Workload(kind, GFLOP, images * calls * network.forward / 1e9, traits, entry["name"]), network
 
     def _arms(self, number: int, batch: list[Config], place: str, folds: list[str]) -> Job:
         synthetic_sets = sorted({entry["synthetic_set"] for entry in batch if entry.get("synthetic_set")})

@@ -78,8 +78,11 @@ def controls(name: str) -> list[str]:
 
     Generated images may also be controlled by what else learns from unlabelled real ones: their generator may have."""
     control = arm_choices.METHODS[name].control
+    if arm_choices.METHODS[name].scores:
+        return [control]
     if arm_choices.METHODS[name].generator == arm_choices.TRAINED:
-        return [other for other, method in arm_choices.METHODS.items() if method.generator and other != name]
+        alike = (other for other, method in arm_choices.METHODS.items() if method.generator and not method.scores)
+        return [other for other in alike if other != name]
     others = arm_choices.learning_unlabelled() if arm_choices.METHODS[name].learns_from_generated else []
     if control is None or arm_choices.METHODS[control].second_source not in source_choices.NOTHING_NEW:
         return [*([control] if control else []), *others]
@@ -114,7 +117,9 @@ def control_problem(
         own, other = arm_settings.effective(entry, section), arm_settings.effective(control, section)
     # An auto-encoder is another generator, by what it is there for.
     apart = {"generator"} if arm_choices.METHODS[control["method"]].generator == arm_choices.AUTOENCODER else set()
-    for key in sorted((own.keys() & other.keys()) - {"name", "method"} - apart):
+    # A generator that classifies trains nothing, and has no settings of training in common with its control.
+    common = {"regime"} if arm_choices.METHODS[entry["method"]].scores else own.keys() & other.keys()
+    for key in sorted((common & own.keys() & other.keys()) - {"name", "method"} - apart):
         if own[key] != other[key]:
             return f"control = {control['name']!r} has another {key}: {other[key]!r} instead of {own[key]!r}"
     return None

@@ -107,7 +107,8 @@ def common_settings(settings: dict[str, Any]) -> str:
 def is_point(settings: dict[str, Any]) -> bool:
     """Whether an arm is a point of a curve: it has nothing but real images, unchanged."""
     method = arm_choices.METHODS[settings["method"]]
-    whole = method.step == "real_only" and method.second_source is None and method.generator is None
+    plain = method.step == "real_only" and method.second_source is None
+    whole = plain and method.generator is None and not method.averaged
     return whole or (settings["method"] == "more_real" and "synthetic_set" not in settings)
 
 
