@@ -76,7 +76,50 @@ def test_arms_that_ask_wait_for_the_baseline_of_their_own_regime() -> None:
     assert jobs[:2] == [["real_only"], ["real_few"]]
     assert jobs[2] == ["pool_few", "resample_few", "blind_few"], "they wait for nothing"
     assert jobs[3:] == [["pseudo_few", "both_few"], ["asking"]], "jobs of one regime"
-    assert (views.baseline_job(config, "all"), views.baseline_job(config, "few")) == (0, 1)
+    assert (views.job_of(config, "real_only"), views.job_of(config, "real_few")) == (0, 1)
+
+
+SECOND = PSEUDO | {"name": "second", "pseudo_labels_from": "shared_few"}
+ROUNDS = {
+    "generators": [GENERATOR, BLIND, PSEUDO, SECOND],
+    "synthetic_sets": [*SETS, SET | {"name": "second", "generator": "second"}],
+}
+# The first round: an arm of generated images. Here its generator saw all labels.
+SHARED = few("shared_few", "pool", synthetic_set="balanced")
+LAST = few("last_few", "pool", synthetic_set="second", control="taught_few")
+TAUGHT = few("taught_few", "pseudo_label", pseudo_labels_from="shared_few")
+
+
+def test_pseudo_labels_of_a_named_arm_wait_for_it_and_it_answers_for_unlabelled_images() -> None:
+    config = regimes(SHARED, LAST, TAUGHT, **ROUNDS, compute={"arms_per_job": 8})
+    jobs = [[entry["name"] for entry in job] for job in views.job_lists(config)]
+    assert jobs[:3] == [["real_only"], ["real_few"], ["shared_few"]]
+    assert jobs[4:] == [["pseudo_few", "both_few", "last_few"], ["taught_few"]], "one asked arm a job"
+    second = views.by_name(config, "generators")["second"]
+    assert views.asked_job(config, second) == views.asked_job(config, views.by_name(config, "arms")["taught_few"]) == 2
+    told = [stage_views.job_settings(config, job) for job in views.job_lists(config)]
+    assert [settings.get("answer_unlabelled") for settings in told[:3]] == [None, None, ["shared_few"]]
+    through = {name: about["through"] for name, about in stage_views.certificate_settings(config)["artefacts"].items()}
+    for name in ("generator second", "synthetic second", "arm last_few", "arm taught_few"):
+        assert through[name] == ["all"], "by the arm that was asked"
+    assert through["generator pseudo"] == through["arm both_few"] == []
+
+
+@pytest.mark.parametrize(
+    ("arms", "second", "words"),
+    [
+        ([SHARED, few("x", "pool", synthetic_set="blind", pseudo_labels_from="shared_few")], {}, "no pseudo-labels"),
+        ([SHARED, LAST, TAUGHT], {"sees": "unlabelled"}, "sees no pseudo-labels"),
+        ([LAST, TAUGHT], {}, "is not among the arms"),
+        ([SHARED | {"regime": "all"}, LAST, TAUGHT], {}, "has another regime"),
+        ([SHARED, LAST | {"control": "pseudo_few"}], {}, "has the pseudo-labels of 'real_few'"),
+        ([SHARED | {"synthetic_set": "second"}, LAST, TAUGHT], {}, "would learn from its own answers"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(arms: list[dict], second: dict, words: str) -> None:
+    own = ROUNDS | {"generators": [*ROUNDS["generators"][:3], SECOND | second]}
+    with pytest.raises(ConfigError, match=words):
+        regimes(*arms, **own)
 
 
 def test_the_certificate_knows_what_each_artefact_was_made_under() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.configs import DEFAULT, arm, checked
-from workflow_scripts.lib.config import stage_views, views
+from workflow_scripts.lib.config import asked_arms, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.download.http_client import Policy
 
@@ -51,8 +51,8 @@ def test_arms_that_ask_the_baseline_are_in_later_jobs_than_it() -> None:
     jobs = names(views.job_lists(config))
     assert jobs[0] == ["real_only"], "the baseline waits for nothing, and nothing that could be ready waits for it"
     assert jobs[-1] == ["asking", "learning"]
-    assert views.waits(ASKING, config) and views.waits(learning, config)
-    assert views.asks_baseline([ASKING]) and not views.asks_baseline([learning]), "only its synthetic set asks"
+    assert asked_arms.waits(ASKING, config) and asked_arms.waits(learning, config)
+    assert asked_arms.asks_baseline([ASKING]) and not asked_arms.asks_baseline([learning]), "its synthetic set asks"
 
 
 def test_only_what_an_arm_uses_is_sampled_and_trained() -> None:

@@ -52,8 +52,8 @@ def baseline(folder: Path, regime: Regime = FEW) -> Path:
     return manifest
 
 
-def seen(folder: Path, sees: str | None = None, manifest: Path | None = None):
-    settings = UNET | {"regime": FEW.settings()} | ({"sees": sees} if sees else {})
+def seen(folder: Path, sees: str | None = None, manifest: Path | None = None, **more: str):
+    settings = UNET | {"regime": FEW.settings()} | ({"sees": sees} if sees else {}) | more
     with ImageSet(folder / "images.h5") as source:
         return training_images.read(source, Fold(folder / "folds.csv", 0, 0, manifest), settings)
 
@@ -83,6 +83,10 @@ def test_pseudo_labels_are_what_the_baseline_of_the_regime_says(folder: Path) ->
     assert found.answers and not seen(folder).answers
     with pytest.raises(UserError, match="--baseline"):
         seen(folder, generator_choices.PSEUDO_LABELLED)
+    named = seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder), pseudo_labels_from="real_few")
+    assert np.array_equal(named.labels, found.labels)
+    with pytest.raises(UserError, match="begins with the arm 'real_few', and 'pool_few' is asked"):
+        seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder), pseudo_labels_from="pool_few")
     with pytest.raises(UserError, match="another label regime"):
         seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder, Regime("other", 0.2, "seen")))
 

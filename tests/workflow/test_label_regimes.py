@@ -23,10 +23,11 @@ pytestmark = pytest.mark.workflow
 FEW = {"name": "few", "labelled": 0.45, "unlabelled": "seen", "selection": "same"}
 PRESET = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
 UNET, SET = PRESET["generators"][0], PRESET["synthetic_sets"][0]
+PSEUDO = UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}
 OVERLAY = {
     "regimes": [{"name": "all", "labelled": 1, "unlabelled": "unused", "selection": "same"}, FEW],
-    "generators": [UNET, UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}],
-    "synthetic_sets": [SET, SET | {"name": "pseudo", "generator": "pseudo"}],
+    "generators": [UNET, PSEUDO, PSEUDO | {"name": "second", "steps": 20, "pseudo_labels_from": "pool_pseudo"}],
+    "synthetic_sets": [SET, *(SET | {"name": name, "generator": name} for name in ("pseudo", "second"))],
     "arms": [
         {"name": "real_only", "method": "real_only"},
         {"name": "real_few", "method": "real_only", "regime": "few"},
@@ -46,6 +47,8 @@ OVERLAY = {
             "control": "twice_few",
         },
         {"name": "twice_few", "method": "two_baselines", "regime": "few"},
+        {"name": "pool_second", "method": "pool", "regime": "few", "synthetic_set": "second", "control": "taught_few"},
+        {"name": "taught_few", "method": "pseudo_label", "regime": "few", "pseudo_labels_from": "pool_pseudo"},
     ],
     "analysis": {"primary_arm": "pool_few"},
 }

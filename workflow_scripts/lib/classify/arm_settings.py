@@ -20,9 +20,12 @@ EQUAL_EXPOSURES = "equal_exposures"
 METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
 # Name, label regime and relations of an arm, and how many settings of it were tried on the validation part. The rest of
 # an entry are options.
-NAMING = ("name", "method", "regime", "synthetic_set", "generator", "control", "baseline", "only_simulated", "trials")
+NAMING = (
+    "name", "method", "regime", "synthetic_set", "generator", "pseudo_labels_from", "control", "baseline",
+    "only_simulated", "trials",
+)  # fmt: skip
 # What of this is part of its training.
-TRAINED_WITH = ("name", "method", "regime", "synthetic_set", "generator")
+TRAINED_WITH = ("name", "method", "regime", "synthetic_set", "generator", "pseudo_labels_from")
 
 
 def synthetic_fraction(batch: int, ratio: float) -> int:
@@ -69,8 +72,11 @@ def second_view(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def labels_others(settings: dict[str, Any]) -> bool:
-    """Whether an arm (`effective` settings) answers for unlabelled images: real images alone, where some are shown."""
+    """Whether an arm (`effective` settings) answers for unlabelled images, where some are shown: real images alone,
+    and those whose answers a generator is trained with."""
     regime = settings.get("regime") or {}
+    if settings.get("answers_unlabelled"):
+        return True
     method = METHODS[settings["method"]]
     plain = method.second_source is None and settings.get("real_fraction", 1) == 1
     return plain and not (method.scores or method.averaged) and regime.get("unlabelled") == "seen"

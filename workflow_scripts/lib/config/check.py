@@ -8,7 +8,7 @@ import os
 import re
 
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
-from workflow_scripts.lib.config import label_regimes, messages, views
+from workflow_scripts.lib.config import asked_arms, label_regimes, messages, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -74,15 +74,14 @@ def _fill_in_references(config: Config) -> None:
 
 def _baseline_problem(config: Config) -> str | None:
     name, known = config["analysis"]["baseline"], views.by_name(config, "arms")
-    if views.waits(known[name], config):
+    if asked_arms.waits(known[name], config):
         return (
             f"analysis.baseline = {name!r} needs a trained baseline itself, by its method or its synthetic set: "
             "take an arm that needs none, such as real_only"
         )
+    if problem := asked_arms.problem(config):
+        return problem
     for entry in config["arms"]:
-        for regime in views.asked_regimes(entry, config):
-            if label_regimes.baseline_of(config, regime) is None:
-                return f"arms ({entry['name']}) asks the baseline of regime {regime!r}: add an arm real_only to it"
         asked = known[label_regimes.baseline_of(config, entry.get("regime")) or name]
         pair = (arm_settings.effective(one, config["train_classifier"]) for one in (entry, asked))
         if problem := arm_checks.baseline_problem(*pair):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from workflow_scripts.lib.config.messages import meant
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
@@ -117,14 +117,14 @@ def seen_by_generators(config: Config) -> dict[str, Config]:
     return out
 
 
-def of_artefacts(config: Config) -> Config:
+def of_artefacts(config: Config, behind: Callable[[Config], Iterable[Config]]) -> Config:
     """For the certificate: the regime of each generator, set and arm, and those of what it was made from.
 
-    Artefacts that are not named, and regimes that are not, are those in which everything is labelled."""
+    `behind` gives the arms whose answers a generator or an arm rests on. Artefacts that are not named, and regimes that
+    are not, are those in which everything is labelled."""
     if not partial(config):
         return {}
-    generators = {entry["name"]: entry for entry in config["generators"]}
-    sets = {entry["name"]: entry for entry in config["synthetic_sets"]}
+    generators, sets = _named(config["generators"]), _named(config["synthetic_sets"])
     found: dict[str, list[Config]] = {f"generator {name}": [entry] for name, entry in generators.items()}
     for name, entry in sets.items():
         source = generators.get(entry["generator"]) if entry["generator"] != generator_choices.SIMULATOR else None
@@ -133,9 +133,19 @@ def of_artefacts(config: Config) -> Config:
         inputs = (f"synthetic {entry.get('synthetic_set')}", f"generator {entry.get('generator')}")
         made = [origin for name in inputs for origin in found.get(name, [])]
         found[f"arm {entry['name']}"] = [entry, *made]
+    direct = dict(found)
+    for kind, entries in (("generator", generators), ("synthetic", sets), ("arm", _named(config["arms"]))):
+        for name, entry in entries.items():
+            source = generators.get(entry.get("generator", ""), entry) if kind == "synthetic" else entry
+            rested = [origin for arm in behind(source) for origin in direct[f"arm {arm['name']}"]]
+            found[f"{kind} {name}"] = [*found[f"{kind} {name}"], *rested]
     found |= {f"thresholds of {entry['name']}": [{"regime": entry["name"]}] for entry in partial(config)}
     whole = {entry["name"] for entry in config["regimes"]} - {entry["name"] for entry in partial(config)}
     return {"regimes": partial(config), "artefacts": dict(_by_artefact(found, whole))}
+
+
+def _named(entries: list[Config]) -> dict[str, Config]:
+    return {entry["name"]: entry for entry in entries}
 
 
 def _by_artefact(found: dict[str, list[Config]], whole: set[str]) -> Iterator[tuple[str, Config]]:

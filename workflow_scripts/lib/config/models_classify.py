@@ -150,6 +150,9 @@ class _Arm(Section):
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
     generator: Name = optional("Generator of generator_*: its encoder is the backbone, or it classifies itself.")
+    pseudo_labels_from: Name = optional(
+        "pseudo_label: arm whose answers label the unlabelled images. Left out: the baseline of the regime."
+    )
     control: Name = optional("Arm that adds as many images of nothing new.")
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."

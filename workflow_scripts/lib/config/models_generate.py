@@ -39,6 +39,9 @@ class Generator(Section):
         "Train images that it learns from: those that its regime labels; also the others, without labels; also the "
         "others, with the soft answers of the regime's baseline. Left out: labelled."
     )
+    pseudo_labels_from: Name = optional(
+        "sees pseudo_labelled: arm of the same regime whose answers are taken. Left out: the regime's baseline."
+    )
     network: one_of(choices.NETWORKS) = key("The network.")
     widths: Annotated[list[whole(16, 1024)], SixAtMost] = optional(
         "unet: channels at each resolution, the finest first."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from workflow_scripts.lib.classify import arm_settings, network_choices
-from workflow_scripts.lib.config import label_regimes, views
+from workflow_scripts.lib.config import asked_arms, label_regimes, views
 from workflow_scripts.lib.config.problems import Config
 from workflow_scripts.lib.images import known_datasets
 
@@ -81,16 +81,16 @@ def fold_settings(config: Config) -> Config:
 
 def job_settings(config: Config, arms: Iterable[Config]) -> Config:
     """Settings of a job of train_classifier."""
-    return {
-        "arms": [label_regimes.told(config, entry) for entry in arms],
-        "train_classifier": config["train_classifier"],
-    }
+    told = [label_regimes.told(config, entry) for entry in arms]
+    asked = [entry["name"] for entry in told if entry["name"] in asked_arms.answer_unlabelled(config)]
+    out = {"arms": told, "train_classifier": config["train_classifier"]}
+    return out | ({"answer_unlabelled": asked} if asked else {})
 
 
 def certificate_settings(config: Config) -> Config:
     """Settings of certify_leaks."""
     about = {"violations": config["violations"], "encoder": config["assess_synthetic"]["encoder"]}
-    return about | label_regimes.of_artefacts(config)
+    return about | label_regimes.of_artefacts(config, lambda entry: asked_arms.behind(entry, config))
 
 
 def simulator_settings(config: Config, name: str) -> Config:

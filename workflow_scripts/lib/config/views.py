@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
-from workflow_scripts.lib.config import label_regimes
+from workflow_scripts.lib.classify import arm_settings, network_choices
+from workflow_scripts.lib.config import asked_arms
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images import corruption_choices
@@ -41,52 +41,33 @@ def in_run(config: Config, path: str) -> str:
     return f"results/{config['run']}/{path}"
 
 
-def waits(entry: Config, config: Config) -> bool:
-    """Whether an arm can be trained only after a baseline: its method, its synthetic set or its generator asks it."""
-    return bool(asked_regimes(entry, config))
-
-
-def asked_regimes(entry: Config, config: Config) -> set[str | None]:
-    """The regimes whose trained baseline an arm needs, by its method its synthetic set or the generator of that."""
-    synthetic_set = by_name(config, "synthetic_sets").get(entry.get("synthetic_set", ""))
-    out = {entry.get("regime")} if asks_baseline([entry]) else set()
-    if synthetic_set is not None and generator_choices.asks_baseline(synthetic_set):
-        out.add(synthetic_set.get("regime"))
-    named = synthetic_set["generator"] if synthetic_set else entry.get("generator", "")
-    generator = by_name(config, "generators").get(named)
-    if generator is not None and generator_choices.pseudo_labels(generator):
-        out.add(generator.get("regime"))
-    return out
-
-
-def asks_baseline(arms: Iterable[Config]) -> bool:
-    """Whether the method of one of these arms asks the trained baseline."""
-    return any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in arms)
-
-
 def job_lists(config: Config) -> list[list[Config]]:
     """The arms in jobs of `compute.arms_per_job`, in the order of the list; the baseline is in the first job.
 
-    Where arms wait for a trained baseline, it has a job of its own, so that they wait for nothing else. Those that wait
-    are in jobs of one regime."""
+    An arm that others wait for has a job of its own, so that they wait for nothing else. Those that wait are in jobs
+    of one regime, whose methods ask one arm."""
     size = config["compute"]["arms_per_job"]
     first = [entry for entry in config["arms"] if entry["name"] == config["analysis"]["baseline"]]
     others = [entry for entry in config["arms"] if entry not in first]
-    waiting = [entry for entry in others if waits(entry, config)]
-    asked = set().union(*(asked_regimes(entry, config) for entry in waiting))
-    asked = {label_regimes.baseline_of(config, regime) for regime in asked}
-    own = [entry for entry in others if entry["name"] in asked and entry not in waiting]
-    ready = [entry for entry in others if entry not in waiting and entry not in own]
-    regimes = list(dict.fromkeys(entry.get("regime") for entry in waiting))
-    by_regime = [[entry for entry in waiting if entry.get("regime") == regime] for regime in regimes]
-    queues = [first, *([entry] for entry in own), ready, *by_regime] if waiting else [first + ready]
+    asked = set().union(*(asked_arms.asked_by(entry, config) for entry in others))
+    own = [entry for entry in others if entry["name"] in asked]
+    left = [entry for entry in others if entry not in own]
+    waiting = [entry for entry in left if asked_arms.waits(entry, config)]
+    ready = [entry for entry in left if entry not in waiting]
+    kinds = [(entry.get("regime"), entry.get(asked_arms.FROM)) for entry in waiting]
+    alike = [[entry for entry, kind in zip(waiting, kinds, strict=True) if kind == one] for one in dict.fromkeys(kinds)]
+    queues = [first, *([entry] for entry in own), ready, *alike] if asked else [first + ready]
     return [queue[start : start + size] for queue in queues for start in range(0, len(queue), size)]
 
 
-def baseline_job(config: Config, regime: str | None) -> int:
-    """The number of the job whose first arm is the baseline of a regime."""
-    name = label_regimes.baseline_of(config, regime)
+def job_of(config: Config, name: str | None) -> int:
+    """The number of the job that begins with an arm which others ask."""
     return next(number for number, arms in enumerate(job_lists(config)) if arms[0]["name"] == name)
+
+
+def asked_job(config: Config, entry: Config) -> int:
+    """The number of the job with the arm that a generator, a synthetic set or an arm asks."""
+    return job_of(config, asked_arms.answering(entry, config))
 
 
 def corruptions(config: Config) -> list[str]:

@@ -204,8 +204,8 @@ class Counter:
         return _ordered(jobs)
 
     def _baseline(self, place: str, entry: Config) -> str:
-        """Key of the job with the baseline of an entry's label regime."""
-        return f"train_classifier/{place}_job{views.baseline_job(self.config, entry.get('regime'))}"
+        """Key of the job with the arm that an entry asks, mostly the baseline of its label regime."""
+        return f"train_classifier/{place}_job{views.asked_job(self.config, entry)}"
 
     def _network(self, generator: Config) -> Network:
         return self.networks.generator(generator, self.channels, self.facts.classes, self.size)
@@ -300,11 +300,11 @@ class Counter:
 
     def _arms(self, number: int, batch: list[Config], place: str, folds: list[str]) -> Job:
         synthetic_sets = sorted({entry["synthetic_set"] for entry in batch if entry.get("synthetic_set")})
-        asked = any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in batch)
+        asked = [entry for entry in batch if arm_choices.METHODS[entry["method"]].needs_baseline]
         after = [
             *folds,
             *(self._set_key(synthetic_set, place) for synthetic_set in synthetic_sets),
-            *([self._baseline(place, batch[0])] if asked else []),
+            *([self._baseline(place, asked[0])] if asked else []),
         ]
         after += [f"train_ddpm/{place}_{name}" for name in views.generators_of(batch)]
         after += self._fetched(batch)

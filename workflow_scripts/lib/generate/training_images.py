@@ -54,7 +54,7 @@ def read(source: ImageSet, fold: Fold, settings: dict[str, Any]) -> TrainingImag
     if sees == generator_choices.PSEUDO_LABELLED:
         if fold.baseline is None:
             raise UserError(f"generator {settings['name']} asks the baseline of its regime: --baseline arms/job0.json")
-        place = (fold.table, fold.repeat, fold.number, regime)
+        place = (fold.table, fold.repeat, fold.number, regime, settings.get("pseudo_labels_from"))
         others, answers, record = baseline_answers.read_pseudo_labels(fold.baseline, source, *place)
     else:
         others = role_table.rows(fold.table, fold.number, source.ids, Role.UNLABELLED, regime)
