@@ -16,7 +16,7 @@ from workflow_scripts.lib.classify import (
     second_source,
     source_choices,
 )
-from workflow_scripts.lib.generate import diffusion, generator_choices, label_plans, networks, sampling
+from workflow_scripts.lib.generate import column_plans, diffusion, generator_choices, label_plans, networks, sampling
 from workflow_scripts.lib.images import corruption_choices, corruptions
 
 ALL = [
@@ -24,6 +24,7 @@ ALL = [
     (generator_choices.OBJECTIVES, diffusion),
     (generator_choices.SAMPLERS, sampling),
     (generator_choices.LABEL_PLANS, label_plans),
+    (generator_choices.COLUMN_PLANS, column_plans),
     (source_choices.SOURCES, second_source),
     (arm_choices.METHODS, method_steps),
     (network_choices.BACKBONES, backbones),

@@ -315,7 +315,8 @@ def test_whoever_adds_synthetic_images_has_a_control():
     made = {name for name, method in arm_choices.METHODS.items() if method.second_source == source_choices.SYNTHETIC}
     assert {name for name in made if not arm_choices.METHODS[name].control} == {"synthetic_only"}
     assert set(declaration.controls("pool")) == {
-        "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise", *UNLABELLED,
+        "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise", "reweight",
+        *UNLABELLED,
     }  # fmt: skip
     assert declaration.controls("mix_loss") == ["mix_loss_real", *UNLABELLED]
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.

@@ -41,6 +41,9 @@ def hidden(count: int, seed: int) -> Part:
     return out
 
 
+PLATES = np.array(["a"] * 40 + ["b"] * 10 + [""] * 10, dtype=object)
+
+
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
     path = tmp_path_factory.mktemp("made") / "syn.h5"
@@ -64,7 +67,7 @@ def material(synthetic, baseline):
     def of(name, seed=7, **changes):
         settings = arm_settings.effective(ENTRIES[name], SECTION | changes)
         return second_source.Material(
-            settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5), hidden(30, 9)
+            settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5), hidden(30, 9), PLATES
         )
 
     return of
@@ -118,6 +121,12 @@ def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, mat
         # A placebo has the labels of the synthetic set, image by image or in another order.
         wanted = np.sort(cells(40, 2)[1] @ [4, 2, 1])
         assert np.array_equal(np.sort(listed(first)[1] @ [4, 2, 1]), wanted)
+
+
+def test_reweighting_shows_every_value_of_the_column_equally_often(material):
+    found = second_source.second_images(material("reweight"), CHANNELS)
+    counts = Counter(PLATES[found.rows])
+    assert counts == {"a": 40, "b": 40, "": 40} and len(set(found.rows)) == 60
 
 
 def test_an_arm_sees_only_its_channels(material):

@@ -87,6 +87,13 @@ METHODS = Registry(
         "pool_balanced_real": Method(
             "real images pooled with real ones of every class equally often", "pool", "balanced", None, ("ratio",)
         ),
+        "reweight": Method(
+            "real images pooled with real ones of every value of a column equally often",
+            "pool",
+            "reweighted",
+            None,
+            ("ratio", "column"),
+        ),
         # Unlabelled real images: what generated images must beat where their generator has seen these.
         "pseudo_label": Method(
             "pool with unlabelled real images that the baseline has labelled (Lee 2013)",

@@ -71,11 +71,18 @@ def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, wher
 
 
 def second_images(
-    arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None, unlabelled: Part | None = None
+    arm: Arm,
+    real: Part,
+    channels: list[str],
+    seed: int,
+    reserve: Part | None = None,
+    unlabelled: Part | None = None,
+    column: np.ndarray | None = None,
 ) -> tuple[Images | None, list[AccessRecord]]:
     """Images of the arm's second source, and the records of their inputs besides the train part.
 
-    Records are those of the generator, of the baseline that the arm uses, and of images in reserve or unlabelled."""
+    Records are those of the generator, of the baseline that the arm uses, and of images in reserve or unlabelled. The
+    values of a `column` (n,) are those of the train part."""
     inherited = [part.access_record for part in (reserve, unlabelled) if part is not None]
     if arm.synthetic is not None:
         with ImageSet(arm.synthetic) as made:
@@ -90,7 +97,9 @@ def second_images(
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
         inherited.append(AccessRecord.from_json(asked.access_record))
-    material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled)
+    material = second_source.Material(
+        arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled, column
+    )
     return second_source.second_images(material, arm.seen(channels)), inherited
 
 
@@ -186,7 +195,11 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
         log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
     elif arm.generator is None:
         log.info("arm %s starts from scratch", arm.name)
-    second, inherited = second_images(arm, real, source.channels, seed, reserve, unlabelled)
+    column = None
+    if kind is not None and source_choices.SOURCES[kind].column:
+        with data.reading:
+            column = source.values([arm.settings["column"]], real.rows, "fit")[:, 0]
+    second, inherited = second_images(arm, real, source.channels, seed, reserve, unlabelled, column)
     if second is not None:
         # The baseline's predictions may differ in their last bits between GPUs; all processes must use the same images.
         second.rows, second.weights = multiprocess.of_first(second.rows), multiprocess.of_first(second.weights)

@@ -42,6 +42,7 @@ class Material:
     baseline: Classifier | None = None  # the fold's own
     reserve: Part | None = None  # real images kept aside for this arm
     unlabelled: Part | None = None  # real images without their labels
+    column: np.ndarray | None = None  # text (n,): values of a column of the train part
 
     @cached_property
     def made(self) -> Part:
@@ -98,6 +99,13 @@ def second_images(material: Material, wanted_channels: list[str]) -> Images | No
 def balanced(material: Material) -> Images:
     """Train images, every class equally often."""
     rows = balanced_rows(material.real.labels, material.rng("balance"))
+    return Images(material.real.images, material.real.labels, rows=rows)
+
+
+def reweighted(material: Material) -> Images:
+    """Train images, every value of the column equally often; images without a value are one of their own."""
+    known = np.array(sorted({str(value) for value in material.column} - {""}), dtype=object)
+    rows = balanced_rows(material.column[:, None] == known, material.rng("reweight"))
     return Images(material.real.images, material.real.labels, rows=rows)
 
 

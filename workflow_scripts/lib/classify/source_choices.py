@@ -26,6 +26,7 @@ class SourceFacts:
     reserve: bool = False  # images that are kept aside for this source
     unlabelled: bool = False  # holds images of train groups of which the label regime withholds the labels
     seen: bool = False  # holds all train images that may be seen, with or without labels
+    column: bool = False  # takes values of a column of the image set
     features: bool = False  # representations of train images by the fold's baseline, or made from these; no images
 
 
@@ -33,6 +34,9 @@ SOURCES = Registry(
     "second source",
     {
         "balanced": SourceFacts("real train images, every class equally often", needs_set=False, photographs=True),
+        "reweighted": SourceFacts(
+            "real train images, every value of a column equally often", needs_set=False, photographs=True, column=True
+        ),
         SYNTHETIC: SourceFacts("the synthetic set of the arm"),
         RESAMPLED: SourceFacts("real train images with the labels of that set", photographs=True, nothing_new=True),
         "blended": SourceFacts("two real train images, one over the other", nothing_new=True),

@@ -136,6 +136,7 @@ class TrainClassifier(Section):
     )
     robustness: number(ge=0.01, le=1) = key("robust: q of the generalised cross-entropy; 1 is the error rate.")
     blend: Literal[arm_settings.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
+    column: Text = key("reweight: column of the image set whose values come equally often.")
     strong: Strong = key("strong_augment: in place of the same keys of augment; fixmatch, ssl_pretrain: second views.")
     weaker: Part = key("ssl_pretrain_mixed: strength of second views, as a fraction of what strong says.")
     scoring: Scoring = key("generator_classifier, generator_average: noise with which the generator is asked.")

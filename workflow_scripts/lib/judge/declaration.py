@@ -86,10 +86,12 @@ def controls(name: str) -> list[str]:
     others = arm_choices.learning_unlabelled() if arm_choices.METHODS[name].learns_from_generated else []
     if control is None or arm_choices.METHODS[control].second_source not in source_choices.NOTHING_NEW:
         return [*([control] if control else []), *others]
+    # What re-weights real images by a column controls images that were conditioned on it.
+    empty = (*source_choices.NOTHING_NEW, *source_choices.SOURCES.having("column"))
     alike = (
         other
         for other, method in arm_choices.METHODS.items()
-        if method.step == arm_choices.METHODS[name].step and method.second_source in source_choices.NOTHING_NEW
+        if method.step == arm_choices.METHODS[name].step and method.second_source in empty
     )
     return [control, *(other for other in alike if other != control), *others]
 
