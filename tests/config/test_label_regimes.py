@@ -105,6 +105,21 @@ def test_pseudo_labels_of_a_named_arm_wait_for_it_and_it_answers_for_unlabelled_
     assert through["generator pseudo"] == through["arm both_few"] == []
 
 
+def test_groups_of_the_tested_value_are_shown_by_a_regime_in_which_all_else_is_labelled() -> None:
+    left_out = {"leave_out": "cell_line", "show_left_out": 0.3}
+    shown = FEW | {"labelled": 1}
+    config = regimes(regimes=[ALL, shown], make_folds=left_out)
+    assert label_regimes.partial(config) == [shown]
+    assert stage_views.fold_settings(config)["show_left_out"] == 0.3
+    assert "show_left_out" not in stage_views.fold_settings(regimes()), "folds of other runs are as they were"
+    with pytest.raises(ConfigError, match=r"shows no unlabelled images"):
+        regimes(regimes=[ALL, shown])
+    with pytest.raises(ConfigError, match=r"needs make_folds\.leave_out"):
+        regimes(make_folds={"show_left_out": 0.3})
+    with pytest.raises(ConfigError, match=r"make_folds\.show_left_out gives further images"):
+        checked({"make_folds": left_out})
+
+
 @pytest.mark.parametrize(
     ("arms", "second", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,29 @@ def test_stages_read_the_column_of_train_images_alone(folder: Path) -> None:
         assert set(source.inherited().of("fit")) == train
     assert set(lines) <= {"A", "B"}
     assert not known & {(tuple(row), line) for row, line in zip(labels, lines, strict=True)}
+
+
+def test_values_of_unlabelled_images_alone_are_those_of_a_new_line(folder: Path, tmp_path: Path) -> None:
+    """As where a fold leaves out a cell line and some of its groups are shown: half of its images here."""
+    with ImageSet(folder / "images.h5") as source:
+        roles = role_table.read(folder / "folds.csv", 0, source.ids)
+        shown = np.flatnonzero(source.column("line") == "test line")[::2]
+        roles[shown] = "unlabelled"
+        role_table.write(tmp_path / "folds.csv", source.ids, source.groups, roles[:, None])
+        train = set(np.flatnonzero(roles == "train"))
+    shutil.copyfile(folder / "images.h5", tmp_path / "images.h5")
+    regime = {"name": "shown", "labelled": 1, "unlabelled": "seen", "selection": "same"}
+    told = UNET | {"condition_on": ["line"], "steps": 3, "regime": regime, "sees": "unlabelled"}
+    assert train_ddpm.main(train_line(tmp_path, told)) == 0
+    made = generator_file.read(tmp_path / "g.safetensors")
+    assert made.settings["column_values"] == {"line": ["A", "B", "test line"]}
+    assert made.access_record.labelled("fit") == len(train), "none of their labels was read"
+    assert set(made.access_record.of("fit")) == train | set(shown)
+    asked = SYNTHETIC_SET | {"columns": "unlabelled", "regime": regime}
+    assert sample_ddpm.main(sample_line(tmp_path, asked)) == 0
+    with ImageSet(tmp_path / "s.h5") as source:
+        assert set(source.column("line")) == {"test line"}
+    assert sample_ddpm.main(sample_line(folder, SYNTHETIC_SET | {"columns": "unlabelled"}, out="none.h5")) == 1
 
 
 def test_a_column_that_is_read_of_a_test_image_is_a_leak(folder: Path) -> None:

@@ -212,6 +212,11 @@ def _check_folds(section: Config) -> None:
             f"make_folds.roles_from = {short(roles)} and make_folds.{other} = {section[other]!r} do not go together: "
             "a column that says what is tested leaves one fold, folds: 1 (repeats may be several)"
         )
+    if section["show_left_out"] and not section["leave_out"]:
+        raise ConfigError(
+            f"make_folds.show_left_out = {section['show_left_out']:g} needs make_folds.leave_out: the column of which "
+            "each fold tests one value"
+        )
     # Where a column decides what is tested, the images that it names are the test part, however many they are.
     if tested > 1 + 1e-9 and not section["leave_out"] and not roles:
         raise ConfigError(

@@ -18,7 +18,7 @@ def fill_in(config: Config) -> None:
     Regimes that nothing has are dropped. Where everything is labelled in those that are left, none is named: such a run
     is one without regimes."""
     known = {entry["name"]: entry for entry in config["regimes"]}
-    if not config["data"]["unlabelled"]:
+    if not shows_more(config):
         for entry in config["regimes"]:
             if entry["labelled"] >= 1:
                 entry["unlabelled"] = UNUSED  # there is nothing else to see
@@ -43,9 +43,10 @@ def fill_in(config: Config) -> None:
             entry["regime"] = entry.get("regime", inherited)
     entries = [entry for section in lists for entry in config[section]]
     used = {entry["regime"] for entry in entries}
-    if config["data"]["unlabelled"] and not any(known[name]["unlabelled"] == SEEN for name in used):
+    if shows_more(config) and not any(known[name]["unlabelled"] == SEEN for name in used):
+        key = "data.unlabelled" if config["data"]["unlabelled"] else "make_folds.show_left_out"
         raise ConfigError(
-            "data.unlabelled gives further images, and no regime of an arm or a generator shows them: say unlabelled: "
+            f"{key} gives further images, and no regime of an arm or a generator shows them: say unlabelled: "
             "seen in one of the regimes, or leave them out"
         )
     config["regimes"] = [regime for regime in config["regimes"] if regime["name"] in used]
@@ -61,8 +62,13 @@ def partial(config: Config) -> list[Config]:
     return [
         entry
         for entry in config["regimes"]
-        if entry["labelled"] < 1 or (config["data"]["unlabelled"] and entry["unlabelled"] == SEEN)
+        if entry["labelled"] < 1 or (shows_more(config) and entry["unlabelled"] == SEEN)
     ]
+
+
+def shows_more(config: Config) -> bool:
+    """Whether there are images to see without labels even where all train groups are labelled."""
+    return bool(config["data"]["unlabelled"]) or config["make_folds"]["show_left_out"] > 0
 
 
 def _fill_in_baselines(config: Config) -> None:

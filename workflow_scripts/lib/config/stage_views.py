@@ -76,7 +76,8 @@ def entry_settings(config: Config, section: str, name: str) -> Config:
 def fold_settings(config: Config) -> Config:
     """Settings of make_folds, with the regimes that leave groups without labels, if there are some."""
     regimes = [entry for entry in label_regimes.partial(config) if entry["labelled"] < 1]
-    return views.without(config["make_folds"], "repeats") | ({"regimes": regimes} if regimes else {})
+    unused = () if config["make_folds"]["show_left_out"] else ("show_left_out",)
+    return views.without(config["make_folds"], "repeats", *unused) | ({"regimes": regimes} if regimes else {})
 
 
 def job_settings(config: Config, arms: Iterable[Config]) -> Config:

@@ -67,6 +67,20 @@ def one_hot(values: np.ndarray, known: list[list[str]]) -> np.ndarray:
     return np.concatenate(blocks, axis=1).astype(np.float32)
 
 
+def unlabelled(material: Material, wanted: np.ndarray, rng: np.random.Generator) -> Planned:
+    """Values that unlabelled images alone have, such as those of a new cell line. No rows where there are none."""
+    labelled = [set(column) for column in material.values.T]
+    free = [
+        values
+        for values in product(*material.known)
+        if any(value not in own for value, own in zip(values, labelled, strict=True))
+    ]
+    if not free:
+        return wanted[:0], material.values[:0]
+    drawn = np.array(free, dtype=object)[rng.integers(len(free), size=len(wanted))]
+    return wanted, drawn
+
+
 def planned(plan: str, name: str, material: Material, wanted: np.ndarray, rng: np.random.Generator) -> Planned:
     """Labels and values of the images of the synthetic set `name` by a plan of COLUMN_PLANS."""
     out = COLUMN_PLANS.function(plan, globals())(material, wanted, rng)

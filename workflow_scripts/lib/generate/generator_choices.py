@@ -173,6 +173,10 @@ COLUMN_PLANS = Registry(
             "values with which no train image has these labels (as in MeDi, 2025)",
             none="every planned label combination occurs with every value of the columns among the train images",
         ),
+        "unlabelled": ColumnPlanFacts(
+            "values that unlabelled images alone have, such as a new cell line",
+            none="every value of the columns that the generator knows occurs among labelled train images",
+        ),
     },
 )
 

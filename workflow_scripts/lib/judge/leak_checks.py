@@ -75,11 +75,11 @@ class Rules:
 def check_artefact(artefact: Artefact, roles: np.ndarray, rules: Rules) -> Iterator[Check]:
     """One check for each purpose: images and groups of roles that may not be read for it, however it was read.
 
-    Whether further images were read with labels is for `check_labels`."""
+    Whether unlabelled images were read with labels is for `check_labels`."""
     for purpose in ALLOWED:
         rows = artefact.access_record.of(purpose)
         allowed = _allowed(purpose, artefact.method, roles)
-        if rules.further.any():
+        if rules.further.any() or (roles == Role.UNLABELLED).any():
             allowed += (Role.UNLABELLED,)
         yield _checked(artefact, purpose, rows, roles, allowed, rules)
 
