@@ -21,7 +21,7 @@ from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
-from workflow_scripts.lib.generate import generator_choices, generator_file, training_images
+from workflow_scripts.lib.generate import column_plans, generator_choices, generator_file, training_images
 from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
 from workflow_scripts.lib.generate.training_images import Fold
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -59,7 +59,13 @@ def train_ddpm(
             problem = generator_choices.generator_problem(settings, source.size, source.channels)
             if problem:
                 raise UserError(f"generator {settings['name']}: {problem}")
-            part = training_images.read(source, fold, settings)
+            part, columns = training_images.read(source, fold, settings), None
+            if part.columns is not None:
+                known = column_plans.known_values(part.columns)
+                if empty := [name for name, own in zip(settings["condition_on"], known, strict=True) if not own]:
+                    raise UserError(f"generator {settings['name']}: no train image has a value of {empty[0]!r}")
+                settings["column_values"] = dict(zip(settings["condition_on"], known, strict=True))
+                columns = column_plans.one_hot(part.columns, known)
             height, width = part.images.shape[2:]
             if height != width:
                 raise UserError(
@@ -97,6 +103,7 @@ def train_ddpm(
                     resume,
                     lambda step, loss: bar.update(step, loss=loss),
                     part.known,
+                    columns,
                 )
             if not multiprocess.first():
                 return
