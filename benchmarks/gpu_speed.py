@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import generator_data, generator_runs, generator_speed, gpu_peers, peers
 from benchmarks.gpu_bench import Bench
-from workflow_scripts.lib.classify import arm_choices, classifier_training
+from workflow_scripts.lib.classify import arm_settings, classifier_training
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import generator_training
 from workflow_scripts.lib.generate.generator_file import Generator
@@ -170,7 +170,7 @@ def _kernels(bench: Bench, name: str, training: Training, steps: int = 3) -> Non
 def classify(bench: Bench) -> None:
     """Training of the small classifier, alone and several that take turns."""
     section = generator_data.config()["train_classifier"] | {"batch": bench.scale.arm_batch, "steps": 100_000}
-    settings = arm_choices.effective({"name": "arm", "method": "real_only"}, section | {"backbone": "small"})
+    settings = arm_settings.effective({"name": "arm", "method": "real_only"}, section | {"backbone": "small"})
     images = classifier_training.Images(bench.cells.images, bench.cells.labels)
     trainers = [
         classifier_training.Trainer(settings, images, None, seed, bench.where) for seed in range(bench.scale.arms)

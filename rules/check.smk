@@ -20,7 +20,7 @@ rule check_images:
         template=lambda wildcards, input: own_path("workflow_scripts/lib/page/check.html"),
         # No output, because Snakemake would delete it where the check fails.
         page="results/{run}/check.html",
-        settings=lambda wildcards: as_json(views.check_settings(CONFIG)),
+        settings=lambda wildcards: as_json(stage_views.check_settings(CONFIG)),
     log:
         "results/{run}/logs/check_images/check_images.log",
     benchmark:

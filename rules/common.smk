@@ -11,7 +11,7 @@ from snakemake.utils import update_config
 from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
-from workflow_scripts.lib.config import snakemake_checks, views
+from workflow_scripts.lib.config import asked_arms, snakemake_checks, stage_views, views
 from workflow_scripts.lib.cost import job_costs, time_left
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.study import switches
@@ -159,8 +159,8 @@ def baseline(wildcards):
 
 
 def baseline_of(wildcards, entry):
-    """The list of arms that begins with the fold's baseline under the label regime of an entry of the config."""
-    return in_fold(wildcards, f"arms/job{views.baseline_job(CONFIG, entry.get('regime'))}.json")
+    """The list of arms that begins with the arm which an entry of the config asks: mostly its regime's baseline."""
+    return in_fold(wildcards, f"arms/job{views.asked_job(CONFIG, entry)}.json")
 
 
 def asked_by_generator(wildcards):
@@ -180,9 +180,9 @@ def asked_by_set(wildcards):
 
 
 def asked_by_arms(wildcards):
-    """The baseline, as an input of jobs with arms whose method needs it; these are all of one label regime."""
-    arms = JOBS[int(wildcards.job)]
-    return {"baseline": baseline_of(wildcards, arms[0])} if views.asks_baseline(arms) else {}
+    """The baseline, as an input of jobs with arms whose method needs it; these all ask the same one."""
+    arms = [entry for entry in JOBS[int(wildcards.job)] if asked_arms.asks_baseline([entry])]
+    return {"baseline": baseline_of(wildcards, arms[0])} if arms else {}
 
 
 def baseline_flag(wildcards, input):

@@ -20,7 +20,7 @@ rule train_ddpm:
         code=code("train_ddpm"),
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(
-            views.entry_settings(CONFIG, "generators", wildcards.generator), threads=THREADS
+            stage_views.entry_settings(CONFIG, "generators", wildcards.generator), threads=THREADS
         ),
         seed=CONFIG["seed"],
     log:
@@ -66,7 +66,7 @@ rule sample_ddpm:
         baseline=baseline_flag,
         weaker=weaker_flag,
         settings=lambda wildcards: as_json(
-            views.entry_settings(CONFIG, "synthetic_sets", wildcards.set), threads=THREADS
+            stage_views.entry_settings(CONFIG, "synthetic_sets", wildcards.set), threads=THREADS
         ),
         seed=CONFIG["seed"],
     wildcard_constraints:
@@ -115,7 +115,7 @@ rule sample_fold:
             for name, path in zip(views.generators_for(CONFIG, TOGETHER), input.generators, strict=True)
         ],
         synthetic=lambda wildcards, output: [f"{name}={path}" for name, path in zip(TOGETHER, output, strict=True)],
-        settings=lambda wildcards: as_json(views.together_settings(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.together_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/sample_fold/repeat{repeat}_fold{fold}_sets.log",
@@ -150,7 +150,7 @@ rule sample_simulator:
     params:
         python=python,
         code=code("sample_simulator"),
-        settings=lambda wildcards: as_json(views.simulator_settings(CONFIG, wildcards.set)),
+        settings=lambda wildcards: as_json(stage_views.simulator_settings(CONFIG, wildcards.set)),
         seed=CONFIG["seed"],
     wildcard_constraints:
         set=SIMULATED_SETS,
@@ -183,7 +183,7 @@ rule train_judge:
     params:
         python=python,
         code=code("train_judge"),
-        settings=lambda wildcards: as_json(views.judge_settings(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.judge_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/train_judge/train_judge.log",
@@ -236,7 +236,7 @@ rule assess_synthetic:
     params:
         python=python,
         code=code("assess_synthetic"),
-        settings=lambda wildcards: as_json(views.assess_settings(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.assess_settings(CONFIG), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/assess_synthetic/repeat{repeat}_fold{fold}_{set}.log",

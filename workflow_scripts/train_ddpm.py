@@ -23,7 +23,13 @@ from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
-from workflow_scripts.lib.generate import average_choice, generator_choices, generator_file, training_images
+from workflow_scripts.lib.generate import (
+    average_choice,
+    column_plans,
+    generator_choices,
+    generator_file,
+    training_images,
+)
 from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
 from workflow_scripts.lib.generate.training_images import Fold
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -63,7 +69,13 @@ def train_ddpm(
                 raise UserError(f"generator {settings['name']}: {problem}")
             # Before the train part, whose record then holds it.
             validation = average_choice.read_validation(source, fold.table, fold.number, settings)
-            part = training_images.read(source, fold, settings)
+            part, columns = training_images.read(source, fold, settings), None
+            if part.columns is not None:
+                known = column_plans.known_values(part.columns)
+                if empty := [name for name, own in zip(settings["condition_on"], known, strict=True) if not own]:
+                    raise UserError(f"generator {settings['name']}: no train image has a value of {empty[0]!r}")
+                settings["column_values"] = dict(zip(settings["condition_on"], known, strict=True))
+                columns = column_plans.one_hot(part.columns, known)
             height, width = part.images.shape[2:]
             if height != width:
                 raise UserError(
@@ -102,6 +114,7 @@ def train_ddpm(
                     resume,
                     lambda step, loss: bar.update(step, loss=loss),
                     part.known,
+                    columns,
                 )
             if not multiprocess.first():
                 return

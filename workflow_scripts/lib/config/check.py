@@ -8,8 +8,8 @@ import os
 import re
 
 from workflow_scripts.lib.base.names import meant
-from workflow_scripts.lib.classify import arm_checks, arm_choices, network_choices
-from workflow_scripts.lib.config import bases, label_regimes, views
+from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
+from workflow_scripts.lib.config import asked_arms, bases, label_regimes, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -43,7 +43,7 @@ def check(config: Config) -> Config:
     _check_mirror(config["fetch_weights"])
     for entry in config["arms"]:
         _check_arm(entry, config)
-        own = arm_choices.effective(entry, config["train_classifier"])
+        own = arm_settings.effective(entry, config["train_classifier"])
         if own["weights"] == network_choices.IMAGENET:
             # From here on a file like any other, which a rule brings.
             entry["weights"] = network_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
@@ -75,17 +75,16 @@ def _fill_in_references(config: Config) -> None:
 
 def _baseline_problem(config: Config) -> str | None:
     name, known = config["analysis"]["baseline"], views.by_name(config, "arms")
-    if views.waits(known[name], config):
+    if asked_arms.waits(known[name], config):
         return (
             f"analysis.baseline = {name!r} needs a trained baseline itself, by its method or its synthetic set: "
             "take an arm that needs none, such as real_only"
         )
+    if problem := asked_arms.problem(config):
+        return problem
     for entry in config["arms"]:
-        for regime in views.asked_regimes(entry, config):
-            if label_regimes.baseline_of(config, regime) is None:
-                return f"arms ({entry['name']}) asks the baseline of regime {regime!r}: add an arm real_only to it"
         asked = known[label_regimes.baseline_of(config, entry.get("regime")) or name]
-        pair = (arm_choices.effective(one, config["train_classifier"]) for one in (entry, asked))
+        pair = (arm_settings.effective(one, config["train_classifier"]) for one in (entry, asked))
         if problem := arm_checks.baseline_problem(*pair):
             return f"arms ({entry['name']}): {problem}"
     return None
@@ -215,6 +214,11 @@ def _check_folds(section: Config) -> None:
             f"make_folds.roles_from = {short(roles)} and make_folds.{other} = {section[other]!r} do not go together: "
             "a column that says what is tested leaves one fold, folds: 1 (repeats may be several)"
         )
+    if section["show_left_out"] and not section["leave_out"]:
+        raise ConfigError(
+            f"make_folds.show_left_out = {section['show_left_out']:g} needs make_folds.leave_out: the column of which "
+            "each fold tests one value"
+        )
     # Where a column decides what is tested, the images that it names are the test part, however many they are.
     if tested > 1 + 1e-9 and not section["leave_out"] and not roles:
         raise ConfigError(
@@ -327,7 +331,10 @@ def _check_arm(entry: Config, config: Config) -> None:
         told = f"{known}{bases.hint('synthetic_sets', name)}"
         raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined{meant(name, sets)}; known: {told}")
     _check_encoder_of_arm(entry, config, where)
-    if method.second_source in arm_choices.RESERVES and not config["make_folds"]["fractions"][method.second_source] > 0:
+    if (
+        method.second_source in source_choices.RESERVES
+        and not config["make_folds"]["fractions"][method.second_source] > 0
+    ):
         raise ConfigError(
             f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.second_source} above 0: the "
             "fraction of the images that is kept aside for it"

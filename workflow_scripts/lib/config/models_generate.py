@@ -40,6 +40,9 @@ class Generator(Section):
         "Train images that it learns from: those that its regime labels; also the others, without labels; also the "
         "others, with the soft answers of the regime's baseline. Left out: labelled."
     )
+    pseudo_labels_from: Name = optional(
+        "sees pseudo_labelled: arm of the same regime whose answers are taken. Left out: the regime's baseline."
+    )
     network: one_of(choices.NETWORKS) = key("The network.")
     widths: Annotated[list[whole(16, 1024)], SixAtMost] = optional(
         "unet: channels at each resolution, the finest first."
@@ -64,6 +67,9 @@ class Generator(Section):
     )
     label_sampling: Literal[choices.SAMPLINGS] = key("Each image once an epoch, or classes equally often.")
     label_dropout: BelowOne = key("Fraction of examples shown without labels; above 0 makes guidance possible.")
+    condition_on: Distinct[Text] = optional(
+        "unet: columns of the image set, such as cell_line, whose values the network is told beside the labels."
+    )
     reference_fraction: Fraction = optional(
         "Fraction of examples with channels given; reference_channels need it above 0."
     )
@@ -121,6 +127,9 @@ class SyntheticSet(Section):
     count: whole(1, 10**7) = optional("Number of images; for tail_fill the most that are made.", "images")
     target: whole(1, 10**7) = optional("tail_fill: images of a class, real and synthetic, that are aimed at.", "images")
     per_class: whole(1, 10**6) = optional("single: number of images of each class.", "images")
+    columns: one_of(choices.COLUMN_PLANS) = optional(
+        "Values of the columns that the generator is conditioned on. Left out: as_real."
+    )
     reference_channels: Distinct[Text] | Literal[choices.OTHERS] = optional(
         "Channels taken from real train images; the rest is generated. others: all but the protein's."
     )

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workflow_scripts.lib.classify import arm_choices, network_choices
-from workflow_scripts.lib.config import views
+from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
+from workflow_scripts.lib.config import stage_views, views
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
 from workflow_scripts.lib.images import corruption_choices
@@ -167,7 +167,7 @@ class Counter:
         """Jobs that fetch the published weights from which the arms of a job start."""
         folder, out = self.config["fetch_weights"]["folder"], set()
         for entry in batch:
-            arm = arm_choices.effective(entry, self.config["train_classifier"])
+            arm = arm_settings.effective(entry, self.config["train_classifier"])
             if arm["weights"] == network_choices.published_path(folder, arm["backbone"]):
                 out.add(f"fetch_weights/{arm['backbone']}")
         return sorted(out)
@@ -206,8 +206,8 @@ class Counter:
         return _ordered(jobs)
 
     def _baseline(self, place: str, entry: Config) -> str:
-        """Key of the job with the baseline of an entry's label regime."""
-        return f"train_classifier/{place}_job{views.baseline_job(self.config, entry.get('regime'))}"
+        """Key of the job with the arm that an entry asks, mostly the baseline of its label regime."""
+        return f"train_classifier/{place}_job{views.asked_job(self.config, entry)}"
 
     def _network(self, generator: Config) -> Network:
         return self.networks.generator(generator, self.channels, self.facts.classes, self.size)
@@ -308,6 +308,8 @@ class Counter:
             traits = {"network": entry["backbone"], "size": self.size, "channels": seen}
             work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])
             return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
+        if arm_choices.METHODS[entry["method"]].scores:
+            return self._scored(entry, kind, judged)
         frozen = bool(entry["frozen"])
         if network_choices.BACKBONES[entry["backbone"]].of_generator:
             # The way down is about a half of the network, however many blocks of it are taken.
@@ -316,17 +318,27 @@ class Counter:
             network = Network(ahead, back, whole.bytes)
         else:
             network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
-        operations = entry["steps"] * arm_choices.seen_in_batch(entry) * network.training + judged * network.forward
+        operations = entry["steps"] * arm_settings.seen_in_batch(entry) * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
         return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
 
+    def _scored(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
+        """A generator as classifier: it trains nothing, and is asked with and without each label."""
+        network, scoring = self._network(self.generators[entry["generator"]]), entry["scoring"]
+        # The validation part is scored twice: to be calibrated, and with the others.
+        scored = self.part["validation"] + sum(self.part[role] for role in PARTS)
+        images = scored if kind == "train_classifier" else judged
+        calls = (1 + self.facts.classes) * len(scoring["levels"]) * scoring["draws"]
+        traits = {"network": entry["backbone"], "size": self.size, "channels": self.channels, "batch": entry["batch"]}
+        return Workload(kind, GFLOP, images * calls * network.forward / 1e9, traits, entry["name"]), network
+
     def _arms(self, number: int, batch: list[Config], place: str, folds: list[str]) -> Job:
         synthetic_sets = sorted({entry["synthetic_set"] for entry in batch if entry.get("synthetic_set")})
-        asked = any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in batch)
+        asked = [entry for entry in batch if arm_choices.METHODS[entry["method"]].needs_baseline]
         after = [
             *folds,
             *(self._set_key(synthetic_set, place) for synthetic_set in synthetic_sets),
-            *([self._baseline(place, batch[0])] if asked else []),
+            *([self._baseline(place, asked[0])] if asked else []),
         ]
         after += [f"train_ddpm/{place}_{name}" for name in views.generators_of(batch)]
         after += self._fetched(batch)
@@ -335,7 +347,7 @@ class Counter:
         row = 2 * TEXT + 5 * self.facts.classes  # ids and groups, a label of one byte and a logit of four a class
         job.disk = {"weights": 0.0, "predictions": 0.0}
         for entry in batch:
-            entry = arm_choices.effective(entry, self.config["train_classifier"])
+            entry = arm_settings.effective(entry, self.config["train_classifier"])
             work, network = self._training(entry, "train_classifier", entry["checkpoints"] * self.part["validation"])
             work.traits |= self._shared() | ({"at_once": self.at_once} if self.at_once > 1 else {})
             job.works.append(work)
@@ -351,7 +363,7 @@ class Counter:
     def _judge(self) -> list[Job]:
         if not self.simulated:
             return []
-        entry, images = views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
+        entry, images = stage_views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
         # The judge is trained by the same code as any arm.
         judged = entry["checkpoints"] * JUDGE_SELECTS * images
         work, network = self._training(entry | {"channels": None}, "train_classifier", judged)
@@ -404,7 +416,7 @@ class Counter:
         conditions = len(corruption_choices.conditions(views.corruptions(self.config)))
         if not conditions:
             return []
-        arms = [arm_choices.effective(entry, self.config["train_classifier"]) for entry in self.config["arms"]]
+        arms = [arm_settings.effective(entry, self.config["train_classifier"]) for entry in self.config["arms"]]
         works = [self._training(arm | {"steps": 0}, "stress_test", conditions * self.part["test"])[0] for arm in arms]
         networks = "+".join(sorted({arm["backbone"] for arm in arms}))
         # Hand-made features count nothing here; their time is in the rates of jobs with them.

@@ -31,9 +31,10 @@ class Condition:
     dropped: Tensor  # (n,) bool: nothing is said about the labels, which differs from "no label applies"
     reference: Tensor | None = None  # (n, C, H, W) clean pixels of the reference channels, zero in the others
     shown: Tensor | None = None  # (n, C) bool: which channels are reference channels; both None: none of any image
+    columns: Tensor | None = None  # (n, V) values of columns such as the cell line, a block a column; None: unknown
 
     def nothing(self) -> Condition:
-        """Unconditional version: the labels are dropped, reference channels remain."""
+        """Unconditional version: the labels are dropped, reference channels and columns remain."""
         return replace(self, dropped=torch.ones_like(self.dropped))
 
     def joined(self, other: Condition) -> Condition:

@@ -23,6 +23,7 @@ class NetworkFacts:
     reference_channels: bool = True  # has inputs for channels of a real image
     several_labels: bool = True  # takes any number of labels an image
     missing_labels: bool = True  # can be told that nothing is said about the labels
+    columns: bool = True  # can be told values of columns, such as the cell line
 
 
 NETWORKS = Registry(
@@ -36,6 +37,7 @@ NETWORKS = Registry(
             reference_channels=False,
             several_labels=False,
             missing_labels=False,
+            columns=False,
         ),
     },
 )
@@ -154,6 +156,31 @@ LABEL_PLANS = Registry(
     },
 )
 
+
+@dataclass(frozen=True)
+class ColumnPlanFacts:
+    """Facts about a column plan that are needed before values are drawn."""
+
+    about: str
+    none: str = "there is no image to make"  # why it may come to no image at all
+
+
+COLUMN_PLANS = Registry(
+    "column plan",
+    {
+        "as_real": ColumnPlanFacts("the values of a train image with the same labels"),
+        "uniform": ColumnPlanFacts("every value equally often, whatever the labels"),
+        "unseen": ColumnPlanFacts(
+            "values with which no train image has these labels (as in MeDi, 2025)",
+            none="every planned label combination occurs with every value of the columns among the train images",
+        ),
+        "unlabelled": ColumnPlanFacts(
+            "values that unlabelled images alone have, such as a new cell line",
+            none="every value of the columns that the generator knows occurs among labelled train images",
+        ),
+    },
+)
+
 # Pixel values as the network sees them (`generator_training.Pixels`), and how an image's labels are given to it.
 PIXELS = ("standardised", "signed", "unit")
 CONDITIONS = ("multi_hot", "single")
@@ -165,7 +192,7 @@ SEES = (LABELLED, UNLABELLED, PSEUDO_LABELLED)
 CONFUSED, EARLIER = "confused", "earlier"
 AGAINST = (CONFUSED, EARLIER)  # what guidance pushes away from besides dropped labels
 # What a weaker generator must share with the one that it guides: its pixels, its labels, and what it has read.
-SHARED_WITH_WEAKER = ("pixels", "labels", "sees", "regime", "reference_channels")
+SHARED_WITH_WEAKER = ("pixels", "labels", "sees", "regime", "reference_channels", "condition_on")
 
 # Name of the simulator in place of a generator: its cells are the best that any generator could make.
 SIMULATOR = "simulator"
@@ -236,6 +263,10 @@ def _network_problem(generator: dict[str, Any]) -> str | None:
         return together.format(f"labels {generator['labels']}") + "it embeds exactly one label (take single)"
     if not facts.missing_labels and generator["label_dropout"] > 0:
         return together.format("label_dropout") + "it has no word for a missing label (take 0)"
+    if generator.get("condition_on") and generator.get("ema_widths"):
+        return "condition_on and ema_widths exclude each other: the validation part is asked without columns"
+    if not facts.columns and generator.get("condition_on"):
+        return together.format("condition_on") + "it has no input for columns"
     if not facts.missing_labels and generator.get("sees") == UNLABELLED:
         return together.format("sees unlabelled") + "it has no word for a missing label"
     if generator["labels"] == "single" and generator.get("sees") == PSEUDO_LABELLED:
@@ -274,6 +305,8 @@ def encoder_problem(generator: dict[str, Any], one_level: bool) -> str | None:
         return f"generator {name!r} has the network {generator['network']}, which has no encoder: take a unet"
     if not generator["label_dropout"] and generator.get("sees") != UNLABELLED:
         return f"generator {name!r} has label_dropout 0, and its encoder is asked without labels: train it with some"
+    if generator.get("condition_on"):
+        return f"generator {name!r} has condition_on, and its network is asked without columns: take one that has none"
     if one_level != bool(generator.get("noise_level")):
         return f"generator {name!r} {'needs a' if one_level else 'has a'} noise_level, which makes it an auto-encoder"
     return None
@@ -312,6 +345,8 @@ def set_problem(
     `weaker`: the settings of the generator that guides it, where it names one."""
     if generator.get("noise_level"):
         return f"generator {generator['name']} has a noise_level, so it can make no images: it has learned one alone"
+    if synthetic_set.get("columns") and not generator.get("condition_on"):
+        return f"columns needs a generator with condition_on, and {generator['name']} has none"
     return (
         _sampler_problem(synthetic_set, generator)
         or _guidance_problem(synthetic_set, generator)
@@ -323,7 +358,7 @@ def set_problem(
 
 def simulator_problem(synthetic_set: dict[str, Any]) -> str | None:
     """Error in a synthetic set whose cells the simulator itself draws, in one line, or None."""
-    for key in ("reference_channels", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch"):
+    for key in ("reference_channels", "start_noise", "sampler", "evaluations", "guidance", "clip", "batch", "columns"):
         if synthetic_set.get(key):
             return f"generator {SIMULATOR} has no use for {key}: fresh cells are drawn as simulate_cells says"
     labels = synthetic_set["labels"]

@@ -106,7 +106,7 @@ def losses(
     """Loss of each example (B,); a function of tensors alone."""
     x0 = pixels.to_network(batch.images)
     reference = None if batch.shown is None else x0 * batch.shown[:, :, None, None]
-    condition = Condition(batch.labels, batch.dropped, reference, batch.shown)
+    condition = Condition(batch.labels, batch.dropped, reference, batch.shown, batch.columns)
     each = diffusion.training_loss(objective, network, x0, condition, batch.sigma, batch.noise)
     return weighting(each, network, batch.sigma)
 
@@ -127,6 +127,7 @@ class Training:
         dtype: torch.dtype,
         known: np.ndarray | None = None,
         compiled: bool | None = None,
+        columns: np.ndarray | None = None,
     ) -> None:
         multiprocess.check_batch(int(settings["batch"]), "the generator's batch")
         if known is not None and not known.all() and not generator_choices.NETWORKS[settings["network"]].missing_labels:
@@ -138,7 +139,7 @@ class Training:
         self.steps, self.batch = int(settings["steps"]), int(settings["batch"])
         self.objective, self.pixels = diffusion.of_settings(settings), pixels.on(where)
         self.weighting = diffusion.make_weighting(settings.get("weighting", "plain"))
-        self.examples = Examples(images, labels, settings, seed, known, where)
+        self.examples = Examples(images, labels, settings, seed, known, where, columns)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
             self.network = make_network(settings, images.shape[1], labels.shape[1], images.shape[-1], dtype)
@@ -326,11 +327,13 @@ def train(
     resume: Resume,
     progress: Callable[[int, float], None] = lambda step, loss: None,
     known: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
 ) -> Trained:
     """Train a generator on images uint8 (n, C, s, s) and labels (n, K); calls `progress(step, loss)`.
 
-    `known` (n,) bool: images whose label is known; the others are always shown without labels. None: all are."""
-    training = Training(images, labels, settings, pixels, seed, device, dtype, known)
+    `known` (n,) bool: images whose label is known; the others are always shown without labels. None: all are.
+    `columns` (n, V): values of columns that the network is told, a block a column; None: none."""
+    training = Training(images, labels, settings, pixels, seed, device, dtype, known, columns=columns)
     saved = resume.load()
     if saved is not None:
         training.restore(saved)
