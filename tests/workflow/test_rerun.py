@@ -35,6 +35,7 @@ RERUN = {
     - {"simulate_cells", "tabulate_study"},
     "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/images/corruptions.py": {"stress_test"},
+    "lib/images/copy_test.py": READING,
     "lib/images/duplicates.py": READING,
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
