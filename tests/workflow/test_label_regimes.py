@@ -25,7 +25,7 @@ PRESET = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8
 UNET, SET = PRESET["generators"][0], PRESET["synthetic_sets"][0]
 OVERLAY = {
     "regimes": [{"name": "all", "labelled": 1, "unlabelled": "unused", "selection": "same"}, FEW],
-    "generators": [UNET, UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}],
+    "generators": [UNET, UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled", "steps": 10}],
     "synthetic_sets": [SET, SET | {"name": "pseudo", "generator": "pseudo"}],
     "arms": [
         {"name": "real_only", "method": "real_only"},
