@@ -147,16 +147,18 @@ def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: run_ta
     rows = found.comparisons
     chosen = (rows["arm"] == arm) & (rows["relation"] == "baseline") & (rows["class"] == kind)
 
-    def bold(q: float) -> int:
+    def bold(q: float, repeats: int = 2) -> int:
         changed = rows.copy()
         # An interval beside zero, whose difference stands or not when all classes are looked at.
         changed.loc[rows["class"] != "", "q"] = 1.0
         changed.loc[chosen, ["difference", "low", "high", "low_single", "high_single"]] = [0.2, 0.1, 0.3, 0.1, 0.3]
         changed.loc[chosen, "q"] = q
-        drawn = arm_figures.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, found.facts))
+        facts = found.facts | {"sizes": {"repeats": repeats}}
+        drawn = arm_figures.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, facts))
         return sum(line.get_linewidth() == 1.6 for axes in drawn.axes for line in axes.lines)
 
     assert (bold(0.04), bold(0.06)) == (1, 0)
+    assert bold(0.04, repeats=1) == 0, "a single repeat confirms nothing"
 
 
 def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: run_tables.Results) -> None:
