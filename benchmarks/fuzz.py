@@ -32,7 +32,7 @@ import yaml
 
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.config import check, views
+from workflow_scripts.lib.config import check, stage_views, views
 from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.images import grouping, image_list, invalid_input, known_datasets, user_tables
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -134,8 +134,8 @@ def used(config: dict[str, Any]) -> None:
     config = check.check(config)
     views.job_lists(config)
     views.used_sets(config)
-    views.reading(config)
-    views.judge_settings(config)
+    stage_views.reading(config)
+    stage_views.judge_settings(config)
     list(range(config["make_folds"]["repeats"]))
     list(range(config["make_folds"]["folds"]))
 

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+from workflow_scripts.lib.classify import arm_settings, backbones, classifier_file, classifier_training
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -31,6 +31,8 @@ HPA_CELLS = "MIXLOC_HPA_CELLS"
 # Roles of groups: the encoder learns from groups that no generator trains on and none is judged by.
 FRACTIONS = {"encoder": 0.28, "select": 0.07, "train": 0.40, "held": 0.25}
 PARTS = tuple(FRACTIONS)
+# Settings of a generator that config.yaml's entries may leave out.
+OPTIONAL = {"weighting", "attention", "patch", "snapshot", "ema_widths", "noise_level", "sees", "reference_channels"}
 
 
 @dataclass
@@ -87,7 +89,7 @@ def generator_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     entries = {entry["name"]: entry for entry in config()["generators"]}
     if name not in entries:
         sys.exit(f"--generator {name}: config.yaml has {', '.join(entries)}")
-    unknown = set(changes) - set(entries[name])
+    unknown = set(changes) - set(entries[name]) - OPTIONAL
     if unknown:
         sys.exit(f"--settings: generator {name} has no {', '.join(sorted(unknown))}")
     return entries[name] | changes
@@ -142,7 +144,7 @@ def simulator_settings(count: int, size: int) -> dict[str, Any]:
 
 def _hpa_set(folder: Path, size: int) -> Path:
     """The image set of presets/hpa_cells.yaml, made by the project's own stage."""
-    from workflow_scripts.lib.config import check, views
+    from workflow_scripts.lib.config import check, stage_views
 
     both = config()
     preset = yaml.safe_load((ROOT / "presets" / "hpa_cells.yaml").read_text(encoding="utf-8"))
@@ -154,7 +156,7 @@ def _hpa_set(folder: Path, size: int) -> Path:
     command = [
         sys.executable, "-m", "workflow_scripts.preprocess_images", "--images-dir", images, "--table", table,
         "--groups", groups, "--out", str(folder / "images.h5"), "--left-out", str(folder / "left_out.csv"),
-        "--settings", json.dumps(views.reading(checked) | {"threads": 1}),
+        "--settings", json.dumps(stage_views.reading(checked) | {"threads": 1}),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
@@ -205,7 +207,7 @@ def train_encoder(
 ) -> tuple[Encoder, float]:
     """A classifier of the parts encoder and select, trained as the arm real_only; and its mean average precision."""
     section = config()["train_classifier"] | {"steps": steps}
-    settings = arm_choices.effective({"name": "encoder", "method": "real_only"}, section)
+    settings = arm_settings.effective({"name": "encoder", "method": "real_only"}, section)
     fit, select = (cells.part(parts[name]) for name in ("encoder", "select"))
     with tempfile.TemporaryDirectory() as place:
         trained = classifier_training.train(

@@ -173,7 +173,7 @@ def train_pool(settings: PoolSettings) -> Pool:
     import torch
 
     from benchmarks import generator_data
-    from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training
+    from workflow_scripts.lib.classify import arm_settings, backbones, classifier_file, classifier_training
     from workflow_scripts.lib.compute.checkpoint import Resume
     from workflow_scripts.lib.split import assignment
 
@@ -188,7 +188,7 @@ def train_pool(settings: PoolSettings) -> Pool:
     scores = np.zeros((settings.copies + settings.short, settings.folds, *labels.shape))
     for copy in range(len(scores)):
         steps = settings.steps if copy < settings.copies else settings.steps // 3
-        own = arm_choices.effective({"name": "real_only", "method": "real_only"}, section | {"steps": steps})
+        own = arm_settings.effective({"name": "real_only", "method": "real_only"}, section | {"steps": steps})
         for fold in range(settings.folds):
             fit, select = (roles[:, fold] == role for role in ("train", "validation"))
             with tempfile.TemporaryDirectory() as place:

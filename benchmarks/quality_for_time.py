@@ -30,7 +30,7 @@ import pandas as pd
 import yaml
 
 from benchmarks.generator_data import ROOT, config
-from workflow_scripts.lib.config import check, views
+from workflow_scripts.lib.config import check, stage_views
 
 COLUMNS = (
     "variant", "train_seconds", "sample_seconds", "agreement", "lowest_auc", "low_auc_classes", "frechet",
@@ -90,7 +90,7 @@ def measured(variant: dict[str, Any], run: Path, folder: Path, seed: int) -> dic
     tables = {name: folder / f"{name}.csv" for name in ("scores", "fidelity", "closest")}
     stage(
         "assess_synthetic",
-        views.assess_settings(whole) | {"threads": 1},
+        stage_views.assess_settings(whole) | {"threads": 1},
         **fold | tables,
         synthetic=made,
         judge=run / "judge.safetensors",

@@ -40,7 +40,7 @@ rule train_classifier:
             for name, path in zip(views.generators_of(JOBS[int(wildcards.job)]), input.generators, strict=True)
         ],
         baseline=baseline_flag,
-        settings=lambda wildcards: as_json(views.job_settings(CONFIG, JOBS[int(wildcards.job)]), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.job_settings(CONFIG, JOBS[int(wildcards.job)]), threads=THREADS),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/train_classifier/repeat{repeat}_fold{fold}_job{job}.log",

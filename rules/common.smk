@@ -11,7 +11,7 @@ from snakemake.utils import update_config
 from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
-from workflow_scripts.lib.config import snakemake_checks, views
+from workflow_scripts.lib.config import asked_arms, snakemake_checks, stage_views, views
 from workflow_scripts.lib.cost import job_costs, time_left
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.study import switches
@@ -37,9 +37,10 @@ SYNTHETIC_SETS = views.by_name(CONFIG, "synthetic_sets")
 ARMS = views.by_name(CONFIG, "arms")
 USED_SETS = views.used_sets(CONFIG)
 USED_GENERATORS = views.used_generators(CONFIG)
-# Two stages make synthetic sets. The pattern of a stage without sets is a name that no synthetic set can have.
+# Three stages make synthetic sets. The pattern of a stage without sets is a name that no synthetic set can have.
+TOGETHER = views.sets_together(CONFIG)
 SIMULATED_SETS = "|".join(views.sets_from(CONFIG, simulator=True)) or "-"
-GENERATED_SETS = "|".join(views.sets_from(CONFIG, simulator=False)) or "-"
+GENERATED_SETS = "|".join(name for name in views.sets_from(CONFIG, simulator=False) if name not in TOGETHER) or "-"
 JOBS = views.job_lists(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
 CORRUPTIONS = views.corruptions(CONFIG)  # of the stress test
@@ -158,8 +159,8 @@ def baseline(wildcards):
 
 
 def baseline_of(wildcards, entry):
-    """The list of arms that begins with the fold's baseline under the label regime of an entry of the config."""
-    return in_fold(wildcards, f"arms/job{views.baseline_job(CONFIG, entry.get('regime'))}.json")
+    """The list of arms that begins with the arm which an entry of the config asks: mostly its regime's baseline."""
+    return in_fold(wildcards, f"arms/job{views.asked_job(CONFIG, entry)}.json")
 
 
 def asked_by_generator(wildcards):
@@ -169,20 +170,29 @@ def asked_by_generator(wildcards):
 
 
 def asked_by_set(wildcards):
-    """The baseline, as an input of synthetic sets that need it."""
-    entry = SYNTHETIC_SETS[wildcards.set]
-    return {"baseline": baseline_of(wildcards, entry)} if generator_choices.asks_baseline(entry) else {}
+    """The baseline and the weaker generator, as inputs of synthetic sets that need them."""
+    entry, asked = SYNTHETIC_SETS[wildcards.set], {}
+    if generator_choices.asks_baseline(entry):
+        asked["baseline"] = baseline_of(wildcards, entry)
+    if weaker := generator_choices.weaker_generator(entry):
+        asked["weaker"] = in_fold(wildcards, f"generators/{weaker}.safetensors")
+    return asked
 
 
 def asked_by_arms(wildcards):
-    """The baseline, as an input of jobs with arms whose method needs it; these are all of one label regime."""
-    arms = JOBS[int(wildcards.job)]
-    return {"baseline": baseline_of(wildcards, arms[0])} if views.asks_baseline(arms) else {}
+    """The baseline, as an input of jobs with arms whose method needs it; these all ask the same one."""
+    arms = [entry for entry in JOBS[int(wildcards.job)] if asked_arms.asks_baseline([entry])]
+    return {"baseline": baseline_of(wildcards, arms[0])} if arms else {}
 
 
 def baseline_flag(wildcards, input):
     """The flag by which a stage gets the baseline, if it needs one."""
     return f"--baseline {shlex.quote(input.baseline)}" if input.get("baseline") else ""
+
+
+def weaker_flag(wildcards, input):
+    """The flag by which sample_ddpm gets a weaker generator, if the set is guided by one."""
+    return f"--weaker {shlex.quote(input.weaker)}" if input.get("weaker") else ""
 
 
 def judge(wildcards):

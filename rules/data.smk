@@ -19,7 +19,7 @@ rule simulate_cells:
         code=code("simulate_cells"),
         folder="results/{run}/simulated",
         # The number of processes changes no image, so it is no setting that would make them again.
-        settings=lambda wildcards: as_json(views.cells(CONFIG)),
+        settings=lambda wildcards: as_json(stage_views.cells(CONFIG)),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/simulate_cells/simulate_cells.log",
@@ -52,7 +52,7 @@ rule preprocess_shard:
         code=code("preprocess_shard"),
         raw=raw_flags,
         set="results/{run}/images.h5",
-        settings=lambda wildcards: as_json(views.reading(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.reading(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/preprocess_shard/{shard}of{shards}.log",
     benchmark:
@@ -89,7 +89,7 @@ rule preprocess_images:
         python=python,
         code=code("preprocess_images"),
         raw=raw_flags,
-        settings=lambda wildcards: as_json(views.reading(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.reading(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/preprocess_images/preprocess_images.log",
     benchmark:
@@ -118,7 +118,7 @@ rule make_folds:
     params:
         python=python,
         code=code("make_folds"),
-        settings=lambda wildcards: as_json(views.fold_settings(CONFIG)),
+        settings=lambda wildcards: as_json(stage_views.fold_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/make_folds/repeat{repeat}.log",

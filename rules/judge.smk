@@ -15,7 +15,7 @@ rule declare_analysis:
         folder="results/{run}",
         ledger="results/{run}/declarations.jsonl",
         settings=lambda wildcards: as_json(
-            views.analysis(CONFIG), arms=CONFIG["arms"], experiment=views.experiment(CONFIG)
+            stage_views.analysis(CONFIG), arms=CONFIG["arms"], experiment=stage_views.experiment(CONFIG)
         ),
     log:
         "results/{run}/logs/declare_analysis/declare_analysis.log",
@@ -68,7 +68,7 @@ rule aggregate_metrics:
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         settings=lambda wildcards: as_json(
-            views.analysis(CONFIG), arms=CONFIG["arms"], generators_saw=views.generators_saw(CONFIG)
+            stage_views.analysis(CONFIG), arms=CONFIG["arms"], generators_saw=stage_views.generators_saw(CONFIG)
         ),
         seed=CONFIG["seed"],
     log:
@@ -125,7 +125,7 @@ rule certify_leaks:
             *(at_places("stress.h5")(wildcards) if CORRUPTIONS else []),
         ],
         places=PLACES,
-        settings=lambda wildcards: as_json(views.certificate_settings(CONFIG)),
+        settings=lambda wildcards: as_json(stage_views.certificate_settings(CONFIG)),
     log:
         "results/{run}/logs/certify_leaks/certify_leaks.log",
     benchmark:

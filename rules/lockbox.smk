@@ -35,7 +35,7 @@ rule open_lockbox:
         places=PLACES,
         ledger=LEDGER,
         settings=lambda wildcards: as_json(
-            {"analysis": views.analysis(CONFIG), "arms": CONFIG["arms"]}, run=CONFIG["run"], threads=THREADS
+            {"analysis": stage_views.analysis(CONFIG), "arms": CONFIG["arms"]}, run=CONFIG["run"], threads=THREADS
         ),
         seed=CONFIG["seed"],
     log:

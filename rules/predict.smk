@@ -22,7 +22,7 @@ rule predict_images:
         code=code("predict_images"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         table=lambda wildcards, input: ["--table", input.new_table] if input.get("new_table") else [],
-        settings=lambda wildcards: as_json(views.predict_settings(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.predict_settings(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/predict_images/predict_images.log",
     benchmark:
@@ -66,7 +66,7 @@ rule write_model_package:
         python=python,
         code=code("write_model_package"),
         licence=lambda wildcards, input: own_path("LICENSE"),
-        settings=lambda wildcards: as_json(views.package_settings(CONFIG)),
+        settings=lambda wildcards: as_json(stage_views.package_settings(CONFIG)),
     log:
         "results/{run}/logs/write_model_package/write_model_package.log",
     benchmark:

@@ -20,7 +20,7 @@ rule export_images:
         synthetic=lambda wildcards: of_each(
             from_config(views.exported_sets)(wildcards), "repeat{repeat}/fold{fold}/synthetic/{name}.h5"
         )(wildcards),
-        settings=lambda wildcards: as_json(views.export_settings(CONFIG)),
+        settings=lambda wildcards: as_json(stage_views.export_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/export_images/export_images.log",

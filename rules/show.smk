@@ -47,7 +47,7 @@ rule plot_data:
         python=python,
         code=code("plot_data"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
-        settings=lambda wildcards: as_json(views.data_settings(CONFIG)),
+        settings=lambda wildcards: as_json(stage_views.data_settings(CONFIG)),
     log:
         "results/{run}/logs/plot_data/plot_data.log",
     benchmark:
@@ -324,7 +324,7 @@ rule report:
         forensics_digest=lambda wildcards: views.forensics_flag(CONFIG)[1],
         ledger=LEDGER,
         openings=lambda wildcards: views.digest(LEDGER, 8),
-        settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": views.of_run(CONFIG)}),
+        settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": stage_views.of_run(CONFIG)}),
     log:
         "results/{run}/logs/report/report.log",
     benchmark:

@@ -71,7 +71,7 @@ rule aggregate_stress:
         stress=at_places("stress.h5"),
         places=PLACES,
         settings=lambda wildcards: as_json(
-            {"analysis": views.analysis(CONFIG), "arms": CONFIG["arms"]}
+            {"analysis": stage_views.analysis(CONFIG), "arms": CONFIG["arms"]}
             | {key: CONFIG["stress_test"][key] for key in ("declared", "draws")}
         ),
         seed=CONFIG["seed"],

@@ -21,7 +21,7 @@ rule write_submission:
         images=lambda wildcards, input: input.get("images") or views.fetched_folder(CONFIG, "test"),
         sample=lambda wildcards, input: input.get("sample") or views.fetched_folder(CONFIG, "sample_submission.csv"),
         classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
-        settings=lambda wildcards: as_json(views.submission_settings(CONFIG), threads=THREADS),
+        settings=lambda wildcards: as_json(stage_views.submission_settings(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/write_submission/write_submission.log",
     benchmark:

@@ -99,8 +99,9 @@ def certify_leaks(
     for artefact in read_artefacts(artefacts, thresholds, ids):
         if (artefact.access_record.images, artefact.access_record.count) != (digest, len(ids)):
             raise UserError(f"{artefact.name} was made from another image set than {images}: delete it, run again")
-        checks += check_artefact(artefact, roles_of(artefact.repeat, artefact.fold, AS_WRITTEN), rules)
-        if regimes or further.any():
+        written = roles_of(artefact.repeat, artefact.fold, AS_WRITTEN)
+        checks += check_artefact(artefact, written, rules)
+        if regimes or (written == Role.UNLABELLED).any():
             about = members.get(artefact.name, {"regime": WHOLE.name, "through": []})
             through = {name: regimes.get(name, WHOLE) for name in about["through"]}
             own, under = regimes.get(about["regime"], WHOLE), partial(roles_of, artefact.repeat, artefact.fold)

@@ -7,8 +7,16 @@ from types import ModuleType
 import pytest
 
 from workflow_scripts.lib.base.registry import Registry
-from workflow_scripts.lib.classify import arm_choices, backbones, losses, method_steps, network_choices, second_source
-from workflow_scripts.lib.generate import diffusion, generator_choices, label_plans, networks, sampling
+from workflow_scripts.lib.classify import (
+    arm_choices,
+    backbones,
+    losses,
+    method_steps,
+    network_choices,
+    second_source,
+    source_choices,
+)
+from workflow_scripts.lib.generate import column_plans, diffusion, generator_choices, label_plans, networks, sampling
 from workflow_scripts.lib.images import corruption_choices, corruptions
 
 ALL = [
@@ -16,7 +24,8 @@ ALL = [
     (generator_choices.OBJECTIVES, diffusion),
     (generator_choices.SAMPLERS, sampling),
     (generator_choices.LABEL_PLANS, label_plans),
-    (arm_choices.SOURCES, second_source),
+    (generator_choices.COLUMN_PLANS, column_plans),
+    (source_choices.SOURCES, second_source),
     (arm_choices.METHODS, method_steps),
     (network_choices.BACKBONES, backbones),
     (network_choices.LOSSES, losses),

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION, cells
-from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_training, network_choices, training_step
+from workflow_scripts.lib.classify import (
+    arm_checks,
+    arm_choices,
+    arm_settings,
+    classifier_training,
+    network_choices,
+    source_choices,
+    training_step,
+)
 from workflow_scripts.lib.compute.checkpoint import Resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,12 +44,12 @@ DIFFERENT = {
 
 
 def settings_of(name, **changes):
-    return arm_choices.effective(ENTRIES[name], SHORT | changes)
+    return arm_settings.effective(ENTRIES[name], SHORT | changes)
 
 
 def made_for(name):
     """The second source of a method: images, or features of these."""
-    return FILLED if arm_choices.METHODS[name].second_source in arm_choices.FEATURES else MADE
+    return FILLED if arm_choices.METHODS[name].second_source in source_choices.FEATURES else MADE
 
 
 def observe(name, monkeypatch):
@@ -96,7 +104,7 @@ def test_same_steps_same_images_a_step_same_start_and_the_same_real_images(name,
     each = SHORT["batch"] + (4 if name == "fixmatch" else 0)
     assert [sum(step.values()) for step in asked] == [each] * SHORT["steps"]
     assert found.numbers["images_seen"] == each * SHORT["steps"]
-    assert arm_choices.seen_in_batch(settings_of(name)) == each
+    assert arm_settings.seen_in_batch(settings_of(name)) == each
     assert found.numbers["real_seen"] == sum(step.get("real", 0) for step in asked)
     assert any("partners" in step for step in asked) == (method.second_source is not None)
     assert all(torch.equal(weights[key], value) for key, value in baseline[0].items())
@@ -221,7 +229,7 @@ def test_every_loss_learns(tmp_path, loss):
 
 
 def steps_of(method: str, **options) -> int:
-    return arm_choices.effective(ENTRIES[method] | options, SECTION | {"steps": 100})["steps"]
+    return arm_settings.effective(ENTRIES[method] | options, SECTION | {"steps": 100})["steps"]
 
 
 def test_a_budget_multiplies_the_steps() -> None:

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from tests.helpers.arms_data import ENTRIES, SECTION, cells
-from workflow_scripts.lib.classify import arm_choices, backbones, captured_step, classifier_training, training_step
+from workflow_scripts.lib.classify import (
+    arm_choices,
+    arm_settings,
+    backbones,
+    captured_step,
+    classifier_training,
+    source_choices,
+    training_step,
+)
 from workflow_scripts.lib.classify.classifier_training import Images, Trainer
 from workflow_scripts.lib.compute import step_graph
 
@@ -17,11 +25,11 @@ VARYING = {"anneal", "cutmix", "fixmatch", "one_class", "pretrain_finetune", "ss
 
 
 def trainer(name: str) -> Trainer:
-    settings = arm_choices.effective(ENTRIES[name], SECTION | {"steps": STEPS, "batch": 8})
+    settings = arm_settings.effective(ENTRIES[name], SECTION | {"steps": STEPS, "batch": 8})
     method = arm_choices.METHODS[settings["method"]]
     weights = torch.linspace(0.5, 1.5, len(MADE[0])).numpy()
     second = Images(*MADE, synthetic=True, weights=weights) if method.second_source else None
-    if method.second_source in arm_choices.FEATURES:
+    if method.second_source in source_choices.FEATURES:
         second.features = torch.randn(len(weights), 128, generator=torch.Generator().manual_seed(1)).numpy()
     return Trainer(settings, Images(*REAL), second, 5, CPU)
 

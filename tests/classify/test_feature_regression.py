@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from tests.helpers.arms_data import ENTRIES, SECTION, cells, write_fold
 from workflow_scripts import train_classifier as stage_program
-from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_file, feature_regression
+from workflow_scripts.lib.classify import arm_checks, arm_settings, classifier_file, feature_regression
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.images import orientation
 from workflow_scripts.lib.scores.prediction_file import read_predictions
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(method: str, **own) -> dict:
-    return arm_choices.effective(ENTRIES[method] | {"backbone": "classical"} | own, SECTION)
+    return arm_settings.effective(ENTRIES[method] | {"backbone": "classical"} | own, SECTION)
 
 
 def images(count: int, seed: int, **more) -> Images:

@@ -11,10 +11,12 @@ from tests.helpers.arms_data import CHANNELS, ENTRIES, SECTION
 from workflow_scripts.lib.classify import (
     arm_checks,
     arm_choices,
+    arm_settings,
     losses,
     method_steps,
     network_choices,
     self_supervision,
+    source_choices,
 )
 from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.classify.resampling import matching_rows
@@ -191,11 +193,11 @@ def test_features_are_pooled_as_images_are():
 def test_second_views_are_weaker_by_a_fraction():
     strong = {"scale": [0.4, 1.0], "aspect": [0.25, 4.0], "intensity": 0.4, "erase": 0.5}
     settings = {"strong": strong}
-    assert arm_choices.second_view(settings) == strong, "as it is said"
-    half = arm_choices.second_view(settings | {"weaker": 0.5})
+    assert arm_settings.second_view(settings) == strong, "as it is said"
+    half = arm_settings.second_view(settings | {"weaker": 0.5})
     assert half["scale"] == pytest.approx([0.7, 1.0]) and half["aspect"] == [0.5, 2.0]
     assert (half["intensity"], half["erase"]) == (0.2, 0.25)
-    assert "weaker" not in arm_choices.effective(ENTRIES["ssl_pretrain"], SECTION)
+    assert "weaker" not in arm_settings.effective(ENTRIES["ssl_pretrain"], SECTION)
     mixed = HandStep(pretrain=0.5, strong=NO_VIEW)
     alone = HandStep(pretrain=0.5, strong=NO_VIEW)
     assert method_steps.step_function("ssl_pretrain_mixed")(mixed) == method_steps.step_function("ssl_pretrain")(alone)
@@ -265,7 +267,7 @@ class ElsewhereStep(HandStep):
     ("name", "loss"), [*((name, "bce") for name in ENTRIES), *(("pool", loss) for loss in network_choices.LOSSES)]
 )
 def test_no_method_and_no_loss_needs_the_memory_of_the_processor(name, loss):
-    step = ElsewhereStep(**arm_choices.effective(ENTRIES[name] | {"loss": loss}, SECTION))
+    step = ElsewhereStep(**arm_settings.effective(ENTRIES[name] | {"loss": loss}, SECTION))
     for number in (0, 9):
         step.number = number
         found = method_steps.step_function(name)(step)
@@ -297,27 +299,31 @@ def test_controls_do_the_same_with_other_images():
         if method.control:
             control = arm_choices.METHODS[method.control]
             assert control.step == method.step
+            if method.scores:
+                assert method.control == "two_baselines"
+                continue
             assert set(control.options) <= set(method.options)
             if method.generator:
                 assert (method.generator, control.generator) == (arm_choices.TRAINED, arm_choices.FRESH)
                 continue
-            assert method.second_source not in (*arm_choices.PHOTOGRAPHS, *arm_choices.NOTHING_NEW)
-            assert control.second_source in (*arm_choices.PHOTOGRAPHS, *arm_choices.FEATURES)
+            assert method.second_source not in (*source_choices.PHOTOGRAPHS, *source_choices.NOTHING_NEW)
+            assert control.second_source in (*source_choices.PHOTOGRAPHS, *source_choices.FEATURES)
             assert control.control is None
 
 
 def test_whoever_adds_synthetic_images_has_a_control():
-    made = {name for name, method in arm_choices.METHODS.items() if method.second_source == arm_choices.SYNTHETIC}
+    made = {name for name, method in arm_choices.METHODS.items() if method.second_source == source_choices.SYNTHETIC}
     assert {name for name in made if not arm_choices.METHODS[name].control} == {"synthetic_only"}
     assert set(declaration.controls("pool")) == {
-        "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise", *UNLABELLED,
+        "resample_real", "blend_real", "nearest_real", "shuffled_labels", "phase_real", "noise", "reweight",
+        *UNLABELLED,
     }  # fmt: skip
     assert declaration.controls("mix_loss") == ["mix_loss_real", *UNLABELLED]
     # What a method is controlled by has the labels of its synthetic set, so that these alone cannot pass for a gain.
     for name, method in arm_choices.METHODS.items():
         if method.control and not method.generator:
             assert arm_choices.METHODS[method.control].second_source in (
-                arm_choices.RESAMPLED,
+                source_choices.RESAMPLED,
                 "relabelled_real",
                 "weighed_real",
                 "distilled_real",
@@ -330,6 +336,8 @@ def test_whoever_adds_synthetic_images_has_a_control():
     filled = ["feature_smote", "feature_mixup", "balanced_head"]
     assert declaration.controls("feature_fill") == [*filled, *UNLABELLED]
     assert declaration.controls("generator_features") == ["generator_random", "generator_autoencoder"]
+    for name in ("generator_classifier", "generator_average"):
+        assert declaration.controls(name) == ["two_baselines"]
 
 
 def arm(method, **more):
@@ -381,7 +389,7 @@ def test_registries_agree():
         ({"method": "pretrain_finetune", "pretrain": 0.01}, {}, "leaves one of its two parts"),
         ({"method": "generator_features", "backbone": "small"}, {}, "has the trunk of a generator"),
         ({"method": "generator_random"}, {"channels": ["red"]}, "a generator has all channels"),
-        ({"method": "real_only", "backbone": "generator"}, {}, "that of the methods generator_"),
+        ({"method": "real_only", "backbone": "generator"}, {}, "is that of some methods alone"),
         ({"method": "feature_fill", "frozen": True}, {}, "has the trunk of the fold's baseline"),
         ({"method": "split_batchnorm", "ratio": 0.15}, {}, "fewer than 2 real images or others"),
     ],
@@ -414,26 +422,26 @@ def test_which_networks_go_with_what(entry, size, words):
 
 
 def test_only_what_acts_in_an_arm_is_part_of_it():
-    pool = arm_choices.effective(
+    pool = arm_settings.effective(
         {"name": "p", "method": "pool", "synthetic_set": "x", "control": "c", "ratio": 2.0}, SECTION
     )
     assert pool["ratio"] == 2.0
     assert "alpha" not in pool
     assert "control" not in pool
-    assert arm_choices.effective({"name": "p", "method": "mix_loss"}, SECTION)["alpha"] == SECTION["alpha"]
+    assert arm_settings.effective({"name": "p", "method": "mix_loss"}, SECTION)["alpha"] == SECTION["alpha"]
     assert pool["losses"] == {}
-    arcface = arm_choices.effective({"name": "p", "method": "real_only", "loss": "arcface"}, SECTION)
+    arcface = arm_settings.effective({"name": "p", "method": "real_only", "loss": "arcface"}, SECTION)
     assert arcface["losses"] == {"arcface": SECTION["losses"]["arcface"]}
     assert (network_choices.cosine_scale(arcface), network_choices.cosine_scale(pool)) == (30.0, None)
-    strong = arm_choices.effective({"name": "p", "method": "strong_augment"}, SECTION)
+    strong = arm_settings.effective({"name": "p", "method": "strong_augment"}, SECTION)
     assert strong["augment"] == SECTION["augment"] | {"scale": [0.4, 1.0], "aspect": [0.7, 1.4], "intensity": 0.4}
     assert "strong" not in pool
-    views = arm_choices.effective({"name": "p", "method": "fixmatch"}, SECTION)
+    views = arm_settings.effective({"name": "p", "method": "fixmatch"}, SECTION)
     assert views["augment"] == SECTION["augment"], "the weak views are as in other arms"
 
 
 def test_description_of_arms_needs_no_torch():
-    text = "import sys; from workflow_scripts.lib.classify import arm_choices; sys.exit('torch' in sys.modules)"
+    text = "import sys; from workflow_scripts.lib.classify import arm_settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
 
 

@@ -15,7 +15,7 @@ from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import (
-    arm_choices,
+    arm_settings,
     backbones,
     classifier_file,
     classifier_training,
@@ -104,7 +104,7 @@ def test_a_frozen_trunk_stays_and_the_head_learns(published, tmp_path):
     entry = ENTRIES["real_only"] | {
         "backbone": "resnet18", "frozen": True, "weights": str(published[0] / "resnet18.pth"),
     }  # fmt: skip
-    settings = arm_choices.effective(entry, SECTION | {"steps": 4, "checkpoints": 2})
+    settings = arm_settings.effective(entry, SECTION | {"steps": 4, "checkpoints": 2})
     found = classifier_training.train(settings, wide, None, wide, 5, Resume(tmp_path / "a.pt", "d"))
     for name, value in published[1].items():
         if name.startswith(("layer", "bn1")):
@@ -139,7 +139,7 @@ def test_the_checksum_of_the_file_is_recorded_and_part_of_the_task(published, tm
 
 
 def test_heads_of_cosines_are_saved_and_used_again(tmp_path):
-    settings = arm_choices.effective(ENTRIES["real_only"] | {"loss": "arcface"}, SECTION | {"steps": 3})
+    settings = arm_settings.effective(ENTRIES["real_only"] | {"loss": "arcface"}, SECTION | {"steps": 3})
     real = classifier_training.Images(*cells(30, 1))
     found = classifier_training.train(settings, real, None, real, 5, Resume(tmp_path / "a.pt", "d"))
     saved = classifier_file.Classifier(

@@ -11,7 +11,15 @@ import torch
 
 from tests.helpers.arms_data import CHANNELS, CLASSES, ENTRIES, SECTION, SIZE, cells
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_training, second_source, training_step
+from workflow_scripts.lib.classify import (
+    arm_choices,
+    arm_settings,
+    backbones,
+    classifier_training,
+    second_source,
+    source_choices,
+    training_step,
+)
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -33,6 +41,9 @@ def hidden(count: int, seed: int) -> Part:
     return out
 
 
+PLATES = np.array(["a"] * 40 + ["b"] * 10 + [""] * 10, dtype=object)
+
+
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
     path = tmp_path_factory.mktemp("made") / "syn.h5"
@@ -47,16 +58,16 @@ def baseline():
     """A classifier that looks at green alone and knows nothing: two channels would not fit it."""
     mean, std = classifier_training.statistics(cells(50, 1)[0][:, 1:])
     weights = backbones.build("small", 1, 3, SIZE, seed=3).state_dict()
-    settings = arm_choices.effective(ENTRIES["real_only"], SECTION)
+    settings = arm_settings.effective(ENTRIES["real_only"], SECTION)
     return Classifier("real_only", 0, 0, CLASSES, ["green"], SIZE, settings, mean, std, weights)
 
 
 @pytest.fixture
 def material(synthetic, baseline):
     def of(name, seed=7, **changes):
-        settings = arm_choices.effective(ENTRIES[name], SECTION | changes)
+        settings = arm_settings.effective(ENTRIES[name], SECTION | changes)
         return second_source.Material(
-            settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5), hidden(30, 9)
+            settings, part(60, 1), CHANNELS, seed, synthetic, baseline, part(50, 5), hidden(30, 9), PLATES
         )
 
     return of
@@ -76,12 +87,13 @@ def listed(found: classifier_training.Images) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_source_is_made_by_a_function():
-    assert {method.second_source for method in arm_choices.METHODS.values()} - {None} == set(arm_choices.SOURCES)
-    assert all(arm_choices.SOURCES.function(name, vars(second_source)) for name in arm_choices.SOURCES)
+    assert {method.second_source for method in arm_choices.METHODS.values()} - {None} == set(source_choices.SOURCES)
+    assert all(source_choices.SOURCES.function(name, vars(second_source)) for name in source_choices.SOURCES)
     asking = {name for name, method in arm_choices.METHODS.items() if method.needs_baseline}
     pairs = ("relabel", "weighted", "distill")
     filled = {name for name, method in arm_choices.METHODS.items() if method.on_baseline}
-    assert asking == {"filtered", "pseudo_label", *pairs, *(f"{name}_real" for name in pairs)} | filled
+    averaged = {name for name, method in arm_choices.METHODS.items() if method.averaged}
+    assert asking == {"filtered", "pseudo_label", *pairs, *(f"{name}_real" for name in pairs)} | filled | averaged
 
 
 @pytest.mark.parametrize("name", [name for name, method in arm_choices.METHODS.items() if method.second_source])
@@ -92,21 +104,29 @@ def test_each_is_drawn_alike_again_and_says_whether_it_is_photographed(name, mat
     assert first.pixels.dtype == np.uint8
     assert first.labels.min() >= 0 and first.labels.max() <= 1
     kind = arm_choices.METHODS[name].second_source
-    if kind in arm_choices.FEATURES:
+    if kind in source_choices.FEATURES:
         assert first.features.shape == (len(first), 128) and first.features.dtype == np.float32
         assert not len(first.pixels) and len(first.labels) == len(first)
         assert first.synthetic == (kind != "balanced_features")
         return
-    assert first.synthetic == (kind not in arm_choices.PHOTOGRAPHS)
-    if kind in arm_choices.PHOTOGRAPHS:
+    assert first.synthetic == (kind not in source_choices.PHOTOGRAPHS)
+    if kind in source_choices.PHOTOGRAPHS:
         real, unlabelled, kept = (cells(*drawn)[0] for drawn in ((60, 1), (30, 9), (50, 5)))
-        expected = unlabelled if kind in arm_choices.UNLABELLED else kept if kind in arm_choices.RESERVES else real
-        expected = np.concatenate([real, unlabelled]) if kind in arm_choices.SEEN else expected
+        expected = (
+            unlabelled if kind in source_choices.UNLABELLED else kept if kind in source_choices.RESERVES else real
+        )
+        expected = np.concatenate([real, unlabelled]) if kind in source_choices.SEEN else expected
         assert np.array_equal(first.pixels, expected)
-    if kind in arm_choices.NOTHING_NEW and kind != "nearest":
+    if kind in source_choices.NOTHING_NEW and kind != "nearest":
         # A placebo has the labels of the synthetic set, image by image or in another order.
         wanted = np.sort(cells(40, 2)[1] @ [4, 2, 1])
         assert np.array_equal(np.sort(listed(first)[1] @ [4, 2, 1]), wanted)
+
+
+def test_reweighting_shows_every_value_of_the_column_equally_often(material):
+    found = second_source.second_images(material("reweight"), CHANNELS)
+    counts = Counter(PLATES[found.rows])
+    assert counts == {"a": 40, "b": 40, "": 40} and len(set(found.rows)) == 60
 
 
 def test_an_arm_sees_only_its_channels(material):

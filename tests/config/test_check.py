@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.configs import DEFAULT, ROOT, SHIPPED, arm, checked, generator, overlaid, synthetic_set
-from workflow_scripts.lib.config import check, views
+from workflow_scripts.lib.config import check, stage_views, views
 from workflow_scripts.lib.generate import generator_choices
 
 
@@ -136,7 +136,7 @@ def test_addresses_are_checked_before_anything_is_fetched(section: dict, named: 
 
 def test_the_classes_of_a_label_map_keep_their_order_on_the_way_to_the_stages() -> None:
     config = checked({"data": {"label_map": {"z": ["Nucleoplasm"], "a": ["Cytosol"]}}})
-    for given in (views.reading(config), views.judge_settings(config)):
+    for given in (stage_views.reading(config), stage_views.judge_settings(config)):
         travelled = json.loads(json.dumps(given, sort_keys=True))["data"]["label_map"]
         assert [name for name, _ in travelled] == ["z", "a"]
 

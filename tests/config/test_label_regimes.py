@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.configs import DEFAULT, checked
-from workflow_scripts.lib.config import label_regimes, views
+from workflow_scripts.lib.config import label_regimes, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.judge import declaration
 
@@ -50,8 +50,9 @@ def test_a_run_without_regimes_names_none_anywhere() -> None:
     assert not any(
         "regime" in entry for section in ("arms", "generators", "synthetic_sets") for entry in plain[section]
     )
-    assert "regimes" not in views.fold_settings(plain) | views.experiment(plain) | views.certificate_settings(plain)
-    assert views.job_settings(plain, plain["arms"])["arms"] == plain["arms"]
+    for view in (stage_views.fold_settings, stage_views.experiment, stage_views.certificate_settings):
+        assert "regimes" not in view(plain)
+    assert stage_views.job_settings(plain, plain["arms"])["arms"] == plain["arms"]
 
 
 def test_entries_inherit_regimes_and_arms_the_baseline_of_theirs() -> None:
@@ -75,11 +76,69 @@ def test_arms_that_ask_wait_for_the_baseline_of_their_own_regime() -> None:
     assert jobs[:2] == [["real_only"], ["real_few"]]
     assert jobs[2] == ["pool_few", "resample_few", "blind_few"], "they wait for nothing"
     assert jobs[3:] == [["pseudo_few", "both_few"], ["asking"]], "jobs of one regime"
-    assert (views.baseline_job(config, "all"), views.baseline_job(config, "few")) == (0, 1)
+    assert (views.job_of(config, "real_only"), views.job_of(config, "real_few")) == (0, 1)
+
+
+SECOND = PSEUDO | {"name": "second", "pseudo_labels_from": "shared_few"}
+ROUNDS = {
+    "generators": [GENERATOR, BLIND, PSEUDO, SECOND],
+    "synthetic_sets": [*SETS, SET | {"name": "second", "generator": "second"}],
+}
+# The first round: an arm of generated images. Here its generator saw all labels.
+SHARED = few("shared_few", "pool", synthetic_set="balanced")
+LAST = few("last_few", "pool", synthetic_set="second", control="taught_few")
+TAUGHT = few("taught_few", "pseudo_label", pseudo_labels_from="shared_few")
+
+
+def test_pseudo_labels_of_a_named_arm_wait_for_it_and_it_answers_for_unlabelled_images() -> None:
+    config = regimes(SHARED, LAST, TAUGHT, **ROUNDS, compute={"arms_per_job": 8})
+    jobs = [[entry["name"] for entry in job] for job in views.job_lists(config)]
+    assert jobs[:3] == [["real_only"], ["real_few"], ["shared_few"]]
+    assert jobs[4:] == [["pseudo_few", "both_few", "last_few"], ["taught_few"]], "one asked arm a job"
+    second = views.by_name(config, "generators")["second"]
+    assert views.asked_job(config, second) == views.asked_job(config, views.by_name(config, "arms")["taught_few"]) == 2
+    told = [stage_views.job_settings(config, job) for job in views.job_lists(config)]
+    assert [settings.get("answer_unlabelled") for settings in told[:3]] == [None, None, ["shared_few"]]
+    through = {name: about["through"] for name, about in stage_views.certificate_settings(config)["artefacts"].items()}
+    for name in ("generator second", "synthetic second", "arm last_few", "arm taught_few"):
+        assert through[name] == ["all"], "by the arm that was asked"
+    assert through["generator pseudo"] == through["arm both_few"] == []
+
+
+def test_groups_of_the_tested_value_are_shown_by_a_regime_in_which_all_else_is_labelled() -> None:
+    left_out = {"leave_out": "cell_line", "show_left_out": 0.3}
+    shown = FEW | {"labelled": 1}
+    config = regimes(regimes=[ALL, shown], make_folds=left_out)
+    assert label_regimes.partial(config) == [shown]
+    assert stage_views.fold_settings(config)["show_left_out"] == 0.3
+    assert "show_left_out" not in stage_views.fold_settings(regimes()), "folds of other runs are as they were"
+    with pytest.raises(ConfigError, match=r"shows no unlabelled images"):
+        regimes(regimes=[ALL, shown])
+    with pytest.raises(ConfigError, match=r"needs make_folds\.leave_out"):
+        regimes(make_folds={"show_left_out": 0.3})
+    with pytest.raises(ConfigError, match=r"make_folds\.show_left_out gives further images"):
+        checked({"make_folds": left_out})
+
+
+@pytest.mark.parametrize(
+    ("arms", "second", "words"),
+    [
+        ([SHARED, few("x", "pool", synthetic_set="blind", pseudo_labels_from="shared_few")], {}, "no pseudo-labels"),
+        ([SHARED, LAST, TAUGHT], {"sees": "unlabelled"}, "sees no pseudo-labels"),
+        ([LAST, TAUGHT], {}, "is not among the arms"),
+        ([SHARED | {"regime": "all"}, LAST, TAUGHT], {}, "has another regime"),
+        ([SHARED, LAST | {"control": "pseudo_few"}], {}, "has the pseudo-labels of 'real_few'"),
+        ([SHARED | {"synthetic_set": "second"}, LAST, TAUGHT], {}, "would learn from its own answers"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(arms: list[dict], second: dict, words: str) -> None:
+    own = ROUNDS | {"generators": [*ROUNDS["generators"][:3], SECOND | second]}
+    with pytest.raises(ConfigError, match=words):
+        regimes(*arms, **own)
 
 
 def test_the_certificate_knows_what_each_artefact_was_made_under() -> None:
-    told = views.certificate_settings(regimes())
+    told = stage_views.certificate_settings(regimes())
     assert told["regimes"] == [FEW]
     assert told["artefacts"]["arm pool_few"] == {"regime": "few", "through": ["all"]}
     assert told["artefacts"]["arm blind_few"] == {"regime": "few", "through": []}
@@ -133,9 +192,9 @@ SHOWN = {"regimes": [MORE], "arms": MORE_ARMS, "analysis": {"primary_arm": "pseu
 def test_further_images_make_a_regime_of_its_own_out_of_one_in_which_everything_is_labelled(folder: dict) -> None:
     config = checked(SHOWN | {"data": folder})
     assert label_regimes.partial(config) == [MORE]
-    assert views.job_settings(config, config["arms"])["arms"][1]["regime"] == MORE
-    assert "regimes" not in views.fold_settings(config), "it changes no role of a labelled image"
-    assert views.certificate_settings(config)["artefacts"]["arm pseudo"] == {"regime": "more", "through": []}
+    assert stage_views.job_settings(config, config["arms"])["arms"][1]["regime"] == MORE
+    assert "regimes" not in stage_views.fold_settings(config), "it changes no role of a labelled image"
+    assert stage_views.certificate_settings(config)["artefacts"]["arm pseudo"] == {"regime": "more", "through": []}
     given = views.raw_images(config)
     assert views.raw_flags(config, given).endswith(
         f"--unlabelled-images {folder['unlabelled']['images']} --unlabelled-table {folder['unlabelled']['table']}"

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.helpers.configs import DEFAULT
-from workflow_scripts.lib.classify import arm_choices, network_choices
+from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
 from workflow_scripts.lib.config import models, models_simulate, schema
 from workflow_scripts.lib.config.models_classify import Arm, Losses, TrainClassifier
 from workflow_scripts.lib.download.http_client import Policy
@@ -70,8 +70,8 @@ def test_the_config_names_every_key_in_the_order_of_the_models() -> None:
 
 
 def test_an_arm_may_replace_what_its_method_uses() -> None:
-    options = {*arm_choices.COMMON_OPTIONS, *arm_choices.METHOD_OPTIONS}
-    assert set(Arm.model_fields) == {*arm_choices.NAMING, *options}
+    options = {*arm_settings.COMMON_OPTIONS, *arm_settings.METHOD_OPTIONS}
+    assert set(Arm.model_fields) == {*arm_settings.NAMING, *options, "base"}
     for name in options:
         own, shared = Arm.model_fields[name], TrainClassifier.model_fields[name]
         assert own.annotation == shared.annotation and own.metadata == shared.metadata, name

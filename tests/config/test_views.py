@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.configs import DEFAULT, arm, checked
-from workflow_scripts.lib.config import views
+from workflow_scripts.lib.config import asked_arms, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.download.http_client import Policy
 
@@ -51,8 +51,8 @@ def test_arms_that_ask_the_baseline_are_in_later_jobs_than_it() -> None:
     jobs = names(views.job_lists(config))
     assert jobs[0] == ["real_only"], "the baseline waits for nothing, and nothing that could be ready waits for it"
     assert jobs[-1] == ["asking", "learning"]
-    assert views.waits(ASKING, config) and views.waits(learning, config)
-    assert views.asks_baseline([ASKING]) and not views.asks_baseline([learning]), "only its synthetic set asks"
+    assert asked_arms.waits(ASKING, config) and asked_arms.waits(learning, config)
+    assert asked_arms.asks_baseline([ASKING]) and not asked_arms.asks_baseline([learning]), "its synthetic set asks"
 
 
 def test_only_what_an_arm_uses_is_sampled_and_trained() -> None:
@@ -65,7 +65,7 @@ def test_only_what_an_arm_uses_is_sampled_and_trained() -> None:
     assert views.sets_from(config, simulator=True) == ["true_cells"]
     assert views.sets_from(config, simulator=False) == ["balanced", "tail_fill", "minimal"]
     assert views.sets_of(config["arms"][-1:]) == ["true_cells"] and views.sets_of(config["arms"][:1]) == []
-    used = views.experiment(config)
+    used = stage_views.experiment(config)
     assert [entry["name"] for entry in used["generators"]] == ["unet"]
     assert [entry["name"] for entry in used["synthetic_sets"]] == ["balanced", "true_cells"]
 
@@ -112,7 +112,7 @@ def test_several_jobs_read_the_images_or_none() -> None:
     assert views.shard_files(checked({})) == []
     sharded = checked({"preprocess_images": {"shards": 2}})
     assert views.shard_files(sharded) == [f"results/demo/shards/{shard}of2.json" for shard in (0, 1)]
-    assert views.reading(sharded) == views.reading(checked({})), "the set is the same for any number"
+    assert stage_views.reading(sharded) == stage_views.reading(checked({})), "the set is the same for any number"
 
 
 def test_weights_are_ones_own_file_or_the_record_of_a_download(tmp_path: Path) -> None:
@@ -168,28 +168,33 @@ def test_what_changes_no_result_is_no_setting() -> None:
     config = checked({})
     for overlay in ({"simulate_cells": {"processes": 4}}, {"fetch_images": {"folder": "elsewhere"}}):
         changed = checked(overlay)
-        for view in (views.cells, views.fetch_settings, views.judge_settings, views.experiment):
+        for view in (
+            stage_views.cells,
+            stage_views.fetch_settings,
+            stage_views.judge_settings,
+            stage_views.experiment,
+        ):
             assert view(changed) == view(config)
-    assert "folder" not in views.fetch_weights_settings(config)
-    assert "images" not in views.simulator_settings(config, "balanced")["simulate_cells"]
+    assert "folder" not in stage_views.fetch_weights_settings(config)
+    assert "images" not in stage_views.simulator_settings(config, "balanced")["simulate_cells"]
 
 
 def test_downloads_of_weights_treat_servers_as_downloads_of_images_do() -> None:
-    assert set(views.POLICY) == {*Policy.__dataclass_fields__, "total_gb"}
-    given = views.fetch_weights_settings(checked({"fetch_images": {"retries": 9}}))
+    assert set(stage_views.POLICY) == {*Policy.__dataclass_fields__, "total_gb"}
+    given = stage_views.fetch_weights_settings(checked({"fetch_images": {"retries": 9}}))
     assert given["retries"] == 9 and given["file_mb"] == DEFAULT["fetch_weights"]["file_mb"]
 
 
 def test_simulated_cells_have_an_independent_judge(tmp_path: Path) -> None:
-    assert views.assess_settings(checked({})) | {
+    assert stage_views.assess_settings(checked({})) | {
         "judge": "independent",
         "baseline": "real_only",
-    } == views.assess_settings(checked({}))
+    } == stage_views.assess_settings(checked({}))
     assert views.judged_by(own_images(tmp_path)) == "real_only"
 
 
 def test_settings_of_figures_and_submission_travel_as_json() -> None:
     config = checked({})
-    assert views.data_settings(config)["per_class"] == 2 * DEFAULT["report"]["panels"]["per_class"]
-    handed_in = json.loads(views.as_json(views.submission_settings(config)))
+    assert stage_views.data_settings(config)["per_class"] == 2 * DEFAULT["report"]["panels"]["per_class"]
+    handed_in = json.loads(views.as_json(stage_views.submission_settings(config)))
     assert handed_in["arm"] == "mix_representation" and handed_in["preprocess_images"]["data"]["columns"]["id"] == "Id"

@@ -21,7 +21,7 @@ from tests.helpers.configs import DEFAULT
 from workflow_scripts import predict_cost
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
-from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, scheduling
+from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, run_facts, scheduling
 from workflow_scripts.lib.cost.forecast import Here
 from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Workload
 from workflow_scripts.lib.generate import diffusion, sampling
@@ -164,6 +164,31 @@ def test_work_grows_with_what_it_is_made_of():
     assert twice[2].units - arms[2].units == pytest.approx(600 * 64 * 3 * 32**2 / 1e9)
     drawn = jobs_of(config(analysis={"draws": 4000}))["aggregate_metrics/aggregate_metrics"].works[0]
     assert drawn.units == pytest.approx(2 * plain["aggregate_metrics/aggregate_metrics"].works[0].units)
+
+
+def test_a_weaker_generator_is_trained_first_and_asked_within_the_interval():
+    small = next(entry for entry in DEFAULT["generators"] if entry["name"] == "unet") | {"name": "small"}
+    changed = config(generators=[*DEFAULT["generators"], small])
+    for entry in changed["synthetic_sets"]:
+        if entry["name"] == "balanced":
+            entry["guidance"] = {"scale": 2.0, "interval": [0.2, 20], "weaker": "small"}
+    jobs = jobs_of(changed)
+    assert "train_ddpm/repeat0_fold0_small" in jobs
+    made, plain = (found["sample_ddpm/repeat0_fold0_balanced"] for found in (jobs, jobs_of(config())))
+    assert "train_ddpm/repeat0_fold0_small" in made.after and "train_ddpm/repeat0_fold0_unet" in made.after
+    assert made.works[0].units == plain.works[0].units, "as many operations as for a network of the same size"
+
+
+def test_sets_made_together_are_one_job_with_the_work_of_all():
+    more = [*DEFAULT["arms"], {"name": "pool_tail", "method": "pool", "synthetic_set": "tail_fill"}]
+    together, apart = jobs_of(config(arms=more, compute={"sets_together": True})), jobs_of(config(arms=more))
+    joined = together["sample_fold/repeat0_fold0_sets"]
+    parts = [job for key, job in apart.items() if key.startswith("sample_ddpm/repeat0_fold0_")]
+    assert len(parts) > 1 and len(joined.works) == len(parts)
+    assert not [key for key in together if key.startswith("sample_ddpm/")]
+    assert sum(work.units for work in joined.works) == pytest.approx(sum(job.works[0].units for job in parts))
+    assert set(joined.after) == {key for job in parts for key in job.after}
+    assert all(key in together for job in together.values() for key in job.after)
 
 
 def test_disk_is_that_of_the_formats():
@@ -414,7 +439,7 @@ def test_images_are_counted_by_their_table_and_what_is_not_known_is_no_failure(t
 
 def test_a_picture_too_large_to_open_is_no_failure(tmp_path):
     Image.new("L", (14_000, 14_000)).save(tmp_path / "overview.png")
-    assert predict_cost._side(str(tmp_path)) is None
+    assert run_facts._side(str(tmp_path)) is None
 
 
 def test_rates_that_come_with_mixloc_predict_the_default_run(tmp_path):
@@ -425,7 +450,7 @@ def test_rates_that_come_with_mixloc_predict_the_default_run(tmp_path):
     broken = tmp_path / "rates.json"
     broken.write_text("{}")
     with pytest.raises(UserError, match=r"rates\.json is no file of rates.*benchmarks\.overhead"):
-        predict_cost.read_rates(broken)
+        measured_rates.read(broken)
 
 
 # The page and the overhead -------------------------------------------------------------------------------------------
@@ -471,7 +496,7 @@ def test_overhead_is_wall_clock_beside_work(finished, tmp_path, capsys):
     assert overhead.shown(jobs, seconds, core, 1.05 * sum(core.values()) / 2, 2) == pytest.approx(1.05)
     assert overhead.span(finished) == pytest.approx(20.0, abs=5.0)
     overhead.keep(finished, tmp_path / "kept.json")
-    kept = predict_cost.read_rates(tmp_path / "kept.json")
+    kept = measured_rates.read(tmp_path / "kept.json")
     assert {rate.run for rate in kept.rates} == {overhead.ORIGIN}
     (finished / "cost.json").unlink()
     with pytest.raises(SystemExit, match=r"has no cost\.json"):

@@ -12,7 +12,7 @@ import pytest
 
 from workflow_scripts.lib.cost import time_left
 from workflow_scripts.lib.cost.job_costs import Job, Workload
-from workflow_scripts.lib.cost.time_left import Watch, fraction_done
+from workflow_scripts.lib.cost.time_left import DOUBT, Watch, fraction_done
 
 NOW = 1_000_000.0
 
@@ -40,6 +40,11 @@ def write_benchmark(folder: Path, key: str, seconds: float, at: float) -> None:
     os.utime(path, (at, at))
 
 
+def at(seconds: float) -> str:
+    """The beginning of a line that a job wrote to its log at this time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S INFO ", time.localtime(NOW + seconds))
+
+
 def test_the_log_says_how_far_a_job_is():
     assert fraction_done("") == 0
     assert fraction_done("train 40/100 (40 %), loss 0.1, 3 s left\n") == pytest.approx(0.4)
@@ -57,18 +62,34 @@ def test_what_is_left_follows_the_prediction_until_jobs_say_otherwise(tmp_path):
     watch.look(NOW)
     assert watch.left(NOW) == pytest.approx(300)
     assert watch.line(NOW) == "0 of 3 jobs done, about 5 min 00 s left"
-    # The first job took twice as long as predicted, so the other two will.
+    # The first job took twice as long as predicted, so the other two nearly will.
     write_benchmark(tmp_path, "train_ddpm/a", 200.0, NOW + 200)
     watch.look(NOW + 200)
-    assert watch.left(NOW + 200) == pytest.approx(400)
-    # The second one runs, and its own pace counts: 25 % in 30 s.
-    write_log(tmp_path, "train_ddpm/b", "x, process 3\n", NOW + 200)
-    watch.look(NOW + 200)
-    write_log(tmp_path, "train_ddpm/b", "x, process 3\ntrain 25/100 (25 %)\n", NOW + 230)
-    watch.look(NOW + 230)
-    expected = 90 + 100 * (200 + 30) / (100 + 25)
-    assert watch.left(NOW + 230) == pytest.approx(expected)
-    assert "1 of 3 jobs done" in watch.line(NOW + 230) and "running: train_ddpm b 25 %" in watch.line(NOW + 230)
+    overall = (200 + DOUBT) / (100 + DOUBT)
+    assert watch.left(NOW + 200) == pytest.approx(200 * (200 + DOUBT * overall) / (100 + DOUBT))
+    # The second one runs, and its own pace counts: 25 % in 30 s, seen 10 s later.
+    write_log(tmp_path, "train_ddpm/b", at(0) + "x, process 3\n" + at(30) + "train 25/100 (25 %)\n", NOW + 230)
+    watch.look(NOW + 240)
+    overall = (200 + 30 + DOUBT) / (100 + 25 + DOUBT)
+    expected = 120 - 40 + 100 * (200 + 30 + DOUBT * overall) / (100 + 25 + DOUBT)
+    assert watch.left(NOW + 240) == pytest.approx(expected)
+    assert "1 of 3 jobs done" in watch.line(NOW + 240) and "running: train_ddpm b 25 %" in watch.line(NOW + 240)
+
+
+def test_the_log_itself_says_when_a_job_began_however_late_it_is_looked_at_and_by_whichever_clock(tmp_path):
+    make_run(tmp_path, [training("a")], {"train_ddpm/a": 100.0})
+    watch = Watch(tmp_path, {"train_ddpm/a"}, cores=1, started=NOW)
+    # The clock of the node is a day behind; half is done after 40 s, and the first look comes 10 s later.
+    late = -86400
+    write_log(tmp_path, "train_ddpm/a", at(late) + "x, process 3\n" + at(late + 40) + "train 5/10 (50 %)\n", NOW + 60)
+    watch.look(NOW + 70)
+    assert watch.left(NOW + 70) == pytest.approx(80 - 50)
+
+
+def test_seconds_logged_need_the_start_of_the_job():
+    text = at(0) + "train_ddpm, process 3\n" + at(90) + "train_ddpm, process 4\n" + at(100) + "train 1/10 (10 %)\n"
+    assert time_left.seconds_logged(text) == pytest.approx(10)
+    assert time_left.seconds_logged(at(100) + "train 1/10 (10 %)\n") is None and time_left.seconds_logged("") is None
 
 
 def test_jobs_are_spread_over_cores_and_wait_for_each_other(tmp_path):

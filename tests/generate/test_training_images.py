@@ -35,12 +35,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def baseline(folder: Path, regime: Regime = FEW) -> Path:
+def baseline(folder: Path, regime: Regime = FEW, leaked: int | None = None) -> Path:
     """A list of arms with a baseline of a regime that is three quarters sure of the first class everywhere."""
     with ImageSet(folder / "images.h5") as source:
         rows = role_table.rows(folder / "folds.csv", 0, source.ids, Role.UNLABELLED, FEW)
         record = AccessRecord(source.digest, len(source))
         record.record("fit", role_table.rows(folder / "folds.csv", 0, source.ids, Role.TRAIN, FEW))
+        record.record("fit", [] if leaked is None else [leaked])
         logits = np.tile(np.log([3.0, 1 / 3, 1 / 99]).astype(np.float32), (len(rows), 1))
         part = Scored(source.ids[rows], source.ids[rows], np.zeros_like(logits), logits)
         about = {"images": source.digest, "access_record": record.to_json()}
@@ -52,8 +53,8 @@ def baseline(folder: Path, regime: Regime = FEW) -> Path:
     return manifest
 
 
-def seen(folder: Path, sees: str | None = None, manifest: Path | None = None):
-    settings = UNET | {"regime": FEW.settings()} | ({"sees": sees} if sees else {})
+def seen(folder: Path, sees: str | None = None, manifest: Path | None = None, **more: str):
+    settings = UNET | {"regime": FEW.settings()} | ({"sees": sees} if sees else {}) | more
     with ImageSet(folder / "images.h5") as source:
         return training_images.read(source, Fold(folder / "folds.csv", 0, 0, manifest), settings)
 
@@ -83,6 +84,15 @@ def test_pseudo_labels_are_what_the_baseline_of_the_regime_says(folder: Path) ->
     assert found.answers and not seen(folder).answers
     with pytest.raises(UserError, match="--baseline"):
         seen(folder, generator_choices.PSEUDO_LABELLED)
+    named = seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder), pseudo_labels_from="real_few")
+    assert np.array_equal(named.labels, found.labels)
+    with ImageSet(folder / "images.h5") as source:
+        test = role_table.rows(folder / "folds.csv", 0, source.ids, Role.TEST)[0]
+    leaky = seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder, leaked=test))
+    assert test in leaky.access_record.of("fit"), "what the asked arm has read is found in the generator"
+    assert test not in named.access_record.of("fit")
+    with pytest.raises(UserError, match="begins with the arm 'real_few', and 'pool_few' is asked"):
+        seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder), pseudo_labels_from="pool_few")
     with pytest.raises(UserError, match="another label regime"):
         seen(folder, generator_choices.PSEUDO_LABELLED, baseline(folder, Regime("other", 0.2, "seen")))
 

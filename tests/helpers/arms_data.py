@@ -20,7 +20,7 @@ SECTION = {
     "steps": 12, "batch": 8, "learning_rate": 0.01, "weight_decay": 0.01, "warmup": 0.2, "checkpoints": 3,
     "budget": 1, "real_fraction": 1,
     "ratio": 1.0, "alpha": 0.3, "pretrain": 0.3, "keep": 0.5, "trust": 0.5, "robustness": 0.7, "blend": "union",
-    "confidence": 0.9, "weaker": 0.5,
+    "confidence": 0.9, "weaker": 0.5, "column": "plate", "scoring": {"levels": [0.5, 1.0], "draws": 2},
     "losses": {
         "focal": {"gamma": 2.0}, "asymmetric": {"gamma_positive": 0.0, "gamma_negative": 4.0, "clip": 0.05},
         "class_balanced": {"beta": 0.99}, "reweighted": {"limit": 5.0}, "arcface": {"scale": 30.0, "margin": 0.5},

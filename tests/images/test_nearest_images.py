@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 
 from tests.helpers.blobs import blobs
 from workflow_scripts.lib.images import nearest_images, orientation
@@ -88,3 +89,11 @@ def test_several_sets_are_searched_as_each_by_itself() -> None:
         alone = nearest_images.nearest(part, train, nearest_images.pixels)
         assert np.array_equal(found.train, alone.train) and np.array_equal(found.turn, alone.turn)
         assert np.array_equal(found.distance, alone.distance) and np.array_equal(found.own, alone.own)
+
+
+def test_channels_that_are_black_everywhere_add_nothing_to_a_distance_and_may_be_left_out() -> None:
+    images = nearest_images.without(blobs(6, 4, 50, 12), [0, 2])
+    whole, short = nearest_images.pixels(images), nearest_images.pixels(images, [0, 2])
+    assert short.shape[1] == whole.shape[1] // 2
+    np.testing.assert_allclose(pdist(short), pdist(whole), rtol=1e-6)
+    assert nearest_images.pixels(images, [0, 1, 2, 3]).shape == (6, 0)

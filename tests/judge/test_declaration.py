@@ -6,7 +6,7 @@ import json
 
 from tests.helpers.arms_data import ENTRIES, SECTION
 from tests.helpers.worlds import ANALYSIS, ARMS
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_settings
 from workflow_scripts.lib.judge import declaration
 
 
@@ -24,7 +24,7 @@ def test_unequal_steps_and_trials_are_told() -> None:
     def told(entries) -> str:
         return " ".join(
             declaration.unequal(
-                {arm["name"]: arm_choices.effective(arm, SECTION) for arm in entries}, entries, "real_only"
+                {arm["name"]: arm_settings.effective(arm, SECTION) for arm in entries}, entries, "real_only"
             )
         )
 
@@ -44,7 +44,7 @@ def test_unequal_steps_and_trials_are_told() -> None:
 def test_trials_are_declared_and_do_not_retrain() -> None:
     entries = [{"name": "a", "method": "real_only"}, {"name": "b", "method": "mixup"}]
     tried = [entries[0], entries[1] | {"trials": 3}]
-    assert arm_choices.effective(entries[1], SECTION) == arm_choices.effective(tried[1], SECTION)
+    assert arm_settings.effective(entries[1], SECTION) == arm_settings.effective(tried[1], SECTION)
     analysis = ANALYSIS | {"baseline": "a", "primary_arm": "b"}
     assert "trials" not in declaration.declaration(analysis, entries), "hashes of before stay as they are"
     assert declaration.declaration_hash(analysis, entries) != declaration.declaration_hash(analysis, tried)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.arms_data import SECTION
 from tests.helpers.worlds import ANALYSIS, World
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_settings
 from workflow_scripts.lib.judge import experiment, real_image_equivalent, scoring
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.wording import analysis_report, equivalents
@@ -94,7 +94,7 @@ def judged():
     for entry in entries:
         found[entry["name"]] = world.arm(entry["name"], ARMS[entry["name"]][2], luck=0.2)
         for cell in found[entry["name"]]:
-            cell.settings = arm_choices.effective(entry, SECTION)
+            cell.settings = arm_settings.effective(entry, SECTION)
             cell.numbers = {"real_images": ARMS[entry["name"]][3], "real_groups": 10, "steps": cell.settings["steps"]}
     groups = sorted(
         {

@@ -11,7 +11,7 @@ import pytest
 from tests.helpers import judging
 from tests.helpers.arms_data import SECTION
 from tests.helpers.worlds import ANALYSIS, World
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_settings
 from workflow_scripts.lib.judge import experiment, regime_map, scoring
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.regime_map import Cell
@@ -49,7 +49,7 @@ def entries() -> list[dict]:
 
 
 def settings() -> dict[str, dict]:
-    return {entry["name"]: arm_choices.effective(entry, SECTION) for entry in entries() if "budget" not in entry}
+    return {entry["name"]: arm_settings.effective(entry, SECTION) for entry in entries() if "budget" not in entry}
 
 
 def groups_of() -> dict[str, float]:
@@ -128,7 +128,7 @@ def predictions() -> tuple[World, dict]:
     for entry in entries():
         cells = world.arm(entry["name"], ARMS[entry["name"]][2], luck=0.2)
         for cell in cells:
-            cell.settings = arm_choices.effective(entry, SECTION)
+            cell.settings = arm_settings.effective(entry, SECTION)
             cell.numbers = {"real_groups": groups_of()[entry["name"]]}
         found[entry["name"]] = cells
     for chosen, good in zip(found["resample_few"], found["true_few"], strict=True):

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.arms_data import SECTION
 from tests.helpers.worlds import ANALYSIS, World
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_settings
 from workflow_scripts.lib.judge import experiment, real_image_equivalent, scoring
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.wording import equivalents
@@ -43,7 +43,7 @@ def arms() -> dict[str, list[Predictions]]:
         out[name] = world.arm(name, SKILLS[name], luck=0.2)
         for cell in out[name]:
             told = entry | {"regime": FEW} if regime == "few" else {k: v for k, v in entry.items() if k != "regime"}
-            cell.settings = arm_choices.effective(told, SECTION)
+            cell.settings = arm_settings.effective(told, SECTION)
             cell.numbers = {"real_images": IMAGES[regime], "real_groups": 10, "steps": 12}
             if regime == "few":
                 cell.parts |= {part: halved(cell.parts[part]) for part in ("validation", "calibration")}

@@ -242,6 +242,25 @@ def test_leaving_out_a_value_keeps_its_relatives_away(lines):
     assert (roles == "lockbox").any() and ((roles == "lockbox").sum(1) % 5 == 0).all()
 
 
+def test_some_groups_of_the_value_may_be_shown_without_labels_and_are_not_tested(lines):
+    labels, member, values = lines
+    whole, some = (
+        assignment.roles_leaving_out(labels, member, values, ["line a"], FRACTIONS, seed=1, repeat=0, shown=shown)[:, 0]
+        for shown in (0, 0.4)
+    )
+    tested, shown = whole == "test", some == "unlabelled"
+    assert shown.any() and (values[shown] == "line a").all()
+    assert ((some == "test") | shown == tested).all(), "what is not tested is shown, and nothing else changes"
+    assert np.array_equal(some[~tested], whole[~tested])
+    groups = [set(member[rows]) for rows in (shown, some == "test")]
+    assert not groups[0] & groups[1]
+    assert len(groups[0]) == round(0.4 * len(groups[0] | groups[1]))
+    for group in groups[0]:
+        assert set(some[member == group]) <= {"unlabelled", "unused"}, "its other images are read by nobody"
+    with pytest.raises(ValueError, match="leaves none of them to test"):
+        assignment.roles_leaving_out(labels, member, values, ["line a"], FRACTIONS, 1, 0, shown=0.999)
+
+
 def test_repeats_leave_out_one_value_after_another():
     values = np.array(["c"] * 5 + ["a"] * 3 + ["b"] * 3 + [""] * 9, dtype=object)
     assert [assignment.held_out_values(values, 2, repeat) for repeat in range(3)] == [

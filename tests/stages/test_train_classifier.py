@@ -19,6 +19,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import (
     arm_choices,
     arm_run,
+    arm_settings,
     backbones,
     classifier_file,
     classifier_training,
@@ -182,7 +183,7 @@ def test_order_is_the_same_from_any_step():
 
 
 def test_lambdas_are_beta_and_shared():
-    settings = arm_choices.effective(ENTRIES["mix_loss"], SECTION | {"batch": 512})
+    settings = arm_settings.effective(ENTRIES["mix_loss"], SECTION | {"batch": 512})
     real = classifier_training.Images(*cells(8, 1))
     step = classifier_training.Trainer(settings, real, real, 5, torch.device("cpu")).step
     values = []
@@ -278,7 +279,7 @@ def test_weights_of_another_task_are_not_asked(tmp_path):
     paths, folder = write_fold(tmp_path), tmp_path / "arms"
     run(paths, folder, [ENTRIES["real_only"]], SECTION | {"steps": 3})
     fold = FoldImages(paths["images"], paths["folds"], 0, 0)
-    arm = Arm(arm_choices.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
+    arm = Arm(arm_settings.effective(ENTRIES["real_only"], SECTION), "other", folder / "real_only")
     with pytest.raises(UserError, match="another run"):
         arm_run.predict_arm(arm, fold)
 

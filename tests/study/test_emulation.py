@@ -16,7 +16,7 @@ from PIL import Image
 from tests.helpers.arms_data import SECTION, cells
 from tests.helpers.configs import DEFAULT
 from workflow_scripts import tabulate_study
-from workflow_scripts.lib.classify import arm_choices, backbones, classifier_file, classifier_training, network_choices
+from workflow_scripts.lib.classify import arm_settings, backbones, classifier_file, classifier_training, network_choices
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.classify.validation_scores import probabilities
 from workflow_scripts.lib.compute import device, schedule
@@ -39,7 +39,7 @@ def exact(monkeypatch, one_thread):
 
 
 def model(method: str = "mix_loss", **changes: object) -> dict:
-    return arm_choices.effective({"name": method, "method": method} | changes, SECTION)
+    return arm_settings.effective({"name": method, "method": method} | changes, SECTION)
 
 
 def trainer(settings: dict, **levels: bool) -> StudyTrainer:

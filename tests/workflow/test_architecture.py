@@ -29,7 +29,9 @@ MAY_IMPORT = {
 # Beside its arrows, the check of the config reads what can be chosen.
 CHOICES = (
     "generate.generator_choices",
+    "classify.source_choices",
     "classify.arm_choices",
+    "classify.arm_settings",
     "classify.arm_checks",
     "classify.network_choices",
     "study.switches",

@@ -23,13 +23,22 @@ pytestmark = pytest.mark.workflow
 FEW = {"name": "few", "labelled": 0.45, "unlabelled": "seen", "selection": "same"}
 PRESET = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
 UNET, SET = PRESET["generators"][0], PRESET["synthetic_sets"][0]
+PSEUDO = UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}
+LINES = SET | {"name": "lines", "generator": "lines", "columns": "uniform"}
 OVERLAY = {
     "regimes": [{"name": "all", "labelled": 1, "unlabelled": "unused", "selection": "same"}, FEW],
-    "generators": [UNET, UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}],
-    "synthetic_sets": [SET, SET | {"name": "pseudo", "generator": "pseudo"}],
+    "generators": [
+        UNET,
+        UNET | {"name": "lines", "condition_on": ["cell_line"], "steps": 20},
+        PSEUDO,
+        PSEUDO | {"name": "second", "steps": 20, "pseudo_labels_from": "pool_pseudo"},
+    ],
+    "synthetic_sets": [SET, LINES, *(SET | {"name": name, "generator": name} for name in ("pseudo", "second"))],
     "arms": [
         {"name": "real_only", "method": "real_only"},
         {"name": "real_few", "method": "real_only", "regime": "few"},
+        {"name": "pool_lines", "method": "pool", "synthetic_set": "lines", "control": "lines_real"},
+        {"name": "lines_real", "method": "reweight", "column": "cell_line"},
         {"name": "pool_few", "method": "pool", "regime": "few", "synthetic_set": "as_train", "control": "pseudo_few"},
         {"name": "pool_pseudo", "method": "pool", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "pseudo_few", "method": "pseudo_label", "regime": "few"},
@@ -38,6 +47,16 @@ OVERLAY = {
         {"name": "smote_few", "method": "feature_smote", "regime": "few"},
         {"name": "ssl_mixed", "method": "ssl_pretrain_mixed", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "encoder_few", "method": "generator_features", "regime": "few", "generator": "pseudo"},
+        {
+            "name": "asked_few",
+            "method": "generator_average",
+            "regime": "few",
+            "generator": "pseudo",
+            "control": "twice_few",
+        },
+        {"name": "twice_few", "method": "two_baselines", "regime": "few"},
+        {"name": "pool_second", "method": "pool", "regime": "few", "synthetic_set": "second", "control": "taught_few"},
+        {"name": "taught_few", "method": "pseudo_label", "regime": "few", "pseudo_labels_from": "pool_pseudo"},
     ],
     "analysis": {"primary_arm": "pool_few"},
 }
@@ -72,7 +91,7 @@ def test_arms_have_the_labels_of_their_regime_and_regimes_are_nested(run: tuple[
         whole = role_table.rows(folder / "repeat0/folds.csv", fold, ids, Role.TRAIN)
         assert len(set(groups[train])) == int(FEW["labelled"] * len(set(groups[whole])) + 1e-9)
         assert labelled(folder, "real_only", fold) == set(whole) > set(train)
-        for arm in (name for entry in OVERLAY["arms"] if (name := entry["name"]) != "real_only"):
+        for arm in (entry["name"] for entry in OVERLAY["arms"] if "regime" in entry):
             assert labelled(folder, arm, fold) == set(train), arm
 
 
@@ -91,7 +110,14 @@ def test_the_certificate_passes_and_looks_at_labels(run: tuple[Checkout, tuple[s
         checks = list(csv.DictReader(handle))
     assert {check["status"] for check in checks} == {"clean"}
     seen = {(check["artefact"], check["purpose"]): int(check["images"]) for check in checks if check["fold"] == "0"}
-    for artefact in ("generator pseudo", "arm pseudo_few", "arm pool_pseudo", "arm distill_few", "arm encoder_few"):
+    for artefact in (
+        "generator pseudo",
+        "arm pseudo_few",
+        "arm pool_pseudo",
+        "arm distill_few",
+        "arm encoder_few",
+        "arm asked_few",
+    ):
         assert seen[artefact, "fit, images alone"] > seen[artefact, "fit, labels"] > 0, artefact
     assert seen["arm pool_few", "fit, labels, through all"] > seen["arm pool_few", "fit, labels"]
     assert seen["thresholds of few", "threshold"] < seen["thresholds", "threshold"]

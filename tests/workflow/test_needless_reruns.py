@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.helpers.checkout import Checkout
-from workflow_scripts.lib.config import views
+from workflow_scripts.lib.config import stage_views
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.page.sections import data_section
 
@@ -27,8 +27,8 @@ def config(**data: object) -> dict:
 @pytest.mark.parametrize("source", sorted(known_datasets.SOURCES))
 def test_text_for_the_report_reaches_no_image_set(source: str) -> None:
     plain, told = config(source=source), config(source=source, **TEXTS)
-    assert views.reading(told) == views.reading(plain)
-    assert views.reading(config(source="folder", bits=[8])) != views.reading(config(source="folder"))
+    assert stage_views.reading(told) == stage_views.reading(plain)
+    assert stage_views.reading(config(source="folder", bits=[8])) != stage_views.reading(config(source="folder"))
 
 
 def test_the_page_tells_what_the_config_says_before_what_the_set_knows(world) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.workflow
 
 LIB = "workflow_scripts/lib"
 GENERATE, CLASSIFY = f"{LIB}/generate/generator_choices.py", f"{LIB}/classify/arm_choices.py"
-NETWORKS = f"{LIB}/classify/network_choices.py"
+SECOND, NETWORKS = f"{LIB}/classify/source_choices.py", f"{LIB}/classify/network_choices.py"
 # Of each kind: the list, the first words of its entries, the line, the module of functions, the function.
 TOYS = {
     "network": (
@@ -53,7 +53,7 @@ TOYS = {
         "def toy_plan(labels, rng, count):\n    return labels[rng.integers(len(labels), size=count)]\n",
     ),
     "second source": (
-        CLASSIFY,
+        SECOND,
         '    "second source",\n    {\n',
         '"toy_source": SourceFacts("of a test"),',
         f"{LIB}/classify/second_source.py",

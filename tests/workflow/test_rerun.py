@@ -18,43 +18,53 @@ from workflow_scripts.lib.base import source_code
 
 STAGES = frozenset(path.stem for path in (ROOT / "workflow_scripts").glob("*.py")) - {"__init__"}
 TRAINING = {"train_classifier", "train_judge", "replay_study"}
-GENERATORS = {"train_ddpm", "sample_ddpm", "replay_study"}
+GENERATORS = {"train_ddpm", "sample_ddpm", "sample_fold", "replay_study"}
 CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
 JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
 PREPROCESSING = {"preprocess_images", "preprocess_shard"}
+READING = PREPROCESSING | {"check_images"}
 
 # The stages that an edit of a module makes again by themselves; a module or more of each package.
 RERUN = {
     "lib/base/errors.py": STAGES,
-    "lib/base/process_pool.py": PREPROCESSING | {"simulate_cells"},
+    "lib/base/process_pool.py": READING | {"simulate_cells"},
     "lib/images/image_set.py": STAGES
     - PREPROCESSING
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
     - {"simulate_cells", "tabulate_study"},
-    "lib/images/image_set_writer.py": PREPROCESSING | {"sample_ddpm", "sample_simulator", "replay_study"},
+    "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/images/corruptions.py": {"stress_test"},
-    "lib/images/duplicates.py": PREPROCESSING,
+    "lib/images/duplicates.py": READING,
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
-    "lib/split/assignment.py": {"make_folds", "train_classifier"},
-    "lib/split/label_order.py": {"make_folds"},
+    "lib/split/assignment.py": {"check_images", "make_folds", "train_classifier"},
+    "lib/split/label_order.py": {"check_images", "make_folds"},
     # The cost of sampling is counted on the sampler itself.
     "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost", "stress_test"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
     "lib/scores/decisions.py": JUDGING
     | TRAINING
-    | {"certify_leaks", "plot_arms", "plot_training", "sample_ddpm", "stress_test", "tabulate_study", "train_ddpm"}
+    | {
+        "certify_leaks",
+        "plot_arms",
+        "plot_training",
+        "sample_ddpm",
+        "sample_fold",
+        "stress_test",
+        "tabulate_study",
+        "train_ddpm",
+    }
     | {"predict_images", "write_model_package", "write_submission"},
     "lib/scores/f1.py": JUDGING | TRAINING | {"plot_arms", "tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING
-    | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "tabulate_study"},
+    | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "sample_fold", "tabulate_study"},
     # A classifier may have the encoder of a generator.
     "lib/generate/diffusion.py": GENERATORS
     | TRAINING
     | {"assess_synthetic", "open_lockbox", "predict_cost"}
     | {"predict_images", "stress_test", "write_model_package", "write_submission"},
-    "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
+    "lib/generate/label_plans.py": {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
     "lib/classify/classifier_training.py": TRAINING,
     "lib/classify/second_source.py": {"train_classifier"},
@@ -64,11 +74,11 @@ RERUN = {
     # Declared before any arm, and checked with the config: no arm is trained again.
     "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms"},
     "lib/judge/stress_scores.py": {"aggregate_stress"},
-    "lib/judge/inference.py": JUDGING | PLOTS | {"compare_runs", "forensics"},
+    "lib/judge/inference.py": JUDGING | PLOTS | {"check_images", "compare_runs", "forensics"},
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "report"},
     "lib/cost/forecast.py": {"predict_cost"},
-    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "compare_runs", "forensics", "report"},
+    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "check_images", "compare_runs", "forensics", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

@@ -7,12 +7,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from workflow_scripts.lib.classify.arm_choices import (
+from workflow_scripts.lib.base.names import meant
+from workflow_scripts.lib.classify.arm_choices import METHODS
+from workflow_scripts.lib.classify.arm_settings import (
     COMMON_OPTIONS,
     EQUAL_EXPOSURES,
-    METHODS,
     NAMING,
-    UNLABELLED,
     effective,
     pretraining_steps,
     real_in_batch,
@@ -23,9 +23,11 @@ from workflow_scripts.lib.classify.network_choices import (
     FITTED_STEPS,
     IMAGENET,
     LOSSES,
+    BackboneFacts,
     published_path,
     weights_path,
 )
+from workflow_scripts.lib.classify.source_choices import UNLABELLED
 
 
 def regime_problem(entry: dict[str, Any], regime: dict[str, Any]) -> str | None:
@@ -52,12 +54,14 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
         return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
     for place, own in (("the fold's baseline", method.on_baseline), ("a generator", bool(method.generator))):
         fixed = ("weights", "frozen") if method.on_baseline else ("weights", "backbone", "channels")
+        fixed += ("frozen", "loss", "sampling", "budget") if method.scores else ()
         for key in fixed if own else ():
             if key in entry:
                 return f"{key} is given, but the method {entry['method']!r} has the trunk of {place}"
     settings = effective(entry, section)
-    if BACKBONES.get(settings["backbone"], BACKBONES["small"]).of_generator and not method.generator:
-        return f"backbone {settings['backbone']!r} is that of the methods generator_*: take one of these"
+    facts = BACKBONES.get(settings["backbone"], BACKBONES["small"])
+    if (facts.of_generator and not method.generator) or facts.of_pair:
+        return f"backbone {settings['backbone']!r} is that of some methods alone: take {_methods_of(facts)}"
     if method.generator and settings["channels"]:
         return f"channels and method {entry['method']!r} do not go together: a generator has all channels"
     for known in (BACKBONES, LOSSES):
@@ -65,20 +69,31 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
             return known.unknown(settings[known.kind])
     for name in settings["channels"] or ():
         if name not in channels:
-            return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
+            told = f"{', '.join(channels)}{meant(name, channels)}"
+            return f"channels names {name!r}, which the images do not have; they have {told}"
     return _network_problem(settings, size) or _combination_problem(settings) or _steps_problem(settings)
 
 
 def baseline_problem(settings: dict[str, Any], baseline: dict[str, Any]) -> str | None:
     """Error in an arm that has the baseline's trunk, in one line, or None; both by their `effective` settings."""
-    if METHODS[settings["method"]].on_baseline:
-        for key in ("backbone", "channels"):
-            if settings[key] != baseline[key]:
-                return (
-                    f"{key} = {settings[key]!r} is not that of its baseline, {baseline[key]!r}: the method "
-                    f"{settings['method']!r} has the baseline's trunk"
-                )
+    method = METHODS[settings["method"]]
+    alike = {"backbone", "channels"} if method.on_baseline else set()
+    if method.averaged:
+        alike = {"channels"} if method.scores else {"backbone", "channels", "loss", "weights", "frozen", "sampling"}
+    why = "has the baseline's trunk" if method.on_baseline else "is averaged with it"
+    for key in sorted(alike):
+        if settings[key] != baseline[key]:
+            return (
+                f"{key} = {settings[key]!r} is not that of its baseline, {baseline[key]!r}: the method "
+                f"{settings['method']!r} {why}"
+            )
     return None
+
+
+def _methods_of(facts: BackboneFacts) -> str:
+    """Names of the methods that have a backbone of methods alone."""
+    own = (name for name, method in METHODS.items() if (method.averaged if facts.of_pair else method.generator))
+    return " or ".join(own)
 
 
 def _network_problem(settings: dict[str, Any], size: int | None) -> str | None:
@@ -117,6 +132,8 @@ def _combination_problem(settings: dict[str, Any]) -> str | None:
     if BACKBONES[settings["backbone"]].hand_made:
         if method.step not in FITTED_STEPS:
             return together.format(f"backbone {settings['backbone']!r}") + "its features are fitted, not trained"
+        if method.averaged:
+            return together.format(f"backbone {settings['backbone']!r}") + "another seed fits it to the same weights"
         if settings["loss"] != "bce":
             return (
                 f"backbone {settings['backbone']!r} and loss {settings['loss']!r} do not go together: it is fitted by "

@@ -1,97 +1,26 @@
-"""Registries of arms: methods and second sources of images, and what follows from an arm's settings.
+"""Registry of methods: how an arm mixes images.
 
-A new method is an entry in METHODS, whose step is a function in `method_steps.py`. A new second source is a function in
-`second_source.py` and an entry in SOURCES. Checks, schema and documentation read these entries before any job starts,
-so this module does not import torch."""
+A new method is an entry in METHODS, whose step is a function in `method_steps.py`. Checks, schema and documentation
+read these entries before any job starts, so this module does not import torch."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 from workflow_scripts.lib.base.registry import Registry
-
-# Second sources ------------------------------------------------------------------------------------------------------
-
-SYNTHETIC = "synthetic"
-RESAMPLED = "resampled"
-# Real images kept aside for arms that may have more of them; also the names of their roles in a fold.
-RESERVE, RESERVE_SAME = "reserve", "reserve_same"
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """Facts about a second source of images that are needed before it is read."""
-
-    about: str
-    needs_set: bool = True  # it is made of a synthetic set, or has the label combinations of one
-    photographs: bool = False  # holds photographs and nothing else
-    nothing_new: bool = False  # has the labels of a synthetic set and adds nothing that a generator has learned
-    reserve: bool = False  # images that are kept aside for this source
-    unlabelled: bool = False  # holds images of train groups of which the label regime withholds the labels
-    seen: bool = False  # holds all train images that may be seen, with or without labels
-    features: bool = False  # representations of train images by the fold's baseline, or made from these; no images
-
-
-SOURCES = Registry(
-    "second source",
-    {
-        "balanced": SourceFacts("real train images, every class equally often", needs_set=False, photographs=True),
-        SYNTHETIC: SourceFacts("the synthetic set of the arm"),
-        RESAMPLED: SourceFacts("real train images with the labels of that set", photographs=True, nothing_new=True),
-        "blended": SourceFacts("two real train images, one over the other", nothing_new=True),
-        "shuffled": SourceFacts("the synthetic images, each with the labels of another one", nothing_new=True),
-        "noise": SourceFacts("noise with the mean and spread of real pixels", nothing_new=True),
-        "phase_randomised": SourceFacts("real train images of which the spectrum alone is left", nothing_new=True),
-        "nearest": SourceFacts(
-            "the real train image nearest to each synthetic one, with its own labels",
-            photographs=True,
-            nothing_new=True,
-        ),
-        "authentic": SourceFacts("the synthetic images that are not copies of train images"),
-        RESERVE: SourceFacts("real images of further groups", needs_set=False, photographs=True, reserve=True),
-        RESERVE_SAME: SourceFacts(
-            "further real images of the train groups", needs_set=False, photographs=True, reserve=True
-        ),
-        "filtered": SourceFacts("the synthetic images that the fold's baseline agrees with most"),
-        "relabelled": SourceFacts("the synthetic images, labels moved towards the baseline's answers"),
-        "relabelled_real": SourceFacts("resampled train images, labels moved in the same way", photographs=True),
-        "pseudo_labelled": SourceFacts(
-            "unlabelled train images with the baseline's answers", needs_set=False, photographs=True, unlabelled=True
-        ),
-        "unlabelled": SourceFacts("unlabelled train images", needs_set=False, photographs=True, unlabelled=True),
-        "seen": SourceFacts(
-            "all train images that may be seen, without labels", needs_set=False, photographs=True, seen=True
-        ),
-        "distilled": SourceFacts("the synthetic images, labelled by the baseline's answers"),
-        "distilled_real": SourceFacts("resampled train images, labelled in the same way", photographs=True),
-        "seen_and_synthetic": SourceFacts(
-            "all train images that may be seen, and the synthetic set, without labels", seen=True
-        ),
-        "diffused_features": SourceFacts(
-            "features from a diffusion model, every class equally often", needs_set=False, features=True
-        ),
-        "smote_features": SourceFacts(
-            "features between neighbours of the same labels", needs_set=False, nothing_new=True, features=True
-        ),
-        "mixed_features": SourceFacts("pairs of features mixed", needs_set=False, nothing_new=True, features=True),
-        "balanced_features": SourceFacts(
-            "features of train images, every class equally often", needs_set=False, nothing_new=True, features=True
-        ),
-        "weighed": SourceFacts("the synthetic images, weighed by the baseline's agreement"),
-        "weighed_real": SourceFacts("resampled train images, weighed in the same way", photographs=True),
-    },
+from workflow_scripts.lib.classify.source_choices import (
+    FEATURES,
+    NOTHING_NEW,
+    PHOTOGRAPHS,
+    RESAMPLED,
+    RESERVE,
+    RESERVE_SAME,
+    RESERVES,
+    SEEN,
+    SOURCES,
+    SYNTHETIC,
+    UNLABELLED,
 )
-RESERVES = SOURCES.having("reserve")
-UNLABELLED = SOURCES.having("unlabelled")
-SEEN = SOURCES.having("seen")
-FEATURES = SOURCES.having("features")
-PHOTOGRAPHS = SOURCES.having("photographs")
-NOTHING_NEW = SOURCES.having("nothing_new")
-
-
-# Methods -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,6 +42,8 @@ class Method:
     self_supervised: bool = False  # learns representations without labels, through a projector that is dropped
     generator: str | None = None  # has the encoder of a generator as backbone: its weights, or fresh ones
     on_baseline: bool = False  # learns a new head alone, on the trunk of the fold's baseline
+    scores: bool = False  # trains nothing: answers by the denoising losses of a generator
+    averaged: bool = False  # its answers are averaged with those of the fold's baseline
 
     @property
     def needs_set(self) -> bool:
@@ -155,6 +86,13 @@ METHODS = Registry(
         ),
         "pool_balanced_real": Method(
             "real images pooled with real ones of every class equally often", "pool", "balanced", None, ("ratio",)
+        ),
+        "reweight": Method(
+            "real images pooled with real ones of every value of a column equally often",
+            "pool",
+            "reweighted",
+            None,
+            ("ratio", "column"),
         ),
         # Unlabelled real images: what generated images must beat where their generator has seen these.
         "pseudo_label": Method(
@@ -208,6 +146,31 @@ METHODS = Registry(
             "control of generator_features: the same network, trained as a denoising auto-encoder",
             "real_only",
             generator=AUTOENCODER,
+        ),
+        # The generator itself as classifier, alone and beside the baseline.
+        "generator_classifier": Method(
+            "nothing is trained: classes by a generator's denoising loss with and without their label (Li et al. 2023)",
+            "real_only",
+            control="two_baselines",
+            options=("scoring",),
+            generator=TRAINED,
+            scores=True,
+        ),
+        "generator_average": Method(
+            "mean of generator_classifier and the fold's baseline",
+            "real_only",
+            control="two_baselines",
+            options=("scoring",),
+            needs_baseline=True,
+            generator=TRAINED,
+            scores=True,
+            averaged=True,
+        ),
+        "two_baselines": Method(
+            "control of these: mean of the fold's baseline and one of another seed",
+            "real_only",
+            needs_baseline=True,
+            averaged=True,
         ),
         # Ceilings: further real images in place of synthetic ones.
         "more_real": Method("pool with real images of further groups", "pool", RESERVE, None, ("ratio",)),
@@ -391,52 +354,6 @@ METHODS = Registry(
 )
 
 
-# Options -------------------------------------------------------------------------------------------------------------
-
-SAMPLINGS = ("each_once", "balanced")  # sampling of real images
-BLENDS = ("union", "weighted")  # labels of a blend of two images
-
-# Settings of train_classifier that every arm may replace by its own.
-COMMON_OPTIONS = ("backbone", "weights", "frozen", "loss", "channels", "sampling", "budget")
-# A budget that gives an arm as many real images, repeats counted, as an arm of real images alone has.
-EQUAL_EXPOSURES = "equal_exposures"
-# Settings of train_classifier that only some methods read.
-METHOD_OPTIONS = tuple(sorted({option for method in METHODS.values() for option in method.options}))
-# Name, label regime and relations of an arm, and how many settings of it were tried on the validation part. The rest of
-# an entry are options.
-NAMING = ("name", "method", "regime", "synthetic_set", "generator", "control", "baseline", "only_simulated", "trials")
-# What of this is part of its training.
-TRAINED_WITH = ("name", "method", "regime", "synthetic_set", "generator")
-
-
-def synthetic_fraction(batch: int, ratio: float) -> int:
-    """Images of the second source in a batch, at `ratio` of them to one real image."""
-    return round(batch * ratio / (1 + ratio))
-
-
-def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
-    """Full settings of an arm: its own options override those of `train_classifier`.
-
-    Options that do not act in its method are left out, and so is the choice of its comparisons: neither re-trains
-    it."""
-    method = METHODS[entry["method"]]
-    options = {key: value for key, value in entry.items() if key not in NAMING}
-    common = {key: value for key, value in section.items() if key not in METHOD_OPTIONS or key in method.options}
-    out = common | options | {key: entry[key] for key in TRAINED_WITH if key in entry}
-    # Of the parameters of losses, those of its own.
-    out["losses"] = {name: values for name, values in section.get("losses", {}).items() if name == out["loss"]}
-    out["steps"] = steps_within_budget(out)
-    if method.balanced:
-        out["sampling"] = "balanced"
-    if method.on_baseline:
-        out |= {"frozen": True, "weights": None}
-    if method.generator:
-        out |= {"backbone": "generator", "weights": None}
-    if "strong" in out and not method.views:
-        out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
-    return out
-
-
 def learning_unlabelled() -> list[str]:
     """The methods that learn from real images without their labels."""
     return [
@@ -444,53 +361,3 @@ def learning_unlabelled() -> list[str]:
         for name, method in METHODS.items()
         if method.second_source in (*UNLABELLED, *SEEN) and not method.learns_from_generated
     ]
-
-
-def second_view(settings: dict[str, Any]) -> dict[str, Any]:
-    """How second views are augmented: as `strong` says, or by the fraction `weaker` of that (`effective` settings)."""
-    strong, by = settings["strong"], settings.get("weaker", 1)
-    if by == 1:
-        return strong
-    return {
-        "scale": [1 - by * (1 - bound) for bound in strong["scale"]],
-        "aspect": [bound**by for bound in strong["aspect"]],
-        "intensity": by * strong["intensity"],
-        "erase": by * strong["erase"],
-    }
-
-
-def labels_others(settings: dict[str, Any]) -> bool:
-    """Whether an arm (`effective` settings) answers for unlabelled images: real images alone, where some are shown."""
-    regime = settings.get("regime") or {}
-    plain = METHODS[settings["method"]].second_source is None and settings.get("real_fraction", 1) == 1
-    return plain and regime.get("unlabelled") == "seen"
-
-
-def steps_within_budget(settings: dict[str, Any]) -> int:
-    """Optimiser steps of an arm with these settings: the common number times its budget."""
-    budget, batch = settings["budget"], settings["batch"]
-    if budget == EQUAL_EXPOSURES:
-        real = real_in_batch(settings)
-        return math.ceil(settings["steps"] * batch / real) if real else settings["steps"]
-    return round(settings["steps"] * budget)
-
-
-def real_in_batch(settings: dict[str, Any]) -> int:
-    """Images of a batch drawn directly from the train part; 0 where their number varies from step to step."""
-    method, batch = METHODS[settings["method"]], settings["batch"]
-    if method.pairs:
-        return batch // 2
-    if "ratio" in method.options and not method.changing:
-        return batch - synthetic_fraction(batch, settings["ratio"])
-    return batch if method.second_source is None else 0
-
-
-def seen_in_batch(settings: dict[str, Any]) -> int:
-    """Images that pass the network at a step: the batch, and second views of those of which there are two."""
-    twice = METHODS[settings["method"]].views and "ratio" in settings
-    return settings["batch"] + (synthetic_fraction(settings["batch"], settings["ratio"]) if twice else 0)
-
-
-def pretraining_steps(settings: dict[str, Any]) -> int:
-    """Steps of `pretrain_finetune` on the second source, before those on real images."""
-    return round(settings["pretrain"] * settings["steps"])

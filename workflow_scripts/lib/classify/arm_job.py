@@ -15,7 +15,7 @@ import torch
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.stage import log
-from workflow_scripts.lib.classify import arm_checks, arm_choices, classifier_file, network_choices
+from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, classifier_file, network_choices
 from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
@@ -32,7 +32,7 @@ READ_FOR = {Role.VALIDATION: "select", Role.CALIBRATION: "threshold", Role.TEST:
 class Arm:
     """One arm of a fold: its settings, its inputs and its files."""
 
-    settings: dict[str, Any]  # arm_choices.effective
+    settings: dict[str, Any]  # arm_settings.effective
     digest: str
     folder: Path
     synthetic: Path | None = None
@@ -171,14 +171,16 @@ class Job:
             path = self._synthetic(entry)
             if path not in sets:
                 sets[path] = _set_digest(path, source)
-        settings = arm_choices.effective(entry, self.settings["train_classifier"])
+        settings = arm_settings.effective(entry, self.settings["train_classifier"])
+        if name in self.settings.get("answer_unlabelled", []):
+            settings["answers_unlabelled"] = True
         inputs = [fold, sets[path] if path else "", self.code, torch.__version__]
         if settings["weights"]:
             # By content, and written down with the arm: a name says little about a file.
             settings["weights_digest"] = files.file_digest(network_choices.weights_path(settings["weights"]))
         baseline = None
         if method.needs_baseline:
-            baseline = self._baseline(name, regime_of(entry))
+            baseline = self._baseline(entry)
             problem = arm_checks.baseline_problem(settings, classifier_file.read(baseline).settings)
             if problem:
                 raise UserError(f"arms ({name}): {problem}")
@@ -212,8 +214,9 @@ class Job:
             raise UserError(f"arms ({entry['name']}): {problem}")
         return path
 
-    def _baseline(self, name: str, regime: Regime) -> Path:
+    def _baseline(self, entry: dict[str, Any]) -> Path:
         """Classifier of the first arm of the baseline's manifest, checked to belong to this fold and regime."""
+        name, regime, wanted = entry["name"], regime_of(entry), entry.get("pseudo_labels_from")
         if self.baseline is None:
             raise UserError(f"arms ({name}) asks the fold's trained baseline: --baseline MANIFEST")
         path, own = arm_list.read(self.baseline)[0]["classifier"], self.fold
@@ -224,6 +227,8 @@ class Job:
                 f"{path} is of repeat {written.repeat}, fold {written.fold}, or of another image set: "
                 f"give the baseline of repeat {own.repeat}, fold {own.fold}"
             )
+        if wanted not in (None, written.arm):
+            raise UserError(f"{path} is the arm {written.arm!r}, and arms ({name}) asks {wanted!r}: give its list")
         if regime_of(written.settings) != regime:
             raise UserError(f"{path} was trained under another label regime than {regime.name!r}: give its baseline")
         return path

@@ -19,12 +19,16 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import (
     arm_choices,
+    arm_settings,
+    averaged,
     backbones,
     classifier_file,
     classifier_training,
     generator_backbone,
+    generator_classifier,
     network_choices,
     second_source,
+    source_choices,
 )
 from workflow_scripts.lib.classify.arm_job import READ_FOR, Arm, FoldImages
 from workflow_scripts.lib.classify.classifier_file import Classifier
@@ -67,11 +71,18 @@ def each(work: Callable[[Item], None], items: Sequence[Item], at_once: int, wher
 
 
 def second_images(
-    arm: Arm, real: Part, channels: list[str], seed: int, reserve: Part | None = None, unlabelled: Part | None = None
+    arm: Arm,
+    real: Part,
+    channels: list[str],
+    seed: int,
+    reserve: Part | None = None,
+    unlabelled: Part | None = None,
+    column: np.ndarray | None = None,
 ) -> tuple[Images | None, list[AccessRecord]]:
     """Images of the arm's second source, and the records of their inputs besides the train part.
 
-    Records are those of the generator, of the baseline that the arm uses, and of images in reserve or unlabelled."""
+    Records are those of the generator, of the baseline that the arm uses, and of images in reserve or unlabelled. The
+    values of a `column` (n,) are those of the train part."""
     inherited = [part.access_record for part in (reserve, unlabelled) if part is not None]
     if arm.synthetic is not None:
         with ImageSet(arm.synthetic) as made:
@@ -86,7 +97,9 @@ def second_images(
     asked = classifier_file.read(arm.baseline) if arm.baseline is not None else None
     if asked is not None:
         inherited.append(AccessRecord.from_json(asked.access_record))
-    material = second_source.Material(arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled)
+    material = second_source.Material(
+        arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled, column
+    )
     return second_source.second_images(material, arm.seen(channels)), inherited
 
 
@@ -118,12 +131,16 @@ def trainer(arm: Arm, start: Start | None) -> Callable[..., Trained]:
         from workflow_scripts.lib.classify import feature_regression
 
         return feature_regression.train
+    if arm_choices.METHODS[arm.settings["method"]].scores:
+        return partial(generator_classifier.train, start=start)
     return partial(classifier_training.train, start=start)
 
 
 def start_of(arm: Arm, real: Images, validation: Images, seed: int) -> Start | None:
     """The trunk that an arm starts from, where its method has that of the baseline or of a generator; else None."""
     method = arm_choices.METHODS[arm.settings["method"]]
+    if method.scores:
+        return generator_classifier.start_of(generator_file.read(arm.generator), arm.settings["scoring"])
     if method.generator:
         return _encoder_start(arm, real, validation, seed)
     if not method.on_baseline:
@@ -169,8 +186,8 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     """Train one arm and write its classifier; resumes from its checkpoint after a kill."""
     real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
     kind = arm_choices.METHODS[arm.settings["method"]].second_source
-    reserve = data.part(kind) if kind in arm_choices.RESERVES else None
-    shown = kind in arm_choices.UNLABELLED or (kind in arm_choices.SEEN and data.has(Role.UNLABELLED))
+    reserve = data.part(kind) if kind in source_choices.RESERVES else None
+    shown = kind in source_choices.UNLABELLED or (kind in source_choices.SEEN and data.has(Role.UNLABELLED))
     unlabelled = data.part(Role.UNLABELLED) if shown else None
     source = data.source
     own = arm.seen(source.channels)
@@ -178,7 +195,11 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
         log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
     elif arm.generator is None:
         log.info("arm %s starts from scratch", arm.name)
-    second, inherited = second_images(arm, real, source.channels, seed, reserve, unlabelled)
+    column = None
+    if kind is not None and source_choices.SOURCES[kind].column:
+        with data.reading:
+            column = source.values([arm.settings["column"]], real.rows, "fit")[:, 0]
+    second, inherited = second_images(arm, real, source.channels, seed, reserve, unlabelled, column)
     if second is not None:
         # The baseline's predictions may differ in their last bits between GPUs; all processes must use the same images.
         second.rows, second.weights = multiprocess.of_first(second.rows), multiprocess.of_first(second.weights)
@@ -189,27 +210,33 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     own_real, own_validation = (
         Images(select_channels(part.images, source.channels, own), part.labels) for part in (real, validation)
     )
-    start = start_of(arm, own_real, own_validation, seed)
+    start, method = start_of(arm, own_real, own_validation, seed), arm_choices.METHODS[arm.settings["method"]]
+    # A second baseline has other weights, and other images at each step.
+    second_baseline = method.averaged and not method.scores
     with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
         result = trainer(arm, start)(
             arm.settings,
             own_real,
             second,
             own_validation,
-            seed,
+            derive(seed, "second baseline") if second_baseline else seed,
             resume,
             lambda step, numbers: progress.update(step, **numbers),
         )
     if not multiprocess.first():
         return
+    about = {} if start is None or start.encoder is None else {"encoder": start.encoder}
+    if method.averaged:
+        asked = classifier_file.read(arm.baseline)
+        result, about = averaged.with_baseline(asked, result, arm.settings, about.get("encoder"), own_validation)
     result.numbers |= real_numbers(result.numbers, real, reserve)
     if unlabelled is not None:
         result.numbers["unlabelled_images"] = len(unlabelled)
     # What this arm used, whatever else this process has read for other arms.
     record = real.access_record.merged(validation.access_record, *inherited)
     written = _classifier(arm, data, result, record)
-    if start is not None and start.encoder is not None:
-        written.settings = arm.settings | {"encoder": start.encoder}
+    written.settings = arm.settings | about
+    if "block" in about.get("encoder", {}):
         written.numbers |= {"encoder_block": start.encoder["block"], "encoder_noise": start.encoder["noise_level"]}
     classifier_file.write(arm.classifier, written)
     resume.clear()
@@ -256,7 +283,7 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
     record = AccessRecord.from_json(trained.access_record).merged(*(data.part(role).access_record for role in READ_FOR))
-    if arm_choices.labels_others(arm.settings):
+    if arm_settings.labels_others(arm.settings):
         # What asks the regime's baseline about unlabelled images finds its answers here.
         part = data.part(Role.UNLABELLED)
         pixels = select_channels(part.images, data.source.channels, trained.channels)

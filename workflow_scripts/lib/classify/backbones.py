@@ -19,6 +19,7 @@ from torch import nn
 
 from workflow_scripts.lib.classify import classical_features
 from workflow_scripts.lib.classify.generator_backbone import EncoderTrunk
+from workflow_scripts.lib.classify.generator_scores import ScoreTrunk
 from workflow_scripts.lib.classify.network_choices import BACKBONES
 
 
@@ -249,13 +250,56 @@ def generator(channels: int, classes: int, size: int, encoder: dict[str, Any]) -
     return Backbone(trunk, trunk.width, classes)
 
 
+def generator_scores(channels: int, classes: int, size: int, encoder: dict[str, Any]) -> Backbone:
+    """A generator as classifier; `encoder` says its network, and the noise that it is asked with."""
+    return Backbone(ScoreTrunk(channels, classes, size, encoder), classes, classes)
+
+
+class PairTrunk(nn.Module):
+    """Logits of two whole networks side by side; images come on the pixel scale of the first."""
+
+    def __init__(self, members: list[Backbone], channels: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.register_buffer("gain", torch.ones(len(members), channels, 1, 1))
+        self.register_buffer("offset", torch.zeros(len(members), channels, 1, 1))
+
+    def scale_as(self, scales: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Say by which mean and deviation (C,) the pixels of each member are standardised."""
+        mean, std = scales[0]
+        for number, (own_mean, own_std) in enumerate(scales):
+            self.gain[number] = (std / own_std).view(-1, 1, 1)
+            self.offset[number] = ((mean - own_mean) / own_std).view(-1, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, 2 K)."""
+        found = []
+        for member, gain, offset in zip(self.members, self.gain, self.offset, strict=True):
+            features = member.features(images * gain + offset)
+            # Logits in float32: in bfloat16 they would tie.
+            with torch.autocast(images.device.type, enabled=False):
+                found.append(member.head(features.float()))
+        return torch.cat(found, dim=1)
+
+
+def pair(channels: int, classes: int, size: int, encoder: dict[str, Any]) -> Backbone:
+    """Two networks whose logits the head averages; `encoder` says how each is built."""
+    members = []
+    for about in encoder["members"]:
+        member = make(about["backbone"], channels, classes, size, about["encoder"])
+        if about["cosine_scale"] is not None:
+            member.head = CosineHead(member.head.in_features, classes, about["cosine_scale"])
+        members.append(member)
+    return Backbone(PairTrunk(members, channels), len(members) * classes, classes)
+
+
 resnet18, resnet34, resnet50 = (partial(_resnet, name) for name in ("resnet18", "resnet34", "resnet50"))
 vit_b_16 = partial(_vit, "vit_b_16")
 swin_t, swin_b = (partial(_swin, name) for name in ("swin_t", "swin_b"))
 
 
 def make(name: str, channels: int, classes: int, size: int, encoder: dict[str, Any] | None = None) -> Backbone:
-    """Build a backbone with weights drawn from torch's global generator; `encoder` for that of a generator."""
+    """Build a backbone with weights drawn from torch's global generator; `encoder` for that of a method."""
     return BACKBONES.function(name, globals())(channels, classes, size, *([encoder] if encoder else []))
 
 

@@ -35,7 +35,7 @@ class Classifier:
     classes: list[str]
     channels: list[str]
     size: int  # of the images it was trained on, in pixels
-    settings: dict[str, Any]  # `arm_choices.effective`
+    settings: dict[str, Any]  # `arm_settings.effective`
     mean: torch.Tensor  # (C,), of pixels in [0, 1] of the real train images
     std: torch.Tensor  # (C,)
     weights: dict[str, torch.Tensor]

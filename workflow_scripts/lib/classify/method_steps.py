@@ -1,7 +1,7 @@
 """Steps of the methods: the loss of one optimiser step of an arm.
 
 A step function takes a `Step` and returns the loss to minimise. `step.real(n)` gives the first n images of the step's
-real batch, the same for every arm. `step.second(n)` gives images of the arm's second source (`arm_choices.SOURCES`),
+real batch, the same for every arm. `step.second(n)` gives images of the arm's second source (`source_choices.SOURCES`),
 drawn independently of the real ones. Every step uses `step.batch` images in all. Unless a step says otherwise, real and
 other images go through the network together and share its BatchNorm statistics. Random numbers come from the `Step`, so
 that a resumed training draws the same."""
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from workflow_scripts.lib.classify import arm_choices, losses, self_supervision
+from workflow_scripts.lib.classify import arm_choices, arm_settings, losses, self_supervision
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Step(Protocol):
     number: int  # of this step, from 0
     steps: int  # of the training
     batch: int  # images a step
-    settings: dict[str, Any]  # of the arm, `arm_choices.effective`
+    settings: dict[str, Any]  # of the arm, `arm_settings.effective`
 
     def real(self, count: int) -> LabelledBatch:
         """The first images of the step's real batch, augmented."""
@@ -89,7 +89,7 @@ def _plain(step: Step, batch: LabelledBatch) -> torch.Tensor:
 
 def _fractions(step: Step) -> tuple[int, int]:
     """Numbers of real and of other images in a batch at the arm's `ratio`."""
-    others = arm_choices.synthetic_fraction(step.batch, step.settings["ratio"])
+    others = arm_settings.synthetic_fraction(step.batch, step.settings["ratio"])
     return step.batch - others, others
 
 
@@ -107,7 +107,7 @@ def _boxes(images: torch.Tensor, areas: torch.Tensor, rng: np.random.Generator) 
 def _erased(step: Step, images: torch.Tensor) -> torch.Tensor:
     """Images of which a fraction `erase` loses a square of 2 to 20 % of the area."""
     rng, count = step.random("erase"), len(images)
-    erased = rng.random(count) < arm_choices.second_view(step.settings)["erase"]
+    erased = rng.random(count) < arm_settings.second_view(step.settings)["erase"]
     areas = torch.as_tensor(erased * rng.uniform(0.02, 0.2, count), device=images.device)
     # 0 is each channel's mean.
     return images.masked_fill(_boxes(images, areas, rng), 0.0)
@@ -206,7 +206,7 @@ def anneal(step: Step) -> torch.Tensor:
 
 def pretrain_finetune(step: Step) -> torch.Tensor:
     """The second source alone for the first fraction `pretrain` of the steps, real images alone after that."""
-    return second_only(step) if step.number < arm_choices.pretraining_steps(step.settings) else real_only(step)
+    return second_only(step) if step.number < arm_settings.pretraining_steps(step.settings) else real_only(step)
 
 
 def fixmatch(step: Step) -> torch.Tensor:
@@ -228,7 +228,7 @@ def fixmatch(step: Step) -> torch.Tensor:
 
 def ssl_pretrain(step: Step) -> torch.Tensor:
     """Two views of images without labels for the first fraction `pretrain` of the steps, labelled ones after that."""
-    if step.number >= arm_choices.pretraining_steps(step.settings):
+    if step.number >= arm_settings.pretraining_steps(step.settings):
         return real_only(step)
     # Two views of half a batch are as many images as a step of other arms has.
     half = step.batch // 2

@@ -97,6 +97,8 @@ def write(folder: Path, members: Sequence[Classifier]) -> dict[str, Any]:
         name = f"weights/repeat{member.repeat}_fold{member.fold}.safetensors"
         save_file({key: value.contiguous().cpu() for key, value in member.weights.items()}, folder / name)
         own = {"mean": member.mean.tolist(), "std": member.std.tolist()}
+        if "encoder" in member.settings:  # part of how its network is built
+            own["encoder"] = member.settings["encoder"]
         listed.append({"weights": name, "repeat": member.repeat, "fold": member.fold} | own)
     first = members[0]
     problem = torchscript(members, folder / TORCHSCRIPT)

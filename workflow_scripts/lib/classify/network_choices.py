@@ -24,6 +24,7 @@ class BackboneFacts:
     multiple: int = 1  # what the image size must be a multiple of
     published: bool = False  # whether torchvision publishes weights to start from
     of_generator: bool = False  # has the shape of a generator; by a method alone
+    of_pair: bool = False  # two networks in one; by a method alone
     hand_made: bool = False  # hand-made features: its head is fitted by regression, not trained by steps
 
 
@@ -43,6 +44,15 @@ BACKBONES = Registry(
         ),
         "generator": BackboneFacts(
             "encoder of the U-Net of a generator, of generator_features and its controls", False, 16, of_generator=True
+        ),
+        "generator_scores": BackboneFacts(
+            "denoising losses of a generator, of generator_classifier and generator_average",
+            False,
+            16,
+            of_generator=True,
+        ),
+        "pair": BackboneFacts(
+            "mean of the fold's baseline and another, of generator_average and two_baselines", True, 16, of_pair=True
         ),
     },
 )

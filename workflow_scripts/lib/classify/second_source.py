@@ -1,8 +1,8 @@
 """Second source of images of an arm: synthetic images, real ones in their place, or placebos made of either.
 
 A source is a function of the `Material` of the arm's fold that returns `Images`; its facts are in
-`arm_choices.SOURCES`. Its random numbers derive from the fold's seed and its own purpose, so arms with the same source
-see the same images. Only train images and the synthetic set can be reached from here, and for `more_real` and
+`source_choices.SOURCES`. Its random numbers derive from the fold's seed and its own purpose, so arms with the same
+source see the same images. Only train images and the synthetic set can be reached from here, and for `more_real` and
 `more_real_same` images in reserve. Where the label regime shows unlabelled images, their pixels are there too."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_choices, classifier_file, feature_space
+from workflow_scripts.lib.classify import arm_choices, classifier_file, feature_space, source_choices
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs, matching_rows
@@ -34,7 +34,7 @@ BLOCK = 256  # images that are worked on at a time
 class Material:
     """Inputs of a source; images with all their channels."""
 
-    settings: dict[str, Any]  # of the arm, `arm_choices.effective`
+    settings: dict[str, Any]  # of the arm, `arm_settings.effective`
     real: Part  # the train part
     channels: list[str]
     seed: int  # of the fold
@@ -42,6 +42,7 @@ class Material:
     baseline: Classifier | None = None  # the fold's own
     reserve: Part | None = None  # real images kept aside for this arm
     unlabelled: Part | None = None  # real images without their labels
+    column: np.ndarray | None = None  # text (n,): values of a column of the train part
 
     @cached_property
     def made(self) -> Part:
@@ -90,7 +91,7 @@ def second_images(material: Material, wanted_channels: list[str]) -> Images | No
     kind = arm_choices.METHODS[material.settings["method"]].second_source
     if kind is None:
         return None
-    images = arm_choices.SOURCES.function(kind, globals())(material)
+    images = source_choices.SOURCES.function(kind, globals())(material)
     pixels = select_channels(images.pixels, material.channels, wanted_channels)
     return replace(images, pixels=pixels)
 
@@ -98,6 +99,13 @@ def second_images(material: Material, wanted_channels: list[str]) -> Images | No
 def balanced(material: Material) -> Images:
     """Train images, every class equally often."""
     rows = balanced_rows(material.real.labels, material.rng("balance"))
+    return Images(material.real.images, material.real.labels, rows=rows)
+
+
+def reweighted(material: Material) -> Images:
+    """Train images, every value of the column equally often; images without a value are one of their own."""
+    known = np.array(sorted({str(value) for value in material.column} - {""}), dtype=object)
+    rows = balanced_rows(material.column[:, None] == known, material.rng("reweight"))
     return Images(material.real.images, material.real.labels, rows=rows)
 
 

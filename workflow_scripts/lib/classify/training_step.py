@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_choices, augment, backbones, losses
+from workflow_scripts.lib.classify import arm_settings, augment, backbones, losses
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.compute import multiprocess
@@ -139,7 +139,7 @@ class Source:
     def _augmentation(self, purpose: str) -> dict[str, Any]:
         if purpose == "augment":
             return self.settings["augment"]
-        view = arm_choices.second_view(self.settings)
+        view = arm_settings.second_view(self.settings)
         return self.settings["augment"] | {key: view[key] for key in ("scale", "aspect", "intensity")}
 
     def _drawn(self, step: int, purpose: str) -> augment.Draws:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import re
 
-from workflow_scripts.lib.classify import arm_checks, arm_choices, network_choices
-from workflow_scripts.lib.config import label_regimes, messages, views
+from workflow_scripts.lib.base.names import meant
+from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
+from workflow_scripts.lib.config import asked_arms, bases, label_regimes, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -42,7 +43,7 @@ def check(config: Config) -> Config:
     _check_mirror(config["fetch_weights"])
     for entry in config["arms"]:
         _check_arm(entry, config)
-        own = arm_choices.effective(entry, config["train_classifier"])
+        own = arm_settings.effective(entry, config["train_classifier"])
         if own["weights"] == network_choices.IMAGENET:
             # From here on a file like any other, which a rule brings.
             entry["weights"] = network_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
@@ -62,7 +63,7 @@ def _fill_in_references(config: Config) -> None:
         raise ConfigError(
             f"report.panels.protein_channel = {short(protein)} is none of preprocess_images.channels: "
             f"name the channel in which the protein is stained, one of {', '.join(channels)}"
-            f"{messages.meant(protein, channels)}"
+            f"{meant(protein, channels)}"
         )
     others = [name for name in channels if name != protein]
     for entry in (*config["generators"], *config["synthetic_sets"]):
@@ -74,17 +75,16 @@ def _fill_in_references(config: Config) -> None:
 
 def _baseline_problem(config: Config) -> str | None:
     name, known = config["analysis"]["baseline"], views.by_name(config, "arms")
-    if views.waits(known[name], config):
+    if asked_arms.waits(known[name], config):
         return (
             f"analysis.baseline = {name!r} needs a trained baseline itself, by its method or its synthetic set: "
             "take an arm that needs none, such as real_only"
         )
+    if problem := asked_arms.problem(config):
+        return problem
     for entry in config["arms"]:
-        for regime in views.asked_regimes(entry, config):
-            if label_regimes.baseline_of(config, regime) is None:
-                return f"arms ({entry['name']}) asks the baseline of regime {regime!r}: add an arm real_only to it"
         asked = known[label_regimes.baseline_of(config, entry.get("regime")) or name]
-        pair = (arm_choices.effective(one, config["train_classifier"]) for one in (entry, asked))
+        pair = (arm_settings.effective(one, config["train_classifier"]) for one in (entry, asked))
         if problem := arm_checks.baseline_problem(*pair):
             return f"arms ({entry['name']}): {problem}"
     return None
@@ -201,6 +201,7 @@ def _check_simulated(cells: Config, images: Config) -> None:
         if name not in SIMULATED_CHANNELS:
             raise ConfigError(
                 f"preprocess_images.channels names {name!r}; simulated cells have {', '.join(SIMULATED_CHANNELS)}"
+                f"{meant(name, SIMULATED_CHANNELS)}"
             )
 
 
@@ -212,6 +213,11 @@ def _check_folds(section: Config) -> None:
         raise ConfigError(
             f"make_folds.roles_from = {short(roles)} and make_folds.{other} = {section[other]!r} do not go together: "
             "a column that says what is tested leaves one fold, folds: 1 (repeats may be several)"
+        )
+    if section["show_left_out"] and not section["leave_out"]:
+        raise ConfigError(
+            f"make_folds.show_left_out = {section['show_left_out']:g} needs make_folds.leave_out: the column of which "
+            "each fold tests one value"
         )
     # Where a column decides what is tested, the images that it names are the test part, however many they are.
     if tested > 1 + 1e-9 and not section["leave_out"] and not roles:
@@ -246,10 +252,12 @@ def _check_sets(config: Config) -> None:
             if entry["name"] in asked and not _simulated(data):
                 problem = f"generator {name} needs data.source simulated, and no data.label_map"
         elif name not in known:
-            raise ConfigError(f"{where}.generator = {name!r} is not defined; known: {', '.join(known) or 'none'}")
+            told = f"{', '.join(known) or 'none'}{bases.hint('generators', name)}"
+            raise ConfigError(f"{where}.generator = {name!r} is not defined{meant(name, known)}; known: {told}")
         else:
+            weaker = known.get(generator_choices.weaker_generator(entry) or "")
             problem = _missing(entry) or generator_choices.set_problem(
-                entry, known[name], config["preprocess_images"]["channels"]
+                entry, known[name], config["preprocess_images"]["channels"], weaker
             )
         if problem:
             raise ConfigError(f"{where}{problem if problem.startswith('.') else f': {problem}'}")
@@ -303,7 +311,7 @@ def _check_encoder_of_arm(entry: Config, config: Config, where: str) -> None:
     if kind is None and name is not None:
         raise ConfigError(f"{where}.generator is given, but {entry['method']!r} has no encoder of one")
     if kind is not None and name not in known:
-        told = "is missing" if name is None else f"= {name!r} is not defined"
+        told = "is missing" if name is None else f"= {name!r} is not defined{meant(name, known)}"
         raise ConfigError(f"{where}.generator {told}: the method {entry['method']!r} needs one of {', '.join(known)}")
     if kind is not None:
         problem = generator_choices.encoder_problem(known[name], kind == arm_choices.AUTOENCODER)
@@ -313,15 +321,20 @@ def _check_encoder_of_arm(entry: Config, config: Config, where: str) -> None:
 
 def _check_arm(entry: Config, config: Config) -> None:
     where, name, method = f"arms ({entry['name']})", entry.get("synthetic_set"), arm_choices.METHODS[entry["method"]]
-    known = ", ".join(views.by_name(config, "synthetic_sets")) or "none"
+    sets = views.by_name(config, "synthetic_sets")
+    known = ", ".join(sets) or "none"
     if method.needs_set and name is None:
         raise ConfigError(f"{where}.synthetic_set is missing: the method {entry['method']!r} needs one of {known}")
     if name is not None and not method.takes_set:
         raise ConfigError(f"{where}.synthetic_set is given, but {entry['method']!r} uses no synthetic images")
-    if name is not None and name not in views.by_name(config, "synthetic_sets"):
-        raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined; known: {known}")
+    if name is not None and name not in sets:
+        told = f"{known}{bases.hint('synthetic_sets', name)}"
+        raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined{meant(name, sets)}; known: {told}")
     _check_encoder_of_arm(entry, config, where)
-    if method.second_source in arm_choices.RESERVES and not config["make_folds"]["fractions"][method.second_source] > 0:
+    if (
+        method.second_source in source_choices.RESERVES
+        and not config["make_folds"]["fractions"][method.second_source] > 0
+    ):
         raise ConfigError(
             f"{where}: the method {entry['method']!r} needs make_folds.fractions.{method.second_source} above 0: the "
             "fraction of the images that is kept aside for it"

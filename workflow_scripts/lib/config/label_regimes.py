@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from workflow_scripts.lib.config.messages import meant
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.generate import generator_choices
 
@@ -18,7 +18,7 @@ def fill_in(config: Config) -> None:
     Regimes that nothing has are dropped. Where everything is labelled in those that are left, none is named: such a run
     is one without regimes."""
     known = {entry["name"]: entry for entry in config["regimes"]}
-    if not config["data"]["unlabelled"]:
+    if not shows_more(config):
         for entry in config["regimes"]:
             if entry["labelled"] >= 1:
                 entry["unlabelled"] = UNUSED  # there is nothing else to see
@@ -43,9 +43,10 @@ def fill_in(config: Config) -> None:
             entry["regime"] = entry.get("regime", inherited)
     entries = [entry for section in lists for entry in config[section]]
     used = {entry["regime"] for entry in entries}
-    if config["data"]["unlabelled"] and not any(known[name]["unlabelled"] == SEEN for name in used):
+    if shows_more(config) and not any(known[name]["unlabelled"] == SEEN for name in used):
+        key = "data.unlabelled" if config["data"]["unlabelled"] else "make_folds.show_left_out"
         raise ConfigError(
-            "data.unlabelled gives further images, and no regime of an arm or a generator shows them: say unlabelled: "
+            f"{key} gives further images, and no regime of an arm or a generator shows them: say unlabelled: "
             "seen in one of the regimes, or leave them out"
         )
     config["regimes"] = [regime for regime in config["regimes"] if regime["name"] in used]
@@ -61,8 +62,13 @@ def partial(config: Config) -> list[Config]:
     return [
         entry
         for entry in config["regimes"]
-        if entry["labelled"] < 1 or (config["data"]["unlabelled"] and entry["unlabelled"] == SEEN)
+        if entry["labelled"] < 1 or (shows_more(config) and entry["unlabelled"] == SEEN)
     ]
+
+
+def shows_more(config: Config) -> bool:
+    """Whether there are images to see without labels even where all train groups are labelled."""
+    return bool(config["data"]["unlabelled"]) or config["make_folds"]["show_left_out"] > 0
 
 
 def _fill_in_baselines(config: Config) -> None:
@@ -117,14 +123,14 @@ def seen_by_generators(config: Config) -> dict[str, Config]:
     return out
 
 
-def of_artefacts(config: Config) -> Config:
+def of_artefacts(config: Config, behind: Callable[[Config], Iterable[Config]]) -> Config:
     """For the certificate: the regime of each generator, set and arm, and those of what it was made from.
 
-    Artefacts that are not named, and regimes that are not, are those in which everything is labelled."""
+    `behind` gives the arms whose answers a generator or an arm rests on. Artefacts that are not named, and regimes that
+    are not, are those in which everything is labelled."""
     if not partial(config):
         return {}
-    generators = {entry["name"]: entry for entry in config["generators"]}
-    sets = {entry["name"]: entry for entry in config["synthetic_sets"]}
+    generators, sets = _named(config["generators"]), _named(config["synthetic_sets"])
     found: dict[str, list[Config]] = {f"generator {name}": [entry] for name, entry in generators.items()}
     for name, entry in sets.items():
         source = generators.get(entry["generator"]) if entry["generator"] != generator_choices.SIMULATOR else None
@@ -133,9 +139,19 @@ def of_artefacts(config: Config) -> Config:
         inputs = (f"synthetic {entry.get('synthetic_set')}", f"generator {entry.get('generator')}")
         made = [origin for name in inputs for origin in found.get(name, [])]
         found[f"arm {entry['name']}"] = [entry, *made]
+    direct = dict(found)
+    for kind, entries in (("generator", generators), ("synthetic", sets), ("arm", _named(config["arms"]))):
+        for name, entry in entries.items():
+            source = generators.get(entry.get("generator", ""), entry) if kind == "synthetic" else entry
+            rested = [origin for arm in behind(source) for origin in direct[f"arm {arm['name']}"]]
+            found[f"{kind} {name}"] = [*found[f"{kind} {name}"], *rested]
     found |= {f"thresholds of {entry['name']}": [{"regime": entry["name"]}] for entry in partial(config)}
     whole = {entry["name"] for entry in config["regimes"]} - {entry["name"] for entry in partial(config)}
     return {"regimes": partial(config), "artefacts": dict(_by_artefact(found, whole))}
+
+
+def _named(entries: list[Config]) -> dict[str, Config]:
+    return {entry["name"]: entry for entry in entries}
 
 
 def _by_artefact(found: dict[str, list[Config]], whole: set[str]) -> Iterator[tuple[str, Config]]:

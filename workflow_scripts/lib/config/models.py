@@ -97,7 +97,9 @@ class Panels(Section):
 class Report(Section):
     """The report page."""
 
-    title: text(200) = key("Title of the page.")
+    title: text(200) = key(
+        "Title of the page; {groups} in it stands for what the groups are, such as proteins or wells."
+    )
     demonstration: Flag = key("Say at the top of the page that the run is a demonstration.")
     demonstration_text: text(2000, ge=0) = key("What the page says about the demonstration.")
     panels: Panels = key("Panels of real beside generated images.")
@@ -158,6 +160,7 @@ class Compute(Section):
     arms_per_job: whole(1, 1000) = key("Arms trained in one process.", "arms")
     processes: whole(1, 64) = key("GPUs, or without any processes on the CPU, that share one training.", "processes")
     arms_at_once: whole(1, 64) = key("Arms of a job that train side by side in one process.", "arms")
+    sets_together: Flag = key("All synthetic sets of a fold that ask no baseline are sampled in one process.")
     environment: Literal["mixloc", "mixloc-cuda"] = key("With --sdm conda, the environment of stages under envs/.")
 
 

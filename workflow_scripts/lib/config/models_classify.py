@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from pydantic import create_model
 
-from workflow_scripts.lib.classify import arm_choices as choices
-from workflow_scripts.lib.classify import network_choices
+from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
 from workflow_scripts.lib.config.fields import (
     Flag,
     Fraction,
@@ -92,6 +91,13 @@ class Augment(Section):
     intensity: Intensity = key("Each channel's brightness is multiplied by exp(±intensity). 0: none.")
 
 
+class Scoring(Section):
+    """Noise with which a generator is asked that classifies."""
+
+    levels: Some[number(gt=0, le=80)] = key("Noise levels, beside pixels of deviation 1.")
+    draws: whole(1, 1000) = key("Draws of noise at each level, the same for all images and classes.", "draws")
+
+
 class TrainClassifier(Section):
     """How an arm is trained. All arms have the same steps and images per step, but for those with a budget."""
 
@@ -103,9 +109,11 @@ class TrainClassifier(Section):
     loss: one_of(network_choices.LOSSES) = key("The loss of one image.")
     losses: Losses = key("Parameters of the losses that have some.")
     channels: Maybe[Some[str]] = key("Channels that the classifier looks at. null: all.")
-    sampling: Literal[choices.SAMPLINGS] = key("Real images come each once an epoch, or every class equally often.")
+    sampling: Literal[arm_settings.SAMPLINGS] = key(
+        "Real images come each once an epoch, or every class equally often."
+    )
     steps: whole(1, 10**7) = key("Optimiser steps.", "steps")
-    budget: number(ge=0.01, le=100) | Literal[choices.EQUAL_EXPOSURES] = key(
+    budget: number(ge=0.01, le=100) | Literal[arm_settings.EQUAL_EXPOSURES] = key(
         "An arm trains for steps times this. equal_exposures: until it has seen as many real images as real_only."
     )
     batch: whole(2, 65_536) = key("Images per step, real and others together; even.", "images")
@@ -127,9 +135,11 @@ class TrainClassifier(Section):
         "fixmatch: probability, for or against a class, from which on an answer to a weak view is learned."
     )
     robustness: number(ge=0.01, le=1) = key("robust: q of the generalised cross-entropy; 1 is the error rate.")
-    blend: Literal[choices.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
+    blend: Literal[arm_settings.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
+    column: Text = key("reweight: column of the image set whose values come equally often.")
     strong: Strong = key("strong_augment: in place of the same keys of augment; fixmatch, ssl_pretrain: second views.")
     weaker: Part = key("ssl_pretrain_mixed: strength of second views, as a fraction of what strong says.")
+    scoring: Scoring = key("generator_classifier, generator_average: noise with which the generator is asked.")
     augment: Augment = key("Augmentation, the same in every arm.")
 
 
@@ -137,10 +147,14 @@ class _Arm(Section):
     """An arm: one way of training a classifier, compared with others."""
 
     name: Name = key("Name of the arm; part of file names.")
-    method: one_of(choices.METHODS) = key("How the arm mixes images.")
+    base: Name = optional("Arm of this list or of config.yaml whose keys it has where it gives none.")
+    method: one_of(arm_choices.METHODS) = key("How the arm mixes images.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
-    generator: Name = optional("Generator whose encoder is the backbone of generator_features and its controls.")
+    generator: Name = optional("Generator of generator_*: its encoder is the backbone, or it classifies itself.")
+    pseudo_labels_from: Name = optional(
+        "pseudo_label: arm whose answers label the unlabelled images. Left out: the baseline of the regime."
+    )
     control: Name = optional("Arm that adds as many images of nothing new.")
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."
@@ -152,7 +166,7 @@ class _Arm(Section):
 def _options() -> dict[str, Any]:
     """The keys of train_classifier that an arm may replace by its own."""
     out = {}
-    for name in (*choices.COMMON_OPTIONS, *choices.METHOD_OPTIONS):
+    for name in (*arm_settings.COMMON_OPTIONS, *arm_settings.METHOD_OPTIONS):
         field = copy.copy(TrainClassifier.model_fields[name])
         field.default = None
         out[name] = (field.annotation, field)

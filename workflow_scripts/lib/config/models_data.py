@@ -209,6 +209,10 @@ class MakeFolds(Section):
     fractions: Fractions = key("Fractions of the images by role.")
     stratify_by: Maybe[text(80)] = key("Column, such as cell_line, that is balanced over the parts as classes are.")
     leave_out: Maybe[text(80)] = key("Column, such as cell_line: each fold tests one of its values.")
+    show_left_out: number(ge=0, le=0.9) = key(
+        "leave_out: fraction of the groups with the tested value that is shown without labels instead of tested, to "
+        "label regimes with unlabelled: seen."
+    )
     roles_from: Maybe[text(80)] = key(
         "Column that says which images are test, and perhaps validation, calibration or unused. Needs folds: 1."
     )

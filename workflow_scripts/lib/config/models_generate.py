@@ -34,10 +34,14 @@ class Generator(Section):
     """A generator, trained once per repeat and fold (stage train_ddpm) if a synthetic set uses it."""
 
     name: Name = key("Name of the generator; part of file names.")
+    base: Name = optional("Generator of this list or of config.yaml whose keys it has where it gives none.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     sees: Literal[choices.SEES] = optional(
         "Train images that it learns from: those that its regime labels; also the others, without labels; also the "
         "others, with the soft answers of the regime's baseline. Left out: labelled."
+    )
+    pseudo_labels_from: Name = optional(
+        "sees pseudo_labelled: arm of the same regime whose answers are taken. Left out: the regime's baseline."
     )
     network: one_of(choices.NETWORKS) = key("The network.")
     widths: Annotated[list[whole(16, 1024)], SixAtMost] = optional(
@@ -63,6 +67,9 @@ class Generator(Section):
     )
     label_sampling: Literal[choices.SAMPLINGS] = key("Each image once an epoch, or classes equally often.")
     label_dropout: BelowOne = key("Fraction of examples shown without labels; above 0 makes guidance possible.")
+    condition_on: Distinct[Text] = optional(
+        "unet: columns of the image set, such as cell_line, whose values the network is told beside the labels."
+    )
     reference_fraction: Fraction = optional(
         "Fraction of examples with channels given; reference_channels need it above 0."
     )
@@ -84,15 +91,28 @@ class Generator(Section):
     ema_width: number(ge=0, le=0.28) = key(
         "Width of the weight average, relative to the steps so far. 0: last weights."
     )
+    ema_widths: Annotated[Distinct[number(ge=0.03, le=0.25)], Field(min_length=2, max_length=20)] = optional(
+        "Widths to choose from after training, by the loss on the validation part, in place of ema_width. Left out: "
+        "ema_width."
+    )
+    snapshot: number(gt=0, lt=1) = optional(
+        "Fraction of the steps after which averaged weights are also kept, for guidance against earlier. Left out: "
+        "none."
+    )
 
 
 class Guidance(Section):
-    """Classifier-free guidance."""
+    """Classifier-free guidance, or autoguidance by a worse network."""
 
     scale: number(ge=0, le=50) = key("How strongly images are pushed towards their labels. 1: no guidance.")
     interval: Pair[number(ge=0)] = key("Lowest and highest noise level at which guidance acts.")
     against: Maybe[Literal[choices.AGAINST]] = optional(
-        "Pushed away from. null: images without a label; confused: what the baseline takes for the wanted classes."
+        "Pushed away from. null: images without a label; confused: what the baseline takes for the wanted classes; "
+        "earlier: what the generator made of the same labels at its snapshot."
+    )
+    weaker: Maybe[Name] = optional(
+        "Another generator, smaller or trained for less time: pushed away from what it makes of the same labels. "
+        "null: none."
     )
 
 
@@ -100,12 +120,16 @@ class SyntheticSet(Section):
     """A synthetic set: images drawn from one generator in one way, per repeat and fold, if an arm uses it."""
 
     name: Name = key("Name of the synthetic set; part of file names.")
+    base: Name = optional("Synthetic set of this list or of config.yaml whose keys it has where it gives none.")
     regime: Name = optional("Label regime of the labels that are planned. Left out: that of the generator.")
     generator: Name = key("Name of a generator, or simulator: fresh simulated cells, which no generator could better.")
     labels: one_of(choices.LABEL_PLANS) = key("Which labels the images carry.")
     count: whole(1, 10**7) = optional("Number of images; for tail_fill the most that are made.", "images")
     target: whole(1, 10**7) = optional("tail_fill: images of a class, real and synthetic, that are aimed at.", "images")
     per_class: whole(1, 10**6) = optional("single: number of images of each class.", "images")
+    columns: one_of(choices.COLUMN_PLANS) = optional(
+        "Values of the columns that the generator is conditioned on. Left out: as_real."
+    )
     reference_channels: Distinct[Text] | Literal[choices.OTHERS] = optional(
         "Channels taken from real train images; the rest is generated. others: all but the protein's."
     )
@@ -114,7 +138,7 @@ class SyntheticSet(Section):
     )
     sampler: one_of(choices.SAMPLERS) = optional("How images are made from noise.")
     evaluations: whole(4, 10_000) = optional("Denoiser calls per image, without those that guidance adds.", "calls")
-    guidance: Guidance = optional("Classifier-free guidance.")
+    guidance: Guidance = optional("Guidance, classifier-free or by a worse network.")
     clip: Flag = optional("Keep every estimate within the range of pixel values.")
     batch: whole(1, 65_536) = optional("Images sampled at a time; part of the seed.", "images")
 

@@ -1,7 +1,6 @@
-"""What each stage and rule must know of a checked config: settings, jobs, files. Pure functions, without Snakemake.
+"""What each rule must know of a checked config: names, jobs and files. Pure functions, without Snakemake.
 
-`X_settings` are all that the stage X is told; what changes no result (processes, folders) is left out, so that
-changing it makes nothing again."""
+What a stage is told stands in `stage_views.py`."""
 
 from __future__ import annotations
 
@@ -12,20 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.classify import arm_choices, network_choices
-from workflow_scripts.lib.config import label_regimes
+from workflow_scripts.lib.base.names import meant
+from workflow_scripts.lib.classify import arm_settings, network_choices
+from workflow_scripts.lib.config import asked_arms
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.generate import generator_choices
-from workflow_scripts.lib.images import corruption_choices, known_datasets
-
-# How servers are treated: the fields of http_client.Policy, and the size of all files together.
-POLICY = (
-    "connections", "requests_per_second", "timeout", "slowest", "retries", "pause", "longest_pause", "redirects",
-    "total_gb",
-)  # fmt: skip
-
-# Sections about what is done with a finished run.
-AFTERWARDS = ("predict", "model_package", "export", "runs")
+from workflow_scripts.lib.images import corruption_choices
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
@@ -51,69 +42,39 @@ def in_run(config: Config, path: str) -> str:
     return f"results/{config['run']}/{path}"
 
 
-def waits(entry: Config, config: Config) -> bool:
-    """Whether an arm can be trained only after a baseline: its method, its synthetic set or its generator asks it."""
-    return bool(asked_regimes(entry, config))
-
-
-def asked_regimes(entry: Config, config: Config) -> set[str | None]:
-    """The regimes whose trained baseline an arm needs, by its method its synthetic set or the generator of that."""
-    synthetic_set = by_name(config, "synthetic_sets").get(entry.get("synthetic_set", ""))
-    out = {entry.get("regime")} if asks_baseline([entry]) else set()
-    if synthetic_set is not None and generator_choices.asks_baseline(synthetic_set):
-        out.add(synthetic_set.get("regime"))
-    named = synthetic_set["generator"] if synthetic_set else entry.get("generator", "")
-    generator = by_name(config, "generators").get(named)
-    if generator is not None and generator_choices.pseudo_labels(generator):
-        out.add(generator.get("regime"))
-    return out
-
-
-def asks_baseline(arms: Iterable[Config]) -> bool:
-    """Whether the method of one of these arms asks the trained baseline."""
-    return any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in arms)
-
-
 def job_lists(config: Config) -> list[list[Config]]:
     """The arms in jobs of `compute.arms_per_job`, in the order of the list; the baseline is in the first job.
 
-    Where arms wait for a trained baseline, it has a job of its own, so that they wait for nothing else. Those that wait
-    are in jobs of one regime."""
+    An arm that others wait for has a job of its own, so that they wait for nothing else. Those that wait are in jobs
+    of one regime, whose methods ask one arm."""
     size = config["compute"]["arms_per_job"]
     first = [entry for entry in config["arms"] if entry["name"] == config["analysis"]["baseline"]]
     others = [entry for entry in config["arms"] if entry not in first]
-    waiting = [entry for entry in others if waits(entry, config)]
-    asked = set().union(*(asked_regimes(entry, config) for entry in waiting))
-    asked = {label_regimes.baseline_of(config, regime) for regime in asked}
-    own = [entry for entry in others if entry["name"] in asked and entry not in waiting]
-    ready = [entry for entry in others if entry not in waiting and entry not in own]
-    regimes = list(dict.fromkeys(entry.get("regime") for entry in waiting))
-    by_regime = [[entry for entry in waiting if entry.get("regime") == regime] for regime in regimes]
-    queues = [first, *([entry] for entry in own), ready, *by_regime] if waiting else [first + ready]
+    asked = set().union(*(asked_arms.asked_by(entry, config) for entry in others))
+    own = [entry for entry in others if entry["name"] in asked]
+    left = [entry for entry in others if entry not in own]
+    waiting = [entry for entry in left if asked_arms.waits(entry, config)]
+    ready = [entry for entry in left if entry not in waiting]
+    kinds = [(entry.get("regime"), entry.get(asked_arms.FROM)) for entry in waiting]
+    alike = [[entry for entry, kind in zip(waiting, kinds, strict=True) if kind == one] for one in dict.fromkeys(kinds)]
+    queues = [first, *([entry] for entry in own), ready, *alike] if asked else [first + ready]
     return [queue[start : start + size] for queue in queues for start in range(0, len(queue), size)]
 
 
-def baseline_job(config: Config, regime: str | None) -> int:
-    """The number of the job whose first arm is the baseline of a regime."""
-    name = label_regimes.baseline_of(config, regime)
+def job_of(config: Config, name: str | None) -> int:
+    """The number of the job that begins with an arm which others ask."""
     return next(number for number, arms in enumerate(job_lists(config)) if arms[0]["name"] == name)
+
+
+def asked_job(config: Config, entry: Config) -> int:
+    """The number of the job with the arm that a generator, a synthetic set or an arm asks."""
+    return job_of(config, asked_arms.answering(entry, config))
 
 
 def corruptions(config: Config) -> list[str]:
     """Corruptions under which arms are scored; none where no stress test is asked for."""
     channels = len(config["preprocess_images"]["channels"])
     return corruption_choices.wanted(config["stress_test"]["corruptions"], channels)
-
-
-def analysis(config: Config) -> Config:
-    """What is declared of the analysis: the section, and the stress test where it is declared with it."""
-    section, names = config["stress_test"], corruptions(config)
-    return config["analysis"] | ({"stress_test": names} if section["declared"] and names else {})
-
-
-def generators_saw(config: Config) -> Config:
-    """What the generator of each synthetic set saw, for the map of label regimes."""
-    return label_regimes.seen_by_generators(config)
 
 
 def sets_of(arms: Iterable[Config]) -> list[str]:
@@ -132,22 +93,44 @@ def used_sets(config: Config) -> list[str]:
     return [entry["name"] for entry in config["synthetic_sets"] if entry["name"] in used]
 
 
+def sets_together(config: Config) -> list[str]:
+    """Used synthetic sets that one process samples for a fold: those drawn from generators that wait for no baseline.
+
+    None where compute.sets_together is off, or where there are fewer than two."""
+    entries, generators = by_name(config, "synthetic_sets"), by_name(config, "generators")
+    found = [
+        name
+        for name in used_sets(config)
+        if (source := generators.get(entries[name]["generator"])) is not None
+        and not generator_choices.asks_baseline(entries[name])
+        and not generator_choices.pseudo_labels(source)
+    ]
+    return found if config["compute"]["sets_together"] and len(found) > 1 else []
+
+
+def generators_for(config: Config, sets: Iterable[str]) -> list[str]:
+    """Generators from which these synthetic sets are drawn, and those that guide them."""
+    entries = [by_name(config, "synthetic_sets")[name] for name in sets]
+    guiding = {name for entry in entries if (name := generator_choices.weaker_generator(entry))}
+    return sorted({entry["generator"] for entry in entries} - {generator_choices.SIMULATOR} | guiding)
+
+
 def exported_sets(config: Config) -> list[str]:
     """Synthetic sets that the target export writes as files."""
     used, wanted = used_sets(config), config["export"]["sets"]
     unused = [name for name in wanted or () if name not in used]
     if unused:
-        raise ConfigError(f"export.sets names {unused[0]!r}, which no arm uses; used are: {', '.join(used) or 'none'}")
+        told = f"{', '.join(used) or 'none'}{meant(unused[0], used)}"
+        raise ConfigError(f"export.sets names {unused[0]!r}, which no arm uses; used are: {told}")
     if not used:
         raise ConfigError("the target export needs a synthetic set that an arm uses")
     return wanted or used
 
 
 def used_generators(config: Config) -> list[str]:
-    """Generators that some used synthetic set is drawn from, or whose encoder an arm has; only these are trained."""
-    sets = by_name(config, "synthetic_sets")
-    drawn_from = {sets[name]["generator"] for name in used_sets(config)} - {generator_choices.SIMULATOR}
-    return sorted(drawn_from | set(generators_of(config["arms"])))
+    """Generators that a used synthetic set is drawn from or guided by, or whose encoder an arm has; only these are
+    trained."""
+    return sorted({*generators_for(config, used_sets(config)), *generators_of(config["arms"])})
 
 
 def sets_from(config: Config, simulator: bool) -> list[str]:
@@ -195,13 +178,8 @@ def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
     """The number of the job with an arm; `asked` is the key that names it."""
     known = by_name(config, "arms")
     if arm not in known:
-        raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}")
+        raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}{meant(arm, known)}")
     return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
-
-
-def of_run(config: Config) -> Config:
-    """The config without what is done with a finished run, which changes nothing that the report shows."""
-    return without(config, *AFTERWARDS)
 
 
 def require_lockbox(config: Config) -> None:
@@ -317,7 +295,7 @@ def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
     so they are nobody's declared output: their record of this run stands for them."""
     files = set()
     for entry in arms:
-        arm = arm_choices.effective(entry, config["train_classifier"])
+        arm = arm_settings.effective(entry, config["train_classifier"])
         if arm["weights"] == network_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"]):
             files.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
         elif arm["weights"]:
@@ -355,152 +333,3 @@ def forensics_flag(config: Config) -> tuple[list[str], str]:
     path = in_run(config, "forensics.json")
     current = digest(path, 16)
     return ["--forensics", path] if current else [], current
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Settings of stages
-
-
-def described_data(config: Config) -> Config:
-    """What preprocess_images must know of the data beyond its files: the config, and what its source is known to be."""
-    return known_datasets.described(config["data"])
-
-
-def reading(config: Config) -> Config:
-    """The settings by which images are read; not by how many jobs, as the set is the same for any number."""
-    return without(config["preprocess_images"], "shards") | {"data": described_data(config)}
-
-
-def fetch_settings(config: Config) -> Config:
-    """Settings of fetch_images."""
-    return without(config["fetch_images"], "folder") | {
-        "channels": config["preprocess_images"]["channels"],
-        "columns": described_data(config)["columns"],
-        "on_invalid": config["data"]["on_invalid"],
-        "invalid_limit": config["data"]["invalid_limit"],
-    }
-
-
-def fetch_weights_settings(config: Config) -> Config:
-    """Settings of fetch_weights: servers are treated as in fetch_images."""
-    return {name: config["fetch_images"][name] for name in POLICY} | without(config["fetch_weights"], "folder")
-
-
-def cells(config: Config) -> Config:
-    """The settings by which cells are simulated; not by how many processes, as they are the same for any number."""
-    return without(config["simulate_cells"], "processes")
-
-
-def entry_settings(config: Config, section: str, name: str) -> Config:
-    """Settings of a stage that makes one entry of a list: a generator or a synthetic set, with its label regime."""
-    return label_regimes.told(config, by_name(config, section)[name])
-
-
-def fold_settings(config: Config) -> Config:
-    """Settings of make_folds, with the regimes that leave groups without labels, if there are some."""
-    regimes = [entry for entry in label_regimes.partial(config) if entry["labelled"] < 1]
-    return without(config["make_folds"], "repeats") | ({"regimes": regimes} if regimes else {})
-
-
-def job_settings(config: Config, arms: Iterable[Config]) -> Config:
-    """Settings of a job of train_classifier."""
-    return {
-        "arms": [label_regimes.told(config, entry) for entry in arms],
-        "train_classifier": config["train_classifier"],
-    }
-
-
-def certificate_settings(config: Config) -> Config:
-    """Settings of certify_leaks."""
-    about = {"violations": config["violations"], "encoder": config["assess_synthetic"]["encoder"]}
-    return about | label_regimes.of_artefacts(config)
-
-
-def simulator_settings(config: Config, name: str) -> Config:
-    """Settings of sample_simulator for a synthetic set: as many cells as that one has."""
-    return {
-        "synthetic_set": entry_settings(config, "synthetic_sets", name),
-        "simulate_cells": without(config["simulate_cells"], "images", "processes"),
-    }
-
-
-def judge_settings(config: Config) -> Config:
-    """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
-    entry = arm_choices.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
-    # The judge is always a network.
-    network = {"backbone": "small"} if network_choices.BACKBONES[entry["backbone"]].hand_made else {}
-    return {
-        "simulate_cells": cells(config),
-        "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},
-        "channels": config["preprocess_images"]["channels"],
-        "training": entry | {"channels": None, "weights": None, "frozen": False} | network,
-    }
-
-
-def assess_settings(config: Config) -> Config:
-    """Settings of assess_synthetic."""
-    return config["assess_synthetic"] | {"judge": judged_by(config), "baseline": config["analysis"]["baseline"]}
-
-
-def experiment(config: Config) -> Config:
-    """All that decides what the arms are and on which images they are trained and tested; not how they are judged."""
-    used = [entry for entry in config["synthetic_sets"] if entry["name"] in used_sets(config)]
-    names = {entry["generator"] for entry in used} | set(generators_of(config["arms"]))
-    sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
-    if label_regimes.partial(config):
-        sections["regimes"] = config["regimes"]
-    return sections | {
-        "images": reading(config),
-        "threads": config["compute"]["threads"],
-        "simulate_cells": cells(config),
-        "synthetic_sets": used,
-        "generators": [entry for entry in config["generators"] if entry["name"] in names],
-    }
-
-
-def data_settings(config: Config) -> Config:
-    """Settings of plot_data."""
-    panels = config["report"]["panels"]
-    return {
-        # One side of a panel of real beside generated images has half the room.
-        "per_class": 2 * panels["per_class"],
-        "protein_channel": panels["protein_channel"],
-        "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
-    }
-
-
-def submission_settings(config: Config) -> Config:
-    """Settings of write_submission."""
-    return {
-        "arm": submitted_arm(config),
-        "batch": config["write_submission"]["batch"],
-        "preprocess_images": config["preprocess_images"] | {"data": described_data(config)},
-    }
-
-
-def predict_settings(config: Config) -> Config:
-    """Settings of predict_images."""
-    section = config["predict"]
-    return {
-        "arm": predicting_arm(config),
-        "batch": section["batch"],
-        "unlike": section["unlike"],
-        "preprocess_images": reading(config),
-    }
-
-
-def package_settings(config: Config) -> Config:
-    """Settings of write_model_package."""
-    return {
-        "run": config["run"],
-        "arm": by_name(config, "arms")[packed_arm(config)],
-        "preprocess_images": without(config["preprocess_images"], "shards"),
-        "told": known_datasets.told(config["data"]),
-        "confidence": config["analysis"]["confidence"],
-    }
-
-
-def export_settings(config: Config) -> Config:
-    """Settings of export_images."""
-    protein = config["report"]["panels"]["protein_channel"]
-    return {"format": config["export"]["format"], "run": config["run"], "protein_channel": protein}

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workflow_scripts.lib.classify import arm_choices, network_choices
-from workflow_scripts.lib.config import views
+from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
+from workflow_scripts.lib.config import stage_views, views
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
 from workflow_scripts.lib.images import corruption_choices
@@ -22,7 +22,7 @@ from workflow_scripts.lib.images import corruption_choices
 Config = dict[str, Any]
 GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
 # Stages that the profiles give a GPU.
-ON_GPU = ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge", "stress_test")
+ON_GPU = ("train_ddpm", "sample_ddpm", "sample_fold", "train_classifier", "train_judge", "stress_test")
 PARTS = ("test", "calibration", "validation")  # parts that a classifier predicts
 
 # Bytes on disk, of the formats: see images.image_set_layout and scores.prediction_file.
@@ -111,6 +111,7 @@ class Counter:
         known = views.by_name(config, "synthetic_sets")
         self.synthetic_sets = [known[name] for name in views.used_sets(config)]
         self.generators = views.by_name(config, "generators")
+        self.together = views.sets_together(config)
         self.batches = views.job_lists(config)
         self.pixels = self.channels * self.size**2  # bytes of an image
         self.simulated = config["data"]["source"] == "simulated"
@@ -166,7 +167,7 @@ class Counter:
         """Jobs that fetch the published weights from which the arms of a job start."""
         folder, out = self.config["fetch_weights"]["folder"], set()
         for entry in batch:
-            arm = arm_choices.effective(entry, self.config["train_classifier"])
+            arm = arm_settings.effective(entry, self.config["train_classifier"])
             if arm["weights"] == network_choices.published_path(folder, arm["backbone"]):
                 out.add(f"fetch_weights/{arm['backbone']}")
         return sorted(out)
@@ -193,7 +194,8 @@ class Counter:
             place, folds = f"repeat{repeat}_fold{fold}", [f"make_folds/repeat{repeat}"]
             first = f"train_classifier/{place}_job0"
             jobs += [self._generator(self.generators[name], place, folds) for name in used]
-            jobs += [self._set(synthetic_set, place, folds) for synthetic_set in self.synthetic_sets]
+            sets = [self._set(synthetic_set, place, folds) for synthetic_set in self.synthetic_sets]
+            jobs += self._joined_sets(sets, place)
             jobs += [self._arms(number, batch, place, folds) for number, batch in enumerate(self.batches)]
             for synthetic_set in self.synthetic_sets:
                 seen = [self._set_key(synthetic_set["name"], place), first]
@@ -204,8 +206,8 @@ class Counter:
         return _ordered(jobs)
 
     def _baseline(self, place: str, entry: Config) -> str:
-        """Key of the job with the baseline of an entry's label regime."""
-        return f"train_classifier/{place}_job{views.baseline_job(self.config, entry.get('regime'))}"
+        """Key of the job with the arm that an entry asks, mostly the baseline of its label regime."""
+        return f"train_classifier/{place}_job{views.asked_job(self.config, entry)}"
 
     def _network(self, generator: Config) -> Network:
         return self.networks.generator(generator, self.channels, self.facts.classes, self.size)
@@ -226,7 +228,8 @@ class Counter:
             self.threads,
         )  # fmt: skip
         job.threads, job.gpus = self.threads * self.processes, self.processes
-        job.disk["weights"], job.held = network.bytes, self.part["train"] * self.pixels
+        job.disk["weights"] = network.bytes * (2 if generator.get("snapshot") else 1)
+        job.held = self.part["train"] * self.pixels
         return job
 
     def _shared(self) -> Config:
@@ -241,6 +244,12 @@ class Counter:
         return views.used_generators(self.config)
 
     def _set_key(self, name: str, place: str) -> str:
+        if name in self.together:
+            return f"sample_fold/{place}_sets"
+        return self._own_key(name, place)
+
+    def _own_key(self, name: str, place: str) -> str:
+        """Key of the job that makes a set alone."""
         synthetic_set = next(synthetic_set for synthetic_set in self.synthetic_sets if synthetic_set["name"] == name)
         stage = "sample_simulator" if synthetic_set["generator"] == generator_choices.SIMULATOR else "sample_ddpm"
         return f"{stage}/{place}_{name}"
@@ -248,15 +257,17 @@ class Counter:
     def _set(self, synthetic_set: Config, place: str, folds: list[str]) -> Job:
         """Job of a synthetic set."""
         count = self.made(synthetic_set)
-        stage, name = self._set_key(synthetic_set["name"], place).split("/")
+        stage, name = self._own_key(synthetic_set["name"], place).split("/")
         if stage == "sample_simulator":
             job = self._job(stage, name, [Workload(stage, IMAGES, count, {"size": self.size})], folds)
         else:
             generator = self.generators[synthetic_set["generator"]]
-            units = count * self.networks.calls(generator, synthetic_set) * self._network(generator).forward / 1e9
+            units = count * self._operations(generator, synthetic_set) / 1e9
+            weaker = generator_choices.weaker_generator(synthetic_set)
             traits = self._generator_traits(generator) | {"batch": min(synthetic_set["batch"], count)}
             after = [
                 f"train_ddpm/{place}_{synthetic_set['generator']}",
+                *([f"train_ddpm/{place}_{weaker}"] if weaker else []),
                 *([self._baseline(place, synthetic_set)] if generator_choices.asks_baseline(synthetic_set) else []),
             ]
             job = self._job(stage, name, [Workload(stage, GFLOP, units, traits)], after, self.threads)
@@ -266,6 +277,29 @@ class Counter:
         job.held = count * self.pixels * (2 if real else 1)
         return job
 
+    def _joined_sets(self, sets: list[Job], place: str) -> list[Job]:
+        """Jobs of the sets, with one job in place of those that are made together."""
+        keys = {self._own_key(name, place) for name in self.together}
+        parts = [job for job in sets if job.key in keys]
+        if not parts:
+            return sets
+        after = sorted({key for job in parts for key in job.after})
+        works = [work for job in parts for work in job.works]
+        joined = self._job("sample_fold", f"{place}_sets", works, after, self.threads)
+        joined.disk["synthetic"] = sum(job.disk["synthetic"] for job in parts)
+        joined.held = max(job.held for job in parts)
+        return [job for job in sets if job.key not in keys] + [joined]
+
+    def _operations(self, generator: Config, synthetic_set: Config) -> float:
+        """Operations for an image of a synthetic set, those of the network that guides it included."""
+        forward, calls = self._network(generator).forward, self.networks.calls(generator, synthetic_set)
+        weaker = generator_choices.weaker_generator(synthetic_set)
+        if not weaker:
+            return calls * forward
+        unguided = synthetic_set | {"guidance": synthetic_set["guidance"] | {"scale": 1}}
+        own = self.networks.calls(generator, unguided)
+        return own * forward + (calls - own) * self._network(self.generators[weaker]).forward
+
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """Training of a classifier, with `judged` predictions an image."""
         seen = len(entry["channels"]) if entry["channels"] else self.channels
@@ -274,6 +308,8 @@ class Counter:
             traits = {"network": entry["backbone"], "size": self.size, "channels": seen}
             work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])
             return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
+        if arm_choices.METHODS[entry["method"]].scores:
+            return self._scored(entry, kind, judged)
         frozen = bool(entry["frozen"])
         if network_choices.BACKBONES[entry["backbone"]].of_generator:
             # The way down is about a half of the network, however many blocks of it are taken.
@@ -282,17 +318,27 @@ class Counter:
             network = Network(ahead, back, whole.bytes)
         else:
             network = self.networks.classifier(entry["backbone"], seen, self.facts.classes, self.size, frozen)
-        operations = entry["steps"] * arm_choices.seen_in_batch(entry) * network.training + judged * network.forward
+        operations = entry["steps"] * arm_settings.seen_in_batch(entry) * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
         return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
 
+    def _scored(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
+        """A generator as classifier: it trains nothing, and is asked with and without each label."""
+        network, scoring = self._network(self.generators[entry["generator"]]), entry["scoring"]
+        # The validation part is scored twice: to be calibrated, and with the others.
+        scored = self.part["validation"] + sum(self.part[role] for role in PARTS)
+        images = scored if kind == "train_classifier" else judged
+        calls = (1 + self.facts.classes) * len(scoring["levels"]) * scoring["draws"]
+        traits = {"network": entry["backbone"], "size": self.size, "channels": self.channels, "batch": entry["batch"]}
+        return Workload(kind, GFLOP, images * calls * network.forward / 1e9, traits, entry["name"]), network
+
     def _arms(self, number: int, batch: list[Config], place: str, folds: list[str]) -> Job:
         synthetic_sets = sorted({entry["synthetic_set"] for entry in batch if entry.get("synthetic_set")})
-        asked = any(arm_choices.METHODS[entry["method"]].needs_baseline for entry in batch)
+        asked = [entry for entry in batch if arm_choices.METHODS[entry["method"]].needs_baseline]
         after = [
             *folds,
             *(self._set_key(synthetic_set, place) for synthetic_set in synthetic_sets),
-            *([self._baseline(place, batch[0])] if asked else []),
+            *([self._baseline(place, asked[0])] if asked else []),
         ]
         after += [f"train_ddpm/{place}_{name}" for name in views.generators_of(batch)]
         after += self._fetched(batch)
@@ -301,7 +347,7 @@ class Counter:
         row = 2 * TEXT + 5 * self.facts.classes  # ids and groups, a label of one byte and a logit of four a class
         job.disk = {"weights": 0.0, "predictions": 0.0}
         for entry in batch:
-            entry = arm_choices.effective(entry, self.config["train_classifier"])
+            entry = arm_settings.effective(entry, self.config["train_classifier"])
             work, network = self._training(entry, "train_classifier", entry["checkpoints"] * self.part["validation"])
             work.traits |= self._shared() | ({"at_once": self.at_once} if self.at_once > 1 else {})
             job.works.append(work)
@@ -317,7 +363,7 @@ class Counter:
     def _judge(self) -> list[Job]:
         if not self.simulated:
             return []
-        entry, images = views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
+        entry, images = stage_views.judge_settings(self.config)["training"], self.config["simulate_cells"]["images"]
         # The judge is trained by the same code as any arm.
         judged = entry["checkpoints"] * JUDGE_SELECTS * images
         work, network = self._training(entry | {"channels": None}, "train_classifier", judged)
@@ -370,7 +416,7 @@ class Counter:
         conditions = len(corruption_choices.conditions(views.corruptions(self.config)))
         if not conditions:
             return []
-        arms = [arm_choices.effective(entry, self.config["train_classifier"]) for entry in self.config["arms"]]
+        arms = [arm_settings.effective(entry, self.config["train_classifier"]) for entry in self.config["arms"]]
         works = [self._training(arm | {"steps": 0}, "stress_test", conditions * self.part["test"])[0] for arm in arms]
         networks = "+".join(sorted({arm["backbone"] for arm in arms}))
         # Hand-made features count nothing here; their time is in the rates of jobs with them.

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import digest, write_json
 from workflow_scripts.lib.cost.job_costs import BLOCK, GFLOP, JOBS, Job, Workload
 
@@ -331,3 +332,13 @@ def earlier(folder: Path, but: str) -> Measured:
         if path.parent.name != but:
             measured.add(observed(path.parent))
     return measured
+
+
+def read(path: Path) -> Measured:
+    """A file of rates."""
+    try:
+        return Measured.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no file of rates ({error}): make it anew by python -m benchmarks.overhead --rates {path}"
+        ) from None

@@ -3,7 +3,7 @@
 The prediction (cost.json) gives seconds for each job. Jobs of this run that are finished, or far enough, correct them:
 times of a stage are scaled by what that stage has taken so far, relative to its prediction. What is left is then
 scheduled on the cores, as in the prediction. States are read from files: a finished job has a new benchmark file, a
-running one a new log, whose last lines say how far it is."""
+running one a new log, whose lines say how far it was at which time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ from workflow_scripts.lib.cost.job_costs import Job
 FIRST, LATER, LONG = 20.0, 60.0, 600.0  # seconds between lines in the first LONG seconds, and after that
 UNKNOWN = 3.0  # seconds of a job of which nothing is known: the start of Python and its imports
 TRUSTED = 0.1  # part of a job from which its own pace is better than a prediction
+DOUBT = (
+    20.0  # seconds of work after which the pace of a stage counts as much as that of all stages, and that as much as 1
+)
 TAIL = 4096  # bytes at the end of a log that are looked at
 PERCENT = re.compile(r"\((\d+) %\)")
 PART = re.compile(r"\((\d+) of (\d+)\)")
+START = re.compile(r", process \d+$", re.MULTILINE)
+MOMENT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) ", re.MULTILINE)
 log = logging.getLogger("mixloc")
 
 
@@ -34,18 +39,31 @@ class State:
 
     since: float | None = None
     fraction: float = 0.0
+    reached: float = 0.0  # seconds after its start at which it was that far
     seconds: float | None = None
 
 
 def fraction_done(text: str) -> float:
     """How far a job is, by its log: (2 of 8) arms and (40 %) of the present loop are 0.175 of the whole."""
-    starts = list(re.finditer(r", process \d+$", text, re.MULTILINE))
+    starts = list(START.finditer(text))
     text = text[starts[-1].end() :] if starts else text
     parts = list(PART.finditer(text))
     at, count = (int(value) for value in parts[-1].groups()) if parts else (1, 1)
     percents = PERCENT.findall(text[parts[-1].end() :] if parts else text)
     within = int(percents[-1]) / 100 if percents else 0.0
     return min(1.0, (at - 1 + within) / max(count, 1))
+
+
+def seconds_logged(text: str) -> float | None:
+    """Seconds from the last start of a job to the last line of its log, by the clock of the machine that it runs on.
+
+    None where its start is not in the text."""
+    starts = list(START.finditer(text))
+    if not starts:
+        return None
+    begin = text.rfind("\n", 0, starts[-1].start()) + 1
+    moments = [time.mktime(time.strptime(found, "%Y-%m-%d %H:%M:%S")) for found in MOMENT.findall(text[begin:])]
+    return max(0.0, moments[-1] - moments[0]) if moments else None
 
 
 @dataclass
@@ -70,8 +88,16 @@ class Watch:
             if _newer(measured, self.started) and (found := measured_rates.benchmark(measured)) is not None:
                 state.seconds = found[0]
             elif _newer(written, self.started):
-                state.since = now if state.since is None else state.since
-                state.fraction = fraction_done(_tail(written))
+                self._read(state, written, now)
+
+    def _read(self, state: State, written: Path, now: float) -> None:
+        """Bring the state of a running job up to date by its log."""
+        text, last = _tail(written), min(now, written.stat().st_mtime)
+        if state.since is None:
+            state.since = last - (seconds_logged(text) or 0.0)
+        fraction = fraction_done(text)
+        if fraction != state.fraction:
+            state.fraction, state.reached = fraction, last - state.since
 
     def left(self, now: float) -> float | None:
         """Seconds until the run ends; None as long as there is no prediction."""
@@ -81,7 +107,7 @@ class Watch:
         known = {job.key: job for job in measured_rates.jobs_from_json(prediction["jobs"])}
         jobs = [known.get(key) or Job(*key.split("/", 1), works=[]) for key in sorted(self.planned)]
         predicted = {job.key: prediction["seconds"].get(job.key) or UNKNOWN for job in jobs}
-        pace = self._pace(predicted, now)
+        pace = self._pace(predicted)
         seconds = {job.key: self._job_left(job, predicted[job.key] * pace(job.stage), now) for job in jobs}
         open_jobs = [job for job in jobs if self.states[job.key].seconds is None]
         # Jobs that run already wait for nothing, and keep their place.
@@ -92,20 +118,22 @@ class Watch:
         rest = {job.key: seconds[job.key] for job in open_jobs}
         return scheduling.schedule(running + waiting, rest, self.cores, 0)
 
-    def _pace(self, predicted: dict[str, float], now: float) -> Callable[[str], float]:
-        """What jobs of a stage take relative to their prediction: by that stage's own jobs, else by all together."""
-        sums: dict[str, list[float]] = {}
+    def _pace(self, predicted: dict[str, float]) -> Callable[[str], float]:
+        """What jobs of a stage take relative to their prediction: by that stage's own jobs, and by all together.
+
+        Little work says little: the pace of a stage is drawn towards that of all stages, and that towards 1."""
+        taken: dict[str, float] = {}
+        expected: dict[str, float] = {}
         for key, state in self.states.items():
-            taken, part = state.seconds, 1.0
-            if taken is None and state.since is not None and state.fraction >= TRUSTED:
-                taken, part = now - state.since, state.fraction
-            if taken is not None:
+            seconds, part = state.seconds, 1.0
+            if seconds is None and state.fraction >= TRUSTED:
+                seconds, part = state.reached, state.fraction
+            if seconds is not None:
                 for name in (key.partition("/")[0], ""):
-                    total = sums.setdefault(name, [0.0, 0.0])
-                    total[0] += taken
-                    total[1] += predicted[key] * part
-        ratio = {name: taken / expected for name, (taken, expected) in sums.items()}
-        return lambda stage: ratio.get(stage, ratio.get("", 1.0))
+                    taken[name] = taken.get(name, 0.0) + seconds
+                    expected[name] = expected.get(name, 0.0) + predicted[key] * part
+        overall = (taken.get("", 0.0) + DOUBT) / (expected.get("", 0.0) + DOUBT)
+        return lambda stage: (taken.get(stage, 0.0) + DOUBT * overall) / (expected.get(stage, 0.0) + DOUBT)
 
     def _job_left(self, job: Job, expected: float, now: float) -> float:
         state = self.states[job.key]
@@ -114,9 +142,8 @@ class Watch:
         if state.since is None:
             return expected
         spent = now - state.since
-        if state.fraction >= TRUSTED:
-            return spent * (1 - state.fraction) / state.fraction
-        return max(expected - spent, 0.1 * expected)
+        whole = state.reached / state.fraction if state.fraction >= TRUSTED else expected
+        return max(whole - spent, 0.1 * whole * (1 - state.fraction))
 
     def line(self, now: float) -> str:
         """The line for the user."""

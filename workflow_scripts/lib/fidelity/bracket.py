@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -253,7 +254,7 @@ def copies(
     draws, level = settings["draws"], settings["confidence"]
     nearest: dict[str, nearest_images.Nearest] = {}
     fractions: dict[str, dict[str, Estimate]] = {}
-    spaces = {AUTHENTIC_PIXELS: nearest_images.pixels, AUTHENTIC_FEATURES: encode}
+    spaces = {AUTHENTIC_PIXELS: partial(nearest_images.pixels, black=given), AUTHENTIC_FEATURES: encode}
     for measure, describe_by in spaces.items():
         nearest[measure], control = nearest_images.nearest_of_each([made, held_out], train, describe_by, search)
         fractions[measure] = {

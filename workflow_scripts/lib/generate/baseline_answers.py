@@ -19,9 +19,14 @@ from workflow_scripts.lib.split.roles import Role
 
 
 def read_pseudo_labels(
-    manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime
+    manifest: Path, source: ImageSet, table: Path, repeat: int, fold: int, regime: Regime, arm: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, AccessRecord]:
-    """Unlabelled rows of a regime (n,), the probabilities that its baseline gives them (n, K), and its record."""
+    """Unlabelled rows of a regime (n,), the probabilities that its baseline gives them (n, K), and its record.
+
+    With `arm` the manifest must begin with the arm of this name."""
+    first = arm_list.read(manifest)[0]["arm"]
+    if arm not in (None, first):
+        raise UserError(f"{manifest} begins with the arm {first!r}, and {arm!r} is asked: give the list that does")
     part, asked, record = asked_about(manifest, source, table, repeat, fold, regime, Role.UNLABELLED)
     return asked, part.probabilities, record
 

@@ -162,16 +162,19 @@ class Modulation(nn.Module):
 class Embedding(nn.Module):
     """Embedding vector of the noise level and the condition."""
 
-    def __init__(self, classes: int, width: int, frequencies: int = 64) -> None:
+    def __init__(self, classes: int, width: int, frequencies: int = 64, columns: tuple[int, ...] = ()) -> None:
         super().__init__()
         # Random Fourier features of ln sigma: smooth, and fine enough to tell apart neighbouring levels.
         self.register_buffer("frequencies", torch.randn(frequencies) * 2)
         self.register_buffer("phases", torch.rand(frequencies) * 2 * math.pi)
         self.level = UnitLinear(frequencies, width)
+        self.values = sum(columns)
         # Two more inputs than classes: "labels are known" and "nothing is said".
         # Two or so of them are on; the gain gives their sum a magnitude near one.
         self.labels = UnitLinear(classes + 2, width, gain=math.sqrt((classes + 2) / 2))
         self.mix = UnitLinear(width, width, gain=SILU_GAIN)
+        # One value of each column is on. Last, so that a network without them has the weights that it always had.
+        self.columns = UnitLinear(sum(columns), width, gain=math.sqrt(sum(columns) / len(columns))) if columns else None
 
     def forward(self, log_sigma: Tensor, condition: Condition) -> Tensor:
         """(n,), labels (n, K) -> (n, width)."""
@@ -179,14 +182,19 @@ class Embedding(nn.Module):
         level = self.level(angles.cos() * math.sqrt(2))
         dropped = condition.dropped[:, None].to(level.dtype)
         words = torch.cat([condition.labels.to(level.dtype) * (1 - dropped), 1 - dropped, dropped], dim=1)
-        hidden = functional.silu((level + self.labels(words)) / math.sqrt(2))
+        said = level + self.labels(words)
+        if self.columns is not None:
+            told = condition.columns if condition.columns is not None else words.new_zeros(len(words), self.values)
+            said = (said + self.columns(told.to(level.dtype))) * math.sqrt(2 / 3)
+        hidden = functional.silu(said / math.sqrt(2))
         return functional.silu(self.mix(hidden)) * SILU_GAIN
 
 
 class UNet(nn.Module):
     """Conditional U-Net with `widths` channels at each resolution and `blocks` blocks on each way.
 
-    With `references` it has inputs for reference channels: a mask of them, and their clean pixels."""
+    With `references` it has inputs for reference channels: a mask of them, and their clean pixels. `columns` are the
+    numbers of values of the columns that it is told beside the labels."""
 
     def __init__(
         self,
@@ -200,6 +208,7 @@ class UNet(nn.Module):
         patch: int | None = None,
         attention: bool = False,
         learned_weighting: bool = False,
+        columns: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         problem = generator_choices.size_problem(size, len(widths), patch)
@@ -207,7 +216,7 @@ class UNet(nn.Module):
             raise ValueError(problem)
         self.dtype, self.fold, self.references = dtype, patch or generator_choices.folding(size), references
         embedding = 4 * widths[0]
-        self.embedding = Embedding(classes, embedding)
+        self.embedding = Embedding(classes, embedding, columns=columns)
         # The further input is a constant one, which stands in for the biases that unit filters lack.
         inputs = channels * self.fold**2 + 1 + (channels * (self.fold**2 + 1) if references else 0)
         self.stem = UnitLinear(inputs, widths[0], 3)
@@ -389,6 +398,7 @@ def unet(settings: Settings, channels: int, classes: int, size: int, dtype: torc
         references=generator_choices.takes_references(settings),
         patch=settings.get("patch"),
         attention=settings.get("attention", False),
+        columns=tuple(len(values) for values in settings.get("column_values", {}).values()),
         learned_weighting=generator_choices.WEIGHTINGS[settings.get("weighting", "plain")].learned,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.generate import baseline_errors, label_plans
+from workflow_scripts.lib.generate import baseline_errors, column_plans, label_plans
 from workflow_scripts.lib.generate.baseline_errors import BaselinePredictions
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_choices import LABEL_PLANS
@@ -23,7 +23,7 @@ from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
 from workflow_scripts.lib.images.orientation import oriented
-from workflow_scripts.lib.split.regimes import regime_of
+from workflow_scripts.lib.split.regimes import Regime, regime_of
 
 
 @dataclass
@@ -35,17 +35,20 @@ class Requests:
     real: Tensor | None = None  # uint8 (n, C, s, s): real images with the reference channels, or to start from
     references: np.ndarray | None = None  # str (n,): ids of these real images
     shown: Tensor | None = None  # bool (C,): the reference channels; None: none
+    values: dict[str, list[str]] = field(default_factory=dict)  # of each column that the generator is told, (n,)
+    told: np.ndarray | None = None  # float32 (n, V): these values, as the network is told them
     against: np.ndarray | None = None  # int (n,): class that guidance pushes away from; -1: from "nothing is said"
     attrs: dict[str, Any] = field(default_factory=dict)  # what the set's file says about it
 
     def digest(self) -> str:
         """Digest of labels and guidance targets; real images follow from the image set, their ids and the seed."""
         content = [self.labels.tobytes(), b"" if self.against is None else self.against.tobytes()]
+        content += [] if self.told is None else [self.told.tobytes()]
         return hashlib.blake2b(b"|".join(content), digest_size=16).hexdigest()
 
     def columns(self, classes: list[str]) -> dict[str, list[str]]:
         """Text columns of the synthetic set."""
-        out = {}
+        out = dict(self.values)
         if self.references is not None:
             out["reference"] = list(self.references)
         if self.against is not None:
@@ -56,7 +59,8 @@ class Requests:
         """Conditions of some of the images, and of the guidance targets where those are classes."""
         hot = torch.from_numpy(self.labels[part]).float().to(where)
         said = torch.zeros(len(hot), dtype=torch.bool, device=where)
-        condition = Condition(hot, said)
+        told = None if self.told is None else torch.from_numpy(self.told[part]).to(where)
+        condition = Condition(hot, said, columns=told)
         if self.shown is not None:
             shown = self.shown.to(where).expand(len(hot), -1)
             clean = pixels.to_network(self.real[part].to(where)) * shown[:, :, None, None]
@@ -79,16 +83,20 @@ def make_requests(
     rows: np.ndarray,
     baseline: BaselinePredictions | None,
     seed: int,
+    weaker: Generator | None = None,
 ) -> Requests:
-    """Requests of a synthetic set from the train images (`rows`) and, if needed, the baseline's predictions."""
+    """Requests of a synthetic set from the train images (`rows`) and, if needed, the baseline's predictions.
+
+    What the generators `made` and `weaker` have read enters the set's record."""
     # The synthetic set learns from the training labels, so their rows count as fitted on, like those of the generator.
     real = source.labels(rows, "fit")
     errors = None if baseline is None else baseline_errors.errors(baseline.labels, baseline.probabilities)
     labels = label_plans.planned(settings, real, np.random.default_rng(derive(seed, "labels")), errors)
-    inherited, own = made.access_record, regime_of(settings)
-    if (other := regime_of(made.settings)) != own:
-        inherited = inherited.inherited_from(other.record_name)
-    requests = Requests(labels, inherited)
+    values, told = {}, None
+    if made.settings.get("condition_on"):
+        labels, values, told = _column_values(settings, made.settings, source, rows, real, labels, seed)
+    inherited = [_inherited(one, regime_of(settings)) for one in (made, weaker) if one is not None]
+    requests = Requests(labels, inherited[0], values=values, told=told)
     if LABEL_PLANS[settings["labels"]].asks_baseline:
         weights = dict(zip(source.classes, label_plans.class_weights(real, errors).round(6).tolist(), strict=True))
         requests.attrs["class_weights"] = json.dumps(weights)
@@ -109,9 +117,34 @@ def make_requests(
     if settings.get("reference_channels"):
         requests.shown = torch.tensor([name in settings["reference_channels"] for name in made.channels])
     try:
-        requests.access_record = inherited.merged(
-            source.access_record(), *([baseline.access_record] if baseline else [])
-        )
+        further = [source.access_record(), *([baseline.access_record] if baseline else [])]
+        requests.access_record = inherited[0].merged(*inherited[1:], *further)
     except ValueError as error:
         raise UserError(f"the generator was not trained on {source.path}: {error}") from None
     return requests
+
+
+def _column_values(
+    settings: dict[str, Any],
+    made: dict[str, Any],
+    source: ImageSet,
+    rows: np.ndarray,
+    real: np.ndarray,
+    wanted: np.ndarray,
+    seed: int,
+) -> tuple[np.ndarray, dict[str, list[str]], np.ndarray]:
+    """Labels (m, K), values of each column (m,), and these as the network is told them (m, V); `made`: the generator's
+    settings."""
+    names, known = made["condition_on"], list(made["column_values"].values())
+    own = source.values(names, rows, "fit")
+    plan, material = settings.get("columns", "as_real"), column_plans.Material(real, own, known)
+    rng = np.random.default_rng(derive(seed, "columns"))
+    labels, values = column_plans.planned(plan, settings["name"], material, wanted, rng)
+    listed = {name: [str(value) for value in column] for name, column in zip(names, values.T, strict=True)}
+    return labels, listed, column_plans.one_hot(values, known)
+
+
+def _inherited(generator: Generator, own: Regime) -> AccessRecord:
+    """What a set of regime `own` has read through a generator."""
+    other = regime_of(generator.settings)
+    return generator.access_record if other == own else generator.access_record.inherited_from(other.record_name)

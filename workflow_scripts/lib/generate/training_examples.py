@@ -39,6 +39,7 @@ class DiffusionBatch:
     sigma: Tensor  # (B,)
     noise: Tensor  # (B, C, s, s)
     shown: Tensor | None  # (B, C) bool: reference channels; None: the network has no inputs for them
+    columns: Tensor | None = None  # (B, V) values of columns; None: the network is told none
 
     def parts(self, most: int) -> list[DiffusionBatch]:
         """Batch split into parts of at most so many examples."""
@@ -64,7 +65,7 @@ class Examples:
     """Training images with their labels, and the sampling of examples for each step.
 
     `known` (n,) bool: images whose label is known. Labels of the others are not looked at, and they are always shown
-    without labels. None: all are known."""
+    without labels. None: all are known. `columns` (n, V): values of columns, which are always said."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Examples:
         seed: int,
         known: np.ndarray | None = None,
         where: torch.device | None = None,
+        columns: np.ndarray | None = None,
     ) -> None:
         self.settings, self.seed, self.batch = settings, seed, int(settings["batch"])
         self.where = where or torch.device("cpu")
@@ -91,6 +93,7 @@ class Examples:
         self.rows = torch.from_numpy(rows).to(self.where)
         self.labels = torch.from_numpy(hot).float().to(self.where)
         self.known = torch.from_numpy(known[rows]).to(self.where)
+        self.columns = None if columns is None else torch.from_numpy(columns[rows]).float().to(self.where)
         self.balanced = settings["label_sampling"] == "balanced"
         self._carriers = _Carriers(hot, self.where)
         self._unknown = torch.from_numpy(np.flatnonzero(~known[rows])).to(self.where)
@@ -181,7 +184,7 @@ class Examples:
         noise = torch.randn((self.batch, *self.shape), generator=self._seeded("noise", step), device=self.where)[own]
         return DiffusionBatch(
             self._images(self.rows[small.rows], small.ways), self.labels[small.rows], small.dropped, small.sigma, noise,
-            small.shown,
+            small.shown, None if self.columns is None else self.columns[small.rows],
         )  # fmt: skip
 
     def _images(self, rows: Tensor, ways: Tensor | None) -> Tensor:

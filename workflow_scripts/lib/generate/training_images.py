@@ -36,6 +36,7 @@ class TrainingImages:
     labels: np.ndarray  # (n, K); probabilities where the baseline gave them
     known: np.ndarray | None  # bool (n,): whether anything is said about the labels; None: always
     access_record: AccessRecord
+    columns: np.ndarray | None = None  # text (n, C): values of the columns of `condition_on`; None: there are none
     answers: str = ""  # digest of the baseline's answers, where there are some: a record tells rows, not values
 
     def __len__(self) -> int:
@@ -50,11 +51,12 @@ def read(source: ImageSet, fold: Fold, settings: dict[str, Any]) -> TrainingImag
         raise UserError(f"{fold.table}: fold {fold.number} has no image with role train")
     part = source.read(rows, "fit")
     if sees == generator_choices.LABELLED:
-        return TrainingImages(part.images, part.labels, None, source.access_record())
+        columns = source.values(settings.get("condition_on"), rows, "fit")
+        return TrainingImages(part.images, part.labels, None, source.access_record(), columns)
     if sees == generator_choices.PSEUDO_LABELLED:
         if fold.baseline is None:
             raise UserError(f"generator {settings['name']} asks the baseline of its regime: --baseline arms/job0.json")
-        place = (fold.table, fold.repeat, fold.number, regime)
+        place = (fold.table, fold.repeat, fold.number, regime, settings.get("pseudo_labels_from"))
         others, answers, record = baseline_answers.read_pseudo_labels(fold.baseline, source, *place)
     else:
         others = role_table.rows(fold.table, fold.number, source.ids, Role.UNLABELLED, regime)
@@ -62,7 +64,9 @@ def read(source: ImageSet, fold: Fold, settings: dict[str, Any]) -> TrainingImag
     images = np.concatenate([part.images, source.read(others, "fit", labels=False).images])
     labels = np.concatenate([part.labels, answers]).astype(np.float32)
     known = np.repeat([True, sees == generator_choices.PSEUDO_LABELLED], [len(rows), len(others)])
+    # What a column says of an unlabelled image is no label.
+    columns = source.values(settings.get("condition_on"), np.concatenate([rows, others]), "fit")
     if record is None:
-        return TrainingImages(images, labels, known, source.access_record())
+        return TrainingImages(images, labels, known, source.access_record(), columns)
     told = hashlib.blake2b(np.ascontiguousarray(answers).tobytes(), digest_size=16).hexdigest()
-    return TrainingImages(images, labels, known, source.access_record().merged(record), told)
+    return TrainingImages(images, labels, known, source.access_record().merged(record), columns, told)

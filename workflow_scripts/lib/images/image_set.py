@@ -121,6 +121,17 @@ class ImageSet:
         """A text column such as gene or cell_line, for all images."""
         return self._file[f"columns/{name}"].asstr()[:]
 
+    def values(self, names: list[str] | None, rows: np.ndarray, purpose: str) -> np.ndarray | None:
+        """Text columns (n, C) of some rows, recorded as read without labels; None where no column is named."""
+        if not names:
+            return None
+        absent = [name for name in names if name not in self.columns()]
+        if absent:
+            known = ", ".join(self.columns()) or "none"
+            raise UserError(f"{self.path} has no column {absent[0]!r}; its columns are: {known}")
+        self._read.record(purpose, self._rows(rows), labels=False)
+        return np.stack([self.column(name)[rows] for name in names], axis=1)
+
     def labels(self, rows: np.ndarray | None, purpose: str) -> np.ndarray:
         """Labels uint8 (n, K) of some rows (None: of all), recorded as read."""
         chosen = self._rows(rows)

@@ -6,7 +6,7 @@ most SIDE a side, and in the features of an encoder. Both cover the eight orient
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,18 +41,21 @@ class Nearest:
         return (self.distance > self.own) & (self.distance > 0)
 
 
-def pixels(images: np.ndarray) -> np.ndarray:
-    """Pixels as vectors float32 (n, C · s · s), values 0 to 1, root mean square: comparable over sizes and channels."""
+def pixels(images: np.ndarray, black: Sequence[int] = ()) -> np.ndarray:
+    """Pixels as vectors float32 (n, C · s · s), values 0 to 1, root mean square: comparable over sizes and channels.
+
+    Channels that are `black` in every image are left out: they add nothing to a distance but its time."""
     step = -(-images.shape[-1] // SIDE)
-    small = images.astype(np.float32) / 255
+    channels = images.shape[1]
+    small = np.delete(images, black, axis=1).astype(np.float32) / 255
     if step > 1:
         # Sides that are no multiple of the step are padded with their edge.
         extra = -images.shape[-1] % step
         small = np.pad(small, ((0, 0), (0, 0), (0, extra), (0, extra)), mode="edge")
-        count, channels, side = small.shape[:3]
-        small = small.reshape(count, channels, side // step, step, side // step, step).mean(axis=(3, 5))
-    flat = small.reshape(len(small), -1)
-    return flat / np.float32(np.sqrt(max(1, flat.shape[1])))
+        count, kept, side = small.shape[:3]
+        small = small.reshape(count, kept, side // step, step, side // step, step).mean(axis=(3, 5))
+    flat = small.reshape(len(small), int(np.prod(small.shape[1:])))
+    return flat / np.float32(np.sqrt(channels * small.shape[-1] ** 2))
 
 
 def without(images: np.ndarray, given: list[int]) -> np.ndarray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from workflow_scripts.lib.judge.real_image_equivalent import Ends
 
@@ -64,7 +64,7 @@ class Law:
     @cached_property
     def quantile(self) -> float:
         """Of Student's t, for two-sided intervals."""
-        return float(stats.t.ppf((1 + self.confidence) / 2, self.freedom))
+        return float(special.stdtrit(self.freedom, (1 + self.confidence) / 2))
 
     def terms(self) -> dict[str, Ends]:
         """Each coefficient with its interval."""

@@ -8,7 +8,8 @@ import math
 from typing import Any
 
 from workflow_scripts.lib.base.files import digest
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.base.names import meant
+from workflow_scripts.lib.classify import arm_choices, arm_settings, source_choices
 
 
 def declaration(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
 def is_yardstick(entry: dict[str, Any]) -> bool:
     """Whether an arm is there to measure others by: it has more real images than they have, or fewer."""
     method = arm_choices.METHODS.get(entry.get("method", ""))
-    return "real_fraction" in entry or (method is not None and method.second_source in arm_choices.RESERVES)
+    return "real_fraction" in entry or (method is not None and method.second_source in source_choices.RESERVES)
 
 
 def analysis_problem(
@@ -55,7 +56,7 @@ def analysis_problem(
     wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
     for key, name in wanted + [("family", name) for name in listed]:
         if name not in names:
-            return f"analysis.{key} = {name!r} is not among the arms: {', '.join(names)}"
+            return f"analysis.{key} = {name!r} is not among the arms: {', '.join(names)}{meant(name, names)}"
     if analysis["baseline"] in (analysis["primary_arm"], *listed):
         return f"analysis.baseline = {analysis['baseline']!r} is what arms are compared with: it cannot be one of them"
     if listed and analysis["primary_arm"] not in listed:
@@ -65,7 +66,9 @@ def analysis_problem(
         for key in ("control", "baseline"):
             other = entry.get(key)
             if other is not None and (other not in names or other == entry["name"]):
-                return f"arms ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
+                others = [name for name in names if name != entry["name"]]
+                told = f"{', '.join(names)}{meant(other, others)}"
+                return f"arms ({entry['name']}).{key} = {other!r} is no other arm; known: {told}"
         problem = control_problem(entry, known, section, analysis["baseline"])
         if problem:
             return f"arms ({entry['name']}).{problem}"
@@ -78,15 +81,20 @@ def controls(name: str) -> list[str]:
 
     Generated images may also be controlled by what else learns from unlabelled real ones: their generator may have."""
     control = arm_choices.METHODS[name].control
+    if arm_choices.METHODS[name].scores:
+        return [control]
     if arm_choices.METHODS[name].generator == arm_choices.TRAINED:
-        return [other for other, method in arm_choices.METHODS.items() if method.generator and other != name]
+        alike = (other for other, method in arm_choices.METHODS.items() if method.generator and not method.scores)
+        return [other for other in alike if other != name]
     others = arm_choices.learning_unlabelled() if arm_choices.METHODS[name].learns_from_generated else []
-    if control is None or arm_choices.METHODS[control].second_source not in arm_choices.NOTHING_NEW:
+    if control is None or arm_choices.METHODS[control].second_source not in source_choices.NOTHING_NEW:
         return [*([control] if control else []), *others]
+    # What re-weights real images by a column controls images that were conditioned on it.
+    empty = (*source_choices.NOTHING_NEW, *source_choices.SOURCES.having("column"))
     alike = (
         other
         for other, method in arm_choices.METHODS.items()
-        if method.step == arm_choices.METHODS[name].step and method.second_source in arm_choices.NOTHING_NEW
+        if method.step == arm_choices.METHODS[name].step and method.second_source in empty
     )
     return [control, *(other for other in alike if other != control), *others]
 
@@ -111,10 +119,12 @@ def control_problem(
         {key: arm[key] for key in ("regime", "synthetic_set", "generator") if key in arm} for arm in (entry, control)
     )
     if section is not None:
-        own, other = arm_choices.effective(entry, section), arm_choices.effective(control, section)
+        own, other = arm_settings.effective(entry, section), arm_settings.effective(control, section)
     # An auto-encoder is another generator, by what it is there for.
     apart = {"generator"} if arm_choices.METHODS[control["method"]].generator == arm_choices.AUTOENCODER else set()
-    for key in sorted((own.keys() & other.keys()) - {"name", "method"} - apart):
+    # A generator that classifies trains nothing, and has no settings of training in common with its control.
+    common = {"regime"} if arm_choices.METHODS[entry["method"]].scores else own.keys() & other.keys()
+    for key in sorted((common & own.keys() & other.keys()) - {"name", "method"} - apart):
         if own[key] != other[key]:
             return f"control = {control['name']!r} has another {key}: {other[key]!r} instead of {own[key]!r}"
     return None

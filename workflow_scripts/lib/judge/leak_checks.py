@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, source_choices
 from workflow_scripts.lib.judge.fitted_artefacts import (
     REPLAYED,
     Artefact,
@@ -75,11 +75,11 @@ class Rules:
 def check_artefact(artefact: Artefact, roles: np.ndarray, rules: Rules) -> Iterator[Check]:
     """One check for each purpose: images and groups of roles that may not be read for it, however it was read.
 
-    Whether further images were read with labels is for `check_labels`."""
+    Whether unlabelled images were read with labels is for `check_labels`."""
     for purpose in ALLOWED:
         rows = artefact.access_record.of(purpose)
         allowed = _allowed(purpose, artefact.method, roles)
-        if rules.further.any():
+        if rules.further.any() or (roles == Role.UNLABELLED).any():
             allowed += (Role.UNLABELLED,)
         yield _checked(artefact, purpose, rows, roles, allowed, rules)
 
@@ -146,7 +146,7 @@ def _allowed(purpose: str, method: str, roles: np.ndarray) -> tuple[str, ...]:
 def _reserve_of(method: str) -> tuple[str, ...]:
     """The images in reserve that an arm of this method may be fitted on."""
     second = arm_choices.METHODS[method].second_source if method in arm_choices.METHODS else None
-    return (second,) if second in arm_choices.RESERVES else ()
+    return (second,) if second in source_choices.RESERVES else ()
 
 
 def _kin(roles: np.ndarray) -> np.ndarray:

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, arm_settings
 from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.inference import Intervals
 from workflow_scripts.lib.judge.scoring import ScoredRun
 
 # Settings in which an arm may differ from the curve that it is placed on.
-OWN = ("name", "method", "regime", "synthetic_set", *arm_choices.METHOD_OPTIONS)
+OWN = ("name", "method", "regime", "synthetic_set", *arm_settings.METHOD_OPTIONS)
 Ends = tuple[float, float, float]  # estimate, low and high
 
 
@@ -107,7 +107,8 @@ def common_settings(settings: dict[str, Any]) -> str:
 def is_point(settings: dict[str, Any]) -> bool:
     """Whether an arm is a point of a curve: it has nothing but real images, unchanged."""
     method = arm_choices.METHODS[settings["method"]]
-    whole = method.step == "real_only" and method.second_source is None and method.generator is None
+    plain = method.step == "real_only" and method.second_source is None
+    whole = plain and method.generator is None and not method.averaged
     return whole or (settings["method"] == "more_real" and "synthetic_set" not in settings)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, source_choices
 from workflow_scripts.lib.judge import comparisons, inference, scoring
 from workflow_scripts.lib.judge.inference import Intervals
 from workflow_scripts.lib.judge.question import Pair
@@ -162,10 +162,10 @@ def _place(arms: RegimeArms, name: str, settings: Mapping[str, Any], source: Map
             arms.ceilings.append(name)
         elif saw := what_was_seen(source, (settings.get("regime") or {}).get("labelled", 1.0)):
             arms.generated.setdefault(saw, []).append(name)
-    elif method.second_source in arm_choices.RESERVES:
+    elif method.second_source in source_choices.RESERVES:
         arms.ceilings.append(name)
-    elif method.second_source in arm_choices.PHOTOGRAPHS and (
-        method.second_source == arm_choices.RESAMPLED or method.second_source not in arm_choices.NOTHING_NEW
+    elif method.second_source in source_choices.PHOTOGRAPHS and (
+        method.second_source == source_choices.RESAMPLED or method.second_source not in source_choices.NOTHING_NEW
     ):
         arms.controls.append(name)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, source_choices
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.judge import declaration
 
@@ -24,6 +24,6 @@ def category(entry: dict[str, Any], synthetic_sets: dict[str, dict[str, Any]]) -
         return CEILINGS
     return (
         PLACEBOS
-        if method.second_source in arm_choices.NOTHING_NEW and method.second_source != arm_choices.RESAMPLED
+        if method.second_source in source_choices.NOTHING_NEW and method.second_source != source_choices.RESAMPLED
         else RIVALS
     )

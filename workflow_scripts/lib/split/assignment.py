@@ -176,10 +176,12 @@ def roles_leaving_out(
     fractions: Mapping[str, float],
     seed: int,
     repeat: int,
+    shown: float = 0,
 ) -> np.ndarray:
     """Roles of images (n, folds) where each fold tests one value of a column: labels (n, K), group numbers, values.
 
-    Images are unused if their group has test images, or if their value is unknown: it may be the value held out. The
+    Of the groups with this value, the fraction `shown` is not tested: their images of it are unlabelled. Images are
+    unused if their group has test or unlabelled images, or if their value is unknown: it may be the value held out. The
     remaining groups share the other roles in proportion."""
     counts = group_counts(labels, member)
     locked = _locked(counts, np.bincount(member), fractions, seed, fewest_groups(1, fractions))[member]
@@ -187,9 +189,13 @@ def roles_leaving_out(
     out[locked] = Role.LOCKBOX
     known = values != ""
     for fold, value in enumerate(held):
-        tested = (values == value) & ~locked
-        out[tested, fold] = Role.TEST
-        relatives = np.isin(member, member[tested])
+        held_out = (values == value) & ~locked
+        seen = held_out & _some_groups(labels, member, held_out, shown, derive(seed, repeat, fold, "shown"))
+        if shown and not (held_out & ~seen).any():
+            raise ValueError(f"showing {shown:g} of the groups of {value!r} leaves none of them to test")
+        out[held_out, fold] = Role.TEST
+        out[seen, fold] = Role.UNLABELLED
+        relatives = np.isin(member, member[held_out])
         rows = np.flatnonzero(known & ~relatives & ~locked)
         names, inner = np.unique(member[rows], return_inverse=True)
         if len(names) < len(_inner(fractions)):
@@ -199,6 +205,15 @@ def roles_leaving_out(
         parts = derive(seed, repeat, fold, "parts")
         out[rows, fold] = _inner_roles(within, np.bincount(inner), _inner(fractions), parts, asked)[inner]
     return out
+
+
+def _some_groups(labels: np.ndarray, member: np.ndarray, among: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which images (n,) are of a fraction of the groups that have images `among` these."""
+    if not fraction:
+        return np.zeros(len(member), dtype=bool)
+    names, inner = np.unique(member[among], return_inverse=True)
+    chosen = nested(group_counts(labels[among], inner), np.bincount(inner), fraction, seed)
+    return np.isin(member, names[chosen])
 
 
 def roles_as_marked(

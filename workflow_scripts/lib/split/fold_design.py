@@ -121,12 +121,15 @@ class FoldDesign:
             stage.log.warning("%d images without a value of %r are unused in every fold", unknown, column)
         try:
             assigned = assignment.roles_leaving_out(
-                self.labels, self.member, values, held, self.settings["fractions"], self.seed, self.repeat
-            )
+                self.labels, self.member, values, held, self.settings["fractions"], self.seed, self.repeat,
+                self.settings.get("show_left_out", 0),
+            )  # fmt: skip
         except ValueError as error:
             raise UserError(f"make_folds.leave_out = {column!r}: {error}") from None
         for fold, value in enumerate(held):
-            stage.log.info("fold %d: tests %s %r", fold, column, value)
+            seen = int((assigned[:, fold] == Role.UNLABELLED).sum())
+            told = f"; {seen} further images of it may be seen without labels" if seen else ""
+            stage.log.info("fold %d: tests %s %r%s", fold, column, value, told)
         return assigned
 
     def _as_marked(self, values: np.ndarray) -> np.ndarray:

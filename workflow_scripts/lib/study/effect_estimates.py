@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.study import designs
@@ -68,12 +68,12 @@ def estimates(response: np.ndarray, signs: np.ndarray, confidence: float) -> lis
     freedom = places * (runs - 1) - signs.shape[1]
     spread = ((response - fitted) ** 2).sum() / freedom if freedom > 0 else np.nan
     level = (1 + confidence) / 2
-    residual = stats.t.ppf(level, freedom) * np.sqrt(spread / (places * runs)) if freedom > 0 else np.nan
+    residual = special.stdtrit(freedom, level) * np.sqrt(spread / (places * runs)) if freedom > 0 else np.nan
     out = []
     for value, own in zip(values, by_place.T, strict=True):
         between = np.nan
         if places >= FEWEST_PLACES:
-            between = stats.t.ppf(level, places - 1) * own.std(ddof=1) / np.sqrt(places)
+            between = special.stdtrit(places - 1, level) * own.std(ddof=1) / np.sqrt(places)
         widths = {"places": between, "residual": residual}
         known = {name: width for name, width in widths.items() if not np.isnan(width)}
         name = max(known, key=known.__getitem__) if known else "none"

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_scripts.lib.classify import arm_checks, arm_choices, network_choices
+from workflow_scripts.lib.base.names import meant
+from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
 from workflow_scripts.lib.generate import generator_choices
 
 DATA, GENERATOR, TRAINING, AFTER = "data", "generator", "training", "after"
@@ -158,7 +159,7 @@ def varied(section: dict[str, Any]) -> list[str]:
 def models(section: dict[str, Any], base: dict[str, Any]) -> list[dict[str, Any]]:
     """Models of a `forensics` section as full settings of an arm, from `train_classifier` and their own changes."""
     training = base | section["training"]
-    return [arm_choices.effective(entry, training) for entry in section["models"]]
+    return [arm_settings.effective(entry, training) for entry in section["models"]]
 
 
 def acting(section: dict[str, Any], base: dict[str, Any], after: bool) -> list[str]:
@@ -235,7 +236,7 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         method = arm_choices.METHODS.get(entry["method"])
         if method is None:
             return f"{where}.method = {entry['method']!r} is not known; known: {', '.join(arm_choices.METHODS)}"
-        if method.needs_baseline or method.second_source not in (None, arm_choices.SYNTHETIC):
+        if method.needs_baseline or method.second_source not in (None, source_choices.SYNTHETIC):
             return f"{where}.method = {entry['method']!r}: the replay takes methods of real or of generated images"
         if "regime" in entry:
             return f"{where}.regime: the replay labels everything"
@@ -243,7 +244,7 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         problem = arm_checks.problem(entry, training, images["channels"], images["size"])
         if problem:
             return f"{where}: {problem}"
-        own = arm_choices.effective(entry, training)
+        own = arm_settings.effective(entry, training)
         if own["channels"]:
             return f"{where}.channels: the replay looks at all channels"
         if network_choices.BACKBONES[own["backbone"]].hand_made:
@@ -268,7 +269,8 @@ def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
     for key, network in (("study", "minimal"), ("mixloc", "unet")):
         name, where = section["synthetic_sets"][key], f"forensics.synthetic_sets.{key}"
         if name not in synthetic_sets:
-            return f"{where} = {name!r} is not defined; known: {', '.join(synthetic_sets) or 'none'}"
+            told = f"{', '.join(synthetic_sets) or 'none'}{meant(name, synthetic_sets)}"
+            return f"{where} = {name!r} is not defined; known: {told}"
         generator = synthetic_sets[name]["generator"]
         actual = known[generator]["network"] if generator in known else generator
         if actual != network:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from mixloc_networks import backbones  # the code that lies in the package
 about = json.load(open("model.json"))
 def answers(member):  # images: uint8 (n, channels, size, size); gives probabilities (n, classes)
-    network = backbones.build(**about["network"], seed=0).eval()
+    network = backbones.build(**about["network"], encoder=member.get("encoder"), seed=0).eval()
     network.load_state_dict(load_file(member["weights"]))
     mean, std = (torch.tensor(member[key]).view(-1, 1, 1) for key in ("mean", "std"))
     return network((images / 255 - mean) / std).sigmoid().detach()

@@ -1,0 +1,37 @@
+"""A rehearsal keeps what fails after a night, and cuts what takes the night."""
+
+from __future__ import annotations
+
+import copy
+
+from tests.helpers.configs import DEFAULT
+from workflow_scripts.lib.config import check, rehearsal
+
+
+def test_images_networks_and_batches_stay_and_steps_draws_and_counts_are_cut() -> None:
+    config = copy.deepcopy(DEFAULT)
+    config["arms"][0] |= {"steps": 900, "checkpoints": 30}
+    small = rehearsal.of(config)
+    assert {entry["steps"] for entry in small["generators"]} == {rehearsal.STEPS}
+    assert small["train_classifier"]["steps"] == small["arms"][0]["steps"] == rehearsal.STEPS
+    assert small["train_classifier"]["checkpoints"] == small["arms"][0]["checkpoints"] == 1
+    for before, after in zip(config["synthetic_sets"], small["synthetic_sets"], strict=True):
+        assert after.get("count", 0) <= max(before.get("batch", 0), rehearsal.SIMULATED)
+    assert small["analysis"]["draws"] == rehearsal.DRAWS < config["analysis"]["draws"]
+    for name in ("data", "simulate_cells", "preprocess_images", "make_folds", "seed", "compute", "regimes"):
+        assert small[name] == config[name], name
+    cut = {"steps", "checkpoints", "count", "per_class"}
+    for part in ("generators", "synthetic_sets", "arms"):
+        for before, after in zip(config[part], small[part], strict=True):
+            assert {key for key in before if before[key] != after[key]} <= cut
+
+
+def test_a_rehearsal_is_a_run_of_its_own_that_says_what_it_is_and_can_be_rehearsed_no_smaller() -> None:
+    small = rehearsal.of(DEFAULT)
+    checked = check.check(copy.deepcopy(small))
+    assert checked["run"] == "demo-rehearsal" != DEFAULT["run"] and checked["report"]["demonstration"]
+    assert "rehearsal" in checked["report"]["demonstration_text"]
+    again = rehearsal.of(small)
+    assert again | {"run": ""} == small | {"run": ""}
+    assert len(rehearsal.name_of("a" * 40)) == rehearsal.LONGEST
+    assert rehearsal.name_of("a" * 40) != "a" * 40
