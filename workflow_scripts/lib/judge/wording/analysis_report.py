@@ -151,8 +151,8 @@ def answer(question: Question, primary: PrimaryRows, size: dict[str, int], judge
         "loss_not_excluded": max(0.0, -row["low"]),
         # The smallest true gain that the whole rule, control included, finds with this power.
         "detectable": row["detectable"],
-        "probability_better": row["probability_better"],
-        "probability_negligible": row["probability_negligible"],
+        "probability_better": row.get("probability_better"),
+        "probability_negligible": row.get("probability_negligible"),
         "power": inference.POWER,
         "training_luck": size["repeats"] > 1,
         "claim": question.claim,
