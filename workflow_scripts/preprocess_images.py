@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.base import files, stage
-from workflow_scripts.lib.images import further_images, grouping, invalid_input, reading_plan
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.images import further_images, grouping, invalid_input, missing_files, reading_plan
 from workflow_scripts.lib.images.duplicates import near_duplicates
 from workflow_scripts.lib.images.image_set_layout import FURTHER
 from workflow_scripts.lib.images.image_set_writer import write_images
@@ -60,6 +61,8 @@ def preprocess_images(args: argparse.Namespace) -> None:
         with write_images(args.out, reader.channels, listed.classes, reader.size, attrs) as writer:
             rows, grids = work.write_to(writer, tasks, bad)
             further_rows, further_grids = work.read_further(further, bad)
+            if absent := missing_files.problem(work.reader, listed.ids[: work.labelled], bad):
+                raise UserError(absent)
             invalid_input.settle(bad, named, data["on_invalid"], data["invalid_limit"], faults)
             pairs = _duplicates(grids, args.settings["duplicates"], [listed.ids[row] for row in rows], attrs)
             if args.unlabelled_images:

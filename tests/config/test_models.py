@@ -71,7 +71,7 @@ def test_the_config_names_every_key_in_the_order_of_the_models() -> None:
 
 def test_an_arm_may_replace_what_its_method_uses() -> None:
     options = {*arm_settings.COMMON_OPTIONS, *arm_settings.METHOD_OPTIONS}
-    assert set(Arm.model_fields) == {*arm_settings.NAMING, *options}
+    assert set(Arm.model_fields) == {*arm_settings.NAMING, *options, "base"}
     for name in options:
         own, shared = Arm.model_fields[name], TrainClassifier.model_fields[name]
         assert own.annotation == shared.annotation and own.metadata == shared.metadata, name

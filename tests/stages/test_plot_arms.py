@@ -147,16 +147,29 @@ def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: run_ta
     rows = found.comparisons
     chosen = (rows["arm"] == arm) & (rows["relation"] == "baseline") & (rows["class"] == kind)
 
-    def bold(q: float) -> int:
+    def bold(q: float) -> tuple[int, int]:
         changed = rows.copy()
         # An interval beside zero, whose difference stands or not when all classes are looked at.
         changed.loc[rows["class"] != "", "q"] = 1.0
         changed.loc[chosen, ["difference", "low", "high", "low_single", "high_single"]] = [0.2, 0.1, 0.3, 0.1, 0.3]
         changed.loc[chosen, "q"] = q
         drawn = arm_figures.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, found.facts))
-        return sum(line.get_linewidth() == 1.6 for axes in drawn.axes for line in axes.lines)
+        lines = [line for axes in drawn.axes for line in axes.lines]
+        coloured = [line for line in lines if line.get_color() in (figure_style.GAIN, figure_style.LOSS)]
+        return sum(line.get_linewidth() == 1.6 for line in lines), len(coloured)
 
-    assert (bold(0.04), bold(0.06)) == (1, 0)
+    # A line has a colour where the change holds; nothing else has.
+    assert (bold(0.04), bold(0.06)) == ((1, 1), (0, 0))
+
+
+@pytest.mark.parametrize("limit", [0.011, 0.04, 0.093, 0.27, 0.56, 1.0])
+def test_numbers_below_the_classes_do_not_collide(limit: float) -> None:
+    step = arm_figures._round_step(limit)
+    wide = 1.27 * 72  # points of a panel
+    letters = len(f"−{step:g}") + 1
+    # Half of the outer number, half of the zero, and a gap.
+    assert step / limit * wide / 2 >= 8.0 * figure_style.LETTER * letters / 2 + 2
+    assert step <= 0.75 * limit
 
 
 def test_classes_are_judged_ones_and_dollars_stay_dollars(run: FakeRun, found: run_tables.Results) -> None:

@@ -377,6 +377,21 @@ def test_one_fault_is_enough_to_fail_and_keeps_the_old_set(raw, capsys):
     assert (raw / "out" / "images.h5").read_bytes() == before
 
 
+def test_where_all_files_are_missing_it_says_what_the_folder_holds(raw, capsys):
+    for policy in ("fail", "skip"):
+        assert run(raw, settings("kaggle2018", NAMES | {"files": "{id}_{channel}.tif", "on_invalid": policy})) == 1
+        said = capsys.readouterr().err
+        assert "none of the 4 images has its files, such as 'a_red.tif'. The folder holds 8 .png files" in said
+        assert "'a_green.png'; set data.files" in said and "on_invalid" not in said
+
+
+def test_an_empty_folder_is_told(raw, capsys):
+    for path in (raw / "train").iterdir():
+        path.unlink()
+    assert run(raw, settings("kaggle2018", NAMES)) == 1
+    assert "holds no image file; files such as 'a_red.png' are looked for: set data.images" in capsys.readouterr().err
+
+
 def test_what_the_tables_lack_is_told(raw, capsys):
     def fails(words, *more, **data):
         assert run(raw, settings(data=NAMES | data), *more) == 1

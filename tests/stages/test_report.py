@@ -56,9 +56,22 @@ def test_opens_with_the_answer_in_numbers(run: FakeRun, text: str) -> None:
     assert "resample_real" in words[where : where + 800], "the control stands beside the answer"
 
 
+def test_the_title_and_the_answer_say_what_the_groups_are(tmp_path: Path, run: FakeRun) -> None:
+    wells = FakeRun(tmp_path / "wells", copy_of=run.folder)
+    with h5py.File(wells.path("images.h5"), "r+") as images:
+        images.attrs["grouped_by"] = "well"
+    title = {"title": "Do they help on {groups} it has never seen?"}
+    assert fake_run.write_report(wells, fake_run.SETTINGS | title) == 0
+    page = wells.path("report.html").read_text(encoding="utf-8")
+    words = " ".join(" ".join(Reader(page).words).split())
+    assert "Do they help on wells it has never seen?" in words and "<title>Do they help on wells" in page
+    assert "unseen wells" in words and "A well here is all images connected by a common well" in words
+    assert "unseen protein" not in words
+
+
 def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None:
     words = " ".join(" ".join(Reader(text).words).split())
-    first = words[: words.index("Difference of every arm (disc)")]
+    first = words[: words.index("What an arm gains beyond its control")]
     facts = json.loads(run.path("analysis.json").read_text())
     assert f"The analysis (hash {facts['hash'][:8]}) of this experiment" in first and facts["hash"] not in first
     assert f"The analysis (hash {facts['hash']}) of this experiment" in words
@@ -70,6 +83,16 @@ def test_the_first_screen_says_what_it_rests_on(run: FakeRun, text: str) -> None
         (synthetic_set["generator"], fold) for synthetic_set in fake_run.CONFIG["synthetic_sets"] for fold in (0, 1)
     }
     assert re.search(rf"generators trained {len(trained)}\b", first)
+
+
+def test_pictures_and_figure_come_before_what_they_rest_on(text: str) -> None:
+    places = [text.index(f'id="{name}"') for name in ("answer", "look", "forest", "standing", "judge")]
+    assert places == sorted(places)
+    look = text[places[1] : places[2]]
+    assert "The generated images of as_train look like the real ones" in look, "those of the primary arm"
+    for side in ("real", "generated"):
+        assert re.search(rf'<img src="data:image/png;base64,[^"]+" alt="8 {side} images', look)
+    assert "not selected by hand (repeat 0, fold 0)" in look
 
 
 def test_what_generators_and_sets_cost_is_said_by_name(tmp_path: Path) -> None:
@@ -552,6 +575,23 @@ def test_page_never_scrolls_sideways_on_a_phone(run: FakeRun, tmp_path: Path) ->
     found = re.search(r'data-width="(\d+) of (\d+)"', done.stdout)
     assert found, done.stdout[-500:] + done.stderr[-1000:]
     assert int(found[1]) <= int(found[2]) == 390
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser here")
+def test_wide_tables_use_the_space_beside_the_text_and_no_more(run: FakeRun, tmp_path: Path) -> None:
+    probe = tmp_path / "probe.html"
+    shutil.copy(run.path("report.html"), tmp_path / "report.html")
+    probe.write_text(
+        "<title>?</title><iframe src='report.html' style='width:1400px;height:844px;border:0'></iframe><script>"
+        "onload=()=>{const d=frames[0].document,w=[...d.querySelectorAll('.scroll')].map(e=>e.offsetWidth);"
+        "document.body.dataset.width=[d.documentElement.scrollWidth,d.querySelector('main').offsetWidth,"
+        "Math.max(...w)].join(' ')}</script>"
+    )
+    flags = [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files"]
+    command = [BROWSER, *flags, "--window-size=1500,900", "--dump-dom", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    page, text, widest = map(int, re.search(r'data-width="(\d+) (\d+) (\d+)"', done.stdout).groups())
+    assert page == 1400 and text < widest < 1400
 
 
 def test_png_size(run: FakeRun) -> None:

@@ -29,6 +29,12 @@ def test_yeast_of_two_channels_needs_six_lines_and_no_code(tmp_path):
             save(folder / f"p{number:02d}_{channel}.png", noise(number + ord(channel[0]), 32))
         rows.append(f"p{number:02d},{('nucleus', 'bud neck', 'nucleus|bud neck')[number % 3]},G{number // 2}")
     (checkout.folder / named["data"]["table"]).write_text("\n".join(rows))
+    done = checkout.snakemake("check", "--configfile", "yeast.yaml")
+    assert "ok   groups: 32 by gene" in done.stdout
+    assert "shown green" in (checkout.folder / "results" / named["run"] / "check.html").read_text(encoding="utf-8")
+    asked = ("--configfile", "yeast.yaml", "--config", "analysis={minimum_positive_groups: 30}")
+    done = checkout.snakemake("check", *asked, check=False)
+    assert done.returncode != 0 and "check_images failed: no class has 30 positive test groups" in done.stdout
     goals = [f"results/{named['run']}/{goal}" for goal in ("images.h5", "repeat0/folds.csv")]
     done = checkout.snakemake("--configfile", "yeast.yaml", "--", *goals)
     assert "2 of 2 steps (100%) done" in done.stdout

@@ -23,22 +23,23 @@ CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
 JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
 PREPROCESSING = {"preprocess_images", "preprocess_shard"}
+READING = PREPROCESSING | {"check_images"}
 
 # The stages that an edit of a module makes again by themselves; a module or more of each package.
 RERUN = {
     "lib/base/errors.py": STAGES,
-    "lib/base/process_pool.py": PREPROCESSING | {"simulate_cells"},
+    "lib/base/process_pool.py": READING | {"simulate_cells"},
     "lib/images/image_set.py": STAGES
     - PREPROCESSING
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
     - {"simulate_cells", "tabulate_study"},
-    "lib/images/image_set_writer.py": PREPROCESSING | {"sample_ddpm", "sample_simulator", "replay_study"},
+    "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_simulator", "replay_study"},
     "lib/images/corruptions.py": {"stress_test"},
-    "lib/images/duplicates.py": PREPROCESSING,
+    "lib/images/duplicates.py": READING,
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
-    "lib/split/assignment.py": {"make_folds", "train_classifier"},
-    "lib/split/label_order.py": {"make_folds"},
+    "lib/split/assignment.py": {"check_images", "make_folds", "train_classifier"},
+    "lib/split/label_order.py": {"check_images", "make_folds"},
     # The cost of sampling is counted on the sampler itself.
     "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost", "stress_test"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
@@ -64,11 +65,11 @@ RERUN = {
     # Declared before any arm, and checked with the config: no arm is trained again.
     "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms"},
     "lib/judge/stress_scores.py": {"aggregate_stress"},
-    "lib/judge/inference.py": JUDGING | PLOTS | {"compare_runs", "forensics"},
+    "lib/judge/inference.py": JUDGING | PLOTS | {"check_images", "compare_runs", "forensics"},
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "report"},
     "lib/cost/forecast.py": {"predict_cost"},
-    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "compare_runs", "forensics", "report"},
+    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "check_images", "compare_runs", "forensics", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from workflow_scripts.lib.base.names import meant
+
 
 class Facts(Protocol):
     """What every entry has."""
@@ -41,7 +43,7 @@ class Registry(dict[str, Entry]):
 
     def unknown(self, name: str) -> str:
         """One-line error message for a name that is not in the registry."""
-        return f"{self.kind} {name!r} is not known; known: {', '.join(self) or 'none'}"
+        return f"{self.kind} {name!r} is not known; known: {', '.join(self) or 'none'}{meant(name, self)}"
 
     def descriptions(self) -> dict[str, str]:
         """One line about each choice, by name."""

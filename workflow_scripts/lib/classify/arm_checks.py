@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify.arm_choices import METHODS
 from workflow_scripts.lib.classify.arm_settings import (
     COMMON_OPTIONS,
@@ -68,7 +69,8 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
             return known.unknown(settings[known.kind])
     for name in settings["channels"] or ():
         if name not in channels:
-            return f"channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
+            told = f"{', '.join(channels)}{meant(name, channels)}"
+            return f"channels names {name!r}, which the images do not have; they have {told}"
     return _network_problem(settings, size) or _combination_problem(settings) or _steps_problem(settings)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import re
 
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
-from workflow_scripts.lib.config import asked_arms, label_regimes, messages, views
+from workflow_scripts.lib.config import asked_arms, bases, label_regimes, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -62,7 +63,7 @@ def _fill_in_references(config: Config) -> None:
         raise ConfigError(
             f"report.panels.protein_channel = {short(protein)} is none of preprocess_images.channels: "
             f"name the channel in which the protein is stained, one of {', '.join(channels)}"
-            f"{messages.meant(protein, channels)}"
+            f"{meant(protein, channels)}"
         )
     others = [name for name in channels if name != protein]
     for entry in (*config["generators"], *config["synthetic_sets"]):
@@ -200,6 +201,7 @@ def _check_simulated(cells: Config, images: Config) -> None:
         if name not in SIMULATED_CHANNELS:
             raise ConfigError(
                 f"preprocess_images.channels names {name!r}; simulated cells have {', '.join(SIMULATED_CHANNELS)}"
+                f"{meant(name, SIMULATED_CHANNELS)}"
             )
 
 
@@ -250,7 +252,8 @@ def _check_sets(config: Config) -> None:
             if entry["name"] in asked and not _simulated(data):
                 problem = f"generator {name} needs data.source simulated, and no data.label_map"
         elif name not in known:
-            raise ConfigError(f"{where}.generator = {name!r} is not defined; known: {', '.join(known) or 'none'}")
+            told = f"{', '.join(known) or 'none'}{bases.hint('generators', name)}"
+            raise ConfigError(f"{where}.generator = {name!r} is not defined{meant(name, known)}; known: {told}")
         else:
             problem = _missing(entry) or generator_choices.set_problem(
                 entry, known[name], config["preprocess_images"]["channels"]
@@ -307,7 +310,7 @@ def _check_encoder_of_arm(entry: Config, config: Config, where: str) -> None:
     if kind is None and name is not None:
         raise ConfigError(f"{where}.generator is given, but {entry['method']!r} has no encoder of one")
     if kind is not None and name not in known:
-        told = "is missing" if name is None else f"= {name!r} is not defined"
+        told = "is missing" if name is None else f"= {name!r} is not defined{meant(name, known)}"
         raise ConfigError(f"{where}.generator {told}: the method {entry['method']!r} needs one of {', '.join(known)}")
     if kind is not None:
         problem = generator_choices.encoder_problem(known[name], kind == arm_choices.AUTOENCODER)
@@ -317,13 +320,15 @@ def _check_encoder_of_arm(entry: Config, config: Config, where: str) -> None:
 
 def _check_arm(entry: Config, config: Config) -> None:
     where, name, method = f"arms ({entry['name']})", entry.get("synthetic_set"), arm_choices.METHODS[entry["method"]]
-    known = ", ".join(views.by_name(config, "synthetic_sets")) or "none"
+    sets = views.by_name(config, "synthetic_sets")
+    known = ", ".join(sets) or "none"
     if method.needs_set and name is None:
         raise ConfigError(f"{where}.synthetic_set is missing: the method {entry['method']!r} needs one of {known}")
     if name is not None and not method.takes_set:
         raise ConfigError(f"{where}.synthetic_set is given, but {entry['method']!r} uses no synthetic images")
-    if name is not None and name not in views.by_name(config, "synthetic_sets"):
-        raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined; known: {known}")
+    if name is not None and name not in sets:
+        told = f"{known}{bases.hint('synthetic_sets', name)}"
+        raise ConfigError(f"{where}.synthetic_set = {name!r} is not defined{meant(name, sets)}; known: {told}")
     _check_encoder_of_arm(entry, config, where)
     if (
         method.second_source in source_choices.RESERVES

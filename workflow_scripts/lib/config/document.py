@@ -53,7 +53,17 @@ def pages(root: Path) -> dict[Path, str]:
 def schema_text() -> str:
     """The JSON schema, laid out so that a changed key is a changed line."""
     about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "MixLoc: the settings of a run"}
-    return _laid_out(about | schema.schema(), "", names=False) + "\n"
+    whole = about | schema.schema()
+    whole["$defs"] = {name: _with_base(part) for name, part in whole["$defs"].items()}
+    return _laid_out(whole, "", names=False) + "\n"
+
+
+def _with_base(part: Schema) -> Schema:
+    """A schema by which an entry that has a base may leave out all other keys."""
+    if "base" not in part.get("properties", {}):
+        return part
+    needed = {"if": {"not": {"required": ["base"]}}, "then": {"required": part["required"]}}
+    return {key: value for key, value in part.items() if key != "required"} | needed
 
 
 def _laid_out(value: Any, indent: str, names: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from workflow_scripts.lib.config.messages import meant
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.generate import generator_choices
 

@@ -1,12 +1,12 @@
 """What is wrong with a config, in one line: the key, its value and what is allowed there."""
 
-import difflib
 import re
 from typing import Any
 
 from pydantic import ValidationError
 
-from workflow_scripts.lib.config import old_keys, schema
+from workflow_scripts.lib.base.names import meant
+from workflow_scripts.lib.config import bases, old_keys, schema
 from workflow_scripts.lib.config.models import Config as Model
 from workflow_scripts.lib.config.problems import Config, ConfigError, Path, short, written
 
@@ -17,6 +17,7 @@ DEEPEST, MOST_VALUES, LARGEST = 32, 1_000_000, 2**63
 def parsed(config: Config) -> Config:
     """The config as its models read it, key by key; the first thing wrong with it ends in a ConfigError."""
     _check_form(config)
+    config = bases.fill_in(config)
     renamed = old_keys.renamed(config)
     if renamed:
         raise ConfigError("; ".join(renamed))
@@ -56,7 +57,8 @@ def _place(steps: tuple[str | int, ...], config: Config, kind: str) -> tuple[Pat
 def _line(path: Path, kind: str, message: str, value: Any) -> str:
     where, inner = written(path), schema.at(path[:-1])
     if kind == "missing":
-        return f"{where} is missing"
+        of_entry = len(path) == 3 and path[0] in bases.LISTS
+        return f"{where} is missing" + "; base: NAME takes all other keys from an entry of config.yaml" * of_entry
     if kind == "extra_forbidden":
         known = sorted({name for part in inner for name in part.get("properties", {})})
         return f"{where} is not a known key{meant(str(path[-1]), known)}; known here: {', '.join(known)}"
@@ -68,12 +70,6 @@ def _line(path: Path, kind: str, message: str, value: Any) -> str:
     branches = schema.at(path)
     choices = [entry for part in branches for entry in part.get("enum", []) if isinstance(entry, str)]
     return f"{where} = {short(value)}: must be {schema.allowed(branches)}{meant(value, choices)}"
-
-
-def meant(name: Any, known: list[str]) -> str:
-    """A question after what is known and resembles a name, or nothing."""
-    close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) and len(name) < 80 else []
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _check_form(config: Config) -> None:

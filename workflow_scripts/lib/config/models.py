@@ -94,7 +94,9 @@ class Panels(Section):
 class Report(Section):
     """The report page."""
 
-    title: text(200) = key("Title of the page.")
+    title: text(200) = key(
+        "Title of the page; {groups} in it stands for what the groups are, such as proteins or wells."
+    )
     demonstration: Flag = key("Say at the top of the page that the run is a demonstration.")
     demonstration_text: text(2000, ge=0) = key("What the page says about the demonstration.")
     panels: Panels = key("Panels of real beside generated images.")

@@ -147,6 +147,7 @@ class _Arm(Section):
     """An arm: one way of training a classifier, compared with others."""
 
     name: Name = key("Name of the arm; part of file names.")
+    base: Name = optional("Arm of this list or of config.yaml whose keys it has where it gives none.")
     method: one_of(arm_choices.METHODS) = key("How the arm mixes images.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")

@@ -34,6 +34,7 @@ class Generator(Section):
     """A generator, trained once per repeat and fold (stage train_ddpm) if a synthetic set uses it."""
 
     name: Name = key("Name of the generator; part of file names.")
+    base: Name = optional("Generator of this list or of config.yaml whose keys it has where it gives none.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     sees: Literal[choices.SEES] = optional(
         "Train images that it learns from: those that its regime labels; also the others, without labels; also the "
@@ -106,6 +107,7 @@ class SyntheticSet(Section):
     """A synthetic set: images drawn from one generator in one way, per repeat and fold, if an arm uses it."""
 
     name: Name = key("Name of the synthetic set; part of file names.")
+    base: Name = optional("Synthetic set of this list or of config.yaml whose keys it has where it gives none.")
     regime: Name = optional("Label regime of the labels that are planned. Left out: that of the generator.")
     generator: Name = key("Name of a generator, or simulator: fresh simulated cells, which no generator could better.")
     labels: one_of(choices.LABEL_PLANS) = key("Which labels the images carry.")

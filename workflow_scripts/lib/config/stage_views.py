@@ -156,6 +156,19 @@ def submission_settings(config: Config) -> Config:
     }
 
 
+def check_settings(config: Config) -> Config:
+    """Settings of check_images."""
+    return {
+        "run": config["run"],
+        "seed": config["seed"],
+        "preprocess_images": reading(config) | {"threads": config["compute"]["threads"]},
+        "make_folds": fold_settings(config),
+        "repeats": config["make_folds"]["repeats"],
+        "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
+        "generators": views.used_generators(config),
+    }
+
+
 def predict_settings(config: Config) -> Config:
     """Settings of predict_images."""
     section = config["predict"]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_settings, network_choices
 from workflow_scripts.lib.config import asked_arms
 from workflow_scripts.lib.config.problems import Config, ConfigError
@@ -97,7 +98,8 @@ def exported_sets(config: Config) -> list[str]:
     used, wanted = used_sets(config), config["export"]["sets"]
     unused = [name for name in wanted or () if name not in used]
     if unused:
-        raise ConfigError(f"export.sets names {unused[0]!r}, which no arm uses; used are: {', '.join(used) or 'none'}")
+        told = f"{', '.join(used) or 'none'}{meant(unused[0], used)}"
+        raise ConfigError(f"export.sets names {unused[0]!r}, which no arm uses; used are: {told}")
     if not used:
         raise ConfigError("the target export needs a synthetic set that an arm uses")
     return wanted or used
@@ -155,7 +157,7 @@ def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
     """The number of the job with an arm; `asked` is the key that names it."""
     known = by_name(config, "arms")
     if arm not in known:
-        raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}")
+        raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}{meant(arm, known)}")
     return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.base.registry import Registry
 
 
@@ -422,7 +423,8 @@ def _count_problem(synthetic_set: dict[str, Any]) -> str | None:
 
 
 def _absent(name: str, channels: list[str]) -> str:
-    return f"reference_channels names {name!r}, which the images do not have; they have {', '.join(channels)}"
+    told = f"{', '.join(channels)}{meant(name, channels)}"
+    return f"reference_channels names {name!r}, which the images do not have; they have {told}"
 
 
 def reference_places(generator: dict[str, Any], channels: list[str]) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.images import label_maps, user_tables
 from workflow_scripts.lib.images.invalid_input import Fault, printable
 from workflow_scripts.lib.images.known_datasets import GROUP_BY
@@ -163,6 +164,7 @@ def _fault(
     if unknown is not None:
         return "unknown label", (
             f"{printable(unknown)[:80]!r} is no class {'number' if labels.numbers else 'name'}; {labels.known()}"
+            f"{meant(unknown, labels.classes)}"
         )
     return None
 
@@ -285,7 +287,7 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
         return [name for name in GROUP_BY if any(listed.columns.get(name, ()))]
     absent = [name for name in wanted if name not in listed.columns]
     if absent:
-        known = ", ".join(sorted(listed.columns)) or "none"
+        known = (", ".join(sorted(listed.columns)) or "none") + meant(absent[0], listed.columns)
         raise UserError(f"data.group_by names {absent[0]!r}, which is no column; there are: {known}")
     blank = [name for name in wanted if not any(listed.columns[name])]
     if blank:

@@ -13,6 +13,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import write_text
 from workflow_scripts.lib.base.stage import log
 
+SHOWN = 40  # faults in the log; the list has all
 HEADER = ("Id", "file", "kind", "reason")
 
 
@@ -43,22 +44,31 @@ def write_list(path: Path, bad: Iterable[Fault]) -> None:
 def settle(bad: Sequence[Fault], count: int, policy: str, limit: float, listing: Path) -> None:
     """Stop, or continue without the images that have faults, as `policy` (fail or skip) says.
 
-    Each fault is logged. `count` is the number of images that the tables name, `limit` the largest fraction of them
-    that may be left out. The whole list is written to `listing` before the stage stops."""
+    The first faults are logged. `count` is the number of images that the tables name, `limit` the largest fraction of
+    them that may be left out. The whole list is written to `listing` before the stage stops."""
     if not bad:
         return
-    for entry in bad:
+    for entry in bad[:SHOWN]:
         log.warning("%s", printable(f"{entry.file}: {entry.reason}"))
+    if len(bad) > SHOWN:
+        log.warning("and %d more", len(bad) - SHOWN)
+    what, left_out = judged(bad, count, policy, limit)
+    if left_out:
+        log.warning("%s", what)
+        return
+    write_list(listing, bad)
+    raise UserError(f"{what}. Each is named in {listing}")
+
+
+def judged(bad: Sequence[Fault], count: int, policy: str, limit: float) -> tuple[str, bool]:
+    """What the faults of images come to, in a sentence without its end, and whether the images are left out."""
     lost = len({entry.id for entry in bad})
     kinds = ", ".join(f"{number} × {kind}" for kind, number in Counter(entry.kind for entry in bad).most_common())
     what = f"{lost} of {count} images cannot be used ({kinds})"
     if policy == "skip" and lost <= limit * count and lost < count:
-        log.warning("%s: left out", what)
-        return
-    write_list(listing, bad)
-    where = f"each is named in the log and in {listing}"
+        return f"{what}: left out", True
     if policy == "skip" and lost < count:
-        raise UserError(f"{what}, more than data.invalid_limit = {limit:g} allows to leave out; {where}")
+        return f"{what}, more than data.invalid_limit = {limit:g} allows to leave out", False
     if policy == "skip":
-        raise UserError(f"{what}: nothing is left; {where}")
-    raise UserError(f"{what}; {where}. Mend them, or leave them out by data.on_invalid: skip")
+        return f"{what}: nothing is left", False
+    return f"{what}. Mend them, or leave them out by data.on_invalid: skip", False

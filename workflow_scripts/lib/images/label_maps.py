@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.names import meant
 
 # The locations that the public Human Protein Atlas annotates in cell lines.
 HPA_PUBLIC = (
@@ -174,6 +175,7 @@ def _resolved(label_map: str | Own, classes: Sequence[str]) -> dict[str, list[in
         if unknown:
             raise UserError(
                 f"data.label_map ({new}) names {unknown[0]!r}, which is no class of the images: {', '.join(classes)}"
+                f"{meant(unknown[0], classes)}"
             )
     # An unknown name in the user's map is a mistake; in a built-in map it is a class that the set lacks.
     return {new: [number[name.casefold()] for name in old] for new, old in own.items()}

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from workflow_scripts.lib.base.files import digest
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_choices, arm_settings, source_choices
 
 
@@ -55,7 +56,7 @@ def analysis_problem(
     wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
     for key, name in wanted + [("family", name) for name in listed]:
         if name not in names:
-            return f"analysis.{key} = {name!r} is not among the arms: {', '.join(names)}"
+            return f"analysis.{key} = {name!r} is not among the arms: {', '.join(names)}{meant(name, names)}"
     if analysis["baseline"] in (analysis["primary_arm"], *listed):
         return f"analysis.baseline = {analysis['baseline']!r} is what arms are compared with: it cannot be one of them"
     if listed and analysis["primary_arm"] not in listed:
@@ -65,7 +66,9 @@ def analysis_problem(
         for key in ("control", "baseline"):
             other = entry.get(key)
             if other is not None and (other not in names or other == entry["name"]):
-                return f"arms ({entry['name']}).{key} = {other!r} is no other arm; known: {', '.join(names)}"
+                others = [name for name in names if name != entry["name"]]
+                told = f"{', '.join(names)}{meant(other, others)}"
+                return f"arms ({entry['name']}).{key} = {other!r} is no other arm; known: {told}"
         problem = control_problem(entry, known, section, analysis["baseline"])
         if problem:
             return f"arms ({entry['name']}).{problem}"

@@ -20,8 +20,9 @@ INTERVAL = 1.66  # inches for an estimate and its interval in words
 HEADING = 0.9  # rows that a heading takes
 TICK = 0.5  # inches from one number of an axis to the next, at least
 NAME = 27  # letters of an arm's name that are shown
-CLASS_ROW = 0.165
-FACETS = 4  # columns of small multiples
+CLASS_ROW = 0.175
+STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # of a tick, times a power of ten
+FACETS = 3  # columns of small multiples
 UNCHANGED = 0.0005  # a smaller change is none
 
 
@@ -135,10 +136,10 @@ def draw_classes(results: Results) -> Figure:
         axes.set_xlim(-limit, limit)
         axes.set_ylim(len(kinds) - 0.3, -0.7)
         axes.set_xticks([-step, 0, step], [f"{value:g}".replace("-", "−") for value in (-step, 0, step)])
-        axes.set_title(_two_lines(arm, 19), fontsize=6.8, fontweight="normal", pad=3, linespacing=1.1)
+        axes.set_title(_two_lines(arm, 22), fontsize=8.0, fontweight="normal", pad=3, linespacing=1.1)
         axes.set_yticks(range(len(kinds)), [figure_style.fit(kind, 20) for kind in kinds] if column == 0 else [])
-        axes.tick_params(axis="y", length=0, labelsize=7.6)
-        axes.tick_params(axis="x", labelsize=7.2)
+        axes.tick_params(axis="y", length=0, labelsize=8.0)
+        axes.tick_params(axis="x", labelsize=8.0)
         axes.spines["left"].set_visible(False)
     name = SHORT_NAMES.get(metric, metric)
     high, left = fig.get_figheight(), label / figure_style.WIDTH
@@ -158,9 +159,9 @@ def _class_row(axes: Axes, row: int, change: Difference | None, limit: float, fa
     axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
     if change is None or np.isnan(change.value):
         return
-    colour = MUTED if abs(change.value) < UNCHANGED else GAIN if change.value > 0 else LOSS
-    # Others are drawn thin: nothing is claimed about these classes.
-    clear = change.q <= false
+    # Others are drawn thin and without colour: nothing is claimed about these classes.
+    clear = change.q <= false and abs(change.value) >= UNCHANGED
+    colour = MUTED if not clear else GAIN if change.value > 0 else LOSS
     ends = np.clip([change.low, change.high], -limit, limit)
     axes.plot(ends, [row, row], color=colour, lw=1.6 if clear else 0.8, solid_capstyle="butt")
     axes.plot(
@@ -184,9 +185,9 @@ def _limit(changes: list[Difference]) -> float:
 
 
 def _round_step(limit: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten within three quarters of the axis."""
+    """The largest round number within three quarters of the axis: farther from zero, numbers have room."""
     power = 10.0 ** np.floor(np.log10(0.75 * limit))
-    return float(max(factor * power for factor in (1, 2, 5) if factor * power <= 0.75 * limit))
+    return float(max(factor * power for factor in STEPS if factor * power <= 0.75 * limit))
 
 
 def _two_lines(name: str, length: int) -> str:

@@ -22,6 +22,7 @@ from workflow_scripts.lib.page.sections import (
     fidelity_section,
     forensics_section,
     law_section,
+    look_section,
     map_section,
     other_runs_section,
     regimes_section,
@@ -102,10 +103,11 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
     assessed = fidelity_section.synthetic_sets(*of_each_set(files), config)
     trained = summary_section.generators_trained(files.synthetic("fidelity.csv"), config)
     context = {
-        "settings": sources.settings,
+        "settings": sources.settings | {"title": sources.settings["title"].replace("{groups}", f"{data['unit']}s")},
         "run": config.get("run", ""),
         **judged(sources),
         "opening": opening,
+        "look": look_section.of_primary(files, results.primary, config),
         "lockbox": locked,
         "facts": summary_section.key_numbers(results, data, statuses, trained),
         **figures(sources),

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
 from workflow_scripts.lib.generate import generator_choices
 
@@ -268,7 +269,8 @@ def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
     for key, network in (("study", "minimal"), ("mixloc", "unet")):
         name, where = section["synthetic_sets"][key], f"forensics.synthetic_sets.{key}"
         if name not in synthetic_sets:
-            return f"{where} = {name!r} is not defined; known: {', '.join(synthetic_sets) or 'none'}"
+            told = f"{', '.join(synthetic_sets) or 'none'}{meant(name, synthetic_sets)}"
+            return f"{where} = {name!r} is not defined; known: {told}"
         generator = synthetic_sets[name]["generator"]
         actual = known[generator]["network"] if generator in known else generator
         if actual != network:

@@ -4,6 +4,7 @@ and what was left out and why. Everything here comes from labels and text; no pi
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,17 @@ def tested_groups(data: Data) -> np.ndarray:
 def groups_with(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Groups that have each class (K,)."""
     return np.array([len(np.unique(member[labels[:, k] > 0])) for k in range(labels.shape[1])], dtype=np.int64)
+
+
+def unit_of(grouped_by: list[str]) -> str:
+    """What a group is, in the singular, from the columns that images are grouped by: protein, well, patient, group."""
+    names = [name.lower().replace("_", " ").strip() for name in grouped_by]
+    if PROTEIN_COLUMNS & set(names):
+        return "protein"
+    # Names of columns come from users; what is no word makes no sentence.
+    if len(names) != 1 or not re.fullmatch(r"[a-z][a-z ]{2,19}", names[0]):
+        return "group"
+    return names[0].removesuffix("s")
 
 
 def classes_table(data: Data, minimum: int) -> PageTable:
@@ -294,7 +306,7 @@ def describe(
     # What the config says of the images comes before what their set knows of its source.
     said = {"source" if name == "origin" else name: text for name, text in known_datasets.told(section).items()}
     return {
-        "unit": "protein" if PROTEIN_COLUMNS & {name.lower() for name in grouped_by} else "group",
+        "unit": unit_of(grouped_by),
         "lines_tested": lines_tested(data),
         "grouped_by": grouped_by,
         "simulated": simulated,

@@ -66,6 +66,11 @@ def synthetic_sets(scores: Placed, figures: Placed, about: Placed, config: dict[
     return out
 
 
+def averaged(figures: list[Path]) -> pd.DataFrame:
+    """Means over folds of the figures of a synthetic set."""
+    return _averaged([_read(path) for path in figures])
+
+
 def divergences(figures: Placed) -> dict[str, float]:
     """Fréchet distance of each synthetic set from real images, mean over folds and repeats."""
     out: dict[str, list[float]] = {}

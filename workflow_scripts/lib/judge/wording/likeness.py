@@ -1,0 +1,69 @@
+"""Whether generated images look like real ones, in a sentence, by eyes that neither generator nor arms depend on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+ALIKE, NEAR, FAR, UNKNOWN = "alike", "near", "far", "unknown"
+HALF = 0.5  # of the way from real to spoiled images, from which on images do not look real
+
+
+@dataclass(frozen=True)
+class Eye:
+    """A measure of distance to held-out real images, of generated, real (floor) and spoiled ones (the nearest)."""
+
+    name: str
+    generated: float
+    generated_low: float  # of its interval
+    floor: float
+    floor_high: float
+    spoiled: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there were enough images for all of it."""
+        return all(map(math.isfinite, (self.generated, self.generated_low, self.floor, self.floor_high, self.spoiled)))
+
+    @property
+    def way(self) -> float:
+        """Part of the way from real to spoiled images at which generated ones lie."""
+        far = self.spoiled - self.floor
+        return max(0.0, self.generated - self.floor) / far if far > 0 else math.inf
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether generated images are farther than real ones may be."""
+        return self.generated_low > self.floor_high
+
+
+def kind(eyes: list[Eye]) -> str:
+    """How alike generated and real images are: by the eye that tells them apart best."""
+    known = [eye for eye in eyes if eye.known]
+    if not known:
+        return UNKNOWN
+    if not any(eye.tells_apart for eye in known):
+        return ALIKE
+    return NEAR if _worst(known).way < HALF else FAR
+
+
+def sentence(eyes: list[Eye], synthetic_set: str) -> str:
+    """The answer for the images of a synthetic set."""
+    found, who = kind(eyes), f"The generated images of {synthetic_set}"
+    if found == UNKNOWN:
+        return f"There are too few images to say whether those of {synthetic_set} look like the real ones."
+    if found == ALIKE:
+        names = " and ".join(eye.name for eye in eyes if eye.known)
+        return f"{who} look like the real ones: they cannot be told apart by {names}."
+    worst = _worst([eye for eye in eyes if eye.known])
+    where = (
+        f"lie {100 * worst.way:.0f} % of the way from real images to spoiled ones"
+        if worst.way < 1
+        else "are farther from real images than spoiled ones are"
+    )
+    told = "resemble the real ones, but can be told from them" if found == NEAR else "do not look like the real ones"
+    return f"{who} {told}: by {worst.name} they {where} (noise, blurred cells, random phases)."
+
+
+def _worst(eyes: list[Eye]) -> Eye:
+    return max((eye for eye in eyes if eye.tells_apart), key=lambda eye: eye.way)

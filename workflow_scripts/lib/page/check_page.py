@@ -1,0 +1,138 @@
+"""The page of `snakemake check`: pictures and tables that go with the findings of data_check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib.images import user_tables
+from workflow_scripts.lib.page import html_page, image_strips, pictures
+from workflow_scripts.lib.page.data_check import Checked
+from workflow_scripts.lib.page.html_page import Column, PageTable
+from workflow_scripts.lib.page.sections import data_section
+
+SHOWN = 8  # images in a strip
+CLASSES = 30  # of which images are shown
+PAIRS = 24  # near-duplicates that are shown
+JOINED = 40  # groups in the table of those that near-duplicates made
+EXAMPLES = 3  # values of a column
+FAULTS = 50  # rows of the table of faults
+
+
+def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) -> dict[str, Any]:
+    """What the template shows."""
+    reading = settings["preprocess_images"]
+    channels, size = list(reading["channels"]), int(reading["size"])
+    images = checked.preview.images
+    scale = image_strips.brightest([images], len(channels)) if len(images) else np.ones(len(channels))
+    data = checked.data(channels, size)
+    shown = [columns_table(path, checked, settings) for path in tables]
+    if checked.roles:
+        shown += [data_section.classes_table(data, settings["minimum_positive_groups"])]
+        shown += [data_section.roles_table(data)]
+    if len(checked.groups):
+        shown += [data_section.groups_table(data)]
+    return {
+        "theme": html_page.theme_css(),
+        "run": settings["run"],
+        "findings": checked.findings,
+        "problem": checked.problem,
+        "channels": _channels(images, channels, scale),
+        "classes": _classes(checked, channels, scale),
+        "pairs": _pairs(checked, channels, scale),
+        "tables": {table.name: table for table in [*shown, joined_table(checked), faults_table(checked)]},
+        "columns": [table.name for table in shown if table.name.startswith("columns_")],
+        "size": size,
+    }
+
+
+def columns_table(path: Path, checked: Checked, settings: dict[str, Any]) -> PageTable:
+    """Columns of a table: what each was understood as, how many values it has, and the first of them."""
+    table, folds = user_tables.read_table(path), settings["make_folds"]
+    meant = {table.find(name): kind for kind, name in settings["preprocess_images"]["data"]["columns"].items()}
+    uses = {folds[option]: f"make_folds.{option}" for option in ("stratify_by", "leave_out", "roles_from")}
+    rows = []
+    for name, values in table.columns.items():
+        kind, distinct = meant.get(name, name), dict.fromkeys(value for value in values if value)
+        role = {"id": "Ids: the names of the files", "labels": "labels"}.get(kind, "carried along")
+        role = "groups: images that share a value stay together" if kind in checked.by else uses.get(kind, role)
+        role = f"{role} (as {kind})" if kind != name and kind not in ("id", "labels") else role
+        examples = ", ".join(value[:40] for value in list(distinct)[:EXAMPLES])
+        rows.append({"column": name, "role": role, "values": len(distinct), "empty": values.count(""), "eg": examples})
+    columns = [
+        Column("column", "column", "name"),
+        Column("role", "understood as"),
+        Column("values", "values", "count"),
+        Column("empty", "empty", "count"),
+        Column("eg", "such as"),
+    ]
+    return PageTable(f"columns_{path.name}", f"{path.name}: {len(table):,} rows", columns, rows)
+
+
+def joined_table(checked: Checked) -> PageTable:
+    """Groups that near-duplicates made one."""
+    names, sizes = np.unique(checked.groups.astype(str), return_counts=True)
+    size = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    rows = [
+        {"group": name, "parts": len(parts), "images": size[name], "names": ", ".join(part[:30] for part in parts[:6])}
+        for name, parts in sorted(checked.joined, key=lambda each: -len(each[1]))[:JOINED]
+    ]
+    columns = [
+        Column("group", "group", "name"),
+        Column("parts", "groups joined", "count"),
+        Column("images", "images", "count"),
+        Column("names", "the first of them"),
+    ]
+    return PageTable("joined", "Groups that near-duplicates join", columns, rows)
+
+
+def faults_table(checked: Checked) -> PageTable:
+    """Images that cannot be used, and why."""
+    bad = checked.listed.bad
+    rows = [{"id": each.id, "file": each.file, "reason": each.reason} for each in bad[:FAULTS]]
+    columns = [Column("id", "Id", "name"), Column("file", "where"), Column("reason", "reason")]
+    return PageTable("faults", f"What cannot be used: {len(rows)} of {len(bad)} faults", columns, rows)
+
+
+def _channels(images: np.ndarray, channels: list[str], scale: np.ndarray) -> list[dict[str, Any]]:
+    """Each channel in its colour, with its intensities."""
+    out = []
+    first = images[np.unique(np.linspace(0, max(0, len(images) - 1), min(SHOWN, len(images))).astype(int))]
+    for index, (name, colour) in enumerate(zip(channels, image_strips.colours_of(channels), strict=True)):
+        if not len(images):
+            break
+        own = images[:, index]
+        low, middle, high = np.percentile(own, [1, 50, 99])
+        text = (
+            f"{name}, shown {colour}: 1st percentile {low:.0f}, median {middle:.0f}, 99th percentile {high:.0f} of 255"
+        )
+        ends = f"{(own == 0).mean():.1%} of the pixels are 0, {(own == 255).mean():.1%} are 255"
+        strip = pictures.strip_of_channel(first, channels, scale, index)
+        out.append({"name": name, "text": f"{text}; {ends}", "strip": strip, "count": len(first)})
+    return out
+
+
+def _classes(checked: Checked, channels: list[str], scale: np.ndarray) -> list[dict[str, Any]]:
+    """The first images of each class, all channels in their colours."""
+    listed, rows = checked.listed, checked.read
+    out = []
+    for number, name in enumerate(listed.classes[:CLASSES]):
+        own = np.flatnonzero(listed.labels[rows, number] > 0)[:SHOWN] if len(rows) else []
+        if len(own):
+            strip = pictures.strip(checked.preview.images[own], channels, scale)
+            out.append({"name": name, "text": name, "strip": strip, "count": len(own)})
+    return out
+
+
+def _pairs(checked: Checked, channels: list[str], scale: np.ndarray) -> list[dict[str, Any]]:
+    """Pairs of near-duplicates side by side, the least alike first: those are the doubtful ones."""
+    rows, out = checked.read, []
+    for one, other, likeness in sorted(checked.pairs, key=lambda pair: pair[2])[:PAIRS]:
+        names = [checked.listed.ids[rows[place]] for place in (one, other)]
+        strip = pictures.strip(checked.preview.images[[one, other]], channels, scale)
+        text = f"{names[0]} and {names[1]}: {likeness:.3f}"
+        out.append({"name": text, "text": text, "strip": strip, "count": 2})
+    return out

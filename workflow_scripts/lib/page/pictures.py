@@ -1,0 +1,28 @@
+"""Strips of cells as PNG files inside a page, without matplotlib."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from workflow_scripts.lib.page import image_strips
+
+
+def strip(images: np.ndarray, channels: list[str], scale: np.ndarray) -> str:
+    """Images (n, C, H, W) side by side, all channels in their colours, as a data URI."""
+    return _uri(image_strips.strip(image_strips.compose(images, channels, scale), len(images)))
+
+
+def strip_of_channel(images: np.ndarray, channels: list[str], scale: np.ndarray, index: int) -> str:
+    """The same images by one channel alone, in its colour."""
+    colour = np.array(image_strips.COLOURS[image_strips.colours_of(channels)[index]])
+    return _uri(image_strips.strip(image_strips.grey(images, index, scale) * colour, len(images)))
+
+
+def _uri(strip: np.ndarray) -> str:
+    out = io.BytesIO()
+    Image.fromarray(strip).save(out, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"

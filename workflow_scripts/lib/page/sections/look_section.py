@@ -1,0 +1,96 @@
+"""First screen of the report: real and generated images beside each other, and whether they look alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.judge.wording import likeness
+from workflow_scripts.lib.judge.wording.likeness import Eye
+from workflow_scripts.lib.page import image_strips, pictures
+from workflow_scripts.lib.page.run_files import FoldFile, RunFiles
+from workflow_scripts.lib.page.sections import fidelity_section
+from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.split.roles import Role
+
+COUNT = 8  # images in a strip
+SPOILED = ("noise", "blurred", "phase")
+# The power spectrum and correlations of channels need no network. Label agreement is no likeness: it can be high for
+# blobs that hold nothing but what a class is told by.
+NO_NETWORK = {"spectrum": "the power spectrum", "links": "the correlation of channels"}
+
+
+def of_primary(files: RunFiles, primary: str, config: dict[str, Any]) -> dict[str, Any] | None:
+    """What the template shows of the primary arm's synthetic set, else of the first; None where there is no set."""
+    arms = {entry["name"]: entry for entry in config.get("arms", [])}
+    wanted = arms.get(primary, {}).get("synthetic_set")
+    name = wanted if wanted in files.sets else next(iter(files.sets), None)
+    if name is None:
+        return None
+    figures, about = (
+        [file for file in files.synthetic(ending) if file.synthetic_set == name]
+        for ending in ("fidelity.csv", "assess.json")
+    )
+    facts = json.loads(about[0].path.read_text(encoding="utf-8"))
+    seen = eyes([file.path for file in figures], str(facts["encoder"]["name"]))
+    shown = _strips(files, figures[0])
+    return {
+        "sentence": likeness.sentence(seen, name),
+        "kind": likeness.kind(seen),
+        "real_channels": list(facts.get("reference_channels") or []),
+        "title": figures[0].title,
+        "strips": shown,
+        "count": COUNT,
+    }
+
+
+def eyes(figures: list[Path], encoder: str) -> list[Eye]:
+    """Distances by which images are told apart, means over folds."""
+    table = fidelity_section.averaged(figures)
+    table = table[table["scope"] == "all"]
+    out = []
+    for measure, name in (NO_NETWORK | {"frechet": f"the features of {encoder}"}).items():
+        rows = table[(table["measure"] == measure) & ~table["too_small"]].set_index("contender")
+        if not {"generated", "floor", *SPOILED} <= set(rows.index):
+            continue
+        spoiled = rows["value"][list(SPOILED)]
+        # A way of spoiling that the measure does not see is no scale for it.
+        spoiled = spoiled[spoiled > rows["high"]["floor"]]
+        far = float(spoiled.min()) if len(spoiled) else np.nan
+        generated, floor = rows.loc["generated"], rows.loc["floor"]
+        out.append(Eye(name, generated["value"], generated["low"], floor["value"], floor["high"], far))
+    return out
+
+
+def _strips(files: RunFiles, place: FoldFile) -> dict[str, str]:
+    """Real test images and generated ones, class by class in the same order, as pictures; empty where they are gone."""
+    made = place.path.with_name(f"{place.synthetic_set}.h5")
+    if not made.exists():
+        return {}
+    tables = [(place.repeat, dict(files.role_tables())[place.repeat])]
+    with ImageSet(files.file("images.h5")) as real, ImageSet(made) as generated:
+        roles = role_table.read_all(tables, real.ids)[place.repeat, place.fold]
+        held = np.flatnonzero((roles == Role.TEST) & ~real.further)
+        labels, asked = real.labels(held, "inspect"), generated.labels(None, "inspect")
+        rows = [held[_one_a_class(labels, real.ids[held], real.groups[held])]]
+        rows.append(_one_a_class(asked, np.arange(len(asked)), np.arange(len(asked))))
+        both = [source.read(own, "inspect").images for source, own in zip((real, generated), rows, strict=True)]
+        channels = real.channels
+    if not len(both[0]) or not len(both[1]):
+        return {}
+    scale = image_strips.brightest(both[:1], len(channels))
+    return {
+        name: pictures.strip(images, channels, scale) for name, images in zip(("real", "generated"), both, strict=True)
+    }
+
+
+def _one_a_class(labels: np.ndarray, order: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Rows of COUNT images, not selected by hand: the first of each class, then the second, and so on."""
+    classes = np.eye(labels.shape[1], dtype=np.uint8)
+    chosen = [image_strips.choose(labels, target, order, groups, COUNT) for target in classes]
+    turns = [int(own[turn]) for turn in range(COUNT) for own in chosen if turn < len(own)]
+    return np.array(list(dict.fromkeys(turns))[:COUNT], dtype=np.int64)
