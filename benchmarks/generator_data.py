@@ -31,6 +31,8 @@ HPA_CELLS = "MIXLOC_HPA_CELLS"
 # Roles of groups: the encoder learns from groups that no generator trains on and none is judged by.
 FRACTIONS = {"encoder": 0.28, "select": 0.07, "train": 0.40, "held": 0.25}
 PARTS = tuple(FRACTIONS)
+# Settings of a generator that config.yaml's entries may leave out.
+OPTIONAL = {"weighting", "attention", "patch", "snapshot", "ema_widths", "noise_level", "sees", "reference_channels"}
 
 
 @dataclass
@@ -87,7 +89,7 @@ def generator_settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     entries = {entry["name"]: entry for entry in config()["generators"]}
     if name not in entries:
         sys.exit(f"--generator {name}: config.yaml has {', '.join(entries)}")
-    unknown = set(changes) - set(entries[name])
+    unknown = set(changes) - set(entries[name]) - OPTIONAL
     if unknown:
         sys.exit(f"--settings: generator {name} has no {', '.join(sorted(unknown))}")
     return entries[name] | changes

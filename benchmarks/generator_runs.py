@@ -38,12 +38,16 @@ def train(
         trained = generator_training.train(
             cells.images, cells.labels, settings, pixels, seed, where, dtype, resume, report
         )
-    made = Generator(
+    return as_generator(cells, settings, trained), trained
+
+
+def as_generator(cells: Cells, settings: dict[str, Any], trained: Trained) -> Generator:
+    """What a training left, as the stages write it."""
+    return Generator(
         repeat=0, fold=0, settings=settings, channels=[str(number) for number in range(cells.images.shape[1])],
-        classes=cells.classes, size=cells.images.shape[-1], pixels=pixels, access_record=AccessRecord("", 0), digest="",
-        seconds=trained.seconds, weights=trained.weights,
+        classes=cells.classes, size=cells.images.shape[-1], pixels=Pixels.fitted(settings["pixels"], cells.images),
+        access_record=AccessRecord("", 0), digest="", seconds=trained.seconds, weights=trained.weights,
     )  # fmt: skip
-    return made, trained
 
 
 def read(path: Path) -> Generator:
@@ -60,15 +64,28 @@ def synthetic_set(**changes: Any) -> dict[str, Any]:
     )
 
 
-def sample(made: Generator, labels: np.ndarray, settings: dict[str, Any], seed: int, where: torch.device) -> np.ndarray:
-    """Images uint8 (n, C, s, s) with these labels (n, K), by the loop of the stage sample_ddpm."""
+def sample(
+    made: Generator,
+    labels: np.ndarray,
+    settings: dict[str, Any],
+    seed: int,
+    where: torch.device,
+    given: np.ndarray | None = None,
+    weaker: Generator | None = None,
+) -> np.ndarray:
+    """Images uint8 (n, C, s, s) with these labels (n, K), by the loop of the stage sample_ddpm.
+
+    `given`: real images whose channels are kept, but for the second, the protein's. `weaker`: as in `make_images`."""
     # Imported here, as they need pandas: training can then be measured on a machine that has none.
     from workflow_scripts.lib.generate.requests import Requests
     from workflow_scripts.lib.generate.synthetic_set import make_images
 
     with tempfile.TemporaryDirectory() as place:
         orders = Requests(labels, made.access_record)
-        return make_images(made, orders, settings, seed, where, Resume(Path(place) / "resume.pt", ""))
+        if given is not None:
+            orders.real = torch.from_numpy(given)
+            orders.shown = torch.tensor([number != 1 for number in range(given.shape[1])])
+        return make_images(made, orders, settings, seed, where, Resume(Path(place) / "resume.pt", ""), weaker)
 
 
 def distances(

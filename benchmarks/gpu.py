@@ -5,12 +5,13 @@
     python -m benchmarks.gpu --out gpu --images cells/train --table cells/train.csv --groups cells/groups.csv
 
 One process, without Snakemake and without a network; about eight minutes on a data-centre GPU. Parts, in this order:
-    train      generators: FLOP/s beside the product rate, alone and several at once; beside diffusers where it is there
+    train      generators: FLOP/s beside the product rate, alone and several at once; beside peers of equal size
     classify   small classifiers, alone and several that take turns
     sample     10,000 images
     input      the part of a step that waits for its examples
     profile    operations and kernels of a step, layout conversions among them
     quality    Fréchet distance, recall and copies after --minutes; contact sheets
+    peers      the same distance for networks of equal size: diffusers' where it is there, and EDM2 blocks
     variants   the same distance for variants of the generator (only where it is asked for)
 
 Prints each value, and writes gpu.csv, gpu.md and contact sheets (PNG) to --out. A part that fails says so, and the
@@ -32,7 +33,7 @@ from benchmarks.gpu_bench import TOY, Bench, Scale
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.progress import duration
 
-PARTS = ("train", "classify", "sample", "input", "profile", "quality")
+PARTS = ("train", "classify", "sample", "input", "profile", "quality", "peers")
 ALL = (*PARTS, "variants")
 
 
@@ -43,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--only", default=",".join(PARTS), help=f"parts, separated by commas, of {', '.join(ALL)}")
     out.add_argument("--minutes", type=float, default=2.0, help="of training in the part quality")
     out.add_argument("--variant-minutes", type=float, default=0.5, help="of training of each variant")
+    out.add_argument("--peer-minutes", type=float, default=0.4, help="of training of each network in the part peers")
     out.add_argument("--seconds", type=float, help="of each timing")
     out.add_argument("--images", type=Path, help="folder of {Id}_{channel}.png; simulated cells where none is given")
     out.add_argument("--table", type=Path, help="CSV of Id,Target for --images")
@@ -68,6 +70,7 @@ def parts(bench: Bench, args: argparse.Namespace) -> dict[str, Callable[[], None
         "input": lambda: gpu_speed.waiting(bench),
         "profile": lambda: gpu_speed.profiled(bench),
         "quality": lambda: gpu_quality.quality(bench, judge(), args.minutes),
+        "peers": lambda: gpu_quality.beside_peers(bench, judge(), args.peer_minutes),
         "variants": lambda: gpu_quality.variants(bench, judge(), args.variant_minutes),
     }
 

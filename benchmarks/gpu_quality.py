@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import generator_data, generator_runs
+from benchmarks import generator_data, generator_runs, gpu_peers, peers
 from benchmarks.generator_data import Cells, Encoder
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_speed import run_for
@@ -16,6 +16,8 @@ from workflow_scripts.lib.images import nearest_images
 
 CONFIDENCE = 0.95
 SHOWN = ("frechet", "precision", "recall")  # of the measures of fidelity/distances.py
+
+PLAIN = {"scale": 1.0, "interval": [0, 1000]}  # no guidance
 
 # Variants of the large generator: names, and the settings that differ.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -29,6 +31,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "attention at the lowest resolution": {"attention": True},
     "pixels not folded": {"patch": 1},
     "patches of 4 px": {"patch": 4},
+}
+# Variants of its sampling: guidance, from one training that keeps a snapshot.
+SNAPSHOT = 0.25
+GUIDED: dict[str, dict[str, Any]] = {
+    "guidance 2": {"scale": 2.0},
+    "autoguidance 2 by the snapshot at a quarter": {"scale": 2.0, "against": "earlier"},
 }
 
 
@@ -58,8 +66,12 @@ class Judge:
             out[f"{name}, authentic fraction"] = float(nearest.authentic.mean())
         return out
 
-    def made_by(self, settings: dict[str, Any], seconds: float, **changes: Any) -> tuple[np.ndarray, int]:
-        """Images of a generator that trained for so many seconds, and its number of steps."""
+    def made_by(
+        self, settings: dict[str, Any], seconds: float, labels: np.ndarray | None = None, **changes: Any
+    ) -> tuple[np.ndarray, int]:
+        """Images of a generator that trained for so many seconds, and its number of steps.
+
+        `labels`: those that are asked for; None: those of the held-out images."""
         bench = self.bench
         whole, bench.cells = bench.cells, self.train
         try:
@@ -69,7 +81,8 @@ class Judge:
         plan = generator_runs.synthetic_set(
             batch=bench.scale.sampling_batch, evaluations=bench.scale.evaluations, **changes
         )
-        images = generator_runs.sample(made, self.held.labels, plan, bench.seed, bench.where)
+        wanted = self.held.labels if labels is None else labels
+        images = generator_runs.sample(made, wanted, plan, bench.seed, bench.where)
         return images, training.step
 
 
@@ -92,8 +105,7 @@ def _samples(encode: Encoder, real: Cells, others: dict[str, np.ndarray]) -> dic
 def quality(bench: Bench, judge: Judge, minutes: float) -> None:
     """Distance, recall and copies of the large generator after some minutes, without guidance; contact sheets."""
     settings = bench.settings(bench.scale.large, bench.scale.large_batch)
-    plain = {"scale": 1.0, "interval": [0, 1000]}
-    images, steps = judge.made_by(settings, 60 * minutes, guidance=plain)
+    images, steps = judge.made_by(settings, 60 * minutes, guidance=PLAIN)
     aims = {"made, frechet": "<= 0.08", "made, recall": ">= 0.8"}
     for name, value in judge.judge(images).items():
         bench.add("quality", f"after {minutes:g} min: {name}", value, "", aims.get(name, ""), f"{steps} steps")
@@ -103,12 +115,37 @@ def quality(bench: Bench, judge: Judge, minutes: float) -> None:
 
 def variants(bench: Bench, judge: Judge, minutes: float) -> None:
     """The same distance for variants of the generator, each trained for so many minutes."""
-    plain = {"scale": 1.0, "interval": [0, 1000]}
-    for number, (name, changes) in enumerate(VARIANTS.items()):
+    every = [(name, changes, PLAIN) for name, changes in VARIANTS.items()]
+    every += [(name, {"snapshot": SNAPSHOT}, PLAIN | guidance) for name, guidance in GUIDED.items()]
+    for number, (name, changes, guidance) in enumerate(every):
         settings = bench.settings(bench.scale.large, bench.scale.large_batch, **changes)
-        images, steps = judge.made_by(settings, 60 * minutes, guidance=plain)
+        images, steps = judge.made_by(settings, 60 * minutes, guidance=guidance)
         found = judge.judge(images)
         remark = f"recall {found['made, recall']:.2f}, {steps} steps"
         bench.add("variants", f"{name}: Fréchet distance after {minutes:g} min", found["made, frechet"], "", "", remark)
         generator_data.contact_sheet(bench.out / f"variant{number}.png", images[:60])
         bench.free()
+
+
+def beside_peers(bench: Bench, judge: Judge, minutes: float) -> None:
+    """The same distance for the large generator and for peers of its size, after equal times.
+
+    All draw images with the labels of the train part, without guidance."""
+    rows = np.random.default_rng(bench.seed).integers(len(judge.train), size=len(judge.held))
+    settings = bench.settings(bench.scale.large, bench.scale.large_batch)
+    images, steps = judge.made_by(settings, 60 * minutes, judge.train.labels[rows], guidance=PLAIN)
+    _compared(bench, judge, "large", images, f"{steps} steps", minutes)
+    for peer in gpu_peers.ready(bench):
+        trained = gpu_peers.train(bench, peer, judge.train, 60 * minutes)
+        kinds, _ = peers.combinations(judge.train.labels)
+        images = peer.sample(kinds[rows], bench.scale.evaluations, 1.0, bench.scale.sampling_batch).numpy()
+        remark = f"{trained} steps, {peers.weights_of(peer.network) / 1e6:.1f} M weights"
+        _compared(bench, judge, peer.name, images, remark, minutes)
+        bench.free()
+
+
+def _compared(bench: Bench, judge: Judge, name: str, images: np.ndarray, remark: str, minutes: float) -> None:
+    found = judge.judge(images)
+    remark = f"recall {found['made, recall']:.2f}, {remark}"
+    bench.add("peers", f"{name}: Fréchet distance after {minutes:g} min", found["made, frechet"], "", "", remark)
+    generator_data.contact_sheet(bench.out / f"peer_{name}.png", images[:60])

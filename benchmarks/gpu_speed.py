@@ -14,7 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import generator_data, generator_runs, generator_speed, peers
+from benchmarks import generator_data, generator_runs, generator_speed, gpu_peers, peers
 from benchmarks.gpu_bench import Bench
 from workflow_scripts.lib.classify import arm_settings, classifier_training
 from workflow_scripts.lib.compute.checkpoint import Resume
@@ -80,22 +80,13 @@ def train(bench: Bench) -> None:
 
 
 def _peers(bench: Bench) -> None:
-    """diffusers' U-Net of the same widths, where it is installed."""
-    try:
-        import diffusers  # noqa: F401
-    except ImportError:
-        print("train     diffusers is not installed: not compared")
-        return
-    widths, blocks = bench.scale.large
-    classes, numbers = peers.combinations(bench.cells.labels)
-    shape = bench.cells.images.shape
-    peer = peers.diffusers(shape[1], len(numbers), shape[-1], bench.where, tuple(widths), blocks[0])
-    peer.dtype = bench.dtype
-    rows = torch.arange(bench.scale.large_batch) % len(bench.cells)
-    images, kinds = torch.from_numpy(bench.cells.images)[rows].to(bench.where), classes[rows].to(bench.where)
-    pace = bench.pace(lambda: peer.step(images, kinds))
-    weights = sum(value.numel() for value in peer.network.parameters()) / 1e6
-    bench.add("train", "diffusers, the same widths: images", pace * len(rows), "1/s", remark=f"{weights:.1f} M weights")
+    """Networks of other code and about as many weights: diffusers' U-Net where it is installed, and EDM2 blocks."""
+    for peer in gpu_peers.ready(bench):
+        images, kinds = gpu_peers.batch(bench, bench.cells)
+        pace = bench.pace(lambda peer=peer, images=images, kinds=kinds: peer.step(images, kinds))
+        remark = f"{peers.weights_of(peer.network) / 1e6:.1f} M weights"
+        bench.add("train", f"{peer.name}, equal size: images", pace * len(images), "1/s", remark=remark)
+        bench.free()
 
 
 def waiting(bench: Bench) -> None:
@@ -209,6 +200,7 @@ def fresh_generator(bench: Bench, training: Training) -> Generator:
         pixels=Pixels.fitted(training.settings["pixels"], bench.cells.images),
         access_record=AccessRecord("", 0), digest="",
         seconds=training.seconds, weights=training.weights(),
+        earlier=None if training.earlier is None else training.weights(training.earlier),
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class Peer:
     dtype: torch.dtype = torch.float32
     rate: Callable[[int, float], float] = lambda step, fraction: 1.0  # factor on the learning rate
     learning_rate: float = LEARNING_RATE
+    limit: float = GRADIENT_LIMIT
     steps: int = 0
 
     @property
@@ -62,7 +63,7 @@ class Peer:
         return torch.autocast(self.device.type, self.dtype)
 
     def step(self, images: Tensor, classes: Tensor, fraction: float = 0.0) -> Tensor:
-        """One training step on bytes (n, C, s, s); `share` of the training that is over."""
+        """One training step on bytes (n, C, s, s); `fraction` of the training that is over."""
         x = images.to(self.device).float() / 127.5 - 1
         with self._autocast():
             loss = self.loss(x, classes.to(self.device))
@@ -70,7 +71,7 @@ class Peer:
             group["lr"] = self.learning_rate * self.rate(self.steps, fraction)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.limit)
         self.optimiser.step()
         self.follow()
         self.steps += 1
@@ -191,3 +192,22 @@ def combinations(labels: Any) -> tuple[Tensor, dict[bytes, int]]:
     numbers: dict[bytes, int] = {}
     classes = [numbers.setdefault(row.tobytes(), len(numbers)) for row in labels.astype("uint8")]
     return torch.tensor(classes, dtype=torch.long), numbers
+
+
+def weights_of(network: nn.Module) -> int:
+    """Number of weights of a network."""
+    return sum(value.numel() for value in network.parameters())
+
+
+def of_equal_size(
+    build: Callable[[tuple[int, ...]], Peer], widths: list[int], weights: int, multiple: int = 32
+) -> Peer:
+    """A peer whose widths are scaled until it has about so many weights."""
+    peer = build(tuple(widths))
+    for _ in range(3):
+        factor = math.sqrt(weights / weights_of(peer.network))
+        scaled = [max(multiple, round(factor * width / multiple) * multiple) for width in widths]
+        if scaled == widths:
+            break
+        widths, peer = scaled, build(tuple(scaled))
+    return peer

@@ -37,9 +37,10 @@ SYNTHETIC_SETS = views.by_name(CONFIG, "synthetic_sets")
 ARMS = views.by_name(CONFIG, "arms")
 USED_SETS = views.used_sets(CONFIG)
 USED_GENERATORS = views.used_generators(CONFIG)
-# Two stages make synthetic sets. The pattern of a stage without sets is a name that no synthetic set can have.
+# Three stages make synthetic sets. The pattern of a stage without sets is a name that no synthetic set can have.
+TOGETHER = views.sets_together(CONFIG)
 SIMULATED_SETS = "|".join(views.sets_from(CONFIG, simulator=True)) or "-"
-GENERATED_SETS = "|".join(views.sets_from(CONFIG, simulator=False)) or "-"
+GENERATED_SETS = "|".join(name for name in views.sets_from(CONFIG, simulator=False) if name not in TOGETHER) or "-"
 JOBS = views.job_lists(CONFIG)
 THREADS = CONFIG["compute"]["threads"]
 CORRUPTIONS = views.corruptions(CONFIG)  # of the stress test
@@ -169,9 +170,13 @@ def asked_by_generator(wildcards):
 
 
 def asked_by_set(wildcards):
-    """The baseline, as an input of synthetic sets that need it."""
-    entry = SYNTHETIC_SETS[wildcards.set]
-    return {"baseline": baseline_of(wildcards, entry)} if generator_choices.asks_baseline(entry) else {}
+    """The baseline and the weaker generator, as inputs of synthetic sets that need them."""
+    entry, asked = SYNTHETIC_SETS[wildcards.set], {}
+    if generator_choices.asks_baseline(entry):
+        asked["baseline"] = baseline_of(wildcards, entry)
+    if weaker := generator_choices.weaker_generator(entry):
+        asked["weaker"] = in_fold(wildcards, f"generators/{weaker}.safetensors")
+    return asked
 
 
 def asked_by_arms(wildcards):
@@ -183,6 +188,11 @@ def asked_by_arms(wildcards):
 def baseline_flag(wildcards, input):
     """The flag by which a stage gets the baseline, if it needs one."""
     return f"--baseline {shlex.quote(input.baseline)}" if input.get("baseline") else ""
+
+
+def weaker_flag(wildcards, input):
+    """The flag by which sample_ddpm gets a weaker generator, if the set is guided by one."""
+    return f"--weaker {shlex.quote(input.weaker)}" if input.get("weaker") else ""
 
 
 def judge(wildcards):

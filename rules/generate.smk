@@ -64,6 +64,7 @@ rule sample_ddpm:
         python=python,
         code=code("sample_ddpm"),
         baseline=baseline_flag,
+        weaker=weaker_flag,
         settings=lambda wildcards: as_json(
             stage_views.entry_settings(CONFIG, "synthetic_sets", wildcards.set), threads=THREADS
         ),
@@ -86,10 +87,55 @@ rule sample_ddpm:
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " {params.baseline}"
+        " {params.weaker}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --seed {params.seed}"
         " --out {output:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule sample_fold:
+    """All synthetic sets of a fold that ask no baseline, in one process (compute.sets_together)."""
+    input:
+        images="results/{run}/images.h5",
+        folds="results/{run}/repeat{repeat}/folds.csv",
+        generators=lambda wildcards: [
+            in_fold(wildcards, f"generators/{name}.safetensors") for name in views.generators_for(CONFIG, TOGETHER)
+        ],
+    output:
+        # Where none are made together, a file that nothing asks for: no set can have this name.
+        [f"results/{{run}}/repeat{{repeat}}/fold{{fold}}/synthetic/{name}.h5" for name in TOGETHER or ["-"]],
+    params:
+        python=python,
+        code=code("sample_fold"),
+        generators=lambda wildcards, input: [
+            f"{name}={path}"
+            for name, path in zip(views.generators_for(CONFIG, TOGETHER), input.generators, strict=True)
+        ],
+        synthetic=lambda wildcards, output: [f"{name}={path}" for name, path in zip(TOGETHER, output, strict=True)],
+        settings=lambda wildcards: as_json(stage_views.together_settings(CONFIG), threads=THREADS),
+        seed=CONFIG["seed"],
+    log:
+        "results/{run}/logs/sample_fold/repeat{repeat}_fold{fold}_sets.log",
+    benchmark:
+        "results/{run}/benchmarks/sample_fold/repeat{repeat}_fold{fold}_sets.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=growing(4000),
+        runtime=360,
+    conda:
+        ENVIRONMENT
+    shell:
+        "{params.python} -m workflow_scripts.sample_fold"
+        " --generators {params.generators:q}"
+        " --images {input.images:q}"
+        " --folds {input.folds:q}"
+        " --repeat {wildcards.repeat}"
+        " --fold {wildcards.fold}"
+        " --seed {params.seed}"
+        " --synthetic {params.synthetic:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 

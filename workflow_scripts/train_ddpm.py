@@ -4,8 +4,10 @@
         --out generators/unet.safetensors --history generators/unet.history.csv --settings '{...}'
 
 Writes the averaged weights with settings, channels, classes, pixel scaling, seconds and the record of the rows read
-(safetensors with metadata), and the course of the training: step, images, loss, learning_rate, seconds. Under torchrun
-several processes share the training; the result is the same but for rounding."""
+(safetensors with metadata), and the course of the training: step, images, loss, learning_rate, seconds. Where the
+settings have a `snapshot`, its weights are in the file too. With `ema_widths` the width of the average is chosen by the
+loss on the validation part. Under torchrun several processes share the training; the result is the same but for
+rounding."""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
-from workflow_scripts.lib.generate import column_values, generator_choices, generator_file, training_images
+from workflow_scripts.lib.generate import (
+    average_choice,
+    column_values,
+    generator_choices,
+    generator_file,
+    training_images,
+)
 from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pixels, Trained, train
 from workflow_scripts.lib.generate.training_images import Fold
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -59,6 +67,8 @@ def train_ddpm(
             problem = generator_choices.generator_problem(settings, source.size, source.channels)
             if problem:
                 raise UserError(f"generator {settings['name']}: {problem}")
+            # Before the train part, whose record then holds it.
+            validation = average_choice.read_validation(source, fold.table, fold.number, settings)
             part, columns = training_images.read(source, fold, settings), None
             if part.columns is not None:
                 known = column_values.known_values(part.columns)
@@ -81,6 +91,7 @@ def train_ddpm(
             if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
                 stage.log.info("%s was finished meanwhile by another process: kept", out)
                 return
+            full = settings | {"reference_places": generator_choices.reference_places(settings, source.channels)}
             resume = SharedResume(out.with_name(f"{out.stem}.resume.pt"), digest)
             pixels = Pixels.fitted(settings["pixels"], part.images)
             stage.log.info(
@@ -95,7 +106,7 @@ def train_ddpm(
                 trained = train(
                     part.images,
                     part.labels,
-                    settings | {"reference_places": generator_choices.reference_places(settings, source.channels)},
+                    full,
                     pixels,
                     seed,
                     where,
@@ -107,19 +118,11 @@ def train_ddpm(
                 )
             if not multiprocess.first():
                 return
+            weights, about = average_choice.chosen_weights(trained, validation, full, pixels, seed, where, dtype)
             result = generator_file.Generator(
-                fold.repeat,
-                fold.number,
-                settings,
-                source.channels,
-                source.classes,
-                source.size,
-                pixels,
-                part.access_record,
-                digest,
-                trained.seconds,
-                trained.weights,
-            )
+                fold.repeat, fold.number, settings, source.channels, source.classes, source.size, pixels,
+                part.access_record, digest, trained.seconds, weights, trained.earlier, about,
+            )  # fmt: skip
         _write_history(history, trained)
         generator_file.write(out, result)
         resume.clear()

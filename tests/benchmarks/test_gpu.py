@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import gpu, gpu_bench
+from benchmarks import edm2_peer, generator_data, gpu, gpu_bench, gpu_peers, gpu_quality, peers
 from benchmarks.gpu_bench import CHANNELS, Row
+from workflow_scripts.lib.generate import generator_choices
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -16,8 +17,11 @@ torch.set_num_threads(1)
 
 def test_every_part_measures_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu.gpu_quality, "VARIANTS", {"as it is": {}})
+    guided = {"auto": gpu.gpu_quality.GUIDED["autoguidance 2 by the snapshot at a quarter"]}
+    monkeypatch.setattr(gpu.gpu_quality, "GUIDED", guided)
     out = tmp_path / "gpu"
     line = ["--out", str(out), "--device", "cpu", "--threads", "1", "--minutes", "0.002", "--variant-minutes", "0.0005"]
+    line += ["--peer-minutes", "0.0005"]
     assert gpu.main([*line, "--only", ",".join(gpu.ALL)]) == 0
     with (out / "gpu.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
@@ -32,6 +36,23 @@ def test_every_part_measures_and_writes(tmp_path, monkeypatch, capsys):
     assert sheet.ndim == 3 and sheet.any()
     said = capsys.readouterr().out
     assert "quality: done in" in said and "FAILED" not in said
+
+
+@pytest.mark.parametrize("name", gpu_quality.VARIANTS)
+def test_every_variant_is_one_that_can_be_trained(name):
+    settings = generator_data.generator_settings("unet", gpu_quality.VARIANTS[name])
+    assert generator_choices.generator_problem(settings, 64, list(CHANNELS)) is None
+
+
+def test_a_peer_is_scaled_to_the_weights_of_the_network(tmp_path):
+    cells = gpu_bench.simulated(12, 16, 1, 1)
+    bench = gpu_bench.open_bench(torch.device("cpu"), gpu_bench.TOY, cells, tmp_path, 1)
+    widest = peers.of_equal_size(
+        lambda widths: edm2_peer.edm2(4, 3, 16, torch.device("cpu"), widths, 1), [32, 32], 2_000_000
+    )
+    assert peers.weights_of(widest.network) == pytest.approx(2_000_000, rel=0.3)
+    [peer] = [one for one in gpu_peers.ready(bench) if one.name == "edm2"]
+    assert peer.dtype == bench.dtype
 
 
 def test_a_part_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

@@ -166,6 +166,31 @@ def test_work_grows_with_what_it_is_made_of():
     assert drawn.units == pytest.approx(2 * plain["aggregate_metrics/aggregate_metrics"].works[0].units)
 
 
+def test_a_weaker_generator_is_trained_first_and_asked_within_the_interval():
+    small = next(entry for entry in DEFAULT["generators"] if entry["name"] == "unet") | {"name": "small"}
+    changed = config(generators=[*DEFAULT["generators"], small])
+    for entry in changed["synthetic_sets"]:
+        if entry["name"] == "balanced":
+            entry["guidance"] = {"scale": 2.0, "interval": [0.2, 20], "weaker": "small"}
+    jobs = jobs_of(changed)
+    assert "train_ddpm/repeat0_fold0_small" in jobs
+    made, plain = (found["sample_ddpm/repeat0_fold0_balanced"] for found in (jobs, jobs_of(config())))
+    assert "train_ddpm/repeat0_fold0_small" in made.after and "train_ddpm/repeat0_fold0_unet" in made.after
+    assert made.works[0].units == plain.works[0].units, "as many operations as for a network of the same size"
+
+
+def test_sets_made_together_are_one_job_with_the_work_of_all():
+    more = [*DEFAULT["arms"], {"name": "pool_tail", "method": "pool", "synthetic_set": "tail_fill"}]
+    together, apart = jobs_of(config(arms=more, compute={"sets_together": True})), jobs_of(config(arms=more))
+    joined = together["sample_fold/repeat0_fold0_sets"]
+    parts = [job for key, job in apart.items() if key.startswith("sample_ddpm/repeat0_fold0_")]
+    assert len(parts) > 1 and len(joined.works) == len(parts)
+    assert not [key for key in together if key.startswith("sample_ddpm/")]
+    assert sum(work.units for work in joined.works) == pytest.approx(sum(job.works[0].units for job in parts))
+    assert set(joined.after) == {key for job in parts for key in job.after}
+    assert all(key in together for job in together.values() for key in job.after)
+
+
 def test_disk_is_that_of_the_formats():
     plain = jobs_of(config())
     assert plain["preprocess_images/preprocess_images"].disk["images"] == pytest.approx(4000 * 4 * 32**2, rel=0.08)

@@ -452,3 +452,55 @@ def test_a_set_takes_the_reference_channels_that_its_generator_has_learned_with(
 def test_an_unknown_objective_is_refused_by_name():
     with pytest.raises(ValueError, match="velocity_cosine"):
         make_objective("velocity_quadratic")
+
+
+# Autoguidance ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["edm", "velocity_cosine"])
+def test_autoguidance_between_linear_denoisers_follows_its_closed_form(name):
+    # Two denoisers that are perfect for Gaussians of one mean m and of variance c (good), w (worse), in one dimension:
+    #   D_v = m + v / (v + s^2) (x - m).   The guided flow dx/ds = (x - D_w - g (D_c - D_w)) / s is linear:
+    #   d ln(x - m) / ds = (1 - g) s / (w + s^2) + g s / (c + s^2),   so with x(S) at the highest level S
+    #   x(0) = m + (x(S) - m) (w / (w + S^2))^((1 - g) / 2) (c / (c + S^2))^(g / 2).
+    mean, good, wide, scale, objective = 0.3, 0.8, 2.0, 2.5, make_objective(name)
+
+    def gaussian(variance):
+        return perfect(objective, lambda x, sigma, condition: mean + variance / (variance + sigma**2) * (x - mean))
+
+    condition = anything(64)
+    denoise = diffusion.conditional(
+        objective, gaussian(good), condition, Guidance(scale), worse=(objective, gaussian(wide))
+    )
+    levels = sampling.noise_levels(objective, "heun", 400)
+    x = torch.linspace(-2, 2, 64).view(-1, 1, 1, 1) * levels[0]
+    ended = sampling.heun(denoise, x, levels, lambda like: torch.zeros_like(like))
+    top = levels[0] ** 2
+    factor = (wide / (wide + top)) ** ((1 - scale) / 2) * (good / (good + top)) ** (scale / 2)
+    # In units of the deviation that the samples have at level 0.
+    deviation = factor * levels[0]
+    assert deviation == pytest.approx(math.sqrt(good * (good / wide) ** (scale - 1)), rel=0.01), (
+        "narrower than the data"
+    )
+    assert torch.allclose(ended, mean + (x - mean) * factor, atol=5e-3 * deviation)
+
+
+def test_a_worse_network_is_asked_about_the_same_condition_and_only_within_the_interval():
+    asked = []
+
+    def network(name, estimate):
+        def called(x, log_sigma, condition):
+            asked.append((name, len(x), condition))
+            skip, out, scale = make_objective("edm").coefficients(log_sigma.exp())
+            return ((estimate - skip * x[:, 0, 0, 0] / scale) / out).view(-1, 1, 1, 1).expand_as(x)
+
+        return called
+
+    objective, condition, x = make_objective("edm"), anything(3), torch.ones(3, 1, 2, 2)
+    denoise = diffusion.conditional(
+        objective, network("good", 1.0), condition, Guidance(3.0, 0.5, 5.0), worse=(objective, network("worse", 0.5))
+    )
+    assert torch.allclose(denoise(x, 1.0), torch.full_like(x, 0.5 + 3 * 0.5), atol=1e-4)
+    assert torch.allclose(denoise(x, 9.0), torch.ones_like(x), atol=1e-4)
+    assert [(name, count) for name, count, _ in asked] == [("good", 3), ("worse", 3), ("good", 3)]
+    assert all(one is condition for _, _, one in asked)

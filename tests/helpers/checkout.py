@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
+import functools
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import time
 from pathlib import Path
 
 from tests.helpers import warm_python
+from workflow_scripts.lib.base import source_code
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
@@ -35,11 +38,12 @@ class Checkout:
 
     @classmethod
     def fresh(cls, folder: Path) -> Checkout:
-        """A copy without results."""
+        """A copy without results; its code comes with byte code, which every stage would have to make."""
+        _compiled()
         for part in PARTS:
             source, target = ROOT / part, folder / part
             if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, target, copy_function=_copy)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
@@ -47,7 +51,7 @@ class Checkout:
 
     def clone(self, folder: Path) -> Checkout:
         """A copy with all results and Snakemake's memory of them; times are kept, so nothing looks changed."""
-        shutil.copytree(self.folder, folder, symlinks=True)
+        shutil.copytree(self.folder, folder, symlinks=True, copy_function=_copy)
         return Checkout(folder)
 
     @property
@@ -59,7 +63,7 @@ class Checkout:
         self, *options: str, cores: int = CORES, overlays: tuple[str, ...] = (), warm: bool = True
     ) -> list[str]:
         """The command line of a run; overlays are further files of settings."""
-        python = str(warm_python.interpreter()) if warm and warm_python.POSSIBLE else sys.executable
+        python = warm_python.python() if warm else sys.executable
         return [python, "-m", "snakemake", "--configfile", PRESET, *overlays, "--cores", str(cores), *options]
 
     def snakemake(self, *options: str, cores: int = CORES, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -85,7 +89,7 @@ class Checkout:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         # Training keeps a checkpoint after every step, so that there is always one to kill behind.
         own = {"PATH": path, "MIXLOC_CHECKPOINT_SECONDS": "0"}
-        return os.environ | own | (warm_python.environment() if warm and warm_python.POSSIBLE else {})
+        return os.environ | own | (warm_python.environment() if warm else {})
 
     def planned(self, *options: str) -> set[str]:
         """Rules that a run would execute now."""
@@ -97,6 +101,22 @@ class Checkout:
         text = file.read_text(encoding="utf-8")
         assert old is None or old in text, f"{path} has no {old!r}"
         file.write_text(text + new if old is None else text.replace(old, new, 1), encoding="utf-8")
+
+
+def _copy(source: str, target: str) -> None:
+    # Files that nobody writes into: they are replaced whole.
+    if source.endswith((".pyc", ".digest", ".png")):
+        with contextlib.suppress(OSError):  # another disk
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
+@functools.cache
+def _compiled() -> None:
+    """Byte code and digests of all modules, in __pycache__."""
+    compileall.compile_dir(ROOT / "workflow_scripts", quiet=2)
+    source_code.digest((ROOT / "workflow_scripts").rglob("*.py"))
 
 
 def wait_for(condition: object, seconds: float = 120.0) -> None:

@@ -1,10 +1,10 @@
-"""A Python that has imported torch already: jobs of runs that tests start begin in 0.1 s instead of 3 s.
+"""A Python that has imported Snakemake and torch already: what tests start begins in 0.1 s instead of 1 to 3 s.
 
-Beside `interpreter()` lies a program `python`. Where its arguments are `-m workflow_scripts.…`, it asks a server to
-fork and to run that module with its own environment, working directory and files. With any other arguments it is the
-real Python. The server has imported libraries alone, never `workflow_scripts`, so every checkout runs its own code.
-Such a job has another process number than its `python`: tests that look for processes or kill them take the real
-one."""
+In `programs()` lie `python` and `snakemake`. Where the arguments are `-m` and a module of `WARM`, they ask a server to
+fork and to run that module with their own environment, working directory and files. With any other arguments `python`
+is the real one. The server has imported libraries alone, never `workflow_scripts`, so every checkout runs its own
+code. What is run has another process number than its `python`: tests that look for processes or kill them take the
+real one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import array
 import atexit
 import contextlib
 import functools
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -27,30 +29,34 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-LIBRARIES = ("torch", "torch._dynamo", "numpy", "pandas", "h5py", "scipy.special", "scipy.stats", "scipy.ndimage",
-             "safetensors.torch", "yaml", "matplotlib.figure")  # fmt: skip
+LIBRARIES = (
+    "torch", "torch._dynamo", "torch.distributed.run", "numpy", "pandas", "h5py", "scipy.special", "scipy.stats",
+    "scipy.ndimage", "sklearn.linear_model", "safetensors.torch", "yaml", "jinja2", "tifffile", "matplotlib.figure",
+    "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg", "pydantic", "smart_open",
+)  # fmt: skip
 # Only an environment of venv can be made again elsewhere.
 POSSIBLE = (Path(sys.prefix) / "pyvenv.cfg").is_file()
-STAGES = "workflow_scripts."
+SNAKEMAKE = "snakemake"
+WARM = ("workflow_scripts.", f"{SNAKEMAKE}.", "torch.distributed.run.", "tests.helpers.ranks.")
 LARGEST = 1 << 20  # bytes of a request: arguments and environment
 
 
 @functools.cache
-def interpreter() -> Path:
-    """An interpreter for Snakemake, beside that `python`: Snakemake's jobs find `python` where its own interpreter is.
+def programs() -> Path:
+    """The folder of those programs, and of `real`, a Python by which Snakemake's jobs find them: they look beside it.
 
-    Its folder is an environment with the libraries of this one. The server starts at the first call and ends with this
+    It belongs to an environment with the libraries of this one. The server starts at the first call and ends with this
     process."""
     place = Path(tempfile.mkdtemp(prefix="warm-python-"))
     (place / "bin").mkdir()
     (place / "lib").symlink_to(Path(sys.prefix) / "lib")
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", place)
     (place / "bin" / "real").symlink_to(Path(sys.executable).resolve())
-    program = place / "bin" / "python"
-    program.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -I -S "{Path(__file__).resolve()}" "$@"\n', encoding="utf-8"
-    )
-    program.chmod(0o755)
+    this = f'"{sys.executable}" -I -S "{Path(__file__).resolve()}"'
+    for name, words in (("python", ""), ("snakemake", f"-m {SNAKEMAKE} ")):
+        program = place / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec {this} {words}"$@"\n', encoding="utf-8")
+        program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(str(place / "socket"))
@@ -62,14 +68,20 @@ def interpreter() -> Path:
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     atexit.register(server.wait)
     atexit.register(server.kill)
-    return place / "bin" / "real"
+    return place / "bin"
+
+
+def python() -> str:
+    """The warm Python, or the real one where there can be none."""
+    return str(programs() / "python") if POSSIBLE else sys.executable
 
 
 def environment() -> dict[str, str]:
-    """The variables under which that `python` is found and finds its server."""
-    place = interpreter().parents[1]
-    path = os.pathsep.join([str(place / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {"PATH": path, "WARM_PYTHON": str(place / "socket")}
+    """The variables under which those programs are found and find their server; none where there can be none."""
+    if not POSSIBLE:
+        return {}
+    path = os.pathsep.join([str(programs()), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {"PATH": path, "WARM_PYTHON": str(programs().parent / "socket")}
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -96,7 +108,9 @@ def serve(number: int) -> None:
     """Fork for each request, tell its exit status, and kill what nobody waits for any more."""
     for name in LIBRARIES:
         __import__(name)
+    importlib.import_module(f"{SNAKEMAKE}.cli").get_argument_parser()  # which looks for plugins, and imports them
     path = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
+    gc.freeze()  # so that a fork copies no page only because it collects
     listening = socket.socket(fileno=number)
     running: dict[int, socket.socket] = {}
     waking, wake = socket.socketpair()
@@ -175,9 +189,12 @@ def _run(request: dict[str, object], given: array.array[int], path: list[str]) -
     os.environ.clear()
     os.environ.update(request["environment"])
     named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    sys.path[:] = [str(Path.cwd()), *named, *path]
+    here = [] if os.environ.get("PYTHONSAFEPATH") else [str(Path.cwd())]
+    sys.path[:] = [*here, *named, *path]
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     module, *arguments = request["words"][1:]
+    if module == SNAKEMAKE:
+        sys.executable = str(Path(request["environment"]["WARM_PYTHON"]).parent / "bin" / "real")
     sys.argv[:] = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -196,7 +213,7 @@ def main(words: list[str]) -> NoReturn:
     """A request to the server, or the real Python."""
     if words[:1] == ["--serve"]:
         serve(int(words[1]))  # until it is killed
-    if words[:1] == ["-m"] and words[1:2] and words[1].startswith(STAGES) and "WARM_PYTHON" in os.environ:
+    if words[:1] == ["-m"] and "WARM_PYTHON" in os.environ and f"{words[1]}.".startswith(WARM):
         sys.exit(ask(words))
     os.execv(sys.executable, [sys.executable, *words])
 

@@ -15,6 +15,7 @@ from workflow_scripts.lib.compute import schedule
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.generate import generator_file, generator_training, label_plans, sampling
 from workflow_scripts.lib.generate.generator_training import Pixels
+from workflow_scripts.lib.generate.weight_averages import ema_exponent
 from workflow_scripts.lib.images.image_set import ImageSet
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
@@ -201,7 +202,7 @@ def test_learning_rate_rises_and_falls():
 
 def test_average_covers_the_asked_share_of_the_training():
     # Weights w(t) = t: the average of profile t^gamma ends at (gamma + 1) / (gamma + 2) of the last one.
-    gamma = generator_training.ema_exponent(0.1)
+    gamma = ema_exponent(0.1)
     assert gamma == pytest.approx(6.94, abs=0.01)
     average, steps = 0.0, 4000
     for t in range(1, steps + 1):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers import warm_python
 from tests.helpers.checkout import JOB, ROOT, Checkout
 
 pytestmark = pytest.mark.workflow
@@ -31,14 +32,15 @@ ADDRESS = "https://github.com/lab/mixloc"
 class Anywhere:
     """A working directory outside MixLoc."""
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(self, folder: Path, home: Path, warm: bool = True) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         # What a machine knows of earlier runs (sources from Git addresses) is left out.
         own = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "GITHUB_TOKEN")}
-        self.environment |= own | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment |= own | {"PATH": path} | (warm_python.environment() if warm else {})
+        self.python = warm_python.python() if warm else sys.executable
 
     def write(self, name: str, text: str) -> Path:
         """Write a file; its text may be indented."""
@@ -58,7 +60,7 @@ class Anywhere:
 
     def snakemake(self, *options: str | Path, fails: bool = False) -> str:
         """Run Snakemake here."""
-        return self.call(sys.executable, "-m", "snakemake", "--cores", "2", *options, fails=fails)
+        return self.call(self.python, "-m", "snakemake", "--cores", "2", *options, fails=fails)
 
     def planned(self, *options: str | Path) -> set[str]:
         """Rules that a run would execute now."""
@@ -91,6 +93,7 @@ def repository(tmp_path: Path) -> Path:
     """MixLoc as a Git repository with one commit."""
     folder = Checkout.fresh(tmp_path / "a repository").folder
     shutil.copytree(ROOT / "config", folder / "config")
+    shutil.copy(ROOT / ".gitignore", folder)
     git(folder, "init", "--quiet", "--initial-branch", "main")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "first")
@@ -104,6 +107,12 @@ def elsewhere(tmp_path: Path) -> Anywhere:
     made = Anywhere(tmp_path / "another folder", tmp_path / "home")
     made.write("tiny.yaml", TINY)
     return made
+
+
+@pytest.fixture
+def with_real_python(elsewhere: Anywhere) -> Anywhere:
+    """The same, where nothing but the real Python is called."""
+    return Anywhere(elsewhere.folder, Path(elsewhere.environment["HOME"]), warm=False)
 
 
 def test_another_working_directory(mixloc: Checkout, elsewhere: Anywhere, tmp_path: Path) -> None:
@@ -129,16 +138,16 @@ def test_another_working_directory(mixloc: Checkout, elsewhere: Anywhere, tmp_pa
     assert here.planned(*options(moved)) == {"make_folds"}
 
 
-def test_a_printed_command_can_be_pasted(mixloc: Checkout, elsewhere: Anywhere) -> None:
+def test_a_printed_command_can_be_pasted(mixloc: Checkout, elsewhere: Anywhere, with_real_python: Anywhere) -> None:
     elsewhere.write("workflow_scripts/__init__.py", "raise SystemExit('a package of the user, not of MixLoc')\n")
     start = (COST, "--snakefile", mixloc.folder / "Snakefile", "--configfile", mixloc.folder / "presets" / "ci.yaml")
     printed = elsewhere.snakemake(*start, "tiny.yaml", "--dry-run", "--printshellcmds")
-    elsewhere.call("bash", "-c", "set -eu; " + command(printed, "predict_cost"))
+    with_real_python.call("bash", "-c", "set -eu; " + command(printed, "predict_cost"))
     assert (elsewhere.folder / COST).is_file()
     # A library that the user put on Python's path stays there.
     elsewhere.write("libraries/sitecustomize.py", "print('the library of the user')\n")
-    elsewhere.environment["PYTHONPATH"] = str(elsewhere.folder / "libraries")
-    assert "the library of the user" in elsewhere.call("bash", "-c", command(printed, "predict_cost"))
+    with_real_python.environment["PYTHONPATH"] = str(elsewhere.folder / "libraries")
+    assert "the library of the user" in with_real_python.call("bash", "-c", command(printed, "predict_cost"))
 
 
 def test_in_its_own_folder_commands_are_plain(mixloc: Checkout) -> None:

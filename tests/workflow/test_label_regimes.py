@@ -23,7 +23,7 @@ pytestmark = pytest.mark.workflow
 FEW = {"name": "few", "labelled": 0.45, "unlabelled": "seen", "selection": "same"}
 PRESET = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
 UNET, SET = PRESET["generators"][0], PRESET["synthetic_sets"][0]
-PSEUDO = UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled"}
+PSEUDO = UNET | {"name": "pseudo", "regime": "few", "sees": "pseudo_labelled", "steps": 10}
 LINES = SET | {"name": "lines", "generator": "lines", "columns": "uniform"}
 OVERLAY = {
     "regimes": [{"name": "all", "labelled": 1, "unlabelled": "unused", "selection": "same"}, FEW],

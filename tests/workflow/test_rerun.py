@@ -18,7 +18,7 @@ from workflow_scripts.lib.base import source_code
 
 STAGES = frozenset(path.stem for path in (ROOT / "workflow_scripts").glob("*.py")) - {"__init__"}
 TRAINING = {"train_classifier", "train_judge", "replay_study"}
-GENERATORS = {"train_ddpm", "sample_ddpm", "replay_study"}
+GENERATORS = {"train_ddpm", "sample_ddpm", "sample_fold", "replay_study"}
 CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
 JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
@@ -33,8 +33,9 @@ RERUN = {
     - PREPROCESSING
     - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
     - {"simulate_cells", "tabulate_study"},
-    "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_simulator", "replay_study"},
+    "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/images/corruptions.py": {"stress_test"},
+    "lib/images/copy_test.py": READING,
     "lib/images/duplicates.py": READING,
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
@@ -45,17 +46,26 @@ RERUN = {
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
     "lib/scores/decisions.py": JUDGING
     | TRAINING
-    | {"certify_leaks", "plot_arms", "plot_training", "sample_ddpm", "stress_test", "tabulate_study", "train_ddpm"}
+    | {
+        "certify_leaks",
+        "plot_arms",
+        "plot_training",
+        "sample_ddpm",
+        "sample_fold",
+        "stress_test",
+        "tabulate_study",
+        "train_ddpm",
+    }
     | {"predict_images", "write_model_package", "write_submission"},
     "lib/scores/f1.py": JUDGING | TRAINING | {"plot_arms", "tabulate_study"},
     "lib/scores/ranking_metrics.py": JUDGING
-    | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "tabulate_study"},
+    | {"assess_synthetic", "plot_arms", "replay_study", "sample_ddpm", "sample_fold", "tabulate_study"},
     # A classifier may have the encoder of a generator.
     "lib/generate/diffusion.py": GENERATORS
     | TRAINING
     | {"assess_synthetic", "open_lockbox", "predict_cost"}
     | {"predict_images", "stress_test", "write_model_package", "write_submission"},
-    "lib/generate/label_plans.py": {"sample_ddpm", "sample_simulator", "replay_study"},
+    "lib/generate/label_plans.py": {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
     "lib/classify/classifier_training.py": TRAINING,
     "lib/classify/second_source.py": {"train_classifier"},
@@ -131,9 +141,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def unedited(copy: Path) -> dict[str, str]:
+    """The digests of that copy, to which each edit returns."""
+    return digests(copy)
+
+
 @pytest.mark.parametrize("module", RERUN)
-def test_an_edit_reaches_the_stages_of_the_table(copy: Path, module: str) -> None:
-    before, file = digests(copy), copy / "workflow_scripts" / module
+def test_an_edit_reaches_the_stages_of_the_table(copy: Path, unedited: dict[str, str], module: str) -> None:
+    before, file = unedited, copy / "workflow_scripts" / module
     text = file.read_text(encoding="utf-8")
     file.write_text(f"{text}\nEDITED = True\n", encoding="utf-8")
     after = digests(copy)

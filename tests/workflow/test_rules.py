@@ -23,7 +23,14 @@ RULES = {
     for name, body in BLOCK.findall(path.read_text(encoding="utf-8"))
     if name not in TARGETS
 }
-QUOTED = {"params.python", "params.raw", "params.manifest", "params.classes", "params.baseline"}  # by shlex.quote
+QUOTED = {
+    "params.python",
+    "params.raw",
+    "params.manifest",
+    "params.classes",
+    "params.baseline",
+    "params.weaker",
+}  # by shlex.quote
 OWN = {
     "params.seed",
     "resources.launcher",
@@ -67,7 +74,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout.fresh(tmp_path_factory.mktemp("rules") / "checkout")
 
 
-def dry_run(checkout: Checkout, *changed: dict) -> dict[str, dict]:
+def dry_run(checkout: Checkout, *changed: dict, **sections: dict) -> dict[str, dict]:
     """Jobs of a dry run of the tiny preset, by output; synthetic sets and arms are added to those of the preset."""
     preset = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
     synthetic_set = next(
@@ -79,7 +86,7 @@ def dry_run(checkout: Checkout, *changed: dict) -> dict[str, dict]:
         overlay["arms"].append({"name": f"pool_{change['name']}", "method": "pool", "synthetic_set": change["name"]})
     # The baseline is found wherever it stands in the list.
     overlay["arms"] = overlay["arms"][1:] + overlay["arms"][:1]
-    (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay | sections), encoding="utf-8")
     done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
     jobs = {}
     for block in done.stdout.split("\n\n"):
@@ -139,6 +146,20 @@ def test_what_asks_the_baseline_comes_after_it(checkout: Checkout) -> None:
     assert batches[f"{fold}/arms/job2.json"] == ["pool_apart", "pool_feedback"]
     # These have what they need of the baseline in their synthetic sets.
     assert "--baseline" not in jobs[f"{fold}/arms/job2.json"]["text"]
+
+
+@pytest.mark.workflow
+def test_sets_that_ask_no_baseline_are_sampled_together_where_that_is_asked(checkout: Checkout) -> None:
+    more, asking = {"name": "more", "count": 9}, {"name": "feedback", "labels": "feedback"}
+    jobs = dry_run(checkout, more, asking, compute={"sets_together": True})
+    fold = "results/ci/repeat0/fold1"
+    together = next(job for job in jobs.values() if "workflow_scripts.sample_fold" in job["text"])
+    made = [path.rpartition("/")[2] for path in together["output"].split(", ")]
+    assert {"as_train.h5", "more.h5"} <= set(made) and "feedback.h5" not in made
+    assert "workflow_scripts.sample_ddpm" in jobs[f"{fold}/synthetic/feedback.h5"]["text"]
+    alone = [job for job in jobs.values() if "workflow_scripts.sample_ddpm" in job["text"]]
+    assert {job["output"].rpartition("/")[2] for job in alone} == {"feedback.h5"}
+    assert not any("arms/" in path for path in together["inputs"]), "it waits for no baseline"
 
 
 @pytest.mark.workflow

@@ -198,7 +198,7 @@ def test_planted_leak_fails_the_run(clone: Checkout) -> None:
         "        record = ",
     )
     # What is read matters here, not how long is trained, nor in how many folds.
-    for old, new in (("  steps: 40\n", "  steps: 4\n"), ("steps: 60", "steps: 4"), ("folds: 2", "folds: 1")):
+    for old, new in (("  steps: 12\n", "  steps: 4\n"), ("steps: 60", "steps: 4"), ("folds: 2", "folds: 1")):
         clone.edit("presets/ci.yaml", old, new)
     done = clone.snakemake("results/ci/leaks.csv", check=False)
     assert done.returncode != 0

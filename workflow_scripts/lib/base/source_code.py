@@ -7,16 +7,22 @@ Two mechanisms compare the digest of a stage. Snakemake records it in .snakemake
 and re-runs the rule where it differs. Arms, synthetic sets, replays and checkpoints store it inside.
 
 Where Snakemake's record is lost, outputs count as up to date. After `--forcerun` of the stages, arms whose digest is
-the same are kept."""
+the same are kept.
+
+What is found in a file is kept in __pycache__, beside its byte code, until the file changes."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
 import os
 import sys
+import time
 from collections.abc import Iterable
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from workflow_scripts.lib.base import files
@@ -25,6 +31,7 @@ PACKAGE = "workflow_scripts"
 ROOT = Path(__file__).resolve().parents[3]
 # Fields of the syntax tree that are derived from others, or from comments.
 SILENT = {"ctx", "kind", "type_comment", "type_ignores"}
+SETTLED = 2 * 10**9  # nanoseconds after a change
 
 
 def stage_digest(stage: str, root: Path = ROOT, data: Iterable[Path] = ()) -> str:
@@ -39,37 +46,56 @@ def digest(paths: Iterable[Path]) -> str:
 
 def sources(stage: str, root: Path = ROOT) -> list[Path]:
     """All files of the package that `stage` imports, directly or indirectly: its own first, the others sorted."""
-    first = _file(root, f"{PACKAGE}.{stage}")
+    # Paths as text: every start of Snakemake looks for some thousand modules.
+    first = _file(f"{root}{os.sep}", f"{PACKAGE}.{stage}")
     if first is None:
         raise FileNotFoundError(f"{root / PACKAGE / stage}.py")
     modules, waiting = {first}, [first]
     while waiting:
         for module in _parsed(waiting.pop())[0]:
-            path = _file(root, module)
+            path = _file(f"{root}{os.sep}", module)
             if path is not None and path not in modules:
                 modules.add(path)
                 waiting.append(path)
-    return [first, *sorted(modules - {first})]
+    return [Path(first), *sorted(map(Path, modules - {first}))]
 
 
 def _content(path: Path) -> str:
-    return _parsed(path)[1] if path.suffix == ".py" else files.file_digest(path)
+    return _parsed(str(path))[1] if path.suffix == ".py" else files.file_digest(path)
 
 
-def _parsed(path: Path) -> tuple[list[str], str]:
+def _parsed(path: str) -> tuple[list[str], str]:
     """Modules of the package that a file may import, and the digest of its syntax tree."""
-    about = path.stat()
+    about = os.stat(path)  # noqa: PTH116
     return _parsed_once(path, about.st_mtime_ns, about.st_size)
 
 
 @functools.cache
-def _parsed_once(path: Path, *_: int) -> tuple[list[str], str]:
+def _parsed_once(path: str, changed: int, size: int) -> tuple[list[str], str]:
     # Stages share most modules: each is read once for all of them, until it changes.
-    tree = ast.parse(path.read_bytes(), str(path))
+    beside, own = Path(cache_from_source(path)).with_suffix(".digest"), Path(__file__).stat()
+    of = [changed, size, own.st_mtime_ns, own.st_size]  # another way of writing digests makes other ones
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(beside.read_bytes())
+        if kept["of"] == of:
+            return kept["modules"], kept["digest"]
+    tree = ast.parse(Path(path).read_bytes(), path)
     words: list[str] = []
     imports: list[ast.Import | ast.ImportFrom] = []
     _write(tree, words, imports)
-    return _modules(imports), hashlib.blake2b("\n".join(words).encode(), digest_size=16).hexdigest()
+    modules, digest = _modules(imports), hashlib.blake2b("\n".join(words).encode(), digest_size=16).hexdigest()
+    # A file that was written just now may be written again at what the disk takes for the same time.
+    if not sys.dont_write_bytecode and time.time_ns() - changed > SETTLED:
+        _keep(beside, {"of": of, "modules": modules, "digest": digest})
+    return modules, digest
+
+
+def _keep(path: Path, found: dict[str, object]) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # code that must not be written to is parsed each time
+        path.parent.mkdir(exist_ok=True)
+        part.write_text(json.dumps(found), encoding="utf-8")
+        part.replace(path)
 
 
 def _modules(imports: list[ast.Import | ast.ImportFrom]) -> list[str]:
@@ -111,12 +137,15 @@ def _says_nothing(node: ast.AST) -> bool:
     return isinstance(node, ast.Pass)
 
 
-def _file(root: Path, module: str) -> Path | None:
-    path = root.joinpath(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            # Empty package files have no content and would make all stages depend on each other.
-            return candidate if candidate.stat().st_size else None
+def _file(root: str, module: str) -> str | None:
+    path = root + module.replace(".", os.sep)
+    for candidate in (f"{path}.py", f"{path}{os.sep}__init__.py"):
+        try:
+            size = os.stat(candidate).st_size  # noqa: PTH116
+        except OSError:
+            continue
+        # Empty package files have no content and would make all stages depend on each other.
+        return candidate if size else None
     return None
 
 

@@ -255,8 +255,9 @@ def _check_sets(config: Config) -> None:
             told = f"{', '.join(known) or 'none'}{bases.hint('generators', name)}"
             raise ConfigError(f"{where}.generator = {name!r} is not defined{meant(name, known)}; known: {told}")
         else:
+            weaker = known.get(generator_choices.weaker_generator(entry) or "")
             problem = _missing(entry) or generator_choices.set_problem(
-                entry, known[name], config["preprocess_images"]["channels"]
+                entry, known[name], config["preprocess_images"]["channels"], weaker
             )
         if problem:
             raise ConfigError(f"{where}{problem if problem.startswith('.') else f': {problem}'}")

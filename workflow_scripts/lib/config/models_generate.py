@@ -91,15 +91,28 @@ class Generator(Section):
     ema_width: number(ge=0, le=0.28) = key(
         "Width of the weight average, relative to the steps so far. 0: last weights."
     )
+    ema_widths: Annotated[Distinct[number(ge=0.03, le=0.25)], Field(min_length=2, max_length=20)] = optional(
+        "Widths to choose from after training, by the loss on the validation part, in place of ema_width. Left out: "
+        "ema_width."
+    )
+    snapshot: number(gt=0, lt=1) = optional(
+        "Fraction of the steps after which averaged weights are also kept, for guidance against earlier. Left out: "
+        "none."
+    )
 
 
 class Guidance(Section):
-    """Classifier-free guidance."""
+    """Classifier-free guidance, or autoguidance by a worse network."""
 
     scale: number(ge=0, le=50) = key("How strongly images are pushed towards their labels. 1: no guidance.")
     interval: Pair[number(ge=0)] = key("Lowest and highest noise level at which guidance acts.")
     against: Maybe[Literal[choices.AGAINST]] = optional(
-        "Pushed away from. null: images without a label; confused: what the baseline takes for the wanted classes."
+        "Pushed away from. null: images without a label; confused: what the baseline takes for the wanted classes; "
+        "earlier: what the generator made of the same labels at its snapshot."
+    )
+    weaker: Maybe[Name] = optional(
+        "Another generator, smaller or trained for less time: pushed away from what it makes of the same labels. "
+        "null: none."
     )
 
 
@@ -125,7 +138,7 @@ class SyntheticSet(Section):
     )
     sampler: one_of(choices.SAMPLERS) = optional("How images are made from noise.")
     evaluations: whole(4, 10_000) = optional("Denoiser calls per image, without those that guidance adds.", "calls")
-    guidance: Guidance = optional("Classifier-free guidance.")
+    guidance: Guidance = optional("Guidance, classifier-free or by a worse network.")
     clip: Flag = optional("Keep every estimate within the range of pixel values.")
     batch: whole(1, 65_536) = optional("Images sampled at a time; part of the seed.", "images")
 

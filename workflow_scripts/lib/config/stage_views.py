@@ -73,6 +73,11 @@ def entry_settings(config: Config, section: str, name: str) -> Config:
     return label_regimes.told(config, views.by_name(config, section)[name])
 
 
+def together_settings(config: Config) -> Config:
+    """Settings of sample_fold."""
+    return {"sets": [entry_settings(config, "synthetic_sets", name) for name in views.sets_together(config)]}
+
+
 def fold_settings(config: Config) -> Config:
     """Settings of make_folds, with the regimes that leave groups without labels, if there are some."""
     regimes = [entry for entry in label_regimes.partial(config) if entry["labelled"] < 1]

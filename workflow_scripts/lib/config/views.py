@@ -93,6 +93,28 @@ def used_sets(config: Config) -> list[str]:
     return [entry["name"] for entry in config["synthetic_sets"] if entry["name"] in used]
 
 
+def sets_together(config: Config) -> list[str]:
+    """Used synthetic sets that one process samples for a fold: those drawn from generators that wait for no baseline.
+
+    None where compute.sets_together is off, or where there are fewer than two."""
+    entries, generators = by_name(config, "synthetic_sets"), by_name(config, "generators")
+    found = [
+        name
+        for name in used_sets(config)
+        if (source := generators.get(entries[name]["generator"])) is not None
+        and not generator_choices.asks_baseline(entries[name])
+        and not generator_choices.pseudo_labels(source)
+    ]
+    return found if config["compute"]["sets_together"] and len(found) > 1 else []
+
+
+def generators_for(config: Config, sets: Iterable[str]) -> list[str]:
+    """Generators from which these synthetic sets are drawn, and those that guide them."""
+    entries = [by_name(config, "synthetic_sets")[name] for name in sets]
+    guiding = {name for entry in entries if (name := generator_choices.weaker_generator(entry))}
+    return sorted({entry["generator"] for entry in entries} - {generator_choices.SIMULATOR} | guiding)
+
+
 def exported_sets(config: Config) -> list[str]:
     """Synthetic sets that the target export writes as files."""
     used, wanted = used_sets(config), config["export"]["sets"]
@@ -106,10 +128,9 @@ def exported_sets(config: Config) -> list[str]:
 
 
 def used_generators(config: Config) -> list[str]:
-    """Generators that some used synthetic set is drawn from, or whose encoder an arm has; only these are trained."""
-    sets = by_name(config, "synthetic_sets")
-    drawn_from = {sets[name]["generator"] for name in used_sets(config)} - {generator_choices.SIMULATOR}
-    return sorted(drawn_from | set(generators_of(config["arms"])))
+    """Generators that a used synthetic set is drawn from or guided by, or whose encoder an arm has; only these are
+    trained."""
+    return sorted({*generators_for(config, used_sets(config)), *generators_of(config["arms"])})
 
 
 def sets_from(config: Config, simulator: bool) -> list[str]:

@@ -22,7 +22,7 @@ from workflow_scripts.lib.images import corruption_choices
 Config = dict[str, Any]
 GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
 # Stages that the profiles give a GPU.
-ON_GPU = ("train_ddpm", "sample_ddpm", "train_classifier", "train_judge", "stress_test")
+ON_GPU = ("train_ddpm", "sample_ddpm", "sample_fold", "train_classifier", "train_judge", "stress_test")
 PARTS = ("test", "calibration", "validation")  # parts that a classifier predicts
 
 # Bytes on disk, of the formats: see images.image_set_layout and scores.prediction_file.
@@ -111,6 +111,7 @@ class Counter:
         known = views.by_name(config, "synthetic_sets")
         self.synthetic_sets = [known[name] for name in views.used_sets(config)]
         self.generators = views.by_name(config, "generators")
+        self.together = views.sets_together(config)
         self.batches = views.job_lists(config)
         self.pixels = self.channels * self.size**2  # bytes of an image
         self.simulated = config["data"]["source"] == "simulated"
@@ -193,7 +194,8 @@ class Counter:
             place, folds = f"repeat{repeat}_fold{fold}", [f"make_folds/repeat{repeat}"]
             first = f"train_classifier/{place}_job0"
             jobs += [self._generator(self.generators[name], place, folds) for name in used]
-            jobs += [self._set(synthetic_set, place, folds) for synthetic_set in self.synthetic_sets]
+            sets = [self._set(synthetic_set, place, folds) for synthetic_set in self.synthetic_sets]
+            jobs += self._joined_sets(sets, place)
             jobs += [self._arms(number, batch, place, folds) for number, batch in enumerate(self.batches)]
             for synthetic_set in self.synthetic_sets:
                 seen = [self._set_key(synthetic_set["name"], place), first]
@@ -226,7 +228,8 @@ class Counter:
             self.threads,
         )  # fmt: skip
         job.threads, job.gpus = self.threads * self.processes, self.processes
-        job.disk["weights"], job.held = network.bytes, self.part["train"] * self.pixels
+        job.disk["weights"] = network.bytes * (2 if generator.get("snapshot") else 1)
+        job.held = self.part["train"] * self.pixels
         return job
 
     def _shared(self) -> Config:
@@ -241,6 +244,12 @@ class Counter:
         return views.used_generators(self.config)
 
     def _set_key(self, name: str, place: str) -> str:
+        if name in self.together:
+            return f"sample_fold/{place}_sets"
+        return self._own_key(name, place)
+
+    def _own_key(self, name: str, place: str) -> str:
+        """Key of the job that makes a set alone."""
         synthetic_set = next(synthetic_set for synthetic_set in self.synthetic_sets if synthetic_set["name"] == name)
         stage = "sample_simulator" if synthetic_set["generator"] == generator_choices.SIMULATOR else "sample_ddpm"
         return f"{stage}/{place}_{name}"
@@ -248,15 +257,17 @@ class Counter:
     def _set(self, synthetic_set: Config, place: str, folds: list[str]) -> Job:
         """Job of a synthetic set."""
         count = self.made(synthetic_set)
-        stage, name = self._set_key(synthetic_set["name"], place).split("/")
+        stage, name = self._own_key(synthetic_set["name"], place).split("/")
         if stage == "sample_simulator":
             job = self._job(stage, name, [Workload(stage, IMAGES, count, {"size": self.size})], folds)
         else:
             generator = self.generators[synthetic_set["generator"]]
-            units = count * self.networks.calls(generator, synthetic_set) * self._network(generator).forward / 1e9
+            units = count * self._operations(generator, synthetic_set) / 1e9
+            weaker = generator_choices.weaker_generator(synthetic_set)
             traits = self._generator_traits(generator) | {"batch": min(synthetic_set["batch"], count)}
             after = [
                 f"train_ddpm/{place}_{synthetic_set['generator']}",
+                *([f"train_ddpm/{place}_{weaker}"] if weaker else []),
                 *([self._baseline(place, synthetic_set)] if generator_choices.asks_baseline(synthetic_set) else []),
             ]
             job = self._job(stage, name, [Workload(stage, GFLOP, units, traits)], after, self.threads)
@@ -265,6 +276,29 @@ class Counter:
         real = synthetic_set.get("reference_channels") or synthetic_set.get("start_noise")
         job.held = count * self.pixels * (2 if real else 1)
         return job
+
+    def _joined_sets(self, sets: list[Job], place: str) -> list[Job]:
+        """Jobs of the sets, with one job in place of those that are made together."""
+        keys = {self._own_key(name, place) for name in self.together}
+        parts = [job for job in sets if job.key in keys]
+        if not parts:
+            return sets
+        after = sorted({key for job in parts for key in job.after})
+        works = [work for job in parts for work in job.works]
+        joined = self._job("sample_fold", f"{place}_sets", works, after, self.threads)
+        joined.disk["synthetic"] = sum(job.disk["synthetic"] for job in parts)
+        joined.held = max(job.held for job in parts)
+        return [job for job in sets if job.key not in keys] + [joined]
+
+    def _operations(self, generator: Config, synthetic_set: Config) -> float:
+        """Operations for an image of a synthetic set, those of the network that guides it included."""
+        forward, calls = self._network(generator).forward, self.networks.calls(generator, synthetic_set)
+        weaker = generator_choices.weaker_generator(synthetic_set)
+        if not weaker:
+            return calls * forward
+        unguided = synthetic_set | {"guidance": synthetic_set["guidance"] | {"scale": 1}}
+        own = self.networks.calls(generator, unguided)
+        return own * forward + (calls - own) * self._network(self.generators[weaker]).forward
 
     def _training(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """Training of a classifier, with `judged` predictions an image."""

@@ -230,7 +230,7 @@ def denoised(objective: Objective, network: Network, x: Tensor, sigma: float, co
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: its strength (1: none), and the noise levels at which it acts."""
+    """Guidance, classifier-free or by a worse network: its strength (1: none), and the noise levels where it acts."""
 
     scale: float = 1.0
     low: float = 0.0
@@ -253,17 +253,24 @@ def conditional(
     guidance: Guidance | None = None,
     against: Condition | None = None,
     limits: tuple[Tensor, Tensor] | None = None,
+    worse: tuple[Objective, Network] | None = None,
 ) -> Denoise:
-    """The denoiser of a condition, with classifier-free guidance.
+    """The denoiser of a condition, with classifier-free guidance or autoguidance.
 
     Guidance pushes away from `against`: the dropped condition, unless another is given (such as a class that is
-    easily mistaken for the wanted one). `limits` (each broadcast to (n, C, H, W)) keep estimates in range.
-    Reference channels are known at every noise level, so they end as they were, whatever the sampler."""
+    easily mistaken for the wanted one). With a `worse` network and its objective it pushes away from that one's
+    estimate for the same condition (autoguidance, Karras et al. 2024, arXiv:2406.02507). `limits` (each
+    broadcast to (n, C, H, W)) keep estimates in range. Reference channels are known at every noise level,
+    so they end as they were, whatever the sampler."""
     guidance = guidance or Guidance()
     both = condition.joined(against or condition.nothing())
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        if guidance.acts(sigma):
+        if guidance.acts(sigma) and worse is not None:
+            towards = denoised(objective, network, x, sigma, condition)
+            away = denoised(*worse, x, sigma, condition)
+            x0 = away + guidance.scale * (towards - away)
+        elif guidance.acts(sigma):
             # One network call for both halves.
             towards, away = denoised(objective, network, torch.cat([x, x]), sigma, both).chunk(2)
             x0 = away + guidance.scale * (towards - away)

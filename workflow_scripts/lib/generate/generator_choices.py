@@ -189,7 +189,10 @@ SAMPLINGS = ("as_train", "balanced")  # sampling of training images into batches
 # others, with the answers of the regime's baseline.
 LABELLED, UNLABELLED, PSEUDO_LABELLED = "labelled", "unlabelled", "pseudo_labelled"
 SEES = (LABELLED, UNLABELLED, PSEUDO_LABELLED)
-AGAINST = ("confused",)  # guidance targets besides dropped labels
+CONFUSED, EARLIER = "confused", "earlier"
+AGAINST = (CONFUSED, EARLIER)  # what guidance pushes away from besides dropped labels
+# What a weaker generator must share with the one that it guides: its pixels, its labels, and what it has read.
+SHARED_WITH_WEAKER = ("pixels", "labels", "sees", "regime", "reference_channels", "condition_on")
 
 # Name of the simulator in place of a generator: its cells are the best that any generator could make.
 SIMULATOR = "simulator"
@@ -260,6 +263,8 @@ def _network_problem(generator: dict[str, Any]) -> str | None:
         return together.format(f"labels {generator['labels']}") + "it embeds exactly one label (take single)"
     if not facts.missing_labels and generator["label_dropout"] > 0:
         return together.format("label_dropout") + "it has no word for a missing label (take 0)"
+    if generator.get("condition_on") and generator.get("ema_widths"):
+        return "condition_on and ema_widths exclude each other: the validation part is asked without columns"
     if not facts.columns and generator.get("condition_on"):
         return together.format("condition_on") + "it has no input for columns"
     if not facts.missing_labels and generator.get("sees") == UNLABELLED:
@@ -269,6 +274,8 @@ def _network_problem(generator: dict[str, Any]) -> str | None:
     weighting = generator.get("weighting", "plain")
     if WEIGHTINGS[weighting].learned and not facts.noise_level:
         return together.format(f"weighting {weighting}") + "it cannot see the noise level (take plain)"
+    if generator.get("ema_widths") and generator.get("noise_level"):
+        return "ema_widths and noise_level do not go together: the encoder of an auto-encoder is not chosen so"
     for key in ("attention", "patch"):
         if generator.get(key) and not facts.resolutions:
             return together.format(key) + "it has one resolution"
@@ -313,7 +320,7 @@ def pseudo_labels(generator: dict[str, Any]) -> bool:
 def asks_baseline(synthetic_set: dict[str, Any]) -> bool:
     """Whether a synthetic set depends on the fold's trained baseline: on its errors or on its confusions."""
     away = (synthetic_set.get("guidance") or {}).get("against")
-    return LABEL_PLANS[synthetic_set["labels"]].asks_baseline or away == "confused"
+    return LABEL_PLANS[synthetic_set["labels"]].asks_baseline or away == CONFUSED
 
 
 def most_images(synthetic_set: dict[str, Any], classes: int) -> int:
@@ -322,8 +329,20 @@ def most_images(synthetic_set: dict[str, Any], classes: int) -> int:
     return synthetic_set["per_class"] * classes if per_class else synthetic_set["count"]
 
 
-def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channels: list[str]) -> str | None:
-    """Error in a synthetic set's own settings, apart from generator and channels, in one line, or None."""
+def weaker_generator(synthetic_set: dict[str, Any]) -> str | None:
+    """Name of the weaker generator that guides a synthetic set, if there is one."""
+    return (synthetic_set.get("guidance") or {}).get("weaker")
+
+
+def set_problem(
+    synthetic_set: dict[str, Any],
+    generator: dict[str, Any],
+    channels: list[str],
+    weaker: dict[str, Any] | None = None,
+) -> str | None:
+    """Error in a synthetic set's own settings, apart from generator and channels, in one line, or None.
+
+    `weaker`: the settings of the generator that guides it, where it names one."""
     if generator.get("noise_level"):
         return f"generator {generator['name']} has a noise_level, so it can make no images: it has learned one alone"
     if synthetic_set.get("columns") and not generator.get("condition_on"):
@@ -331,6 +350,7 @@ def set_problem(synthetic_set: dict[str, Any], generator: dict[str, Any], channe
     return (
         _sampler_problem(synthetic_set, generator)
         or _guidance_problem(synthetic_set, generator)
+        or _autoguidance_problem(synthetic_set, generator, weaker)
         or _reference_problem(synthetic_set, generator, channels)
         or _labels_problem(synthetic_set, generator)
     )
@@ -364,13 +384,16 @@ def _sampler_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) -
 
 def _guidance_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) -> str | None:
     guidance = synthetic_set["guidance"]
-    if guidance["scale"] != 1 and generator["label_dropout"] == 0:
+    unconditional = not guidance.get("weaker") and guidance.get("against") != EARLIER
+    if guidance["scale"] != 1 and generator["label_dropout"] == 0 and unconditional:
         return (
             f"guidance.scale {guidance['scale']:g} and label_dropout 0 do not go together: guidance needs a generator "
             "trained with label_dropout above 0"
         )
     if guidance.get("against") and guidance["scale"] == 1:
         return f"guidance.against {guidance['against']} does nothing at guidance.scale 1: raise scale, or take null"
+    if guidance.get("weaker") and guidance["scale"] == 1:
+        return f"guidance.weaker {guidance['weaker']} does nothing at guidance.scale 1: raise scale, or take null"
     low, high = guidance["interval"]
     if low >= high:
         return f"guidance.interval {low:g} to {high:g} is empty"
@@ -380,6 +403,32 @@ def _guidance_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) 
             f"guidance.interval begins at {low:g}, above start_noise {start_noise:g}: guidance would act nowhere; "
             "lower its begin"
         )
+    return None
+
+
+def _autoguidance_problem(
+    synthetic_set: dict[str, Any], generator: dict[str, Any], weaker: dict[str, Any] | None
+) -> str | None:
+    """Error in the snapshot or the weaker generator that guides the set, or None."""
+    guidance = synthetic_set["guidance"]
+    against, name = guidance.get("against"), guidance.get("weaker")
+    if against and name:
+        return f"guidance.against {against} and guidance.weaker {name} exclude each other: take null for one"
+    if against == EARLIER and not generator.get("snapshot"):
+        return f"guidance.against {EARLIER} needs generator {generator['name']} to have a snapshot, such as 0.25"
+    if not name:
+        return None
+    if weaker is None or name == generator["name"]:
+        told = "is the set's own generator" if weaker else "is not defined"
+        return f"guidance.weaker {name} {told}: name another one of generators"
+    if weaker.get("noise_level"):
+        return f"guidance.weaker {name} has a noise_level, so it has learned one alone"
+    pair = [{"sees": LABELLED} | entry for entry in (generator, weaker)]
+    differing = next((key for key in SHARED_WITH_WEAKER if pair[0].get(key) != pair[1].get(key)), None)
+    if differing:
+        return f"guidance.weaker {name} has another {differing} than generator {generator['name']}: give it the same"
+    if synthetic_set.get("reference_channels") and not takes_references(weaker):
+        return f"guidance.weaker {name} takes no reference_channels: train it with reference_fraction above 0"
     return None
 
 

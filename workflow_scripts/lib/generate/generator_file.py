@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,15 @@ class Generator:
     digest: str  # of everything the weights depend on
     seconds: float
     weights: dict[str, torch.Tensor]
+    earlier: dict[str, torch.Tensor] | None = None  # averaged weights at `snapshot` of the training, if it kept some
+    average: dict[str, Any] = field(default_factory=dict)  # how the width of the average was chosen, if it was
 
-    def network(self, device: torch.device, dtype: torch.dtype) -> UNet | Minimal:
-        """Network with its weights, ready for sampling."""
+    def network(self, device: torch.device, dtype: torch.dtype, earlier: bool = False) -> UNet | Minimal:
+        """Network with its weights, or those of the snapshot, ready for sampling."""
         network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
-        network.load_state_dict(self.weights)
+        if earlier and self.earlier is None:
+            raise UserError(f"generator {self.settings['name']} has kept no snapshot: train it again with `snapshot`")
+        network.load_state_dict(self.earlier if earlier else self.weights)
         network = network.to(device).eval().requires_grad_(False)
         network.settle()
         return network
@@ -58,8 +62,11 @@ def write(path: Path, generator: Generator) -> None:
         "access_record": json.loads(generator.access_record.to_json()),
         "digest": generator.digest,
         "seconds": round(generator.seconds, 1),
+        "average": generator.average,
     }
     tensors = {f"network.{name}": value.contiguous() for name, value in generator.weights.items()}
+    # Constants are the same tensors in both, and safetensors takes none twice.
+    tensors |= {f"earlier.{name}": value.contiguous().clone() for name, value in (generator.earlier or {}).items()}
     tensors |= {"pixels.shift": generator.pixels.shift, "pixels.scale": generator.pixels.scale}
     metadata = {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
     with atomic(path) as part:
@@ -80,7 +87,10 @@ def read(path: Path) -> Generator:
 
 
 def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Generator:
-    weights = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+    weights, earlier = (
+        {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
+        for kind in ("network.", "earlier.")
+    )
     return Generator(
         repeat=described["repeat"],
         fold=described["fold"],
@@ -93,6 +103,8 @@ def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> G
         digest=described["digest"],
         seconds=described["seconds"],
         weights=weights,
+        earlier=earlier or None,
+        average=described.get("average", {}),
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from workflow_scripts.lib.generate.diffusion import Condition, Network, Objectiv
 from workflow_scripts.lib.generate.flat_weights import FlatWeights
 from workflow_scripts.lib.generate.networks import make_network
 from workflow_scripts.lib.generate.training_examples import DiffusionBatch, Examples
+from workflow_scripts.lib.generate.weight_averages import PowerAverage, TrackedAverages
 from workflow_scripts.lib.images.image_set import channel_statistics
 
 HISTORY_ROWS = 200  # rows of history, about, whatever the length of the training
@@ -81,16 +82,6 @@ class Pixels:
         return low.view(1, -1, 1, 1).to(device), high.view(1, -1, 1, 1).to(device)
 
 
-def ema_exponent(width: float) -> float:
-    """The power gamma of an average whose profile t^gamma has this relative width (Karras et al. 2024, eq. 126)."""
-    low, high = 0.0, 1e4
-    for _ in range(80):
-        middle = (low + high) / 2
-        spread = math.sqrt(middle + 1) / (middle + 2) / math.sqrt(middle + 3)
-        low, high = (middle, high) if spread > width else (low, middle)
-    return low
-
-
 @dataclass
 class Trained:
     """Result of a training: averaged weights and history."""
@@ -98,6 +89,8 @@ class Trained:
     weights: dict[str, Tensor]  # the averaged weights, with which images are made
     history: list[list[float]]  # step, images, loss, learning_rate, seconds
     seconds: float
+    earlier: dict[str, Tensor] | None = None  # the averaged weights at `snapshot`
+    candidates: dict[float, dict[str, Tensor]] = field(default_factory=dict)  # averages of other widths, by width
 
 
 HISTORY_COLUMNS = ("step", "images", "loss", "learning_rate", "seconds")
@@ -151,10 +144,14 @@ class Training:
             torch.manual_seed(derive(seed, "weights"))
             self.network = make_network(settings, images.shape[1], labels.shape[1], images.shape[-1], dtype)
         self.flat = FlatWeights(self.network.to(where))
-        self.average = self.flat.values.clone()
-        self._exponent = ema_exponent(settings["ema_width"]) if settings["ema_width"] > 0 else None
-        # Numbers that change from step to step, where the step finds them without being told anew.
-        self._rate, self._follow = (torch.zeros((), device=where) for _ in range(2))
+        self.average = PowerAverage(self.flat.values, settings["ema_width"])
+        self.tracked = TrackedAverages(self.flat.values, self.steps) if settings.get("ema_widths") else None
+        self._averages = [self.average, *(self.tracked.live if self.tracked else [])]
+        # The average of an earlier step, for guidance, and that step; 0: none.
+        self.earlier: Tensor | None = None
+        self._earlier_at = max(1, round(settings.get("snapshot", 0) * self.steps)) if settings.get("snapshot") else 0
+        # Changes from step to step, where the step finds it without being told anew.
+        self._rate = torch.zeros((), device=where)
         values = nn.Parameter(self.flat.values)
         values.grad = self.flat.gradient
         self.optimiser = torch.optim.Adam(
@@ -181,7 +178,9 @@ class Training:
         """Everything that a resumed training needs."""
         return {
             "values": self.flat.values,
-            "average": self.average,
+            "average": self.average.values,
+            "tracked": self.tracked.saved() if self.tracked else None,
+            "earlier": self.earlier,
             "optimiser": self.optimiser.state_dict(),
             "at_once": self.at_once,
             "step": self.step,
@@ -195,20 +194,23 @@ class Training:
         """Go on from a saved state."""
         with self.graph.stream():
             self.flat.values.copy_(saved["values"])
-            self.average.copy_(saved["average"])
+            self.average.values.copy_(saved["average"])
+            if self.tracked:
+                self.tracked.restore(saved["tracked"])
             self.optimiser.load_state_dict(saved["optimiser"])
             self.skipped.copy_(saved["skipped"])
             self.losses = [loss.to(self.where) for loss in saved["losses"]]
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate
         self.at_once, self.step, self.seconds = saved["at_once"], saved["step"], saved["seconds"]
-        self.history = saved["history"]
+        self.history, self.earlier = saved["history"], saved["earlier"]
         self._before, self._started = self.seconds, time.monotonic()
 
-    def weights(self) -> dict[str, Tensor]:
-        """Averaged weights by name, with the constants of the network, on the CPU."""
+    def weights(self, average: Tensor | None = None) -> dict[str, Tensor]:
+        """Averaged weights by name, with the constants of the network, on the CPU; None: the average so far."""
         with self.graph.stream():
-            named = dict(self.network.state_dict()) | self.flat.named(self.average)
+            values = self.average.values if average is None else average
+            named = dict(self.network.state_dict()) | self.flat.named(values)
             return {
                 name: value.detach().to("cpu", memory_format=torch.contiguous_format) for name, value in named.items()
             }
@@ -219,7 +221,11 @@ class Training:
             skipped = int(self.skipped[2])
         if skipped:
             log.warning("%d of %d steps were skipped: their gradient was no number", skipped, self.steps)
-        return Trained(self.weights(), self.history, self.seconds)
+        earlier = None if self.earlier is None else self.weights(self.earlier)
+        widths = self.settings["ema_widths"] if self.tracked else []
+        with self.graph.stream():
+            candidates = {width: self.weights(self.tracked.formed(width)) for width in widths}
+        return Trained(self.weights(), self.history, self.seconds, earlier, candidates)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -229,10 +235,13 @@ class Training:
             batch = self.examples.take(self.objective, self.step)
             self._rate.fill_(schedule.cosine_throughout(self.settings, self.step))
             self.step += 1
-            # Averaged over a fixed fraction of the steps so far, so early weights are forgotten in short trainings too.
-            follow = 1.0 if self._exponent is None else 1 - (1 - 1 / self.step) ** (self._exponent + 1)
-            self._follow.fill_(follow)
+            for average in self._averages:
+                average.prepare(self.step)
             self.losses.append(self.graph(*vars(batch).values()))
+            if self.step == self._earlier_at:
+                self.earlier = self.average.values.cpu().clone()
+            if self.tracked:
+                self.tracked.keep(self.step)
 
     def _loss_of(self, *tensors: Tensor | None) -> Tensor:
         return losses(self.objective, self.network, self.pixels, DiffusionBatch(*tensors), self.weighting)
@@ -271,9 +280,8 @@ class Training:
         in_a_row = (self.skipped[0] + 1) * invalid
         most = torch.maximum(self.skipped[1], in_a_row)
         self.skipped.copy_(torch.stack([in_a_row, most, self.skipped[2] + invalid]))
-        # On a CPU a number is faster than a tensor that holds it.
-        follow = float(self._follow) if self.where.type == "cpu" else self._follow
-        self.average.lerp_(self.flat.values, follow)
+        for average in self._averages:
+            average.update(self.flat.values)
 
     # What is told -----------------------------------------------------------------------------------------------------
 

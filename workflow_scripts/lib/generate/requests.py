@@ -23,7 +23,7 @@ from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
 from workflow_scripts.lib.images.orientation import oriented
-from workflow_scripts.lib.split.regimes import regime_of
+from workflow_scripts.lib.split.regimes import Regime, regime_of
 
 
 @dataclass
@@ -83,8 +83,11 @@ def make_requests(
     rows: np.ndarray,
     baseline: BaselinePredictions | None,
     seed: int,
+    weaker: Generator | None = None,
 ) -> Requests:
-    """Requests of a synthetic set from the train images (`rows`) and, if needed, the baseline's predictions."""
+    """Requests of a synthetic set from the train images (`rows`) and, if needed, the baseline's predictions.
+
+    What the generators `made` and `weaker` have read enters the set's record."""
     # The synthetic set learns from the training labels, so their rows count as fitted on, like those of the generator.
     real = source.labels(rows, "fit")
     errors = None if baseline is None else baseline_errors.errors(baseline.labels, baseline.probabilities)
@@ -92,10 +95,8 @@ def make_requests(
     values, told = {}, None
     if made.settings.get("condition_on"):
         labels, values, told = _column_values(settings, made.settings, source, rows, real, labels, seed)
-    inherited, own = made.access_record, regime_of(settings)
-    if (other := regime_of(made.settings)) != own:
-        inherited = inherited.inherited_from(other.record_name)
-    requests = Requests(labels, inherited, values=values, told=told)
+    inherited = [_inherited(one, regime_of(settings)) for one in (made, weaker) if one is not None]
+    requests = Requests(labels, inherited[0], values=values, told=told)
     if LABEL_PLANS[settings["labels"]].asks_baseline:
         weights = dict(zip(source.classes, label_plans.class_weights(real, errors).round(6).tolist(), strict=True))
         requests.attrs["class_weights"] = json.dumps(weights)
@@ -116,9 +117,8 @@ def make_requests(
     if settings.get("reference_channels"):
         requests.shown = torch.tensor([name in settings["reference_channels"] for name in made.channels])
     try:
-        requests.access_record = inherited.merged(
-            source.access_record(), *([baseline.access_record] if baseline else [])
-        )
+        further = [source.access_record(), *([baseline.access_record] if baseline else [])]
+        requests.access_record = inherited[0].merged(*inherited[1:], *further)
     except ValueError as error:
         raise UserError(f"the generator was not trained on {source.path}: {error}") from None
     return requests
@@ -142,3 +142,9 @@ def _column_values(
     labels, values = column_plans.planned(plan, settings["name"], material, wanted, rng)
     listed = {name: [str(value) for value in column] for name, column in zip(names, values.T, strict=True)}
     return labels, listed, column_values.one_hot(values, known)
+
+
+def _inherited(generator: Generator, own: Regime) -> AccessRecord:
+    """What a set of regime `own` has read through a generator."""
+    other = regime_of(generator.settings)
+    return generator.access_record if other == own else generator.access_record.inherited_from(other.record_name)

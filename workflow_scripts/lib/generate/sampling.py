@@ -141,13 +141,16 @@ def sample(
 
 @dataclass
 class Sampler:
-    """A generator's network with a synthetic set's sampling settings; makes one batch at a time."""
+    """A generator's network with a synthetic set's sampling settings; makes one batch at a time.
+
+    `worse`: objective and network that autoguidance pushes away from."""
 
     generator: Generator
     network: Network
     settings: dict[str, Any]  # of the synthetic set
     seed: int
     where: torch.device
+    worse: tuple[Objective, Network] | None = None
 
     def __post_init__(self) -> None:
         self.objective = make_objective(self.generator.settings["objective"])
@@ -177,7 +180,7 @@ class Sampler:
         """Images float32 (n, C, s, s) of batch `number`, in the network's pixel range.
 
         `real`: images uint8 (n, C, s, s) that `start_noise` starts from. `watch` is called with each evaluation."""
-        denoise = conditional(self.objective, self.network, condition, self.guidance, against, self.limits)
+        denoise = conditional(self.objective, self.network, condition, self.guidance, against, self.limits, self.worse)
 
         def watched(x: Tensor, sigma: float) -> Tensor:
             if watch is not None:

@@ -13,11 +13,14 @@ from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
 from workflow_scripts.lib.compute.step_graph import StepGraph
-from workflow_scripts.lib.generate.diffusion import Condition, Network
+from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate.diffusion import Condition, Network, Objective, make_objective
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.out_of_memory import Divided
 from workflow_scripts.lib.generate.requests import Requests
 from workflow_scripts.lib.generate.sampling import Sampler
+
+Worse = tuple[Objective, Network]  # of autoguidance
 
 
 class CapturedNetwork:
@@ -39,13 +42,50 @@ class CapturedNetwork:
         return self.network(x, log_sigma, Condition(*condition))
 
 
+class Networks:
+    """Networks of generators on a device, each loaded and captured once, however many sets are drawn from it."""
+
+    def __init__(self, where: torch.device) -> None:
+        device.choose_kernels(where)
+        self.where = where
+        self._held: dict[tuple[str, bool], CapturedNetwork] = {}
+
+    def of(self, generator: Generator, earlier: bool = False) -> CapturedNetwork:
+        """The network of a generator, or that of its snapshot."""
+        key = (generator.digest, earlier)
+        if key not in self._held:
+            network = generator.network(self.where, device.fast_dtype(self.where), earlier)
+            self._held[key] = CapturedNetwork(network, self.where)
+        return self._held[key]
+
+    def worse(self, generator: Generator, settings: dict[str, Any], weaker: Generator | None) -> Worse | None:
+        """Objective and network that the guidance of a set pushes away from, where it is autoguidance."""
+        if settings["guidance"].get("against") == generator_choices.EARLIER:
+            worse, earlier = generator, True
+        elif weaker is not None:
+            worse, earlier = weaker, False
+        else:
+            return None
+        return make_objective(worse.settings["objective"]), Divided(self.of(worse, earlier))
+
+
 def make_images(
-    generator: Generator, requests: Requests, settings: dict[str, Any], seed: int, where: torch.device, resume: Resume
+    generator: Generator,
+    requests: Requests,
+    settings: dict[str, Any],
+    seed: int,
+    where: torch.device,
+    resume: Resume,
+    weaker: Generator | None = None,
+    networks: Networks | None = None,
 ) -> np.ndarray:
-    """Images uint8 (n, C, s, s) as requested; finished batches survive a kill."""
-    device.choose_kernels(where)
-    network = CapturedNetwork(generator.network(where, device.fast_dtype(where)), where)
-    sampler = Sampler(generator, Divided(network), settings, seed, where)
+    """Images uint8 (n, C, s, s) as requested; finished batches survive a kill.
+
+    `weaker`: the generator that guidance pushes away from, where the set names one. `networks`: those that earlier sets
+    of this process have loaded."""
+    networks = networks or Networks(where)
+    network, worse = Divided(networks.of(generator)), networks.worse(generator, settings, weaker)
+    sampler = Sampler(generator, network, settings, seed, where, worse)
     parts, calls = sampler.parts(len(requests.labels)), sampler.calls()
     saved = resume.load()
     done: list[torch.Tensor] = saved["batches"] if saved else []

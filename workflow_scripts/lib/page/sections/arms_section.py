@@ -267,7 +267,12 @@ def run_times(folder: Path) -> PageTable:
     return PageTable("run_times", caption, columns, rows, mark=lambda row: "total" if row.get("is_total") else "")
 
 
-MADE = {"train_ddpm": "generator", "sample_ddpm": "synthetic set", "sample_simulator": "cells of the simulator"}
+MADE = {
+    "train_ddpm": "generator",
+    "sample_ddpm": "synthetic set",
+    "sample_fold": "all sets of a fold",
+    "sample_simulator": "cells of the simulator",
+}
 
 
 def generator_times(folder: Path) -> PageTable:
