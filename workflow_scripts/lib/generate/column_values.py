@@ -1,4 +1,4 @@
-"""Values of columns, such as the cell line, as a generator's network is told them."""
+"""Values of columns such as the cell line, as a generator is told them. Knows nothing of what images are asked for."""
 
 from __future__ import annotations
 
