@@ -320,16 +320,20 @@ def stub_figures(run: FakeRun) -> None:
     run.path("intensity.csv").write_text("channel,mean,deviation,p1,p50,p99,black,saturated\n")
 
 
+def draw_arms(run: FakeRun) -> int:
+    """Run plot_arms; its exit status."""
+    words = []
+    for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
+        words += [f"--{name.split('.')[0]}", str(run.path(name))]
+    words += [word for name in ARM_FIGURES for word in (f"--{name}", str(run.path(f"figures/arms_{name}.svg")))]
+    words += ["--fidelity", *fidelity_tables(run), "--settings", json.dumps(CONFIG)]
+    return plot_arms.main([*words, "--log", str(run.path("log"))])
+
+
 def draw_figures(run: FakeRun) -> dict[str, int]:
     """Run the plotting programs; their exit statuses."""
-    log, tables = ["--log", str(run.path("log"))], []
-    for name in ("metrics.csv", "comparisons.csv", "analysis.json"):
-        tables += [f"--{name.split('.')[0]}", str(run.path(name))]
-    figure = {name: str(run.path(f"figures/arms_{name}.svg")) for name in ARM_FIGURES}
-    status = {"plot_data": draw_data(run)}
-    words = [word for name, path in figure.items() for word in (f"--{name}", path)]
-    words += ["--fidelity", *fidelity_tables(run), "--settings", json.dumps(CONFIG)]
-    status["plot_arms"] = plot_arms.main([*tables, *words, *log])
+    log = ["--log", str(run.path("log"))]
+    status = {"plot_data": draw_data(run), "plot_arms": draw_arms(run)}
     histories = [f"unet/0/{fold}={run.path(f'repeat0/fold{fold}/generators/unet.history.csv')}" for fold in range(2)]
     controls = json.dumps({"controls": {name: control for name, control, _ in ARMS if control}})
     words = ["--histories", *histories, "--arms", *map(str, run.arms), "--table", str(run.path("training.csv"))]

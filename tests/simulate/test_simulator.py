@@ -29,6 +29,22 @@ def world(seed=1, cohort=0, **changes):
     return simulator.World(settings, seed, cohort)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def labels_once():
+    """Labels are assigned once for equal arguments: this takes longer than to draw the cells of most tests."""
+    known, assign = {}, protein_labels.assign
+
+    def once(leaders, floor, co_occurrence, rng):
+        key = (leaders.tobytes(), floor, co_occurrence, repr(rng.bit_generator.state))
+        if key not in known:
+            known[key] = assign(leaders, floor, co_occurrence, rng)
+        return known[key].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protein_labels, "assign", once)
+        yield
+
+
 def test_same_seed_same_cells_whatever_is_asked_before_or_after():
     first = simulator.cells(world(), range(12))
     other = world(images=100_000)

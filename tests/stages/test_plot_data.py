@@ -23,9 +23,7 @@ from workflow_scripts.lib.split import role_table
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
-    made = FakeRun(tmp_path_factory.mktemp("run"))
-    assert fake_run.draw_data(made) == 0
-    return made
+    return fake_run.drawn(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -602,12 +602,14 @@ def test_png_size(run: FakeRun) -> None:
     assert struct.unpack(">II", head)[0] == pytest.approx(5.4 * 200, abs=2)
 
 
-def test_when_it_pays_is_shown_where_a_run_has_label_regimes(tmp_path: Path, text: str) -> None:
+def test_when_it_pays_is_shown_where_a_run_has_label_regimes(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     assert "When it pays" not in text
-    run = FakeRun(tmp_path)
+    run = fake_run.drawn(tmp_path_factory)
     facts = json.loads(run.path("analysis.json").read_text())
     run.path("analysis.json").write_text(json.dumps(facts | {"map": made().facts["map"]}), encoding="utf-8")
-    assert set(fake_run.draw_figures(run).values()) == {0}
+    assert fake_run.draw_arms(run) == 0
     assert fake_run.write_report(run) == 0
     page = run.path("report.html").read_text(encoding="utf-8")
     words = " ".join(" ".join(Reader(page).words).split())
