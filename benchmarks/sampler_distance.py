@@ -26,7 +26,7 @@ from benchmarks import generator_data, generator_runs
 from benchmarks.generator_data import Cells, Encoder
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate import generator_checks, generator_choices
 from workflow_scripts.lib.generate.generator_file import Generator
 
 AIM = 1.05
@@ -46,7 +46,7 @@ def ready(args: argparse.Namespace, cells: Cells, objective: str | None, where: 
     settings = generator_data.generator_settings(args.generator, args.settings)
     if objective is not None:
         settings |= {"objective": objective}
-    problem = generator_choices.generator_problem(
+    problem = generator_checks.generator_problem(
         settings, cells.images.shape[-1], [str(number) for number in range(cells.images.shape[1])]
     )
     if problem:
@@ -76,7 +76,7 @@ def measure(
                 clip=args.clip,
                 batch=args.batch,
             )
-            problem = generator_choices.set_problem(settings, made.settings, made.channels)
+            problem = generator_checks.set_problem(settings, made.settings, made.channels)
             if problem:
                 raise SystemExit(problem)
             started = time.monotonic()

@@ -25,7 +25,7 @@ from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.generate import generator_choices, label_plans
+from workflow_scripts.lib.generate import generator_checks, generator_choices, label_plans
 from workflow_scripts.lib.images.image_set import ImageSet, select_channels
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.simulate import simulator
@@ -53,7 +53,7 @@ def sample_simulator(
 ) -> None:
     """Plan labels from the train part, and draw fresh cells that have them."""
     synthetic_set = settings["synthetic_set"]
-    problem = generator_choices.simulator_problem(synthetic_set)
+    problem = generator_checks.simulator_problem(synthetic_set)
     if problem:
         raise UserError(f"synthetic set {synthetic_set['name']}: {problem}")
     own = derive(seed, repeat, fold, "plan", synthetic_set["name"])

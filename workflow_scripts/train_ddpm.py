@@ -26,6 +26,7 @@ from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.generate import (
     average_choice,
     column_values,
+    generator_checks,
     generator_choices,
     generator_file,
     training_images,
@@ -64,7 +65,7 @@ def train_ddpm(
     lock = files.lock(out, lambda holder: stage.log.info("waiting for process %s, which writes %s", holder, out))
     with multiprocess.held(lock):
         with ImageSet(images) as source:
-            problem = generator_choices.generator_problem(settings, source.size, source.channels)
+            problem = generator_checks.generator_problem(settings, source.size, source.channels)
             if problem:
                 raise UserError(f"generator {settings['name']}: {problem}")
             # Before the train part, whose record then holds it.

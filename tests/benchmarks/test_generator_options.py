@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import generator_options
-from workflow_scripts.lib.generate import average_choice, generator_choices
+from workflow_scripts.lib.generate import average_choice, generator_checks
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -40,4 +40,4 @@ def test_differences_are_paired_by_seed():
 @pytest.mark.parametrize("option", generator_options.OPTIONS, ids=lambda option: option.name)
 def test_every_option_is_one_that_can_be_trained(option):
     base = generator_options.generator_data.config()["generators"][0] | {"reference_channels": ["red"]}
-    assert generator_choices.generator_problem(base | option.generator, 32, ["red", "green"]) is None
+    assert generator_checks.generator_problem(base | option.generator, 32, ["red", "green"]) is None

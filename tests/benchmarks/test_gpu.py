@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import edm2_peer, generator_data, gpu, gpu_bench, gpu_peers, gpu_quality, peers
 from benchmarks.gpu_bench import CHANNELS, Row
-from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate import generator_checks
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -41,7 +41,7 @@ def test_every_part_measures_and_writes(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", gpu_quality.VARIANTS)
 def test_every_variant_is_one_that_can_be_trained(name):
     settings = generator_data.generator_settings("unet", gpu_quality.VARIANTS[name])
-    assert generator_choices.generator_problem(settings, 64, list(CHANNELS)) is None
+    assert generator_checks.generator_problem(settings, 64, list(CHANNELS)) is None
 
 
 def test_a_peer_is_scaled_to_the_weights_of_the_network(tmp_path):

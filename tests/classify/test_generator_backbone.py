@@ -14,7 +14,7 @@ from tests.helpers.generating import UNET
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.classify import classifier_file, generator_backbone
 from workflow_scripts.lib.classify.classifier_training import mean_average_precision
-from workflow_scripts.lib.generate import diffusion, generator_choices, generator_file, networks
+from workflow_scripts.lib.generate import diffusion, generator_checks, generator_file, networks
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -81,7 +81,7 @@ def test_an_auto_encoder_sees_one_noise_level_and_makes_no_images() -> None:
         diffusion.of_settings(UNET | {"noise_level": 0.5}), (3, 4), torch.Generator().manual_seed(1)
     )
     assert torch.equal(levels, torch.full((3, 4), 0.5))
-    problem = generator_choices.set_problem({}, UNET | {"noise_level": 0.5}, CHANNELS)
+    problem = generator_checks.set_problem({}, UNET | {"noise_level": 0.5}, CHANNELS)
     assert problem and "can make no images" in problem
     for settings, one_level, words in (
         (UNET, True, "needs a noise_level"),
@@ -89,8 +89,8 @@ def test_an_auto_encoder_sees_one_noise_level_and_makes_no_images() -> None:
         (UNET | {"label_dropout": 0}, False, "asked without labels"),
         (UNET | {"network": "minimal"}, False, "has no encoder"),
     ):
-        assert words in str(generator_choices.encoder_problem(settings, one_level))
-    assert generator_choices.encoder_problem(UNET, False) is None
+        assert words in str(generator_checks.encoder_problem(settings, one_level))
+    assert generator_checks.encoder_problem(UNET, False) is None
 
 
 def write_generator(path: Path, paths: dict[str, Path]) -> networks.UNet:

@@ -7,7 +7,7 @@ import torch
 from tests.helpers.generating import SYNTHETIC_SET, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
 from workflow_scripts.lib.compute.checkpoint import Resume
-from workflow_scripts.lib.generate import generator_choices, generator_file, generator_training
+from workflow_scripts.lib.generate import generator_checks, generator_file, generator_training
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.image_set import ImageSet
 
@@ -122,5 +122,5 @@ def test_a_generator_without_snapshot_or_of_another_kind_is_refused(folder, caps
 )
 def test_what_does_not_go_together_is_refused_before_any_job(guidance, weaker, words):
     synthetic_set = SYNTHETIC_SET | {"guidance": EVERYWHERE | guidance}
-    problem = generator_choices.set_problem(synthetic_set, KEPT, ["a", "b"], weaker)
+    problem = generator_checks.set_problem(synthetic_set, KEPT, ["a", "b"], weaker)
     assert (problem is None) if words is None else (words in problem)

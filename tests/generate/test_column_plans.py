@@ -12,7 +12,13 @@ import torch
 from tests.helpers.generating import CLASSES, MINIMAL, SYNTHETIC_SET, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.generate import column_plans, column_values, generator_choices, generator_file, networks
+from workflow_scripts.lib.generate import (
+    column_plans,
+    column_values,
+    generator_checks,
+    generator_file,
+    networks,
+)
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
@@ -152,9 +158,9 @@ def test_a_column_that_is_read_of_a_test_image_is_a_leak(folder: Path) -> None:
 def test_what_does_not_go_together_is_refused() -> None:
     told = UNET | {"condition_on": ["line"]}
     assert "no input for columns" in str(
-        generator_choices.generator_problem(MINIMAL | {"condition_on": ["l"]}, 16, ["a"])
+        generator_checks.generator_problem(MINIMAL | {"condition_on": ["l"]}, 16, ["a"])
     )
-    assert "asked without columns" in str(generator_choices.encoder_problem(told, False))
-    problem = generator_choices.set_problem(SYNTHETIC_SET | {"columns": "uniform"}, UNET, ["a"])
+    assert "asked without columns" in str(generator_checks.encoder_problem(told, False))
+    problem = generator_checks.set_problem(SYNTHETIC_SET | {"columns": "uniform"}, UNET, ["a"])
     assert "columns needs a generator with condition_on" in str(problem)
-    assert generator_choices.set_problem(SYNTHETIC_SET | {"columns": "uniform"}, told, ["a"]) is None
+    assert generator_checks.set_problem(SYNTHETIC_SET | {"columns": "uniform"}, told, ["a"]) is None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workflow_scripts.lib.config import schema
-from workflow_scripts.lib.generate import diffusion, generator_choices, sampling
+from workflow_scripts.lib.generate import diffusion, generator_checks, generator_choices, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance, make_objective
 from workflow_scripts.lib.generate.networks import Minimal
 
@@ -357,14 +357,14 @@ def test_every_start_noise_is_a_level_that_generators_know():
 def test_pairs_that_make_sense_are_accepted():
     for objective in generator_choices.OBJECTIVES:
         generator = GENERATOR | {"objective": objective}
-        assert generator_choices.generator_problem(generator, 32, CHANNELS) is None
+        assert generator_checks.generator_problem(generator, 32, CHANNELS) is None
         for sampler in generator_choices.SAMPLERS:
             synthetic_set = SYNTHETIC_SET | {"sampler": sampler, "evaluations": 99}
-            assert generator_choices.set_problem(synthetic_set, generator, CHANNELS) is None
-    assert generator_choices.generator_problem(MINIMAL, 32, CHANNELS) is None
+            assert generator_checks.set_problem(synthetic_set, generator, CHANNELS) is None
+    assert generator_checks.generator_problem(MINIMAL, 32, CHANNELS) is None
     giving = GENERATOR | {"reference_fraction": 0.5}
     assert (
-        generator_choices.set_problem(
+        generator_checks.set_problem(
             SYNTHETIC_SET | {"reference_channels": ["a", "c"], "labels": "unseen"}, giving, CHANNELS
         )
         is None
@@ -386,7 +386,7 @@ def test_pairs_that_make_sense_are_accepted():
     ],
 )
 def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words):
-    problem = generator_choices.generator_problem(generator, 32, CHANNELS)
+    problem = generator_checks.generator_problem(generator, 32, CHANNELS)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
 
 
@@ -420,12 +420,12 @@ def test_generators_that_make_no_sense_are_refused_in_one_line(generator, words)
     ],
 )
 def test_plans_that_make_no_sense_are_refused_in_one_line(synthetic_set, generator, words):
-    problem = generator_choices.set_problem(SYNTHETIC_SET | synthetic_set, generator, CHANNELS)
+    problem = generator_checks.set_problem(SYNTHETIC_SET | synthetic_set, generator, CHANNELS)
     assert problem is not None and "\n" not in problem and all(word in problem for word in words)
 
 
 def test_one_channel_leaves_nothing_to_generate_beside_given_ones():
-    problem = generator_choices.generator_problem(GENERATOR | {"reference_fraction": 0.5}, 32, ["green"])
+    problem = generator_checks.generator_problem(GENERATOR | {"reference_fraction": 0.5}, 32, ["green"])
     assert problem is not None and "reference_fraction" in problem and "one channel" in problem
 
 
@@ -438,15 +438,15 @@ def test_one_channel_leaves_nothing_to_generate_beside_given_ones():
     ],
 )
 def test_reference_channels_of_a_generator_are_checked(settings, words):
-    assert words in generator_choices.generator_problem(GENERATOR | settings, 32, CHANNELS)
+    assert words in generator_checks.generator_problem(GENERATOR | settings, 32, CHANNELS)
 
 
 def test_a_set_takes_the_reference_channels_that_its_generator_has_learned_with():
     learned = GENERATOR | {"reference_channels": ["a", "c"], "reference_fraction": 1}
     assert generator_choices.reference_places(learned, CHANNELS) == [0, 2]
     same, other = ({"reference_channels": names} for names in (["c", "a"], ["b"]))
-    assert generator_choices.set_problem(SYNTHETIC_SET | same, learned, CHANNELS) is None
-    assert "a, c" in generator_choices.set_problem(SYNTHETIC_SET | other, learned, CHANNELS)
+    assert generator_checks.set_problem(SYNTHETIC_SET | same, learned, CHANNELS) is None
+    assert "a, c" in generator_checks.set_problem(SYNTHETIC_SET | other, learned, CHANNELS)
 
 
 def test_an_unknown_objective_is_refused_by_name():

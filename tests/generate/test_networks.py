@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from workflow_scripts.lib.generate import generator_choices, networks
+from workflow_scripts.lib.generate import generator_checks, networks
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.networks import Attention, Minimal, UNet
 
@@ -42,7 +42,7 @@ def test_any_channels_classes_and_sizes(channels, size, classes):
 
 @pytest.mark.parametrize(("size", "levels"), [(8, 2), (300, 2), (18, 3), (36, 3), (130, 2)])
 def test_sizes_that_do_not_suit_are_refused_by_name(size, levels):
-    problem = generator_choices.size_problem(size, levels)
+    problem = generator_checks.size_problem(size, levels)
     assert problem is not None and str(size) in problem
     with pytest.raises(ValueError, match=str(size)):
         UNet(1, 1, size, [16] * levels, [1] * levels)
@@ -257,8 +257,8 @@ def test_patches_change_the_layers_and_not_the_shape(patch):
 
 
 def test_patches_must_suit_the_size():
-    assert generator_choices.size_problem(36, 2, 2) is None
-    assert "patches of 4 px" in generator_choices.size_problem(36, 2, 4)
+    assert generator_checks.size_problem(36, 2, 2) is None
+    assert "patches of 4 px" in generator_checks.size_problem(36, 2, 4)
 
 
 def test_options_leave_the_first_weights_of_the_rest_as_they_are():

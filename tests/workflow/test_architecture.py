@@ -29,6 +29,7 @@ MAY_IMPORT = {
 # Beside its arrows, the check of the config reads what can be chosen.
 CHOICES = (
     "generate.generator_choices",
+    "generate.generator_checks",
     "classify.source_choices",
     "classify.arm_choices",
     "classify.arm_settings",

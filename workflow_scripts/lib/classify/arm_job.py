@@ -16,7 +16,7 @@ from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, classifier_file, network_choices
-from workflow_scripts.lib.generate import generator_choices, generator_file
+from workflow_scripts.lib.generate import generator_checks, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.scores import arm_list, prediction_file
@@ -209,7 +209,7 @@ class Job:
         written = generator_file.read(path)
         if (written.repeat, written.fold, written.access_record.images) != (own.repeat, own.fold, own.source.digest):
             raise UserError(f"{path} is of another repeat, fold or image set: give that of this fold")
-        problem = generator_choices.encoder_problem(written.settings, method.generator == arm_choices.AUTOENCODER)
+        problem = generator_checks.encoder_problem(written.settings, method.generator == arm_choices.AUTOENCODER)
         if problem:
             raise UserError(f"arms ({entry['name']}): {problem}")
         return path

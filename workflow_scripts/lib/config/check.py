@@ -14,7 +14,7 @@ from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.download.urls import Refused, check_url
-from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate import generator_checks, generator_choices
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
 from workflow_scripts.lib.judge import declaration
@@ -233,9 +233,9 @@ def _check_folds(section: Config) -> None:
 def _check_generators(config: Config) -> None:
     images = config["preprocess_images"]
     for entry in config["generators"]:
-        problem = generator_choices.generator_problem(entry, images["size"], images["channels"])
+        problem = generator_checks.generator_problem(entry, images["size"], images["channels"])
         regime = views.by_name(config, "regimes")[entry.get("regime", config["regimes"][0]["name"])]
-        problem = problem or generator_choices.regime_problem(entry, regime)
+        problem = problem or generator_checks.regime_problem(entry, regime)
         if entry["name"] == generator_choices.SIMULATOR:
             problem = "the name is taken: a synthetic set of it has fresh simulated cells"
         if problem:
@@ -248,7 +248,7 @@ def _check_sets(config: Config) -> None:
     for entry in config["synthetic_sets"]:
         where, name = f"synthetic_sets ({entry['name']})", entry["generator"]
         if name == generator_choices.SIMULATOR:
-            problem = generator_choices.simulator_problem(entry)
+            problem = generator_checks.simulator_problem(entry)
             if entry["name"] in asked and not _simulated(data):
                 problem = f"generator {name} needs data.source simulated, and no data.label_map"
         elif name not in known:
@@ -256,7 +256,7 @@ def _check_sets(config: Config) -> None:
             raise ConfigError(f"{where}.generator = {name!r} is not defined{meant(name, known)}; known: {told}")
         else:
             weaker = known.get(generator_choices.weaker_generator(entry) or "")
-            problem = _missing(entry) or generator_choices.set_problem(
+            problem = _missing(entry) or generator_checks.set_problem(
                 entry, known[name], config["preprocess_images"]["channels"], weaker
             )
         if problem:
@@ -314,7 +314,7 @@ def _check_encoder_of_arm(entry: Config, config: Config, where: str) -> None:
         told = "is missing" if name is None else f"= {name!r} is not defined{meant(name, known)}"
         raise ConfigError(f"{where}.generator {told}: the method {entry['method']!r} needs one of {', '.join(known)}")
     if kind is not None:
-        problem = generator_choices.encoder_problem(known[name], kind == arm_choices.AUTOENCODER)
+        problem = generator_checks.encoder_problem(known[name], kind == arm_choices.AUTOENCODER)
         if problem:
             raise ConfigError(f"{where}: {problem}")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate import generator_checks, generator_choices
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
 
@@ -211,7 +211,7 @@ class UNet(nn.Module):
         columns: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        problem = generator_choices.size_problem(size, len(widths), patch)
+        problem = generator_checks.size_problem(size, len(widths), patch)
         if problem:
             raise ValueError(problem)
         self.dtype, self.fold, self.references = dtype, patch or generator_choices.folding(size), references

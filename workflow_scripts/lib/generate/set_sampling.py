@@ -18,7 +18,7 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.compute.checkpoint import Resume
-from workflow_scripts.lib.generate import baseline_errors, generator_choices, generator_file
+from workflow_scripts.lib.generate import baseline_errors, generator_checks, generator_choices, generator_file
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.requests import Requests, make_requests
 from workflow_scripts.lib.generate.synthetic_set import Networks, make_images
@@ -94,7 +94,7 @@ def _requests(
 ) -> Requests:
     """Sampling requests of a set; UserError where its generators or the images do not fit."""
     (generator, weaker), regime = pair, regime_of(settings)
-    problem = generator_choices.set_problem(
+    problem = generator_checks.set_problem(
         settings, generator.settings, generator.channels, weaker.settings if weaker else None
     )
     if problem:

@@ -14,7 +14,7 @@ from typing import Any
 
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
-from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.generate import generator_checks
 
 DATA, GENERATOR, TRAINING, AFTER = "data", "generator", "training", "after"
 TRANSFORMERS = ("vit_b_16", "swin_t", "swin_b")
@@ -284,7 +284,7 @@ def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
         if smaller >= size:
             return f"forensics.shown_from = {smaller} must be smaller than preprocess_images.size = {size}"
         widths = known[synthetic_sets[section["synthetic_sets"]["mixloc"]]["generator"]]["widths"]
-        problem = generator_choices.size_problem(smaller, len(widths))
+        problem = generator_checks.size_problem(smaller, len(widths))
         if problem:
             return f"forensics.shown_from: {problem}"
     if "thresholds_on_reported" in used and not config["make_folds"]["fractions"]["calibration"] > 0:
