@@ -4,8 +4,8 @@ The settings describe the files and tables (`lib.images.known_datasets`). Every 
 and written as uint8 (N, C, H, W). This happens piece by piece: pixels of one piece are in memory at a time, and an
 interrupted run resumes where it stopped. Further images without labels (--unlabelled-images) follow the labelled ones
 with all labels absent; near-duplicates of labelled images among them are left out. Groups are the connected components
-of the columns named in the settings (such as gene and antibody) and of near-duplicates, which a perceptual hash over
-all channels finds. Invalid input is listed by file and reason. It either stops the run or is left out (left_out.csv).
+of the columns named in the settings (such as gene and antibody) and of near-duplicates (`lib.images.copy_test`).
+Invalid input is listed by file and reason. It either stops the run or is left out (left_out.csv).
 
 Example:
     python -m workflow_scripts.preprocess_images --images-dir raw/train --table raw/train.csv \\
@@ -25,12 +25,13 @@ import numpy as np
 
 from workflow_scripts.lib.base import files, stage
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import further_images, grouping, invalid_input, missing_files, reading_plan
-from workflow_scripts.lib.images.duplicates import near_duplicates
+from workflow_scripts.lib.images import copy_test, further_images, grouping, invalid_input, missing_files, reading_plan
 from workflow_scripts.lib.images.image_set_layout import FURTHER
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.reading_plan import SHOWN, ReadingPlan
+
+LOGGED = 5  # pairs of near-duplicates that the log names
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,9 +65,14 @@ def preprocess_images(args: argparse.Namespace) -> None:
             if absent := missing_files.problem(work.reader, listed.ids[: work.labelled], bad):
                 raise UserError(absent)
             invalid_input.settle(bad, named, data["on_invalid"], data["invalid_limit"], faults)
-            pairs = _duplicates(grids, args.settings["duplicates"], [listed.ids[row] for row in rows], attrs)
+            ids, least = [listed.ids[row] for row in rows], args.settings["duplicates"]
+            pairs = _duplicates(grids, least, ids, attrs, lambda places: work.pixels(tasks, rows[places]))
             if args.unlabelled_images:
-                kept, more = _kept_further(work, grids, further_rows, further_grids, args.settings["duplicates"], attrs)
+                every = np.concatenate([rows, further_rows])
+                kept, more = _kept_further(
+                    work, grids, further_rows, further_grids, least, attrs,
+                    lambda places: work.pixels([*tasks, *further], every[places]),
+                )  # fmt: skip
                 work.write_further(writer, further, kept)
                 pairs += [(len(rows) + one, len(rows) + other) for one, other in more]
                 rows = np.concatenate([rows, kept])
@@ -95,22 +101,34 @@ def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
     }
 
 
-def _duplicates(grids: np.ndarray, least: float, ids: list[str], attrs: dict[str, Any]) -> list[tuple[int, int]]:
+def _duplicates(
+    grids: np.ndarray, least: float, ids: list[str], attrs: dict[str, Any], read: copy_test.Read
+) -> list[tuple[int, int]]:
     """Pairs of near-duplicates, told in the log and in the attributes of the set."""
     if not least:
         return []
-    pairs = near_duplicates(grids, least)
+    pairs = copy_test.near_duplicates(grids, least, read)
     examples = [[ids[one], ids[other], round(likeness, 4)] for one, other, likeness in pairs[:SHOWN]]
     attrs["duplicates"] = json.dumps({"least": least, "pairs": len(pairs), "examples": examples})
-    stage.log.info("%d pairs of near-duplicates, joined into common groups", len(pairs))
+    stage.log.info(
+        "%d pairs of near-duplicates, joined into common groups (preprocess_images.duplicates = %g)", len(pairs), least
+    )
+    for one, other, likeness in pairs[:LOGGED]:
+        stage.log.info("near-duplicates: %s and %s, correlation of fine detail %.2f", ids[one], ids[other], likeness)
     return [(one, other) for one, other, _ in pairs]
 
 
 def _kept_further(
-    work: ReadingPlan, grids: np.ndarray, rows: np.ndarray, further: np.ndarray, least: float, attrs: dict[str, Any]
+    work: ReadingPlan,
+    grids: np.ndarray,
+    rows: np.ndarray,
+    further: np.ndarray,
+    least: float,
+    attrs: dict[str, Any],
+    read: copy_test.Read,
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Rows of the further images that are no near-duplicates of labelled ones, and near-duplicates among these."""
-    close, pairs = further_images.like_labelled(grids, further, least)
+    close, pairs = further_images.like_labelled(grids, further, least, read)
     work.listed.dropped += [
         Fault(work.listed.ids[row], "", "near-duplicate", "is a near-duplicate of a labelled image")
         for row in rows[close]

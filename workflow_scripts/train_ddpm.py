@@ -25,7 +25,7 @@ from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.generate import (
     average_choice,
-    column_plans,
+    column_values,
     generator_choices,
     generator_file,
     training_images,
@@ -71,11 +71,11 @@ def train_ddpm(
             validation = average_choice.read_validation(source, fold.table, fold.number, settings)
             part, columns = training_images.read(source, fold, settings), None
             if part.columns is not None:
-                known = column_plans.known_values(part.columns)
+                known = column_values.known_values(part.columns)
                 if empty := [name for name, own in zip(settings["condition_on"], known, strict=True) if not own]:
                     raise UserError(f"generator {settings['name']}: no train image has a value of {empty[0]!r}")
                 settings["column_values"] = dict(zip(settings["condition_on"], known, strict=True))
-                columns = column_plans.one_hot(part.columns, known)
+                columns = column_values.one_hot(part.columns, known)
             height, width = part.images.shape[2:]
             if height != width:
                 raise UserError(

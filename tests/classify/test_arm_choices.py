@@ -113,8 +113,8 @@ def test_same_steps_same_images_a_step_same_start_and_the_same_real_images(name,
         for step, images in given.items():
             assert torch.allclose(images, baseline[2][step][: len(images)], atol=1e-6)
     assert all(np.isfinite(found.history["loss"]))
-    # What else it does, it does not do what the baseline does.
-    if name != "real_only":
+    # What else it does, it does not do what the baseline does; two_baselines is told another seed, not here.
+    if name not in ("real_only", "two_baselines"):
         assert not torch.equal(found.weights["head.weight"], baseline[3].weights["head.weight"])
 
 

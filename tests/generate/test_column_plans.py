@@ -12,7 +12,7 @@ import torch
 from tests.helpers.generating import CLASSES, MINIMAL, SYNTHETIC_SET, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.generate import column_plans, generator_choices, generator_file, networks
+from workflow_scripts.lib.generate import column_plans, column_values, generator_choices, generator_file, networks
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
@@ -28,7 +28,7 @@ VALUES = np.array([["A"], ["B"], ["A"], [""]], dtype=object)
 def drawn(plan: str, wanted: list[list[int]], values: np.ndarray = VALUES) -> list[tuple]:
     """Label and value of each image of a set."""
     asked, rng = np.array(wanted, dtype=np.uint8), np.random.default_rng(0)
-    material = column_plans.Material(LABELS, values, column_plans.known_values(values))
+    material = column_plans.Material(LABELS, values, column_values.known_values(values))
     labels, found = column_plans.planned(plan, "p", material, asked, rng)
     return [(int(row.argmax()), *told) for row, told in zip(labels, found, strict=True)]
 
@@ -56,7 +56,7 @@ def test_unseen_combinations_are_those_that_no_train_image_has() -> None:
 
 def test_values_are_told_a_block_a_column_and_unknown_ones_as_zeros() -> None:
     values = np.array([["B", "x"], ["", "y"], ["C", "x"]], dtype=object)
-    found = column_plans.one_hot(values, [["A", "B"], ["x", "y"]])
+    found = column_values.one_hot(values, [["A", "B"], ["x", "y"]])
     assert found.tolist() == [[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
 
 

@@ -64,6 +64,7 @@ ANALYSIS = {
     "baseline": "real_only",
     "metric": "macro_f1",
     "level": "image",
+    "claim": "these_proteins",
     "threshold_rule": "calibrated",
     "minimum_positive_groups": 5,
     "minimum_calibration_groups": 10,

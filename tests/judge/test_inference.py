@@ -76,9 +76,11 @@ def test_a_step_counts_only_where_those_before_it_showed_a_difference(seen, firs
     draws = np.random.default_rng(2).normal(0, 0.1, (4, 1, 2000))
     # A loss is a difference as well.
     estimates = np.array([[sign * 1.0] if there else [0.0] for there, sign in zip(seen, (1, -1, -1, 1), strict=True)])
-    found = inference.intervals(estimates, draws, 0.95, 1, first)
+    found = inference.intervals(np.repeat(estimates, 2, axis=1), np.repeat(draws, 2, axis=1), 0.95, 1, first)
     expected = [inference.CONFIRMED if one else inference.EXPLORATORY for one in confirmed]
     assert inference.standing(found, first) == expected
+    alone = inference.intervals(estimates, draws, 0.95, 1, first)
+    assert set(inference.standing(alone, first)) == {inference.EXPLORATORY}, "a single repeat confirms nothing"
 
 
 def test_variance_between_repeats_widens_the_interval():
@@ -105,5 +107,5 @@ def test_what_the_bootstrap_holds_is_not_counted_twice():
 def test_an_arm_equal_to_its_baseline_has_an_empty_interval():
     found = inference.intervals(np.zeros((2, 2)), np.zeros((2, 2, 100)), 0.95, 1)
     assert found.low.tolist() == found.high.tolist() == [0, 0]
-    assert found.p_values().tolist() == [1, 1]
+    assert found.p.tolist() == [1, 1]
     assert inference.verdict(found.low[0], found.high[0], 0.02) == "no difference larger than 0.000"

@@ -137,6 +137,12 @@ def test_false_discoveries_are_counted_over_all_strata(folder):
         assert ((rows["verdict"] == "inconclusive") == (q > 0.05)).all()
 
 
+def kish(owners: np.ndarray) -> float:
+    """Effective number of groups of these rows."""
+    sizes = np.unique(owners, return_counts=True)[1]
+    return sizes.sum() ** 2 / (sizes**2).sum()
+
+
 def test_draws_are_those_of_weighted_rows():
     """Each draw is the score of rows weighted by their groups, drawn apart by the factor for few groups."""
     rng = np.random.default_rng(4)
@@ -161,10 +167,10 @@ def test_draws_are_those_of_weighted_rows():
                 plain, drawn = (
                     f1_score(truth, said, sample_weight=w) for w in (np.ones(len(owner)), weights[owner, b])
                 )
-                n = len(set(owner[truth]))
+                n = kish(owner[truth])
                 f1.append(plain + np.sqrt((n + 1) / (n - 1)) * (drawn - plain))
                 for cell in mine:
-                    own, n = cell.rows, len(set(cell.rows.groups[cell.rows.labels[:, k]]))
+                    own, n = cell.rows, kish(cell.rows.groups[cell.rows.labels[:, k]])
                     plain, drawn = (
                         average_precision_score(own.labels[:, k], own.scores[:, k], sample_weight=w)
                         for w in (np.ones(60), weights[own.groups, b])

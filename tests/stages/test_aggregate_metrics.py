@@ -67,7 +67,8 @@ def test_only_arms_that_are_no_controls_can_lack_one():
 
 def test_the_order_of_testing_is_told():
     def row(against, low, high, standing, family="primary"):
-        return {"against": against, "low": low, "high": high, "standing": standing, "family": family}
+        ends = {"against": against, "low": low, "high": high}
+        return ends | {"standing": standing, "family": family, "repeats": 2}
 
     first = {("mix", "baseline"): row("real_only", 0.1, 0.2, "confirmed")}
     control = {("mix", "control"): row("mix_real", -0.1, 0.2, "confirmed")}
@@ -77,6 +78,8 @@ def test_the_order_of_testing_is_told():
     told = analysis_report.order(ANALYSIS, first | control | other | outside)
     assert "mix against real_only, then against mix_real" in told
     assert "(1)" in told and "showed no difference to mix_real" in told and told.endswith("are exploratory.")
+    once = {key: row | {"repeats": 1} for key, row in (first | other).items()}
+    assert analysis_report.order(ANALYSIS, once).endswith("All are exploratory: a single repeat confirms nothing.")
 
 
 def test_gap_is_validation_minus_test(judged):
@@ -101,11 +104,11 @@ def test_answer_verdicts_and_what_is_not_judged(judged):
     assert set(rows[rows.family == "exploratory"]["class"]) == set(CLASSES[:3])
     assert rows[rows.family == "exploratory"]["q"].notna().all()
     declared = rows[rows.family == "primary"].set_index(["arm", "relation"])
-    # The primary arm is tested first, by itself; it showed a difference to both, so what stands behind it is confirmed.
+    # The primary arm is tested first, by itself; it showed a difference to both, but a single repeat confirms nothing.
     first = declared.loc["mix"]
     assert (first.high == first.high_single).all() and (declared.high >= declared.high_single).all()
-    assert (declared.standing == "confirmed").all() and "are confirmed" in analysis["order"]
-    assert (rows[rows.family != "primary"].standing == "exploratory").all()
+    assert (rows.standing == "exploratory").all() and "a single repeat" in analysis["order"]
+    assert "Verdict, with these training groups: helps (exploratory: a single repeat)" in analysis["answer"]["sentence"]
     assert len(analysis["cross_check"]) == 3 and analysis["cross_check"][0]["folds"] == 2
     assert list(rows.columns) == comparisons.COLUMNS
 
@@ -138,6 +141,7 @@ def test_lists_of_arms_repeats_and_no_calibration_part(tmp_path):
     assert run(tmp_path, [listed]) == 0
     found = tables(tmp_path)
     assert found["comparisons"].training_luck.all() and set(found["comparisons"].repeats) == {2}
+    assert "confirmed" in set(found["comparisons"].standing)
     assert set(found["metrics"].repeat.astype(str)) == {"0", "1", "mean"}
     entry = found["analysis"]["thresholds_fitted_on"][0]
     cell = read_predictions(tmp_path / f"mix-{entry['repeat']}-{entry['fold']}.h5")

@@ -147,19 +147,21 @@ def test_classes_are_drawn_bold_by_their_rate_of_false_discoveries(found: run_ta
     rows = found.comparisons
     chosen = (rows["arm"] == arm) & (rows["relation"] == "baseline") & (rows["class"] == kind)
 
-    def bold(q: float) -> tuple[int, int]:
+    def bold(q: float, repeats: int = 2) -> tuple[int, int]:
         changed = rows.copy()
         # An interval beside zero, whose difference stands or not when all classes are looked at.
         changed.loc[rows["class"] != "", "q"] = 1.0
         changed.loc[chosen, ["difference", "low", "high", "low_single", "high_single"]] = [0.2, 0.1, 0.3, 0.1, 0.3]
         changed.loc[chosen, "q"] = q
-        drawn = arm_figures.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, found.facts))
+        facts = found.facts | {"sizes": {"repeats": repeats}}
+        drawn = arm_figures.draw_classes(run_tables.Results(found.metrics, changed, found.analysis, facts))
         lines = [line for axes in drawn.axes for line in axes.lines]
         coloured = [line for line in lines if line.get_color() in (figure_style.GAIN, figure_style.LOSS)]
         return sum(line.get_linewidth() == 1.6 for line in lines), len(coloured)
 
     # A line has a colour where the change holds; nothing else has.
     assert (bold(0.04), bold(0.06)) == ((1, 1), (0, 0))
+    assert bold(0.04, repeats=1) == (0, 0), "a single repeat confirms nothing"
 
 
 @pytest.mark.parametrize("limit", [0.011, 0.04, 0.093, 0.27, 0.56, 1.0])

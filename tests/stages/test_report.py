@@ -279,7 +279,9 @@ def test_data_page_tells_duplicates_map_notes_and_what_was_left_out(run: FakeRun
     words = " ".join(" ".join(Reader(text).words).split())
     assert "Classes are those of the label map Rare from Rods & <rings>." in words
     assert "two rows were <merged>" in words
-    assert "correlate by 0.95 or more count as near-duplicates and share a group: 1 pair." in words
+    assert (
+        "Near-duplicates share a group: 1 pair. They are images whose perceptual hashes correlate by 0.95 or" in words
+    )
     assert "<u>cell0005</u>" in words and "<i>x2.png</i>" in words
     assert "Not used: missing (1), truncated (1)." in words
     with run.path("tables/data_classes.csv").open() as handle:

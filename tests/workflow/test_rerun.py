@@ -35,13 +35,14 @@ RERUN = {
     - {"simulate_cells", "tabulate_study"},
     "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/images/corruptions.py": {"stress_test"},
+    "lib/images/copy_test.py": READING,
     "lib/images/duplicates.py": READING,
     "lib/images/nearest_images.py": {"assess_synthetic", "train_classifier"},
     "lib/simulate/laboratory.py": CELLS,
     "lib/split/assignment.py": {"check_images", "make_folds", "train_classifier"},
     "lib/split/label_order.py": {"check_images", "make_folds"},
     # The cost of sampling is counted on the sampler itself.
-    "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost", "stress_test"},
+    "lib/compute/checkpoint.py": GENERATORS | TRAINING | {"predict_cost", "rehearse_run", "stress_test"},
     "lib/download/http_client.py": {"fetch_images", "fetch_weights"},
     "lib/scores/decisions.py": JUDGING
     | TRAINING
@@ -62,7 +63,7 @@ RERUN = {
     # A classifier may have the encoder of a generator.
     "lib/generate/diffusion.py": GENERATORS
     | TRAINING
-    | {"assess_synthetic", "open_lockbox", "predict_cost"}
+    | {"assess_synthetic", "open_lockbox", "predict_cost", "rehearse_run"}
     | {"predict_images", "stress_test", "write_model_package", "write_submission"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
@@ -72,12 +73,12 @@ RERUN = {
     # The page names the measures.
     "lib/fidelity/distances.py": {"assess_synthetic", "report"},
     # Declared before any arm, and checked with the config: no arm is trained again.
-    "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms"},
+    "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms", "rehearse_run"},
     "lib/judge/stress_scores.py": {"aggregate_stress"},
     "lib/judge/inference.py": JUDGING | PLOTS | {"check_images", "compare_runs", "forensics"},
     "lib/study/emulation.py": {"replay_study"},
-    "lib/config/views.py": {"predict_cost", "report"},
-    "lib/cost/forecast.py": {"predict_cost"},
+    "lib/config/views.py": {"predict_cost", "rehearse_run", "report"},
+    "lib/cost/forecast.py": {"predict_cost", "rehearse_run"},
     "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "check_images", "compare_runs", "forensics", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},

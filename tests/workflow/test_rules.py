@@ -197,9 +197,9 @@ def test_the_map_can_be_planned(checkout: Checkout) -> None:
     done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/map.yaml")
     blocks = done.stdout.split("\n\n")
     trained = [block for block in blocks if "-m workflow_scripts.train_ddpm" in block]
-    assert len(trained) == 6 * 13, "three kinds of generators in four regimes and one of all labels, at each place"
+    assert len(trained) == 3 * 2 * 13, "in each repeat, two budgets: three kinds in four regimes, one of all labels"
     # What learns from the baseline's answers waits for the baseline of its own regime.
-    [pseudo] = [block for block in trained if "repeat2/fold1/generators/tenth_pseudo.safetensors" in block]
+    [pseudo] = [block for block in trained if "repeat2/fold0/generators/tenth_pseudo.safetensors" in block]
     waited = re.search(r"--baseline (\S+)", pseudo)
     assert waited and waited[1] in pseudo.split("output:")[0]
     [asked] = [block for block in blocks if f"output: {waited[1]}" in block]

@@ -29,7 +29,7 @@ from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeig
 from workflow_scripts.lib.config.models_generate import AssessSynthetic, Generator, SyntheticSet
 from workflow_scripts.lib.config.models_simulate import SimulateCells
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
-from workflow_scripts.lib.judge.analysis_choices import LEVELS, METRICS, RULES
+from workflow_scripts.lib.judge.analysis_choices import CLAIMS, LEVELS, METRICS, RULES
 from workflow_scripts.lib.study.switches import SWITCHES
 
 Fewest = whole(1, 1000)
@@ -46,6 +46,9 @@ class Analysis(Section):
     baseline: Text = key("Arm that every other arm is compared with.")
     metric: Literal[METRICS] = key("Primary metric: macro-F1 or mean average precision. The other is secondary.")
     level: Literal[LEVELS] = key("Primary level; protein: the mean over a protein's images.")
+    claim: Literal[CLAIMS] = key(
+        "What the verdict holds for: trainings on these proteins, or on other proteins too. The other stands beside it."
+    )
     threshold_rule: Literal[RULES] = key(
         "Decision thresholds: one per class, one for all, 0.5, or 0.5 and else the most probable class."
     )

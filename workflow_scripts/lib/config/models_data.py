@@ -184,7 +184,10 @@ class PreprocessImages(Section):
     )
     white_level: WhiteLevel = key("Pixel values that are white, where intensity is fixed.")
     shards: whole(1, 10_000) = key("Jobs that read images side by side; the set is the same for any number.", "jobs")
-    duplicates: Fraction = key("Images whose perceptual hashes correlate by this much become one group. 0: off.")
+    duplicates: Fraction = key(
+        "Images whose perceptual hashes correlate by this much are compared by their pixels; near-duplicates become "
+        "one group. 0: off."
+    )
 
 
 PartOf = number(ge=0, lt=1)

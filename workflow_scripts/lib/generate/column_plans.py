@@ -56,17 +56,6 @@ def unseen(material: Material, wanted: np.ndarray, rng: np.random.Generator) -> 
     return wanted[rows], np.array(drawn, dtype=object).reshape(len(rows), len(material.known))
 
 
-def known_values(values: np.ndarray) -> list[list[str]]:
-    """The values (N, C) that occur in each column, without the empty one, which means that it is unknown."""
-    return [sorted({str(value) for value in column} - {""}) for column in values.T]
-
-
-def one_hot(values: np.ndarray, known: list[list[str]]) -> np.ndarray:
-    """Values (n, C) as float32 (n, V), a block a column; an unknown value is all zeros."""
-    blocks = [column[:, None] == np.array(own, dtype=object) for column, own in zip(values.T, known, strict=True)]
-    return np.concatenate(blocks, axis=1).astype(np.float32)
-
-
 def unlabelled(material: Material, wanted: np.ndarray, rng: np.random.Generator) -> Planned:
     """Values that unlabelled images alone have, such as those of a new cell line. No rows where there are none."""
     labelled = [set(column) for column in material.values.T]

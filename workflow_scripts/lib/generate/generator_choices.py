@@ -192,7 +192,9 @@ SEES = (LABELLED, UNLABELLED, PSEUDO_LABELLED)
 CONFUSED, EARLIER = "confused", "earlier"
 AGAINST = (CONFUSED, EARLIER)  # what guidance pushes away from besides dropped labels
 # What a weaker generator must share with the one that it guides: its pixels, its labels, and what it has read.
-SHARED_WITH_WEAKER = ("pixels", "labels", "sees", "regime", "reference_channels", "condition_on")
+SHARED_WITH_WEAKER = (
+    "pixels", "labels", "sees", "pseudo_labels_from", "regime", "reference_channels", "condition_on",
+)  # fmt: skip
 
 # Name of the simulator in place of a generator: its cells are the best that any generator could make.
 SIMULATOR = "simulator"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.generate import baseline_errors, column_plans, label_plans
+from workflow_scripts.lib.generate import baseline_errors, column_plans, column_values, label_plans
 from workflow_scripts.lib.generate.baseline_errors import BaselinePredictions
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_choices import LABEL_PLANS
@@ -141,7 +141,7 @@ def _column_values(
     rng = np.random.default_rng(derive(seed, "columns"))
     labels, values = column_plans.planned(plan, settings["name"], material, wanted, rng)
     listed = {name: [str(value) for value in column] for name, column in zip(names, values.T, strict=True)}
-    return labels, listed, column_plans.one_hot(values, known)
+    return labels, listed, column_values.one_hot(values, known)
 
 
 def _inherited(generator: Generator, own: Regime) -> AccessRecord:

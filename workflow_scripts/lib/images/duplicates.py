@@ -1,18 +1,21 @@
-"""Near-duplicates: images with the same content, perhaps rotated, mirrored, rescaled or recompressed.
+"""Candidates for near-duplicates: images whose perceptual hashes are alike, perhaps rotated, mirrored or rescaled.
 
-Each image gets a perceptual hash: its channels averaged over an 8 × 8 grid, minus the mean over all images, as
-integers. Two images are near-duplicates if their hashes correlate almost perfectly in any of the eight orientations.
-Averaging over a grid commutes with rotation, so only the hashes are rotated."""
+Each image gets a perceptual hash: its channels averaged over an 8 × 8 grid, each with mean 0 and deviation 1, minus the
+mean over all images. Two images are candidates if their hashes correlate in any of the eight orientations. Averaging
+over a grid commutes with rotation, so only the hashes are rotated. Small or smooth images look alike in so few numbers:
+`copy_test` then compares their pixels."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from workflow_scripts.lib.images.orientation import all_orientations
 
 GRID = 8
-ORBITS = 10  # orbits of grid cells under rotation and mirroring
 BLOCK = 512  # images compared at a time
+FLOOR = 1.0  # grey levels added to a channel's deviation: rounding of a dim channel is not amplified
 
 
 def grid_means(images: np.ndarray) -> np.ndarray:
@@ -28,70 +31,95 @@ def grid_means(images: np.ndarray) -> np.ndarray:
     return np.rint(cells / (down * across)).astype(np.uint8)
 
 
-def _common(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean grid over all images (C, 8, 8), and the deviation of each channel from it (C, 1, 1)."""
-    total = sum(grids[start : start + BLOCK].sum(axis=0, dtype=np.float64) for start in range(0, len(grids), BLOCK))
-    # The mean grid must be invariant under rotation, or rotating an image would change its hash.
-    common = np.mean(list(all_orientations(total / max(1, len(grids)))), axis=0).astype(np.float32)
-    squares = np.zeros(len(common))
+def normalised(images: np.ndarray) -> np.ndarray:
+    """Each channel of each image (n, C, H, W) with mean 0 and deviation 1, as float32; zero where it is constant."""
+    apart = images - images.mean(axis=(2, 3), keepdims=True, dtype=np.float32)
+    return apart / (apart.std(axis=(2, 3), keepdims=True) + np.float32(FLOOR))
+
+
+def _common(grids: np.ndarray) -> np.ndarray:
+    """Mean of the normalised grids of all images (C, 8, 8)."""
+    total = np.zeros(grids.shape[1:])
     for start in range(0, len(grids), BLOCK):
-        squares += ((grids[start : start + BLOCK] - common) ** 2).sum(axis=(0, 2, 3), dtype=np.float64)
-    strays = np.sqrt(squares / max(1, len(grids) * GRID**2)).astype(np.float32)
-    return common, np.maximum(strays, 1e-6)[:, None, None]
+        total += normalised(grids[start : start + BLOCK]).sum(axis=0, dtype=np.float64)
+    # The mean grid must be invariant under rotation, or rotating an image would change its hash.
+    return np.mean(list(all_orientations(total / max(1, len(grids)))), axis=0).astype(np.float32)
 
 
-def _units(grids: np.ndarray, common: np.ndarray, strays: np.ndarray) -> np.ndarray:
+def _units(grids: np.ndarray, common: np.ndarray) -> np.ndarray:
     """Unit vectors float32 (n, C, 8, 8) of the differences from the mean grid; zero for an image of one grey level."""
-    # Each channel has the same weight, whatever its brightness.
-    apart = (grids - common) / strays
+    apart = normalised(grids) - common
     length = np.sqrt((apart**2).sum(axis=(1, 2, 3), keepdims=True))
     flat = grids.max(axis=(1, 2, 3), keepdims=True) == grids.min(axis=(1, 2, 3), keepdims=True)
     return np.where(flat, 0, apart / np.maximum(length, 1e-6)).astype(np.float32)
 
 
-def near_duplicates(grids: np.ndarray, least: float) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, correlation), i < j, of images whose hashes correlate by `least` or more in some orientation.
+def candidates(grids: np.ndarray, least: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (rows, columns), rows < columns, of images whose hashes correlate by `least` or more in some orientation.
 
-    Unit vectors with correlation c have distance sqrt(2 (1 - c)). The distance of their rotation-invariant parts is at
-    most that. These parts are short and compared first, so few pairs are left for which all orientations are tried."""
+    They come block by block. An upper bound of the correlation over all orientations is computed for all pairs, and the
+    orientations are tried for the few that it leaves."""
     if not len(grids):
-        return []
-    scale = _common(grids)
-    parts = np.empty((len(grids), len(scale[0]) * ORBITS), dtype=np.float32)
+        return
+    common, bases = _common(grids), _bases()
+    parts = []
     for start in range(0, len(grids), BLOCK):
-        parts[start : start + BLOCK] = _unturned(_units(grids[start : start + BLOCK], *scale))
-    reach = 2 * (1 - least) + 1e-4  # squared, and a margin for rounding
-    pairs: list[tuple[int, int, float]] = []
-    for start in range(0, len(grids), BLOCK):
-        one = parts[start : start + BLOCK]
-        for below in range(start, len(grids), BLOCK):
-            other = parts[below : below + BLOCK]
-            distance = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
-            rows, columns = np.nonzero(distance <= reach)
-            rows, columns = start + rows, below + columns
+        cells = _units(grids[start : start + BLOCK], common).reshape(-1, GRID**2)
+        parts.append([(cells @ basis).astype(np.float32) for basis in bases])
+    for first, one in enumerate(parts):
+        for second in range(first, len(parts)):
+            bound = _bound(one, parts[second], grids.shape[1])
+            rows, columns = np.nonzero(bound >= least - 1e-4)  # a margin for rounding
+            rows, columns = BLOCK * first + rows, BLOCK * second + columns
             near = rows < columns
-            pairs += _correlated(grids, scale, rows[near], columns[near], least)
-    return sorted(pairs)
+            if near.any():
+                yield _correlated(grids, common, rows[near], columns[near], least)
 
 
-def _unturned(units: np.ndarray) -> np.ndarray:
-    """Rotation-invariant part of the hashes, (n, C * ORBITS): sums over cells of an orbit, scaled to keep lengths."""
-    places = np.arange(GRID**2).reshape(GRID, GRID)
-    _, orbit, count = np.unique(np.min(list(all_orientations(places)), axis=0), return_inverse=True, return_counts=True)
-    onto = np.eye(len(count))[orbit.ravel()] / np.sqrt(count)
-    return (units.reshape(*units.shape[:2], -1) @ onto.astype(np.float32)).reshape(len(units), -1)
+def _bases() -> list[np.ndarray]:
+    """Orthonormal bases (64, m) in which the orientations act simply: the irreducible representations of D4.
+
+    A rotation or reflection leaves the first part of a hash as it is, gives each of the next three a sign, and turns
+    those of the last two into each other by an orthogonal matrix of 2 × 2."""
+    cells = np.arange(GRID**2).reshape(GRID, GRID)
+    ways = [np.eye(GRID**2)[view.ravel()] for view in all_orientations(cells)]  # mirrored from 4 on, then turned
+    out, rest = [], np.eye(GRID**2)
+    for turned, mirrored in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        projector = sum(turned ** (way % 4) * mirrored ** (way // 4) * each for way, each in enumerate(ways)) / 8
+        out.append(_range(projector))
+        rest = rest - projector
+    upright = _range(rest @ (np.eye(GRID**2) + ways[4]) / 2)
+    return [*out, upright, ways[1] @ upright]
+
+
+def _range(projector: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh((projector + projector.T) / 2)
+    return vectors[:, values > 0.5]
+
+
+def _bound(one: list[np.ndarray], other: list[np.ndarray], channels: int) -> np.ndarray:
+    """Upper bound (n, m) of the correlation of hashes in any orientation, from their parts (n * C, ...)."""
+
+    def product(left: int, right: int) -> np.ndarray:
+        count = len(one[left]) // channels
+        return one[left].reshape(count, -1) @ other[right].reshape(len(other[right]) // channels, -1).T
+
+    bound = product(0, 0)
+    for part in (1, 2, 3):
+        bound += np.abs(product(part, part))
+    # The largest trace that an orthogonal matrix can give a matrix of 2 × 2 is its nuclear norm.
+    a, b, c, d = (product(row, column) for row in (4, 5) for column in (4, 5))
+    return bound + np.sqrt(a**2 + b**2 + c**2 + d**2 + 2 * np.abs(a * d - b * c))
 
 
 def _correlated(
-    grids: np.ndarray, scale: tuple[np.ndarray, np.ndarray], rows: np.ndarray, columns: np.ndarray, least: float
-) -> list[tuple[int, int, float]]:
-    """Those of the pairs (rows[k], columns[k]) that correlate in some orientation."""
-    out: list[tuple[int, int, float]] = []
+    grids: np.ndarray, common: np.ndarray, rows: np.ndarray, columns: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the pairs (rows[k], columns[k]) whose hashes correlate in some orientation."""
+    keep = np.zeros(len(rows), dtype=bool)
     for start in range(0, len(rows), BLOCK):
-        one, other = rows[start : start + BLOCK], columns[start : start + BLOCK]
-        left = _units(grids[one], *scale)
-        likeness = np.max(
-            [(left * view).sum(axis=(1, 2, 3)) for view in all_orientations(_units(grids[other], *scale))], axis=0
-        )
-        out += [(int(one[k]), int(other[k]), float(likeness[k])) for k in np.flatnonzero(likeness >= least)]
-    return out
+        left = _units(grids[rows[start : start + BLOCK]], common)
+        right = _units(grids[columns[start : start + BLOCK]], common)
+        likeness = np.max([(left * view).sum(axis=(1, 2, 3)) for view in all_orientations(right)], axis=0)
+        keep[start : start + BLOCK] = likeness >= least
+    return rows[keep], columns[keep]

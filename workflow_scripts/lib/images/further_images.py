@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.images import grouping, image_list, user_tables
-from workflow_scripts.lib.images.duplicates import near_duplicates
+from workflow_scripts.lib.images.copy_test import Read, near_duplicates
 from workflow_scripts.lib.images.image_list import Listed
 from workflow_scripts.lib.images.image_set_layout import LABELLED
 from workflow_scripts.lib.images.invalid_input import Fault
@@ -67,15 +67,17 @@ def append(labelled: Listed, further: Listed) -> None:
     labelled.notes += further.notes
 
 
-def like_labelled(grids: np.ndarray, further: np.ndarray, least: float) -> tuple[np.ndarray, list[tuple[int, int]]]:
+def like_labelled(
+    grids: np.ndarray, further: np.ndarray, least: float, read: Read
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Which further images (m,) are near-duplicates of a labelled one, directly or through others of them.
 
-    From the perceptual hashes of labelled (n, ...) and of further images. Also returns the pairs among the images that
-    are left, by their places there; `least` = 0 looks for none."""
+    From the perceptual hashes of labelled (n, ...) and of further images, and the pixels that `read` brings. Also
+    returns the pairs among the images that are left, by their places there; `least` = 0 looks for none."""
     if not least or not len(further):
         return np.zeros(len(further), dtype=bool), []
     count = len(grids) + len(further)
-    pairs = [(one, other) for one, other, _ in near_duplicates(np.concatenate([grids, further]), least)]
+    pairs = [(one, other) for one, other, _ in near_duplicates(np.concatenate([grids, further]), least, read)]
     pairs = [pair for pair in pairs if pair[1] >= len(grids)]  # labelled ones are compared among themselves elsewhere
     member = np.unique(grouping.connected([], count, pairs), return_inverse=True)[1]
     close = np.isin(member[len(grids) :], member[: len(grids)])

@@ -117,6 +117,17 @@ class ReadingPlan:
                 grids.append(piece.grids)
         return np.concatenate(rows), np.concatenate(grids)
 
+    def pixels(self, tasks: list[chunks.Task], rows: np.ndarray) -> np.ndarray:
+        """Images of some valid rows, in the order asked for, from the pieces that were read."""
+        size = self.reader.size
+        out = np.empty((len(rows), len(self.reader.channels), size, size), dtype=np.uint8)
+        for task in tasks:
+            wanted = np.flatnonzero((rows >= task.first) & (rows < task.first + len(task.ids)))
+            if len(wanted):
+                piece = chunks.make(task)
+                out[wanted] = piece.images[np.searchsorted(piece.rows, rows[wanted])]
+        return out
+
     def write_further(self, writer: ImageWriter, tasks: list[chunks.Task], kept: np.ndarray) -> None:
         """Write those further images whose rows are `kept`, from the pieces that were read."""
         for task in tasks:

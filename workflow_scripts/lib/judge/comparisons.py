@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.judge import inference
-from workflow_scripts.lib.judge.question import Pair, Question
+from workflow_scripts.lib.judge.analysis_choices import CLAIMS, OTHER_PROTEINS
+from workflow_scripts.lib.judge.question import Pair, Question, arms_of
 from workflow_scripts.lib.judge.scoring import BY_CLASS, MACRO, ScoredRun, Summary
 
 COLUMNS = ["arm", "against", "relation", "metric", "level", "class", "difference", "low", "high"]
 COLUMNS += ["low_single", "high_single", "verdict", "family", "standing", "se", "p", "q", "repeats"]
-COLUMNS += ["training_luck", "detectable"]
+COLUMNS += ["training_luck", "detectable", "claim", "beside_low", "beside_high", "beside_verdict"]
+COLUMNS += ["probability_better", "probability_negligible"]
 OUTSIDE, CLASSES, PRIMARY, SECONDARY = "outside", "exploratory", "primary", "secondary"
 Row = dict[str, Any]
 
@@ -36,7 +38,7 @@ def macro_rows(question: Question, summaries: dict[str, Summary], level: str) ->
         rows += family_rows(question, summaries, metric, level, PRIMARY if primary else SECONDARY)
         outside = question.outside_pairs()
         differences = compare_macro(question, summaries, outside, metric)
-        p = differences.p_values()
+        p = differences.p
         rows += [_row(pair, metric, level, differences, p, i, "", OUTSIDE) for i, pair in enumerate(outside)]
     return rows
 
@@ -47,42 +49,97 @@ def family_rows(
     """All comparisons of the declared family by one average: verdicts, and which of them are confirmed.
 
     The primary arm is tested first; the others are confirmed only where it showed a difference. A baseline row also
-    has the smallest gain of its arm that would be found with a power of 80 %."""
+    has the smallest gain of its arm that would be found with a power of 80 %. Beside the level of the claim that was
+    declared stands the other one."""
     analysis, pairs = question.analysis, question.family_pairs()
     first = [i for i, pair in enumerate(pairs) if pair.arm == analysis["primary_arm"]]
     differences = compare_macro(question, summaries, pairs, metric, first)
-    standing, p = inference.standing(differences, first), differences.p_values()
+    other_claim = next(name for name in CLAIMS if name != question.claim)
+    beside = compare_macro(question, summaries, pairs, metric, first, other_claim)
+    verdicts, beside_verdicts = (_verdicts(question, pairs, one) for one in (differences, beside))
+    standing, p = inference.standing(differences, first), differences.p
+    better = differences.probability_better()
+    negligible = differences.probability_negligible(analysis["smallest_effect"])
     control = {pair.arm: i for i, pair in enumerate(pairs) if pair.relation == "control"}
     rows = []
     for i, pair in enumerate(pairs):
-        to_baseline, beyond, needed = pair.relation == "baseline", None, [i]
-        if to_baseline and pair.arm in control:
-            needed.append(control[pair.arm])
-            beyond = (differences.low[needed[1]], differences.high[needed[1]])
-        verdict = inference.verdict(differences.low[i], differences.high[i], analysis["smallest_effect"], beyond)
-        if not to_baseline:
-            verdict = {inference.HELPS: inference.MORE, inference.HURTS: inference.LESS}.get(verdict, verdict)
-        row = _row(pair, metric, level, differences, p, i, verdict, family)
+        to_baseline = pair.relation == "baseline"
+        needed = [i, *([control[pair.arm]] if to_baseline and pair.arm in control else [])]
+        row = _row(pair, metric, level, differences, p, i, verdicts[i], family)
+        row |= {"claim": question.claim, "beside_low": beside.low[i], "beside_high": beside.high[i]}
+        row |= {"beside_verdict": beside_verdicts[i]}
         # Averages other than the primary one do not share its error rate.
+        row |= {"probability_better": float(better[i]), "probability_negligible": float(negligible[i])}
         row["standing"] = standing[i] if family == PRIMARY else inference.EXPLORATORY
         rows.append(row | {"detectable": differences.detectable(needed) if to_baseline else None})
     return rows
 
 
+def _verdicts(question: Question, pairs: list[Pair], differences: inference.Intervals) -> list[str]:
+    """The verdict of each comparison: that of an arm with a control rests on both of its comparisons."""
+    control = {pair.arm: i for i, pair in enumerate(pairs) if pair.relation == "control"}
+    out = []
+    for i, pair in enumerate(pairs):
+        to_baseline, beyond = pair.relation == "baseline", None
+        if to_baseline and pair.arm in control:
+            beyond = (differences.low[control[pair.arm]], differences.high[control[pair.arm]])
+        smallest = question.analysis["smallest_effect"]
+        verdict = inference.verdict(differences.low[i], differences.high[i], smallest, beyond)
+        if not to_baseline:
+            verdict = {inference.HELPS: inference.MORE, inference.HURTS: inference.LESS}.get(verdict, verdict)
+        out.append(verdict)
+    return out
+
+
 def compare_macro(
-    question: Question, summaries: dict[str, Summary], pairs: list[Pair], metric: str, first: Sequence[int] = ()
+    question: Question,
+    summaries: dict[str, Summary],
+    pairs: list[Pair],
+    metric: str,
+    first: Sequence[int] = (),
+    claim: str | None = None,
 ) -> inference.Intervals:
-    """Differences of one average between paired arms, simultaneous over all pairs but the `first`."""
+    """Differences of one average between paired arms, simultaneous over all pairs but the `first`.
+
+    They hold at the level of the `claim`, by default that of the declared one. A single repeat tells nothing of the
+    luck of training: its intervals are those of the groups alone, at both levels."""
+    analysis, plan = question.analysis, next(iter(summaries.values())).design
+    own = {name: summaries[name] for name in arms_of(pairs)}
+    apart = plan is not None and plan.repeats > 1 and bool(pairs)
+    if apart and not any(np.isnan(one.fold_macro[metric]).any() for one in own.values()):
+        return inference.paired_intervals(
+            np.stack([one.fold_macro[metric] for one in own.values()]),
+            np.stack([one.fold_draws[metric] for one in own.values()]),
+            _differences(pairs, list(own)),
+            plan,
+            (claim or question.claim) == OTHER_PROTEINS,
+            analysis["confidence"],
+            question.seed,
+            first,
+        )
     plain = [summaries[p.arm].macro[metric] - summaries[p.against].macro[metric] for p in pairs]
     draws = [summaries[p.arm].macro_draws[metric] - summaries[p.against].macro_draws[metric] for p in pairs]
     repeats, count = len(next(iter(summaries.values())).macro[metric]), len(pairs)
     return inference.intervals(
         np.reshape(plain, (count, repeats)),
-        np.reshape(draws, (count, repeats, question.analysis["draws"])),
-        question.analysis["confidence"],
+        np.reshape(draws, (count, repeats, analysis["draws"])),
+        analysis["confidence"],
         question.seed,
         first,
     )
+
+
+def _differences(pairs: list[Pair], names: list[str]) -> list[inference.Difference]:
+    """The pairs by the rows of their arms. An arm with a control is read beside both, whichever it is compared with."""
+    beside: dict[str, set[str]] = {}
+    for pair in pairs:
+        beside.setdefault(pair.arm, set()).add(pair.against)
+    out = []
+    for pair in pairs:
+        third = sorted(beside[pair.arm] - {pair.against})
+        rows = (names.index(name) for name in (pair.arm, pair.against, *third[:1]))
+        out.append(inference.Difference(*rows))
+    return out
 
 
 def class_rows(run: ScoredRun, summaries: dict[str, Summary], level: str) -> list[Row]:
@@ -99,7 +156,7 @@ def class_rows(run: ScoredRun, summaries: dict[str, Summary], level: str) -> lis
             differences = inference.intervals(
                 np.array(plain), np.array(draws), analysis["confidence"], run.question.seed
             )
-            p = differences.p_values()
+            p = differences.p
             q = inference.discovery_rates(p)
             for i, (pair, k) in enumerate(members):
                 said = inference.exploratory_verdict(differences.estimate[i], q[i], analysis["confidence"], relation)
@@ -143,6 +200,12 @@ def _row(
         "p": float(p[i]),
         "q": None,
         "detectable": None,
+        "claim": "",
+        "beside_low": None,
+        "beside_high": None,
+        "beside_verdict": "",
+        "probability_better": None,
+        "probability_negligible": None,
     }
 
 

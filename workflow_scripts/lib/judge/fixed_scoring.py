@@ -47,10 +47,9 @@ def score(folds: list[Decided], kind: str, weights: np.ndarray, judged: np.ndarr
     kept = np.flatnonzero(judged)
     plain = _arm_scores(folds, kind, np.ones((len(weights), 1)), kept)
     drawn = _arm_scores(folds, kind, weights, kept)
-    in_folds = np.stack([fold.rows.positive_groups()[kept] for fold in folds])[..., None]
+    in_folds = np.stack([fold.rows.effective_groups()[kept] for fold in folds])[..., None]
     drawn.precision = plain.precision + scoring.small_sample(in_folds) * (drawn.precision - plain.precision)
-    # Fixed thresholds do not widen the draws, so F1 needs the factor for few groups too.
-    widening = scoring.small_sample(positive_groups(folds)[:, kept])[..., None]
+    widening = scoring.small_sample(effective_groups(folds)[:, kept])[..., None]
     f1 = plain.f1() + widening * (drawn.f1() - plain.f1())
     values = {"macro_f1": scoring.mean(plain.f1(), axis=1), "map": scoring.mean(plain.ap(), axis=1)}
     draws = {"macro_f1": scoring.mean(f1, axis=1), "map": scoring.mean(drawn.ap(), axis=1)}
@@ -73,12 +72,22 @@ def _arm_scores(folds: list[Decided], kind: str, weights: np.ndarray, kept: np.n
 
 def positive_groups(folds: list[Decided]) -> np.ndarray:
     """Groups with a positive row per repeat and class (R, K), pooled over folds."""
+    return np.array([rows.positive_groups() for rows in _pooled(folds)])
+
+
+def effective_groups(folds: list[Decided]) -> np.ndarray:
+    """The same as effective numbers: see `ScoredRows.effective_groups`."""
+    return np.array([rows.effective_groups() for rows in _pooled(folds)])
+
+
+def _pooled(folds: list[Decided]) -> list[ScoredRows]:
+    """The rows of each repeat; folds may hold the same groups, which then count once."""
     out = []
     for repeat in sorted({fold.repeat for fold in folds}):
         parts = [fold.rows for fold in folds if fold.repeat == repeat]
-        labels, groups = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "groups"))
-        out.append([len(np.unique(groups[column])) for column in labels.T])
-    return np.array(out)
+        names = ("scores", "labels", "groups")
+        out.append(ScoredRows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names)))
+    return out
 
 
 def compare(

@@ -19,6 +19,14 @@ class ScoredRows:
         """Number of groups with at least one positive row, per class (K,)."""
         return np.array([len(np.unique(self.groups[column])) for column in self.labels.T], dtype=int)
 
+    def effective_groups(self) -> np.ndarray:
+        """Effective number of positive groups per class (K,), after Kish: (sum m)^2 / sum m^2 for m positives a group.
+
+        Groups of unequal size tell less than as many equal ones."""
+        sizes = np.stack([np.bincount(self.groups, column) for column in self.labels.T])
+        squares = (sizes**2).sum(axis=1)
+        return np.divide(sizes.sum(axis=1) ** 2, squares, out=np.zeros(len(sizes)), where=squares > 0)
+
 
 @dataclass(frozen=True)
 class FoldScores:

@@ -3,8 +3,9 @@
 Uncertainty has two parts:
   which groups were tested   Bayesian bootstrap: each group gets a random exponential weight, the same for all arms,
                              folds and repeats, in the test and the calibration part
-  between-repeat variance    variation over repeats that resampling of groups does not explain; with one repeat an
-                             interval does not contain it, and says so
+  luck of training           variation over trainings that resampling of groups does not explain, from the trainings of
+                             the arms compared (training_variance.py); with one repeat an interval does not contain it,
+                             and says so. Exploratory quantities share theirs (`intervals`).
 
 Order of testing: the primary arm is compared with its baseline, then with its control, each by itself. Then come all
 others of the declared family, with simultaneous intervals (max-t). A step counts only where those before it showed a
@@ -14,13 +15,14 @@ showed none is exploratory."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from workflow_scripts.lib.base.seeds import derive
+from workflow_scripts.lib.judge.training_variance import Design, Evidence, evidence, family_prior, mean_variance
 
 HELPS, NO_MORE, HURTS = "helps", "helps, no more than its control", "hurts"
 MORE, LESS = "more than its control", "less than its control"
@@ -39,8 +41,27 @@ class Intervals:
     high: np.ndarray
     low_single: np.ndarray  # each by itself
     high_single: np.ndarray
-    freedom: np.ndarray  # (n,) degrees of freedom of se
     errors: np.ndarray  # (n, B): draws of the errors of the estimates, correlated as these are
+    tail: Callable[[np.ndarray], np.ndarray]  # sizes of errors (n,) -> two-sided probabilities of larger ones (n,)
+    repeats: int
+
+    @property
+    def p(self) -> np.ndarray:
+        """Two-sided p-values (n,), of each by itself: they invert the single intervals."""
+        return self.tail(np.abs(self.estimate))
+
+    def probability_better(self) -> np.ndarray:
+        """Probability that the true difference is above zero (n,), with a flat prior."""
+        return np.where(self.estimate > 0, 1 - self.p / 2, self.p / 2)
+
+    def probability_negligible(self, smallest: float) -> np.ndarray:
+        """Probability that the true difference is smaller than the smallest effect of interest (n,).
+
+        This is the region of practical equivalence (ROPE) of Benavoli et al. 2017, with a flat prior."""
+        near, far = (
+            self.tail(np.abs(ends)) / 2 for ends in (smallest - np.abs(self.estimate), smallest + np.abs(self.estimate))
+        )
+        return np.where(np.abs(self.estimate) <= smallest, 1 - near, near) - far
 
     def detectable(self, needed: list[int], power: float = POWER) -> float:
         """The smallest true gain that the rule finds with this power.
@@ -50,10 +71,67 @@ class Intervals:
         short = (self.high - self.estimate)[needed, None] - self.errors[needed]
         return float(np.quantile(short.max(axis=0), power))
 
-    def p_values(self) -> np.ndarray:
-        """Two-sided p-value of each estimate by itself, by its standard error."""
-        t = np.divide(np.abs(self.estimate), self.se, out=np.where(self.estimate == 0, 0.0, np.inf), where=self.se > 0)
-        return 2 * stats.t.sf(t, self.freedom)
+
+@dataclass(frozen=True)
+class Difference:
+    """A comparison by the rows of its arms: `arm` minus `against`, beside a third arm that tells about luck too."""
+
+    arm: int
+    against: int
+    beside: int | None = None  # of an arm with a control: the one of baseline and control that it is not compared with
+
+
+def paired_intervals(
+    values: np.ndarray,
+    draws: np.ndarray,
+    pairs: Sequence[Difference],
+    plan: Design,
+    others: bool,
+    confidence: float,
+    seed: int,
+    first: Sequence[int] = (),
+) -> Intervals:
+    """Intervals of n differences between arms, from the values of these in L trainings (A, L) and the draws (A, L, B).
+
+    With `others` they hold for other training groups too. Those of `first` rest on their own arms alone, the others
+    also on the prior of the family (`training_variance`). Simultaneous over all but `first`: an error of each
+    comparison is drawn, and the level of single intervals is lowered until all of them hold together. The luck of two
+    comparisons is drawn as that of arms with luck of their own, as few trainings cannot tell how it is correlated."""
+    count, alpha, first = len(pairs), 1 - confidence, list(first)
+    seen = [_evidence(values, draws, pair, plan, others) for pair in pairs]
+    prior = family_prior(seen)
+    found = [mean_variance(one, others, None if i in first else prior) for i, one in enumerate(seen)]
+    centre = np.array([one.mean[0] for one in seen])
+    single = np.array([one.half_width(alpha) for one in found])
+    rng = np.random.default_rng(derive(seed, "judge", "luck"))
+    own, by_arm = rng.standard_normal((len(values), draws.shape[2])), draws.mean(axis=1, dtype=float)
+    by_arm -= by_arm.mean(axis=1, keepdims=True)
+    luck, groups = (
+        np.array([rows[pair.arm] - rows[pair.against] for pair in pairs]) for rows in (own / math.sqrt(2), by_arm)
+    )
+    widest, rest = np.array(single), [i for i in range(count) if i not in first]
+    if len(rest) > 1:
+        p = np.ones(draws.shape[2])
+        for i in rest:
+            size = np.sqrt(found[i].draw(rng.random(draws.shape[2])))
+            p = np.minimum(p, found[i].p_value(groups[i] + size * luck[i]))
+        # Never below Bonferroni's level, which always suffices: few draws show the tail only roughly.
+        level = float(np.clip(np.quantile(p, alpha), alpha / len(rest), alpha))
+        widest[rest] = [found[i].half_width(level) for i in rest]
+    ends = (centre - widest, centre + widest, centre - single, centre + single)
+    middle = np.array([one.middle() for one in found])
+    se = np.sqrt(middle + [one.known for one in found])
+    errors = groups + np.sqrt(middle)[:, None] * luck
+
+    def tail(sizes: np.ndarray) -> np.ndarray:
+        return np.array([one.p_value(size) for one, size in zip(found, sizes, strict=True)])
+
+    return Intervals(centre, se, *ends, errors, tail, plan.repeats)
+
+
+def _evidence(values: np.ndarray, draws: np.ndarray, pair: Difference, plan: Design, others: bool) -> Evidence:
+    against = [pair.against, *([] if pair.beside is None else [pair.beside])]
+    return evidence(values[pair.arm] - values[against], draws[pair.arm] - draws[against], plan, others)
 
 
 def intervals(
@@ -87,7 +165,10 @@ def intervals(
     if len(rest):
         widest[rest] = np.quantile(t[rest].max(axis=0), confidence) * se[rest]
     ends = (centre - widest, centre + widest, centre - single, centre + single)
-    return Intervals(centre, se, *ends, freedom, errors)
+    # Student's t, but for a factor that gives the ends of the single interval a p-value of 1 - confidence.
+    usual = stats.t.ppf((1 + confidence) / 2, freedom)
+    width = np.divide(single, usual, out=np.zeros(count), where=usual > 0)
+    return Intervals(centre, se, *ends, errors, lambda sizes: _tail(sizes, width, freedom), repeats)
 
 
 @dataclass(frozen=True)
@@ -126,12 +207,21 @@ def _between_repeats(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Bet
     return BetweenRepeats(known / repeats, size / repeats, (known + mean) / repeats, freedom, along @ noise)
 
 
+def _tail(sizes: np.ndarray, width: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    t = np.divide(sizes, width, out=np.where(sizes == 0, 0.0, np.inf), where=width > 0)
+    return 2 * stats.t.sf(t, freedom)
+
+
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
 
 def standing(differences: Intervals, first: Sequence[int]) -> list[str]:
-    """Standing of each comparison where those of `first` are tested one after the other, and then all others."""
+    """Standing of each comparison where those of `first` are tested one after the other, and then all others.
+
+    One repeat confirms nothing: its intervals lack the variance between repeats."""
+    if differences.repeats == 1:
+        return [EXPLORATORY] * len(differences.se)
     apart = (differences.low > 0) | (differences.high < 0)
     passed = len(first) if apart[list(first)].all() else int(np.argmin(apart[list(first)]))
     out = [CONFIRMED if passed == len(first) else EXPLORATORY] * len(differences.se)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_scripts.lib.judge import declaration
+from workflow_scripts.lib.judge.analysis_choices import THESE_PROTEINS
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Question:
     def primary_control(self) -> str | None:
         """The control of the primary arm, where it has one."""
         return next((arm.get("control") for arm in self.arms if arm["name"] == self.analysis["primary_arm"]), None)
+
+    @property
+    def claim(self) -> str:
+        """What its intervals speak of: one of analysis_choices.CLAIMS."""
+        return str(self.analysis.get("claim", THESE_PROTEINS))
 
     def pairs(self) -> list[Pair]:
         """Every arm against the baseline (or its own baseline), and against its control where it has one."""

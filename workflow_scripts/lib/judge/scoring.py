@@ -19,11 +19,13 @@ from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.thresholds import Rule, choose_thresholds, count_decisions, fit_thresholds, local_groups
+from workflow_scripts.lib.judge.training_variance import Design, design
 from workflow_scripts.lib.scores import ranking_metrics
 from workflow_scripts.lib.scores.f1 import f1_score
 
 MACRO = ("macro_f1", "map", "micro_f1")  # averages over the judged classes
 BY_CLASS = ("f1", "ap")
+F1Widening = tuple[np.ndarray, np.ndarray, np.ndarray]
 # Draws that are computed together: keeps memory flat and the weights of a fold in cache.
 BLOCK = 500
 
@@ -111,6 +113,10 @@ class Summary:
     macro_draws: dict[str, np.ndarray]  # metric -> (R, B)
     classes: dict[str, np.ndarray]  # metric -> estimates (R, K)
     class_draws: dict[str, np.ndarray]  # metric -> (R, K, B)
+    # The averages taken apart by training, so that the mean over the folds of a repeat is that of the repeat.
+    fold_macro: dict[str, np.ndarray] | None = None  # metric -> (L,)
+    fold_draws: dict[str, np.ndarray] | None = None  # metric -> (L, B)
+    design: Design | None = None
 
 
 def summarise_arms(
@@ -131,13 +137,18 @@ def summarise(folds: list[FoldScores], rule: Rule, weights: np.ndarray, judged: 
     ones = np.ones((len(weights), 1))
     test, validation = (score_arm(folds, rule, ones, part) for part in ("test", "validation"))
     plain = {name: value[..., 0] for name, value in metric_values(test, judged).items()}
-    widening = small_sample(np.stack([fold.test.positive_groups() for fold in folds]))[..., None]
+    apart = len(folds) > len(test.repeats)  # where each repeat has one fold, its averages are those of the training
+    by_fold = {name: value[..., 0] for name, value in fold_values(test, judged).items()} if apart else None
+    widening, widening_f1 = widenings([fold.test for fold in folds], test)
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in plain}
     for start in range(0, weights.shape[1], BLOCK):
         drawn = score_arm(folds, rule, np.ascontiguousarray(weights[:, start : start + BLOCK]))
         drawn.precision = test.precision + widening * (drawn.precision - test.precision)
+        drawn.widening = widening_f1
         for name, value in metric_values(drawn, judged).items():
             blocks[name].append(value.astype(np.float32))
+        for name, value in fold_values(drawn, judged).items() if apart else ():
+            blocks.setdefault(f"fold {name}", []).append(value.astype(np.float32))
     draws = {name: np.concatenate(parts, axis=-1) for name, parts in blocks.items()}
     return Summary(
         test,
@@ -146,6 +157,9 @@ def summarise(folds: list[FoldScores], rule: Rule, weights: np.ndarray, judged: 
         {name: draws[name] for name in MACRO},
         {name: plain[name] for name in BY_CLASS},
         {name: draws[name] for name in BY_CLASS},
+        by_fold or {name: plain[name] for name in MACRO},
+        {name: draws[f"fold {name}" if apart else name] for name in MACRO},
+        design(folds, len(weights), judged),
     )
 
 
@@ -160,11 +174,29 @@ def metric_values(scores: ArmScores, judged: np.ndarray) -> dict[str, np.ndarray
     }
 
 
-def small_sample(groups: np.ndarray) -> np.ndarray:
-    """Factor by which draws of average precision are too narrow where few groups are positive.
+def widenings(tests: list[ScoredRows], plain: ArmScores) -> tuple[np.ndarray, F1Widening]:
+    """Factors of `small_sample` for the draws of average precision (L, K, 1), and what widens those of F1.
 
-    Exponential weights give a mean over n groups the variance s^2 (n - 1) / (n (n + 1)) instead of s^2 / n. In a fold
-    of a rare class n is small. F1 needs no factor: its thresholds, fitted again in each draw, already widen it."""
+    F1 pools the folds of a repeat, whose test groups are others."""
+    effective = np.stack([rows.effective_groups() for rows in tests])
+    pooled = np.stack([effective[plain.owner == r].sum(axis=0) for r in range(len(plain.repeats))])
+    return small_sample(effective)[..., None], (plain.f1(), plain.f1_parts(), small_sample(pooled)[..., None])
+
+
+def fold_values(scores: ArmScores, judged: np.ndarray) -> dict[str, np.ndarray]:
+    """Every average taken apart by training (L, B)."""
+    return {
+        "macro_f1": mean(scores.f1_parts()[:, judged], axis=1),
+        "map": scores.fold_map(judged),
+        "micro_f1": scores.micro_f1_parts(judged),
+    }
+
+
+def small_sample(groups: np.ndarray) -> np.ndarray:
+    """Factor by which draws are too narrow where few groups are positive, or few hold most of the positives.
+
+    Exponential weights give a mean over n groups the variance s^2 (n - 1) / (n (n + 1)) instead of s^2 / n. Here n is
+    the effective number of groups (`ScoredRows.effective_groups`)."""
     n = np.maximum(groups, 2)
     return np.sqrt((n + 1) / (n - 1))
 
@@ -219,6 +251,13 @@ class ArmScores:
     counts: np.ndarray  # (L, 3, K, B): weight of true, decided and actual positives
     precision: np.ndarray  # average precision (L, K, B); NaN where the fold has no positive
     rows: np.ndarray  # int (L,), rows scored in each fold
+    # Of draws: plain F1 (R, K, 1), its parts (L, K, 1), and the factor (R, K, 1) that moves draws away from them.
+    widening: F1Widening | None = None
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Number of the repeat of each fold (L,)."""
+        return np.array([self.repeats.index(repeat) for repeat, _ in self.places])
 
     def macro_f1(self, judged: np.ndarray) -> np.ndarray:
         """Mean F1 of the judged classes, bool (K,), per repeat and draw (R, B)."""
@@ -227,7 +266,23 @@ class ArmScores:
     def f1(self) -> np.ndarray:
         """F1 of pooled decisions (R, K, B)."""
         pooled = self.pooled()
-        return f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
+        found = f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])
+        if self.widening is None:
+            return found
+        plain, _, factor = self.widening
+        return plain + factor * (found - plain)
+
+    def f1_parts(self) -> np.ndarray:
+        """F1 taken apart by fold (L, K, B): the mean over the folds of a repeat is its F1 of pooled decisions."""
+        found = _parts(self.counts, self.pooled(), self.owner)
+        if self.widening is None:
+            return found
+        _, plain, factor = self.widening
+        return plain + factor[self.owner] * (found - plain)
+
+    def micro_f1_parts(self, judged: np.ndarray) -> np.ndarray:
+        """The same for `micro_f1` (L, B)."""
+        return _parts(self.counts[:, :, judged].sum(axis=2), self.pooled()[:, :, judged].sum(axis=2), self.owner)
 
     def micro_f1(self, judged: np.ndarray) -> np.ndarray:
         """F1 of all decisions on judged classes together (R, B)."""
@@ -236,8 +291,7 @@ class ArmScores:
 
     def pooled(self) -> np.ndarray:
         """Counts (R, 3, K, B) of each repeat, its folds pooled."""
-        owner = np.array([self.repeats.index(repeat) for repeat, _ in self.places])
-        return np.stack([self.counts[owner == r].sum(axis=0) for r in range(len(self.repeats))])
+        return np.stack([self.counts[self.owner == r].sum(axis=0) for r in range(len(self.repeats))])
 
     def map(self, judged: np.ndarray) -> np.ndarray:
         """Mean over folds of `fold_map` (R, B)."""
@@ -262,8 +316,19 @@ class ArmScores:
         return mean(np.where(actual > 0, actual / self.rows[:, None], np.nan), axis=0)
 
     def _over_folds(self, values: np.ndarray) -> np.ndarray:
-        owner = np.array([self.repeats.index(repeat) for repeat, _ in self.places])
-        return np.stack([mean(values[owner == r], axis=0) for r in range(len(self.repeats))])
+        return np.stack([mean(values[self.owner == r], axis=0) for r in range(len(self.repeats))])
+
+
+def _parts(counts: np.ndarray, pooled: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """F1 of pooled decisions (R, 3, ...) by the part that each fold (L, 3, ...) has in it.
+
+    F1 is 2 sum(true) / sum(decided + actual). A fold's part is F1 + n (2 true - F1 (decided + actual)) / sum(decided +
+    actual), with n folds in a repeat: a ratio's residual, as survey statistics has it."""
+    f1 = f1_score(pooled[:, 0], pooled[:, 1], pooled[:, 2])[owner]
+    base = (pooled[:, 1] + pooled[:, 2])[owner]
+    residual = 2 * counts[:, 0] - f1 * (counts[:, 1] + counts[:, 2])
+    folds = np.bincount(owner)[owner].reshape(-1, *[1] * (f1.ndim - 1))
+    return f1 + folds * np.divide(residual, base, out=np.zeros_like(residual), where=base > 0)
 
 
 def mean(values: np.ndarray, axis: int) -> np.ndarray:

@@ -100,7 +100,7 @@ def _stratum_rows(
     rows = []
     for metric in METRICS:
         differences = fixed_scoring.compare(scores, pairs, metric, analysis["confidence"], question.seed)
-        p = differences.p_values()
+        p = differences.p
         for i, pair in enumerate(pairs):
             rows.append(
                 about

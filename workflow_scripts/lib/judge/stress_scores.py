@@ -50,6 +50,7 @@ class Areas:
 
     macro: Curves  # metric -> (R,)
     macro_draws: Curves  # metric -> (R, B)
+    design: None = None  # not taken apart by training
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,13 @@ def summarise(
 ) -> StressedArm:
     """Score one arm on the test rows of S conditions, each a list over folds: plainly, and in every draw (G, B)."""
     plain = score_conditions(clean, tests, rule, np.ones((len(weights), 1)))
-    widening = scoring.small_sample(np.stack([fold.test.positive_groups() for fold in clean]))[..., None]
+    widened = [scoring.widenings(rows, scores) for rows, scores in zip(tests, plain, strict=True)]
     blocks: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
     for start in range(0, weights.shape[1], BLOCK):
         drawn = score_conditions(clean, tests, rule, np.ascontiguousarray(weights[:, start : start + BLOCK]))
-        for one, other in zip(drawn, plain, strict=True):
+        for one, other, (widening, widening_f1) in zip(drawn, plain, widened, strict=True):
             one.precision = other.precision + widening * (one.precision - other.precision)
+            one.widening = widening_f1
         for metric in METRICS:
             blocks[metric].append(np.stack([_values(one, judged)[metric] for one in drawn]).astype(np.float32))
     return StressedArm(

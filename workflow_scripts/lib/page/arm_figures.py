@@ -132,7 +132,7 @@ def draw_classes(results: Results) -> Figure:
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
         axes.axvspan(-results.smallest_effect, results.smallest_effect, color=BAND, lw=0, zorder=0)
         for row, kind in enumerate(kinds):
-            _class_row(axes, row, changes[arm, kind], limit, 1 - results.confidence)
+            _class_row(axes, row, changes[arm, kind], limit, (1 - results.confidence) if results.confirms else -1.0)
         axes.set_xlim(-limit, limit)
         axes.set_ylim(len(kinds) - 0.3, -0.7)
         axes.set_xticks([-step, 0, step], [f"{value:g}".replace("-", "−") for value in (-step, 0, step)])
@@ -159,7 +159,7 @@ def _class_row(axes: Axes, row: int, change: Difference | None, limit: float, fa
     axes.axhline(row, color=GRID, lw=0.5, zorder=0.5)
     if change is None or np.isnan(change.value):
         return
-    # Others are drawn thin and without colour: nothing is claimed about these classes.
+    # Others are drawn thin and without colour: nothing is claimed about these classes, nor from one repeat.
     clear = change.q <= false and abs(change.value) >= UNCHANGED
     colour = MUTED if not clear else GAIN if change.value > 0 else LOSS
     ends = np.clip([change.low, change.high], -limit, limit)

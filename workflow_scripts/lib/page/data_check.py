@@ -18,7 +18,7 @@ import numpy as np
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import duration
-from workflow_scripts.lib.images import duplicates, grouping, invalid_input
+from workflow_scripts.lib.images import copy_test, grouping, invalid_input
 from workflow_scripts.lib.images.image_list import Listed
 from workflow_scripts.lib.images.preview import Preview
 from workflow_scripts.lib.page.sections import data_section
@@ -89,7 +89,7 @@ def check(listed: Listed, by: list[str], preview: Preview, settings: dict[str, A
         return out
     least = settings["preprocess_images"]["duplicates"]
     out.read = [place[row] for row in preview.rows.tolist()]
-    out.pairs = duplicates.near_duplicates(preview.grids, least) if least else []
+    out.pairs = copy_test.near_duplicates(preview.grids, least, lambda rows: preview.images[rows]) if least else []
     _check_groups(out, least)
     _check_folds(out, settings)
     _check_columns(out, settings)
@@ -141,7 +141,7 @@ def _check_groups(out: Checked, least: float) -> None:
     if out.joined:
         text += f"; {few:,} groups become {many:,}, the largest of {larger:,} images"
     if doubtful:
-        text += f": look at the pairs; preprocess_images.duplicates: {least:g} may be too low for these images"
+        text += ": look at the pairs; preprocess_images.duplicates: 0 joins none"
     out.add("near-duplicates", text, DOUBT if doubtful else GOOD)
 
 

@@ -63,6 +63,11 @@ class Results:
         return self.analysis.get("metric", "macro_f1")
 
     @property
+    def confirms(self) -> bool:
+        """Whether the run can confirm anything: a single repeat cannot."""
+        return self.facts.get("sizes", {}).get("repeats", 0) != 1
+
+    @property
     def level(self) -> str:
         """What is scored: image or protein."""
         return self.analysis.get("level", "image")

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.judge import comparisons, declaration, inference
+from workflow_scripts.lib.judge import analysis_choices, comparisons, declaration, inference
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.scoring import ScoredRun
 
 METRIC_NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
 ENDS = ("difference", "low", "high", "low_single", "high_single")
+BESIDE = ("beside_low", "beside_high", "beside_verdict")
 Row = dict[str, Any]
 PrimaryRows = dict[tuple[str, str], Row]  # (arm, relation) -> its row in the primary metric
 
@@ -91,7 +92,10 @@ def _arm_facts(experiment: Experiment, arm: dict[str, Any], primary: PrimaryRows
 
 
 def _ends(row: Row | None) -> dict[str, Any] | None:
-    return {name: row[name] for name in (*ENDS, "verdict")} | {"standing": row.get("standing")} if row else None
+    if not row:
+        return None
+    beside = {name: row[name] for name in BESIDE if name in row}
+    return {name: row[name] for name in (*ENDS, "verdict")} | {"standing": row.get("standing")} | beside
 
 
 def _class_facts(run: ScoredRun) -> dict[str, dict[str, Any]]:
@@ -112,11 +116,14 @@ def order(analysis: dict[str, Any], primary: PrimaryRows) -> str:
     name = analysis["primary_arm"]
     steps = [row for relation in ("baseline", "control") if (row := primary.get((name, relation)))]
     others = [row for (arm, _), row in primary.items() if arm != name and row["family"] == comparisons.PRIMARY]
+    alone = " All are exploratory: a single repeat confirms nothing." if steps[0]["repeats"] == 1 else ""
     against = ", then against ".join(row["against"] for row in steps)
     text = f"Tested first, by itself, with single intervals: {name} against {against}."
     if not others:
-        return text
+        return text + alone
     text += f" Then all other comparisons of the declared family ({len(others)}), with simultaneous intervals: "
+    if alone:
+        return text.removesuffix(": ") + "." + alone
     if all(row["standing"] == inference.CONFIRMED for row in others):
         return text + "the first step showed a difference, so they are confirmed by the same error rate."
     failed = next(row["against"] for row in steps if not (row["low"] > 0 or row["high"] < 0))
@@ -144,8 +151,11 @@ def answer(question: Question, primary: PrimaryRows, size: dict[str, int], judge
         "loss_not_excluded": max(0.0, -row["low"]),
         # The smallest true gain that the whole rule, control included, finds with this power.
         "detectable": row["detectable"],
+        "probability_better": row.get("probability_better"),
+        "probability_negligible": row.get("probability_negligible"),
         "power": inference.POWER,
         "training_luck": size["repeats"] > 1,
+        "claim": question.claim,
     }
     return out | {"sentence": sentence(out, size, judged)}
 
@@ -153,6 +163,7 @@ def answer(question: Question, primary: PrimaryRows, size: dict[str, int], judge
 def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     """The answer in words."""
     metric = METRIC_NAMES[facts["metric"]] + (" per protein" if facts["level"] == "protein" else "")
+    these = facts["claim"] == analysis_choices.THESE_PROTEINS
     text = (
         f"On {size['test_images']} images of {size['test_groups']} unseen groups ({judged} judged classes), "
         f"{facts['arm']} changed {metric} by {facts['difference']:+.3f} against {facts['baseline']} "
@@ -160,7 +171,14 @@ def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     )
     if facts["control_against_baseline"]:
         text += f"; its control {facts['control']} changed it by {facts['control_against_baseline']['difference']:+.3f}"
-    return f"{text}. Verdict: {facts['verdict']}."
+    # A single repeat confirms nothing, whatever its verdict is.
+    alone = "" if facts["training_luck"] else " (exploratory: a single repeat)"
+    claim = "with these training groups" if these else "with other training groups too"
+    text += f". Verdict, {claim}: {facts['verdict']}{alone}."
+    if alone or facts.get("beside_low") is None:
+        return text
+    other = "With other training groups too" if these else "With these training groups alone"
+    return f"{text} {other}: {facts['beside_low']:+.3f} to {facts['beside_high']:+.3f}, {facts['beside_verdict']}."
 
 
 def registered(declared: dict[str, Any], letters: int | None = None) -> str:
@@ -191,7 +209,7 @@ def notes(question: Question, size: dict[str, int], judged: np.ndarray) -> list[
     if size["repeats"] == 1:
         out.append(
             "One repeat: the intervals contain the variance over test and calibration proteins, "
-            "but not the variance between repeats of the training."
+            "but not the variance between repeats of the training. All verdicts are exploratory."
         )
     out.append("All averages are over the judged classes.")
     if not analysis["refit_thresholds"] or analysis["threshold_rule"].startswith("half"):

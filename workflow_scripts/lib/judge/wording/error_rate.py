@@ -9,27 +9,24 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
     """The measured rate of wrong claims, for the metric and the number of repeats of the run.
 
     `record` is benchmarks/judge_calibration.json; `digest` is that of the judge's present code."""
-    # More repeats than were tried are judged at least as well as the most that were.
-    rows = [row for row in (record or {}).get("worlds", []) if row["metric"] == metric and row["repeats"] <= repeats]
-    most = max((row["repeats"] for row in rows), default=0)
-    rows = [row for row in rows if row["repeats"] == most]
-    if record is None or not rows:
+    of_metric = [row for row in (record or {}).get("worlds", []) if row["metric"] == metric]
+    if record is None or not of_metric:
         return "The rate of wrong claims of this analysis has not been measured for this metric."
-    if most < repeats == 2:
-        return (
-            "The rate of wrong claims of this analysis has been measured with one repeat, which cannot tell the "
-            "variance between repeats from an effect, and with three, which can; not with two."
-        )
+    # Other numbers of repeats say nothing of this one: more repeats are not judged better in every world.
+    rows = [row for row in of_metric if row["repeats"] == repeats]
+    if not rows:
+        tried = " and ".join(str(count) for count in sorted({row["repeats"] for row in of_metric}))
+        return f"The rate of wrong claims has been measured with {tried} repeats, not with {repeats}."
     worst = max(rows, key=lambda row: row["fraction"])
     kinds = f"{len(rows)} worlds" if len(rows) > 1 else "one world"
     worlds = f"{sum(row['repetitions'] for row in rows):,} repetitions of {kinds} in which these arms had no effect"
     wrong = sum(row["wrong"] for row in rows) / sum(row["repetitions"] for row in rows)
     text = (
-        f"In {worlds}, with {_repeats(most)}, this analysis wrongly claimed a difference for at least one arm "
+        f"In {worlds}, with {_repeats(repeats)}, this analysis wrongly claimed a difference for at least one arm "
         f"in {_percent(wrong)} (aim: {_percent(1 - record['confidence'])}; worst world: {_percent(worst['fraction'])}, "
         f"upper limit {_percent(worst['upper'])})."
     )
-    if most < 2:
+    if repeats < 2:
         text += " One repeat cannot tell the variance between repeats from an effect; three repeats can."
         trained = [row["fraction"] for row in rows if row.get("world") == "trained"]
         if trained:

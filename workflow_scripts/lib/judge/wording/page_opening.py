@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_scripts.lib.judge import inference
+from workflow_scripts.lib.judge.analysis_choices import THESE_PROTEINS
 
 GENERATED = "Generated training images"
-CLAIMS = (inference.HELPS, inference.NO_MORE, inference.HURTS)
 METRICS = {"macro_f1": "macro-F1", "map": "mean average precision", "micro_f1": "micro-F1"}
 
 
@@ -40,16 +40,34 @@ def opening(
     images = f"{sizes['test_images']:,} images" + (f" of {lines} cell line{'s' * (lines != 1)}" if lines else "")
     where = f"On {groups} ({images}; {judged} class{'' if judged == 1 else 'es'} judged)"
     change = movement(answer["difference"], metric, f"against {baseline}")
-    sentence = f"{where}, {arm} {change} ({interval(answer)}): {meaning(answer['verdict'], arm, answer['control'])}."
+    said = meaning(answer["verdict"], arm, answer["control"]) + alone(answer)
+    sentence = f"{where}, {arm} {change} ({interval(answer)}): {said}{beyond_these(answer, unit)}"
     # A loss that the control shares comes from the method, not from what it adds.
     if kind_of(answer["verdict"]) == inference.HURTS and _shared(answer["beyond_control"]):
         title = f"{arm} hurt, but not provably more than its control"
     else:
         title = headline(answer["verdict"], subject)
-    # With one repeat such claims are wrong far more often than intended: see the measured rate (wording/error_rate.py).
-    if not answer.get("training_luck", True) and kind_of(answer["verdict"]) in CLAIMS:
-        title += ", as far as a single repeat can tell"
-    return Opening(title, sentence, of_control(answer, metric), not_excluded(answer, metric))
+    # With one repeat claims are wrong far more often than intended: see the measured rate (wording/error_rate.py).
+    limits = " ".join(filter(None, (not_excluded(answer, metric), probabilities(answer))))
+    return Opening(title + alone(answer), sentence, of_control(answer, metric), limits)
+
+
+def alone(answer: dict[str, Any]) -> str:
+    """What is added to a verdict from a single repeat, which confirms nothing; empty where there are more."""
+    claims = kind_of(answer["verdict"]) != inference.INCONCLUSIVE
+    return " (exploratory: a single repeat)" if claims and not answer.get("training_luck", True) else ""
+
+
+def beyond_these(answer: dict[str, Any], unit: str) -> str:
+    """What the verdict holds for, and what is said at the other level of the claim."""
+    these = answer.get("claim", THESE_PROTEINS) == THESE_PROTEINS
+    own = f", with these training {unit}s" if these else f", with other training {unit}s as well"
+    if not answer.get("training_luck", True) or answer.get("beside_low") is None:
+        return f"{own}."
+    other = f"With other training {unit}s as well" if these else f"With these training {unit}s alone"
+    ends = f"{_signed(answer['beside_low'])} to {_signed(answer['beside_high'])}"
+    said = meaning(answer["beside_verdict"], answer["arm"], answer["control"])
+    return f"{own}. {other}, the interval is {ends}: {said}."
 
 
 def _shared(beyond: dict[str, Any] | None) -> bool:
@@ -146,6 +164,24 @@ def not_excluded(answer: dict[str, Any], metric: str) -> str:
     if not answer.get("training_luck", True):
         text += ". With a single repeat, these intervals do not contain the variance between repeats"
     return f"{text}."
+
+
+def probabilities(answer: dict[str, Any]) -> str:
+    """The probability that the arm is better, and that the difference is too small to matter; empty where not known."""
+    better, negligible = answer.get("probability_better"), answer.get("probability_negligible")
+    if better is None or negligible is None or not answer.get("training_luck", True):
+        return ""
+    small = answer["smallest_effect"]
+    text = (
+        f"Probability that {answer['arm']} is better than {answer['baseline']}, with a flat prior: {_percent(better)}"
+    )
+    return f"{text}; that the difference lies within ±{small:g}: {_percent(negligible)}." if small else f"{text}."
+
+
+def _percent(probability: float) -> str:
+    if probability < 0.01 or probability > 0.99:
+        return "below 1 %" if probability < 0.5 else "above 99 %"
+    return f"{100 * probability:.0f} %"
 
 
 def _signed(value: float) -> str:

@@ -198,7 +198,7 @@ def class_changes(results: Results) -> PageTable:
             change = results.difference(arm, metric=metric, kind=kind)
             if change:
                 rows.append(
-                    {"arm": arm, "class": kind, "change": _triple(change), "q": change.q, "verdict": change.verdict}
+                    {"arm": arm, "class": kind, "change": _triple(change), "q": change.q, "verdict": change.said}
                     | {"is_control": arm in results.controls.values()}
                 )
     return PageTable(

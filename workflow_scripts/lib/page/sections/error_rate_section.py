@@ -11,7 +11,7 @@ from typing import Any
 from workflow_scripts.lib.base import source_code
 
 RECORD = "benchmarks/judge_calibration.json"
-MODULES = ("judge/comparisons", "judge/inference", "judge/scoring", "judge/thresholds")
+MODULES = ("judge/comparisons", "judge/inference", "judge/scoring", "judge/thresholds", "judge/training_variance")
 MODULES += ("scores/f1", "scores/ranking_metrics")
 JUDGE = tuple(f"workflow_scripts/lib/{name}.py" for name in MODULES)
 

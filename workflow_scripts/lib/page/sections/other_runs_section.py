@@ -10,6 +10,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.judge.wording import page_opening
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.html_page import Column, PageTable
 
@@ -70,5 +71,5 @@ def _row(run: str, facts: dict[str, Any]) -> dict[str, Any]:
         "against": answer["baseline"],
         "metric": run_tables.SHORT_NAMES.get(answer["metric"], answer["metric"]),
         "difference": tuple(float(answer[end]) for end in ("difference", "low", "high")),
-        "verdict": answer["verdict"],
+        "verdict": answer["verdict"] + page_opening.alone(answer),
     }

@@ -1,0 +1,318 @@
+"""Variance of a paired difference over trainings: how far the mean of few trainings may lie from the truth.
+
+A run trains each arm once in every fold of every repeat. The differences of these trainings have the covariance
+
+    C + (1 - q) U I + q U K
+
+  C  variance over test and calibration groups, known from the bootstrap
+  I  luck of training (and of the generator): independent from training to training
+  K  luck of the training set: two trainings share it as far as they share training groups
+  U  size of the luck: the sum of that of both arms
+
+U and the share q are unknown and integrated out over a grid, by the likelihood of the contrasts of trainings (REML).
+An arm has luck of its own, s_a = s exp(tau z_a) with standard normal z_a, so an arm, its baseline and its control are
+read together and few trainings tell more. The common size s has Jeffreys' prior: with C = 0, q = 0 and equal arms the
+result is Student's t-test. The primary arm is judged by these three arms alone. Other comparisons are many, so their
+variance is also moderated by that of the family (Smyth 2004, limma): see `family_prior`.
+
+C is an estimate too. Where few groups weigh much it has few degrees of freedom (`Design.freedom`, after Satterthwaite).
+Given these training groups (claim `these_proteins`) q is 0. Knows nothing of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from workflow_scripts.lib.judge.fold_scores import FoldScores
+
+SPREAD = 3.0  # tau: standard deviation of the logarithm of an arm's luck; one arm may have many times that of another
+NODES = 9  # of Gauss and Hermite, for each of three arms
+# Gauss-Legendre nodes for the share q of the training set in the luck; never 1, where K may be singular.
+SHARES, SHARE_WEIGHTS = (
+    0.5 * (values + add) for values, add in zip(np.polynomial.legendre.leggauss(5), (1, 0), strict=True)
+)
+# Sizes of the luck, beside the scatter that was seen: Student's t of one degree of freedom still has its tails there.
+SIZES = np.geomspace(1e-4, 1e5, 40)
+BINS = 120  # of the variance of a mean
+GROUP_NODES = 20  # of the variance over groups, where that is badly known
+MOST_FREEDOM = 10.0  # of the family's prior: comparisons that share an arm or a generator tell less than they seem to
+SHARED = 0.25  # correlation of log variances of two differences from one baseline
+ERRORS = np.concatenate([[0.0], np.geomspace(0.01, 1e4, 200)])  # of the table of p-values, in standard errors
+
+
+@dataclass(frozen=True)
+class Design:
+    """The trainings of an arm: L = repeats times folds."""
+
+    places: list[tuple[int, int]]  # (repeat, fold) of each
+    shared: np.ndarray  # (L, L): covariance of a sum over training groups, for groups of variance 1 (K but for scale)
+    fixed: bool  # every fold tests the same groups in all repeats: cell lines left out in turn
+    freedom: float = np.inf  # degrees of freedom of the variance over groups
+
+    @property
+    def repeats(self) -> int:
+        """Number of repeats."""
+        return len({repeat for repeat, _ in self.places})
+
+    def strata(self, others: bool) -> list[np.ndarray]:
+        """Orthonormal contrasts (m, L) that show the luck: between repeats, and within them.
+
+        Of folds that stay the same, the differences between folds stand apart. They are no luck unless the claim goes
+        beyond these folds."""
+        repeats, folds = (np.array(column) for column in zip(*self.places, strict=True))
+        ones = np.ones((len(repeats), 1))
+        by_repeat, by_fold = ((own[:, None] == np.unique(own)).astype(float) for own in (repeats, folds))
+        if not self.fixed:
+            steps = [ones, by_repeat, np.eye(len(repeats))]
+        else:
+            steps = [ones, by_fold, np.eye(len(repeats))]
+        out = [_beyond(before, after) for before, after in pairwise(steps)]
+        if self.fixed and not others and self.repeats > 1:
+            out = out[1:]
+        return [one for one in out if len(one)]
+
+    def kernel(self) -> np.ndarray:
+        """K (L, L): of fixed folds, what they share is the fold itself."""
+        folds = np.array([fold for _, fold in self.places])
+        return (folds[:, None] == folds).astype(float) if self.fixed else self.shared
+
+
+def _beyond(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
+    """Orthonormal basis (m, L) of what the columns of `outer` span beyond those of `inner`."""
+    basis = np.linalg.qr(inner)[0]
+    left, sizes, _ = np.linalg.svd(outer - basis @ (basis.T @ outer), full_matrices=False)
+    return left[:, sizes > 1e-9 * max(1.0, sizes.max(initial=0))].T
+
+
+def design(folds: list[FoldScores], groups: int, judged: np.ndarray) -> Design:
+    """The design of a run from the groups that each fold holds back; all other groups of the run are trained on."""
+    places = [(fold.repeat, fold.fold) for fold in folds]
+    tested, trained = np.zeros((2, len(folds), groups))
+    for row, fold in enumerate(folds):
+        tested[row, fold.test.groups] = 1
+        trained[row] = 1 - tested[row]
+        for part in (fold.calibration, fold.validation):
+            trained[row, part.groups] = 0
+    if not trained.any(axis=1).all():  # all groups are held back: take those that are not tested
+        trained = np.where(tested.all(axis=1, keepdims=True), 1.0, 1 - tested)
+    trained /= np.maximum(trained.sum(axis=1, keepdims=True), 1)
+    by_fold: dict[int, list[np.ndarray]] = {}
+    for (_, fold), row in zip(places, tested, strict=True):
+        by_fold.setdefault(fold, []).append(row)
+    several = len(by_fold) > 1 and len(folds) > len(by_fold)
+    fixed = several and all(np.array_equal(rows[0], row) for rows in by_fold.values() for row in rows)
+    return Design(places, trained @ trained.T, fixed, group_freedom(folds, groups, judged))
+
+
+def group_freedom(folds: list[FoldScores], groups: int, judged: np.ndarray) -> float:
+    """Degrees of freedom of a variance over groups, by what each group weighs in the averages (Satterthwaite).
+
+    A group weighs what it holds of the positives of a class, on average over judged classes and trainings."""
+    weight = np.zeros(groups)
+    for fold in folds:
+        for column in fold.test.labels.T[judged]:
+            held = np.bincount(fold.test.groups, column, groups)
+            weight += held / max(held.sum(), 1)
+    squares = weight**2
+    return float(squares.sum() ** 2 / (squares**2).sum()) if squares.any() else np.inf
+
+
+# ---- what trainings show ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the trainings show of n = 1 or 2 differences of one arm from others."""
+
+    freedom: np.ndarray  # (S,) contrasts of each stratum
+    scatter: np.ndarray  # (S, n, n) sums of squares and products over contrasts
+    noise: np.ndarray  # (S, n, n) what the bootstrap explains of one contrast
+    shares: np.ndarray  # (S,) variance of a contrast by the luck of the training set, on average 1
+    through: float  # variance of the mean by the luck of the training set, on the same scale
+    mean: np.ndarray  # (n,)
+    known: np.ndarray  # (n,) variance of the mean by the bootstrap
+    trainings: int
+    group_freedom: float
+
+    def variance(self) -> float:
+        """Variance of the first difference over trainings."""
+        return float(self.scatter[:, 0, 0].sum() / self.freedom.sum())
+
+
+def evidence(values: np.ndarray, draws: np.ndarray, plan: Design, others: bool) -> Evidence:
+    """What n differences (n, L) and their bootstrap draws (n, L, B) show."""
+    count, length = values.shape
+    flat = draws.reshape(count * length, -1).astype(float)
+    covariance = np.atleast_2d(np.cov(flat, ddof=0)).reshape(count, length, count, length)
+    strata, kernel = plan.strata(others), plan.kernel()
+    seen = [contrasts @ values.T for contrasts in strata]
+    freedom = np.array([len(contrasts) for contrasts in strata])
+    noise = [np.einsum("cl,klnm,cm->kn", q, covariance, q) / len(q) for q in strata]
+    shares = np.array([np.trace(q @ kernel @ q.T) / len(q) for q in strata])
+    unit = float((shares * freedom).sum() / freedom.sum())
+    through = float(kernel.mean()) / unit if unit > 0 else 1 / length
+    return Evidence(
+        freedom,
+        np.array([one.T @ one for one in seen]),
+        np.array(noise),
+        shares / unit if unit > 0 else np.ones(len(strata)),
+        through,
+        values.mean(axis=1),
+        np.einsum("klkm->k", covariance) / length**2,
+        length,
+        plan.freedom,
+    )
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Scaled inverse chi-square prior of a difference's variance over trainings; 0 degrees: nothing is known."""
+
+    freedom: float = 0.0
+    size: float = 1.0
+
+
+def family_prior(family: Sequence[Evidence]) -> Prior:
+    """Prior of the variances of a family by the method of moments on their logarithms (Smyth 2004).
+
+    Differences from one baseline are correlated, so their logarithms scatter less than independent ones. Fewer than
+    three tell nothing of their own spread."""
+    variances = np.array([value for one in family if (value := one.variance()) > 0])
+    if len(variances) < 3:
+        return Prior()
+    half = family[0].freedom.sum() / 2
+    logs = np.log(variances) - special.digamma(half) + np.log(half)
+    surplus = logs.var(ddof=1) - (1 - SHARED) * special.polygamma(1, half)
+    freedom = MOST_FREEDOM
+    if surplus > special.polygamma(1, MOST_FREEDOM / 2):
+        freedom = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - surplus, 1e-4, MOST_FREEDOM / 2)
+    return Prior(freedom, float(np.exp(logs.mean() + special.digamma(freedom / 2) - np.log(freedom / 2))))
+
+
+# ---- what is concluded -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MeanVariance:
+    """What is known of the variance of a mean: that by luck (m,) with its probabilities, and that over groups."""
+
+    luck: np.ndarray
+    weights: np.ndarray
+    known: float  # variance over groups, by the bootstrap
+    group_freedom: float = np.inf
+
+    @cached_property
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sizes of an error, and the logarithms of the probabilities of larger ones."""
+        known, chance = np.array([self.known]), np.ones(1)
+        if self.group_freedom < 1000 and self.known > 0:
+            levels = (np.arange(GROUP_NODES) + 0.5) / GROUP_NODES
+            known = self.known * self.group_freedom / stats.chi2.ppf(levels, self.group_freedom)
+            chance = np.full(GROUP_NODES, 1 / GROUP_NODES)
+        variance, weights = (self.luck[:, None] + known).ravel(), (self.weights[:, None] * chance).ravel()
+        if not variance.any():
+            return np.zeros(1), np.zeros(1)
+        variance, weights = _binned(variance, weights)
+        errors = ERRORS * np.sqrt(self.known if self.known > 0 else variance @ weights)
+        p = (2 * special.ndtr(-errors[:, None] / np.sqrt(variance))) @ weights
+        return errors, np.log(np.maximum(p, 1e-300))
+
+    def half_width(self, level: float) -> float:
+        """Half the width of the interval that errs with probability `level`."""
+        errors, logs = self._table
+        return float(np.interp(-np.log(level), -logs, errors)) if errors[-1] > 0 else 0.0
+
+    def p_value(self, error: float | np.ndarray) -> np.ndarray:
+        """Two-sided probability of an error at least this large: inverts `half_width`."""
+        errors, logs = self._table
+        size = np.abs(np.asarray(error, dtype=float))
+        if errors[-1] <= 0:
+            return np.where(size > 0, 0.0, 1.0)
+        return np.exp(np.interp(size, errors, logs))
+
+    def middle(self) -> float:
+        """Median of the luck's part."""
+        return float(self.luck[np.searchsorted(np.cumsum(self.weights), 0.5).clip(max=len(self.luck) - 1)])
+
+    def draw(self, uniform: np.ndarray) -> np.ndarray:
+        """The luck's part, drawn: uniform numbers (B,) -> variances (B,)."""
+        return self.luck[np.searchsorted(np.cumsum(self.weights), uniform).clip(max=len(self.luck) - 1)]
+
+
+def mean_variance(seen: Evidence, others: bool, prior: Prior | None = None) -> MeanVariance:
+    """Variance of the mean of the first difference.
+
+    With `others` as a claim about other training groups too: the luck of the training set does not average out."""
+    count, prior = seen.noise.shape[1], prior or Prior()
+    arms, log = _arms(count)
+    # Variance of one arm by the bootstrap and by what was seen: sizes of the luck are multiples of it.
+    per_arm = 0.5 * np.einsum("s,skk->", seen.freedom, seen.noise) / seen.freedom.sum() / count
+    scale = per_arm + 0.5 * np.einsum("skk->", seen.scatter) / seen.freedom.sum() / count
+    if scale <= 0:
+        return MeanVariance(np.zeros(1), np.ones(1), float(seen.known[0]), seen.group_freedom)
+    sizes = scale * SIZES
+    luck = (arms[:, 0] + arms[:, 1])[:, None] * sizes  # (arms, sizes): of the first difference
+    log = log[:, None] + np.log(sizes / (per_arm + sizes))
+    if prior.freedom > 0:
+        whole = 2 * per_arm + luck
+        log = log - 0.5 * prior.freedom * (np.log(whole) + prior.size / whole)
+    logs, means = [], []
+    shares = zip(SHARES, SHARE_WEIGHTS, strict=True) if others else [(0.0, 1.0)]
+    for share, weight in shares:
+        factors = (1 - share) + share * seen.shares
+        logs.append(log + _likelihood(seen, arms, sizes, factors) + np.log(weight))
+        means.append(luck * ((1 - share) / seen.trainings + share * seen.through))
+    whole_log, variances = np.array(logs).ravel(), np.array(means).ravel()
+    weights = np.exp(whole_log - whole_log.max())
+    return MeanVariance(*_binned(variances, weights / weights.sum()), float(seen.known[0]), seen.group_freedom)
+
+
+def _arms(differences: int) -> tuple[np.ndarray, np.ndarray]:
+    """Luck of the arms (c, 3), of the average arm 1, and the logarithms of their probabilities (c,).
+
+    The columns are the arm, what the first difference is from, and what the second is from. Of one difference alone
+    only the sum could be told."""
+    if differences == 1:
+        return np.ones((1, 3)), np.zeros(1)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    grid = np.stack(np.meshgrid(*[nodes] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    chance = np.stack(np.meshgrid(*[weights / weights.sum()] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.exp(SPREAD * grid), np.log(chance).sum(axis=1)
+
+
+def _likelihood(seen: Evidence, arms: np.ndarray, sizes: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Logarithm of the likelihood (c, m) of arms (c, 3) and sizes (m,); the luck counts by a factor in each stratum.
+
+    The covariance of two differences is N + x M with M of the arms' luck; its determinant is a polynomial in x."""
+    first, second, both = arms[:, 0] + arms[:, 1], arms[:, 0] + arms[:, 2], arms[:, 0]
+    out = np.zeros((len(arms), len(sizes)))
+    for m, s, n, factor in zip(seen.freedom, seen.scatter, seen.noise, factors, strict=True):
+        x = factor * sizes
+        if len(n) == 1:
+            determinant = n[0, 0] + first[:, None] * x
+            quadratic = s[0, 0] / determinant
+        else:
+            linear = n[0, 0] * second + n[1, 1] * first - 2 * n[0, 1] * both
+            constant = max(n[0, 0] * n[1, 1] - n[0, 1] ** 2, 0.0)
+            determinant = constant + linear[:, None] * x + (first * second - both**2)[:, None] * x**2
+            constant = n[1, 1] * s[0, 0] + n[0, 0] * s[1, 1] - 2 * n[0, 1] * s[0, 1]
+            linear = second * s[0, 0] + first * s[1, 1] - 2 * both * s[0, 1]
+            quadratic = (constant + linear[:, None] * x) / determinant
+        out -= 0.5 * (m * np.log(determinant) + quadratic)
+    return out
+
+
+def _binned(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positive values with their weights as a few values, ascending, on a logarithmic scale."""
+    kept = (weights > 1e-10) & (values > 0)
+    values, weights = values[kept], weights[kept]
+    edges = np.geomspace(values.min() * (1 - 1e-9), values.max() * (1 + 1e-9), BINS + 1)
+    place = np.clip(np.searchsorted(edges, values) - 1, 0, BINS - 1)
+    total = np.bincount(place, weights, BINS)
+    kept = total > 0
+    return np.bincount(place, weights * values, BINS)[kept] / total[kept], total[kept] / total.sum()
