@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers import warm_python
 from tests.helpers.arms_data import ENTRIES, SECTION, write_fold
 from tests.helpers.generating import UNET, make_data, train_line
 from tests.helpers.ranks import KILL
@@ -43,11 +44,13 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "fast_dtype", lambda where: torch.float32)
 
 
-def together(stage: str, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """A stage in two processes, started as the workflow starts it."""
+def together(stage: str, line: list[str], warm: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A stage in two processes, started as the workflow starts it; those that are to be killed by the real Python."""
+    python = warm_python.python() if warm else sys.executable
+    own = (warm_python.environment() if warm else {}) | {"PYTHON_EXEC": python, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *snakemake_checks.launcher(2).split(), "tests.helpers.ranks", stage, *line],
-        cwd=ROOT, text=True, timeout=240, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        [python, "-m", *snakemake_checks.launcher(2).split(), "tests.helpers.ranks", stage, *line],
+        cwd=ROOT, text=True, timeout=240, capture_output=True, env=os.environ | own | environment,
     )  # fmt: skip
 
 
@@ -136,7 +139,7 @@ def test_a_killed_process_ends_the_job_clearly_and_one_process_goes_on(
 ) -> None:
     make_data(tmp_path)
     line = train_line(tmp_path, UNET)
-    done = together("train_ddpm", line, MIXLOC_CHECKPOINT_SECONDS="0", **{KILL: "6"})
+    done = together("train_ddpm", line, warm=False, MIXLOC_CHECKPOINT_SECONDS="0", **{KILL: "6"})
     assert done.returncode != 0
     assert done.stderr.count("train_ddpm failed: ") == 1
     assert "another of the 2 processes of this training has ended" in done.stderr

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from benchmarks import dag
+from tests.helpers import warm_python
 from tests.helpers.checkout import ROOT, Checkout
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import gpu_locks
@@ -200,8 +201,11 @@ def test_planning_stays_quick_and_no_command_grows_with_the_folds(tmp_path: Path
         assert jobs > 2 * repeats * folds * 4
         preset = tmp_path / "preset.yaml"
         preset.write_text(yaml.safe_dump(settings))
-        command = [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--nolock", "--cores", "1"]
-        done = subprocess.run([*command, "--configfile", str(preset)], cwd=ROOT, capture_output=True, text=True)
+        command = [warm_python.python(), "-m", "snakemake", "--dry-run", "--printshellcmds", "--nolock", "--cores", "1"]
+        environment = os.environ | warm_python.environment()
+        done = subprocess.run(
+            [*command, "--configfile", str(preset)], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
         commands = re.findall(r"^Shell command: python -m workflow_scripts\.(\w+)(.*)", done.stdout, re.MULTILINE)
         lengths.append({name: len(text) for name, text in commands})
         assert max(lengths[-1].values()) < 50_000, "a command line may have 128 kB"
