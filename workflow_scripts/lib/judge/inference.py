@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.judge.training_variance import Design, Evidence, evidence, family_prior, mean_variance
@@ -166,7 +166,7 @@ def intervals(
         widest[rest] = np.quantile(t[rest].max(axis=0), confidence) * se[rest]
     ends = (centre - widest, centre + widest, centre - single, centre + single)
     # Student's t, but for a factor that gives the ends of the single interval a p-value of 1 - confidence.
-    usual = stats.t.ppf((1 + confidence) / 2, freedom)
+    usual = special.stdtrit(freedom, (1 + confidence) / 2)
     width = np.divide(single, usual, out=np.zeros(count), where=usual > 0)
     return Intervals(centre, se, *ends, errors, lambda sizes: _tail(sizes, width, freedom), repeats)
 
@@ -209,7 +209,7 @@ def _between_repeats(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Bet
 
 def _tail(sizes: np.ndarray, width: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     t = np.divide(sizes, width, out=np.where(sizes == 0, 0.0, np.inf), where=width > 0)
-    return 2 * stats.t.sf(t, freedom)
+    return 2 * special.stdtr(freedom, -t)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -259,6 +259,9 @@ def exploratory_verdict(difference: float, q: float, confidence: float, relation
 
 def discovery_rates(p: np.ndarray) -> np.ndarray:
     """False discovery rates q of p-values (n,), by Benjamini and Hochberg; an unknown p (NaN) has an unknown q."""
+    # Imported here: it takes a second, for which every stage that draws a figure would wait.
+    from scipy import stats
+
     known = ~np.isnan(p)
     out = np.full(len(p), np.nan)
     out[known] = stats.false_discovery_control(p[known])
@@ -273,6 +276,6 @@ def nadeau_bengio(differences: np.ndarray, test_to_train: float, confidence: flo
     known = known[~np.isnan(known)]
     if len(known) < 2:
         return (float(known.mean()) if len(known) else math.nan), math.nan, math.nan
-    half = stats.t.ppf((1 + confidence) / 2, len(known) - 1)
+    half = float(special.stdtrit(len(known) - 1, (1 + confidence) / 2))
     half *= math.sqrt(known.var(ddof=1) * (1 / len(known) + test_to_train))
     return float(known.mean()), float(known.mean() - half), float(known.mean() + half)

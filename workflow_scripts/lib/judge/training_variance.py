@@ -26,7 +26,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from workflow_scripts.lib.judge.fold_scores import FoldScores
 
@@ -212,7 +212,8 @@ class MeanVariance:
         known, chance = np.array([self.known]), np.ones(1)
         if self.group_freedom < 1000 and self.known > 0:
             levels = (np.arange(GROUP_NODES) + 0.5) / GROUP_NODES
-            known = self.known * self.group_freedom / stats.chi2.ppf(levels, self.group_freedom)
+            # Quantiles of the chi-square distribution.
+            known = self.known * self.group_freedom / (2 * special.gammaincinv(self.group_freedom / 2, levels))
             chance = np.full(GROUP_NODES, 1 / GROUP_NODES)
         variance, weights = (self.luck[:, None] + known).ravel(), (self.weights[:, None] * chance).ravel()
         if not variance.any():
