@@ -124,6 +124,7 @@ rule make_folds:
         "results/{run}/logs/make_folds/repeat{repeat}.log",
     benchmark:
         "results/{run}/benchmarks/make_folds/repeat{repeat}.tsv"
+    priority: 20  # every other stage of a repeat waits for it, and it takes a second
     threads: 1
     resources:
         mem_mb=growing(2000),
