@@ -114,6 +114,8 @@ def test_a_generator_without_snapshot_or_of_another_kind_is_refused(folder, caps
         ({"scale": 2.0, "weaker": "small", "against": "earlier"}, SMALL, "exclude each other"),
         ({"scale": 2.0, "weaker": "small"}, SMALL | {"pixels": "signed"}, "has another pixels"),
         ({"scale": 2.0, "weaker": "small"}, SMALL | {"sees": "unlabelled"}, "has another sees"),
+        ({"scale": 2.0, "weaker": "small"}, SMALL | {"condition_on": ["line"]}, "has another condition_on"),
+        ({"scale": 2.0, "weaker": "small"}, SMALL | {"pseudo_labels_from": "pool"}, "has another pseudo_labels_from"),
         ({"scale": 2.0, "weaker": "small"}, SMALL | {"noise_level": 1.0}, "has a noise_level"),
         ({"scale": 2.0}, None, "label_dropout 0 do not go together"),
         ({"scale": 2.0, "against": "earlier"}, None, None),

@@ -160,6 +160,8 @@ def test_what_does_not_go_together_is_refused() -> None:
     assert "no input for columns" in str(
         generator_checks.generator_problem(MINIMAL | {"condition_on": ["l"]}, 16, ["a"])
     )
+    both = generator_checks.generator_problem(told | {"ema_widths": [0.05, 0.1]}, 16, ["a", "b"])
+    assert "condition_on and ema_widths exclude each other" in str(both)
     assert "asked without columns" in str(generator_checks.encoder_problem(told, False))
     problem = generator_checks.set_problem(SYNTHETIC_SET | {"columns": "uniform"}, UNET, ["a"])
     assert "columns needs a generator with condition_on" in str(problem)
