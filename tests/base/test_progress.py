@@ -51,8 +51,21 @@ def test_the_time_left_is_that_of_the_steps_so_far(clock: Clock, lines: list[str
         "train 1/4 (25 %), loss 1, 3 min 00 s left",
         "train 2/4 (50 %), loss 0.5, 2 min 00 s left",
         "train 3/4 (75 %), loss 0.3333, 1 min 00 s left",
-        "train 4/4 (100 %), loss 0.25, 0.0 s left",
+        "train 4/4 (100 %), loss 0.25, 60000 ms each",
     ]
+
+
+def test_the_last_line_says_what_a_step_took_without_the_slow_first(clock: Clock, lines: list[str]) -> None:
+    with Progress("train", total=30) as bar:
+        clock.now += 5
+        bar.update(10)
+        for step in (20, 30):
+            clock.now += 0.4
+            bar.update(step)
+    with Progress("read", total=2) as bar:
+        clock.now += 3
+        bar.update(2)
+    assert [line.rsplit(", ", 1)[1] for line in lines if "100 %" in line] == ["40 ms each", "3000 ms each"]
 
 
 def test_a_slow_loop_has_a_line_before_its_first_tenth(clock: Clock, lines: list[str]) -> None:
@@ -92,9 +105,9 @@ def test_progress_without_a_terminal_is_plain_lines(tmp_path, capsys):
     assert stage.run("train", args, work) == 0
     shown = capsys.readouterr().err
     for text in (shown, args.log.read_text()):
-        assert len(re.findall(r"train \d+/200 \(\d+ %\), loss 0\.03125, .* left", text)) == 10
+        assert len(re.findall(r"train \d+/200 \(\d+ %\), loss 0\.03125, .* (?:left|each)", text)) == 10
         assert not set("\r\x1b█░") & set(text)
-    assert "train 200/200 (100 %), loss 0.03125, 0.0 s left" in shown
+    assert re.search(r"train 200/200 \(100 %\), loss 0.03125, \S+ ms each", shown)
 
 
 def test_progress_that_is_resumed_counts_only_its_own_steps(clock: Clock, lines: list[str]) -> None:

@@ -327,6 +327,16 @@ def test_rates_are_work_by_time_without_the_start(tmp_path):
     assert again == found
 
 
+def test_a_training_goes_by_the_pace_of_its_steps_and_all_else_is_its_start(tmp_path):
+    """A rehearsal of few steps must not take the time before them for theirs."""
+    jobs = [training("a", 100), training("b", 100)]
+    loops = "2026 INFO sample 10/20 (50 %), 8 s left\n2026 INFO {} 20/20 (100 %), loss 0.5, {} ms each\n"
+    told = {job.key: loops.format("train", each) for job, each in zip(jobs, (250, 500), strict=True)}
+    found = measured_rates.observed(write_run(tmp_path, jobs, dict.fromkeys(told, 15.0), log=told))
+    (rate,), (start,) = found.rates, found.starts
+    assert (rate.low, rate.high) == pytest.approx((10.0, 20.0)) and (start.low, start.high) == pytest.approx((5, 10))
+
+
 def test_what_was_measured_of_other_work_teaches_no_rate(tmp_path):
     def predicted(units: float, **seconds: float) -> Path:
         jobs = [training("a", units), training("b", 100)]

@@ -25,8 +25,9 @@ class Progress:
     """Progress of a loop: `with Progress("train", total=steps) as bar: bar.update(step, loss=0.03)`.
 
     A terminal shows a bar, redrawn at most five times a second. The log gets a plain line at each tenth of the way, or
-    every `line_every` seconds if that is sooner; so does standard error where it is no terminal. Loops that run side by
-    side cannot share the terminal's line: without `bar` there are plain lines alone."""
+    every `line_every` seconds if that is sooner; so does standard error where it is no terminal. The last line says
+    what a step took, without the first one, in which much is made ready. Loops that run side by side cannot share the
+    terminal's line: without `bar` there are plain lines alone."""
 
     def __init__(
         self, what: str, total: int, line_every: float = 30.0, stream: TextIO | None = None, bar: bool = True
@@ -39,6 +40,7 @@ class Progress:
     def __enter__(self) -> Self:
         self.started = self.last_line = time.monotonic()
         self.last_bar, self.first, self.tenth = 0.0, None, 0
+        self.ready = (0, self.started)  # steps done at the first update, and when that was
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -53,6 +55,7 @@ class Progress:
             # A resumed run starts in the middle: its speed follows from the steps of this process alone.
             self.first = done - 1
             self.tenth = 10 * (done - 1) // self.total
+            self.ready = (done, now)
         if self.terminal and (now - self.last_bar > 0.2 or done >= self.total):
             self.last_bar = now
             filled = 24 * min(done, self.total) // self.total
@@ -65,6 +68,13 @@ class Progress:
 
     def _text(self, done: int, now: float, numbers: dict[str, float]) -> str:
         spent = now - self.started
-        left = spent / max(1, done - (self.first or 0)) * (self.total - done)
+        pace = spent / max(1, done - (self.first or 0))
+        before, moment = self.ready
+        if done > before:
+            # The first step is slower than the others.
+            each = (now - moment) / (done - before)
+        else:
+            each = pace
+        told = f"{duration(pace * (self.total - done))} left" if done < self.total else f"{1000 * each:.5g} ms each"
         shown = "".join(f", {name} {value:.4g}" for name, value in numbers.items())
-        return f"{self.what} {done}/{self.total} ({100 * done // self.total} %){shown}, {duration(left)} left"
+        return f"{self.what} {done}/{self.total} ({100 * done // self.total} %){shown}, {told}"

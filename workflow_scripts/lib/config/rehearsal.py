@@ -8,8 +8,7 @@ import copy
 from typing import Any
 
 STEPS = 30  # of a training; enough for its rate
-DRAWS = 100  # of a bootstrap, the fewest that a config may have
-HALVES = 10  # random halves of the groups, when sets are compared
+DRAWS = 400  # of a bootstrap: with fewer the time around them counts more than theirs
 SIMULATED = 50  # images of a set from the simulator
 OF_A_CLASS = 2  # images of each class, where a set has so many of each
 LONGEST = 40  # letters of a run's name
@@ -40,7 +39,6 @@ def of(config: dict[str, Any]) -> dict[str, Any]:
         _cut(training, "checkpoints", 1)
     for section in (out["analysis"], out["stress_test"]):
         _cut(section, "draws", DRAWS)
-    _cut(out["assess_synthetic"], "draws", HALVES)
     out["report"] |= {"demonstration": True, "demonstration_text": TEXT}
     return out
 

@@ -1,9 +1,9 @@
 """Measured rates: the speed of earlier runs, read from their benchmark files.
 
 A run's cost.json says how much work each of its jobs holds (`job_costs.py`). Snakemake's benchmark file says how long
-the job took. Its log says how long its start was, on which device it computed, and whether it did all of the work. From
-these follow rates (units a second) and starts (seconds of a job before and around its work), each with the lowest and
-the highest measured value.
+the job took. Its log says how long its start was, what a step of its loop took, on which device it computed, and
+whether it did all of the work. From these follow rates (units a second) and starts (seconds of a job before and around
+its work), each with the lowest and the highest measured value.
 
 Times depend on the machine and its load. Each run also records the speed of its machine (`machine_speed.py`), by which
 its rates are scaled to another one."""
@@ -28,6 +28,10 @@ SHORTEST = 0.02  # seconds of work below which a job is not used for a rate
 PARTLY = ("going on from", "unchanged, kept", "was finished meanwhile")
 DURATION = re.compile(r"done in (?:(\d+) h )?(?:(\d+) min )?(?:([\d.]+) s)?$", re.MULTILINE)
 DEVICE = re.compile(r"[:,] ([^:,]+)(?:, (\d+) thread\(s\))?, (?:bfloat16|float32)\b")
+# Last lines of loops (`base.progress`): the number of steps, and the milliseconds of one.
+LOOP = re.compile(r"\b(\d+)/\1 \(100 %\).*, ([\d.e+-]+) ms each$", re.MULTILINE)
+# Stages whose work is their loops. Reading before them, and the slow first step, are parts of their start.
+PACED = ("train_ddpm", "sample_ddpm", "sample_fold", "aggregate_metrics")
 # Patterns that sort the files of a run by kind; the first that fits a path counts.
 KINDS = {
     "raw images": r"^simulated/train/",
@@ -120,6 +124,7 @@ class Timed:
     seconds: float
     memory: float | None
     start: float | None
+    looped: float | None  # seconds of all steps of its loops, where these are its work
     gpu: bool
     machine: str
     whole: bool  # whether it did all of its work in that time
@@ -190,17 +195,26 @@ def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
         text = text[max((match.start() for match in re.finditer(r", process \d+$", text, re.MULTILINE)), default=0) :]
         device = DEVICE.search(text)
         gpu = device is not None and device[1].strip() != "cpu"
+        looped = _looped(text, measured[0]) if job.stage in PACED else None
         out.append(
             Timed(
-                job, measured[0], measured[1], _start(measured[0], text), gpu,
+                job, measured[0], measured[1], _start(measured[0], text, looped), looped, gpu,
                 device[1].strip() if gpu else prediction["machine"], not any(words in text for words in PARTLY),
             )
         )  # fmt: skip
     return out
 
 
-def _start(seconds: float, text: str) -> float | None:
-    """Seconds of a job that its log does not account for: Python, imports, and exit."""
+def _looped(text: str, most: float) -> float | None:
+    """Seconds of all steps of a job's loops, at the pace that they had after their first step."""
+    loops = [int(count) * float(each) / 1000 for count, each in LOOP.findall(text)]
+    return min(most, sum(loops)) if loops else None
+
+
+def _start(seconds: float, text: str, looped: float | None) -> float | None:
+    """Seconds of a job beside its loops; else those that its log does not account for: Python, imports, and exit."""
+    if looped is not None:
+        return seconds - looped
     told = list(DURATION.finditer(text))
     # Hours are logged in whole minutes, too coarse for this.
     if not told or told[-1][1]:
@@ -242,7 +256,7 @@ def _parts(folder: Path, timed_job: Timed, start: float) -> list[tuple[Workload,
     """Works of a job with the seconds of each, where these are known."""
     works = timed_job.job.works
     if len(works) == 1:
-        return [(works[0], timed_job.seconds - start)]
+        return [(works[0], timed_job.seconds - start if timed_job.looped is None else timed_job.looped)]
     arms = _arm_seconds(folder, timed_job.job)
     # Arms that were trained side by side took longer than their job.
     if arms is not None and sum(arms.values()) <= timed_job.seconds:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.judge.analysis_choices import LEVELS
 from workflow_scripts.lib.judge.experiment import Experiment
@@ -61,7 +61,6 @@ def score_experiment(question: Question, experiment: Experiment, threads: int) -
     rule = Rule(analysis["threshold_rule"], analysis["minimum_calibration_groups"], analysis["refit_thresholds"])
     summaries = {}
     for level in LEVELS:
-        stage.log.info("%d arms per %s: %d draws", len(experiment.arms), level, analysis["draws"])
         summaries[level] = summarise_arms(experiment, level, rule, weights, judged, threads)
     return ScoredRun(question, experiment, rule, weights, counts, judged, summaries)
 
@@ -129,7 +128,12 @@ def summarise_arms(
         summaries = pool.map(
             lambda name: summarise(experiment.fold_scores(name, level), rule, weights, judged), experiment.arms
         )
-        return dict(zip(experiment.arms, summaries, strict=True))
+        out = {}
+        with Progress(f"arms per {level}, {weights.shape[1]} draws", len(experiment.arms)) as bar:
+            for name, summary in zip(experiment.arms, summaries, strict=True):
+                out[name] = summary
+                bar.update(len(out))
+        return out
 
 
 def summarise(folds: list[FoldScores], rule: Rule, weights: np.ndarray, judged: np.ndarray) -> Summary:
