@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A threshold is chosen among at most this many cuts; more positives than that are taken several at a time.
-MAX_CUTS = 256
 # About how many multiply-adds of a matrix product take as long as one gathered addition (1 thread, float32).
 PRODUCT_PER_SUM = 60
 
@@ -28,12 +26,10 @@ class Ranking:
     cuts: np.ndarray  # (m,), descending; a row is decided positive where its score >= the cut
 
 
-def rank(scores: np.ndarray, labels: np.ndarray, max_cuts: int | None = None) -> Ranking:
+def rank(scores: np.ndarray, labels: np.ndarray) -> Ranking:
     """Sort the scores (n,) of one class by its labels (n,); rows with equal scores are never told apart."""
     labels = np.asarray(labels, dtype=bool)
     cuts = np.unique(scores[labels])[::-1]
-    if max_cuts is not None and len(cuts) > max_cuts:
-        cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, max_cuts).round().astype(int))]
     order = np.argsort(-scores, kind="stable")
     # Segment of a row: the first cut that is not above its score; rows below the last positive belong to none.
     segments = np.searchsorted(-cuts, -scores[order], side="left")
@@ -111,7 +107,7 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, w
     Walks down the ranking only as far as any draw can still gain. Below a point with false positives FP, the positives'
     weight being P, F1 is at most 2P / (2P + FP); where that lies under the best so far in every draw, the rest
     (most rows of a rare class) is never summed. The result is the same as from the whole ranking."""
-    ranking = rank(scores, labels, MAX_CUTS)
+    ranking = rank(scores, labels)
     count, hit = len(ranking.cuts), ranking.positive
     if count == 0:
         raise ValueError("no threshold can be chosen without a positive")
