@@ -114,6 +114,12 @@ def test_what_is_no_image_is_refused_by_kind(tmp_path: Path, name: str, values: 
     assert caught.value.kind == kind
 
 
+def test_a_tiff_of_very_many_pages_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((65, 4, 4), np.uint8), photometric="minisblack", metadata=None)
+    with pytest.raises(decode.Unusable, match="more than 64 pages"):
+        decode.decode(tmp_path / "a.tif", 1)
+
+
 def test_a_blend_is_the_mean_without_rounding() -> None:
     red, green = (Image.fromarray(np.full((2, 2), value, np.uint8)) for value in (10, 13))
     np.testing.assert_array_equal(decode.to_array(decode.blend([red, green])), np.full((2, 2), 11.5))

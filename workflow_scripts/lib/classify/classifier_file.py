@@ -46,10 +46,14 @@ class Classifier:
 
     def network(self, where: torch.device) -> Backbone:
         """The trained network, in evaluation mode."""
-        name, channels, classes = self.settings["backbone"], len(self.channels), len(self.classes)
-        scale, encoder = network_choices.cosine_scale(self.settings), self.settings.get("encoder")
-        network = backbones.build(name, channels, classes, self.size, 0, scale, encoder)
-        network.load_state_dict(self.weights)
+        try:
+            name, channels, classes = self.settings["backbone"], len(self.channels), len(self.classes)
+            scale, encoder = network_choices.cosine_scale(self.settings), self.settings.get("encoder")
+            network = backbones.build(name, channels, classes, self.size, 0, scale, encoder)
+            network.load_state_dict(self.weights)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            what = f"the classifier of arm {self.arm} does not fit its own description"
+            raise UserError(f"{what} ({error}): delete its file and run again") from None
         return network.to(where, memory_format=torch.channels_last).eval()
 
 

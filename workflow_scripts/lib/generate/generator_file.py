@@ -40,10 +40,14 @@ class Generator:
 
     def network(self, device: torch.device, dtype: torch.dtype, earlier: bool = False) -> UNet | Minimal:
         """Network with its weights, or those of the snapshot, ready for sampling."""
-        network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
         if earlier and self.earlier is None:
             raise UserError(f"generator {self.settings['name']} has kept no snapshot: train it again with `snapshot`")
-        network.load_state_dict(self.earlier if earlier else self.weights)
+        try:
+            network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
+            network.load_state_dict(self.earlier if earlier else self.weights)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            what = f"generator {self.settings.get('name')} does not fit its own description"
+            raise UserError(f"{what} ({error}): delete its file and run again") from None
         network = network.to(device).eval().requires_grad_(False)
         network.settle()
         return network

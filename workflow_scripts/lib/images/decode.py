@@ -19,6 +19,7 @@ from PIL import Image, ImageSequence
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".npy": "NPY"}
 # Above this many pixels Pillow takes a file for a decompression bomb; the same holds for the other formats.
 LARGEST = Image.MAX_IMAGE_PIXELS or 2**26
+MOST_PLANES = 64
 DEPTHS = {"uint8": 8, "uint16": 16, "float16": 32, "float32": 32, "float64": 32}
 _GREY = {"L": 8, "I;16": 16, "I;16B": 16, "I;16L": 16, "F": 32}
 
@@ -73,7 +74,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_count(width: int, height: int, planes: int = 1) -> None:
-    if width * height > LARGEST or planes > 64:
+    if width * height > LARGEST or planes > MOST_PLANES:
         raise Unusable("decompression bomb", f"unpacks to more than {LARGEST} pixels")
     if not width * height * planes:
         raise Unusable("damaged file", "has no pixels")
@@ -130,6 +131,7 @@ def _npy(path: str | Path, expected: int) -> Planes:
 
 def _tiff(path: str | Path) -> Planes:
     with tifffile.TiffFile(path, _multifile=False) as file:
+        _check_pages(file)
         series = file.series[0]
         axes, shape = series.axes, series.shape
         _check_depth(np.dtype(series.dtype).name if series.dtype is not None else "unknown")
@@ -152,6 +154,12 @@ def _tiff(path: str | Path) -> Planes:
     order = sorted(range(stack.ndim), key=lambda place: ("YX".find(axes[place]), place))
     stack = stack.transpose(order).reshape(-1, *(shape[axes.index(axis)] for axis in "YX"))
     return _planes(stack, names if names and len(names) == len(stack) else None)
+
+
+def _check_pages(file: tifffile.TiffFile) -> None:
+    """The pages are counted before any is read: in a damaged file one may lead to the next without end."""
+    if len(file.pages) > MOST_PLANES:
+        raise Unusable("wrong shape", f"holds more than {MOST_PLANES} pages; one plane for each channel is expected")
 
 
 def _check_strips(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:

@@ -1,12 +1,13 @@
 """Reader of image sets on disk, real or synthetic.
 
 Reading goes through `ImageSet.read(rows, purpose)`, which records what was read and for what, and whether labels were
-read too. The file's layout is
-that of `image_set_layout`."""
+read too. The file's layout is that of `image_set_layout`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -119,7 +120,8 @@ class ImageSet:
 
     def column(self, name: str) -> np.ndarray:
         """A text column such as gene or cell_line, for all images."""
-        return self._file[f"columns/{name}"].asstr()[:]
+        with self._intact():
+            return self._file[f"columns/{name}"].asstr()[:]
 
     def values(self, names: list[str] | None, rows: np.ndarray, purpose: str) -> np.ndarray | None:
         """Text columns (n, C) of some rows, recorded as read without labels; None where no column is named."""
@@ -136,7 +138,8 @@ class ImageSet:
         """Labels uint8 (n, K) of some rows (None: of all), recorded as read."""
         chosen = self._rows(rows)
         self._read.record(purpose, chosen)
-        return self._file["labels"][:][chosen]
+        with self._intact():
+            return self._file["labels"][:][chosen]
 
     def read(self, rows: np.ndarray | None, purpose: str, labels: bool = True) -> Part:
         """Images and labels of some rows (None: of all) in the order asked for, recorded as read for `purpose`.
@@ -146,6 +149,12 @@ class ImageSet:
         record = AccessRecord(self.digest, len(self))
         record.record(purpose, chosen, labels)
         self._read = self._read.merged(record)
+        with self._intact():
+            images, found = self._pixels(chosen), self._file["labels"][:][chosen] if labels else None
+        return Part(images, found, self.ids[chosen], self.groups[chosen], chosen, record)
+
+    def _pixels(self, chosen: np.ndarray) -> np.ndarray:
+        """Images of some rows, uint8 (n, C, H, W)."""
         images = np.empty((len(chosen), *self._file["images"].shape[1:]), dtype=np.uint8)
         # HDF5 reads long runs fast and scattered rows slowly: read sorted blocks, then put them in order.
         order = np.argsort(chosen, kind="stable")
@@ -158,8 +167,15 @@ class ImageSet:
             else:
                 unique, back = np.unique(wanted, return_inverse=True)
                 images[block] = self._file["images"][unique][back]
-        found = self._file["labels"][:][chosen] if labels else None
-        return Part(images, found, self.ids[chosen], self.groups[chosen], chosen, record)
+        return images
+
+    @contextlib.contextmanager
+    def _intact(self) -> Iterator[None]:
+        """What HDF5 says of damaged content, as one line for the user."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"{self.path} is damaged ({error}): delete it and run again") from None
 
     def access_record(self) -> AccessRecord:
         """Record of what was read so far, and for what."""
