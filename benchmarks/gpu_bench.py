@@ -21,7 +21,7 @@ from benchmarks.generator_data import Cells
 from workflow_scripts.lib.base import process_pool
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.cost.flops import Counted
-from workflow_scripts.lib.cost.job_costs import Network
+from workflow_scripts.lib.cost.workloads import Network
 from workflow_scripts.lib.generate.generator_training import Pixels, Training
 from workflow_scripts.lib.simulate import simulator
 

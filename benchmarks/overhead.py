@@ -22,7 +22,7 @@ from pathlib import Path
 from workflow_scripts.lib.base import machine
 from workflow_scripts.lib.base.files import write_json
 from workflow_scripts.lib.cost import measured_rates, scheduling
-from workflow_scripts.lib.cost.job_costs import Job
+from workflow_scripts.lib.cost.workloads import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "overhead"

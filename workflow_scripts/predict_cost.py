@@ -26,7 +26,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import write_json
 from workflow_scripts.lib.cost import flops, job_costs, machine_speed, measured_rates, prediction, run_facts
 from workflow_scripts.lib.cost.forecast import Here
-from workflow_scripts.lib.cost.job_costs import Facts
+from workflow_scripts.lib.cost.workloads import Facts
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

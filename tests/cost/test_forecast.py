@@ -6,8 +6,8 @@ import pytest
 
 from workflow_scripts.lib.cost import forecast
 from workflow_scripts.lib.cost.forecast import Estimate, Here
-from workflow_scripts.lib.cost.job_costs import Job, Workload
 from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Start
+from workflow_scripts.lib.cost.workloads import Job, Workload
 
 TRAITS = {"network": "unet 16", "size": 32}
 # Two jobs of 100 GFLOP that took 10 and 20 s.

@@ -21,9 +21,9 @@ from tests.helpers.configs import DEFAULT
 from workflow_scripts import predict_cost
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.config import check
-from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, run_facts, scheduling
+from workflow_scripts.lib.cost import flops, forecast, job_costs, measured_rates, run_facts, scheduling, workloads
 from workflow_scripts.lib.cost.forecast import Here
-from workflow_scripts.lib.cost.job_costs import Facts, Job, Network, Workload
+from workflow_scripts.lib.cost.workloads import Facts, Job, Network, Workload
 from workflow_scripts.lib.generate import diffusion, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance
 from workflow_scripts.lib.page import html_page
@@ -198,8 +198,8 @@ def test_disk_is_that_of_the_formats():
     assert made == pytest.approx(500 * 4 * 32**2, rel=0.03)
     assert plain["train_classifier/repeat0_fold0_job0"].disk["weights"] == 8 * 4000
     # Files take whole blocks.
-    assert job_costs.raw_bytes(10, 32, 0.8) == 10 * 4096
-    assert job_costs.raw_bytes(1, 128, 0.5) == 2 * 4096
+    assert workloads.raw_bytes(10, 32, 0.8) == 10 * 4096
+    assert workloads.raw_bytes(1, 128, 0.5) == 2 * 4096
 
 
 def test_networks_are_counted():

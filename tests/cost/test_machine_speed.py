@@ -7,8 +7,8 @@ import torch
 
 from workflow_scripts.lib.cost import forecast, machine_speed
 from workflow_scripts.lib.cost.forecast import Here
-from workflow_scripts.lib.cost.job_costs import Job, Workload
 from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Speed, Start
+from workflow_scripts.lib.cost.workloads import Job, Workload
 
 
 def test_the_speed_is_measured_and_the_threads_are_left_as_they_were(monkeypatch):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.lib.cost import time_left
-from workflow_scripts.lib.cost.job_costs import Job, Workload
 from workflow_scripts.lib.cost.time_left import DOUBT, Watch, fraction_done
+from workflow_scripts.lib.cost.workloads import Job, Workload
 
 NOW = 1_000_000.0
 

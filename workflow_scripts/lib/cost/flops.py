@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from workflow_scripts.lib.classify import backbones
-from workflow_scripts.lib.cost.job_costs import Network
+from workflow_scripts.lib.cost.workloads import Network
 from workflow_scripts.lib.generate import diffusion, networks, sampling
 from workflow_scripts.lib.generate.diffusion import Condition, Guidance
 from workflow_scripts.lib.generate.generator_choices import SAMPLERS, takes_references
@@ -21,7 +21,7 @@ IMAGES = 2  # images that are passed through; the counts are for one
 
 
 class Counted:
-    """Network counts of a run, as `job_costs.Networks` defines them."""
+    """Network counts of a run, as `workloads.Networks` defines them."""
 
     def classifier(self, backbone: str, channels: int, classes: int, size: int, frozen: bool) -> Network:
         """Counts of a classifier; of a frozen one only the forward pass is computed, and the head learns."""

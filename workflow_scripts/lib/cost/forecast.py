@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from workflow_scripts.lib.cost.job_costs import GFLOP, MEGAPIXELS, ON_GPU, Job, Workload
 from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Speed, Start
+from workflow_scripts.lib.cost.workloads import GFLOP, MEGAPIXELS, ON_GPU, Job, Workload
 
 
 @dataclass

@@ -20,7 +20,7 @@ from typing import Any
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import digest, write_json
-from workflow_scripts.lib.cost.job_costs import BLOCK, GFLOP, JOBS, Job, Workload
+from workflow_scripts.lib.cost.workloads import BLOCK, GFLOP, JOBS, Job, Workload
 
 FORMAT_VERSION = 1
 SHORTEST = 0.02  # seconds of work below which a job is not used for a rate

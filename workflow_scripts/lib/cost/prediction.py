@@ -8,10 +8,10 @@ from typing import Any
 
 from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.progress import duration
-from workflow_scripts.lib.cost import forecast, job_costs, scheduling
+from workflow_scripts.lib.cost import forecast, scheduling, workloads
 from workflow_scripts.lib.cost.forecast import Estimate, Here
-from workflow_scripts.lib.cost.job_costs import Facts, Job
 from workflow_scripts.lib.cost.measured_rates import Measured
+from workflow_scripts.lib.cost.workloads import Facts, Job
 
 Range = list[float]  # least, middle and most
 
@@ -57,7 +57,7 @@ def predicted(jobs: list[Job], measured: Measured, cores: int, facts: Facts, her
 
 
 def _row(job: Job, gpus: int) -> dict[str, Any]:
-    on_gpu = gpus > 0 and job.stage in job_costs.ON_GPU
+    on_gpu = gpus > 0 and job.stage in workloads.ON_GPU
     row = {"stage": job.stage, "jobs": 0, "unknown": 0, "gpu": on_gpu, "seconds": [0.0, 0.0, 0.0], "longest": 0.0}
     # An hour of a job is so many hours of a core or of a GPU.
     return row | {"width": job.gpus if on_gpu else job.threads, "memory": None, "exact": True, "source": set()}
@@ -86,7 +86,7 @@ def disk(jobs: list[Job], measured: Measured, facts: Facts) -> dict[str, Any]:
             unknown.append(kind)
         elif count:
             mean = sum(seen) / len(seen)
-            kinds[kind] = job_costs.raw_bytes(count, facts.side or 0, mean) if kind == "raw images" else count * mean
+            kinds[kind] = workloads.raw_bytes(count, facts.side or 0, mean) if kind == "raw images" else count * mean
     return {"kinds": kinds, "total": sum(kinds.values()), "unknown": unknown}
 
 

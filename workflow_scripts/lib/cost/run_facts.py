@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.cost.job_costs import Facts
+from workflow_scripts.lib.cost.workloads import Facts
 from workflow_scripts.lib.images import image_list, known_datasets, label_maps
 from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
 

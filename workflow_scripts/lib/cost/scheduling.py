@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from workflow_scripts.lib.cost.job_costs import ON_GPU, Job
+from workflow_scripts.lib.cost.workloads import ON_GPU, Job
 
 
 def schedule(jobs: list[Job], seconds: dict[str, float], cores: int, gpus: int) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.cost import measured_rates, scheduling
-from workflow_scripts.lib.cost.job_costs import Job
+from workflow_scripts.lib.cost.workloads import Job
 
 FIRST, LATER, LONG = 20.0, 60.0, 600.0  # seconds between lines in the first LONG seconds, and after that
 UNKNOWN = 3.0  # seconds of a job of which nothing is known: the start of Python and its imports
