@@ -186,7 +186,7 @@ rule plot_arms:
         analysis="results/{run}/analysis.json",
         fidelity=every_fold("synthetic/{set}.fidelity.csv", set=USED_SETS),
     output:
-        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps", "arms_map"),
+        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps", "arms_map", "arms_ranks"),
         forest=report(
             "results/{run}/figures/arms_forest.svg",
             caption="../captions/arms_forest.rst",
@@ -229,6 +229,12 @@ rule plot_arms:
             category="Arms",
             labels={"figure": "when it pays"},
         ),
+        ranks=report(
+            "results/{run}/figures/arms_ranks.svg",
+            caption="../captions/arms_ranks.rst",
+            category="Arms",
+            labels={"figure": "mean ranks"},
+        ),
     params:
         python=python,
         code=code("plot_arms"),
@@ -259,6 +265,7 @@ rule plot_arms:
         " --usefulness {output.usefulness:q}"
         " --sweeps {output.sweeps:q}"
         " --map {output.map:q}"
+        " --ranks {output.ranks:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 

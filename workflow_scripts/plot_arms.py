@@ -4,15 +4,15 @@ forest: every arm and its control against the baseline, with intervals, the zero
 interest. classes: the change of each judged class under each arm. gap: validation beside test scores. worth: a learning
 curve over real images, and the arms upon it. usefulness: what arms gained by how good their synthetic set is by itself.
 sweeps: what arms gained by the fraction of synthetic images, and by the strength of the guidance, where they differ in
-nothing else. map: scores and gains by number of labelled groups, and by what generators saw. Each is written as svg,
-pdf and png under the stem of its path.
+nothing else. map: scores and gains by number of labelled groups, and by what generators saw. ranks: mean ranks over
+trainings, with the critical difference. Each is written as svg, pdf and png under the stem of its path.
 
 Example:
     python -m workflow_scripts.plot_arms --metrics metrics.csv --comparisons comparisons.csv --analysis analysis.json \\
         --fidelity balanced/0/0=repeat0/fold0/synthetic/balanced.fidelity.csv \\
         --forest figures/arms_forest.svg --classes figures/arms_classes.svg --gap figures/arms_gap.svg \\
         --worth figures/arms_worth.svg --usefulness figures/arms_usefulness.svg --sweeps figures/arms_sweeps.svg \\
-        --map figures/arms_map.svg \\
+        --map figures/arms_map.svg --ranks figures/arms_ranks.svg \\
         --settings '{"arms": [...], "synthetic sets": [...], "train_classifier": {"ratio": 0.5}}'
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from workflow_scripts.lib.base import arguments, stage
-from workflow_scripts.lib.page import curve_figures, figure_style, map_figures, run_tables
+from workflow_scripts.lib.page import curve_figures, figure_style, map_figures, rank_figures, run_tables
 from workflow_scripts.lib.page.arm_figures import draw_classes, draw_forest, draw_gap
 from workflow_scripts.lib.page.sections import curves_section
 
@@ -47,6 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--usefulness", type=Path, required=True, help="figure to write: gain by fidelity")
     p.add_argument("--sweeps", type=Path, required=True, help="figure to write: gain by ratio and by guidance")
     p.add_argument("--map", type=Path, required=True, help="figure to write: gain by labelled groups")
+    p.add_argument("--ranks", type=Path, required=True, help="figure to write: mean ranks over trainings")
     return p.parse_args(argv)
 
 
@@ -62,6 +63,7 @@ def plot_arms(args: argparse.Namespace) -> None:
         (args.usefulness, lambda: curve_figures.draw_usefulness(results, points)),
         (args.sweeps, lambda: curve_figures.draw_sweeps(results, curves_section.sweeps(results, config))),
         (args.map, lambda: map_figures.draw_map(results)),
+        (args.ranks, lambda: rank_figures.draw_ranks(results)),
     ]
     with figure_style.style():
         for path, draw in drawn:

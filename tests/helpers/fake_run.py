@@ -273,7 +273,7 @@ SETTINGS = {
 }
 
 
-ARM_FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "map")
+ARM_FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "map", "ranks")
 DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
 
 

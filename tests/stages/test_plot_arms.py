@@ -18,6 +18,7 @@ from workflow_scripts import plot_arms, plot_images, plot_training
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import orientation
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.judge import mean_ranks
 from workflow_scripts.lib.page import (
     arm_categories,
     arm_figures,
@@ -26,6 +27,7 @@ from workflow_scripts.lib.page import (
     html_page,
     image_figures,
     image_strips,
+    rank_figures,
     run_files,
     run_tables,
     training_figures,
@@ -84,6 +86,17 @@ def test_forest_shows_every_comparison(run: FakeRun, found: run_tables.Results) 
         )
     assert shown.index("pool") < shown.index("resample_real") < shown.index("mix_loss")
     assert "smallest effect of interest, 0.02" in shown
+
+
+def test_ranks_show_every_arm_of_all_trainings_and_too_many_arms_are_said_to_be_so(
+    run: FakeRun, found: run_tables.Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = texts(run.path("figures/arms_ranks.svg"))
+    ranks = mean_ranks.measure(found.by_training("macro_f1"), 0.95)
+    assert ranks.trainings == 2 and sorted(ranks.arms) == sorted(name for name, _, _ in fake_run.ARMS)
+    assert all(name in shown for name in ranks.arms) and f"critical difference {ranks.critical:.1f}" in shown
+    monkeypatch.setattr(rank_figures, "MOST", 3)
+    assert "6 arms are too many" in rank_figures.draw_ranks(found).texts[0].get_text()
 
 
 def test_long_names_stay_apart_and_leave_the_axis_legible(run: FakeRun, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ ALTS = {
     "with intervals; the same numbers stand in a table.",
     "map": "Score by number of labelled groups for real images alone, controls, generated images and ceilings; gain "
     "over the best control; the state of each label regime by what the generator saw. The numbers stand in a table.",
+    "ranks": "Mean rank of every arm over trainings, from the best to the worst; bars join arms whose ranks differ by "
+    "less than the critical difference. Scores of each fold and repeat stand in metrics.csv.",
     "generators": "Training loss of the generators by optimiser step.",
     "classifiers": "Training loss and validation scores of the classifiers by optimiser step.",
     "data_classes": "Images and groups of every class; the same numbers stand in the table of classes.",

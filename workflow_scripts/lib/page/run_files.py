@@ -16,6 +16,7 @@ FIGURES = {
     "usefulness": "arms_usefulness",
     "sweeps": "arms_sweeps",
     "map": "arms_map",
+    "ranks": "arms_ranks",
     "generators": "training_generators",
     "classifiers": "training_classifiers",
     **{name: name for name in ("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples")},

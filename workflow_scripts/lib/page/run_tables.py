@@ -98,6 +98,13 @@ class Results:
         """All arms in the order of the config, as far as the tables tell."""
         return list(dict.fromkeys(self.metrics["arm"]))
 
+    def by_training(self, metric: str) -> dict[str, np.ndarray]:
+        """arm -> its test scores (N,) in all folds and repeats, of the arms that were trained in all of them."""
+        rows = pd.concat([self._scores(arm, metric, "test", "") for arm in self.arms])
+        rows = rows[~rows["fold"].astype(str).isin(("pooled", "mean", ""))]
+        table = rows.pivot_table(index="arm", columns=["repeat", "fold"], values="value").reindex(self.arms).dropna()
+        return {str(arm): table.loc[arm].to_numpy() for arm in table.index}
+
     @property
     def regimes(self) -> dict[str, str]:
         """arm -> its label regime, in a run that has several."""
