@@ -2,7 +2,7 @@
 #
 # Needs:  results/{run}/images.h5, results/{run}/repeat{repeat}/folds.csv
 # Makes:  .../fold{fold}/generators/{generator}.safetensors, .../fold{fold}/synthetic/{set}.h5, and beside it
-#         {set}.assess.csv, {set}.fidelity.csv, {set}.closest.csv, {set}.assess.json
+#         {set}.assess.csv, {set}.fidelity.csv, {set}.closest.csv, {set}.images.csv, {set}.assess.json
 
 
 rule train_ddpm:
@@ -232,6 +232,7 @@ rule assess_synthetic:
             labels={"table": "fidelity", "synthetic set": "{set}", "repeat": "{repeat}", "fold": "{fold}"},
         ),
         closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",
+        each="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.images.csv",
         about="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.assess.json",
     params:
         python=python,
@@ -261,6 +262,7 @@ rule assess_synthetic:
         " --scores {output.scores:q}"
         " --fidelity {output.fidelity:q}"
         " --closest {output.closest:q}"
+        " --each {output.each:q}"
         " --about {output.about:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"

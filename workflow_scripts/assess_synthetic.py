@@ -1,7 +1,7 @@
 """assess_synthetic: how good is a synthetic set, beside real images of groups that its generator never saw?
 
 Held-out real images are those that neither the generator nor a network asked here was fitted or selected on
-(lib/fidelity/compared_images.py). Four files are written for a synthetic set (lib/fidelity/assessment_rows.py):
+(lib/fidelity/compared_images.py). Five files are written for a synthetic set (lib/fidelity/assessment_rows.py):
 
     {set}.assess.csv     a judge's average precision (chance: the prevalence) and area under the ROC curve (chance:
                           0.5) on real and on generated images, class by class
@@ -9,13 +9,15 @@ Held-out real images are those that neither the generator nor a network asked he
                           the fraction of authentic images: each figure with its floor, its ceilings and intervals; for
                           all images, each class and each combination (lib/fidelity/bracket.py)
     {set}.closest.csv    the generated images that lie closest to a training image
+    {set}.images.csv     every generated image: label agreement by both networks, and its nearest training image
     {set}.assess.json    which networks were asked, what is known of them, and what to be wary of
 
 Example:
     python -m workflow_scripts.assess_synthetic --synthetic synthetic/as_train.h5 --images images.h5 \\
         --folds folds.csv --repeat 0 --fold 0 --seed 1 --judge judge.safetensors --baseline arms/job0.json \\
         --scores as_train.assess.csv --fidelity as_train.fidelity.csv --closest as_train.closest.csv \\
-        --about as_train.assess.json --settings '{"judge": "independent", "baseline": "real_only", "threads": 1, ...}'
+        --each as_train.images.csv --about as_train.assess.json \\
+        --settings '{"judge": "independent", "baseline": "real_only", "threads": 1, ...}'
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from workflow_scripts.lib.base.files import atomic, write_json
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.fidelity import assessment_rows, compared_images, encoders
+from workflow_scripts.lib.fidelity import assessment_rows, bracket, compared_images, encoders
 from workflow_scripts.lib.fidelity.encoders import Encoder
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list
@@ -53,12 +55,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--scores", type=Path, required=True, help="table of the judge's scores to write")
     out.add_argument("--fidelity", type=Path, required=True, help="table of distances to write")
     out.add_argument("--closest", type=Path, required=True, help="table of the closest pairs to write")
+    out.add_argument("--each", type=Path, required=True, help="table of every generated image to write")
     out.add_argument("--about", type=Path, required=True, help="what is known of the networks asked (JSON), to write")
     return out.parse_args(argv)
 
 
 def assess_synthetic(args: argparse.Namespace) -> None:
-    """Write the four files of one synthetic set."""
+    """Write the five files of one synthetic set."""
     settings = args.settings
     device.use_threads(settings["threads"])
     with ImageSet(args.images) as source:
@@ -82,6 +85,8 @@ def assess_synthetic(args: argparse.Namespace) -> None:
     rows += authentic
     _write(args.fidelity, [place | {"encoder": encoder.name} | row for row in rows])
     _write(args.closest, [place | row for row in assessment_rows.closest_rows(compared, nearest, settings["pairs"])])
+    by_pixels = nearest[bracket.AUTHENTIC_PIXELS]
+    _write(args.each, [place | row for row in assessment_rows.image_rows(compared, by_pixels, judge, baseline)])
     write_json(args.about, place | assessment_rows.described(compared, encoder, judge, baseline, settings))
     told = {(row["measure"], row["contender"]): row["value"] for row in rows if row["scope"] == "all"}
     stage.log.info(

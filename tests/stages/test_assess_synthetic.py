@@ -83,7 +83,7 @@ class World:
         return path
 
     def run(self, synthetic: Path, **given) -> int:
-        names = {"scores": "s.csv", "fidelity": "f.csv", "closest": "c.csv", "about": "a.json"}
+        names = {"scores": "s.csv", "fidelity": "f.csv", "closest": "c.csv", "each": "e.csv", "about": "a.json"}
         words = ["--synthetic", str(synthetic), "--images", str(self.folder / "images.h5")]
         words += ["--folds", str(self.folder / "folds.csv"), "--repeat", "0", "--fold", "0", "--seed", "1"]
         words += ["--judge", str(self.folder / "judge.safetensors")]
@@ -138,6 +138,9 @@ def test_classes_and_combinations_have_figures_and_small_ones_a_mark(world: Worl
     assert np.isfinite(world.value("frechet", "generated", "spots"))
     assert world.value("frechet", "generated", "spots", "images") < world.value("frechet", "generated", what="images")
     assert set(world.table("s.csv")["class"]) == set(CLASSES)
+    each = world.table("e.csv")
+    assert each["agreement_baseline"].mean() == pytest.approx(world.value("agreement", "generated"), abs=1e-5)
+    assert (each["agreement_judge"] != each["agreement_baseline"]).any(), "another network, another opinion"
     assert (world.table("s.csv")["judge"] == "independent").all()
 
 
@@ -168,6 +171,10 @@ def test_a_planted_copy_is_the_first_of_the_closest_pairs(tmp_path: Path) -> Non
     features = table[table["space"] == "features"].iloc[0]
     assert features["generated"] == "syn-011" and features["ratio"] < 0.1
     assert world.value("authentic_pixels", "generated") < 1
+    each = world.table("e.csv").set_index("generated")
+    assert len(each) == 60 and each.loc["syn-011", "nearest"] == f"i{world.train[20]:03d}"
+    assert each["ratio"].idxmin() == "syn-011" and not each.loc["syn-011", "authentic"]
+    assert each["authentic"].mean() == pytest.approx(world.value("authentic_pixels", "generated"))
     # All of them copies: nothing is authentic.
     copied = np.stack([mirror_then_rotate(world.images[row][None], row % 8)[0] for row in world.train[:60]])
     assert world.run(world.synthetic(copied, world.labels[world.train[:60]])) == 0
@@ -226,7 +233,7 @@ def test_same_inputs_same_files(tmp_path: Path) -> None:
     texts = []
     for _ in range(2):
         assert world.run(synthetic) == 0
-        texts.append([(tmp_path / name).read_text() for name in ("s.csv", "f.csv", "c.csv", "a.json")])
+        texts.append([(tmp_path / name).read_text() for name in ("s.csv", "f.csv", "c.csv", "e.csv", "a.json")])
     assert texts[0] == texts[1]
     assert np.isnan(world.value("links", "generated")), "one channel has no other to go with"
 

@@ -116,6 +116,39 @@ def closest_rows(
     return rows
 
 
+def image_rows(
+    compared: ComparedImages, nearest: nearest_images.Nearest, judge: Encoder, baseline: Encoder
+) -> list[dict[str, Any]]:
+    """Label agreement and nearest training image of every generated image, a row an image.
+
+    `nearest` is by pixels. Agreement is that of `bracket.agreement`, by the baseline and by the judge."""
+    agreed = {name: _agreement(compared, network) for name, network in (("baseline", baseline), ("judge", judge))}
+    return [
+        {
+            "generated": compared.made.ids[index],
+            "agreement_baseline": float(agreed["baseline"][index]),
+            "agreement_judge": float(agreed["judge"][index]),
+            "nearest": compared.train.ids[nearest.train[index]],
+            "turn": int(nearest.turn[index]),
+            "ratio": float(nearest.ratio[index]),
+            "authentic": bool(nearest.authentic[index]),
+        }
+        for index in range(len(compared.made))
+    ]
+
+
+def _agreement(compared: ComparedImages, network: Encoder) -> np.ndarray:
+    answers = {
+        name: Answered(part.labels, groups, network.decide(network.encode(part.images)))
+        for name, part, groups in (
+            (bracket.GENERATED, compared.made, compared.own),
+            (bracket.FLOOR, compared.held_out, compared.held_out.groups),
+        )
+    }
+    everything = bracket.Scope("all", "all images", np.zeros(len(compared.classes), dtype=np.uint8))
+    return bracket.agreement(bracket.usual(answers)[bracket.GENERATED].logits, compared.made.labels, everything)
+
+
 def described(
     compared: ComparedImages, encoder: Encoder, judge: Encoder, baseline: Encoder, settings: dict[str, Any]
 ) -> dict[str, Any]:
