@@ -51,6 +51,7 @@ include: "rules/classify.smk"  # train_classifier
 include: "rules/judge.smk"  # aggregate_metrics, certify_leaks
 include: "rules/stress.smk"  # stress_test, aggregate_stress
 include: "rules/show.smk"  # plot_*, report
+include: "rules/gallery.smk"  # make_gallery
 include: "rules/lockbox.smk"  # open_lockbox
 include: "rules/paper.smk"  # the figures of the reference study
 include: "rules/submit.smk"  # write_submission

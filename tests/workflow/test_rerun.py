@@ -75,11 +75,12 @@ RERUN = {
     # Declared before any arm, and checked with the config: no arm is trained again.
     "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms", "rehearse_run"},
     "lib/judge/stress_scores.py": {"aggregate_stress"},
-    "lib/judge/inference.py": JUDGING | PLOTS | {"check_images", "compare_runs", "forensics"},
+    "lib/judge/inference.py": JUDGING | PLOTS | {"check_images", "compare_runs", "forensics", "make_gallery"},
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "rehearse_run", "report"},
     "lib/cost/forecast.py": {"predict_cost", "rehearse_run"},
-    "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "check_images", "compare_runs", "forensics", "report"},
+    "lib/page/figure_style.py": PLOTS
+    | {"aggregate_stress", "check_images", "compare_runs", "forensics", "make_gallery", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

@@ -24,6 +24,14 @@ class ModelPackage(Section):
     arm: Maybe[Name] = key("Arm that is packed, into results/{run}/models/{arm}/. null: analysis.primary_arm.")
 
 
+class Gallery(Section):
+    """Page for browsing generated images beside real ones of train parts (target gallery)."""
+
+    images: whole(10, 20_000) = key("Images on the page, generated and real; of more, a sample is drawn.", "images")
+    size: whole(8, 256) = key("Side at which images are shown, at most; larger ones are averaged down.", "px")
+    megabytes: number(ge=1, le=500) = key("Size of the page, at most; the quality of its pictures follows.", "MB")
+
+
 class Export(Section):
     """Generated images as files with a table (target export)."""
 

@@ -19,7 +19,7 @@ POLICY = (
 )  # fmt: skip
 
 # Sections about what is done with a finished run.
-AFTERWARDS = ("predict", "model_package", "export", "runs")
+AFTERWARDS = ("predict", "model_package", "gallery", "export", "runs")
 
 
 def analysis(config: Config) -> Config:
@@ -194,6 +194,11 @@ def package_settings(config: Config) -> Config:
         "told": known_datasets.told(config["data"]),
         "confidence": config["analysis"]["confidence"],
     }
+
+
+def gallery_settings(config: Config) -> Config:
+    """Settings of make_gallery."""
+    return config["gallery"] | {"run": config["run"]}
 
 
 def export_settings(config: Config) -> Config:

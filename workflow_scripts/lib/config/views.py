@@ -127,6 +127,13 @@ def exported_sets(config: Config) -> list[str]:
     return wanted or used
 
 
+def gallery_sets(config: Config) -> list[str]:
+    """Synthetic sets that the target gallery shows."""
+    if not used_sets(config):
+        raise ConfigError("the target gallery needs a synthetic set that an arm uses")
+    return used_sets(config)
+
+
 def used_generators(config: Config) -> list[str]:
     """Generators that a used synthetic set is drawn from or guided by, or whose encoder an arm has; only these are
     trained."""
