@@ -329,6 +329,8 @@ rule report:
         study=lambda wildcards, input: ["--study", input.study] if input.study else [],
         forensics=lambda wildcards: views.forensics_flag(CONFIG)[0],
         forensics_digest=lambda wildcards: views.forensics_flag(CONFIG)[1],
+        # The report links to the gallery where there is one.
+        gallery=lambda wildcards: Path(in_run("gallery/index.html")).exists(),
         ledger=LEDGER,
         openings=lambda wildcards: views.digest(LEDGER, 8),
         settings=lambda wildcards: as_json({"report": CONFIG["report"], "config": stage_views.of_run(CONFIG)}),

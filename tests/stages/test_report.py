@@ -225,6 +225,16 @@ def test_pictures_have_words_and_names_are_unique(text: str) -> None:
     assert text.startswith("<!DOCTYPE html>")
 
 
+def test_the_gallery_is_linked_where_there_is_one(tmp_path: Path, run: FakeRun, text: str) -> None:
+    assert "snakemake --cores 2 gallery" in text and 'href="gallery' not in text
+    browsed = FakeRun(tmp_path / "browsed", copy_of=run.folder)
+    browsed.path("gallery").mkdir()
+    browsed.path("gallery/index.html").touch()
+    assert fake_run.write_report(browsed) == 0
+    page = browsed.path("report.html").read_text(encoding="utf-8")
+    assert 'href="gallery/index.html"' in page and "snakemake --cores 2 gallery" not in page
+
+
 def test_linked_files_are_there_and_tables_are_csv(run: FakeRun, text: str) -> None:
     links = [attrs["href"] for tag, attrs in Reader(text).tags if tag == "a" and attrs.get("class") == "file"]
     assert all(run.path(link or "").is_file() for link in links)

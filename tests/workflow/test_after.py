@@ -31,3 +31,5 @@ def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
     assert "</html>" in (clone.run.parent / "compare" / "ci_again.html").read_text(encoding="utf-8")
     assert trained == {path: path.stat().st_mtime_ns for path in trained}
     assert "Nothing to be done" in clone.snakemake().stdout
+    clone.snakemake("gallery")
+    assert clone.planned() == {"all", "report"}, "which links to it"

@@ -153,10 +153,12 @@ def judged(sources: PageSources) -> dict[str, Any]:
 def figures(sources: PageSources) -> dict[str, Any]:
     """Figures of the run, panels of its images, and the tables that belong to the panels."""
     files, out = sources.files, sources.out
+    gallery = files.optional("gallery/index.html")
     closest = page_figures.panels(files.panels("closest"), out, page_figures.CLOSEST_ALT)
     return {
         "figures": page_figures.embedded(files, sources.results, out),
         "panels": page_figures.panels(files.panels("images"), out, page_figures.PANEL_ALT),
+        "gallery": gallery and os.path.relpath(gallery, out.parent),
         "closest": {shown["synthetic_set"]: shown for shown in closest},
         "pair_tables": page_figures.pair_tables(files, out),
     }
