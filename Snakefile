@@ -58,3 +58,4 @@ include: "rules/submit.smk"  # write_submission
 include: "rules/predict.smk"  # predict_images, write_model_package
 include: "rules/compare.smk"  # compare_runs
 include: "rules/share.smk"  # export_images
+include: "rules/clean.smk"  # clean_run

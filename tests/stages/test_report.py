@@ -235,6 +235,14 @@ def test_the_gallery_is_linked_where_there_is_one(tmp_path: Path, run: FakeRun, 
     assert 'href="gallery/index.html"' in page and "snakemake --cores 2 gallery" not in page
 
 
+def test_disk_is_told_by_stage(run: FakeRun, text: str) -> None:
+    table = pd.read_csv(run.path("tables/disk_stages.csv")).set_index("what")
+    sizes = [path.stat().st_size for path in run.folder.glob("repeat*/fold*/synthetic/*.h5")]
+    assert table.loc["generated images", "files"] == len(sizes) and table.loc["generated images", "goes"] == "clean=yes"
+    assert 0 <= table.loc["generated images", "mb"] * 1e6 - sum(sizes) < 4096 * len(sizes)
+    assert table.loc["declaration and its ledger", "goes"] == "stays" and 'href="tables/disk_stages.csv"' in text
+
+
 def test_linked_files_are_there_and_tables_are_csv(run: FakeRun, text: str) -> None:
     links = [attrs["href"] for tag, attrs in Reader(text).tags if tag == "a" and attrs.get("class") == "file"]
     assert all(run.path(link or "").is_file() for link in links)

@@ -12,6 +12,18 @@ from tests.helpers.small_run import rows
 pytestmark = pytest.mark.workflow
 
 
+def clean(clone: Checkout) -> None:
+    """Show what could go, then delete it; no more is to be made again than before."""
+    whole = {path for path in clone.run.rglob("*") if path.is_file()}
+    assert "nothing was deleted" in clone.snakemake("clean").stdout
+    assert all(path.exists() for path in whole)
+    assert "deleted" in clone.snakemake("clean", "--config", "clean=yes").stdout
+    gone = {path.relative_to(clone.run).as_posix() for path in whole if not path.exists()}
+    assert "repeat0/fold0/synthetic/minimal.h5" in gone and not (clone.run / "simulated" / "train").exists()
+    assert not any(name.endswith((".safetensors", ".csv", ".json", "predictions.h5", "images.h5")) for name in gone)
+    assert clone.planned() == {"all", "report"}, "as before"
+
+
 def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
     new = clone.folder / "new"
     new.mkdir()
@@ -33,3 +45,4 @@ def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
     assert "Nothing to be done" in clone.snakemake().stdout
     clone.snakemake("gallery")
     assert clone.planned() == {"all", "report"}, "which links to it"
+    clean(clone)

@@ -31,7 +31,7 @@ RERUN = {
     "lib/base/process_pool.py": READING | {"simulate_cells"},
     "lib/images/image_set.py": STAGES
     - PREPROCESSING
-    - {"declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
+    - {"clean_run", "declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
     - {"simulate_cells", "tabulate_study"},
     "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/images/corruptions.py": {"stress_test"},

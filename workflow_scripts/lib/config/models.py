@@ -23,7 +23,7 @@ from workflow_scripts.lib.config.fields import (
     text,
     whole,
 )  # fmt: skip
-from workflow_scripts.lib.config.models_after import Export, Gallery, ModelPackage, Predict
+from workflow_scripts.lib.config.models_after import Clean, Export, Gallery, ModelPackage, Predict
 from workflow_scripts.lib.config.models_classify import Arm, TrainClassifier
 from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeights, MakeFolds, PreprocessImages, Regime
 from workflow_scripts.lib.config.models_generate import AssessSynthetic, Generator, SyntheticSet
@@ -191,6 +191,7 @@ class Config(Section):
     model_package: ModelPackage = key("Weights and model card of an arm.")
     gallery: Gallery = key("Page for browsing generated images beside real ones.")
     export: Export = key("Generated images as files with a table.")
+    clean: Clean = key("What the target clean deletes of a finished run: nothing, what needs no training, or models.")
     report: Report = key("The report page.")
     violations: Distinct[Breach] = key("Breaches of the leak rules that are meant; the run fails on any other.")
     replay: Replay = key("The reference study's choices, where forensics does not vary them.")

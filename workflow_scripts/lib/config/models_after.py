@@ -1,8 +1,18 @@
 """The config's sections about what is done with a finished run: each belongs to a target that is asked for by name."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from workflow_scripts.lib.config.fields import Maybe, Name, Section, Some, Text, key, number, whole
+
+
+def _word(value: Any) -> Any:
+    """YAML reads yes and no as true and false."""
+    return {True: "yes", False: "show", "no": "show"}.get(value, value) if isinstance(value, bool | str) else value
+
+
+Clean = Annotated[Literal["show", "yes", "all"], BeforeValidator(_word)]
 
 
 class Predict(Section):

@@ -19,7 +19,7 @@ POLICY = (
 )  # fmt: skip
 
 # Sections about what is done with a finished run.
-AFTERWARDS = ("predict", "model_package", "gallery", "export", "runs")
+AFTERWARDS = ("predict", "model_package", "gallery", "export", "runs", "clean")
 
 
 def analysis(config: Config) -> Config:

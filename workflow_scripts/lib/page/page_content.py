@@ -203,6 +203,7 @@ def run_time_tables(files: RunFiles, foreseen: cost_section.Foreseen) -> dict[st
         **named(arms_section.generator_times(files.folder / "benchmarks")),
         "run_times": arms_section.run_times(files.folder / "benchmarks"),
         **foreseen.tables,
+        "disk_stages": cost_section.disk_by_stage(files.folder),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.lib.base.progress import duration
-from workflow_scripts.lib.cost import measured_rates
+from workflow_scripts.lib.cost import disk_use, measured_rates
 from workflow_scripts.lib.page.html_page import Column, PageTable
 
 
@@ -100,6 +100,28 @@ def _disk_table(rows: list[dict[str, Any]]) -> PageTable:
     ]
     return PageTable(
         "disk", "Disk of the run, predicted and taken", columns, rows,
+        mark=lambda row: "total" if row.get("is_total") else "",
+    )  # fmt: skip
+
+
+def disk_by_stage(run: Path) -> PageTable:
+    """Room that the files of each stage take now, and what deletes them.
+
+    Logs and the page itself are left out, so that the same files give the same page."""
+    goes = {disk_use.YES: "clean=yes", disk_use.ALL: "clean=all", disk_use.NEVER: "stays"}
+    files = [file for file in disk_use.files_of(run) if file.part.stage not in ("report", "all stages")]
+    rows = [row | {"mb": row["bytes"] / 1e6, "goes": goes[row["by"]]} for row in disk_use.rows(files)]
+    whole = {"stage": "all", "files": len(files), "mb": sum(row["mb"] for row in rows), "is_total": True}
+    columns = [
+        Column("stage", "stage", "name"),
+        Column("what", "files of"),
+        Column("mb", "MB on disk", "number", 1),
+        Column("goes", "deleted by"),
+        Column("files", "files", "count"),
+    ]
+    note = "snakemake --cores 1 clean shows what is there now; --config clean=yes or clean=all deletes."
+    return PageTable(
+        "disk_stages", "Disk of the run by stage, without logs and this page", columns, [*rows, whole], note,
         mark=lambda row: "total" if row.get("is_total") else "",
     )  # fmt: skip
 
