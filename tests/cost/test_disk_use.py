@@ -27,6 +27,7 @@ def part_of(folder: Path, name: str) -> disk_use.Part:
         (f"{FOLD}/synthetic/painted.h5", "yes"),
         (f"{FOLD}/synthetic/painted.images.csv", "never"),
         (f"{FOLD}/generators/unet.resume.pt", "yes"),
+        (f"{FOLD}/arms/pool/resume.pt", "yes"),
         (f"{FOLD}/generators/unet.safetensors", "all"),
         (f"{FOLD}/generators/unet.history.csv", "never"),
         (f"{FOLD}/arms/pool/predictions.h5", "all"),

@@ -30,7 +30,7 @@ class Part:
 
 
 PARTS = (
-    Part("any stage", "checkpoints and unfinished files", r"\.resume\.pt$|(^|/)\.[^/]+\.part[^/]*(/|$)", YES),
+    Part("any stage", "checkpoints and unfinished files", r"[./]resume\.pt$|(^|/)\.[^/]+\.part[^/]*(/|$)", YES),
     Part("preprocess_images", "pieces of the image set", r"^\.images\.h5\.pieces/|^shards/", YES),
     Part("simulate_cells", "raw images", r"^simulated/train/", YES),
     Part("simulate_cells", "tables", r"^simulated/[^/]+$", NEVER),
