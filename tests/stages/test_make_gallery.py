@@ -215,6 +215,9 @@ onload = async () => {
   press('ArrowRight'); told.second = name();
   told.shown = page.querySelectorAll('#large figure').length;
   told.open = [page.documentElement.scrollWidth, page.documentElement.clientWidth];
+  const side = () => page.querySelector('#made .tile').offsetWidth;
+  told.sides = [side()]; press('+'); press('+'); told.sides.push(side());
+  page.getElementById('smaller').click(); press('-'); told.sides.push(side());
   press('ArrowDown'); told.below = name();
   press('PageDown'); told.turned = name();
   press('n'); told.nearest = name();
@@ -249,6 +252,8 @@ def test_it_works_in_a_browser(run: GalleryRun, tmp_path: Path, width: int) -> N
     assert found["agreeing"] == "1 generated image, 0 real images" == found["close"]
     assert (found["first"], found["second"], found["closed"]) == ("syn-000", "syn-001", "")
     assert found["below"] > found["second"] and found["shown"] == 2
+    usual, larger, back = found["sides"]
+    assert larger > usual == back
     per_page = 40 if width == 390 else 120
     assert found["turned"] == f"syn-{per_page:03d}"
     train = [run.ids[row] for row in np.flatnonzero(run.roles[:, 0] == "train")]

@@ -430,6 +430,8 @@ for (const name of Object.keys(panes)) {
   document.querySelector(`#${name} .on`).addEventListener("click", () => turnPage(name, 1));
 }
 document.getElementById("close").addEventListener("click", () => { selected = null; mark(); showDetail(); });
+document.getElementById("smaller").addEventListener("click", () => setZoom(-1));
+document.getElementById("larger").addEventListener("click", () => setZoom(1));
 document.getElementById("reset").addEventListener("click", reset);
 document.addEventListener("keydown", onKey);
 if (PER_PAGE < 100) document.getElementById("look").open = false;
