@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 # Rules that only collect inputs.
 TARGETS = {
-    "check", "compare", "cost", "export", "lockbox", "model_package", "paper", "predict", "rehearse", "submission",
+    "check", "compare", "cost", "crate", "export", "lockbox", "model_package", "paper", "predict", "rehearse",
+    "submission",
 }  # fmt: skip
 RULES = {
     name: body

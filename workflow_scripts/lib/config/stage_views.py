@@ -200,3 +200,9 @@ def export_settings(config: Config) -> Config:
     """Settings of export_images."""
     protein = config["report"]["panels"]["protein_channel"]
     return {"format": config["export"]["format"], "run": config["run"], "protein_channel": protein}
+
+
+def crate_settings(config: Config) -> Config:
+    """Settings of write_crate: those of the run, and the licence of its images where the data set is a known one."""
+    told = known_datasets.told(config["data"])
+    return {"config": of_run(config), "licence": told.get("licence", "")}
