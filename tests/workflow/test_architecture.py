@@ -31,6 +31,7 @@ MAY_IMPORT = {
 CHOICES = (
     "generate.generator_choices",
     "generate.generator_checks",
+    "generate.generator_header",
     "classify.source_choices",
     "classify.arm_choices",
     "classify.arm_settings",

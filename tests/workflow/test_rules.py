@@ -31,6 +31,7 @@ QUOTED = {
     "params.classes",
     "params.baseline",
     "params.weaker",
+    "params.origin",
 }  # by shlex.quote
 OWN = {
     "params.seed",
