@@ -43,6 +43,7 @@ from workflow_scripts.lib.judge.fitted_artefacts import read_artefacts
 from workflow_scripts.lib.judge.leak_checks import (
     DECLARED,
     LEAK,
+    UNKNOWN_ORIGIN,
     Check,
     Rules,
     check_artefact,
@@ -132,9 +133,9 @@ def certify_leaks(
         raise UserError(f"{describe(leaks[0])}{f' (and {len(leaks) - 1} more)' if len(leaks) > 1 else ''}")
     if unmet:
         raise UserError(f"violations declares {sorted(unmet)[0]!r}, but no artefact shows it: remove the line")
-    stage.log.info(
-        "%d checks, no undeclared leak%s", len(checks), "" if known else "; the proteins are unknown: not excluded"
-    )
+    told = "" if known else "; the proteins are unknown: not excluded"
+    told += "; a generator came from elsewhere: unknown" * any(check.status == UNKNOWN_ORIGIN for check in checks)
+    stage.log.info("%d checks, no undeclared leak%s", len(checks), told)
 
 
 def main(argv: list[str] | None = None) -> int:

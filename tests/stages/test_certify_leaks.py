@@ -487,3 +487,4 @@ def test_what_a_generator_from_elsewhere_has_read_is_unknown_wherever_it_went(wo
     assert list(unknown["artefact"]) == [NAMES["synthetic"], NAMES["arm"]]
     assert set(unknown["purpose"]) == {"training elsewhere of theirs"} and set(unknown["allowed_roles"]) == {"unknown"}
     assert set(table["status"]) == {"clean", "training overlap: unknown"}
+    assert "a generator came from elsewhere: unknown" in (world.folder / "log.txt").read_text()
