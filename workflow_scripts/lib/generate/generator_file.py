@@ -51,7 +51,7 @@ class Generator:
         try:
             network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
             network.load_state_dict(self.earlier if earlier else self.weights)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             what = f"generator {self.settings.get('name')} does not fit its own description"
             raise UserError(f"{what} ({error}): delete its file and run again") from None
         network = network.to(device).eval().requires_grad_(False)

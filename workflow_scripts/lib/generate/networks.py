@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.generate import generator_checks, generator_choices
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
@@ -434,6 +435,8 @@ def make_network(settings: Settings, channels: int, classes: int, size: int, dty
     own = placed["of"] if placed else classes
     network = NETWORKS.function(settings["network"], globals())(settings, channels, own, size, dtype)
     if placed:
+        if not hasattr(network, "place_labels"):
+            raise UserError(f"network {settings['network']} cannot come from a generator of other classes")
         places = torch.zeros(len(placed["places"]), own)
         places[torch.arange(len(places)), placed["places"]] = 1
         network.place_labels(places)
