@@ -77,7 +77,7 @@ RERUN = {
     "lib/judge/stress_scores.py": {"aggregate_stress"},
     "lib/judge/inference.py": JUDGING | PLOTS | {"check_images", "compare_runs", "forensics"},
     "lib/study/emulation.py": {"replay_study"},
-    "lib/config/views.py": {"predict_cost", "rehearse_run", "report"},
+    "lib/config/views.py": {"predict_cost", "rehearse_run"},
     "lib/cost/forecast.py": {"predict_cost", "rehearse_run"},
     "lib/crate/entities.py": {"write_crate"},
     "lib/page/figure_style.py": PLOTS | {"aggregate_stress", "check_images", "compare_runs", "forensics", "report"},
