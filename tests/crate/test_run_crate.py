@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.configs import SHIPPED, checked, overlaid
+from workflow_scripts.lib.config import check, stage_views
 from workflow_scripts.lib.crate import parameters, run_record
 from workflow_scripts.lib.crate.entities import Graph
 
@@ -56,3 +58,9 @@ def test_the_period_of_a_run_ends_with_its_report(tmp_path: Path) -> None:
         (tmp_path / name / f"{name}.log").write_text(text)
     began, ended = run_record.period(tmp_path)
     assert began.startswith("2026-02-28T23:59:59") and ended.startswith("2026-03-01T12:30:00")
+
+
+def test_the_settings_in_a_crate_make_the_same_run() -> None:
+    config = checked({})
+    told = parameters.without_places(stage_views.of_run(config))
+    assert check.check(overlaid(SHIPPED, told)) == config
