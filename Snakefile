@@ -57,5 +57,5 @@ include: "rules/paper.smk"  # the figures of the reference study
 include: "rules/submit.smk"  # write_submission
 include: "rules/predict.smk"  # predict_images, write_model_package
 include: "rules/compare.smk"  # compare_runs
-include: "rules/share.smk"  # export_images
+include: "rules/share.smk"  # export_images, write_crate
 include: "rules/clean.smk"  # clean_run

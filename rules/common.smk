@@ -11,7 +11,7 @@ from snakemake.utils import update_config
 from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
-from workflow_scripts.lib.config import asked_arms, snakemake_checks, stage_views, views
+from workflow_scripts.lib.config import asked_arms, origins, snakemake_checks, stage_views, views
 from workflow_scripts.lib.cost import job_costs, time_left
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.study import switches
@@ -164,9 +164,23 @@ def baseline_of(wildcards, entry):
 
 
 def asked_by_generator(wildcards):
-    """The baseline, as an input of generators that are trained with its answers."""
+    """The baseline and the file of another run, as inputs of generators that need them."""
     entry = GENERATORS[wildcards.generator]
-    return {"baseline": baseline_of(wildcards, entry)} if generator_choices.pseudo_labels(entry) else {}
+    asked = {"baseline": baseline_of(wildcards, entry)} if generator_choices.pseudo_labels(entry) else {}
+    if entry.get(origins.FROM):
+        asked["origin"] = origins.place(entry, wildcards.repeat, wildcards.fold)
+    return asked
+
+
+def origin_flag(wildcards, input):
+    """The flag by which train_ddpm gets the file that a generator comes from, if it comes from one."""
+    return f"--origin {shlex.quote(input.origin)}" if input.get("origin") else ""
+
+
+def origin_digest(wildcards):
+    """Digest of the generator that another one comes from: a copied file may be older than what was made from it."""
+    entry = GENERATORS[wildcards.generator]
+    return origins.header(entry, wildcards.repeat, wildcards.fold).digest if entry.get(origins.FROM) else ""
 
 
 def asked_by_set(wildcards):

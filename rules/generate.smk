@@ -19,6 +19,8 @@ rule train_ddpm:
         python=python,
         code=code("train_ddpm"),
         baseline=baseline_flag,
+        origin=origin_flag,
+        origin_digest=origin_digest,
         settings=lambda wildcards: as_json(
             stage_views.entry_settings(CONFIG, "generators", wildcards.generator), threads=THREADS
         ),
@@ -40,6 +42,7 @@ rule train_ddpm:
         " --images {input.images:q}"
         " --folds {input.folds:q}"
         " {params.baseline}"
+        " {params.origin}"
         " --repeat {wildcards.repeat}"
         " --fold {wildcards.fold}"
         " --seed {params.seed}"

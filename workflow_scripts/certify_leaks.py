@@ -14,6 +14,9 @@ image that is unused there. What it inherited is checked under the regime of the
 Where the set has further images, which came without labels, nothing may read one as if it had labels. Those that a fold
 shows may have no relatives outside of its train part.
 
+Of a generator that was trained on another image set nobody can tell for certain whether it saw test proteins. What
+rests on one has a line that says so.
+
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\
         --artefacts generators/unet.safetensors synthetic/as_train.h5 arms/job0.json --thresholds analysis.json \\
@@ -40,6 +43,7 @@ from workflow_scripts.lib.judge.fitted_artefacts import read_artefacts
 from workflow_scripts.lib.judge.leak_checks import (
     DECLARED,
     LEAK,
+    UNKNOWN_ORIGIN,
     Check,
     Rules,
     check_artefact,
@@ -47,6 +51,7 @@ from workflow_scripts.lib.judge.leak_checks import (
     check_further,
     check_groups,
     check_labels,
+    check_origin,
     check_scored,
     describe,
     violation,
@@ -100,7 +105,7 @@ def certify_leaks(
         if (artefact.access_record.images, artefact.access_record.count) != (digest, len(ids)):
             raise UserError(f"{artefact.name} was made from another image set than {images}: delete it, run again")
         written = roles_of(artefact.repeat, artefact.fold, AS_WRITTEN)
-        checks += check_artefact(artefact, written, rules)
+        checks += [*check_artefact(artefact, written, rules), *check_origin(artefact)]
         if regimes or (written == Role.UNLABELLED).any():
             about = members.get(artefact.name, {"regime": WHOLE.name, "through": []})
             through = {name: regimes.get(name, WHOLE) for name in about["through"]}
@@ -128,9 +133,9 @@ def certify_leaks(
         raise UserError(f"{describe(leaks[0])}{f' (and {len(leaks) - 1} more)' if len(leaks) > 1 else ''}")
     if unmet:
         raise UserError(f"violations declares {sorted(unmet)[0]!r}, but no artefact shows it: remove the line")
-    stage.log.info(
-        "%d checks, no undeclared leak%s", len(checks), "" if known else "; the proteins are unknown: not excluded"
-    )
+    told = "" if known else "; the proteins are unknown: not excluded"
+    told += "; a generator came from elsewhere: unknown" * any(check.status == UNKNOWN_ORIGIN for check in checks)
+    stage.log.info("%d checks, no undeclared leak%s", len(checks), told)
 
 
 def main(argv: list[str] | None = None) -> int:

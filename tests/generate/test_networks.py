@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.generate import generator_checks, networks
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.networks import Attention, Minimal, UNet
@@ -269,3 +270,27 @@ def test_options_leave_the_first_weights_of_the_rest_as_they_are():
     plain, more = weights(), weights(attention=True, learned_weighting=True)
     assert set(plain) < set(more)
     assert all(torch.equal(value, more[name]) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("kind", ["unet", "minimal"])
+def test_a_network_of_more_classes_takes_labels_by_their_places(kind):
+    settings = {"network": kind, "widths": [16], "blocks": [1], "labels": "multi_hot" if kind == "unet" else "single"}
+    torch.manual_seed(0)
+    whole = networks.make_network(settings, 2, 5, 16, torch.float32)
+    placed = settings | {"label_places": {"of": 5, "places": [3, 0]}}
+    part = networks.make_network(placed, 2, 2, 16, torch.float32)
+    if kind == "unet":
+        torch.nn.init.constant_(whole.head_gain, 1 / networks.PACE)
+        torch.nn.init.constant_(whole.modulation.gains, 1 / networks.PACE)
+    part.load_state_dict(whole.state_dict())  # places are no weights
+    x, said = torch.randn(2, 2, 16, 16), torch.zeros(2, dtype=torch.bool)
+    first = part(x, torch.zeros(2), Condition(torch.eye(2), said))
+    assert torch.equal(first, whole(x, torch.zeros(2), Condition(torch.eye(5)[[3, 0]], said)))
+    assert not torch.equal(first, whole(x, torch.zeros(2), Condition(torch.eye(5)[[0, 3]], said)))
+
+
+def test_a_network_that_cannot_place_labels_is_named(monkeypatch):
+    monkeypatch.delattr(UNet, "place_labels")
+    settings = {"network": "unet", "widths": [16], "blocks": [1], "label_places": {"of": 3, "places": [0]}}
+    with pytest.raises(UserError, match="network unet cannot come from a generator of other classes"):
+        networks.make_network(settings, 2, 1, 16, torch.float32)

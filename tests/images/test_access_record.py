@@ -118,3 +118,14 @@ def test_forged_names_are_refused(name):
     text = AccessRecord("digest", 6, {name: np.zeros(6, dtype=bool)}).to_json()
     with pytest.raises(ValueError, match="unknown purpose"):
         AccessRecord.from_json(text)
+
+
+def test_what_is_unknown_goes_on_to_all_that_is_made_from_it():
+    given = AccessRecord("digest", 13, unknown=frozenset({"theirs", "others"}))
+    found = AccessRecord.from_json(given.to_json())
+    assert found.unknown == {"theirs", "others"}
+    assert record(fit=[1]).merged(found).unknown == found.only("fit").unknown == found.unknown
+    assert found.inherited_from("few").unknown == found.unknown
+    assert "unknown" not in record(fit=[1]).to_json(), "records as they always were"
+    with pytest.raises(ValueError, match="TypeError"):
+        AccessRecord.from_json(given.to_json().replace('["others", "theirs"]', "7"))

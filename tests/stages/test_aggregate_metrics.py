@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from tests.helpers.judging import OUTPUTS, declare, run, write_world
 from tests.helpers.worlds import ANALYSIS, ARMS, CLASSES, World
 from workflow_scripts import aggregate_metrics
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.judge import comparisons
 from workflow_scripts.lib.judge import experiment as judged_experiment
 from workflow_scripts.lib.judge.question import Question
@@ -297,3 +298,19 @@ def test_another_analysis_than_the_declared_one_is_refused(tmp_path, capsys):
     argv += ["--declaration", str(tmp_path / "out-declared" / "declaration.json"), "--settings", json.dumps(settings)]
     assert aggregate_metrics.main(argv) == 1
     assert "another analysis" in capsys.readouterr().err
+
+
+def test_an_arm_whose_generator_came_from_elsewhere_says_so(tmp_path):
+    write_world(tmp_path)
+    record = AccessRecord("digest", 9, unknown=frozenset({"theirs"}))
+    for path in tmp_path.glob("mix-*.h5"):
+        arm = read_predictions(path)
+        arm.access_record = record.to_json()
+        write_predictions(path, arm)
+    assert run(tmp_path) == 0
+    found = json.loads((tmp_path / "out" / "analysis").read_text())
+    note = "The generator came from elsewhere; whether it saw these test proteins is unknown."
+    assert found["arms"]["mix"]["note"] == found["answer"]["note"] == note
+    assert found["answer"]["sentence"].endswith(note)
+    assert "note" not in found["arms"]["mix_real"]
+    assert "mix: the generator came from elsewhere; whether it saw these test proteins is unknown." in found["notes"]

@@ -477,3 +477,14 @@ def test_a_further_image_beside_its_relative_in_the_test_part_is_told(with_furth
     groups[47] = groups[with_further.rows("test")[0]]
     checked = check_further(0, 0, with_further.roles[:, 0], Rules(groups, set(), True, np.arange(48) >= 40))
     assert (checked.status, checked.images, checked.overlap_images, checked.overlap_groups) == ("LEAK", 8, 1, 1)
+
+
+def test_what_a_generator_from_elsewhere_has_read_is_unknown_wherever_it_went(world):
+    record = dataclasses.replace(world.record(), unknown=frozenset({"theirs"}))
+    status, table = run(world, synthetic=world.synthetic(record), arm=world.arm(record))
+    assert status == 0
+    unknown = table[table["status"] == "training overlap: unknown"]
+    assert list(unknown["artefact"]) == [NAMES["synthetic"], NAMES["arm"]]
+    assert set(unknown["purpose"]) == {"training elsewhere of theirs"} and set(unknown["allowed_roles"]) == {"unknown"}
+    assert set(table["status"]) == {"clean", "training overlap: unknown"}
+    assert "a generator came from elsewhere: unknown" in (world.folder / "log.txt").read_text()

@@ -32,8 +32,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(folder: Path, folds: dict[str, Any] | None = None, **data: Any) -> tuple[int, str]:
-    """The exit status and the page."""
+def check(
+    folder: Path, folds: dict[str, Any] | None = None, known: list[str] | None = None, **data: Any
+) -> tuple[int, str]:
+    """The exit status and the page; `known`: classes that a generator from elsewhere knows."""
     reading = settings(data={"group_by": ["well"]} | data, channels=["dic", "gfp"], duplicates=0.95)
     about = {
         "run": "yeast",
@@ -44,6 +46,7 @@ def check(folder: Path, folds: dict[str, Any] | None = None, **data: Any) -> tup
         "repeats": 2,
         "minimum_positive_groups": 5,
         "generators": ["unet"],
+        "known_classes": {"theirs": known} if known else {},
     }
     status = check_images.main([
         "--images-dir", str(folder / "images"), "--table", str(folder / "labels.csv"),
@@ -118,3 +121,10 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(folder, capsys)
 def test_without_groups_it_says_so(folder, capsys):
     check(folder, group_by=None)
     assert "no column says which images belong together" in capsys.readouterr().err
+
+
+def test_classes_that_a_generator_from_elsewhere_does_not_know_are_named(folder, capsys):
+    assert check(folder, known=["nucleus", "bud <b>neck</b>", "cytosol"])[0] == 0
+    status, _ = check(folder, known=["nucleus", "cytosol"])
+    assert status == 1
+    assert "theirs comes from a file that does not know the class 'bud <b>neck</b>'" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from tests.helpers.html_reader import Reader
 from tests.page.test_map_section import made
 from workflow_scripts import report
 from workflow_scripts.lib.judge import inference
-from workflow_scripts.lib.judge.wording import page_opening
+from workflow_scripts.lib.judge.wording import analysis_report, page_opening
 from workflow_scripts.lib.page import figure_style, html_page, page_figures, run_tables
 from workflow_scripts.lib.page.run_files import RunFiles
 from workflow_scripts.lib.page.sections import arms_section, failures_section, other_runs_section
@@ -521,6 +521,18 @@ def test_sentence_without_control_interval_or_repeats() -> None:
     first = answer(inference.HELPS, 0.03, 0.01, 0.05, low_single=0.01, high_single=0.05)
     assert "(95 % interval +0.010" in page_opening.opening(first, SIZES, 9).sentence
     assert "unseen groups" in page_opening.opening(alone, SIZES, 9, unit="group").sentence
+
+
+def test_what_nobody_knows_of_a_generator_stands_beside_the_verdict(run) -> None:
+    note = analysis_report.FROM_ELSEWHERE
+    said = page_opening.opening(answer(inference.HELPS, 0.03, 0.01, 0.05) | {"note": note}, SIZES, 9)
+    assert said.sentence.endswith(note)
+    found = run_tables.read(run.path("metrics.csv"), run.path("comparisons.csv"), run.path("analysis.json"))
+    assert arms_section.verdicts(found).note == ""
+    found.facts["arms"]["pool"]["note"] = note
+    table = arms_section.verdicts(found)
+    assert table.note == f"pool: {note}"
+    assert [row["arm"] for row in table.rows if row["verdict"].endswith("(see below)")] == ["pool"]
 
 
 def test_cells_and_formulas_in_csv(tmp_path: Path) -> None:

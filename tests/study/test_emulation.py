@@ -125,6 +125,13 @@ def test_what_cannot_be_replayed_is_refused(change, message):
     assert message in str(switches.problem(overlaid(**change)))
 
 
+def test_generators_of_another_run_are_not_replayed():
+    config = overlaid()
+    for entry in config["generators"]:
+        entry["from"] = "theirs.safetensors"
+    assert "samples from a generator of another run" in switches.problem(config)
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

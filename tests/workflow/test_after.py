@@ -38,6 +38,8 @@ def test_what_is_done_with_a_finished_run(clone: Checkout) -> None:
     clone.snakemake("export", "--config", "export={format: ome_tiff, sets: [minimal]}")
     # Three images of each class, in two folds.
     assert len(list((clone.run / "export" / "images").glob("*.ome.tif"))) == 60
+    clone.snakemake("crate")
+    assert '"CreateAction"' in (clone.run / "ro-crate-metadata.json").read_text(encoding="utf-8")
     shutil.copytree(clone.run, clone.run.with_name("again"), ignore=shutil.ignore_patterns("simulated", "export"))
     clone.snakemake("compare", "--config", "runs=[ci, again]")
     assert "</html>" in (clone.run.parent / "compare" / "ci_again.html").read_text(encoding="utf-8")

@@ -24,12 +24,14 @@ MAY_IMPORT = {
     "study": "base images split compute generate classify scores judge",
     "config": "base images download compute judge",
     "cost": "base simulate compute config images generate classify",
+    "crate": "base images scores config",
     "page": "base images simulate split compute download scores generate classify fidelity judge cost",
 }
 # Beside its arrows, the check of the config reads what can be chosen.
 CHOICES = (
     "generate.generator_choices",
     "generate.generator_checks",
+    "generate.generator_header",
     "classify.source_choices",
     "classify.arm_choices",
     "classify.arm_settings",

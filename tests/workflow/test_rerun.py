@@ -79,6 +79,7 @@ RERUN = {
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "rehearse_run"},
     "lib/cost/forecast.py": {"predict_cost", "rehearse_run"},
+    "lib/crate/entities.py": {"write_crate"},
     "lib/page/figure_style.py": PLOTS
     | {"aggregate_stress", "check_images", "compare_runs", "forensics", "make_gallery", "report"},
     "lib/page/sections/cost_section.py": {"report"},

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 # Rules that only collect inputs.
 TARGETS = {
-    "check", "clean", "compare", "cost", "export", "gallery", "lockbox", "model_package", "paper", "predict",
+    "check", "clean", "compare", "cost", "crate", "export", "gallery", "lockbox", "model_package", "paper", "predict",
     "rehearse", "submission",
 }  # fmt: skip
 RULES = {
@@ -31,6 +31,7 @@ QUOTED = {
     "params.classes",
     "params.baseline",
     "params.weaker",
+    "params.origin",
 }  # by shlex.quote
 OWN = {
     "params.seed",

@@ -9,7 +9,7 @@ import re
 
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
-from workflow_scripts.lib.config import asked_arms, bases, label_regimes, views
+from workflow_scripts.lib.config import asked_arms, bases, label_regimes, origins, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -140,6 +140,12 @@ def _check_paths(config: Config) -> None:
     paths |= {"assess_synthetic.encoder.weights": encoder["weights"] if isinstance(encoder, dict) else None}
     paths |= {"train_classifier.weights": config["train_classifier"]["weights"]}
     paths |= {f"arms ({entry['name']}).weights": entry.get("weights") for entry in config["arms"]}
+    # Those of a generator's path stand for repeat and fold.
+    paths |= {
+        f"generators ({entry['name']}).from": origins.place(entry)
+        for entry in config["generators"]
+        if entry.get(origins.FROM)
+    }
     for key, path in paths.items():
         if path and re.search(r"[{}\r\n]", os.path.expandvars(path)):
             raise ConfigError(
@@ -231,11 +237,12 @@ def _check_folds(section: Config) -> None:
 
 
 def _check_generators(config: Config) -> None:
-    images = config["preprocess_images"]
+    images, folds = config["preprocess_images"], config["make_folds"]
     for entry in config["generators"]:
         problem = generator_checks.generator_problem(entry, images["size"], images["channels"])
         regime = views.by_name(config, "regimes")[entry.get("regime", config["regimes"][0]["name"])]
         problem = problem or generator_checks.regime_problem(entry, regime)
+        problem = problem or origins.problem(entry, images, folds["repeats"], folds["folds"])
         if entry["name"] == generator_choices.SIMULATOR:
             problem = "the name is taken: a synthetic set of it has fresh simulated cells"
         if problem:

@@ -59,10 +59,11 @@ def schema_text() -> str:
 
 
 def _with_base(part: Schema) -> Schema:
-    """A schema by which an entry that has a base may leave out all other keys."""
+    """A schema by which an entry that has a base or a file may leave out all other keys."""
     if "base" not in part.get("properties", {}):
         return part
-    needed = {"if": {"not": {"required": ["base"]}}, "then": {"required": part["required"]}}
+    taken = [{"required": [name]} for name in ("base", "from") if name in part["properties"]]
+    needed = {"if": {"not": {"anyOf": taken}}, "then": {"required": part["required"]}}
     return {key: value for key, value in part.items() if key != "required"} | needed
 
 

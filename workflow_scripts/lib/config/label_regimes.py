@@ -117,7 +117,7 @@ def seen_by_generators(config: Config) -> dict[str, Config]:
     for entry in config["synthetic_sets"]:
         if entry["generator"] == generator_choices.SIMULATOR:
             out[entry["name"]] = {"sees": generator_choices.SIMULATOR, "labelled": 1}
-        elif source := generators.get(entry["generator"]):
+        elif (source := generators.get(entry["generator"])) and not source.get("from"):
             sees = source.get("sees", generator_choices.LABELLED)
             out[entry["name"]] = {"sees": sees, "labelled": labelled[source["regime"]]}
     return out

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from workflow_scripts.lib.base.names import meant
-from workflow_scripts.lib.config import bases, old_keys, schema
+from workflow_scripts.lib.config import bases, old_keys, origins, schema
 from workflow_scripts.lib.config.models import Config as Model
 from workflow_scripts.lib.config.problems import Config, ConfigError, Path, short, written
 
@@ -17,12 +17,12 @@ DEEPEST, MOST_VALUES, LARGEST = 32, 1_000_000, 2**63
 def parsed(config: Config) -> Config:
     """The config as its models read it, key by key; the first thing wrong with it ends in a ConfigError."""
     _check_form(config)
-    config = bases.fill_in(config)
+    config = origins.fill_in(bases.fill_in(config))
     renamed = old_keys.renamed(config)
     if renamed:
         raise ConfigError("; ".join(renamed))
     try:
-        return Model.model_validate(config).model_dump(exclude_unset=True, warnings=False)
+        return Model.model_validate(config).model_dump(exclude_unset=True, by_alias=True, warnings=False)
     except ValidationError as error:
         raise ConfigError(_told(error, config)) from None
 

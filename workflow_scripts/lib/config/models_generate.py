@@ -43,6 +43,12 @@ class Generator(Section):
     pseudo_labels_from: Name = optional(
         "sees pseudo_labelled: arm of the same regime whose answers are taken. Left out: the regime's baseline."
     )
+    from_: Annotated[str, WEIGHTS] = key(
+        "Generator of another run that it starts from, whose keys it has where it gives none. {repeat} and {fold} in "
+        "the path stand for each fold's. Left out: none.",
+        default=None,
+        alias="from",
+    )
     network: one_of(choices.NETWORKS) = key("The network.")
     widths: Annotated[list[whole(16, 1024)], SixAtMost] = optional(
         "unet: channels at each resolution, the finest first."
@@ -78,7 +84,7 @@ class Generator(Section):
         "protein's. Left out: any channels."
     )
     turn_images: Flag = key("Show each image in one of its eight orientations.")
-    steps: whole(1, 10**7) = key("Optimiser steps.", "steps")
+    steps: whole(0, 10**7) = key("Optimiser steps. 0: it is taken from its file as it is.", "steps")
     batch: whole(1, 65_536) = key("Images per step.", "images")
     learning_rate: number(gt=0, le=1) = key(
         "Learning rate of Adam; the U-Net's filters have unit norm, so it is large."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from workflow_scripts.lib.classify import arm_settings, network_choices
-from workflow_scripts.lib.config import asked_arms, label_regimes, views
+from workflow_scripts.lib.config import asked_arms, label_regimes, origins, views
 from workflow_scripts.lib.config.problems import Config
 from workflow_scripts.lib.images import known_datasets
 
@@ -70,7 +70,8 @@ def cells(config: Config) -> Config:
 
 def entry_settings(config: Config, section: str, name: str) -> Config:
     """Settings of a stage that makes one entry of a list: a generator or a synthetic set, with its label regime."""
-    return label_regimes.told(config, views.by_name(config, section)[name])
+    # The file that a generator comes from is an input, wherever it lies.
+    return views.without(label_regimes.told(config, views.by_name(config, section)[name]), origins.FROM)
 
 
 def together_settings(config: Config) -> Config:
@@ -171,6 +172,9 @@ def check_settings(config: Config) -> Config:
         "repeats": config["make_folds"]["repeats"],
         "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
         "generators": views.used_generators(config),
+        "known_classes": {
+            entry["name"]: origins.header(entry).classes for entry in config["generators"] if entry.get(origins.FROM)
+        },
     }
 
 
@@ -205,3 +209,9 @@ def export_settings(config: Config) -> Config:
     """Settings of export_images."""
     protein = config["report"]["panels"]["protein_channel"]
     return {"format": config["export"]["format"], "run": config["run"], "protein_channel": protein}
+
+
+def crate_settings(config: Config) -> Config:
+    """Settings of write_crate: those of the run, and the licence of its images where the data set is a known one."""
+    told = known_datasets.told(config["data"])
+    return {"config": of_run(config), "licence": told.get("licence", "")}

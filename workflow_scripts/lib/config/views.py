@@ -226,6 +226,12 @@ def known_tables(config: Config, *more: str) -> dict[str, str]:
     return {name: data[name] for name in names if data[name]}
 
 
+def crate_tables(config: Config) -> dict[str, str]:
+    """The tables that came with the images, and the checksums of images that were fetched."""
+    fetched = {"checksums": in_run(config, "fetched/checksums.csv")} if is_fetched(config) else {}
+    return known_tables(config) | fetched
+
+
 def raw_images(config: Config) -> dict[str, str]:
     """Where the raw images and their tables are."""
     if config["data"]["source"] == "simulated":

@@ -1,4 +1,7 @@
-"""Generator file: trained weights and everything that sampling needs, as safetensors."""
+"""Generator file: trained weights and everything that sampling needs, as safetensors.
+
+It also holds fingerprints of the images that the generator has read, and of their groups. Another laboratory can look
+for its own among them."""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.generate.networks import Minimal, UNet, make_network
 from workflow_scripts.lib.images.access_record import AccessRecord
+from workflow_scripts.lib.images.fingerprints import BYTES, Fingerprints
 
 FORMAT_VERSION = 1
+TRAINED_ON = ("trained_on.images", "trained_on.groups")
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Generator:
     weights: dict[str, torch.Tensor]
     earlier: dict[str, torch.Tensor] | None = None  # averaged weights at `snapshot` of the training, if it kept some
     average: dict[str, Any] = field(default_factory=dict)  # how the width of the average was chosen, if it was
+    trained_on: Fingerprints | None = None  # what it has read; None: written before generators told it
 
     def network(self, device: torch.device, dtype: torch.dtype, earlier: bool = False) -> UNet | Minimal:
         """Network with its weights, or those of the snapshot, ready for sampling."""
@@ -45,7 +51,7 @@ class Generator:
         try:
             network = make_network(self.settings, len(self.channels), len(self.classes), self.size, dtype)
             network.load_state_dict(self.earlier if earlier else self.weights)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             what = f"generator {self.settings.get('name')} does not fit its own description"
             raise UserError(f"{what} ({error}): delete its file and run again") from None
         network = network.to(device).eval().requires_grad_(False)
@@ -72,6 +78,9 @@ def write(path: Path, generator: Generator) -> None:
     # Constants are the same tensors in both, and safetensors takes none twice.
     tensors |= {f"earlier.{name}": value.contiguous().clone() for name, value in (generator.earlier or {}).items()}
     tensors |= {"pixels.shift": generator.pixels.shift, "pixels.scale": generator.pixels.scale}
+    if generator.trained_on is not None:
+        read_before = (generator.trained_on.images, generator.trained_on.groups)
+        tensors |= {name: torch.from_numpy(value) for name, value in zip(TRAINED_ON, read_before, strict=True)}
     metadata = {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
     with atomic(path) as part:
         save_file(tensors, part, metadata)
@@ -109,7 +118,17 @@ def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> G
         weights=weights,
         earlier=earlier or None,
         average=described.get("average", {}),
+        trained_on=_trained_on(tensors),
     )
+
+
+def _trained_on(tensors: dict[str, torch.Tensor]) -> Fingerprints | None:
+    if TRAINED_ON[0] not in tensors:
+        return None
+    found = [tensors[name] for name in TRAINED_ON]
+    if any(value.dtype != torch.uint8 or value.ndim != 2 or value.shape[1] != BYTES for value in found):
+        raise ValueError("what it was trained on is not told by fingerprints")
+    return Fingerprints(*(value.numpy() for value in found))
 
 
 def read_digest(path: Path) -> str:

@@ -114,7 +114,7 @@ def losses(
 class Training:
     """One generator in training: examples, network, optimiser, averaged weights and history.
 
-    `compiled`: whether a GPU compiles the loss; None: where the training is long."""
+    `compiled`: whether a GPU compiles the loss; None: where the training is long. `start`: weights to go on from."""
 
     def __init__(
         self,
@@ -128,6 +128,7 @@ class Training:
         known: np.ndarray | None = None,
         compiled: bool | None = None,
         columns: np.ndarray | None = None,
+        start: dict[str, Tensor] | None = None,
     ) -> None:
         multiprocess.check_batch(int(settings["batch"]), "the generator's batch")
         if known is not None and not known.all() and not generator_choices.NETWORKS[settings["network"]].missing_labels:
@@ -143,6 +144,9 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
             self.network = make_network(settings, images.shape[1], labels.shape[1], images.shape[-1], dtype)
+        if start is not None:
+            self.network.load_state_dict(start)
+            self.network.renormalise()
         self.flat = FlatWeights(self.network.to(where))
         self.average = PowerAverage(self.flat.values, settings["ema_width"])
         self.tracked = TrackedAverages(self.flat.values, self.steps) if settings.get("ema_widths") else None
@@ -328,12 +332,14 @@ def train(
     progress: Callable[[int, float], None] = lambda step, loss: None,
     known: np.ndarray | None = None,
     columns: np.ndarray | None = None,
+    start: dict[str, Tensor] | None = None,
 ) -> Trained:
     """Train a generator on images uint8 (n, C, s, s) and labels (n, K); calls `progress(step, loss)`.
 
     `known` (n,) bool: images whose label is known; the others are always shown without labels. None: all are.
-    `columns` (n, V): values of columns that the network is told, a block a column; None: none."""
-    training = Training(images, labels, settings, pixels, seed, device, dtype, known, columns=columns)
+    `columns` (n, V): values of columns that the network is told, a block a column; None: none. `start`: weights to go
+    on from; None: fresh ones."""
+    training = Training(images, labels, settings, pixels, seed, device, dtype, known, columns=columns, start=start)
     saved = resume.load()
     if saved is not None:
         training.restore(saved)

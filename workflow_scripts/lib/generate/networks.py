@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.generate import generator_checks, generator_choices
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_choices import NETWORKS
@@ -162,6 +163,8 @@ class Modulation(nn.Module):
 class Embedding(nn.Module):
     """Embedding vector of the noise level and the condition."""
 
+    places: Tensor | None
+
     def __init__(self, classes: int, width: int, frequencies: int = 64, columns: tuple[int, ...] = ()) -> None:
         super().__init__()
         # Random Fourier features of ln sigma: smooth, and fine enough to tell apart neighbouring levels.
@@ -169,6 +172,7 @@ class Embedding(nn.Module):
         self.register_buffer("phases", torch.rand(frequencies) * 2 * math.pi)
         self.level = UnitLinear(frequencies, width)
         self.values = sum(columns)
+        self.register_buffer("places", None, persistent=False)  # see place_labels
         # Two more inputs than classes: "labels are known" and "nothing is said".
         # Two or so of them are on; the gain gives their sum a magnitude near one.
         self.labels = UnitLinear(classes + 2, width, gain=math.sqrt((classes + 2) / 2))
@@ -181,7 +185,8 @@ class Embedding(nn.Module):
         angles = log_sigma[:, None] / 4 * self.frequencies + self.phases
         level = self.level(angles.cos() * math.sqrt(2))
         dropped = condition.dropped[:, None].to(level.dtype)
-        words = torch.cat([condition.labels.to(level.dtype) * (1 - dropped), 1 - dropped, dropped], dim=1)
+        labels = _placed(condition.labels.to(level.dtype), self.places)
+        words = torch.cat([labels * (1 - dropped), 1 - dropped, dropped], dim=1)
         said = level + self.labels(words)
         if self.columns is not None:
             told = condition.columns if condition.columns is not None else words.new_zeros(len(words), self.values)
@@ -278,6 +283,10 @@ class UNet(nn.Module):
                     return found
         return found
 
+    def place_labels(self, places: Tensor) -> None:
+        """Take labels (n, K) times `places` (K, own classes): which of its classes each of them is."""
+        self.embedding.places = places
+
     def _blocks(self) -> list[Block]:
         return [block for level in (*self.down, *self.up) for block in level]
 
@@ -331,6 +340,10 @@ def standardised_channels_last(x: Tensor, groups: int, eps: float = 1e-5) -> Ten
     return y.to(x.dtype).view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
+def _placed(labels: Tensor, places: Tensor | None) -> Tensor:
+    return labels if places is None else labels @ places
+
+
 def _joined(below: Tensor, beside: Tensor) -> Tensor:
     # Both halves contribute alike to the sums that follow, whatever their widths (Karras et al. 2024, eq. 103).
     a, b = below.shape[1], beside.shape[1]
@@ -355,6 +368,7 @@ class Minimal(nn.Module):
     ) -> None:
         super().__init__()
         self.dtype, self.several = dtype, several
+        self.register_buffer("places", None, persistent=False)
         self.classes = nn.Embedding(classes, embedding)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1)
@@ -366,13 +380,14 @@ class Minimal(nn.Module):
         if condition.reference is not None:
             raise ValueError("the minimal network has no inputs for reference channels")
         # No values are read: on a GPU that would synchronise.
-        one = x.device.type != "cpu" or self.several or bool((condition.labels.sum(dim=1) == 1).all())
+        labels = _placed(condition.labels, self.places)
+        one = x.device.type != "cpu" or self.several or bool((labels.sum(dim=1) == 1).all())
         if not one or (x.device.type == "cpu" and bool(condition.dropped.any())):
             raise ValueError("the minimal network takes exactly one label an image and knows no dropped condition")
         if self.several:
-            words = condition.labels @ self.classes.weight
+            words = labels @ self.classes.weight
         else:
-            words = self.classes(condition.labels.argmax(dim=1))
+            words = self.classes(labels.argmax(dim=1))
         words = words[:, :, None, None].expand(-1, -1, *x.shape[-2:])
         y = torch.cat([x, words], dim=1).to(self.dtype, memory_format=torch.channels_last)
         for number, layer in enumerate(self.layers):
@@ -380,6 +395,10 @@ class Minimal(nn.Module):
                 functional.relu(y) if number else y, layer.weight.to(self.dtype), layer.bias.to(self.dtype), padding=1
             )
         return y.float()
+
+    def place_labels(self, places: Tensor) -> None:
+        """Take labels (n, K) times `places` (K, own classes): which of its classes each of them is."""
+        self.places = places
 
     def settle(self) -> None:
         """Nothing to do: these weights are used as they are."""
@@ -409,5 +428,16 @@ def minimal(settings: Settings, channels: int, classes: int, size: int, dtype: t
 
 
 def make_network(settings: Settings, channels: int, classes: int, size: int, dtype: torch.dtype) -> UNet | Minimal:
-    """Build the network of a generator's settings, with weights drawn from torch's global generator."""
-    return NETWORKS.function(settings["network"], globals())(settings, channels, classes, size, dtype)
+    """Build the network of a generator's settings, with weights drawn from torch's global generator.
+
+    One that came from elsewhere may know more classes, in another order: `label_places` says which are meant."""
+    placed = settings.get("label_places")
+    own = placed["of"] if placed else classes
+    network = NETWORKS.function(settings["network"], globals())(settings, channels, own, size, dtype)
+    if placed:
+        if not hasattr(network, "place_labels"):
+            raise UserError(f"network {settings['network']} cannot come from a generator of other classes")
+        places = torch.zeros(len(placed["places"]), own)
+        places[torch.arange(len(places)), placed["places"]] = 1
+        network.place_labels(places)
+    return network

@@ -3,7 +3,9 @@
 Loaders record rows as they read them, and artefacts pass the record on: a classifier inherits that of its synthetic
 set's generator. An image whose label was read is told apart from one of which the image alone was read. What was
 inherited from an artefact of another label regime carries the name of that regime. The leak certificate compares the
-records with the folds."""
+records with the folds.
+
+What was read before by a network that came from elsewhere may be unknown. Then the record names that network."""
 
 from __future__ import annotations
 
@@ -40,6 +42,7 @@ class AccessRecord:
     images: str  # digest of the image set
     count: int  # its number of images
     rows: dict[str, np.ndarray] = field(default_factory=dict)  # purpose, or a name that begins with it -> bool (count,)
+    unknown: frozenset[str] = frozenset()  # networks from elsewhere of which nobody knows whether they read images here
 
     def record(self, purpose: str, rows: Iterable[int], labels: bool = True) -> None:
         """Add rows that were read for a purpose, with their labels or without."""
@@ -66,16 +69,17 @@ class AccessRecord:
     def only(self, *purposes: str) -> AccessRecord:
         """What was read for some purposes."""
         kept = {name: mask.copy() for name, mask in self.rows.items() if _parsed(name)[0] in purposes}
-        return AccessRecord(self.images, self.count, kept)
+        return AccessRecord(self.images, self.count, kept, self.unknown)
 
     def inherited_from(self, regime: str) -> AccessRecord:
         """The record as one of another regime inherits it: what was read says under which regime."""
         named = {name if REGIME in name else name + REGIME + regime: mask for name, mask in self.rows.items()}
-        return AccessRecord(self.images, self.count, named)
+        return AccessRecord(self.images, self.count, named, self.unknown)
 
     def merged(self, *others: AccessRecord) -> AccessRecord:
         """Union of this record and the records of inputs, all of the same image set."""
-        out = AccessRecord(self.images, self.count, {name: mask.copy() for name, mask in self.rows.items()})
+        unknown = self.unknown.union(*(other.unknown for other in others))
+        out = AccessRecord(self.images, self.count, {name: mask.copy() for name, mask in self.rows.items()}, unknown)
         for other in others:
             if (other.images, other.count) != (self.images, self.count):
                 raise ValueError("artefacts made from different image sets cannot be combined")
@@ -89,7 +93,8 @@ class AccessRecord:
             purpose: base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
             for purpose, mask in sorted(self.rows.items())
         }
-        return json.dumps({"images": self.images, "count": self.count, "rows": packed}, sort_keys=True)
+        unknown = {"unknown": sorted(self.unknown)} if self.unknown else {}
+        return json.dumps({"images": self.images, "count": self.count, "rows": packed} | unknown, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> AccessRecord:
@@ -97,6 +102,7 @@ class AccessRecord:
         try:
             value = json.loads(text)
             images, count, packed = str(value["images"]), int(value["count"]), dict(value["rows"])
+            unknown = frozenset(str(name) for name in value.get("unknown", []))
             size = (count + 7) // 8
             # The length is checked, so that a forged record cannot fill the memory.
             unpacked = {
@@ -112,7 +118,7 @@ class AccessRecord:
             if len(raw) != size:
                 raise ValueError(f"the record of purpose {name!r} does not fit {count} images")
             rows[name] = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=count).astype(bool)
-        return cls(images, count, rows)
+        return cls(images, count, rows, unknown)
 
 
 def _parsed(name: str) -> tuple[str, bool, str | None]:

@@ -65,6 +65,11 @@ class Experiment:
         folds = len(self.places) / self.repeats
         return float(np.mean(ratios)) if ratios else 1 / max(1.0, folds - 1)
 
+    def from_elsewhere(self, arm: str) -> list[str]:
+        """Networks from elsewhere that an arm rests on, of which nobody knows whether they have read images here."""
+        records = {fold.access_record for fold in self.arms[arm] if fold.access_record}
+        return sorted({name for text in records for name in AccessRecord.from_json(text).unknown})
+
     def settings(self, arm: str) -> dict[str, Any]:
         """What an arm was trained with; it is the same in all folds."""
         return self.arms[arm][0].settings

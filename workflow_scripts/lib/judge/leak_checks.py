@@ -32,6 +32,8 @@ ALLOWED = {
 CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
 # An encoder of the user: the images it was pre-trained on are unknown.
 UNKNOWN = "pre-training overlap: unknown"
+# A generator from elsewhere: what it was trained on there may hold images or proteins that are tested here.
+UNKNOWN_ORIGIN = "training overlap: unknown"
 
 
 @dataclass
@@ -183,6 +185,13 @@ def check_encoder(repeat: int, fold: int, encoder: dict[str, Any]) -> Check:
     # It fits and selects nothing: it only assesses synthetic sets. Its scores may be too good for images it has seen.
     name = f"encoder {encoder['architecture']} ({Path(encoder['weights']).name})"
     return Check(name, repeat, fold, "pre-training", 0, "unknown", 0, 0, UNKNOWN)
+
+
+def check_origin(artefact: Artefact) -> Iterator[Check]:
+    """A line for each network from elsewhere that an artefact rests on, where nobody knows what that one has read."""
+    for name in sorted(artefact.access_record.unknown):
+        purpose = f"training elsewhere of {name}"
+        yield Check(artefact.name, artefact.repeat, artefact.fold, purpose, 0, "unknown", 0, 0, UNKNOWN_ORIGIN)
 
 
 def check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[Check]:

@@ -94,6 +94,10 @@ def check(listed: Listed, by: list[str], preview: Preview, settings: dict[str, A
     _check_folds(out, settings)
     _check_columns(out, settings)
     _check_generators(out, settings["generators"])
+    for name, known in settings.get("known_classes", {}).items():
+        if absent := [own for own in listed.classes if own not in known]:
+            text = f"{name} comes from a file that does not know the class {absent[0]!r}; it knows {', '.join(known)}"
+            out.add("generators", text, STOP)
     return out
 
 

@@ -275,6 +275,8 @@ def _sets_problem(config: dict[str, Any], used: set[str]) -> str | None:
         actual = known[generator]["network"] if generator in known else generator
         if actual != network:
             return f"{where} = {name!r} samples from a generator of network {actual}; it takes {network}"
+        if known[generator].get("from"):
+            return f"{where} = {name!r} samples from a generator of another run; the replay trains its own"
         asks = {word: synthetic_sets[name].get(word) for word in ("reference_channels", "start_noise")}
         asks["guidance.against"] = synthetic_sets[name]["guidance"].get("against")
         for word in (word for word, value in asks.items() if value):

@@ -15,6 +15,7 @@ from workflow_scripts.lib.judge.scoring import ScoredRun
 METRIC_NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
 ENDS = ("difference", "low", "high", "low_single", "high_single")
 BESIDE = ("beside_low", "beside_high", "beside_verdict")
+FROM_ELSEWHERE = "The generator came from elsewhere; whether it saw these test proteins is unknown."
 Row = dict[str, Any]
 PrimaryRows = dict[tuple[str, str], Row]  # (arm, relation) -> its row in the primary metric
 
@@ -30,6 +31,9 @@ def report(run: ScoredRun, rows: list[Row], declared: dict[str, Any]) -> dict[st
     }
     size = sizes(experiment)
     by_arm = {arm["name"]: _arm_facts(experiment, arm, primary) for arm in arms}
+    found = answer(question, primary, size, int(run.judged.sum()))
+    if note := by_arm[analysis["primary_arm"]].get("note"):
+        found |= {"note": note, "sentence": f"{found['sentence']} {note}"}
     classes = _class_facts(run)
     return {
         "hash": declaration.declaration_hash(analysis, arms),
@@ -52,11 +56,12 @@ def report(run: ScoredRun, rows: list[Row], declared: dict[str, Any]) -> dict[st
         "sizes": size,
         "arms": by_arm,
         "verdicts": {name: arm["verdict"] for name, arm in by_arm.items() if arm["verdict"]},
-        "answer": answer(question, primary, size, int(run.judged.sum())),
+        "answer": found,
         "notes": [
             registered(declared),
             *notes(question, size, run.judged),
             *unequal(experiment, question),
+            *elsewhere(by_arm),
         ],
     }
 
@@ -76,7 +81,10 @@ def _arm_facts(experiment: Experiment, arm: dict[str, Any], primary: PrimaryRows
     folds = experiment.arms[arm["name"]]
     against = primary.get((arm["name"], "baseline"))
     numbers = sorted({name for fold in folds for name in fold.numbers})
-    return ({"regime": arm["regime"]} if "regime" in arm else {}) | {
+    about = {"regime": arm["regime"]} if "regime" in arm else {}
+    if experiment.from_elsewhere(arm["name"]):
+        about |= {"note": FROM_ELSEWHERE}
+    return about | {
         "method": arm.get("method"),
         "trials": arm.get("trials"),
         "control": arm.get("control"),
@@ -224,6 +232,12 @@ def notes(question: Question, size: dict[str, int], judged: np.ndarray) -> list[
     if lone:
         out.append(f"No control is declared for: {', '.join(lone)}.")
     return out
+
+
+def elsewhere(arms: dict[str, dict[str, Any]]) -> list[str]:
+    """Which arms rest on a generator from elsewhere of which nobody knows what it saw."""
+    names = [name for name, facts in arms.items() if facts.get("note") == FROM_ELSEWHERE]
+    return [f"{', '.join(names)}: {FROM_ELSEWHERE[0].lower()}{FROM_ELSEWHERE[1:]}"] if names else []
 
 
 def unequal(experiment: Experiment, question: Question) -> list[str]:

@@ -42,6 +42,8 @@ def opening(
     change = movement(answer["difference"], metric, f"against {baseline}")
     said = meaning(answer["verdict"], arm, answer["control"]) + alone(answer)
     sentence = f"{where}, {arm} {change} ({interval(answer)}): {said}{beyond_these(answer, unit)}"
+    if answer.get("note"):
+        sentence += f" {answer['note']}"
     # A loss that the control shares comes from the method, not from what it adds.
     if kind_of(answer["verdict"]) == inference.HURTS and _shared(answer["beyond_control"]):
         title = f"{arm} hurt, but not provably more than its control"

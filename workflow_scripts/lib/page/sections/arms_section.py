@@ -25,14 +25,18 @@ PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 
 def verdicts(results: Results) -> PageTable:
     """Every arm against the baseline and against its own control, with the verdict."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    noted: list[tuple[str, str]] = []
     for arm in [arm for group in results.groups() for arm in group]:
         against, control = results.difference(arm), results.difference(arm, "control")
         if against is None:
             continue
+        note = results.facts["arms"].get(arm, {}).get("note")
+        noted += [(arm, note)] if note else []
         rows.append(
             {"arm": arm, "control": results.controls.get(arm, ""), "against_baseline": _triple(against)}
-            | {"against_control": _triple(control), "verdict": against.said, "regime": results.regimes.get(arm)}
+            | {"against_control": _triple(control), "verdict": against.said + " (see below)" * bool(note)}
+            | {"regime": results.regimes.get(arm)}
             | {"is_primary": arm == results.primary, "is_control": arm in results.controls.values()}
         )
     name = run_tables.SHORT_NAMES.get(results.metric, results.metric)
@@ -48,6 +52,7 @@ def verdicts(results: Results) -> PageTable:
             Column("verdict", "verdict"),
         ],
         rows,
+        note=" ".join(f"{arm}: {note}" for arm, note in noted),
         mark=lambda row: "primary" if row["is_primary"] else "control" if row["is_control"] else "",
     )
 
