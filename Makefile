@@ -6,7 +6,7 @@
 #   make config-docs   the JSON schema and the tables of settings, from the models of the config
 #   make pictures the pictures of README.md and docs/ from results/demo (needs Chromium or Chrome)
 #   make clean    remove caches (results and .venv stay)                         make help     this list
-#   make test-slurm   the tests on a SLURM cluster of one node (root; Debian: slurmctld slurmd slurm-client munge)
+#   make test-slurm   the tests on a SLURM cluster of three nodes (root; Debian: slurmctld slurmd slurm-client munge)
 #
 # All paths are relative, so that the folder may have any name. To choose the interpreter: make PYTHON=/path/to/python3.12
 
@@ -40,7 +40,7 @@ test: .venv/installed-dev
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slurm: .venv/installed-dev
-	.venv/bin/python -m pytest tests/slurm/test_slurm.py $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(addprefix tests/slurm/test_,slurm.py nodes.py) $(PYTEST_ARGS)
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

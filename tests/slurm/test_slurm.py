@@ -1,153 +1,20 @@
-"""The workflow on a real SLURM: the whole tiny preset, and what clusters do to jobs. See cluster.py; `make test-slurm`.
-
-Skipped where no cluster can be made; with MIXLOC_SLURM=required in the environment that is a failure."""
+"""The workflow on a real SLURM: the whole tiny preset, and what clusters do to jobs (`make test-slurm`)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.checkout import ROOT, Checkout, processes, wait_for, weights
+from tests.helpers.checkout import weights
 from tests.slurm import cluster
+from tests.slurm.submission import UNETS, Submission, finish, jobs, node_of, stop, training
 
 pytestmark = pytest.mark.workflow
-
-UNETS = ["results/ci/repeat0/fold0/generators/unet.safetensors", "results/ci/repeat0/fold1/generators/unet.safetensors"]
-# What a user of this cluster edits, and shorter pauses than where jobs take hours.
-EDITS = (
-    ("slurm_account: mixloc", "slurm_account: lab"),
-    ("slurm_partition: cpu #", "slurm_partition: cpu # edited:"),
-    ("slurm_partition: gpu #", "slurm_partition: gpu # edited:"),
-    ("# slurm-status-command: squeue", "slurm-status-command: squeue"),
-    ("status-checks: 10", "status-checks: 1"),
-    ("latency-wait: 60", "latency-wait: 10"),
-)
-
-
-class Submission(Checkout):
-    """A checkout whose jobs go to SLURM."""
-
-    def profile(self, *edits: tuple[str, str]) -> None:
-        """Edit the profile as a user would."""
-        for old, new in edits:
-            self.edit("profiles/slurm/config.yaml", old, new)
-
-    def clone(self, folder: Path) -> Submission:
-        """A copy with all results and Snakemake's memory of them."""
-        return Submission(super().clone(folder).folder)
-
-    def environment(self, warm: bool = False) -> dict[str, str]:
-        """Jobs take the real Python: SLURM counts, limits and kills their processes."""
-        return super().environment(warm=False)
-
-    def command(self, *options: str, cores: int = 2, overlays: tuple[str, ...] = (), warm: bool = False) -> list[str]:
-        """Snakemake with the profile; cores are those of the profile."""
-        return [
-            sys.executable, "-m", "snakemake", "--configfile", "presets/ci.yaml", *overlays,
-            "--profile", "profiles/slurm", "--seconds-between-status-checks", "1", *options,
-        ]  # fmt: skip
-
-    def without(self, *targets: str) -> None:
-        """Remove outputs."""
-        for target in targets:
-            (self.folder / target).unlink()
-
-    def log(self, target: str) -> str:
-        """The log of the training that makes a target."""
-        fold = re.search(r"fold(\d)", target)[1]
-        return (self.run / f"logs/train_ddpm/repeat0_fold{fold}_unet.log").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def slurm() -> Iterator[None]:
-    """The cluster, for as long as these tests run."""
-    try:
-        cluster.up()
-    except cluster.NoCluster as error:
-        if os.environ.get("MIXLOC_SLURM") == "required":
-            pytest.fail(f"no SLURM cluster: {error}")
-        pytest.skip(str(error))
-    try:
-        yield
-    finally:
-        cluster.down()
-
-
-@pytest.fixture(scope="module")
-def finished(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Submission:
-    """The tiny preset, run to the end through SLURM; the judge is given too little memory at first."""
-    checkout = Submission(Checkout.fresh(tmp_path_factory.mktemp("slurm") / "checkout").folder)
-    shutil.copytree(ROOT / "profiles" / "slurm", checkout.folder / "profiles" / "slurm")
-    checkout.profile(*EDITS)
-    judge = "  train_judge: {slurm_partition: gpu, gpu: 1, mem_mb: 300 * attempt, runtime: 10}"
-    checkout.profile(("  train_judge: *gpu_job", judge))
-    done = checkout.snakemake()
-    (checkout.folder / "printed.txt").write_text(done.stdout)
-    checkout.profile((judge, "  train_judge: *gpu_job"))
-    return checkout
-
-
-@pytest.fixture(scope="module")
-def late(
-    finished: Submission, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Submission, subprocess.Popen]]:
-    """A training that stands still until its time is over, for the last test: a minute in which others run."""
-    checkout = finished.clone(tmp_path_factory.mktemp("late") / "clone")
-    checkout.profile(("runtime: 720", "runtime: 1"))
-    checkout.without(UNETS[0])
-    process = checkout.start(UNETS[0])
-    os.kill(training(checkout, UNETS[0]), signal.SIGSTOP)
-    yield checkout, process
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def training(checkout: Submission, target: str) -> int:
-    """The process that trains a target, once it has left a checkpoint."""
-    resume = (checkout.folder / target).with_name("unet.resume.pt")
-    found: list[int] = []
-
-    def trains() -> bool:
-        here = [pid for pid in processes(f"--out {target}") if Path(f"/proc/{pid}/cwd").readlink() == checkout.folder]
-        found[:] = here
-        return bool(here) and resume.exists()
-
-    wait_for(trains)
-    return found[0]
-
-
-def jobs(form: str) -> list[str]:
-    """A line for each job that SLURM remembers."""
-    listed = subprocess.run(
-        ["squeue", "--states=all", "--noheader", f"--format={form}"], capture_output=True, text=True
-    )
-    return listed.stdout.splitlines()
-
-
-def job_of(checkout: Submission, target: str) -> str:
-    """The number of the running SLURM job that makes a target."""
-    fold = re.search(r"fold(\d)", target)[1]
-    lines = [line.split() for line in jobs("%i %T %Z %k")]
-    wanted = [number for number, state, folder, name in lines if folder == str(checkout.folder) and state == "RUNNING"
-              and name == f"rule_train_ddpm_wildcards_ci_0_{fold}_unet"]  # fmt: skip
-    assert len(wanted) == 1, lines
-    return wanted[0]
-
-
-def finish(process: subprocess.Popen, seconds: float = 180) -> str:
-    """What a Snakemake printed that must end well."""
-    printed, _ = process.communicate(timeout=seconds)
-    assert process.returncode == 0, printed[-6000:]
-    return printed
 
 
 def test_tiny_preset_runs_to_the_end(finished: Submission, tmp_path: Path) -> None:
@@ -187,11 +54,9 @@ def test_preempted_job_goes_on_from_its_checkpoint(
     checkout = finished.clone(tmp_path / "clone")
     checkout.without(UNETS[0])
     process = checkout.start(UNETS[0])
-    os.kill(training(checkout, UNETS[0]), signal.SIGSTOP)
-    number = job_of(checkout, UNETS[0])
-    everything = f"--gpus={cluster.GPUS}"
-    urgent = ["sbatch", "--wait", "--partition=urgent", everything, "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
-    subprocess.run(urgent, check=True)
+    number = stop(checkout, UNETS[0])
+    urgent = ["sbatch", "--wait", "--partition=urgent", f"--nodelist={node_of(number)}", f"--gpus={cluster.GPUS}"]
+    subprocess.run([*urgent, "--time=1", "--output=/dev/null", "--wrap=sleep 1"], check=True)
     request.getfixturevalue("late")  # from now on nothing is pre-empted
     finish(process)
     assert [line.split() for line in jobs("%i %T %k") if line.startswith(f"{number} ")] == [
@@ -208,9 +73,8 @@ def test_cancelled_job_leaves_the_rest(
     checkout.profile(("retries: 2", "retries: 0"))
     checkout.without(*UNETS)
     process = checkout.start(*UNETS)
-    os.kill(training(checkout, UNETS[0]), signal.SIGSTOP)
-    subprocess.run(["scancel", job_of(checkout, UNETS[0])], check=True)
-    printed, _ = process.communicate(timeout=180)
+    subprocess.run(["scancel", stop(checkout, UNETS[0])], check=True)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "CANCELLED" in printed, "says what happened"
     assert not (checkout.folder / UNETS[0]).exists()
@@ -243,6 +107,18 @@ def test_killed_snakemake_loses_nothing_and_a_second_one_is_refused(
     again = {str(path.relative_to(checkout.folder)) for path, stamp in kept.items() if path.stat().st_mtime_ns != stamp}
     assert again == set(UNETS)
     assert not list(checkout.run.rglob("*.resume.pt"))
+
+
+def test_second_run_of_another_name_shares_the_checkout(late: tuple[Submission, subprocess.Popen]) -> None:
+    checkout, process = late
+    other = "results/other/repeat0/folds.csv"
+    # The same run is refused while the first one stands still; a run with files of its own goes on beside it.
+    refused = checkout.snakemake(UNETS[0], check=False)
+    assert refused.returncode != 0
+    assert [line for line in refused.stdout.splitlines() if "cannot be locked" in line], refused.stdout[-2000:]
+    checkout.snakemake(other, "--config", "run=other")
+    assert (checkout.folder / other).read_bytes() == (checkout.run / "repeat0/folds.csv").read_bytes()
+    assert process.poll() is None
 
 
 def test_job_past_its_time_goes_on_from_its_checkpoint(
