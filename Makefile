@@ -40,7 +40,7 @@ test: .venv/installed-dev
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slurm: .venv/installed-dev
-	.venv/bin/python -m pytest $(addprefix tests/slurm/test_,slurm.py nodes.py) $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(addprefix tests/slurm/test_,slurm.py nodes.py engines.py) $(PYTEST_ARGS)
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -28,7 +28,10 @@ IMAGE = re.compile(r"python:(\d+)\.(\d+)-slim")
 INSTRUCTIONS = {"FROM", "ARG", "COPY", "RUN", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
 SECTIONS = {"arguments", "files", "post", "environment", "runscript"}
 # Started as programs, or needed by others: no module imports them.
-PROGRAMS = {"snakemake", "snakemake-executor-plugin-slurm", "pytest", "pytest-xdist", "ruff", "snakedeploy", "snakefmt"}
+PROGRAMS = {
+    "snakemake", "snakemake-executor-plugin-slurm", "snakemake-executor-plugin-cluster-generic", "pytest",
+    "pytest-xdist", "ruff", "snakedeploy", "snakefmt",
+}  # fmt: skip
 # Run the stages from outside, so an environment for stages has no need of them.
 OUTSIDE = {"snakemake", "snakemake-executor-plugin-slurm"}
 
