@@ -16,6 +16,8 @@ from tests.slurm.submission import UNETS, Submission, finish, jobs, node_of, sto
 
 pytestmark = pytest.mark.workflow
 
+OTHER = "results/other/repeat0/folds.csv"
+
 
 def test_tiny_preset_runs_to_the_end(finished: Submission, tmp_path: Path) -> None:
     assert "</html>" in (finished.run / "report.html").read_text(encoding="utf-8")
@@ -96,6 +98,10 @@ def test_killed_snakemake_loses_nothing_and_a_second_one_is_refused(
     second = checkout.snakemake(*UNETS, check=False)
     assert second.returncode != 0
     assert "cannot be locked" in second.stdout, second.stdout[-2000:]
+    # A run of another name has files of its own: it goes on beside the first.
+    checkout.snakemake(OTHER, "--config", "run=other")
+    assert (checkout.folder / OTHER).read_bytes() == (checkout.run / "repeat0/folds.csv").read_bytes()
+    assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     os.kill(trainer, signal.SIGCONT)
@@ -107,18 +113,6 @@ def test_killed_snakemake_loses_nothing_and_a_second_one_is_refused(
     again = {str(path.relative_to(checkout.folder)) for path, stamp in kept.items() if path.stat().st_mtime_ns != stamp}
     assert again == set(UNETS)
     assert not list(checkout.run.rglob("*.resume.pt"))
-
-
-def test_second_run_of_another_name_shares_the_checkout(late: tuple[Submission, subprocess.Popen]) -> None:
-    checkout, process = late
-    other = "results/other/repeat0/folds.csv"
-    # The same run is refused while the first one stands still; a run with files of its own goes on beside it.
-    refused = checkout.snakemake(UNETS[0], check=False)
-    assert refused.returncode != 0
-    assert [line for line in refused.stdout.splitlines() if "cannot be locked" in line], refused.stdout[-2000:]
-    checkout.snakemake(other, "--config", "run=other")
-    assert (checkout.folder / other).read_bytes() == (checkout.run / "repeat0/folds.csv").read_bytes()
-    assert process.poll() is None
 
 
 def test_job_past_its_time_goes_on_from_its_checkpoint(
