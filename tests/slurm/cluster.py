@@ -136,7 +136,7 @@ def down() -> None:
         if pid:
             os.kill(pid, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                _wait(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"{name} ends", 10)
+                _wait(lambda pid=pid: not _runs(pid), f"{name} ends", 10)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
@@ -243,13 +243,20 @@ def _output(*command: str) -> str:
 
 
 def _alive(pid_file: Path) -> int:
-    """The process that a file names, 0 if it is gone."""
+    """The process that a file names, 0 if it has ended."""
     try:
         pid = int(pid_file.read_text())
-        os.kill(pid, 0)
     except (OSError, ValueError):
         return 0
-    return pid
+    return pid if _runs(pid) else 0
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended; one whose exit status nobody has asked for yet has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _wait(condition: object, what: str, seconds: float = 30.0) -> None:
