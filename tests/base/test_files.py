@@ -1,5 +1,6 @@
 """lib.base.files: outputs are whole or absent, and one process at a time works on an output."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -182,6 +183,15 @@ def test_a_killed_holder_frees_the_lock(tmp_path, start):
     assert second.wait(60) == 0
     assert "a out" not in events.read_text()
     assert not [name for name in names(tmp_path) if "lock" in name]
+
+
+def test_a_lock_on_a_file_system_that_fails_hides_no_error(tmp_path, monkeypatch):
+    def fails(self, missing_ok=False):
+        raise OSError(errno.EROFS, "read-only")
+
+    with pytest.raises(KeyError, match="first"), files.lock(tmp_path / "out"):
+        monkeypatch.setattr(Path, "unlink", fails)
+        raise KeyError("first")
 
 
 def test_an_exception_frees_the_lock(tmp_path):

@@ -1,6 +1,7 @@
 """lib.base.stage: the command line, the log, the progress and the failures that all stages share."""
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -76,6 +77,19 @@ def test_any_other_error_has_its_traceback_in_the_log_file_only(tmp_path, capsys
     assert "Traceback" not in shown
     assert "Traceback (most recent call last)" in args.log.read_text()
     assert "raise error" in args.log.read_text()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.ESTALE])
+def test_a_file_system_that_fails_is_told_in_one_line(tmp_path: Path, number: int) -> None:
+    args = parse("--settings", "{}", "--log", str(tmp_path / "log"))
+
+    def work() -> None:
+        raise OSError(number, os.strerror(number), "results/x.h5")
+
+    assert stage.run("train", args, work) == 1
+    text = (tmp_path / "log").read_text()
+    said = f"the file system failed: [Errno {number}] {os.strerror(number)}: 'results/x.h5'. Run again when it works"
+    assert said in text and "Traceback" not in text
 
 
 def test_without_a_log_file_the_traceback_is_not_lost(capsys):

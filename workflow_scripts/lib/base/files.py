@@ -167,7 +167,10 @@ def lock(path: Path, waiting: Callable[[str], None] = lambda holder: None) -> It
             try:
                 yield
             finally:
-                name.unlink(missing_ok=True)
+                # A file system that fails here has failed before, and that error tells more. A file that stays locks
+                # nothing.
+                with contextlib.suppress(OSError):
+                    name.unlink()
             return
         finally:
             os.close(handle)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from workflow_scripts.lib.base.errors import UserError, out_of_room, reason_of_full_disk
+from workflow_scripts.lib.base.errors import UserError, file_system_failed, out_of_room, reason_of_disk
 from workflow_scripts.lib.base.progress import duration
 
 log = logging.getLogger("mixloc")
@@ -95,7 +95,10 @@ def _tell(error: Exception, name: str, recent: _Recent, path: Path | None) -> No
         told = message = str(error)
     elif out_of_room(error):
         kept = "Make room and run again; what was finished, and checkpoints, are kept"
-        told = message = f"no room to write: {reason_of_full_disk(error)}. {kept}"
+        told = message = f"no room to write: {reason_of_disk(error)}. {kept}"
+    elif file_system_failed(error):
+        kept = "Run again when it works; what was finished, and checkpoints, are kept"
+        told = message = f"the file system failed: {reason_of_disk(error)}. {kept}"
     else:
         message, told = f"{type(error).__name__}: {error}", traceback.format_exc().rstrip()
         if path is None:
