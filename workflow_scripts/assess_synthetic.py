@@ -7,7 +7,8 @@ Held-out real images are those that neither the generator nor a network asked he
                           0.5) on real and on generated images, class by class
     {set}.fidelity.csv   distances in an encoder's features and in plain pixels, label agreement by the baseline, and
                           the fraction of authentic images: each figure with its floor, its ceilings and intervals; for
-                          all images, each class and each combination (lib/fidelity/bracket.py)
+                          all images, each class and each combination (lib/fidelity/bracket.py). Distances by an
+                          independent encoder come after these
     {set}.closest.csv    the generated images that lie closest to a training image
     {set}.images.csv     every generated image: label agreement by both networks, and its nearest training image
     {set}.assess.json    which networks were asked, what is known of them, and what to be wary of
@@ -68,26 +69,35 @@ def assess_synthetic(args: argparse.Namespace) -> None:
         classes, channels = source.classes, source.channels
     baseline = _classifier(args.baseline, settings["baseline"], "baseline", classes, channels)
     # The same file is the same network.
-    independent = settings["judge"] != settings["baseline"]
-    judge = _classifier(args.judge, settings["judge"], "judge", classes, channels) if independent else baseline
+    two = settings["judge"] != settings["baseline"]
+    judge = _classifier(args.judge, settings["judge"], "judge", classes, channels) if two else baseline
     compared = compared_images.read(args.synthetic, args.images, args.folds, args.fold, [baseline, judge])
     several = [part.images for part in (compared.held_out, compared.train, compared.made)]
     baseline = encoders.remembering(baseline, several)
-    judge = encoders.remembering(judge, several) if independent else baseline
+    judge = encoders.remembering(judge, several) if two else baseline
     encoder = {"baseline": baseline, "judge": judge}.get(str(settings["encoder"]))
     if encoder is None:
         encoder = encoders.remembering(encoders.own(settings["encoder"], channels, several[1]), several)
+    independent = None
+    if settings["independent_encoder"] is not None:
+        key = "assess_synthetic.independent_encoder"
+        independent = encoders.own(settings["independent_encoder"], channels, several[1], key)
     seed = derive(args.seed, args.repeat, args.fold, "assess", args.synthetic.stem)
     place = {"repeat": args.repeat, "fold": args.fold, "synthetic_set": args.synthetic.stem}
     _write(args.scores, assessment_rows.judge_scores(compared, judge, place | {"judge": settings["judge"]}))
     rows = assessment_rows.fidelity_rows(compared, encoder, baseline, settings, seed)
     nearest, authentic = assessment_rows.copy_rows(compared, encoder, settings, seed, rows[0])
     rows += authentic
-    _write(args.fidelity, [place | {"encoder": encoder.name} | row for row in rows])
+    figures = [place | {"encoder": encoder.name} | row for row in rows]
+    if independent is not None:
+        # The first encoder's rows come first; by this the page tells them apart.
+        second = assessment_rows.independent_rows(compared, independent, settings, seed)
+        figures += [place | {"encoder": independent.name} | row for row in second]
+    _write(args.fidelity, figures)
     _write(args.closest, [place | row for row in assessment_rows.closest_rows(compared, nearest, settings["pairs"])])
     by_pixels = nearest[bracket.AUTHENTIC_PIXELS]
     _write(args.each, [place | row for row in assessment_rows.image_rows(compared, by_pixels, judge, baseline)])
-    write_json(args.about, place | assessment_rows.described(compared, encoder, judge, baseline, settings))
+    write_json(args.about, place | assessment_rows.described(compared, encoder, judge, baseline, settings, independent))
     told = {(row["measure"], row["contender"]): row["value"] for row in rows if row["scope"] == "all"}
     stage.log.info(
         "Fréchet distance %.4f (floor %.4f, noise %.4f), authentic in pixels %.1f %% (held-out real: %.1f %%)",

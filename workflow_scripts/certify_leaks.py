@@ -20,7 +20,7 @@ rests on one has a line that says so.
 Example:
     python -m workflow_scripts.certify_leaks --images images.h5 --folds 0=repeat0/folds.csv \\
         --artefacts generators/unet.safetensors synthetic/as_train.h5 arms/job0.json --thresholds analysis.json \\
-        --out leaks.csv --settings '{"violations": [], "encoder": "baseline"}'
+        --out leaks.csv --settings '{"violations": [], "encoders": []}'
 """
 
 from __future__ import annotations
@@ -119,8 +119,7 @@ def certify_leaks(
         for name, regime in regimes.items():
             own_roles = np.where(further, Role.UNUSED, roles_of(repeat, fold, regime))
             checks.append(check_groups(repeat, fold, own_roles, groups, f"folds.csv, {name}"))
-        if isinstance(encoder := settings.get("encoder"), dict):
-            checks.append(check_encoder(repeat, fold, encoder))
+        checks += [check_encoder(repeat, fold, encoder) for encoder in settings.get("encoders", [])]
     if not checks:
         raise UserError("there is nothing to certify: no artefact was given")
     with atomic(out) as part:

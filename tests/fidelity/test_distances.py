@@ -212,3 +212,14 @@ def test_spectrum_finds_blur_and_noise_and_survives_black_images() -> None:
     black = np.zeros((3, 2, 32, 32), dtype=np.uint8)
     assert np.isfinite(spectra.power_curves(black)).all()
     assert (spectra.channel_links(black) == 0).all()
+
+
+def test_axes_of_few_images_in_many_dimensions_are_those_of_the_covariance() -> None:
+    rng = np.random.default_rng(3)
+    spread = np.linspace(3, 0.1, 60)
+    parts = [gaussian(rng, count, np.full(60, 0.3 * place), spread) for place, count in enumerate((20, 15, 18))]
+    few = distances.main_axes(parts, 6)
+    means = np.stack([part.mean(axis=0) for part in parts])
+    whole = sum(np.cov(part, rowvar=False) for part in parts) / 3 + np.cov(means, rowvar=False)
+    expected = np.linalg.eigh(whole)[1][:, -6:]
+    assert np.abs(expected.T @ few) == pytest.approx(np.eye(6), abs=1e-6), "the same axes, but for their signs"

@@ -17,7 +17,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import backbones, classifier_file, torchvision_models
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.config import check as run_settings
-from workflow_scripts.lib.fidelity import encoders
+from workflow_scripts.lib.fidelity import encoder_choices, encoder_networks, encoders
 
 CHANNELS = ["red", "green", "blue", "yellow"]
 
@@ -132,8 +132,8 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
 
 def registered(monkeypatch: pytest.MonkeyPatch, function: Callable) -> None:
     """Register an architecture: one function and one line."""
-    monkeypatch.setattr(encoders, function.__name__, function, raising=False)
-    monkeypatch.setitem(encoders.ARCHITECTURES, function.__name__, encoders.ArchitectureFacts("a test's"))
+    monkeypatch.setattr(encoder_networks, function.__name__, function, raising=False)
+    monkeypatch.setitem(encoder_choices.ARCHITECTURES, function.__name__, encoder_choices.ArchitectureFacts("a test's"))
 
 
 def test_a_network_that_wants_another_size_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,38 @@ def test_an_encoder_that_does_not_see_blur_is_found_out(run: FakeRun) -> None:
     assert len(said) == 1 and "In these features blurred real images are no farther" in said[0]
 
 
+def test_both_encoders_stand_on_the_page_and_their_disagreement_is_said(run: FakeRun) -> None:
+    changed = {}
+    for fold in range(2):
+        path, about = (
+            run.path(f"repeat0/fold{fold}/synthetic/as_train.{end}") for end in ("fidelity.csv", "assess.json")
+        )
+        changed |= {path: path.read_text(), about: about.read_text()}
+        head, *rows = changed[path].splitlines()
+        # The second encoder sees generated images as far from real ones as noise is.
+        second = [
+            row.replace("x,", "other,", 1).replace("generated,0,-0.5,0.5", "generated,8,7.5,8.5")
+            .replace("generated,1,0.5,1.5", "generated,8,7.5,8.5")
+            for row in rows if ",all images," in row
+        ]  # fmt: skip
+        path.write_text("\n".join([head, *rows, *second]) + "\n")
+        independent = {"name": "other", "overlap": "none: photographs"}
+        about.write_text(json.dumps(json.loads(changed[about]) | {"independent_encoder": independent}))
+    try:
+        found = synthetic_sets(run)
+    finally:
+        for path, text in changed.items():
+            path.write_text(text)
+    assert found["tables"]["bracket"].rows == synthetic_sets(run)["tables"]["bracket"].rows
+    rows = found["tables"]["independent"].rows
+    assert [row["encoder"] for row in rows[:2]] == ["the <i>baseline</i>", "other"]
+    assert (rows[0]["generated"], rows[1]["generated"]) == ((0.5, 0, 1), (8, 7.5, 8.5))
+    [said] = [text for text in found["remarks"] if text.startswith("The encoders")]
+    assert said.startswith("The encoders disagree by the Fréchet distance: in the features of the <i>baseline</i>,")
+    assert "look like the real ones; in those of other, they do not look like the real ones." in said
+    assert "Only one of the two tells generated images from real ones by: Fréchet distance, kernel distance" in said
+
+
 def test_numbers_of_any_size_are_readable() -> None:
     assert [html_page.estimated(value) for value in (0.0412, -0.041, -0.0001, 50.82, 1234.5, float("nan"))] == [
         "0.041", "−0.041", "0.000", "50.8", "1,234.5", html_page.EMPTY,

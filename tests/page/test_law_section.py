@@ -67,7 +67,9 @@ def test_divergences_are_means_over_folds_of_the_distance_of_all_images(tmp_path
             ("all", "frechet", "floor", 9),
             ("class", "frechet", "generated", 9),
         ]
-        table = pd.DataFrame(rows, columns=["scope", "measure", "contender", "value"]).assign(low="", high="")
+        table = pd.DataFrame(rows, columns=["scope", "measure", "contender", "value"]).assign(
+            low="", high="", encoder="x"
+        )
         table.to_csv(tmp_path / f"{fold}.csv", index=False)
         placed.append(("own", tmp_path / f"{fold}.csv"))
     assert fidelity_section.divergences(placed) == pytest.approx({"own": 0.3})

@@ -13,7 +13,7 @@ from workflow_scripts.lib.judge.wording.likeness import Eye
 from workflow_scripts.lib.page.sections import look_section
 
 COUNTS = "images_real,groups_real,images,asked,dimensions,of_dimensions"
-HEADER = "scope,name,measure,contender,value,low,high," + COUNTS + ",too_small"
+HEADER = "encoder,scope,name,measure,contender,value,low,high," + COUNTS + ",too_small"
 
 
 def eye(generated: float, low: float, name: str = "the power spectrum") -> Eye:
@@ -38,6 +38,13 @@ def test_the_eye_that_tells_them_apart_best_decides(eyes: list[Eye], kind: str, 
     assert said in likeness.sentence(eyes, "mine")
 
 
+def test_a_second_encoder_agrees_or_not() -> None:
+    same = likeness.second_opinion(eye(3, 2, "a"), eye(2, 1.5, "b"), [])
+    assert same.startswith("Both encoders agree by the Fréchet distance: generated images resemble the real ones, but")
+    said = likeness.second_opinion(eye(0.8, 0.5, "a"), eye(7, 6, "b"), ["recall"])
+    assert "in the features of a, generated images look like" in said and said.endswith("real ones by: recall.")
+
+
 def figures(path: Path, generated: float, fold: int, too_small: bool = False) -> Path:
     lines = [HEADER]
     for measure in ("spectrum", "links", "frechet", "agreement"):
@@ -46,7 +53,7 @@ def figures(path: Path, generated: float, fold: int, too_small: bool = False) ->
         places["phase"] = 0.1 if measure == "links" else 6.0
         for contender, value in places.items():
             own = f"{value + fold},{value + fold - 0.4},{value + fold + 0.4}"
-            lines.append(f"all,all images,{measure},{contender},{own},90,40,90,90,8,8,{too_small}")
+            lines.append(f"x,all,all images,{measure},{contender},{own},90,40,90,90,8,8,{too_small}")
     target = path / f"fold{fold}.csv"
     target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target

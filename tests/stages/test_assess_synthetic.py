@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.helpers.blobs import blobs
 from workflow_scripts import assess_synthetic as stage_program
 from workflow_scripts.lib.classify import backbones, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
-from workflow_scripts.lib.fidelity import bracket, distances
+from workflow_scripts.lib.fidelity import bracket, distances, encoder_choices, encoder_networks
 from workflow_scripts.lib.fidelity.bracket import Answered, Scope
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -25,7 +26,8 @@ from workflow_scripts.lib.split import role_table
 
 CLASSES, SIDE, COUNT = ["spots", "edge + rim", "rare"], 16, 240
 SECTION = {
-    "encoder": "baseline", "images": 100, "draws": 10, "confidence": 0.95, "smallest": {"images": 20, "groups": 8},
+    "encoder": "baseline", "independent_encoder": None, "images": 100, "draws": 10, "confidence": 0.95,
+    "smallest": {"images": 20, "groups": 8},
     "combinations": 2, "pairs": 4, "judge": "independent", "baseline": "real_only", "threads": 1,
 }  # fmt: skip
 ROLES = ("train", "train", "validation", "calibration", "test")
@@ -236,6 +238,31 @@ def test_same_inputs_same_files(tmp_path: Path) -> None:
         texts.append([(tmp_path / name).read_text() for name in ("s.csv", "f.csv", "c.csv", "e.csv", "a.json")])
     assert texts[0] == texts[1]
     assert np.isnan(world.value("links", "generated")), "one channel has no other to go with"
+
+
+def test_an_independent_encoder_stands_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pooled(weights: dict[str, torch.Tensor]) -> tuple[torch.nn.Module, int]:
+        return torch.nn.AdaptiveAvgPool2d(2), 2
+
+    monkeypatch.setattr(encoder_networks, "pooled", pooled, raising=False)
+    monkeypatch.setitem(encoder_choices.ARCHITECTURES, "pooled", encoder_choices.ArchitectureFacts("of a test"))
+    save_file({"x": torch.zeros(1)}, tmp_path / "p.safetensors")
+    world = World(tmp_path)
+    made = blobs(80, 2, SIDE, 5)
+    synthetic = world.synthetic(made // 4, world.labels[world.train[:80]])
+    assert world.run(synthetic) == 0
+    alone = (tmp_path / "f.csv").read_text()
+    own = {"architecture": "pooled", "weights": str(tmp_path / "p.safetensors"), "channels": None, "size": None}
+    assert world.run(synthetic, independent_encoder=own | {"normalise": None}) == 0
+    both = (tmp_path / "f.csv").read_text()
+    assert both.startswith(alone), "what the first encoder sees does not depend on the second"
+    table = world.table("f.csv")
+    second = table[table["encoder"].str.startswith("pooled")]
+    assert set(second["measure"]) == {name for name, kind in distances.MEASURES.items() if kind.needs_encoder}
+    whole = second[second["scope"] == "all"].set_index(["measure", "contender"])["value"]
+    assert whole["frechet", "generated"] > whole["frechet", "floor"], "dark images are seen"
+    about = json.loads((tmp_path / "a.json").read_text())
+    assert about["independent_encoder"]["overlap"] == "unknown"
 
 
 def test_what_does_not_fit_is_said(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ NAMES = {"generator": "generator unet", "synthetic": "synthetic as_train", "arm"
 
 
 def run(
-    world, violations: tuple[str, ...] = (), encoder="baseline", regimes: dict | None = None, **made
+    world, violations: tuple[str, ...] = (), encoders=(), regimes: dict | None = None, **made
 ) -> tuple[int, pd.DataFrame | None]:
     """The exit status and the certificate for a world with all kinds of artefacts, some of them given."""
     artefacts = [made.get(kind) or getattr(world, kind)() for kind in KINDS]
@@ -33,7 +33,7 @@ def run(
     status = stage_program.main(
         ["--images", str(world.images), "--folds", f"0={world.folds}", "--artefacts", *map(str, artefacts)]
         + ["--thresholds", str(made.get("thresholds") or world.thresholds()), "--out", str(out)]
-        + ["--settings", json.dumps({"violations": violations, "encoder": encoder} | (regimes or {}))]
+        + ["--settings", json.dumps({"violations": violations, "encoders": encoders} | (regimes or {}))]
         + ["--log", str(world.folder / "log.txt")]
     )
     return status, pd.read_csv(out) if out.exists() else None
@@ -207,7 +207,7 @@ def test_thresholds_of_another_image_set_are_refused(world, capsys):
 
 
 def test_an_encoder_of_the_users_own_is_not_called_clean(world):
-    status, table = run(world, encoder={"architecture": "resnet50", "weights": "/some/where/mine.safetensors"})
+    status, table = run(world, encoders=[{"architecture": "resnet50", "weights": "/some/where/mine.safetensors"}])
     assert status == 0
     row = table[table["purpose"] == "pre-training"].iloc[0]
     assert (row["artefact"], row["status"]) == ("encoder resnet50 (mine.safetensors)", "pre-training overlap: unknown")
@@ -283,7 +283,7 @@ def certify(folder, artefacts=()) -> tuple[int, str]:
         str(folder / "leaks.csv"),
     ]
     line += ["--artefacts", *map(str, artefacts or [folder / "arms/job0.json", folder / "syn.h5"])]
-    given = json.dumps({"violations": [], "encoder": "baseline"})
+    given = json.dumps({"violations": [], "encoders": []})
     return stage_program.main([*line, "--settings", given, "--log", str(folder / "log")])
 
 
@@ -339,7 +339,7 @@ def certified(world, path) -> tuple[int, pd.DataFrame]:
     status = stage_program.main(
         ["--images", str(world.images), "--folds", f"0={world.folds}", "--artefacts", str(path)]
         + ["--out", str(world.folder / "leaks.csv"), "--log", str(world.folder / "log.txt")]
-        + ["--settings", json.dumps({"violations": [], "encoder": "baseline"})]
+        + ["--settings", json.dumps({"violations": [], "encoders": []})]
     )
     return status, pd.read_csv(world.folder / "leaks.csv")
 

@@ -37,6 +37,7 @@ CHOICES = (
     "classify.arm_settings",
     "classify.arm_checks",
     "classify.network_choices",
+    "fidelity.encoder_choices",
     "study.switches",
 )
 # Read whenever Snakemake starts or a stage fails: they must not wait for large libraries.

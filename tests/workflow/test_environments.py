@@ -112,6 +112,8 @@ def test_environment_has_the_pinned_versions(path: Path) -> None:
     wanted = {name: version for name, version in pins_of("requirements.txt").items() if name not in OUTSIDE}
     constraints = pins_of("constraints.txt")
     wanted |= {name: constraints[name] for name in needed(set(wanted))}
+    if path.stem.endswith("-encoders"):
+        wanted |= pins_of("requirements-encoders.txt")
     if path.stem.endswith("-cuda"):
         wanted |= {name: version for name, version in constraints.items() if CUDA.match(name)}
     lines = differences(wanted, pins_of_environment(path))

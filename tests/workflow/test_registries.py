@@ -81,10 +81,10 @@ TOYS = {
         "def toy_loss(positives, count):\n    return bce(positives, count)\n",
     ),
     "encoder architecture": (
-        f"{LIB}/fidelity/encoders.py",
-        '= Registry("encoder architecture", {',
+        f"{LIB}/fidelity/encoder_choices.py",
+        '    "encoder architecture",\n    {\n',
         '"toy_encoder": ArchitectureFacts("of a test"),',
-        f"{LIB}/fidelity/encoders.py",
+        f"{LIB}/fidelity/encoder_networks.py",
         "def toy_encoder(weights):\n"
         "    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))\n"
         "    network.load_state_dict(weights)\n"

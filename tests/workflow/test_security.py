@@ -90,7 +90,9 @@ def test_the_traps_work(tmp_path: Path, how: str) -> None:
 READERS: dict[str, Callable[[Path], Any]] = {
     "generator.safetensors": generator_file.read,
     "classifier.safetensors": classifier_file.read,
-    "encoder.safetensors": lambda path: encoders._build(path, "resnet18"),
+    "encoder.safetensors": lambda path: encoders._build(
+        path, {"architecture": "resnet18", "weights": str(path)}, "encoder"
+    ),
     "weights.safetensors": pretrained._read,
     "weights.pth": pretrained._read,
     "images.h5": ImageSet,
@@ -254,7 +256,7 @@ def fold_words(folder: Path) -> list[str]:
 def certify_words(folder: Path) -> list[str]:
     artefacts = [folder / "unet.safetensors", folder / "made.h5", folder / "arms" / "job0.json"]
     words = ["--images", str(folder / "images.h5"), "--folds", f"0={folder / 'folds.csv'}", "--artefacts"]
-    value = {"violations": [], "encoder": "baseline"}
+    value = {"violations": [], "encoders": []}
     return [*words, *map(str, artefacts), "--out", str(folder / "leaks.csv"), *told(value, folder)]
 
 

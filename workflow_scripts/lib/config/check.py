@@ -14,6 +14,7 @@ from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.download.urls import Refused, check_url
+from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_checks, generator_choices
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
@@ -38,7 +39,7 @@ def check(config: Config) -> Config:
     _fill_in_references(config)
     _check_generators(config)
     _check_sets(config)
-    _check_encoder(config["assess_synthetic"]["encoder"])
+    _check_encoders(config)
     _check_compute(config)
     _check_mirror(config["fetch_weights"])
     for entry in config["arms"]:
@@ -132,12 +133,12 @@ def _data_paths(data: Config) -> dict[str, str | None]:
 
 def _check_paths(config: Config) -> None:
     """Paths that are inputs of rules: Snakemake fills in whatever stands in braces, and takes line breaks amiss."""
-    data, encoder = config["data"], config["assess_synthetic"]["encoder"]
+    data = config["data"]
     paths = {f"data.{key}": path for key, path in _data_paths(data).items() if data["source"] != "simulated"}
     paths |= {f"write_submission.{key}": config["write_submission"][key] for key in ("images", "sample")}
     paths |= {f"predict.{key}": config["predict"][key] for key in ("images", "table")}
     paths |= {f"{section}.folder": config[section]["folder"] for section in ("fetch_images", "fetch_weights")}
-    paths |= {"assess_synthetic.encoder.weights": encoder["weights"] if isinstance(encoder, dict) else None}
+    paths |= {f"{key}.weights": encoder["weights"] for key, encoder in views.encoders(config).items()}
     paths |= {"train_classifier.weights": config["train_classifier"]["weights"]}
     paths |= {f"arms ({entry['name']}).weights": entry.get("weights") for entry in config["arms"]}
     # Those of a generator's path stand for repeat and fold.
@@ -288,9 +289,15 @@ def _check_compute(config: Config) -> None:
             raise ConfigError(f"compute.processes = {processes} is more than {key} = {batch} images: each needs one")
 
 
-def _check_encoder(encoder: Config | str) -> None:
-    if isinstance(encoder, dict) and not network_choices.weights_path(encoder["weights"]).is_file():
-        raise ConfigError(f"assess_synthetic.encoder.weights = {short(encoder['weights'])}: there is no such file")
+def _check_encoders(config: Config) -> None:
+    # Stages of a conda environment have packages of their own.
+    elsewhere = config["compute"]["environment"] == encoder_choices.ENVIRONMENT
+    for key, encoder in views.encoders(config).items():
+        if elsewhere and encoder["weights"] == encoder_choices.INSTALLED:
+            continue
+        problem = encoder_choices.problem(encoder)
+        if problem:
+            raise ConfigError(f"{key}.{problem}")
 
 
 def _check_stress(config: Config) -> None:

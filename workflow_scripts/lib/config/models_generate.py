@@ -22,6 +22,7 @@ from workflow_scripts.lib.config.fields import (
     text,
     whole,
 )  # fmt: skip
+from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_choices as choices
 
 BelowOne = number(ge=0, lt=1)
@@ -159,9 +160,10 @@ class Normalise(Section):
 class Encoder(Section):
     """Your own network in whose features images are compared."""
 
-    architecture: text(80) = key("A classifier of torchvision.")
-    weights: Annotated[str, WEIGHTS] = key(
-        "File of weights; a variable such as ${MIXLOC_WEIGHTS} may stand in its path."
+    architecture: text(80) = key(f"A classifier of torchvision, or one of {', '.join(encoder_choices.ARCHITECTURES)}.")
+    weights: Literal[encoder_choices.INSTALLED] | Annotated[str, WEIGHTS] = key(
+        "File of weights; a variable such as ${MIXLOC_WEIGHTS} may stand in its path. installed: those of a package "
+        f"of {encoder_choices.EXTRA}."
     )
     channels: Maybe[Some[Text]] = key("Channels that it looks at. null: all.")
     size: Maybe[whole(8, 1024)] = key("Side of the images that it gets. null: as they are.", "px")
@@ -175,11 +177,18 @@ class Smallest(Section):
     groups: whole(4, 100_000) = key("Fewest groups of real images.", "groups")
 
 
+Packaged = one_of(encoder_choices.PACKAGED)
+
+
 class AssessSynthetic(Section):
     """How synthetic sets are compared with real images of groups that neither generator nor encoder has seen."""
 
-    encoder: Literal["baseline", "judge"] | Encoder = key(
-        "Whose features are compared: the fold's baseline, the independent judge of simulated cells, or your own."
+    encoder: Literal["baseline", "judge"] | Packaged | Encoder = key(
+        "Whose features are compared: the fold's baseline, the independent judge of simulated cells, an encoder of an "
+        "optional package, or your own."
+    )
+    independent_encoder: Maybe[Packaged | Encoder] = key(
+        "A second encoder, whose distances stand beside those of the first: of an optional package, or your own."
     )
     images: whole(20, 50_000) = key(
         "Most images of each kind that are compared; copies are looked for in all.", "images"

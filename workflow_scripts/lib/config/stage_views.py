@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from workflow_scripts.lib.classify import arm_settings, network_choices
 from workflow_scripts.lib.config import asked_arms, label_regimes, origins, views
 from workflow_scripts.lib.config.problems import Config
+from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.images import known_datasets
 
 # How servers are treated: the fields of http_client.Policy, and the size of all files together.
@@ -96,7 +97,7 @@ def job_settings(config: Config, arms: Iterable[Config]) -> Config:
 
 def certificate_settings(config: Config) -> Config:
     """Settings of certify_leaks."""
-    about = {"violations": config["violations"], "encoder": config["assess_synthetic"]["encoder"]}
+    about = {"violations": config["violations"], "encoders": views.users_encoders(config)}
     return about | label_regimes.of_artefacts(config, lambda entry: asked_arms.behind(entry, config))
 
 
@@ -123,7 +124,9 @@ def judge_settings(config: Config) -> Config:
 
 def assess_settings(config: Config) -> Config:
     """Settings of assess_synthetic."""
-    return config["assess_synthetic"] | {"judge": views.judged_by(config), "baseline": config["analysis"]["baseline"]}
+    section, side = config["assess_synthetic"], config["preprocess_images"]["size"]
+    full = {key: encoder_choices.full(section[key], side) for key in ("encoder", "independent_encoder")}
+    return section | full | {"judge": views.judged_by(config), "baseline": config["analysis"]["baseline"]}
 
 
 def experiment(config: Config) -> Config:

@@ -15,6 +15,7 @@ from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_settings, network_choices
 from workflow_scripts.lib.config import asked_arms
 from workflow_scripts.lib.config.problems import Config, ConfigError
+from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images import corruption_choices
 
@@ -316,10 +317,22 @@ def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
     return sorted(files)
 
 
+def encoders(config: Config) -> dict[str, Config]:
+    """Encoders of the assessment that are no classifier of the run, by their key, with all of their settings."""
+    keys = ("encoder", "independent_encoder")
+    section, side = config["assess_synthetic"], config["preprocess_images"]["size"]
+    found = {f"assess_synthetic.{key}": encoder_choices.full(section[key], side) for key in keys}
+    return {key: encoder for key, encoder in found.items() if isinstance(encoder, dict)}
+
+
+def users_encoders(config: Config) -> list[Config]:
+    """Of these, the user's own: what they were trained on is unknown."""
+    return [encoder for encoder in encoders(config).values() if encoder["weights"] != encoder_choices.INSTALLED]
+
+
 def encoder_weights(config: Config) -> list[str]:
-    """The file of the user's own encoder, where the config names one."""
-    encoder = config["assess_synthetic"]["encoder"]
-    return [str(network_choices.weights_path(encoder["weights"]))] if isinstance(encoder, dict) else []
+    """The files of the user's own encoders."""
+    return [str(encoder_choices.weights_file(encoder)) for encoder in users_encoders(config)]
 
 
 def replay_files(config: Config, ending: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.fidelity import bracket
+from workflow_scripts.lib.fidelity import bracket, distances
 from workflow_scripts.lib.fidelity.bracket import Answered, Described
 from workflow_scripts.lib.fidelity.compared_images import ComparedImages
 from workflow_scripts.lib.fidelity.encoders import Encoder
@@ -37,9 +37,11 @@ def judge_scores(compared: ComparedImages, judge: Encoder, place: dict[str, Any]
 
 
 def fidelity_rows(
-    compared: ComparedImages, encoder: Encoder, baseline: Encoder, settings: dict[str, Any], seed: int
+    compared: ComparedImages, encoder: Encoder, baseline: Encoder | None, settings: dict[str, Any], seed: int
 ) -> list[dict[str, Any]]:
-    """Fidelity of the generated images with floors and ceilings, a row per scope, measure and contender."""
+    """Fidelity of the generated images with floors and ceilings, a row per scope, measure and contender.
+
+    Without a baseline there is no agreement with labels."""
     rng = np.random.default_rng(derive(seed, "spoiled"))
     # Encoding more than is compared would be a waste; classes and combinations draw from these.
     held, train = (_some(part, 4 * settings["images"], rng) for part in (compared.held_out, compared.train))
@@ -58,16 +60,25 @@ def fidelity_rows(
         features = of.features if encoder is baseline else baseline.encode(images)
         return Answered(of.labels, of.groups, baseline.decide(features))
 
-    answers = {
-        bracket.GENERATED: answered(made.images, others[bracket.GENERATED]),
-        bracket.FLOOR: answered(held.images, reference),
-    }
+    answers = {}
+    if baseline is not None:
+        answers[bracket.GENERATED] = answered(made.images, others[bracket.GENERATED])
+        answers[bracket.FLOOR] = answered(held.images, reference)
     for name, spoil in spectra.CEILINGS.items():
         rows = bracket.drawn_rows(drawn, name)
         others[name] = bracket.describe(spoil(train.images, rng), train.labels, train.groups, encoder, rows)
-        logits = baseline.decide(baseline.encode(spoil(held.images, rng)))
-        answers[name] = Answered(held.labels, reference.groups, logits)
+        degraded = spoil(held.images, rng)
+        if baseline is not None:
+            answers[name] = Answered(held.labels, reference.groups, baseline.decide(baseline.encode(degraded)))
     return bracket.bracketed(drawn, reference, others, answers, settings)
+
+
+def independent_rows(
+    compared: ComparedImages, encoder: Encoder, settings: dict[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """The same distances of the same images by a second encoder, where they depend on the encoder."""
+    rows = fidelity_rows(compared, encoder, None, settings, seed)
+    return [row for row in rows if distances.MEASURES[row["measure"]].needs_encoder]
 
 
 def _some(part: Part, most: int, rng: np.random.Generator) -> Part:
@@ -150,10 +161,20 @@ def _agreement(compared: ComparedImages, network: Encoder) -> np.ndarray:
 
 
 def described(
-    compared: ComparedImages, encoder: Encoder, judge: Encoder, baseline: Encoder, settings: dict[str, Any]
+    compared: ComparedImages,
+    encoder: Encoder,
+    judge: Encoder,
+    baseline: Encoder,
+    settings: dict[str, Any],
+    independent: Encoder | None = None,
 ) -> dict[str, Any]:
     """Networks asked, images compared and settings: what a reader of the tables must know."""
-    return {
+    second = (
+        {}
+        if independent is None
+        else {"independent_encoder": {"name": independent.name, "overlap": independent.overlap}}
+    )
+    return second | {
         "encoder": {"name": encoder.name, "kind": "baseline" if encoder is baseline else encoder.kind,
                     "overlap": encoder.overlap},
         "judge": "baseline" if judge is baseline else "independent",

@@ -171,7 +171,7 @@ def bracketed(
     """Rows of the table: scope, measure, contender, value, low, high, number of images, and whether it suffices."""
     centre = reference.features.mean(axis=0)
     scale = np.sqrt(np.maximum(reference.features.var(axis=0).mean(), 1e-12))
-    out, answers = [], usual(answers)
+    out, answers = [], usual(answers) if answers else {}
     for draw in drawn:
         out += _of_scope(draw, reference, others, answers, (centre, scale), settings)
     return out

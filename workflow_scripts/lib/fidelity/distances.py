@@ -43,6 +43,7 @@ class Measure:
     extrapolated: bool = False
     squared: bool = False  # computed as a square, whose bias is known, and shown as its root
     most: float = np.inf
+    needs_encoder: bool = True
 
 
 MEASURES = {
@@ -52,8 +53,8 @@ MEASURES = {
     "recall": Measure("recall", "fraction", "high", most=1.0),
     "density": Measure("density", "", "high"),
     "coverage": Measure("coverage", "fraction", "high", most=1.0),
-    "spectrum": Measure("power spectrum", "dB", "low", extrapolated=True, squared=True),
-    "links": Measure("channel correlation", "correlation", "low", extrapolated=True, squared=True),
+    "spectrum": Measure("power spectrum", "dB", "low", extrapolated=True, squared=True, needs_encoder=False),
+    "links": Measure("channel correlation", "correlation", "low", extrapolated=True, squared=True, needs_encoder=False),
 }
 
 
@@ -267,6 +268,14 @@ def main_axes(features: list[np.ndarray], count: int) -> np.ndarray:
     if count >= dimensions:
         return np.eye(dimensions, dtype=features[0].dtype)
     # Each set has the same weight, whatever its size.
+    means = np.stack([part.mean(axis=0) for part in features])
+    if sum(map(len, features)) + len(features) <= dimensions:
+        # Fewer images than dimensions: the same axes from the inner products of what the covariances are made of.
+        parts = [
+            (part - mean) / np.sqrt((len(part) - 1) * len(features)) for part, mean in zip(features, means, strict=True)
+        ]
+        rows = np.concatenate([*parts, (means - means.mean(axis=0)) / np.sqrt(len(means) - 1)]).astype(np.float64)
+        vectors = np.linalg.eigh(rows @ rows.T)[1][:, -count:].T @ rows
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T.astype(features[0].dtype)
     spread = sum(np.cov(part, rowvar=False) for part in features) / len(features)
-    middle = np.cov(np.stack([part.mean(axis=0) for part in features]), rowvar=False)
-    return np.linalg.eigh(spread + middle)[1][:, -count:].astype(features[0].dtype)
+    return np.linalg.eigh(spread + np.cov(means, rowvar=False))[1][:, -count:].astype(features[0].dtype)

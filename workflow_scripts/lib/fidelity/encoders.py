@@ -1,16 +1,19 @@
 """Encoders: networks in whose features images are compared. A classifier of the run, or the user's own.
 
 A user's own encoder is a file of weights (safetensors; nothing is unpickled) and the name of an architecture: one of
-torchvision's classifiers, without its last linear layer, or one of ARCHITECTURES. Its images may have any channels:
+torchvision's classifiers, without its last linear layer, or one of `encoder_choices.ARCHITECTURES`. The weights may
+also be those of an optional package, checked by their digest. Its images may have any channels:
 
     its first layer takes as many channels as are listed   they go in together, in the order listed
     it takes three, or one                                 each listed channel goes in by itself, three times where
                                                            three are wanted; all features stand side by side
 
-What it learned from before is not known here, so the leak certificate says `pre-training overlap: unknown`."""
+What the user's own file learned from before is not known here, so the leak certificate says
+`pre-training overlap: unknown`."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,29 +28,16 @@ from torch import nn
 
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.base.registry import Registry
-from workflow_scripts.lib.classify import classifier_file, network_choices
+from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device
+from workflow_scripts.lib.fidelity import encoder_choices, encoder_networks
+from workflow_scripts.lib.fidelity.encoder_choices import ARCHITECTURES, INSTALLED
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import channel_statistics, select_channels
 
 BATCH = 128  # images at a time on a CPU: with more, the system hands out fresh memory for each layer
 BATCH_GPU = 1024
-
-
-@dataclass(frozen=True)
-class ArchitectureFacts:
-    """Facts about an architecture that torchvision does not have."""
-
-    about: str
-
-
-# Architectures that torchvision does not have, such as a SubCell or DINO vision transformer. The function of the same
-# name in this module takes the weights by name, builds the network and loads them strictly. It raises UserError where
-# they do not fit. It returns the network, (B, c, s, s) -> (B, D), and the number c of channels that it takes. The
-# config then names it in assess_synthetic.encoder.architecture.
-ARCHITECTURES: Registry[ArchitectureFacts] = Registry("encoder architecture", {})
 
 
 @dataclass(frozen=True)
@@ -108,27 +98,31 @@ def of_classifier(classifier: Classifier, kind: str, channels: list[str]) -> Enc
     )
 
 
-def own(settings: dict[str, Any], channels: list[str], train: np.ndarray) -> Encoder:
-    """Encoder of the user, from assess_synthetic.encoder, for images of these channels.
+def own(
+    settings: dict[str, Any], channels: list[str], train: np.ndarray, key: str = "assess_synthetic.encoder"
+) -> Encoder:
+    """Encoder of the user, from the config's mapping `key`, for images of these channels.
 
     Without means and spreads of its own it gets channels standardised as in the train images uint8 (n, C, H, W)."""
-    path, architecture = network_choices.weights_path(settings["weights"]), settings["architecture"]
-    network, taken = _build(path, architecture)
+    architecture = settings["architecture"]
+    problem = encoder_choices.problem(settings)
+    if problem:
+        raise UserError(f"{key}.{problem}")
+    path = encoder_choices.weights_file(settings)
+    network, taken = _build(path, settings, key)
     listed = settings["channels"] or channels
     unknown = [name for name in listed if name not in channels]
     if unknown:
-        raise UserError(
-            f"assess_synthetic.encoder.channels names {unknown[0]!r}; the images have {', '.join(channels)}"
-        )
+        raise UserError(f"{key}.channels names {unknown[0]!r}; the images have {', '.join(channels)}")
     together = taken == len(listed)
     if not together and taken not in (1, 3):
         raise UserError(
             f"{path} takes {taken} channels, and {len(listed)} are listed ({', '.join(listed)}): list as many in "
-            "assess_synthetic.encoder.channels"
+            f"{key}.channels"
         )
     where = device.device()
     network = network.to(where, memory_format=torch.channels_last).eval()
-    mean, std = _normalisation(settings, train, channels, listed, where)
+    mean, std = _normalisation(settings, train, channels, listed, where, key)
     size = settings["size"]
 
     def ready(block: torch.Tensor) -> torch.Tensor:
@@ -145,19 +139,21 @@ def own(settings: dict[str, Any], channels: list[str], train: np.ndarray) -> Enc
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"{architecture} does not take images of {size or train.shape[-1]} px ({error}): "
-            "say in assess_synthetic.encoder.size which it takes"
+            f"say in {key}.size which it takes"
         ) from None
+    packaged = settings["weights"] == INSTALLED
+    way = f"channels {', '.join(listed)} {'together' if together else 'one by one'}"
     return Encoder(
-        name=f"{architecture} ({path.name}, {files.file_digest(path)[:8]})",
+        name=f"{architecture} ({path.name}, {way if packaged else files.file_digest(path)[:8]})",
         kind="own",
-        overlap="unknown",
+        overlap=f"none: {ARCHITECTURES[architecture].installed.trained_on}" if packaged else "unknown",
         fitted=None,
         encode=lambda images: _run(ready, select_channels(images, channels, listed), where),
     )
 
 
 def _normalisation(
-    settings: dict[str, Any], train: np.ndarray, channels: list[str], listed: list[str], where: torch.device
+    settings: dict[str, Any], train: np.ndarray, channels: list[str], listed: list[str], where: torch.device, key: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     given = settings["normalise"]
     if given is None:
@@ -165,9 +161,7 @@ def _normalisation(
     else:
         mean, std = np.array(given["mean"]), np.array(given["std"])
         if {len(mean), len(std)} - {1, len(listed)}:
-            raise UserError(
-                f"assess_synthetic.encoder.normalise needs one mean and std, or one for each of {', '.join(listed)}"
-            )
+            raise UserError(f"{key}.normalise needs one mean and std, or one for each of {', '.join(listed)}")
     count = len(listed)
     return tuple(
         torch.tensor(np.broadcast_to(part, count).copy(), dtype=torch.float32).to(where) for part in (mean, std)
@@ -185,37 +179,55 @@ def _run(ready: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray, wher
     return torch.cat(out).numpy() if out else np.zeros((0, 1), dtype=np.float32)
 
 
-def _build(path: Path, architecture: str) -> tuple[nn.Module, int]:
+def _build(path: Path, settings: dict[str, Any], key: str) -> tuple[nn.Module, int]:
+    architecture = settings["architecture"]
+    if settings["weights"] == INSTALLED:
+        return _built(architecture, _installed(path, architecture), path)
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"assess_synthetic.encoder.weights = {path} is no safetensors file ({error}); other formats are not read, "
+            f"{key}.weights = {path} is no safetensors file ({error}); other formats are not read, "
             "because opening them can run code: save the weights with safetensors.torch.save_file"
         ) from None
     if architecture in ARCHITECTURES:
-        return ARCHITECTURES.function(architecture, globals())(weights)
+        return _built(architecture, weights, path)
     # Imported here: it takes a second that the run's own classifiers need not wait for.
     from workflow_scripts.lib.classify import torchvision_models
 
     network = torchvision_models.architecture(architecture)
     if network is None:
-        known = f"registered here: {', '.join(ARCHITECTURES)}" if ARCHITECTURES else "such as resnet50 or vit_b_16"
-        raise UserError(
-            f"assess_synthetic.encoder.architecture = {architecture!r} is none of torchvision's classifiers; {known}"
-        )
-    return _torchvision(network, weights, path, architecture)
+        known = f"such as resnet50 or vit_b_16, nor registered here: {', '.join(ARCHITECTURES)}"
+        raise UserError(f"{key}.architecture = {architecture!r} is none of torchvision's classifiers, {known}")
+    return _torchvision(network, weights, path, architecture, key)
+
+
+def _built(architecture: str, weights: dict[str, torch.Tensor], path: Path) -> tuple[nn.Module, int]:
+    try:
+        return ARCHITECTURES.function(architecture, vars(encoder_networks))(weights)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _installed(path: Path, architecture: str) -> dict[str, torch.Tensor]:
+    """Weights of an optional package, whose file must be the very one that is known."""
+    wanted = ARCHITECTURES[architecture].installed.sha256
+    with path.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if found != wanted:
+        raise UserError(f"{path} has the SHA-256 {found}, not {wanted}: install {encoder_choices.EXTRA} again")
+    return torch.load(path, "cpu", weights_only=True)
 
 
 def _torchvision(
-    network: nn.Module, weights: dict[str, torch.Tensor], path: Path, architecture: str
+    network: nn.Module, weights: dict[str, torch.Tensor], path: Path, architecture: str, key: str
 ) -> tuple[nn.Module, int]:
     """Headless network with the weights of the file, whose first layer decides how many channels it takes."""
     linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     first, layer = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
     if not linear or f"{first}.weight" not in weights:
         what = f"{path} has no {first}.weight" if linear else "it does not end in a linear layer"
-        raise UserError(f"assess_synthetic.encoder.architecture {architecture}: {what}")
+        raise UserError(f"{key}.architecture {architecture}: {what}")
     taken = int(weights[f"{first}.weight"].shape[1]) * layer.groups
     if taken != layer.in_channels:
         fresh = nn.Conv2d(

@@ -65,5 +65,28 @@ def sentence(eyes: list[Eye], synthetic_set: str) -> str:
     return f"{who} {told}: by {worst.name} they {where} (noise, blurred cells, random phases)."
 
 
+SAID = {
+    ALIKE: "look like the real ones",
+    NEAR: "resemble the real ones, but can be told from them",
+    FAR: "do not look like the real ones",
+    UNKNOWN: "cannot be judged, as there are too few",
+}
+
+
+def second_opinion(first: Eye, second: Eye, differing: list[str]) -> str:
+    """Whether an independent encoder agrees with the first; `differing` names measures on which they do not."""
+    one, other = kind([first]), kind([second])
+    if one == other:
+        said = f"Both encoders agree by the Fréchet distance: generated images {SAID[one]}."
+    else:
+        said = (
+            f"The encoders disagree by the Fréchet distance: in the features of {first.name}, generated images "
+            f"{SAID[one]}; in those of {second.name}, they {SAID[other]}."
+        )
+    if differing:
+        said += f" Only one of the two tells generated images from real ones by: {', '.join(differing)}."
+    return said
+
+
 def _worst(eyes: list[Eye]) -> Eye:
     return max((eye for eye in eyes if eye.tells_apart), key=lambda eye: eye.way)

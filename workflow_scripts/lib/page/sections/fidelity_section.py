@@ -13,6 +13,8 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.judge.wording import likeness
+from workflow_scripts.lib.judge.wording.likeness import Eye
 from workflow_scripts.lib.page.html_page import Column, PageTable
 
 CONTENDERS = {
@@ -39,6 +41,8 @@ SCORES = {
     "ap_real": ("AP on real", "number", 2),
     "ap_generated": ("AP on generated", "number", 2),
 }
+FIRST, INDEPENDENT = 0, 1  # encoders, in the order of their rows
+SPOILED = ("noise", "blurred", "phase")
 Placed = list[tuple[str, Path]]  # synthetic set and file, one each fold
 
 
@@ -46,7 +50,8 @@ def synthetic_sets(scores: Placed, figures: Placed, about: Placed, config: dict[
     """What the page says of each synthetic set: its tables, remarks and warnings."""
     out = []
     for index, name in enumerate(dict.fromkeys(synthetic_set for synthetic_set, _ in figures)):
-        table = _averaged([_read(path) for synthetic_set, path in figures if synthetic_set == name])
+        own = [path for synthetic_set, path in figures if synthetic_set == name]
+        table = averaged(own)
         facts = [_facts(path) for synthetic_set, path in about if synthetic_set == name]
         tables = {
             "bracket": _bracket(table, f"fidelity_{index}", name),
@@ -60,22 +65,40 @@ def synthetic_sets(scores: Placed, figures: Placed, about: Placed, config: dict[
             "everything": _everything(table, f"fidelity_{index}_everything", name),
         }
         said = {"remarks": _remarks(facts, table), "warnings": _warnings(table, facts)}
+        if facts and "independent_encoder" in facts[0]:
+            second = averaged(own, INDEPENDENT)
+            tables["independent"] = _independent(table, second, f"fidelity_{index}_independent", name, facts[0])
+            said["remarks"] += _second_opinion(table, second, facts[0])
         for text, grave in _hands(name, facts, config):
             said["warnings" if grave else "remarks"].append(text)
         out.append({"synthetic_set": name, "tables": tables, "judge": facts[0]["judge"] if facts else ""} | said)
     return out
 
 
-def averaged(figures: list[Path]) -> pd.DataFrame:
-    """Means over folds of the figures of a synthetic set."""
-    return _averaged([_read(path) for path in figures])
+def averaged(figures: list[Path], which: int = FIRST) -> pd.DataFrame:
+    """Means over folds of the figures of a synthetic set, by its first or its independent encoder."""
+    return _averaged([_figures(path, which) for path in figures])
+
+
+def eye(table: pd.DataFrame, measure: str, name: str) -> Eye | None:
+    """Distances of generated, real and spoiled images by one measure; None where there are too few images."""
+    shown = table[(table["scope"] == "all") & (table["measure"] == measure) & ~table["too_small"]]
+    rows = shown.set_index("contender")
+    if not {"generated", "floor", *SPOILED} <= set(rows.index):
+        return None
+    spoiled = rows["value"][list(SPOILED)]
+    # A way of spoiling that the measure does not see is no scale for it.
+    spoiled = spoiled[spoiled > rows["high"]["floor"]]
+    far = float(spoiled.min()) if len(spoiled) else np.nan
+    generated, floor = rows.loc["generated"], rows.loc["floor"]
+    return Eye(name, generated["value"], generated["low"], floor["value"], floor["high"], far)
 
 
 def divergences(figures: Placed) -> dict[str, float]:
     """Fréchet distance of each synthetic set from real images, mean over folds and repeats."""
     out: dict[str, list[float]] = {}
     for name, path in figures:
-        table = _read(path)
+        table = _figures(path)
         rows = table[(table["scope"] == "all") & (table["measure"] == "frechet") & (table["contender"] == "generated")]
         out.setdefault(name, []).extend(pd.to_numeric(rows["value"]).dropna())
     return {name: float(np.mean(values)) for name, values in out.items() if values}
@@ -85,6 +108,12 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(
         path, dtype=TEXT, keep_default_na=False, na_values={key: [""] for key in ("value", "low", "high")}
     )
+
+
+def _figures(path: Path, which: int = FIRST) -> pd.DataFrame:
+    table = _read(path)
+    names = list(dict.fromkeys(table["encoder"]))
+    return table[table["encoder"] == names[which]] if which < len(names) else table[:0]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -124,6 +153,19 @@ def _bracket(table: pd.DataFrame, name: str, synthetic_set: str) -> PageTable:
     return PageTable(
         name, f"Plan {synthetic_set}: generated images between their floor and their ceilings", columns, rows
     )
+
+
+def _independent(
+    table: pd.DataFrame, second: pd.DataFrame, name: str, synthetic_set: str, facts: dict[str, Any]
+) -> PageTable:
+    rows = []
+    for key, kind in distances.MEASURES.items():
+        for encoder, shown in ((facts["encoder"], table), (facts["independent_encoder"], second)):
+            if kind.needs_encoder:
+                figures = _triples(shown[(shown["scope"] == "all") & (shown["measure"] == key)])
+                rows.append({"measure": kind.title, "encoder": encoder["name"], "better": kind.better} | figures)
+    columns = [Column("measure", "measure", "name"), Column("encoder", "encoder", "name"), Column("better", "better")]
+    return PageTable(name, f"Plan {synthetic_set}: the same images by both encoders", [*columns, *_columns()], rows)
 
 
 def _by_scope(table: pd.DataFrame, measure: str, name: str, title: str, facts: list[dict[str, Any]]) -> PageTable:
@@ -221,6 +263,29 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
         f"Intervals ({100 * settings['confidence']:g} %, each for itself) are those of a fold, averaged over folds; at "
         f"most {settings['images']:,} images of each kind are compared."
     )
+    return out
+
+
+def _second_opinion(table: pd.DataFrame, second: pd.DataFrame, facts: dict[str, Any]) -> list[str]:
+    """What the independent encoder adds: what it knows, and where it and the first encoder disagree."""
+    names = [facts[key]["name"] for key in ("encoder", "independent_encoder")]
+    out = [f"The independent encoder is {names[1]}; pre-training overlap: {facts['independent_encoder']['overlap']}."]
+    eyes = [eye(figures, "frechet", name) for figures, name in zip((table, second), names, strict=True)]
+    if None in eyes:
+        return out
+    told = [_told_apart(figures) for figures in (table, second)]
+    differing = [kind.title for key, kind in distances.MEASURES.items() if told[0].get(key) != told[1].get(key)]
+    return [*out, likeness.second_opinion(*eyes, differing)]
+
+
+def _told_apart(table: pd.DataFrame) -> dict[str, bool]:
+    """By which measures generated images are worse than real ones: their intervals do not meet."""
+    out = {}
+    for key, kind in distances.MEASURES.items():
+        rows = _triples(table[(table["scope"] == "all") & (table["measure"] == key)])
+        if kind.needs_encoder and rows:
+            (_, low, high), (_, floor_low, floor_high) = rows["generated"], rows["floor"]
+            out[key] = bool(low > floor_high if kind.better == "low" else high < floor_low)
     return out
 
 

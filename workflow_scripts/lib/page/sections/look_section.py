@@ -18,7 +18,6 @@ from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
 
 COUNT = 8  # images in a strip
-SPOILED = ("noise", "blurred", "phase")
 # The power spectrum and correlations of channels need no network. Label agreement is no likeness: it can be high for
 # blobs that hold nothing but what a class is told by.
 NO_NETWORK = {"spectrum": "the power spectrum", "links": "the correlation of channels"}
@@ -36,7 +35,8 @@ def of_primary(files: RunFiles, primary: str, config: dict[str, Any]) -> dict[st
         for ending in ("fidelity.csv", "assess.json")
     )
     facts = json.loads(about[0].path.read_text(encoding="utf-8"))
-    seen = eyes([file.path for file in figures], str(facts["encoder"]["name"]))
+    names = [facts[key]["name"] for key in ("encoder", "independent_encoder") if key in facts]
+    seen = eyes([file.path for file in figures], *names)
     shown = _strips(files, figures[0])
     return {
         "sentence": likeness.sentence(seen, name),
@@ -48,22 +48,15 @@ def of_primary(files: RunFiles, primary: str, config: dict[str, Any]) -> dict[st
     }
 
 
-def eyes(figures: list[Path], encoder: str) -> list[Eye]:
+def eyes(figures: list[Path], encoder: str, independent: str | None = None) -> list[Eye]:
     """Distances by which images are told apart, means over folds."""
-    table = fidelity_section.averaged(figures)
-    table = table[table["scope"] == "all"]
-    out = []
+    table, found = fidelity_section.averaged(figures), []
     for measure, name in (NO_NETWORK | {"frechet": f"the features of {encoder}"}).items():
-        rows = table[(table["measure"] == measure) & ~table["too_small"]].set_index("contender")
-        if not {"generated", "floor", *SPOILED} <= set(rows.index):
-            continue
-        spoiled = rows["value"][list(SPOILED)]
-        # A way of spoiling that the measure does not see is no scale for it.
-        spoiled = spoiled[spoiled > rows["high"]["floor"]]
-        far = float(spoiled.min()) if len(spoiled) else np.nan
-        generated, floor = rows.loc["generated"], rows.loc["floor"]
-        out.append(Eye(name, generated["value"], generated["low"], floor["value"], floor["high"], far))
-    return out
+        found.append(fidelity_section.eye(table, measure, name))
+    if independent is not None:
+        second = fidelity_section.averaged(figures, fidelity_section.INDEPENDENT)
+        found.append(fidelity_section.eye(second, "frechet", f"the features of {independent}"))
+    return [one for one in found if one is not None]
 
 
 def _strips(files: RunFiles, place: FoldFile) -> dict[str, str]:
