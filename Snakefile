@@ -47,6 +47,7 @@ include: "rules/fetch.smk"  # fetch_images, fetch_weights
 include: "rules/check.smk"  # check_images
 include: "rules/data.smk"  # simulate_cells, preprocess_images, make_folds
 include: "rules/generate.smk"  # train_ddpm, sample_ddpm, assess_synthetic
+include: "rules/embed.smk"  # embed_images
 include: "rules/classify.smk"  # train_classifier
 include: "rules/judge.smk"  # aggregate_metrics, certify_leaks
 include: "rules/stress.smk"  # stress_test, aggregate_stress

@@ -23,6 +23,10 @@ rule train_classifier:
             in_fold(wildcards, f"generators/{name}.safetensors")
             for name in views.generators_of(JOBS[int(wildcards.job)])
         ],
+        embeddings=lambda wildcards: [
+            in_fold(wildcards, f"synthetic/{name}.embeddings.h5") if name else in_run("images.embeddings.h5")
+            for name in views.embedded_sets(CONFIG, JOBS[int(wildcards.job)])
+        ],
         # Published weights that arms start from, where the config names some.
         weights=lambda wildcards: views.weights_of(CONFIG, JOBS[int(wildcards.job)]),
     output:
@@ -38,6 +42,12 @@ rule train_classifier:
         generators=lambda wildcards, input: [
             f"{name}={path}"
             for name, path in zip(views.generators_of(JOBS[int(wildcards.job)]), input.generators, strict=True)
+        ],
+        embeddings=lambda wildcards, input: [
+            f"{name}={path}"
+            for name, path in zip(
+                views.embedded_sets(CONFIG, JOBS[int(wildcards.job)]), input.embeddings, strict=True
+            )
         ],
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(stage_views.job_settings(CONFIG, JOBS[int(wildcards.job)]), threads=THREADS),
@@ -62,6 +72,7 @@ rule train_classifier:
         " --fold {wildcards.fold}"
         " --synthetic {params.synthetic:q}"
         " --generators {params.generators:q}"
+        " --embeddings {params.embeddings:q}"
         " {params.baseline}"
         " --arms-dir {params.arms:q}"
         " --manifest {output:q}"

@@ -41,6 +41,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--fold", type=int, required=True, help="number of the fold")
     out.add_argument("--synthetic", nargs="*", default=[], metavar="SET=PATH", help="synthetic sets by name")
     out.add_argument("--generators", nargs="*", default=[], metavar="NAME=PATH", help="generators by name")
+    out.add_argument(
+        "--embeddings", nargs="*", default=[], metavar="SET=PATH", help="embeddings; of real images: =PATH"
+    )
     out.add_argument("--baseline", type=Path, help="the manifest of the job whose first arm is the fold's baseline")
     out.add_argument("--arms-dir", type=Path, required=True, help="folder of the arms")
     out.add_argument("--manifest", type=Path, required=True, help="list of the arms to write (JSON)")
@@ -54,13 +57,13 @@ def train_classifier(args: argparse.Namespace) -> None:
     device.use_threads(args.settings["threads"])
     if args.at_once > 1 and multiprocess.size() > 1:
         raise UserError("--at-once is for one process; several share one arm after the other: leave it out")
-    synthetic, generators = (
+    synthetic, generators, embeddings = (
         {name: Path(path) for name, _, path in (text.partition("=") for text in given)}
-        for given in (args.synthetic, args.generators)
+        for given in (args.synthetic, args.generators, args.embeddings)
     )
     code = source_code.stage_digest("train_classifier")
     fold, where = FoldImages(args.images, args.folds, args.repeat, args.fold), device.device()
-    job = Job(fold, synthetic, args.baseline, args.arms_dir, args.seed, args.settings, code, generators)
+    job = Job(fold, synthetic, args.baseline, args.arms_dir, args.seed, args.settings, code, generators, embeddings)
     with fold.source:
         arms = job.arms()
         kept = {arm.name for arm in arms if multiprocess.decided(arm.finished)}

@@ -51,7 +51,7 @@ def test_weights_of_a_package_encode_channels_one_by_one_or_three_together(packa
     made = encoders.own(settings, CHANNELS, images())
     features = made.encode(images())
     assert features.shape == (3, 4 * 1280) and np.isfinite(features).all() and features.std() > 0
-    assert made.name == f"{LITE0} ({package.name}, channels red, green, blue, yellow one by one)"
+    assert made.name == f"{LITE0} (channels red, green, blue, yellow one by one)"
     assert made.overlap == "none: photographs of ImageNet"
     three = encoders.own(settings | {"channels": CHANNELS[:3]}, CHANNELS, images())
     assert three.encode(images()).shape == (3, 1280) and "red, green, blue together" in three.name

@@ -212,3 +212,18 @@ def test_the_map_can_be_planned(checkout: Checkout) -> None:
         ("fresh", "simulator", 1),
     ):  # fmt: skip
         assert re.search(rf'"{name}": {{"labelled": {labelled}(\.0)?, "sees": "{sees}"}}', judged), name
+
+
+@pytest.mark.workflow
+def test_embeddings_are_computed_for_what_arms_learn_from(checkout: Checkout, tmp_path: Path) -> None:
+    table = tmp_path / "features.h5"
+    table.touch()
+    head = {"name": "head", "method": "real_only", "backbone": "embedding_linear"}
+    overlay = {"embeddings": {"table": str(table)}, "arms": [{"name": "real_only", "method": "real_only"}, head]}
+    overlay |= {"analysis": {"primary_arm": "head"}, "stress_test": {"corruptions": []}}
+    (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    options = ("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", "overlay.yaml")
+    shown = checkout.snakemake(*options).stdout
+    assert re.findall(r"output: (\S+\.embeddings\.h5)", shown) == ["results/ci/images.embeddings.h5"]
+    assert f"input: results/ci/images.h5, {table}" in shown
+    assert "--embeddings =results/ci/images.embeddings.h5" in shown

@@ -20,6 +20,7 @@ from workflow_scripts.lib.classify.arm_settings import (
 )
 from workflow_scripts.lib.classify.network_choices import (
     BACKBONES,
+    EMBEDDED_STEPS,
     FITTED_STEPS,
     IMAGENET,
     LOSSES,
@@ -27,7 +28,7 @@ from workflow_scripts.lib.classify.network_choices import (
     published_path,
     weights_path,
 )
-from workflow_scripts.lib.classify.source_choices import UNLABELLED
+from workflow_scripts.lib.classify.source_choices import NEW_PIXELS, UNLABELLED
 
 
 def regime_problem(entry: dict[str, Any], regime: dict[str, Any]) -> str | None:
@@ -129,6 +130,12 @@ def _combination_problem(settings: dict[str, Any]) -> str | None:
         return together.format(f"backbone {settings['backbone']!r}") + "it has no BatchNorm"
     if method.needs_batchnorm and settings.get("frozen"):
         return together.format("frozen") + "the BatchNorm of a frozen network takes no statistics"
+    if BACKBONES[settings["backbone"]].embedded:
+        pixels = method.step not in EMBEDDED_STEPS or method.second_source in NEW_PIXELS or method.averaged
+        if pixels:
+            return together.format(f"backbone {settings['backbone']!r}") + "it works on pixels"
+        if settings["channels"]:
+            return f"channels and backbone {settings['backbone']!r} do not go together: embeddings have none"
     if BACKBONES[settings["backbone"]].hand_made:
         if method.step not in FITTED_STEPS:
             return together.format(f"backbone {settings['backbone']!r}") + "its features are fitted, not trained"

@@ -15,15 +15,24 @@ import torch
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.stage import log
-from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, classifier_file, network_choices
+from workflow_scripts.lib.classify import (
+    arm_checks,
+    arm_choices,
+    arm_settings,
+    classifier_file,
+    network_choices,
+    source_choices,
+)
+from workflow_scripts.lib.classify.embedded import Embedded
 from workflow_scripts.lib.generate import generator_checks, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
-from workflow_scripts.lib.images.image_set import ImageSet, Part
+from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import WHOLE, Regime, regime_of
 from workflow_scripts.lib.split.roles import Role
 
+REAL = ""  # name of the embeddings of real images
 # Purpose for which the images of a role are read; all others are trained on.
 READ_FOR = {Role.VALIDATION: "select", Role.CALIBRATION: "threshold", Role.TEST: "score"}
 
@@ -38,6 +47,7 @@ class Arm:
     synthetic: Path | None = None
     baseline: Path | None = None  # the classifier that it asks
     generator: Path | None = None  # the generator whose encoder it has
+    embedded: Embedded | None = None  # what it looks at in place of pixels
 
     @property
     def name(self) -> str:
@@ -50,8 +60,14 @@ class Arm:
         return regime_of(self.settings)
 
     def seen(self, channels: list[str]) -> list[str]:
-        """Channels that the arm uses, of all channels of the images."""
-        return self.settings["channels"] or channels
+        """Channels that the arm uses, of all channels of the images; features, where it has embeddings."""
+        return self.embedded.names if self.embedded is not None else self.settings["channels"] or channels
+
+    def look(self, part: Part, channels: list[str]) -> np.ndarray:
+        """What the arm sees of a part whose images have these channels: pixels, or embeddings."""
+        if self.embedded is not None:
+            return self.embedded.of(part)
+        return select_channels(part.images, channels, self.seen(channels))
 
     @property
     def classifier(self) -> Path:
@@ -146,6 +162,7 @@ class Job:
     settings: dict[str, Any]  # arms, train_classifier, threads
     code: str  # digest of the code of the stage
     generators: dict[str, Path] = field(default_factory=dict)  # by name
+    embeddings: dict[str, Path] = field(default_factory=dict)  # by synthetic set; those of real images by REAL
 
     def arms(self) -> list[Arm]:
         """Arms with their digests; errors are raised before any training."""
@@ -188,8 +205,11 @@ class Job:
         generator = self._generator(entry, method) if method.generator else None
         if generator is not None:
             inputs.append(generator_file.read_digest(generator))
+        embedded = self._embedded(entry, settings)
+        if embedded is not None:
+            inputs += [files.file_digest(path) for path in (embedded.real_file, embedded.made_file) if path]
         digest = files.digest([settings, self.settings["threads"], self.seed, *inputs])
-        return Arm(settings, digest, self.folder / name, path, baseline, generator)
+        return Arm(settings, digest, self.folder / name, path, baseline, generator, embedded)
 
     def _synthetic(self, entry: dict[str, Any]) -> Path:
         wanted = entry.get("synthetic_set", "")
@@ -199,6 +219,17 @@ class Job:
                 f"--synthetic {entry.get('synthetic_set')}=PATH"
             )
         return self.synthetic[wanted]
+
+    def _embedded(self, entry: dict[str, Any], settings: dict[str, Any]) -> Embedded | None:
+        """Files of the arm's embeddings, where its backbone takes these."""
+        if settings["backbone"] not in network_choices.EMBEDDED:
+            return None
+        made = arm_choices.METHODS[entry["method"]].second_source in source_choices.OF_SET
+        names = [REAL, *([entry["synthetic_set"]] if made else [])]
+        for name in names:
+            if name not in self.embeddings:
+                raise UserError(f"arms ({entry['name']}) needs embeddings: --embeddings {name}=PATH")
+        return Embedded(*(self.embeddings[name] for name in names))
 
     def _generator(self, entry: dict[str, Any], method: arm_choices.Method) -> Path:
         """File of the arm's generator, checked to belong to this fold and to have an encoder that serves."""

@@ -37,7 +37,7 @@ from workflow_scripts.lib.compute import device, multiprocess
 from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
-from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
+from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.scores import prediction_file
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored
 from workflow_scripts.lib.split import assignment
@@ -98,7 +98,7 @@ def second_images(
     if asked is not None:
         inherited.append(AccessRecord.from_json(asked.access_record))
     material = second_source.Material(
-        arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled, column
+        arm.settings, real, channels, seed, arm.synthetic, asked, reserve, unlabelled, column, arm.embedded
     )
     return second_source.second_images(material, arm.seen(channels)), inherited
 
@@ -190,7 +190,6 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     shown = kind in source_choices.UNLABELLED or (kind in source_choices.SEEN and data.has(Role.UNLABELLED))
     unlabelled = data.part(Role.UNLABELLED) if shown else None
     source = data.source
-    own = arm.seen(source.channels)
     if arm.settings["weights"]:
         log.info("arm %s starts from %s (%s)", arm.name, arm.settings["weights"], arm.settings["weights_digest"])
     elif arm.generator is None:
@@ -207,9 +206,7 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     # Another kind of machine rounds differently: its checkpoint would not lead to the same weights.
     task = files.digest([arm.digest, device.rounding(device.device())])
     resume = SharedResume(arm.resume, task)
-    own_real, own_validation = (
-        Images(select_channels(part.images, source.channels, own), part.labels) for part in (real, validation)
-    )
+    own_real, own_validation = (Images(arm.look(part, source.channels), part.labels) for part in (real, validation))
     start, method = start_of(arm, own_real, own_validation, seed), arm_choices.METHODS[arm.settings["method"]]
     # A second baseline has other weights, and other images at each step.
     second_baseline = method.averaged and not method.scores
@@ -258,7 +255,7 @@ def _classifier(arm: Arm, data: FoldImages, result: Trained, record: AccessRecor
         fold=data.fold,
         classes=source.classes,
         channels=arm.seen(source.channels),
-        size=source.size,
+        size=source.size if arm.embedded is None else 1,
         settings=arm.settings,
         mean=result.mean,
         std=result.std,
@@ -279,14 +276,14 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
     parts = {}
     for role in READ_FOR:
         part = data.part(role)
-        pixels = select_channels(part.images, data.source.channels, trained.channels)
+        pixels = arm.look(part, data.source.channels)
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
     record = AccessRecord.from_json(trained.access_record).merged(*(data.part(role).access_record for role in READ_FOR))
     if arm_settings.labels_others(arm.settings):
         # What asks the regime's baseline about unlabelled images finds its answers here.
         part = data.part(Role.UNLABELLED)
-        pixels = select_channels(part.images, data.source.channels, trained.channels)
+        pixels = arm.look(part, data.source.channels)
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[Role.UNLABELLED] = Scored(part.ids, part.groups, np.zeros_like(logits), logits)
         record = record.merged(part.access_record)

@@ -151,6 +151,7 @@ class SmallTrunk(nn.Module):
         return self.layers(F.pixel_unshuffle(images, self.block)).mean(dim=(2, 3))
 
 
+HIDDEN = 256  # width of embedding_mlp
 SMALL_WIDTHS = (32, 64, 128, 256)
 
 
@@ -242,6 +243,16 @@ def classical(channels: int, classes: int, size: int) -> Backbone:
     """Hand-made features and a linear head, for `feature_regression`."""
     trunk = ClassicalTrunk(channels, size)
     return Backbone(trunk, len(trunk.mean), classes)
+
+
+def embedding_linear(channels: int, classes: int, size: int) -> Backbone:
+    """Linear head on embeddings, which come as images (B, D, 1, 1) of D channels."""
+    return Backbone(nn.Flatten(), channels, classes)
+
+
+def embedding_mlp(channels: int, classes: int, size: int) -> Backbone:
+    """The same with a hidden layer, whose outputs are the representation."""
+    return Backbone(nn.Sequential(nn.Flatten(), nn.Linear(channels, HIDDEN), nn.ReLU()), HIDDEN, classes)
 
 
 def generator(channels: int, classes: int, size: int, encoder: dict[str, Any]) -> Backbone:

@@ -42,6 +42,7 @@ from workflow_scripts.lib.images.image_set import channel_statistics
 HISTORY = (
     "step", "images", "loss", "learning_rate", "validation_loss", "validation_map", "validation_macro_f1", "seconds",
 )  # fmt: skip
+CONSTANT = 1e-6  # deviation up to which a feature says nothing
 SHOWN = ("loss", "validation_map")  # beside the progress
 
 
@@ -73,7 +74,12 @@ def checkpoint_steps(settings: dict[str, Any]) -> set[int]:
 
 
 def statistics(pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation per channel of pixels scaled to [0, 1]."""
+    """Mean and standard deviation per channel of pixels scaled to [0, 1]; of embeddings, on the same scale."""
+    if pixels.dtype.kind == "f":
+        values = pixels.reshape(len(pixels), -1).astype(np.float64)
+        std = values.std(axis=0)
+        pair = values.mean(axis=0), np.where(std > CONSTANT, std, 1.0)
+        return tuple(torch.as_tensor(part / 255, dtype=torch.float32) for part in pair)
     mean, std = channel_statistics(pixels)
     return torch.as_tensor(mean / 255, dtype=torch.float32), torch.as_tensor(std / 255, dtype=torch.float32)
 

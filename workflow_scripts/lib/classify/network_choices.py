@@ -25,6 +25,7 @@ class BackboneFacts:
     published: bool = False  # whether torchvision publishes weights to start from
     of_generator: bool = False  # has the shape of a generator; by a method alone
     of_pair: bool = False  # two networks in one; by a method alone
+    embedded: bool = False  # takes embeddings in place of pixels
     hand_made: bool = False  # hand-made features: its head is fitted by regression, not trained by steps
 
 
@@ -42,6 +43,8 @@ BACKBONES = Registry(
         "classical": BackboneFacts(
             "no network: hand-made features with regularised logistic regression", False, 8, hand_made=True
         ),
+        "embedding_linear": BackboneFacts("linear head on embeddings", False, 1, embedded=True),
+        "embedding_mlp": BackboneFacts("embeddings, a hidden layer and a linear head", False, 1, embedded=True),
         "generator": BackboneFacts(
             "encoder of the U-Net of a generator, of generator_features and its controls", False, 16, of_generator=True
         ),
@@ -59,6 +62,13 @@ BACKBONES = Registry(
 
 # Steps whose loss is a weighted sum over images, so that a regression can minimise it at once.
 FITTED_STEPS = ("real_only", "second_only", "pool", "weighted")
+
+# Steps that embeddings can take, as they neither augment, crop nor paste.
+EMBEDDED_STEPS = (
+    "real_only", "one_class", "mixup", "second_only", "pool", "weighted", "anneal", "pretrain_finetune", "robust",
+    "mix_loss", "mix_representation",
+)  # fmt: skip
+EMBEDDED = BACKBONES.having("embedded")
 
 # Backbones that there are weights of, and what `weights` says to have those of ImageNet fetched.
 PUBLISHED = BACKBONES.having("published")

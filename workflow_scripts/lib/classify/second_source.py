@@ -21,6 +21,7 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import arm_choices, classifier_file, feature_space, source_choices
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images
+from workflow_scripts.lib.classify.embedded import Embedded
 from workflow_scripts.lib.classify.resampling import balanced_rows, matching_pairs, matching_rows
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images import nearest_images, spectra
@@ -43,6 +44,7 @@ class Material:
     reserve: Part | None = None  # real images kept aside for this arm
     unlabelled: Part | None = None  # real images without their labels
     column: np.ndarray | None = None  # text (n,): values of a column of the train part
+    embedded: Embedded | None = None  # embeddings that the arm has in place of pixels
 
     @cached_property
     def made(self) -> Part:
@@ -92,8 +94,20 @@ def second_images(material: Material, wanted_channels: list[str]) -> Images | No
     if kind is None:
         return None
     images = source_choices.SOURCES.function(kind, globals())(material)
+    if material.embedded is not None:
+        return replace(images, pixels=_embeddings(images.pixels, material, kind))
     pixels = select_channels(images.pixels, material.channels, wanted_channels)
     return replace(images, pixels=pixels)
+
+
+def _embeddings(pixels: np.ndarray, material: Material, kind: str) -> np.ndarray:
+    """Embeddings of the images of a source, which are those of one of the parts."""
+    for part in (material.real, material.reserve, material.unlabelled):
+        if part is not None and pixels is part.images:
+            return material.embedded.of(part)
+    if kind in source_choices.OF_SET and pixels is material.made.images:
+        return material.embedded.of(material.made, synthetic=True)
+    raise UserError(f"arm {material.settings['name']}: of the images of {kind!r} there are no embeddings")
 
 
 def balanced(material: Material) -> Images:

@@ -27,6 +27,7 @@ class SourceFacts:
     unlabelled: bool = False  # holds images of train groups of which the label regime withholds the labels
     seen: bool = False  # holds all train images that may be seen, with or without labels
     column: bool = False  # takes values of a column of the image set
+    new_pixels: bool = False  # makes images of its own from train images; no embeddings are known of these
     features: bool = False  # representations of train images by the fold's baseline, or made from these; no images
 
 
@@ -39,10 +40,12 @@ SOURCES = Registry(
         ),
         SYNTHETIC: SourceFacts("the synthetic set of the arm"),
         RESAMPLED: SourceFacts("real train images with the labels of that set", photographs=True, nothing_new=True),
-        "blended": SourceFacts("two real train images, one over the other", nothing_new=True),
+        "blended": SourceFacts("two real train images, one over the other", nothing_new=True, new_pixels=True),
         "shuffled": SourceFacts("the synthetic images, each with the labels of another one", nothing_new=True),
-        "noise": SourceFacts("noise with the mean and spread of real pixels", nothing_new=True),
-        "phase_randomised": SourceFacts("real train images of which the spectrum alone is left", nothing_new=True),
+        "noise": SourceFacts("noise with the mean and spread of real pixels", nothing_new=True, new_pixels=True),
+        "phase_randomised": SourceFacts(
+            "real train images of which the spectrum alone is left", nothing_new=True, new_pixels=True
+        ),
         "nearest": SourceFacts(
             "the real train image nearest to each synthetic one, with its own labels",
             photographs=True,
@@ -88,3 +91,9 @@ SEEN = SOURCES.having("seen")
 FEATURES = SOURCES.having("features")
 PHOTOGRAPHS = SOURCES.having("photographs")
 NOTHING_NEW = SOURCES.having("nothing_new")
+NEW_PIXELS = SOURCES.having("new_pixels")
+# Sources that hold the images of a synthetic set themselves, rather than real ones with its labels.
+OF_SET = tuple(
+    name for name, source in SOURCES.items()
+    if source.needs_set and not (source.photographs or source.new_pixels)
+)  # fmt: skip

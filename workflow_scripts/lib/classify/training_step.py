@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_settings, augment, backbones, losses
+from workflow_scripts.lib.classify import arm_settings, augment, backbones, classifier_file, losses
 from workflow_scripts.lib.classify.backbones import Backbone
 from workflow_scripts.lib.classify.method_steps import LabelledBatch
 from workflow_scripts.lib.compute import multiprocess
@@ -29,7 +29,7 @@ BLOCK = 64  # steps that a GPU draws for at once
 class Images:
     """Images of one source, on the CPU; `synthetic` decides how they are counted."""
 
-    pixels: np.ndarray  # uint8 (N, C, H, W)
+    pixels: np.ndarray  # uint8 (N, C, H, W); or embeddings, float32 (N, D, 1, 1)
     labels: np.ndarray  # (N, K), between 0 and 1
     synthetic: bool = False  # made, not photographed
     rows: np.ndarray | None = None  # the images of this source among the pixels, repeats allowed; None: all
@@ -90,6 +90,7 @@ class Source:
         self.order = Order(len(images), derive(seed, "order", name))
         self.pixels = torch.as_tensor(images.pixels)
         self.labels = torch.as_tensor(images.labels, dtype=torch.float32)
+        self._gains = 1 if self.pixels.is_floating_point() else self.pixels.shape[1]
         where = mean.device
         if where.type == "cuda" and self.pixels.numel() < torch.cuda.mem_get_info(where)[0] // 4:
             self.pixels, self.labels = self.pixels.to(where), self.labels.to(where)
@@ -119,7 +120,9 @@ class Source:
         return self.pixels[chosen].to(where), self.labels[chosen].to(where), draws.grid.to(where), draws.gain.to(where)
 
     def ready(self, pixels: Tensor, grid: Tensor, gain: Tensor) -> Tensor:
-        """Augmented and standardised images, by what was drawn."""
+        """Augmented and standardised images, by what was drawn; embeddings are not augmented."""
+        if pixels.is_floating_point():
+            return classifier_file.standardise(pixels / 255, self.mean, self.std)
         return augment.apply(pixels, augment.Draws(grid, gain), self.mean, self.std)
 
     def _chosen(self, step: int, count: int) -> Tensor:
@@ -145,7 +148,7 @@ class Source:
     def _drawn(self, step: int, purpose: str) -> augment.Draws:
         if self.mean.device.type == "cpu":
             generator = torch.Generator().manual_seed(derive(self.seed, purpose, self.name, step))
-            return augment.draw(self.settings["batch"], self.pixels.shape[1], self._augmentation(purpose), generator)
+            return augment.draw(self.settings["batch"], self._gains, self._augmentation(purpose), generator)
         block, place = self._draws[purpose].of(step)
         return block.part(slice(place * self.settings["batch"], (place + 1) * self.settings["batch"]))
 
@@ -154,7 +157,7 @@ class Source:
             generator = torch.Generator(self.mean.device)
             generator.manual_seed(derive(self.seed, purpose, self.name, "block", number))
             count = BLOCK * self.settings["batch"]
-            return augment.draw(count, self.pixels.shape[1], self._augmentation(purpose), generator)
+            return augment.draw(count, self._gains, self._augmentation(purpose), generator)
 
         return make
 

@@ -9,7 +9,7 @@ import re
 
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
-from workflow_scripts.lib.config import asked_arms, bases, label_regimes, origins, views
+from workflow_scripts.lib.config import asked_arms, bases, embedding_checks, label_regimes, origins, views
 from workflow_scripts.lib.config.messages import parsed
 from workflow_scripts.lib.config.problems import Config, ConfigError, short
 from workflow_scripts.lib.download import manifest
@@ -50,6 +50,8 @@ def check(config: Config) -> Config:
             entry["weights"] = network_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
     _check_stress(config)
     _check_paths(config)
+    if problem := embedding_checks.problem(config):
+        raise ConfigError(problem)
     problem = declaration.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
     problem = problem or switches.problem(config) or _baseline_problem(config)
     if problem:
@@ -139,6 +141,7 @@ def _check_paths(config: Config) -> None:
     paths |= {f"predict.{key}": config["predict"][key] for key in ("images", "table")}
     paths |= {f"{section}.folder": config[section]["folder"] for section in ("fetch_images", "fetch_weights")}
     paths |= {f"{key}.weights": encoder["weights"] for key, encoder in views.encoders(config).items()}
+    paths |= {f"embeddings.{key}": config["embeddings"][key] for key in ("table", "ids")}
     paths |= {"train_classifier.weights": config["train_classifier"]["weights"]}
     paths |= {f"arms ({entry['name']}).weights": entry.get("weights") for entry in config["arms"]}
     # Those of a generator's path stand for repeat and fold.

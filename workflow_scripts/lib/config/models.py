@@ -24,7 +24,7 @@ from workflow_scripts.lib.config.fields import (
     whole,
 )  # fmt: skip
 from workflow_scripts.lib.config.models_after import Clean, Export, Gallery, ModelPackage, Predict
-from workflow_scripts.lib.config.models_classify import Arm, TrainClassifier
+from workflow_scripts.lib.config.models_classify import Arm, Embeddings, TrainClassifier
 from workflow_scripts.lib.config.models_data import Data, FetchImages, FetchWeights, MakeFolds, PreprocessImages, Regime
 from workflow_scripts.lib.config.models_generate import AssessSynthetic, Generator, SyntheticSet
 from workflow_scripts.lib.config.models_simulate import SimulateCells
@@ -184,6 +184,7 @@ class Config(Section):
     generators: list[Generator] = key("Generators, each trained once per repeat and fold if a synthetic set uses it.")
     synthetic_sets: list[SyntheticSet] = key("Synthetic sets: images drawn from one generator in one way.")
     assess_synthetic: AssessSynthetic = key("How synthetic sets are compared with real images.")
+    embeddings: Embeddings = key("Features that arms may take in place of pixels.")
     train_classifier: TrainClassifier = key("How an arm is trained.")
     arms: Annotated[list[Arm], Field(min_length=1)] = key("Arms: ways of training a classifier that are compared.")
     analysis: Analysis = key("How arms are judged.")

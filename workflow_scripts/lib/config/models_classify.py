@@ -21,6 +21,7 @@ from workflow_scripts.lib.config.fields import (
     optional,
     whole,
 )  # fmt: skip
+from workflow_scripts.lib.config.models_generate import Encoder, Packaged
 
 Gamma = number(ge=0, le=10)
 Area = Pair[number(ge=0.1, le=1)]
@@ -96,6 +97,19 @@ class Scoring(Section):
 
     levels: Some[number(gt=0, le=80)] = key("Noise levels, beside pixels of deviation 1.")
     draws: whole(1, 1000) = key("Draws of noise at each level, the same for all images and classes.", "draws")
+
+
+class Embeddings(Section):
+    """Features of images that arms with the backbone embedding_linear or embedding_mlp take in place of pixels."""
+
+    table: Maybe[Text] = key(
+        "Your own features by Id: .npy (with ids), .h5 (arrays ids and features), .csv or .parquet (column Id). They "
+        "are of real images alone."
+    )
+    ids: Maybe[Text] = key("CSV table with the column Id, a row for each row of a .npy file.")
+    encoder: Maybe[Packaged | Encoder] = key(
+        "Network that computes features, of synthetic images too: of an optional package, or your own."
+    )
 
 
 class TrainClassifier(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from workflow_scripts.lib.classify import arm_settings, network_choices
-from workflow_scripts.lib.config import asked_arms, label_regimes, origins, views
+from workflow_scripts.lib.config import asked_arms, embedding_checks, label_regimes, origins, views
 from workflow_scripts.lib.config.problems import Config
 from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.images import known_datasets
@@ -97,7 +97,10 @@ def job_settings(config: Config, arms: Iterable[Config]) -> Config:
 
 def certificate_settings(config: Config) -> Config:
     """Settings of certify_leaks."""
-    about = {"violations": config["violations"], "encoders": views.users_encoders(config)}
+    own = views.users_encoders(config)
+    if table := config["embeddings"]["table"]:
+        own.append({"architecture": "of embeddings", "weights": table})
+    about = {"violations": config["violations"], "encoders": own}
     return about | label_regimes.of_artefacts(config, lambda entry: asked_arms.behind(entry, config))
 
 
@@ -113,7 +116,8 @@ def judge_settings(config: Config) -> Config:
     """What decides about the independent judge: cells as in the run, and the training of the plain baseline."""
     entry = arm_settings.effective({"name": "judge", "method": "real_only"}, config["train_classifier"])
     # The judge is always a network.
-    network = {"backbone": "small"} if network_choices.BACKBONES[entry["backbone"]].hand_made else {}
+    facts = network_choices.BACKBONES[entry["backbone"]]
+    network = {"backbone": "small"} if facts.hand_made or facts.embedded else {}
     return {
         "simulate_cells": cells(config),
         "data": {name: described_data(config)[name] for name in ("label_map", "unmapped", "emptied")},
@@ -136,6 +140,8 @@ def experiment(config: Config) -> Config:
     sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
     if label_regimes.partial(config):
         sections["regimes"] = config["regimes"]
+    if views.embedded_sets(config, config["arms"]):
+        sections["embeddings"] = config["embeddings"]
     return sections | {
         "images": reading(config),
         "threads": config["compute"]["threads"],
@@ -143,6 +149,11 @@ def experiment(config: Config) -> Config:
         "synthetic_sets": used,
         "generators": [entry for entry in config["generators"] if entry["name"] in names],
     }
+
+
+def embedding_settings(config: Config) -> Config:
+    """Settings of embed_images."""
+    return views.embedding_tables(config) | {"encoder": embedding_checks.encoder(config)}
 
 
 def data_settings(config: Config) -> Config:

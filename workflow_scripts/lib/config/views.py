@@ -13,11 +13,13 @@ from typing import Any
 
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_settings, network_choices
-from workflow_scripts.lib.config import asked_arms
+from workflow_scripts.lib.config import asked_arms, embedding_checks
 from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images import corruption_choices
+
+REAL = ""  # name of the embeddings of the real images, beside those of synthetic sets
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Names and jobs
@@ -187,6 +189,8 @@ def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
     known = by_name(config, "arms")
     if arm not in known:
         raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}{meant(arm, known)}")
+    if embedding_checks.is_embedded(known[arm], config):
+        raise ConfigError(f"{asked} = {arm!r} takes embeddings, and there are none of new images: name another arm")
     return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
 
 
@@ -318,10 +322,11 @@ def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
 
 
 def encoders(config: Config) -> dict[str, Config]:
-    """Encoders of the assessment that are no classifier of the run, by their key, with all of their settings."""
+    """Encoders that are no classifier of the run, by their key, with all of their settings."""
     keys = ("encoder", "independent_encoder")
     section, side = config["assess_synthetic"], config["preprocess_images"]["size"]
     found = {f"assess_synthetic.{key}": encoder_choices.full(section[key], side) for key in keys}
+    found[embedding_checks.KEY] = embedding_checks.encoder(config)
     return {key: encoder for key, encoder in found.items() if isinstance(encoder, dict)}
 
 
@@ -333,6 +338,25 @@ def users_encoders(config: Config) -> list[Config]:
 def encoder_weights(config: Config) -> list[str]:
     """The files of the user's own encoders."""
     return [str(encoder_choices.weights_file(encoder)) for encoder in users_encoders(config)]
+
+
+def embedding_tables(config: Config) -> dict[str, str | None]:
+    """The user's table of embeddings, and that of its Ids."""
+    given = {key: config["embeddings"][key] for key in ("table", "ids")}
+    return {key: str(network_choices.weights_path(path)) if path else None for key, path in given.items()}
+
+
+def embedding_files(config: Config) -> list[str]:
+    """The files that embeddings are made from, beside images: the user's table, or the weights of a network."""
+    own = embedding_checks.encoder(config)
+    weights = [str(encoder_choices.weights_file(own))] if own and own["weights"] != encoder_choices.INSTALLED else []
+    return [path for path in embedding_tables(config).values() if path] + weights
+
+
+def embedded_sets(config: Config, arms: Iterable[Config]) -> list[str]:
+    """Of what the embeddings are that these arms take: synthetic sets, and REAL for the real images."""
+    arms = embedding_checks.embedded(arms, config)
+    return [REAL, *embedding_checks.sets_with_embeddings(arms, config)] if arms else []
 
 
 def replay_files(config: Config, ending: str) -> list[str]:

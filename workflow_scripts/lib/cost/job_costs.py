@@ -34,6 +34,7 @@ PARTS = ("test", "calibration", "validation")  # parts that a classifier predict
 # Bytes on disk, of the formats: see images.image_set_layout and scores.prediction_file.
 TEXT = 48  # bytes of an entry in a text column: its reference, and a few letters
 COLUMNS = 6  # columns of text of an image set of cells (id, group, gene, antibody, cell line ...)
+EMBEDDING = 1280  # features of an embedding
 JUDGE_SELECTS = 0.2  # images for selecting the judge, relative to those for fitting it
 
 
@@ -252,6 +253,8 @@ class Counter:
             return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
         if arm_choices.METHODS[entry["method"]].scores:
             return self._scored(entry, kind, judged)
+        if network_choices.BACKBONES[entry["backbone"]].embedded:
+            return self._embedded(entry, kind, judged)
         frozen = bool(entry["frozen"])
         if network_choices.BACKBONES[entry["backbone"]].of_generator:
             # The way down is about a half of the network, however many blocks of it are taken.
@@ -263,6 +266,13 @@ class Counter:
         operations = entry["steps"] * arm_settings.seen_in_batch(entry) * network.training + judged * network.forward
         traits = {"network": entry["backbone"] + (" frozen" if frozen else ""), "size": self.size, "channels": seen}
         return Workload(kind, GFLOP, operations / 1e9, traits | {"batch": entry["batch"]}, entry["name"]), network
+
+    def _embedded(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
+        """A head on embeddings, whose number only their table tells: they are taken to be EMBEDDING."""
+        network = self.networks.classifier(entry["backbone"], EMBEDDING, self.facts.classes, 1, False)
+        operations = entry["steps"] * entry["batch"] * network.training + judged * network.forward
+        traits = {"network": entry["backbone"], "batch": entry["batch"]}
+        return Workload(kind, GFLOP, operations / 1e9, traits, entry["name"]), network
 
     def _scored(self, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
         """A generator as classifier: it trains nothing, and is asked with and without each label."""

@@ -143,8 +143,9 @@ def own(
         ) from None
     packaged = settings["weights"] == INSTALLED
     way = f"channels {', '.join(listed)} {'together' if together else 'one by one'}"
+    known = f"{path.name}, {files.file_digest(path)[:8]}"
     return Encoder(
-        name=f"{architecture} ({path.name}, {way if packaged else files.file_digest(path)[:8]})",
+        name=f"{architecture} ({way if packaged else known})",
         kind="own",
         overlap=f"none: {ARCHITECTURES[architecture].installed.trained_on}" if packaged else "unknown",
         fitted=None,

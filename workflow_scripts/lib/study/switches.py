@@ -247,8 +247,9 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         own = arm_settings.effective(entry, training)
         if own["channels"]:
             return f"{where}.channels: the replay looks at all channels"
-        if network_choices.BACKBONES[own["backbone"]].hand_made:
-            return f"{where}.backbone = {own['backbone']!r}: the replay trains networks"
+        facts = network_choices.BACKBONES[own["backbone"]]
+        if facts.hand_made or facts.embedded:
+            return f"{where}.backbone = {own['backbone']!r}: the replay trains networks on pixels"
     return None
 
 
