@@ -78,9 +78,10 @@ def test_synthetic_images_count_where_their_embeddings_are_learned(trained: tupl
     }
     assert read["pool"].numbers["synthetic_seen"] > 0 == read["resampled"].numbers["synthetic_seen"]
     assert not torch.equal(read["pool"].weights["head.weight"], read["resampled"].weights["head.weight"])
+    assert read["linear"].numbers["steps"] == 10, "strengths of the penalty"
     assert (len(read["mlp"].channels), read["mlp"].size) == (WIDTH, 1)
     # Standardised by the train part, each feature by itself.
-    assert read["linear"].std[2] / read["linear"].std[0] > 1e4
+    assert read["mlp"].std[2] / read["mlp"].std[0] > 1e4
 
 
 def test_the_same_again_is_kept_and_other_features_train_again(trained: tuple[dict[str, Path], Path]) -> None:
@@ -108,6 +109,10 @@ def test_what_works_on_pixels_is_refused() -> None:
         return arm_checks.problem({"name": "x", "backbone": "embedding_mlp", **entry}, SECTION, ["red", "green"], 16)
 
     assert problem(method="mix_loss", synthetic_set="p") is None
+    fitted = arm_checks.problem(
+        {"name": "x", "method": "mix_loss", "synthetic_set": "p", "backbone": "embedding_linear"}, SECTION, [], 16
+    )
+    assert "its features are fitted, not trained" in fitted
     for method in ("cutmix", "strong_augment", "blend_real", "noise", "two_baselines"):
         assert "do not go together: it works on pixels" in problem(method=method)
     assert "embeddings have none" in problem(method="real_only", channels=["red"])

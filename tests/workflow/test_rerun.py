@@ -63,12 +63,13 @@ RERUN = {
     # A classifier may have the encoder of a generator.
     "lib/generate/diffusion.py": GENERATORS
     | TRAINING
-    | {"assess_synthetic", "open_lockbox", "predict_cost", "rehearse_run"}
+    | {"assess_synthetic", "embed_images", "open_lockbox", "predict_cost", "rehearse_run"}
     | {"predict_images", "stress_test", "write_model_package", "write_submission"},
     "lib/generate/label_plans.py": {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/generate/training_images.py": {"train_ddpm"},
     "lib/classify/classifier_training.py": TRAINING,
     "lib/classify/second_source.py": {"train_classifier"},
+    "lib/fidelity/encoder_networks.py": {"assess_synthetic", "embed_images", "predict_images"},
     "lib/fidelity/bracket.py": {"assess_synthetic"},
     # The page names the measures.
     "lib/fidelity/distances.py": {"assess_synthetic", "report"},

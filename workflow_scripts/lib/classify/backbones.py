@@ -209,14 +209,13 @@ def _swin(name: str, channels: int, classes: int, size: int) -> Backbone:
     return Backbone(network, width, classes, draws)
 
 
-class ClassicalTrunk(nn.Module):
-    """Hand-made features, standardised; nothing in it is trained. Takes pixels in [0, 1], not standardised ones."""
+class FittedTrunk(nn.Module):
+    """Base of trunks whose head is fitted by regression: `describe` gives features, which are standardised here."""
 
     LIMIT = 5.0  # deviations at which a feature is cut off: a linear head would follow an outlier anywhere
 
-    def __init__(self, channels: int, size: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        width = len(classical_features.names(channels, size))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
 
@@ -233,6 +232,15 @@ class ClassicalTrunk(nn.Module):
         values = torch.as_tensor(features, device=self.mean.device)
         return ((values - self.mean) * self.scale).clamp(-self.LIMIT, self.LIMIT)
 
+
+class ClassicalTrunk(FittedTrunk):
+    """Hand-made features. Takes pixels in [0, 1], not standardised ones."""
+
+    describe = staticmethod(classical_features.features)
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__(len(classical_features.names(channels, size)))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, D)."""
         pixels = (255 * images.float()).round().clamp(0, 255).to(torch.uint8)
@@ -245,13 +253,26 @@ def classical(channels: int, classes: int, size: int) -> Backbone:
     return Backbone(trunk, len(trunk.mean), classes)
 
 
+class EmbeddingTrunk(FittedTrunk):
+    """Embeddings, which come as images (B, D, 1, 1) of D channels, divided by 255 as pixels are."""
+
+    @staticmethod
+    def describe(pixels: np.ndarray) -> np.ndarray:
+        """(n, D, 1, 1) -> (n, D)."""
+        return pixels.reshape(len(pixels), -1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, D, 1, 1) -> (B, D)."""
+        return self.standardised(255 * images.float().flatten(1))
+
+
 def embedding_linear(channels: int, classes: int, size: int) -> Backbone:
-    """Linear head on embeddings, which come as images (B, D, 1, 1) of D channels."""
-    return Backbone(nn.Flatten(), channels, classes)
+    """Linear head on embeddings, for `feature_regression`."""
+    return Backbone(EmbeddingTrunk(channels), channels, classes)
 
 
 def embedding_mlp(channels: int, classes: int, size: int) -> Backbone:
-    """The same with a hidden layer, whose outputs are the representation."""
+    """Embeddings and a hidden layer, whose outputs are the representation; trained by steps."""
     return Backbone(nn.Sequential(nn.Flatten(), nn.Linear(channels, HIDDEN), nn.ReLU()), HIDDEN, classes)
 
 

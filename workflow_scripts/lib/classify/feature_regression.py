@@ -1,4 +1,4 @@
-"""Fit an arm on hand-made features: logistic regression with an L2 penalty for each class, on real and other images.
+"""Fit an arm on hand-made features or embeddings: logistic regression with an L2 penalty for each class.
 
 It takes what `classifier_training.train` takes and gives what that gives, so everything after it works as for a
 network: the classifier file, predictions, thresholds. One strength of the penalty serves all classes. It is chosen by
@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.classify import arm_choices, backbones, classical_features, validation_scores
+from workflow_scripts.lib.classify import arm_choices, backbones, validation_scores
 from workflow_scripts.lib.classify.classifier_training import HISTORY, Images, Trained, mean_average_precision
 from workflow_scripts.lib.classify.resampling import balanced_rows
 from workflow_scripts.lib.compute.checkpoint import Resume
@@ -45,12 +45,12 @@ def train(
     used, weights = weighted_images(settings, real, second, seed)
     channels, classes, size = real.pixels.shape[1], real.labels.shape[1], real.pixels.shape[-1]
     network = backbones.build(settings["backbone"], channels, classes, size, derive(seed, "weights"))
-    found = [classical_features.features(images.pixels[rows]) for images, rows in used]
+    found = [network.trunk.describe(images.pixels[rows]) for images, rows in used]
     labels = np.concatenate([images.labels[rows] for images, rows in used]).astype(np.float64)
     features = np.concatenate(found)
     network.trunk.standardise_by(features, weights)
     design = _Design(network.trunk.standardised(features).numpy(), labels, weights)
-    checked = network.trunk.standardised(classical_features.features(validation.pixels)).numpy()
+    checked = network.trunk.standardised(network.trunk.describe(validation.pixels)).numpy()
     history: dict[str, list[float]] = {name: [] for name in HISTORY}
     best, chosen = -1.0, 0
     for number, strength in enumerate(STRENGTHS, 1):

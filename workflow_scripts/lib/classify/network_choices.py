@@ -26,7 +26,7 @@ class BackboneFacts:
     of_generator: bool = False  # has the shape of a generator; by a method alone
     of_pair: bool = False  # two networks in one; by a method alone
     embedded: bool = False  # takes embeddings in place of pixels
-    hand_made: bool = False  # hand-made features: its head is fitted by regression, not trained by steps
+    hand_made: bool = False  # features that nothing trains: its head is fitted by regression, not by steps
 
 
 BACKBONES = Registry(
@@ -43,8 +43,10 @@ BACKBONES = Registry(
         "classical": BackboneFacts(
             "no network: hand-made features with regularised logistic regression", False, 8, hand_made=True
         ),
-        "embedding_linear": BackboneFacts("linear head on embeddings", False, 1, embedded=True),
-        "embedding_mlp": BackboneFacts("embeddings, a hidden layer and a linear head", False, 1, embedded=True),
+        "embedding_linear": BackboneFacts(
+            "no network: embeddings with regularised logistic regression", False, 1, embedded=True, hand_made=True
+        ),
+        "embedding_mlp": BackboneFacts("network of one hidden layer on embeddings", False, 1, embedded=True),
         "generator": BackboneFacts(
             "encoder of the U-Net of a generator, of generator_features and its controls", False, 16, of_generator=True
         ),

@@ -248,7 +248,8 @@ class Counter:
         seen = len(entry["channels"]) if entry["channels"] else self.channels
         if network_choices.BACKBONES[entry["backbone"]].hand_made:
             # Time goes into the features of all images that it looks at, rather than into steps.
-            traits = {"network": entry["backbone"], "size": self.size, "channels": seen}
+            embedded = network_choices.BACKBONES[entry["backbone"]].embedded
+            traits = {"network": entry["backbone"], "size": 1 if embedded else self.size, "channels": seen}
             work = Workload(kind, "images described", self.part["train"] + judged, traits, entry["name"])
             return work, Network(0.0, 0.0, self.facts.classes * BLOCK)
         if arm_choices.METHODS[entry["method"]].scores:

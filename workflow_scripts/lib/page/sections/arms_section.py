@@ -124,7 +124,7 @@ COSTS = {
 
 
 def fitted_at_once(config: dict[str, Any]) -> list[str]:
-    """Arms whose backbone is hand-made features: they take no optimiser steps."""
+    """Arms whose backbone is fixed features (hand-made, or embeddings): they take no optimiser steps."""
     common = config.get("train_classifier", {}).get("backbone")
     backbones = {entry["name"]: entry.get("backbone", common) for entry in config.get("arms", [])}
     return [name for name, backbone in backbones.items() if backbone in network_choices.BACKBONES.having("hand_made")]
