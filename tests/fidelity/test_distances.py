@@ -89,6 +89,37 @@ def test_kernel_distance_is_that_of_the_definition() -> None:
     assert compared(sample(x), sample(y))["kid"] == pytest.approx(truth, rel=1e-4)
 
 
+def test_gaussian_mmd_is_that_of_the_definition_and_of_gaussians() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((30, 5)), rng.standard_normal((20, 5)) + 0.5
+    groups = np.arange(30) // 2
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.exp(-((a - b) ** 2).sum() / 10))
+
+    own = np.mean([kernel(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if groups[i] != groups[j]])
+    other = np.mean([kernel(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j])
+    truth = own + other - 2 * np.mean([kernel(a, b) for a in x for b in y])
+    assert compared(sample(x, groups), sample(y))["mmd"] == pytest.approx(truth, rel=1e-4)
+    # Of normal features, (D / (D + 2)) ** (D / 2) times 2 (1 - exp(-|shift|^2 / (2 D + 4))).
+    shift, dimensions = 0.6, 8
+    x, y = rng.standard_normal((2000, dimensions)), rng.standard_normal((2000, dimensions)) + shift
+    closed = (dimensions / (dimensions + 2)) ** (dimensions / 2)
+    closed *= 2 * (1 - np.exp(-dimensions * shift**2 / (2 * dimensions + 4)))
+    assert compared(sample(x), sample(y))["mmd"] == pytest.approx(closed, rel=0.05)
+
+
+@pytest.mark.parametrize("repeats", [1, 30])
+def test_vendi_score_counts_different_images(repeats: int) -> None:
+    # So many times each of ten directions, whatever their lengths: ten images in effect.
+    ten = np.repeat(3 * np.eye(10, 20), repeats, axis=0)
+    assert distances.vendi(ten) == pytest.approx(10)
+    assert distances.vendi(np.ones((5 * repeats, 3))) == pytest.approx(1)
+    # Two directions with frequencies 1/4 and 3/4.
+    uneven = np.repeat(np.eye(2), [repeats, 3 * repeats], axis=0)
+    assert distances.vendi(uneven) == pytest.approx(4 / 27**0.25, rel=1e-6)
+
+
 @pytest.fixture
 def clusters() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(4)

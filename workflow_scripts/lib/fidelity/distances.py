@@ -2,15 +2,21 @@
 
     (1) Fréchet distance  |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))         Heusel et al. 2017, arXiv:1706.08500
     (2) KID               unbiased squared MMD with kernel (x.y / D + 1)^3    Binkowski et al. 2018, arXiv:1801.01401
-    (3) precision         fraction of generated y with |y - x| <= r3(x) for some real x; recall: the same with the sets
+    (3) MMD               unbiased squared MMD with kernel exp(-|x - y|^2 / 2 D)
+                                                                              Jayasumana et al. 2024, arXiv:2401.09603
+    (4) Vendi score       exponential of the entropy of the eigenvalues of the cosines of all pairs, by n
+                                                                              Friedman and Dieng 2023, arXiv:2210.02410
+    (5) precision         fraction of generated y with |y - x| <= r3(x) for some real x; recall: the same with the sets
                           exchanged; r3(x) is the distance from x to its third neighbour in its own set
                                                                               Kynkäänniemi et al. 2019, arXiv:1904.06991
-    (4) density           mean over y of the number of x with |y - x| <= r5(x), by 5
-    (5) coverage          fraction of x with |y - x| <= r5(x) for some y      Naeem et al. 2020, arXiv:2002.09797
-    (6) spectrum, links   mean squared difference of mean descriptors         (see spectra.py)
+    (6) density           mean over y of the number of x with |y - x| <= r5(x), by 5
+    (7) coverage          fraction of x with |y - x| <= r5(x) for some y      Naeem et al. 2020, arXiv:2002.09797
+    (8) spectrum, links   mean squared difference of mean descriptors         (see spectra.py)
 
 Features are measured in units of the reference's mean variance, so that encoders are comparable; the Fréchet distance
-is divided by D, so that 1 is as far as the spread of the real images.
+is divided by D, so that 1 is as far as the spread of the real images. Two of these are about 2 D apart (squared), which
+is the width of the Gaussian kernel. The Vendi score says how many different images there are in effect, whether or not
+they look real.
 
 Intervals come from random halves: half of the groups of the real side, half of the images of the generated one. The
 variance of a half-sample about the whole equals that of the whole about the truth, for any statistic that is smooth
@@ -30,6 +36,7 @@ from workflow_scripts.lib.base import pairwise
 
 BALL, BALL_DENSE = 3, 5  # neighbour number of the radius: precision and recall; density and coverage
 PER_DIMENSION = 4  # images for each dimension of a covariance; with fewer its dimensions are reduced
+EMPTY = 1e-12  # eigenvalue that is zero but for rounding
 FEWEST_IMAGES, FEWEST_GROUPS = 10, 4  # below this nothing is computed
 
 
@@ -49,6 +56,8 @@ class Measure:
 MEASURES = {
     "frechet": Measure("Fréchet distance", "spreads of the real images, squared", "low", extrapolated=True),
     "kid": Measure("kernel distance (KID)", "", "low"),
+    "mmd": Measure("MMD, Gaussian kernel (as CMMD)", "", "low"),
+    "vendi": Measure("Vendi score", "images in effect", "high"),
     "precision": Measure("precision", "fraction", "high", most=1.0),
     "recall": Measure("recall", "fraction", "high", most=1.0),
     "density": Measure("density", "", "high"),
@@ -98,6 +107,7 @@ class Summary:
     ball: np.ndarray  # (n,), squared distance to neighbour number BALL
     ball_dense: np.ndarray  # (n,), to neighbour number BALL_DENSE
     kernel: float  # mean over pairs of different groups
+    gaussian: float  # the same of the Gaussian kernel
     norms: np.ndarray  # (n,), squared lengths of the features
     curves: np.ndarray  # (B,), mean
     links: np.ndarray  # (P,), mean
@@ -111,12 +121,28 @@ def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
     return cube
 
 
+def _gaussian(apart: np.ndarray, dimensions: int) -> np.ndarray:
+    return np.exp(apart / (-2 * dimensions))
+
+
+def vendi(features: np.ndarray) -> float:
+    """Vendi score (equation 4) of features (n, D): from 1, all alike, to n, all at right angles."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
+    count, dimensions = unit.shape
+    # Both products have the same eigenvalues but for zeros.
+    inner = (unit.T @ unit if dimensions < count else unit @ unit.T).astype(np.float64) / count
+    values = np.linalg.eigvalsh(inner)
+    values = values[values > EMPTY]
+    return float(np.exp(-(values * np.log(values)).sum()))
+
+
 def summarise(sample: Sample) -> Summary:
     """Moments, ball radii and the mean kernel of a sample; n × n matrices only block by block."""
     count, x = len(sample), sample.features
     ball, dense, norms = np.empty(count, dtype=x.dtype), np.empty(count, dtype=x.dtype), pairwise.squared_lengths(x)
     near, near_dense = min(BALL, count - 1), min(BALL_DENSE, count - 1)
-    total, pairs = 0.0, 0
+    total, gaussian, pairs = 0.0, 0.0, 0
     for rows in pairwise.blocks(count):
         products = x[rows] @ x.T
         others = sample.groups[rows, None] != sample.groups[None]
@@ -124,12 +150,14 @@ def summarise(sample: Sample) -> Summary:
         pairs += int(others.sum())
         # An image is its own nearest: neighbour number k stands at place k.
         nearest = pairwise.from_products(norms[rows], norms, products)
+        gaussian += float((_gaussian(nearest, x.shape[1]) * others).sum(dtype=np.float64))
         nearest.partition((near, near_dense), axis=1)
         ball[rows], dense[rows] = nearest[:, near], nearest[:, near_dense]
     axes = sample.axes.astype(np.float64)
     covariance = np.atleast_2d(np.cov(axes, rowvar=False)) if count > 1 else np.zeros((axes.shape[1],) * 2)
     return Summary(
-        sample, axes.mean(axis=0), covariance, ball, dense, total / pairs if pairs else float("nan"), norms,
+        sample, axes.mean(axis=0), covariance, ball, dense, total / pairs if pairs else float("nan"),
+        gaussian / pairs if pairs else float("nan"), norms,
         sample.curves.mean(axis=0), sample.links.mean(axis=0),
     )  # fmt: skip
 
@@ -149,25 +177,28 @@ def frechet(reference: Summary, other: Summary, reference_root: np.ndarray) -> f
 
 
 def compare(reference: Summary, other: Summary, reference_root: np.ndarray | None = None) -> dict[str, float]:
-    """Measures 1 to 6 of `other` against `reference`, uncorrected; squared measures stay squared."""
+    """Measures 1 to 8 of `other` against `reference`, uncorrected; squared measures stay squared."""
     real, made = reference.sample, other.sample
     half = root(reference.covariance) if reference_root is None else reference_root
-    kernel = inside = overlaps = 0.0
+    kernel = gaussian = inside = overlaps = 0.0
     covered, recalled = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
     for rows in pairwise.blocks(len(made)):
         products = made.features[rows] @ real.features.T
         kernel += float(_kernel(products, real.features.shape[1]).sum(dtype=np.float64))
         apart = pairwise.from_products(other.norms[rows], reference.norms, products)
+        gaussian += float(_gaussian(apart, real.features.shape[1]).sum(dtype=np.float64))
         inside += float((apart <= reference.ball).any(axis=1).sum())
         dense = apart <= reference.ball_dense
         overlaps += float(dense.sum())
         covered |= dense.any(axis=0)
         recalled |= (apart <= other.ball[rows, None]).any(axis=0)
-    mean = kernel / (len(made) * len(real))
+    mean, mean_gaussian = (total / (len(made) * len(real)) for total in (kernel, gaussian))
     curves, links = other.curves - reference.curves, other.links - reference.links
     return {
         "frechet": frechet(reference, other, half) / real.features.shape[1],
         "kid": reference.kernel + other.kernel - 2 * mean,
+        "mmd": reference.gaussian + other.gaussian - 2 * mean_gaussian,
+        "vendi": vendi(made.features),
         "precision": inside / len(made),
         "recall": float(recalled.mean()),
         "density": overlaps / (min(BALL_DENSE, len(real) - 1) * len(made)),
