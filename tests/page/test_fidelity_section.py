@@ -118,7 +118,7 @@ def test_both_encoders_stand_on_the_page_and_their_disagreement_is_said(run: Fak
             for row in rows if ",all images," in row
         ]  # fmt: skip
         path.write_text("\n".join([head, *rows, *second]) + "\n")
-        independent = {"name": "other", "overlap": "none: photographs"}
+        independent = {"name": "other", "overlap": "none: photographs", "licence": "Apache-2.0"}
         about.write_text(json.dumps(json.loads(changed[about]) | {"independent_encoder": independent}))
     try:
         found = synthetic_sets(run)
@@ -129,6 +129,7 @@ def test_both_encoders_stand_on_the_page_and_their_disagreement_is_said(run: Fak
     rows = found["tables"]["independent"].rows
     assert [row["encoder"] for row in rows[:2]] == ["the <i>baseline</i>", "other"]
     assert (rows[0]["generated"], rows[1]["generated"]) == ((0.5, 0, 1), (8, 7.5, 8.5))
+    assert any("overlap: none: photographs; licence of its weights: Apache-2.0." in text for text in found["remarks"])
     [said] = [text for text in found["remarks"] if text.startswith("The encoders")]
     assert said.startswith("The encoders disagree by the Fréchet distance: in the features of the <i>baseline</i>,")
     assert "look like the real ones; in those of other, they do not look like the real ones." in said

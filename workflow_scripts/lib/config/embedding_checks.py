@@ -51,7 +51,8 @@ def problem(config: Config) -> str | None:
         return f"{SECTION}.ids is missing: a {NEEDS_IDS} file needs a CSV table of its rows, with the column Id"
     if section["ids"] and not network_choices.weights_path(section["ids"]).is_file():
         return f"{SECTION}.ids = {section['ids']}: there is no such file"
-    if network and network["normalise"] is None:
+    facts = encoder_choices.ARCHITECTURES.get(network["architecture"]) if network else None
+    if network and network["normalise"] is None and not (facts and facts.normalises):
         return f"{KEY}.normalise must be given: embeddings are the same in all folds, so no train part can say it"
     return next(_problems(embedded(config["arms"], config), config), None)
 

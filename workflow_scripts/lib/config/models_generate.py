@@ -167,7 +167,9 @@ class Encoder(Section):
     )
     channels: Maybe[Some[Text]] = key("Channels that it looks at. null: all.")
     size: Maybe[whole(8, 1024)] = key("Side of the images that it gets. null: as they are.", "px")
-    normalise: Maybe[Normalise] = key("How its input is normalised. null: as in the train part.")
+    normalise: Maybe[Normalise] = key(
+        "How its input is normalised. null: as in the train part, or as the architecture needs it."
+    )
 
 
 class Smallest(Section):

@@ -169,14 +169,13 @@ def described(
     independent: Encoder | None = None,
 ) -> dict[str, Any]:
     """Networks asked, images compared and settings: what a reader of the tables must know."""
-    second = (
-        {}
-        if independent is None
-        else {"independent_encoder": {"name": independent.name, "overlap": independent.overlap}}
-    )
+    second = {}
+    if independent is not None:
+        about = {"name": independent.name, "overlap": independent.overlap}
+        second["independent_encoder"] = about | _licence(independent)
     return second | {
         "encoder": {"name": encoder.name, "kind": "baseline" if encoder is baseline else encoder.kind,
-                    "overlap": encoder.overlap},
+                    "overlap": encoder.overlap} | _licence(encoder),
         "judge": "baseline" if judge is baseline else "independent",
         "knows_train": encoder.fitted is not None,
         "images": {"held_out": len(compared.held_out), "train": len(compared.train), "generated": len(compared.made)},
@@ -189,6 +188,10 @@ def described(
         ),
         "settings": {key: settings[key] for key in ("images", "draws", "confidence", "smallest")},
     }  # fmt: skip
+
+
+def _licence(encoder: Encoder) -> dict[str, str]:
+    return {"licence": encoder.licence} if encoder.licence else {}
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:

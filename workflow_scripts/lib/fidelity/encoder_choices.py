@@ -37,6 +37,9 @@ class ArchitectureFacts:
 
     about: str
     installed: InstalledWeights | None = None
+    licence: str = ""
+    normalises: bool = False  # takes pixels from 0 to 1, and normalises them itself
+    orders: tuple[tuple[str, ...], ...] = ()  # orders of channels that it was trained with, by their usual names
 
 
 ARCHITECTURES: Registry[ArchitectureFacts] = Registry(
@@ -49,6 +52,17 @@ ARCHITECTURES: Registry[ArchitectureFacts] = Registry(
                 "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", (64, 224), 127 / 255, 128 / 255,
                 "photographs of ImageNet",
             ),
+            "Apache-2.0",
+        ),
+        "dinov2": ArchitectureFacts(
+            "DINOv2 (Oquab et al. 2023), small to large, with or without registers; sides are multiples of 14 px",
+            licence="Apache-2.0", normalises=True,
+        ),
+        "subcell": ArchitectureFacts(
+            "SubCell (Gupta et al. 2024), trained on images of the Human Protein Atlas; sides are multiples of 16 px",
+            licence="MIT", normalises=True,
+            orders=(("red", "yellow", "blue", "green"), ("red", "blue", "green"), ("yellow", "blue", "green"),
+                    ("blue", "green")),
         ),
     },
 )  # fmt: skip

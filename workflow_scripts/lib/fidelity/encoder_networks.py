@@ -5,11 +5,14 @@ network and the number c of channels that it takes, and raises UserError where t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.fidelity import vision_transformers
 
 # Blocks of EfficientNet-Lite0: repeats, kernel, stride, expansion, outputs.
 LITE0 = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -78,6 +81,54 @@ def efficientnet_lite0(weights: dict[str, torch.Tensor]) -> tuple[nn.Module, int
     network = EfficientNetLite0()
     load(network, {name: value for name, value in weights.items() if not name.startswith("_fc.")}, "efficientnet_lite0")
     return network, 3
+
+
+def dinov2(weights: dict[str, torch.Tensor]) -> tuple[nn.Module, int]:
+    """DINOv2 with or without registers, by the names of its published checkpoints; not the giant one."""
+    body = {name: value for name, value in weights.items() if name != "mask_token"}
+    needed = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"}
+    return _sized("dinov2", needed, body, lambda: vision_transformers.DinoV2(body), lambda: {"vit": body})
+
+
+def subcell(weights: dict[str, torch.Tensor]) -> tuple[nn.Module, int]:
+    """SubCell's encoder with its pooling, by the names of the published checkpoints."""
+    vit = vision_transformers.renamed(_below(weights, "encoder."))
+    # In training a dropout stood before each linear layer.
+    pool = {name.replace(".1.", "."): value for name, value in _below(weights, "pool_model.").items()}
+    needed = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"}
+    needed |= {"attention_v.weight", "attention.weight"}
+    return _sized(
+        "subcell",
+        needed,
+        vit | pool,
+        lambda: vision_transformers.SubCell(vit, pool),
+        lambda: {"vit": vit, "pool_model": pool},
+    )
+
+
+def _below(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _sized(
+    architecture: str,
+    needed: set[str],
+    given: dict[str, torch.Tensor],
+    build: Callable[[], nn.Module],
+    parts: Callable[[], dict[str, dict[str, torch.Tensor]]],
+) -> tuple[nn.Module, int]:
+    """A network that has the sizes of its weights, with these."""
+    lacking = sorted(needed - given.keys())
+    if lacking:
+        raise UserError(f"the weights do not fit {architecture}: they lack {lacking[0]}")
+    if given["cls_token"].shape[-1] % vision_transformers.HEAD:
+        raise UserError(
+            f"the weights do not fit {architecture}: its width is no multiple of {vision_transformers.HEAD}"
+        )
+    network = build()
+    for name, weights in parts().items():
+        load(network.get_submodule(name), weights, architecture)
+    return network, network.vit.channels
 
 
 def load(network: nn.Module, weights: dict[str, torch.Tensor], architecture: str) -> None:

@@ -32,7 +32,7 @@ from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.fidelity import encoder_choices, encoder_networks
-from workflow_scripts.lib.fidelity.encoder_choices import ARCHITECTURES, INSTALLED
+from workflow_scripts.lib.fidelity.encoder_choices import ARCHITECTURES, INSTALLED, ArchitectureFacts
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import channel_statistics, select_channels
 
@@ -52,6 +52,7 @@ class Encoder:
     )  # rows of the run's images that it knows; None where it cannot know any, or nobody knows
     encode: Callable[[np.ndarray], np.ndarray]  # uint8 (n, C, H, W), all channels of the set -> float32 (n, D)
     decide: Callable[[np.ndarray], np.ndarray] | None = None  # features -> logits (n, K), of a classifier of the run
+    licence: str = ""  # of the weights, where it is known
 
 
 def remembering(encoder: Encoder, images: list[np.ndarray]) -> Encoder:
@@ -110,12 +111,14 @@ def own(
         raise UserError(f"{key}.{problem}")
     path = encoder_choices.weights_file(settings)
     network, taken = _build(path, settings, key)
-    listed = settings["channels"] or channels
+    facts = ARCHITECTURES.get(architecture)
+    listed = settings["channels"] or _usual_order(facts, taken, channels) or channels
     unknown = [name for name in listed if name not in channels]
     if unknown:
         raise UserError(f"{key}.channels names {unknown[0]!r}; the images have {', '.join(channels)}")
     together = taken == len(listed)
-    if not together and taken not in (1, 3):
+    # Channels that mean something to a network cannot go in one by one.
+    if not together and (taken not in (1, 3) or (facts is not None and facts.orders)):
         raise UserError(
             f"{path} takes {taken} channels, and {len(listed)} are listed ({', '.join(listed)}): list as many in "
             f"{key}.channels"
@@ -150,14 +153,27 @@ def own(
         overlap=f"none: {ARCHITECTURES[architecture].installed.trained_on}" if packaged else "unknown",
         fitted=None,
         encode=lambda images: _run(ready, select_channels(images, channels, listed), where),
+        licence=facts.licence if facts is not None else "",
     )
+
+
+def _usual_order(facts: ArchitectureFacts | None, taken: int, channels: list[str]) -> list[str] | None:
+    """Channels in the order that an architecture was trained with, where their names tell it."""
+    fitting = [
+        order for order in (facts.orders if facts else ()) if len(order) == taken and set(order) <= set(channels)
+    ]
+    return list(fitting[0]) if len(fitting) == 1 else None
 
 
 def _normalisation(
     settings: dict[str, Any], train: np.ndarray, channels: list[str], listed: list[str], where: torch.device, key: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    given = settings["normalise"]
-    if given is None:
+    given, facts = settings["normalise"], ARCHITECTURES.get(settings["architecture"])
+    if facts is not None and facts.normalises:
+        if given is not None:
+            raise UserError(f"{key}.normalise must be null: {settings['architecture']} normalises by itself")
+        mean, std = np.zeros(1), np.ones(1)
+    elif given is None:
         mean, std = (part / 255 for part in channel_statistics(select_channels(train, channels, listed)))
     else:
         mean, std = np.array(given["mean"]), np.array(given["std"])

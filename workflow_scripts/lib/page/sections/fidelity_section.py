@@ -224,7 +224,9 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
     if not facts:
         return []
     encoder, settings, out = facts[0]["encoder"], facts[0]["settings"], []
-    out.append(f"Features are those of {encoder['name']}; pre-training overlap: {encoder['overlap']}.")
+    out.append(
+        f"Features are those of {encoder['name']}; pre-training overlap: {encoder['overlap']}{_licence(encoder)}."
+    )
     whole = table[table["scope"] == "all"].iloc[0]
     if whole["dimensions"] < whole["of_dimensions"]:
         out.append(
@@ -269,13 +271,19 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
 def _second_opinion(table: pd.DataFrame, second: pd.DataFrame, facts: dict[str, Any]) -> list[str]:
     """What the independent encoder adds: what it knows, and where it and the first encoder disagree."""
     names = [facts[key]["name"] for key in ("encoder", "independent_encoder")]
-    out = [f"The independent encoder is {names[1]}; pre-training overlap: {facts['independent_encoder']['overlap']}."]
+    second_facts = facts["independent_encoder"]
+    known = f"pre-training overlap: {second_facts['overlap']}{_licence(second_facts)}"
+    out = [f"The independent encoder is {names[1]}; {known}."]
     eyes = [eye(figures, "frechet", name) for figures, name in zip((table, second), names, strict=True)]
     if None in eyes:
         return out
     told = [_told_apart(figures) for figures in (table, second)]
     differing = [kind.title for key, kind in distances.MEASURES.items() if told[0].get(key) != told[1].get(key)]
     return [*out, likeness.second_opinion(*eyes, differing)]
+
+
+def _licence(encoder: dict[str, Any]) -> str:
+    return f"; licence of its weights: {encoder['licence']}" if encoder.get("licence") else ""
 
 
 def _told_apart(table: pd.DataFrame) -> dict[str, bool]:
