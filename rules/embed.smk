@@ -7,7 +7,7 @@
 rule embed_images:
     """Features of the images of one set, from the user's table or by a network."""
     input:
-        of="results/{run}/{embedded}.h5",
+        of=lambda wildcards: in_run(f"{wildcards.embedded}.h5"),
         given=from_config(views.embedding_files),
     output:
         "results/{run}/{embedded}.embeddings.h5",

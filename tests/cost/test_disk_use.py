@@ -35,6 +35,8 @@ def part_of(folder: Path, name: str) -> disk_use.Part:
         (f"{FOLD}/arms/.pool.host-1-2.part/classifier.safetensors", "yes"),
         ("simulated/train/a_red.png", "yes"),
         ("images.h5", "all"),
+        ("images.embeddings.h5", "yes"),
+        (f"{FOLD}/synthetic/painted.embeddings.h5", "yes"),
         ("declaration.json", "never"),
         ("declarations.jsonl", "never"),
         ("metrics.csv", "never"),

@@ -266,11 +266,18 @@ def test_usefulness_needs_two_sets(run: FakeRun, found: run_tables.Results) -> N
     assert "resample_real" not in shown
     files = [("balanced", run.path("repeat0/fold0/synthetic/balanced.fidelity.csv"))]
     points = curves_section.usefulness(found, fake_run.CONFIG, files)
+    # What an independent encoder says stands in a table of its own.
+    twice = run.path("repeat0/twice.csv")
+    first = files[0][1].read_text(encoding="utf-8")
+    lines = first.splitlines()[1:]
+    twice.write_text(first + "\n".join(line.replace("x,", "other,", 1).replace(",0,", ",7,") for line in lines) + "\n")
+    again = curves_section.usefulness(found, fake_run.CONFIG, [("balanced", twice)])
+    assert [point.fidelity for point in again] == [point.fidelity for point in points]
     assert [point.arm for point in points] == ["mix_loss", "synthetic_only"]
     with figure_style.style():
         assert "fewer than two" in curve_figures.draw_usefulness(found, points).texts[0].get_text()
     broken = run.path("repeat0/broken.csv")
-    broken.write_text("scope,measure\n")
+    broken.write_text("encoder,scope,measure\n")
     with pytest.raises(UserError, match=r"broken.csv has no column 'contender': delete it"):
         curves_section.usefulness(found, fake_run.CONFIG, [("balanced", broken)])
 

@@ -71,10 +71,14 @@ def _fidelity(paths: list[Path]) -> tuple[dict[str, float], bool]:
     folds = []
     for path in paths:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        lacking = [name for name in ("scope", "measure", "contender", "value", "too_small") if name not in table]
+        lacking = [
+            name for name in ("encoder", "scope", "measure", "contender", "value", "too_small") if name not in table
+        ]
         if lacking:
             raise UserError(f"{path} has no column {lacking[0]!r}: delete it and run again")
-        folds.append(table[table["scope"] == "all"])
+        # An independent encoder has its rows after those of the first.
+        first = table["encoder"] == table["encoder"].iloc[0]
+        folds.append(table[first & (table["scope"] == "all")])
     whole = pd.concat(folds, ignore_index=True)
     value = pd.to_numeric(whole["value"], errors="coerce")
     out = {}
