@@ -45,9 +45,7 @@ rule train_classifier:
         ],
         embeddings=lambda wildcards, input: [
             f"{name}={path}"
-            for name, path in zip(
-                views.embedded_sets(CONFIG, JOBS[int(wildcards.job)]), input.embeddings, strict=True
-            )
+            for name, path in zip(views.embedded_sets(CONFIG, JOBS[int(wildcards.job)]), input.embeddings, strict=True)
         ],
         baseline=baseline_flag,
         settings=lambda wildcards: as_json(stage_views.job_settings(CONFIG, JOBS[int(wildcards.job)]), threads=THREADS),
