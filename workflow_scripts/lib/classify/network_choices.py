@@ -114,3 +114,8 @@ def weights_path(weights: str) -> Path:
     """Path of the file that `weights` names, with environment variables expanded."""
     # pathlib would raise an error of its own for the home of somebody unknown.
     return Path(os.path.expanduser(os.path.expandvars(weights)))  # noqa: PTH111
+
+
+def is_file(weights: str) -> bool:
+    """Whether there is a file at this path, environment variables expanded; a path that cannot be has none."""
+    return os.path.isfile(weights_path(weights))  # noqa: PTH113

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices, source_choices
 from workflow_scripts.lib.config import label_regimes
-from workflow_scripts.lib.config.problems import Config
+from workflow_scripts.lib.config.problems import Config, short
 from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.images.embedding_forms import ENDINGS, NEEDS_IDS
 
@@ -43,14 +43,14 @@ def problem(config: Config) -> str | None:
     table, network = section["table"], encoder(config)
     if table and network:
         return f"{SECTION}.table and {KEY} exclude each other: set one to null"
-    if table and not network_choices.weights_path(table).is_file():
-        return f"{SECTION}.table = {table}: there is no such file"
+    if table and not network_choices.is_file(table):
+        return f"{SECTION}.table = {short(table)}: there is no such file"
     if table and not table.endswith(ENDINGS):
-        return f"{SECTION}.table = {table}: its name must end in {', '.join(ENDINGS)}"
+        return f"{SECTION}.table = {short(table)}: its name must end in {', '.join(ENDINGS)}"
     if table and table.endswith(NEEDS_IDS) and not section["ids"]:
         return f"{SECTION}.ids is missing: a {NEEDS_IDS} file needs a CSV table of its rows, with the column Id"
-    if section["ids"] and not network_choices.weights_path(section["ids"]).is_file():
-        return f"{SECTION}.ids = {section['ids']}: there is no such file"
+    if section["ids"] and not network_choices.is_file(section["ids"]):
+        return f"{SECTION}.ids = {short(section['ids'])}: there is no such file"
     facts = encoder_choices.ARCHITECTURES.get(network["architecture"]) if network else None
     if network and network["normalise"] is None and not (facts and facts.normalises):
         return f"{KEY}.normalise must be given: embeddings are the same in all folds, so no train part can say it"

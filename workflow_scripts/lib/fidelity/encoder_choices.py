@@ -95,8 +95,8 @@ def problem(settings: dict[str, Any]) -> str | None:
     """Error in the weights of an encoder (`full` settings), in one line, or None."""
     name = settings["architecture"]
     if settings["weights"] != INSTALLED:
-        there = weights_file(settings).is_file()
-        return None if there else f"weights = {settings['weights']}: there is no such file"
+        there = network_choices.is_file(settings["weights"])
+        return None if there else f"weights = {settings['weights']!r}: there is no such file"
     if name not in PACKAGED:
         return f"weights = {INSTALLED}: no package brings weights of {name!r}; known: {', '.join(PACKAGED)}"
     if weights_file(settings) is None:
