@@ -186,7 +186,16 @@ rule plot_arms:
         analysis="results/{run}/analysis.json",
         fidelity=every_fold("synthetic/{set}.fidelity.csv", set=USED_SETS),
     output:
-        beside("arms_forest", "arms_classes", "arms_gap", "arms_worth", "arms_usefulness", "arms_sweeps", "arms_map", "arms_ranks"),
+        beside(
+            "arms_forest",
+            "arms_classes",
+            "arms_gap",
+            "arms_worth",
+            "arms_usefulness",
+            "arms_sweeps",
+            "arms_map",
+            "arms_ranks",
+        ),
         forest=report(
             "results/{run}/figures/arms_forest.svg",
             caption="../captions/arms_forest.rst",
