@@ -87,7 +87,7 @@ def measured(variant: dict[str, Any], run: Path, folder: Path, seed: int) -> dic
         ),
         "sample_seconds": stage("sample_ddpm", synthetic_set | {"threads": 1}, **fold, generator=weights, out=made),
     }
-    tables = {name: folder / f"{name}.csv" for name in ("scores", "fidelity", "closest")}
+    tables = {name: folder / f"{name}.csv" for name in ("scores", "fidelity", "closest", "each")}
     stage(
         "assess_synthetic",
         stage_views.assess_settings(whole) | {"threads": 1},
@@ -104,7 +104,9 @@ def quality(scores: Path, fidelity: Path) -> dict[str, float]:
     """Figures of one synthetic set, from the tables of assess_synthetic."""
     judged = pd.read_csv(scores)
     auc = judged["auc_generated"].dropna()
-    rows = pd.read_csv(fidelity).query("scope == 'all'").set_index(["measure", "contender"])["value"]
+    rows = pd.read_csv(fidelity).query("scope == 'all'")
+    # The first encoder is the baseline; a second, independent one may follow.
+    rows = rows[rows["encoder"] == rows["encoder"].iloc[0]].set_index(["measure", "contender"])["value"]
     return {
         "agreement": rows["agreement", "generated"],
         "lowest_auc": auc.min(),

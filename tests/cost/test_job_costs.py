@@ -337,6 +337,14 @@ def test_a_training_goes_by_the_pace_of_its_steps_and_all_else_is_its_start(tmp_
     assert (rate.low, rate.high) == pytest.approx((10.0, 20.0)) and (start.low, start.high) == pytest.approx((5, 10))
 
 
+def test_memory_is_the_more_of_what_was_seen_and_what_the_job_said(tmp_path):
+    jobs = [training("a", 100)]
+    for said, known in ((250, 300.5), (410, 410)):
+        told = {"train_ddpm/a": f"2026 INFO memory: at most {said} MB\n"}
+        (start,) = measured_rates.observed(write_run(tmp_path, jobs, {"train_ddpm/a": 11.0}, log=told)).starts
+        assert start.memory == known
+
+
 def test_what_was_measured_of_other_work_teaches_no_rate(tmp_path):
     def predicted(units: float, **seconds: float) -> Path:
         jobs = [training("a", units), training("b", 100)]

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import os
+import resource
 import sys
 import time
 import traceback
@@ -50,9 +51,17 @@ def run(
             _tell(error, name, recent, args.log)
         _close_log()
         return 1
+    log.info("memory: at most %d MB", memory_used())
     log.info("done in %s", duration(time.monotonic() - started))
     _close_log()
     return 0
+
+
+def memory_used() -> int:
+    """MB of memory that this process has held at most.
+
+    Snakemake's benchmark looks only now and then, and misses the peak of a short job."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 @contextlib.contextmanager

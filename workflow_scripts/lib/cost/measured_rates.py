@@ -27,6 +27,7 @@ SHORTEST = 0.02  # seconds of work below which a job is not used for a rate
 # Log messages of jobs that did not do all of their work in the measured time.
 PARTLY = ("going on from", "unchanged, kept", "was finished meanwhile")
 DURATION = re.compile(r"done in (?:(\d+) h )?(?:(\d+) min )?(?:([\d.]+) s)?$", re.MULTILINE)
+MEMORY = re.compile(r"memory: at most (\d+) MB$", re.MULTILINE)
 DEVICE = re.compile(r"[:,] ([^:,]+)(?:, (\d+) thread\(s\))?, (?:bfloat16|float32)\b")
 # Last lines of loops (`base.progress`): the number of steps, and the milliseconds of one.
 LOOP = re.compile(r"\b(\d+)/\1 \(100 %\).*, ([\d.e+-]+) ms each$", re.MULTILINE)
@@ -198,11 +199,17 @@ def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
         looped = _looped(text, measured[0]) if job.stage in PACED else None
         out.append(
             Timed(
-                job, measured[0], measured[1], _start(measured[0], text, looped), looped, gpu,
+                job, measured[0], _memory(measured[1], text), _start(measured[0], text, looped), looped, gpu,
                 device[1].strip() if gpu else prediction["machine"], not any(words in text for words in PARTLY),
             )
         )  # fmt: skip
     return out
+
+
+def _memory(seen: float | None, text: str) -> float | None:
+    """MB that a job has held: the more of what Snakemake saw now and then, and of what the job said at its end."""
+    told = [float(value) for value in MEMORY.findall(text)]
+    return max([*told, *([seen] if seen is not None else [])], default=None)
 
 
 def _looped(text: str, most: float) -> float | None:
