@@ -25,7 +25,14 @@ def test_figures_are_those_of_the_whole_set(tmp_path):
     measures = [("agreement", "generated", 0.8), ("frechet", "generated", 0.2), ("frechet", "floor", 0.01)]
     measures += [("precision", "generated", 0.7), ("recall", "generated", 0.5), ("recall", "floor", 0.9)]
     rows = [
-        {"scope": scope, "measure": measure, "contender": contender, "value": value if scope == "all" else -1}
+        {
+            "encoder": encoder,
+            "scope": scope,
+            "measure": measure,
+            "contender": contender,
+            "value": value if (encoder, scope) == ("the baseline", "all") else -1,
+        }
+        for encoder in ("the baseline", "another")
         for scope in ("class", "all")
         for measure, contender, value in measures
     ]
