@@ -25,14 +25,16 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import tifffile
 import torch
 from PIL import Image
 
+from benchmarks import fuzz
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import backbones, classifier_file
 from workflow_scripts.lib.generate import generator_file, generator_training, networks
@@ -54,23 +56,14 @@ Reader = Callable[[Path], object]
 
 
 @dataclass
-class Outcome:
+class Outcome(fuzz.Outcome):
     """What became of the files of one kind."""
 
-    what: str
-    taken: int = 0
-    refused: int = 0
-    escaped: list[str] = field(default_factory=list)
-    slowest: float = 0.0
     memory: int = 0  # bytes, the largest reader
 
     def line(self) -> str:
         """The result as it is printed."""
-        count = self.taken + self.refused + len(self.escaped)
-        return (
-            f"{self.what}: {count} files, {self.taken} read, {self.refused} refused in one line, {len(self.escaped)} "
-            f"escaped; the slowest took {self.slowest:.2f} s, the largest reader {self.memory / 1e6:.0f} MB"
-        )
+        return f"{super().line()}; the largest reader took {self.memory / 1e6:.0f} MB"
 
 
 # Sound files
@@ -191,7 +184,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 # Readers in processes of their own
 
 
-def fuzz(what: str, sound: Callable[[Path], dict[Path, Reader]], numbers: range, seed: int) -> Outcome:
+def fuzz_all(what: str, sound: Callable[[Path], dict[Path, Reader]], numbers: range, seed: int) -> Outcome:
     """Read a damaged copy of a sound file for each number."""
     out = Outcome(what)
     with tempfile.TemporaryDirectory(prefix="mixloc-fuzz-") as folder:
@@ -200,27 +193,32 @@ def fuzz(what: str, sound: Callable[[Path], dict[Path, Reader]], numbers: range,
         (place / "damaged").mkdir()
         readers = list(sound(place / "sound").items())
         contents = [path.read_bytes() for path, _ in readers]
-        left = iter(numbers)
-        number = next(left, None)
-        while number is not None:
+        left = numbers
+        while left:
             # The process goes on until the numbers end, or until a file ends it.
-            for found in _batch(place / "damaged", readers, contents, range(number, numbers.stop), what, seed):
-                out.slowest, out.memory = max(out.slowest, found["seconds"]), max(out.memory, found["memory"])
-                if found["result"] == "read":
-                    out.taken += 1
-                elif found["result"] == "refused":
-                    out.refused += 1
-                else:
-                    out.escaped.append(f"{what} {seed} {found['number']} ({found['file']}): {found['result']}")
-                number = found["number"] + 1
-            if number >= numbers.stop:
-                number = None
+            reached = left.start
+            for found in _batch(place / "damaged", readers, contents, left, what, seed):
+                _count(out, found, seed)
+                reached = found["number"] + 1
+            if reached == left.start:
+                raise RuntimeError(f"the process that reads {what} ended before its first file")
+            left = range(reached, left.stop)
     return out
+
+
+def _count(out: Outcome, found: dict[str, Any], seed: int) -> None:
+    out.slowest, out.memory = max(out.slowest, found["seconds"]), max(out.memory, found["memory"])
+    if found["result"] == "read":
+        out.taken += 1
+    elif found["result"] == "refused":
+        out.refused += 1
+    else:
+        out.escaped.append(f"{out.what} {seed} {found['number']} ({found['file']}): {found['result']}")
 
 
 def _batch(
     folder: Path, readers: list[tuple[Path, Reader]], contents: list[bytes], numbers: range, what: str, seed: int
-) -> Iterator[dict]:
+) -> Iterator[dict[str, Any]]:
     """What a process says of each file; of the file that ends it, this says it."""
     begun, ended = os.pipe()
     child = os.fork()
@@ -248,7 +246,7 @@ def _batch(
 
 def _read_all(
     folder: Path, readers: list[tuple[Path, Reader]], contents: list[bytes], numbers: range, what: str, seed: int,
-    told: object,
+    told: TextIO,
 ) -> None:  # fmt: skip
     """Read damaged files one after the other; say which one before, and what came of it after."""
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -305,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.only and kind.__name__ != args.only:
             continue
         numbers = range(args.first, args.first + (args.count or usual))
-        found = fuzz(kind.__name__, kind, numbers, args.seed)
+        found = fuzz_all(kind.__name__, kind, numbers, args.seed)
         print(found.line())
         for text in found.escaped[:20]:
             print(text)

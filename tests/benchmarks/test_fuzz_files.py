@@ -15,14 +15,14 @@ def test_damaged_files_are_read_or_refused_in_one_line(capsys: pytest.CaptureFix
     status = fuzz_files.main(["--count", "60", "--seed", "3"])
     told = capsys.readouterr().out
     assert status == 0, told
-    assert "images: 60 files" in told and "run_files: 60 files" in told and told.count(" 0 escaped") == 2
+    assert "images: 60 inputs" in told and "run_files: 60 inputs" in told and told.count(" 0 escaped") == 2
 
 
 @pytest.mark.parametrize("number", [1098, 3959])
 def test_pages_that_never_end_are_counted_first(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, the reader of TIFF files went from page to page for ever."""
     monkeypatch.setattr(fuzz_files, "LONGEST", 5)
-    found = fuzz_files.fuzz("images", fuzz_files.images, range(number, number + 1), 1)
+    found = fuzz_files.fuzz_all("images", fuzz_files.images, range(number, number + 1), 1)
     assert (found.taken + found.refused, found.escaped) == (1, [])
 
 
@@ -60,9 +60,15 @@ def test_what_becomes_of_a_reader_is_told(
         (folder / "a.png").write_bytes(b"sound")
         return {folder / "a.png": reader}
 
-    found = fuzz_files.fuzz("images", sound, range(4, 6 if said != "took more than 1 s" else 5), 1)
+    found = fuzz_files.fuzz_all("images", sound, range(4, 6 if said != "took more than 1 s" else 5), 1)
     if said:
         assert found.escaped and all(said in text and text.startswith("images 1 ") for text in found.escaped)
         assert "images 1 4 (a.png)" in found.escaped[0] and found.taken == found.refused == 0
     else:
         assert (found.refused, found.escaped) == (2, [])
+
+
+def test_a_process_that_reads_nothing_is_no_endless_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_files, "_read_all", lambda *given: None)
+    with pytest.raises(RuntimeError, match="before its first file"):
+        fuzz_files.fuzz_all("images", fuzz_files.images, range(2), 1)

@@ -117,11 +117,11 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     wrong = [
         ({"weights": str(tmp_path / "pickled.safetensors")}, "can run code"),
         ({"weights": str(tmp_path / "nowhere.safetensors")}, "nowhere"),
-        ({"weights": str(tmp_path / "half.safetensors")}, "it lacks"),
+        ({"weights": str(tmp_path / "half.safetensors")}, "they lack"),
         ({"weights": str(tmp_path / "other.safetensors")}, "conv1.weight"),
         ({"weights": str(tmp_path / "five.safetensors")}, "takes 5 channels, and 4"),
         ({"architecture": "resnet19"}, "resnet19"),
-        ({"architecture": "resnet50"}, "does not fit resnet50"),
+        ({"architecture": "resnet50"}, "the weights do not fit resnet50"),
         ({"channels": ["violet"]}, "violet"),
     ]
     for given, word in wrong:

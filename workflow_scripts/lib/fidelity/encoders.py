@@ -255,10 +255,7 @@ def _torchvision(
     network.set_submodule(linear[-1], nn.Identity())
     body = {name: value for name, value in weights.items() if not name.startswith(f"{linear[-1]}.")}
     try:
-        missing, unexpected = network.load_state_dict(body, strict=False)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit {architecture}: {str(error).splitlines()[-1].strip()}") from None
-    if missing or unexpected:
-        what = f"it lacks {missing[0]}" if missing else f"it has {unexpected[0]}, which is no layer of it"
-        raise UserError(f"{path} does not fit {architecture}: {what}")
+        encoder_networks.load(network, body, architecture)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return network, taken
