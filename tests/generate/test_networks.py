@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.generate import generator_checks, networks
+from workflow_scripts.lib.generate import generator_checks, networks, unit_layers
 from workflow_scripts.lib.generate.diffusion import Condition
-from workflow_scripts.lib.generate.networks import Attention, Minimal, UNet
+from workflow_scripts.lib.generate.networks import Minimal, UNet
+from workflow_scripts.lib.generate.unit_layers import Attention
 
 # Tiny tensors gain nothing from threads, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -25,8 +26,8 @@ def network(channels=3, classes=4, size=32, dtype=torch.float32):
     torch.manual_seed(0)
     made = UNet(channels, classes, size, [16, 32], [1, 1], dtype)
     # Gains start at zero, so that a fresh network says nothing; here they must let the signal through.
-    torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
-    torch.nn.init.constant_(made.modulation.gains, 1 / networks.PACE)
+    torch.nn.init.constant_(made.head_gain, 1 / unit_layers.PACE)
+    torch.nn.init.constant_(made.modulation.gains, 1 / unit_layers.PACE)
     return made
 
 
@@ -94,7 +95,7 @@ def test_images_of_a_batch_do_not_touch_each_other():
 def giving(dtype=torch.float32):
     torch.manual_seed(0)
     made = UNet(3, 4, 32, [16, 32], [1, 1], dtype, references=True)
-    torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
+    torch.nn.init.constant_(made.head_gain, 1 / unit_layers.PACE)
     return made
 
 
@@ -148,7 +149,7 @@ def test_conditions_are_joined_and_cut_whole():
 def test_activations_keep_their_magnitude():
     torch.manual_seed(0)
     made = UNet(4, 10, 32, [32, 48, 64], [2, 2, 2])
-    torch.nn.init.constant_(made.head_gain, 1 / networks.PACE)
+    torch.nn.init.constant_(made.head_gain, 1 / unit_layers.PACE)
     out = made(torch.randn(16, 4, 32, 32), torch.zeros(16), condition(16, 10))
     assert 0.3 < float(out.detach().std()) < 3
 
@@ -170,7 +171,7 @@ def test_filters_return_to_their_norm():
 
 
 def test_inputs_added_for_alignment_change_nothing():
-    layer = networks.UnitLinear(5, 16, 3)
+    layer = unit_layers.UnitLinear(5, 16, 3)
     x = torch.randn(2, 5, 8, 8)
     padded = torch.cat([x, torch.zeros(2, 3, 8, 8)], dim=1)
     assert torch.allclose(layer(padded), layer(x), atol=1e-5)
@@ -179,7 +180,7 @@ def test_inputs_added_for_alignment_change_nothing():
 def test_normalisation_that_keeps_its_layout_is_torchs():
     x = (torch.randn(3, 32, 6, 4) * 3 + 1).to(memory_format=torch.channels_last)
     for groups in (1, 2):
-        out = networks.standardised_channels_last(x, groups)
+        out = unit_layers.standardised_channels_last(x, groups)
         assert out.is_contiguous(memory_format=torch.channels_last)
         assert torch.allclose(out, torch.nn.functional.group_norm(x, groups), atol=1e-5)
 
@@ -237,7 +238,7 @@ def test_attention_is_that_of_its_definition():
     weights = (torch.einsum("nhcq,nhck->nhqk", query, key) / 64**0.5).softmax(dim=-1)
     found = torch.einsum("nhqk,nhck->nhcq", weights, value).reshape(2, 128, 3, 4)
     branch = torch.einsum("oc,nchw->nohw", made.merge.formed()[:, :, 0, 0], found)
-    expected = branch + (1 - networks.FRACTION) * networks.NORM * x
+    expected = branch + (1 - unit_layers.FRACTION) * unit_layers.NORM * x
     assert torch.allclose(made(x), expected, atol=2e-3)
 
 
@@ -280,8 +281,8 @@ def test_a_network_of_more_classes_takes_labels_by_their_places(kind):
     placed = settings | {"label_places": {"of": 5, "places": [3, 0]}}
     part = networks.make_network(placed, 2, 2, 16, torch.float32)
     if kind == "unet":
-        torch.nn.init.constant_(whole.head_gain, 1 / networks.PACE)
-        torch.nn.init.constant_(whole.modulation.gains, 1 / networks.PACE)
+        torch.nn.init.constant_(whole.head_gain, 1 / unit_layers.PACE)
+        torch.nn.init.constant_(whole.modulation.gains, 1 / unit_layers.PACE)
     part.load_state_dict(whole.state_dict())  # places are no weights
     x, said = torch.randn(2, 2, 16, 16), torch.zeros(2, dtype=torch.bool)
     first = part(x, torch.zeros(2), Condition(torch.eye(2), said))

@@ -19,7 +19,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.lib.generate.networks import UnitLinear
+from workflow_scripts.lib.generate.unit_layers import UnitLinear
 
 
 @dataclass(frozen=True)
