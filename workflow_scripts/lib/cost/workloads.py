@@ -4,6 +4,7 @@ This module reads no files and needs no torch; a `Networks` object counts the ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ GFLOP, MEGAPIXELS, IMAGES, JOBS = "GFLOP", "megapixels", "images", "jobs"
 # Stages that the profiles give a GPU.
 ON_GPU = ("train_ddpm", "sample_ddpm", "sample_fold", "train_classifier", "train_judge", "stress_test")
 
+TEXT = 48  # bytes of an entry in a text column: its reference, and a few letters
 BLOCK = 4096  # disk block: file sizes are rounded up to multiples of this
 
 
@@ -76,6 +78,11 @@ class Job:
     def key(self) -> str:
         """Name by which other jobs refer to it."""
         return f"{self.stage}/{self.name}"
+
+
+def job_of(stage: str, name: str, works: list[Workload], after: Sequence[str] = (), threads: int = 1) -> Job:
+    """A job that waits for those of these keys."""
+    return Job(stage, name, works, list(after), threads)
 
 
 def raw_bytes(files: int, side: int, a_pixel: float) -> float:
