@@ -21,6 +21,7 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.classify import (
     arm_choices,
+    arm_settings,
     backbones,
     captured_step,
     losses,
@@ -153,7 +154,10 @@ class Trainer:
         )
         # It learns with the network, and is no part of it.
         own: list[torch.nn.Parameter] = []
+        # The step at which labels come in, and a training of its own begins; 0: from the first step on.
+        self.labelled_from = 0
         if arm_choices.METHODS[settings["method"]].self_supervised:
+            self.labelled_from = arm_settings.pretraining_steps(settings)
             made = self_supervision.projector(self.network.head.weight.shape[1], derive(seed, "projector"))
             self.step.projector = made.to(where).train()
             own = list(made.parameters())
@@ -180,8 +184,11 @@ class Trainer:
         self.best_step, self.best_map = 0, -1.0
 
     def rate(self, number: int) -> float:
-        """The learning rate of a step (from 0)."""
-        return schedule.cosine_after_warmup(self.settings, number)
+        """The learning rate of a step (from 0); self-supervision and what follows it have a schedule each."""
+        first, steps = self.labelled_from, self.settings["steps"]
+        if number < first:
+            return schedule.cosine_after_warmup(self.settings | {"steps": first}, number)
+        return schedule.cosine_after_warmup(self.settings | {"steps": steps - first}, number - first)
 
     def advance(self, number: int) -> None:
         """One optimiser step; a GPU may still be busy with it afterwards."""
@@ -189,6 +196,8 @@ class Trainer:
             # Networks that draw (stochastic depth) draw the same after a resume.
             self.network.draws.generator.manual_seed(derive(self.step.seed, "network", number))
             self.step.number = number
+            if number == self.labelled_from:
+                self._forget_gradients()
             self._set_rate(self.rate(number))
             method = method_steps.step_function(self.settings["method"])
             if self.graph.reason is not None:
@@ -201,6 +210,13 @@ class Trainer:
             else:
                 self.graph(*captured_step.drawn(self.step, self.requests))
             self.loss_steps += 1
+
+    def _forget_gradients(self) -> None:
+        """The optimiser begins anew. Self-supervision has much larger gradients than labels have. Adam would divide by
+        them for many hundred steps, and the trunk would stay as it is."""
+        for state in self.optimiser.state.values():
+            for value in state.values():
+                value.zero_()
 
     def _set_rate(self, rate: float) -> None:
         self._rate.fill_(rate)
