@@ -42,6 +42,7 @@ from workflow_scripts.lib.images import decode
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
+from workflow_scripts.lib.images.planes import Unusable, Wanted, to_array
 from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, read_predictions, write_predictions
 from workflow_scripts.lib.split import role_table
@@ -94,8 +95,8 @@ def images(folder: Path) -> dict[Path, Reader]:
 def _pixels(path: Path) -> object:
     """The planes of a file as arrays, as preprocess_images takes them."""
     try:
-        return [np.array(decode.to_array(plane)) for plane in decode.decode(path, 3).images]
-    except decode.Unusable as error:
+        return [np.array(to_array(plane)) for plane in decode.decode(path, Wanted(3)).images]
+    except Unusable as error:
         raise UserError(f"{path.name} {error}") from None
 
 

@@ -10,14 +10,15 @@ import tifffile
 from PIL import Image
 
 from tests.helpers.image_folders import noise, save
-from workflow_scripts.lib.images import decode
+from workflow_scripts.lib.images import decode, planes
+from workflow_scripts.lib.images.planes import Wanted
 
 DEEP = np.array([[0, 1, 300], [65535, 257, 4095]], dtype=np.uint16)
 
 
 def arrays(path: Path, expected: int = 1) -> list[np.ndarray]:
     """The planes of a file as arrays."""
-    return [decode.to_array(image) for image in decode.decode(path, expected).images]
+    return [planes.to_array(image) for image in decode.decode(path, Wanted(expected)).images]
 
 
 GREY = {"8": np.uint8(DEEP // 257), "16": DEEP, "float": np.float32(DEEP / 4096)}
@@ -36,20 +37,20 @@ def test_grey_values_come_as_they_are_stored(tmp_path: Path, suffix: str, depth:
         tifffile.imwrite(path, values)
     else:
         save(path, values)
-    planes = decode.decode(path, 1)
-    assert planes.bits == {"uint8": 8, "uint16": 16, "float32": 32}[values.dtype.name]
-    (plane,) = planes.images
+    found = decode.decode(path, Wanted(1))
+    assert found.bits == {"uint8": 8, "uint16": 16, "float32": 32}[values.dtype.name]
+    (plane,) = found.images
     assert plane.size == (3, 2), "width and height"
-    np.testing.assert_array_equal(decode.to_array(plane), values)
+    np.testing.assert_array_equal(planes.to_array(plane), values)
 
 
 def test_colours_and_transparency_are_planes_of_their_own(tmp_path: Path) -> None:
     colours = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) * 10
     for mode, count in (("RGB", 3), ("RGBA", 4)):
         save(tmp_path / f"{mode}.png", colours[:, :, :count])
-        planes = arrays(tmp_path / f"{mode}.png", count)
-        assert len(planes) == count
-        for place, plane in enumerate(planes):
+        found = arrays(tmp_path / f"{mode}.png", count)
+        assert len(found) == count
+        for place, plane in enumerate(found):
             np.testing.assert_array_equal(plane, colours[:, :, place])
 
 
@@ -67,21 +68,21 @@ def test_colours_and_transparency_are_planes_of_their_own(tmp_path: Path) -> Non
 def test_the_axis_of_the_channels_is_found(tmp_path: Path, shape: tuple[int, ...], expected: int, count: int) -> None:
     values = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     np.save(tmp_path / "a.npy", values)
-    planes = arrays(tmp_path / "a.npy", expected)
-    assert len(planes) == count
+    found = arrays(tmp_path / "a.npy", expected)
+    assert len(found) == count
     last = values[-1] if len(shape) == 3 and shape[0] == count else values[..., -1] if len(shape) == 3 else values
-    np.testing.assert_array_equal(planes[-1], last)
+    np.testing.assert_array_equal(found[-1], last)
 
 
 def test_an_ome_tiff_names_its_channels(tmp_path: Path) -> None:
     values = np.stack([noise(0), noise(1)])
     about = {"axes": "CYX", "Channel": {"Name": ["gfp", "dic"]}}
     tifffile.imwrite(tmp_path / "a.ome.tif", values, metadata=about, photometric="minisblack")
-    planes = decode.decode(tmp_path / "a.ome.tif", 2)
-    assert planes.names == ["gfp", "dic"]
-    np.testing.assert_array_equal(decode.to_array(planes.images[1]), values[1])
+    found = decode.decode(tmp_path / "a.ome.tif", Wanted(2))
+    assert found.names == ["gfp", "dic"]
+    np.testing.assert_array_equal(planes.to_array(found.images[1]), values[1])
     tifffile.imwrite(tmp_path / "plain.tif", values, photometric="minisblack")
-    assert decode.decode(tmp_path / "plain.tif", 2).names is None
+    assert decode.decode(tmp_path / "plain.tif", Wanted(2)).names is None
 
 
 def test_a_compression_that_pillow_knows_is_read(tmp_path: Path) -> None:
@@ -109,20 +110,20 @@ def test_what_is_no_image_is_refused_by_kind(tmp_path: Path, name: str, values: 
         np.save(tmp_path / name, values)
     elif name.endswith(".tif"):
         tifffile.imwrite(tmp_path / name, values, photometric="minisblack", metadata={"axes": "ZYX"})
-    with pytest.raises(decode.Unusable) as caught:
-        decode.decode(tmp_path / name, 1)
+    with pytest.raises(planes.Unusable) as caught:
+        decode.decode(tmp_path / name, Wanted(1))
     assert caught.value.kind == kind
 
 
 def test_a_tiff_of_very_many_pages_is_refused_before_they_are_read(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((65, 4, 4), np.uint8), photometric="minisblack", metadata=None)
-    with pytest.raises(decode.Unusable, match="more than 64 pages"):
-        decode.decode(tmp_path / "a.tif", 1)
+    with pytest.raises(planes.Unusable, match="more than 64 pages"):
+        decode.decode(tmp_path / "a.tif", Wanted(1))
 
 
 def test_a_blend_is_the_mean_without_rounding() -> None:
     red, green = (Image.fromarray(np.full((2, 2), value, np.uint8)) for value in (10, 13))
-    np.testing.assert_array_equal(decode.to_array(decode.blend([red, green])), np.full((2, 2), 11.5))
+    np.testing.assert_array_equal(planes.to_array(planes.blend([red, green])), np.full((2, 2), 11.5))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy", ".jpg"])
@@ -134,13 +135,13 @@ def test_files_cut_anywhere_never_come_through_changed(tmp_path, suffix):
         np.save(path, noise(0))
     else:
         save(path, noise(0))
-    whole, values = path.read_bytes(), np.asarray(decode.decode(path, 1).images[0])
+    whole, values = path.read_bytes(), np.asarray(decode.decode(path, Wanted(1)).images[0])
     refused = 0
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         try:
-            found = decode.decode(path, 1)
-        except decode.Unusable:
+            found = decode.decode(path, Wanted(1))
+        except planes.Unusable:
             refused += 1
         else:
             # Only what follows the pixels is missing.
@@ -160,6 +161,6 @@ def test_bombs_of_every_format(tmp_path):
         compression="zlib",
     )
     for name in ("a.npy", "a.tif"):
-        with pytest.raises(decode.Unusable) as caught:
-            decode.decode(tmp_path / name, 1)
+        with pytest.raises(planes.Unusable) as caught:
+            decode.decode(tmp_path / name, Wanted(1))
         assert caught.value.kind == "decompression bomb"

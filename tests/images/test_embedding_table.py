@@ -45,7 +45,9 @@ def test_parquet_is_read_where_pyarrow_is_there_and_refused_in_one_line_elsewher
         assert np.array_equal(embedding_table.read(*written(tmp_path, ".parquet")).of(IDS), FEATURES)
         return
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"x\.parquet needs pyarrow.*save the table as \.npy or \.h5"):
+    with pytest.raises(
+        UserError, match=r"x\.parquet needs the package pyarrow: pip install -r requirements-formats\.txt, or save"
+    ):
         embedding_table.read(tmp_path / "x.parquet")
 
 

@@ -41,7 +41,7 @@ CHOICES = (
     "study.switches",
 )
 # Read whenever Snakemake starts or a stage fails: they must not wait for large libraries.
-LIGHT = ("base.errors", "judge.declaration", *CHOICES)
+LIGHT = ("base.errors", "judge.declaration", "images.format_choices", *CHOICES)
 MODULES = {
     ".".join(path.relative_to(PACKAGE / "lib").with_suffix("").parts): path for path in PACKAGE.glob("lib/*/**/*.py")
 }

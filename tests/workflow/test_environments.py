@@ -114,6 +114,8 @@ def test_environment_has_the_pinned_versions(path: Path) -> None:
     wanted |= {name: constraints[name] for name in needed(set(wanted))}
     if path.stem.endswith("-encoders"):
         wanted |= pins_of("requirements-encoders.txt")
+    if path.stem.endswith("-formats"):
+        wanted |= pins_of("requirements-formats.txt")
     if path.stem.endswith("-cuda"):
         wanted |= {name: version for name, version in constraints.items() if CUDA.match(name)}
     lines = differences(wanted, pins_of_environment(path))
@@ -129,7 +131,7 @@ def test_constraints_hold_the_pinned_versions(name: str) -> None:
 
 
 def test_every_import_is_pinned() -> None:
-    pins = pins_of("requirements.txt")
+    pins = pins_of("requirements.txt") | pins_of("requirements-formats.txt")  # optional ones only where installed
     absent = imported("workflow_scripts") - set(pins)
     assert not absent, f"requirements.txt does not pin what workflow_scripts imports: {', '.join(sorted(absent))}"
     absent = imported("tests", "benchmarks") - set(pins) - set(pins_of("requirements-dev.txt"))

@@ -37,6 +37,7 @@ from workflow_scripts.lib.fidelity import encoders
 from workflow_scripts.lib.generate import generator_file
 from workflow_scripts.lib.images import decode, image_list, user_tables
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.planes import Unusable, Wanted
 from workflow_scripts.lib.judge import fitted_artefacts
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.split import role_table
@@ -101,9 +102,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "job0.json": arm_list.read,
     "analysis.json": fitted_artefacts.read_threshold_record,
     "train.csv": user_tables.read_table,
-    "image.npy": lambda path: decode.decode(path, 1),
-    "image.png": lambda path: decode.decode(path, 1),
-    "image.tif": lambda path: decode.decode(path, 1),
+    "image.npy": lambda path: decode.decode(path, Wanted(1)),
+    "image.png": lambda path: decode.decode(path, Wanted(1)),
+    "image.tif": lambda path: decode.decode(path, Wanted(1)),
 }
 
 
@@ -112,7 +113,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 def test_no_reader_unpickles(tmp_path: Path, marker: Path, name: str, how: str) -> None:
     path = tmp_path / name
     set_trap(path, how, marker)
-    with pytest.raises((UserError, decode.Unusable)) as caught:
+    with pytest.raises((UserError, Unusable)) as caught:
         READERS[name](path)
     assert str(caught.value).isprintable()
 

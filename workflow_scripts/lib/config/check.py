@@ -16,7 +16,7 @@ from workflow_scripts.lib.download import manifest
 from workflow_scripts.lib.download.urls import Refused, check_url
 from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_checks, generator_choices
-from workflow_scripts.lib.images import known_datasets
+from workflow_scripts.lib.images import format_choices, known_datasets
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
 from workflow_scripts.lib.judge import declaration
 from workflow_scripts.lib.study import switches
@@ -40,6 +40,7 @@ def check(config: Config) -> Config:
     _check_generators(config)
     _check_sets(config)
     _check_encoders(config)
+    _check_formats(config)
     _check_compute(config)
     _check_mirror(config["fetch_weights"])
     for entry in config["arms"]:
@@ -301,6 +302,22 @@ def _check_encoders(config: Config) -> None:
         problem = encoder_choices.problem(encoder)
         if problem:
             raise ConfigError(f"{key}.{problem}")
+
+
+def _check_formats(config: Config) -> None:
+    """Files and tables of formats that need optional packages."""
+    data = config["data"]
+    if data["source"] == "simulated" or config["compute"]["environment"] == format_choices.ENVIRONMENT:
+        return  # stages of that conda environment have packages of their own
+    files = data["files"] or ""
+    problem = format_choices.missing_package(files.values() if isinstance(files, dict) else [files])
+    if problem:
+        raise ConfigError(f"data.files: {problem}")
+    tables = {f"data.{name}": data[name] for name in ("table", "groups")}
+    tables["data.unlabelled.table"] = (data["unlabelled"] or {}).get("table")
+    for key, path in tables.items():
+        if path and (problem := format_choices.missing_table_package(path)):
+            raise ConfigError(f"{key} = {problem}")
 
 
 def _check_stress(config: Config) -> None:

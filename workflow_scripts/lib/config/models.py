@@ -161,7 +161,7 @@ class Compute(Section):
     processes: whole(1, 64) = key("GPUs, or without any processes on the CPU, that share one training.", "processes")
     arms_at_once: whole(1, 64) = key("Arms of a job that train side by side in one process.", "arms")
     sets_together: Flag = key("All synthetic sets of a fold that ask no baseline are sampled in one process.")
-    environment: Literal["mixloc", "mixloc-cuda", "mixloc-encoders"] = key(
+    environment: Literal["mixloc", "mixloc-cuda", "mixloc-encoders", "mixloc-formats"] = key(
         "With --sdm conda, the environment of stages under envs/."
     )
 

@@ -23,6 +23,7 @@ from workflow_scripts.lib.config.fields import (
     text,
     whole,
 )  # fmt: skip
+from workflow_scripts.lib.images.format_choices import STACKS
 from workflow_scripts.lib.images.known_datasets import COLUMNS, SOURCES
 from workflow_scripts.lib.images.label_maps import BUILT_IN, NUMBERINGS
 
@@ -50,7 +51,7 @@ class FurtherImages(Section):
     """Further images without labels, which a label regime may show (regimes[].unlabelled: seen)."""
 
     images: Maybe[Text] = optional("Folder with the image files. null: data.images.")
-    table: Maybe[Text] = optional("CSV table of the images, without labels. null: all files beyond data.table.")
+    table: Maybe[Text] = optional("Table of the images, without labels. null: all files beyond data.table.")
 
 
 class Data(Section):
@@ -60,8 +61,8 @@ class Data(Section):
         "Made by simulate_cells, your own folder, or a set of the Human Protein Atlas."
     )
     images: Maybe[Text] = key("Folder with the image files.")
-    table: Maybe[Text] = key("CSV table of the images, plain or gzipped, separated by commas, semicolons or tabs.")
-    groups: Maybe[Text] = key("CSV table of further columns, joined by Id.")
+    table: Maybe[Text] = key("Table of the images: CSV with commas, semicolons or tabs, gzipped or not; or Parquet.")
+    groups: Maybe[Text] = key("Table of further columns, joined by Id.")
     unlabelled: Maybe[FurtherImages] = key(
         "Further images without labels; files are named, and columns called, as for the labelled ones."
     )
@@ -74,6 +75,10 @@ class Data(Section):
     )
     file_channels: Maybe[Annotated[Some[Channel], Field(max_length=64)]] = key(
         "Channels of a file that holds several, in their order. null: those of preprocess_images."
+    )
+    stack: Literal[tuple(STACKS)] = key(
+        "Files with several planes in focus or time: refused, read as channels, the maximum over them, "
+        "or the middle one."
     )
     planes: Maybe[dict[Channel, Literal["red", "green", "blue", "yellow"]]] = key(
         "The colour of its file that a channel is."

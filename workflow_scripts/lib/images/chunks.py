@@ -20,12 +20,23 @@ from PIL import __version__ as pillow_version
 
 from workflow_scripts.lib.base import files, process_pool, source_code
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import decode, duplicates, read_image
+from workflow_scripts.lib.images import (
+    czi_files,
+    decode,
+    duplicates,
+    nd2_files,
+    planes,
+    read_image,
+    stacks,
+    tiff_files,
+    zarr_folders,
+)
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.read_image import Reader
 
 PIECE_BYTES = 2**22
-_CODE = [Path(module.__file__) for module in (decode, read_image, duplicates)] + [Path(__file__)]
+_MODULES = (decode, planes, stacks, tiff_files, zarr_folders, czi_files, nd2_files, read_image, duplicates)
+_CODE = [Path(module.__file__) for module in _MODULES] + [Path(__file__)]
 _BROKEN = (OSError, ValueError, KeyError, TypeError)
 
 
@@ -115,7 +126,7 @@ def _settings(reader: Reader) -> list[Any]:
     """Settings and versions that determine the pixels of every image, code included."""
     keys = ("channels", "size", "intensity", "white_level", "pixel_size")
     own = {key: reader.settings[key] for key in keys}
-    known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size")}
+    known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size", "stack")}
     where = str(reader.folder.resolve())
     return [own, known, sorted(reader.bits), where, source_code.digest(_CODE), pillow_version]
 

@@ -5,7 +5,7 @@ A user's table is one of these; nothing in it is unpickled:
     .npy       numbers (n, D), and the Ids of its rows in a CSV table with the column Id
     .h5        arrays `ids` (n,) and `features` (n, D)
     .csv       a column Id; all other columns are numbers
-    .parquet   the same; needs pyarrow"""
+    .parquet   the same; needs pyarrow (requirements-formats.txt)"""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.images import user_tables
+from workflow_scripts.lib.images import parquet_tables, user_tables
 from workflow_scripts.lib.images.embedding_forms import ENDINGS
 from workflow_scripts.lib.images.image_set_layout import TEXT, array
 
@@ -108,12 +107,4 @@ def _csv(path: Path, ids: Path | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _parquet(path: Path, ids: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        table = pd.read_parquet(path, engine="pyarrow")
-    except ImportError:
-        raise UserError(
-            f"{path} needs pyarrow to be read: pip install pyarrow, or save the table as .npy or .h5"
-        ) from None
-    if "Id" not in table:
-        raise UserError(f"{path} has no column 'Id'; its columns are: {', '.join(map(str, table.columns[:8]))}")
-    return table["Id"].astype(str).to_numpy(), table.drop(columns="Id").to_numpy(dtype=np.float32)
+    return parquet_tables.numbers(path)

@@ -97,11 +97,11 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
     out["columns_given"] = sorted(given)  # these must be there
     if isinstance(out["class_names"], str):
         out["class_names"] = list(NUMBERINGS[out["class_names"]])
-    kept = ("group_by", "file_channels", "pixel_size", "unmapped", "emptied")
+    kept = ("group_by", "file_channels", "stack", "pixel_size", "unmapped", "emptied")
     out |= {name: data[name] for name in (*kept, "no_label", "on_invalid", "invalid_limit")}
     out["label_map"] = ordered(data["label_map"])
     if data["source"] == "simulated":
-        out |= {"group_by": ["gene", "antibody"], "file_channels": None, "pixel_size": None}
+        out |= {"group_by": ["gene", "antibody"], "file_channels": None, "stack": "refuse", "pixel_size": None}
     return out
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from workflow_scripts.lib.images.decode import FORMATS
+from workflow_scripts.lib.images.format_choices import BY_SUFFIX
 from workflow_scripts.lib.images.invalid_input import Fault, printable
 from workflow_scripts.lib.images.read_image import Reader
 
@@ -40,7 +40,7 @@ def _held(folder: Path) -> tuple[Counter[str], str]:
     with os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
             suffix = Path(entry.name).suffix
-            if suffix.lower() in FORMATS:
+            if suffix.lower() in BY_SUFFIX:
                 kinds[suffix] += 1
                 first[suffix] = min(entry.name, first.get(suffix, entry.name))
             if number + 1 >= MOST:

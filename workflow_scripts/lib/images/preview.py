@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from workflow_scripts.lib.images import duplicates
+from workflow_scripts.lib.images import decode, duplicates
 from workflow_scripts.lib.images.invalid_input import Fault
+from workflow_scripts.lib.images.planes import Unusable
 from workflow_scripts.lib.images.read_image import Reader
 
 FEWEST, MOST = 100, 2000  # images whose pixels are read
@@ -65,14 +65,12 @@ def _headers(reader: Reader, name: str) -> tuple[list[Fault], list[tuple[int, in
     for file in reader.files(name):
         path = reader.folder / file
         try:
-            if not path.stat().st_size:
+            if not path.is_dir() and not path.stat().st_size:
                 bad.append(Fault(name, file, "empty file", "is empty (0 bytes)"))
-            elif path.suffix.lower() != ".npy":
-                with Image.open(path) as picture:
-                    sizes.append(picture.size)
+            elif (size := decode.size(path)) is not None:
+                sizes.append(size)
         except FileNotFoundError:
             bad.append(Fault(name, file, "missing file", "is missing"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-            # Pillow does not know all forms of TIFF that can be read, so only the reader can tell.
-            continue
+        except (OSError, ValueError, Unusable):
+            continue  # the reader says what is wrong
     return bad, sizes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,11 +20,15 @@ import numpy as np
 from PIL import Image
 from skimage.exposure import rescale_intensity
 
-from workflow_scripts.lib.images.decode import Planes, Unusable, blend, decode, to_array
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.images import format_choices
+from workflow_scripts.lib.images.decode import decode
 from workflow_scripts.lib.images.invalid_input import Fault
+from workflow_scripts.lib.images.planes import Planes, Unusable, Wanted, blend, to_array
 
 # Planes of a colour file; each stain takes one.
 _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
+_MOST_FILES = 100_000  # of a folder that is one image
 _SAMPLED = 40  # images sampled to learn the bit depth of a set
 
 
@@ -51,6 +56,11 @@ class Reader:
         self.bits = set(self.data["bits"] or ())
         # Only files below a folder of their own can leave the folder through a linked folder.
         self._real = os.path.realpath(self.folder)
+        self._stack: str = self.data["stack"]
+        # Only without a target pixel size is the size of the set a number of pixels in the file.
+        self._least = self.size if settings["pixel_size"] is None else 0
+        if problem := format_choices.missing_package(self.files("{id}")):
+            raise UserError(f"data.files: {problem}")
 
     def files(self, name: str) -> dict[str, list[str]]:
         """File name of an image -> the channels that are in it, in the order of its planes."""
@@ -82,7 +92,7 @@ class Reader:
         for file in self.files(name):
             try:
                 state = os.stat(self._root + file)  # noqa: PTH116
-                out.append([state.st_size, state.st_mtime_ns])
+                out.append(_folder_stamp(self._root + file) if stat.S_ISDIR(state.st_mode) else _stamp(state))
             except (OSError, ValueError):
                 out.append([])
         return out
@@ -138,9 +148,9 @@ class Reader:
                 raise Unusable("link out of the folder", "is a link to a place outside of the folder")
             if not os.path.exists(path):  # noqa: PTH110
                 raise Unusable("missing file", "is a link to nothing")
-        elif not state.st_size:
+        elif not state.st_size and not stat.S_ISDIR(state.st_mode):
             raise Unusable("empty file", "is empty (0 bytes)")
-        return decode(path, len(channels))
+        return decode(path, Wanted(len(channels), self._stack, self._least))
 
     def _by_channel(self, planes: Planes, channels: list[str]) -> dict[str, Image.Image]:
         """The planes of a file under the names of their channels."""
@@ -238,6 +248,23 @@ class Reader:
                 f"values up to {plane.highest:g}, above preprocess_images.white_level.float = {white:g}",
             )
         return white
+
+
+def _stamp(state: os.stat_result) -> list[int]:
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _folder_stamp(path: str) -> list[int]:
+    """Size, number, last change and a checksum of the files in a folder that is one image."""
+    found = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            found.append([os.path.join(folder, name), *_stamp(os.lstat(os.path.join(folder, name)))])  # noqa: PTH118
+            if len(found) > _MOST_FILES:
+                raise ValueError(path)
+    found.sort()
+    sizes, times = [entry[1] for entry in found], [entry[2] for entry in found]
+    return [sum(sizes), len(found), max(times, default=0), zlib.crc32(repr(found).encode())]
 
 
 def _constant(channel: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Users' tables: tolerant reading of CSV; every value is text until it has been checked."""
+"""Users' tables: tolerant reading of CSV and Parquet; every value is text until it has been checked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import io
 import re
 import zlib
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.images import parquet_tables
+from workflow_scripts.lib.images.format_choices import PARQUET
 from workflow_scripts.lib.images.invalid_input import printable
 
 LARGEST = 2**30  # bytes of a table, unpacked
@@ -28,6 +31,7 @@ class UserTable:
     columns: dict[str, list[str]]
     lines: array[int]  # where each row begins in the file
     faults: dict[int, str] = field(default_factory=dict)  # row -> fault of its form
+    unit: str = "line"  # what `lines` counts
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -49,7 +53,7 @@ class UserTable:
 
     def where(self, row: int) -> str:
         """File name and line number of a row, for messages."""
-        return f"{self.path.name}, line {self.lines[row]}"
+        return f"{self.path.name}, {self.unit} {self.lines[row]}"
 
     def alike(self, one: int, other: int) -> bool:
         """Whether two rows have the same values."""
@@ -57,8 +61,12 @@ class UserTable:
 
 
 def read_table(path: Path) -> UserTable:
-    """Read a CSV with a header, perhaps gzipped; the header decides between comma, semicolon and tab."""
+    """Read a Parquet table, or a CSV with a header, perhaps gzipped.
+
+    The header of a CSV decides between comma, semicolon and tab."""
     path = Path(path)
+    if path.suffix.lower() == PARQUET:
+        return _parquet(path)
     try:
         text = _text(path)
         header = text.partition("\n")[0]
@@ -66,10 +74,7 @@ def read_table(path: Path) -> UserTable:
         # Strict, because a quote that is never closed would silently swallow the rest of the table.
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
         # A name may span lines in the table; everywhere else it is one line.
-        names = [printable(" ".join(name.split())) for name in next(reader, [])]
-        twice = next((name for name in names if name and names.count(name) > 1), None)
-        if twice:
-            raise UserError(f"{path} has two columns {twice!r}")
+        names = _names(path, next(reader, []))
         table = UserTable(path, {name: [] for name in names if name}, array("l"))
         line = reader.line_num
         for cells in reader:
@@ -79,6 +84,31 @@ def read_table(path: Path) -> UserTable:
                 _add(table, names, cells, begin)
     except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from None
+    return table
+
+
+def _names(path: Path, header: Iterable[str]) -> list[str]:
+    names = [printable(" ".join(name.split())) for name in header]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"{path} has two columns {twice!r}")
+    return names
+
+
+def _parquet(path: Path) -> UserTable:
+    try:
+        columns = parquet_tables.text_columns(path)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file leads the package to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a table: {printable(reason)}") from None
+    names = _names(path, columns)
+    table = UserTable(path, {name: [] for name in names if name}, array("l"), unit="row")
+    for row, cells in enumerate(zip(*columns.values(), strict=True), 1):
+        cells = [cell.strip() for cell in cells]
+        if any(cells):
+            _add(table, names, cells, row)
     return table
 
 

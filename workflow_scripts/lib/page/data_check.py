@@ -19,6 +19,7 @@ from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.images import copy_test, grouping, invalid_input
+from workflow_scripts.lib.images.format_choices import STACKS
 from workflow_scripts.lib.images.image_list import Listed
 from workflow_scripts.lib.images.preview import Preview
 from workflow_scripts.lib.page.sections import data_section
@@ -107,6 +108,8 @@ def _check_images(out: Checked, named: int, settings: dict[str, Any], absent: st
     more = f" and {len(preview.sizes) - 3} other sizes" if len(preview.sizes) > 3 else ""
     files = f"; files of {shown} pixels{more}" if shown else ""
     out.add("images", f"{len(listed.ids):,} of {named:,} can be used{files}; {len(preview.rows):,} were read")
+    if told := STACKS[data["stack"]].told:
+        out.add("images", told)
     if absent:
         out.add("images", absent, STOP)
     elif listed.bad:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib.images import known_datasets
+from workflow_scripts.lib.images.format_choices import STACKS
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_layout import FURTHER, LABELLED
 from workflow_scripts.lib.page.html_page import Column, PageTable
@@ -321,6 +322,7 @@ def describe(
         "duplicates": duplicates,
         "further": {"images": data.attrs.get(FURTHER), "duplicates": data.attrs.get("further_duplicates", "")},
         "left_out": kinds,
+        "stack": STACKS[data.attrs["stack"]].told if data.attrs.get("stack") in STACKS else "",
         "leave_out": folding.get("leave_out"),
         "roles_from": folding.get("roles_from"),
         "label_map": _map_in_words(json.loads(data.attrs.get("label_map") or "null")),
