@@ -1,12 +1,13 @@
 """Thousands of damaged files through their readers: images that people bring, and the files of a run.
 
-    python -m benchmarks.fuzz_files                     10,000 images, 2,000 files of a run
+    python -m benchmarks.fuzz_files                     10,000 images, 5,000 of further formats, 2,000 files of a run
     python -m benchmarks.fuzz_files --only images --seed 2 --from 4711 --count 1
 
 An image is a sound PNG, JPEG, TIFF, OME-TIFF or NPY file of which bytes were changed, cut off or repeated, mostly in
-its header. It goes the way of preprocess_images. A file of a run is an image set, a table of folds, predictions, a
-network or a ledger. Every file must be read, or refused in one line. No reader may crash, take more than ten seconds,
-or more memory than the largest image that is allowed. Readers run in processes of their own, so that a crash is seen.
+its header. It goes the way of preprocess_images. Further formats are stacks, and, where their optional packages are
+installed, CZI, OME-Zarr and Parquet. A file of a run is an image set, a table of folds, predictions, a network or a
+ledger. Every file must be read, or refused in one line. No reader may crash, take more than ten seconds, or more memory
+than the largest image that is allowed. Readers run in processes of their own, so that a crash is seen.
 
 Ends with exit status 1 if anything else has come out."""
 
@@ -18,6 +19,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import struct
 import sys
@@ -26,10 +28,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
+import pandas as pd
 import tifffile
 import torch
 from PIL import Image
@@ -38,7 +43,7 @@ from benchmarks import fuzz
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import backbones, classifier_file
 from workflow_scripts.lib.generate import generator_file, generator_training, networks
-from workflow_scripts.lib.images import decode
+from workflow_scripts.lib.images import decode, user_tables
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
@@ -95,9 +100,61 @@ def images(folder: Path) -> dict[Path, Reader]:
 def _pixels(path: Path) -> object:
     """The planes of a file as arrays, as preprocess_images takes them."""
     try:
-        return [np.array(to_array(plane)) for plane in decode.decode(path, Wanted(3)).images]
+        return [np.array(to_array(plane)) for plane in decode.decode(path, Wanted(3, "maximum")).images]
     except Unusable as error:
         raise UserError(f"{path.name} {error}") from None
+
+
+def formats(folder: Path) -> dict[Path, Reader]:
+    """Sound files of stacks, and of those formats and tables whose optional packages are there."""
+    rng = np.random.default_rng(1)
+    stack = rng.integers(0, 65535, (3, 2, 12, 10), dtype=np.uint16)
+    tifffile.imwrite(folder / "stack.ome.tif", stack, metadata={"axes": "ZCYX"}, photometric="minisblack")
+    tifffile.imwrite(folder / "stack.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
+    with tifffile.TiffWriter(folder / "apart.tif") as writer:
+        for plane in stack[0]:
+            writer.write(plane, contiguous=False)
+    if find_spec("pylibCZIrw"):
+        _write_czi(folder / "stack.czi", stack)
+    found = dict.fromkeys(sorted(folder.iterdir()), _pixels)
+    if find_spec("pyarrow"):
+        table = pd.DataFrame({"Id": list("abcdef") * 20, "Target": ["x", "y|x", None] * 40, "number": range(120)})
+        table.to_parquet(folder / "table.parquet")
+        found[folder / "table.parquet"] = user_tables.read_table
+    if find_spec("zarr"):
+        for name, form in (("two", 2), ("three", 3)):
+            whole = folder / f"{name}.zarr"
+            _write_zarr(whole, stack, form)
+            members = [path for path in sorted(whole.rglob("*")) if path.is_file()]
+            found |= {path: partial(_pixels_with, whole, path.relative_to(whole)) for path in members}
+    return found
+
+
+def _write_czi(path: Path, stack: np.ndarray) -> None:
+    from pylibCZIrw import czi
+
+    with czi.create_czi(str(path)) as file:
+        for focus, channel in np.ndindex(stack.shape[:2]):
+            file.write(stack[focus, channel][..., None], plane={"C": channel, "Z": focus, "T": 0})
+        file.write_metadata("a", channel_names={0: "dapi", 1: "gfp"})
+
+
+def _write_zarr(path: Path, stack: np.ndarray, form: Literal[2, 3]) -> None:
+    import zarr
+
+    group = zarr.open_group(path, mode="w", zarr_format=form)
+    group.create_array("0", data=stack, chunks=(1, 1, 12, 10))
+    about = {"multiscales": [{"axes": [{"name": axis} for axis in "zcyx"], "datasets": [{"path": "0"}]}]}
+    group.attrs.update(about if form == 2 else {"ome": about})
+
+
+def _pixels_with(whole: Path, member: Path, damaged_file: Path) -> object:
+    """The planes of an image that is a folder, of which one file is damaged."""
+    copy = damaged_file.parent / whole.name
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole, copy)
+    shutil.copyfile(damaged_file, copy / member)
+    return _pixels(copy)
 
 
 def run_files(folder: Path) -> dict[Path, Reader]:
@@ -297,10 +354,10 @@ def main(argv: list[str] | None = None) -> int:
     out.add_argument("--count", type=int, help="files of each kind")
     out.add_argument("--from", dest="first", type=int, default=0, help="number of the first file")
     out.add_argument("--seed", type=int, default=1)
-    out.add_argument("--only", choices=["images", "run_files"], help="one kind alone")
+    out.add_argument("--only", choices=["images", "formats", "run_files"], help="one kind alone")
     args = out.parse_args(argv)
     escaped = 0
-    for kind, usual in ((images, 10_000), (run_files, 2_000)):
+    for kind, usual in ((images, 10_000), (formats, 5_000), (run_files, 2_000)):
         if args.only and kind.__name__ != args.only:
             continue
         numbers = range(args.first, args.first + (args.count or usual))
