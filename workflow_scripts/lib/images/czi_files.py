@@ -40,6 +40,8 @@ def _stack(document: Any) -> Stack:
         if axis not in "TZCYX" and length > 1:
             what = _AXES.get(axis, f"planes along {axis}")
             raise Unusable("wrong shape", f"holds several images ({length} {what}); one is expected")
+    if sizes["C"] > planes.MOST_PLANES:  # each would be asked for its type
+        raise Unusable("wrong shape", f"holds {sizes['C']} planes; one plane for each channel is expected")
     kinds = set(document.pixel_types.values())
     if len(kinds) != 1:
         raise Unusable("wrong bit depth", f"holds planes of different depth ({', '.join(sorted(kinds)) or 'none'})")
