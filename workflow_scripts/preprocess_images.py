@@ -90,19 +90,17 @@ def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
     data = settings["data"]
     own = data["label_map"]  # in pairs where it is a map of the user's own
     kept = {name: data[name] or "" for name in ("release", "licence", "credit")}
-    return (
-        kept
-        | {
-            "source": data["origin"],
-            "grouped_by": ", ".join(by),
-            "intensity": settings["intensity"],
-            "white_level": json.dumps(settings["white_level"]),
-            "scaling": "area averaging",
-            "pixel_size": settings["pixel_size"] or "",
-            "label_map": json.dumps(dict(own) if isinstance(own, list) else own),
-        }
-        | ({"stack": data["stack"]} if data["stack"] != "refuse" else {})
-    )
+    if data["stack"] != "refuse":
+        kept["stack"] = data["stack"]
+    return kept | {
+        "source": data["origin"],
+        "grouped_by": ", ".join(by),
+        "intensity": settings["intensity"],
+        "white_level": json.dumps(settings["white_level"]),
+        "scaling": "area averaging",
+        "pixel_size": settings["pixel_size"] or "",
+        "label_map": json.dumps(dict(own) if isinstance(own, list) else own),
+    }
 
 
 def _duplicates(

@@ -129,4 +129,4 @@ def npy(path: str | Path, wanted: Wanted) -> Planes:
             stack = stack.transpose(2, 0, 1)
     stack = stack.reshape(-1, *stack.shape[-2:])
     planes.check_size(stack.shape[2], stack.shape[1], stack.shape[0])
-    return planes.of_array(np.asarray(stack))
+    return planes.of_arrays(np.asarray(stack))

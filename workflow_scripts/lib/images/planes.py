@@ -64,10 +64,10 @@ def grey(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
 
 
-def of_array(stack: np.ndarray, names: list[str] | None = None) -> Planes:
-    """Planes of an array (planes, H, W)."""
-    bits = DEPTHS[stack.dtype.name]
-    if bits == 32 and not np.isfinite(stack).all():
+def of_arrays(stack: Sequence[np.ndarray] | np.ndarray, names: list[str] | None = None) -> Planes:
+    """Planes of arrays (H, W) of the same size and type."""
+    bits = DEPTHS[stack[0].dtype.name]
+    if bits == 32 and not all(np.isfinite(plane).all() for plane in stack):
         raise Unusable("NaN or infinity", "holds values that are no numbers (NaN or infinity)")
     if bits == 8:
         return Planes([Image.fromarray(np.ascontiguousarray(plane)) for plane in stack], 8, names)

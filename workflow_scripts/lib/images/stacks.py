@@ -64,7 +64,7 @@ def read(stack: Stack, wanted: Wanted) -> Planes:
     count = channel[1] if channel else 1
     found = [_projected(stack, wanted.stack, {channel[0]: at} if channel else {}, depth) for at in range(count)]
     names = stack.names if stack.names and len(stack.names) == count else None
-    return planes.of_array(np.stack(found), names)
+    return planes.of_arrays(found, names)
 
 
 def check(stack: Stack, wanted: Wanted) -> None:
