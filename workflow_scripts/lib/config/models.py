@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, create_model
 
 from workflow_scripts.lib.config.fields import (
+    Channel,
+    Colour,
     Distinct,
     Flag,
     Maybe,
@@ -92,6 +94,7 @@ class Panels(Section):
         "Rows for the commonest class combinations, after those of single classes.", "rows"
     )
     protein_channel: text(40) = key("Channel that is also shown alone.")
+    colours: dict[Channel, Colour] = key("Colours of channels in all pictures. A channel not named: by its name.")
 
 
 class Report(Section):
