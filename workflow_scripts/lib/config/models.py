@@ -163,6 +163,9 @@ class Compute(Section):
     arms_per_job: whole(1, 1000) = key("Arms trained in one process.", "arms")
     processes: whole(1, 64) = key("GPUs, or without any processes on the CPU, that share one training.", "processes")
     arms_at_once: whole(1, 64) = key("Arms of a job that train side by side in one process.", "arms")
+    strip_minutes: whole(0, 1440) = key(
+        "Time between sample strips of a generator in training, on the progress page. 0: none.", "min"
+    )
     sets_together: Flag = key("All synthetic sets of a fold that ask no baseline are sampled in one process.")
     environment: Literal["mixloc", "mixloc-cuda", "mixloc-encoders"] = key(
         "With --sdm conda, the environment of stages under envs/."

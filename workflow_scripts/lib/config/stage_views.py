@@ -221,6 +221,17 @@ def gallery_settings(config: Config) -> Config:
     return config["gallery"] | {"run": config["run"], "colours": config["report"]["panels"]["colours"]}
 
 
+def progress_settings(config: Config) -> Config:
+    """What the page of a run in progress is told."""
+    return {
+        "run": config["run"],
+        "generators": views.used_generators(config),
+        "arms": [entry["name"] for entry in config["arms"]],
+        "colours": config["report"]["panels"]["colours"],
+        "pixel_size": config["preprocess_images"]["pixel_size"],
+    }
+
+
 def export_settings(config: Config) -> Config:
     """Settings of export_images."""
     protein = config["report"]["panels"]["protein_channel"]
