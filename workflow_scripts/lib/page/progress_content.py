@@ -112,16 +112,16 @@ def charts(found: list[Course], about: dict[str, Any]) -> list[dict[str, Any]]:
             if one.told["kind"] == kind and one.curve(quantity)
         ]
         if lines:
-            out.append({"title": title, "kind": kind} | chart(lines, colours))
+            out.append({"title": title} | chart(lines, colours, falls=quantity == "loss"))
     return out
 
 
-def chart(lines: list[tuple[str, list[tuple[float, float]]]], colours: dict[str, str]) -> dict[str, Any]:
-    """A drawing: points of each line, and the ends of both axes. Where all values are positive by far, logarithmic."""
+def chart(lines: list[tuple[str, list[tuple[float, float]]]], colours: dict[str, str], falls: bool) -> dict[str, Any]:
+    """A drawing: points of each line, and the ends of both axes; logarithmic for what `falls` by much."""
     values = [value for _, line in lines for _, value in line]
     last = max(step for _, line in lines for step, _ in line)
     low, high = min(values), max(values)
-    scale: Callable[[float], float] = math.log if low > 0 and high > 3 * low else float
+    scale: Callable[[float], float] = math.log if falls and low > 0 and high > 3 * low else float
     span = scale(high) - scale(low)
 
     def place(step: float, value: float) -> str:
