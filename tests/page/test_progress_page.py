@@ -75,7 +75,7 @@ def test_it_shows_stages_curves_and_samples(page: ProgressPage) -> None:
     assert "Running: 1 of 4 jobs are done" in shown and '<meta http-equiv="refresh" content="30">' in shown
     stage = re.search(r'<th scope="row">train_ddpm.*?</tr>', shown, re.DOTALL)[0]
     assert "repeat0_fold0_unet 60 %" in stage and "width:30.0%" in stage
-    assert re.findall(r'class="num">(\d*)<', stage) == ["0", "1", "1", ""]
+    assert re.findall(r'class="num">(\d*)<', stage) == ["", "1", "1", ""]
     for title in ("Generators: training loss", "Classifiers: training loss", "Classifiers: validation mAP"):
         assert f"<b>{title}</b>" in shown
     assert shown.count("<polyline") == 2 + 1 + 1, "a line for each training, and none of the arm that is gone"

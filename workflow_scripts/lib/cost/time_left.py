@@ -139,22 +139,24 @@ class Watch:
         return open_jobs, order, {job.key: seconds[job.key] for job in open_jobs}
 
     def stages(self, now: float) -> list[StageState]:
-        """Each stage of the planned jobs, in the order in which they began."""
+        """Each stage of the planned jobs, in the order of the prediction."""
         estimate = self._estimate(now)
-        left = {} if estimate is None else estimate[2]
+        order, left = ({}, {}) if estimate is None else estimate[1:]
+        keys: dict[str, list[str]] = {}
+        for key in sorted(self.planned, key=lambda key: (order.get(key, len(order)), key)):
+            keys.setdefault(key.partition("/")[0], []).append(key)
         out = []
-        for stage in dict.fromkeys(key.partition("/")[0] for key in sorted(self.planned)):
-            states = {key: state for key, state in self.states.items() if key.startswith(f"{stage}/")}
+        for stage, own in keys.items():
+            states = {key: self.states.get(key, State()) for key in own}
             running = {
                 key.partition("/")[2]: state.fraction
-                for key, state in sorted(states.items())
+                for key, state in states.items()
                 if state.seconds is None and state.since is not None
             }
             done = sum(state.seconds is not None for state in states.values())
-            work = sum(left.get(key, 0.0) for key in states) if estimate is not None else None
-            began = min((state.since for state in states.values() if state.since is not None), default=now)
-            out.append((done == 0, began, StageState(stage, done, running, len(states) - done - len(running), work)))
-        return [state for _, _, state in sorted(out, key=lambda each: each[:2])]
+            work = sum(left.get(key, 0.0) for key in own) if estimate is not None else None
+            out.append(StageState(stage, done, running, len(own) - done - len(running), work))
+        return out
 
     def _pace(self, predicted: dict[str, float]) -> Callable[[str], float]:
         """What jobs of a stage take relative to their prediction: by that stage's own jobs, and by all together.

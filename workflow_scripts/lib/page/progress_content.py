@@ -89,7 +89,7 @@ def _row(stage: StageState) -> dict[str, Any]:
         "running": [f"{name} {100 * fraction:.0f} %" for name, fraction in stage.running.items()],
         "waiting": stage.waiting,
         "percent": round(100 * part, 1),
-        "left": "" if stage.left is None or not (stage.running or stage.waiting) else duration(stage.left),
+        "left": duration(stage.left) if stage.left and stage.left >= 1 else "",
     }
 
 
