@@ -28,10 +28,21 @@ onstart:
     warning = snakemake_checks.cores_warning(workflow, THREADS * PROCESSES)
     if warning:
         logger.warning(f"MixLoc: {warning}")
-    # Jobs run on this machine, so their logs and clock are here.
-    if not workflow.remote_exec and workflow.resource_settings.nodes is None:
+    if not workflow.remote_exec:
         logs = [path for job in workflow.dag.needrun_jobs() for path in job.log]
-        time_left.start(Path(FOLDER).parent, logs, workflow.resource_settings.cores, logger.info)
+        # Where jobs run on this machine, their logs and clock are here, and the time left can be told.
+        here = workflow.resource_settings.nodes is None
+        progress.start(
+            logs, workflow.resource_settings.cores if here else None, logger.info if here else logger.debug
+        )
+
+
+onsuccess:
+    progress.end("done")
+
+
+onerror:
+    progress.end("stopped")
 
 
 rule all:

@@ -76,5 +76,6 @@ rule train_classifier:
         " --manifest {output:q}"
         " --seed {params.seed}"
         " --at-once {resources.arms_at_once}"
+        " --progress results/{wildcards.run}/progress"
         " --settings {params.settings:q}"
         " --log {log:q}"

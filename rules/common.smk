@@ -12,8 +12,9 @@ from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
 from workflow_scripts.lib.config import asked_arms, origins, snakemake_checks, stage_views, views
-from workflow_scripts.lib.cost import job_costs, time_left
+from workflow_scripts.lib.cost import job_costs
 from workflow_scripts.lib.generate import generator_choices
+from workflow_scripts.lib.page import progress_page
 from workflow_scripts.lib.study import switches
 
 source_code.use_this_python()
@@ -47,12 +48,17 @@ CORRUPTIONS = views.corruptions(CONFIG)  # of the stress test
 FORENSICS = CONFIG["forensics"]
 PROCESSES = CONFIG["compute"]["processes"]
 AT_ONCE = CONFIG["compute"]["arms_at_once"]
+STRIP_MINUTES = CONFIG["compute"]["strip_minutes"]
 # A resource of the stages that train, not a param: another number re-trains nothing.
 LAUNCHER = snakemake_checks.launcher(PROCESSES)
 ENVIRONMENT = f"../envs/{CONFIG['compute']['environment']}.yaml"  # of the stages, with --sdm conda
 LEDGER = "results/lockbox_openings.jsonl"  # of all runs
 # Repeats and folds, as stages take them (--places): {repeat} and {fold} in an argument then stand for each of them.
 PLACES = f"{len(REPEATS)}x{len(FOLDS)}"
+# The page of a run in progress; no output of a rule.
+progress = progress_page.ProgressPage(
+    Path(FOLDER).parent, ROOT / "workflow_scripts/lib/page/progress.html", stage_views.progress_settings(CONFIG)
+)
 
 
 wildcard_constraints:

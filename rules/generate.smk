@@ -35,6 +35,7 @@ rule train_ddpm:
         mem_mb=growing(4000 * PROCESSES),
         runtime=720,
         launcher=LAUNCHER,
+        strip_minutes=STRIP_MINUTES,
     conda:
         ENVIRONMENT
     shell:
@@ -48,6 +49,8 @@ rule train_ddpm:
         " --seed {params.seed}"
         " --out {output.generator:q}"
         " --history {output.history:q}"
+        " --progress results/{wildcards.run}/progress"
+        " --strip-minutes {resources.strip_minutes}"
         " --settings {params.settings:q}"
         " --log {log:q}"
 

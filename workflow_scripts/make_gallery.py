@@ -59,7 +59,8 @@ def make_gallery(args: argparse.Namespace) -> None:
             real, {place: tables[place] for place in places}, sources, settings["images"], rng
         )
         images = gallery_images.pixels(gallery, real, sources, settings["size"])
-        told = gallery_page.data(gallery, images, real.channels, real.classes, places, sources)
+        told = gallery_page.data(gallery, real.classes, places, sources)
+        told |= gallery_page.looks(gallery, images, real, settings.get("colours"))
     room = int(settings["megabytes"] * 1e6) - len(gallery_page.in_page(told).encode()) - AROUND
     sheets = sprite_sheets.make(images, room)
     script = args.script.read_text(encoding="utf-8")

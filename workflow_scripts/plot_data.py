@@ -25,7 +25,7 @@ import pandas as pd
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.page import figure_style, image_strips
+from workflow_scripts.lib.page import figure_style, image_legend, image_strips
 from workflow_scripts.lib.page.data_figures import (
     draw_classes,
     draw_cooccurrence,
@@ -60,6 +60,7 @@ def plot_data(args: argparse.Namespace) -> None:
     with ImageSet(args.images) as source:
         counts = pixel_counts(source)
         rows = samples(source, data, settings["per_class"])
+        legend = image_legend.of_set(source, settings.get("colours"))
     with atomic(args.table) as part:
         pd.DataFrame(statistics(counts, data.channels), columns=COLUMNS).to_csv(part, index=False, float_format="%.6g")
     with figure_style.style():
@@ -67,7 +68,7 @@ def plot_data(args: argparse.Namespace) -> None:
         figure_style.save(draw_cooccurrence(data), args.cooccurrence)
         figure_style.save(draw_groups(data.groups), args.groups)
         figure_style.save(draw_intensity(counts, data.channels), args.intensity)
-        figure_style.save(draw_samples(rows, data.channels, settings), args.samples)
+        figure_style.save(draw_samples(rows, data.channels, settings, legend), args.samples)
 
 
 def pixel_counts(source: ImageSet) -> np.ndarray:

@@ -25,7 +25,7 @@ from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.page import figure_style
+from workflow_scripts.lib.page import figure_style, image_legend
 from workflow_scripts.lib.page.image_figures import closest, collect, draw_pairs, draw_panel
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.roles import Role
@@ -57,10 +57,13 @@ def plot_images(args: argparse.Namespace) -> None:
         rng = np.random.default_rng(derive(args.seed, args.fold, "panel", args.synthetic.stem))
         rows = collect(real, held, generated, rng, settings)
         pairs = closest(args.closest, real, generated)
-        channels = real.channels
+        channels, chosen = real.channels, settings.get("colours")
+        legend = image_legend.of_set(real, chosen)
+        compared = pairs[0].channels if pairs else channels  # without real reference channels
+        of_pairs = image_legend.make(compared, real.size, chosen, image_legend.pixel_size(real))
     with figure_style.style():
-        figure_style.save(draw_panel(rows, channels, settings), args.out)
-        figure_style.save(draw_pairs(pairs), args.pairs)
+        figure_style.save(draw_panel(rows, channels, settings, legend), args.out)
+        figure_style.save(draw_pairs(pairs, of_pairs, chosen), args.pairs)
     stage.log.info("%d rows of %d + %d images: %s", len(rows), settings["per_class"], settings["per_class"], args.out)
 
 

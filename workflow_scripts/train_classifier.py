@@ -29,6 +29,7 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import arm_run
 from workflow_scripts.lib.classify.arm_job import Arm, FoldImages, Job
 from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.compute.live_course import Live
 from workflow_scripts.lib.scores import prediction_file
 
 
@@ -49,6 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--manifest", type=Path, required=True, help="list of the arms to write (JSON)")
     out.add_argument("--seed", type=int, required=True, help="seed of the run")
     out.add_argument("--at-once", type=int, default=1, help="arms that train side by side; it changes no result")
+    arguments.add_progress(out)
     return out.parse_args(argv)
 
 
@@ -77,7 +79,7 @@ def train_classifier(args: argparse.Namespace) -> None:
             with multiprocess.held(arm.lock()):
                 if not multiprocess.decided(arm.trained):
                     seed = derive(args.seed, args.repeat, args.fold)
-                    arm_run.train_arm(arm, fold.under(arm.regime), seed, bar=args.at_once == 1)
+                    arm_run.train_arm(arm, fold.under(arm.regime), seed, args.at_once == 1, Live(args.progress))
 
         arm_run.each(work, arms, args.at_once, where)
         if not multiprocess.first():

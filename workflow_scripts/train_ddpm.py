@@ -26,6 +26,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress, duration
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.compute.live_course import NOWHERE, Live, LiveCourse
 from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.generate import (
     average_choice,
@@ -34,6 +35,7 @@ from workflow_scripts.lib.generate import (
     generator_checks,
     generator_choices,
     generator_file,
+    live_strips,
     training_images,
 )
 from workflow_scripts.lib.generate.generator_file import Generator
@@ -55,6 +57,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--seed", type=int, required=True, help="seed of the run")
     p.add_argument("--out", type=Path, required=True, help="generator to write (safetensors)")
     p.add_argument("--history", type=Path, required=True, help="course of the training to write (CSV)")
+    arguments.add_progress(p)
+    p.add_argument("--strip-minutes", type=float, default=0, help="minutes between strips of samples; 0: none")
     return p.parse_args(argv)
 
 
@@ -66,6 +70,7 @@ def train_ddpm(
     history: Path,
     settings: dict[str, Any],
     origin: Path | None = None,
+    live: Live = NOWHERE,
 ) -> None:
     """Train one generator, from the weights of the file `origin` where one is given; resumes after a kill."""
     settings = dict(settings)
@@ -83,7 +88,7 @@ def train_ddpm(
             _announce_origin(made, origin)
             settings = made.settings
         if settings["steps"]:
-            _train(source, fold, seed, out, history, settings, made)
+            _train(source, fold, seed, out, history, settings, made, live)
         elif made is not None:
             _take_over(source, fold, out, history, made)
         else:
@@ -108,7 +113,14 @@ def _take_over(source: ImageSet, fold: Fold, out: Path, history: Path, made: Gen
 
 
 def _train(
-    source: ImageSet, fold: Fold, seed: int, out: Path, history: Path, settings: dict[str, Any], made: Generator | None
+    source: ImageSet,
+    fold: Fold,
+    seed: int,
+    out: Path,
+    history: Path,
+    settings: dict[str, Any],
+    made: Generator | None,
+    live: Live,
 ) -> None:
     """Train a generator, from fresh weights or from those of one that was made before."""
     # Before the train part, whose record then holds it.
@@ -139,7 +151,16 @@ def _train(
     about = (settings["name"], len(part), source.size, device.describe(where))
     stage.log.info("generator %s: %d images of %d px, %s", *about)
     steps = settings["steps"]
+    whose = {"kind": "generator", "name": settings["name"], "repeat": fold.repeat, "fold": fold.number}
+    course = LiveCourse(
+        live.folder if multiprocess.first() else None, whose | {"channels": source.channels}, steps, digest
+    )
     with Progress("train", total=steps) as bar:
+
+        def tell(step: int, loss: float) -> None:
+            bar.update(step, loss=loss)
+            course.add(step, loss=loss)
+
         trained = train(
             part.images,
             part.labels,
@@ -149,10 +170,11 @@ def _train(
             where,
             dtype,
             resume,
-            lambda step, loss: bar.update(step, loss=loss),
+            tell,
             part.known,
             columns,
             made.weights if made else None,
+            lambda training: live_strips.keep(training, course, live.minutes, dtype),
         )
     if not multiprocess.first():
         return
@@ -206,6 +228,7 @@ def main(argv: list[str] | None = None) -> int:
             args.history,
             args.settings,
             args.origin,
+            Live(args.progress, args.strip_minutes),
         ),
     )
 

@@ -27,6 +27,7 @@ from workflow_scripts.lib.images import label_maps
         ({"analysis": {"primary_arm": "Pool"}}, "pool"),
         ({"analysis": {"family": ["pool", "mixloss"]}}, "mix_loss"),
         ({"report": {"panels": {"protein_channel": "GREEN"}}}, "green"),
+        ({"report": {"panels": {"colours": {"gren": "blue"}}}}, "green"),
         ({"preprocess_images": {"channels": ["red", "Green"]}}, "green"),
         ({"train_classifier": {"loss": "focall"}}, "focal"),
         ({"train_classifer": {}}, "train_classifier"),
@@ -35,6 +36,13 @@ from workflow_scripts.lib.images import label_maps
 def test_an_unknown_name_is_asked_after(overlay: dict, asked: str) -> None:
     with pytest.raises(check.ConfigError, match=rf"did you mean {asked}\?"):
         checked(overlay)
+
+
+def test_a_colour_is_a_name_or_a_number_in_quotes() -> None:
+    assert checked({"report": {"panels": {"colours": {"green": "#3060ff", "red": "cyan"}}}})
+    for wrong in ("purple-ish", "#3060f", None):
+        with pytest.raises(check.ConfigError, match=r"report\.panels\.colours\.green.* or #rrggbb in quotes"):
+            checked({"report": {"panels": {"colours": {"green": wrong}}}})
 
 
 def test_a_class_that_the_images_do_not_have_is_asked_after() -> None:

@@ -34,6 +34,8 @@ def part_of(folder: Path, name: str) -> disk_use.Part:
         (f"{FOLD}/arms/job0.json", "all"),
         (f"{FOLD}/arms/.pool.host-1-2.part/classifier.safetensors", "yes"),
         ("simulated/train/a_red.png", "yes"),
+        ("progress/generator_repeat0_fold0_unet.step000000012.npy", "yes"),
+        ("progress.html", "never"),
         ("images.h5", "all"),
         ("images.embeddings.h5", "yes"),
         (f"{FOLD}/synthetic/painted.embeddings.h5", "yes"),

@@ -115,6 +115,18 @@ def test_without_a_prediction_the_jobs_are_counted_alone(tmp_path):
     assert watch.left(NOW) is None and watch.line(NOW) == "0 of 1 jobs done"
 
 
+def test_stages_stand_in_the_order_of_the_prediction_with_the_work_that_is_left(tmp_path):
+    make_run(tmp_path, [training("b"), training("a")], {"train_ddpm/a": 60.0, "train_ddpm/b": 60.0})
+    write_benchmark(tmp_path, "train_ddpm/b", 60.0, NOW + 60)
+    watch = Watch(tmp_path, {"train_ddpm/a", "train_ddpm/b", "aaa/x"}, cores=1, started=NOW)
+    watch.look(NOW + 60)
+    first, last = watch.stages(NOW + 60)
+    assert (first.stage, first.done, first.running, first.waiting, last.stage) == ("train_ddpm", 1, {}, 1, "aaa")
+    assert first.left == pytest.approx(60)
+    watch.cores = None  # jobs run elsewhere, so nothing is predicted
+    assert [stage.left for stage in watch.stages(NOW + 60)] == [None, None] and watch.left(NOW + 60) is None
+
+
 def test_the_thread_tells_and_ends_with_the_last_job(tmp_path, monkeypatch):
     monkeypatch.setattr(time_left, "FIRST", 0.05)
     make_run(tmp_path, [training("a")], {"train_ddpm/a": 60.0})

@@ -47,6 +47,7 @@ def check(
         "minimum_positive_groups": 5,
         "generators": ["unet"],
         "known_classes": {"theirs": known} if known else {},
+        "colours": {"dic": "#804000"},
     }
     status = check_images.main([
         "--images-dir", str(folder / "images"), "--table", str(folder / "labels.csv"),
@@ -68,7 +69,8 @@ def test_the_page_says_what_was_understood_and_what_is_doubtful(folder, capsys):
     assert "?    generators:" in said and "train images for unet: with fewer than 1,000" in said
     assert "ok   cost: 1 min 30 s (1 min 00 s to 2 min 00 s) on 2 cores, 0.2 GB of disk" in said
     assert "groups: images that share a value stay together" in page
-    assert "gfp, shown green" in page and "dic, shown grey" in page
+    assert "gfp, shown green" in page and "dic, shown #804000" in page, "by name; by the config"
+    assert '<em style="color:#00ff00">gfp</em>' in page and " px · " in page, "legend and scale bar"
     assert page.count("data:image/png;base64,") == 4, "two channels, two classes"
     assert "bud &lt;b&gt;neck&lt;/b&gt;" in page and "<b>neck" not in page
     assert {entry["level"] for entry in json.loads((folder / "check.json").read_text())["findings"]} == {

@@ -172,6 +172,14 @@ def test_quality_falls_until_the_page_fits_and_what_cannot_fit_is_said() -> None
         sprite_sheets.make(noise, 1000)
 
 
+def test_channels_have_the_colours_of_the_config(tmp_path: Path) -> None:
+    run = GalleryRun(tmp_path)
+    assert run.make(colours={"dapi": "#804000"}) == 0
+    data = told(run.text)
+    assert [channel["colour"] for channel in data["channels"]] == ["#804000", "green"]
+    assert data["colours"]["#804000"] == [128, 64, 0] and data["bar"] == {"fraction": 0.3125, "length": "5 px"}
+
+
 def test_larger_images_are_averaged_down() -> None:
     images = np.arange(2 * 100 * 100, dtype=np.uint32).reshape(1, 2, 100, 100).astype(np.uint8)
     small = gallery_images.shrunk(images, 64)

@@ -16,7 +16,7 @@ from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from workflow_scripts import plot_arms, plot_images, plot_training
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import orientation
+from workflow_scripts.lib.images import colour_choices, orientation
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import mean_ranks
 from workflow_scripts.lib.page import (
@@ -433,12 +433,12 @@ def test_colours_and_scale() -> None:
     images[0, 0, 0, 0], images[0, 1, 1, 1] = 100, 50
     shown = image_strips.compose(images, ["green", "blue"], np.array([100.0, 100.0]))
     assert shown[0, 0, 0].tolist() == [0, 1, 0]
-    assert shown[0, 1, 1] == pytest.approx(0.5 * np.array(image_strips.COLOURS["blue"]))
+    assert shown[0, 1, 1] == pytest.approx(0.5 * np.array(colour_choices.COLOURS["blue"]))
     assert shown[0, 0, 1].tolist() == [0, 0, 0]
     grey = image_strips.compose(images[:, :1], ["dapi"], np.array([100.0]))
     assert grey[0, 0, 0].tolist() == [1, 1, 1]
     # All colours taken by name, and more channels than there are colours.
-    many = [*image_strips.COLOURS, "actin", "dapi"]
+    many = [*colour_choices.COLOURS, "actin", "dapi"]
     assert image_strips.compose(np.full((1, len(many), 2, 2), 10, np.uint8), many, np.full(len(many), 10.0)).max() == 1
 
 

@@ -93,6 +93,7 @@ def test_pictures_and_figure_come_before_what_they_rest_on(text: str) -> None:
     for side in ("real", "generated"):
         assert re.search(rf'<img src="data:image/png;base64,[^"]+" alt="8 {side} images', look)
     assert "not selected by hand (repeat 0, fold 0)" in look
+    assert 'class="scale"' in look and ">green</em>" in look, "legend and scale bar"
 
 
 def test_what_generators_and_sets_cost_is_said_by_name(tmp_path: Path) -> None:

@@ -66,6 +66,21 @@ def finished(tmp_path_factory):
     return paths, folder / "arms", run(paths, folder / "arms", chosen, baseline=folder / "first" / "job0.json")
 
 
+def test_the_course_of_a_training_is_told_and_changes_no_weight(finished, tmp_path):
+    paths, folder, _ = finished
+    line = [*command(paths, tmp_path / "arms", [ENTRIES["real_only"]]), "--progress", str(tmp_path / "progress")]
+    assert stage_program.main(line) == 0
+    told = json.loads((tmp_path / "progress" / "classifier_repeat0_fold0_real_only.json").read_text())
+    history = read_predictions(tmp_path / "arms/real_only/predictions.h5", parts=()).history
+    assert [point["step"] for point in told["points"]] == np.ravel(history["step"]).tolist()
+    assert [point["validation_map"] for point in told["points"]] == np.ravel(history["validation_map"]).tolist()
+    alone, watched = (
+        classifier_file.read(place / "real_only/classifier.safetensors").weights
+        for place in (folder, tmp_path / "arms")
+    )
+    assert all(torch.equal(alone[name], watched[name]) for name in alone)
+
+
 def test_every_arm_is_written_with_ids_and_equal_effort(finished):
     paths, folder, entries = finished
     with ImageSet(paths["images"]) as source:

@@ -37,6 +37,7 @@ OWN = {
     "params.seed",
     "resources.launcher",
     "resources.arms_at_once",
+    "resources.strip_minutes",
     "resources.judged_from",
 }  # numbers and words of the workflow itself
 STAGES = {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")} - {"__init__"}

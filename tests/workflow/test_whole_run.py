@@ -39,6 +39,14 @@ def test_full_run_leaves_a_report_and_a_clean_certificate(finished: Checkout) ->
         assert list((finished.run / "logs" / stage).glob("*.log")), f"{stage} has no log"
 
 
+def test_the_page_of_its_progress_says_that_it_is_finished(finished: Checkout) -> None:
+    page = (finished.run / "progress.html").read_text(encoding="utf-8")
+    assert "Finished: all" in page and 'href="report.html"' in page and 'http-equiv="refresh"' not in page
+    for title in ("Generators: training loss", "Classifiers: training loss", "Classifiers: validation mAP"):
+        assert title in page
+    assert "unet, repeat 0, fold 0" in page and "data:image/png;base64," in page, "samples"
+
+
 def test_second_run_has_nothing_to_do(finished: Checkout) -> None:
     started = time.monotonic()
     assert "Nothing to be done" in finished.snakemake().stdout
@@ -117,7 +125,7 @@ def test_the_replay_of_the_study_goes_from_one_command_to_the_page(clone: Checko
     assert 'id="forensics"' in (clone.run / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("change", ["processes: 2", "arms_at_once: 2"])
+@pytest.mark.parametrize("change", ["processes: 2", "arms_at_once: 2, strip_minutes: 5"])
 def test_how_a_training_is_spread_trains_nothing_again(finished: Checkout, tmp_path: Path, change: str) -> None:
     (tmp_path / "overlay.yaml").write_text(f"compute: {{{change}}}\n", encoding="utf-8")
     # The page shows all settings, and what they cost.

@@ -84,6 +84,11 @@ def pairs(texts: list[str], flag: str) -> list[tuple[str, Path]]:
     return out
 
 
+def add_progress(out: argparse.ArgumentParser) -> None:
+    """The folder in which a training tells its course."""
+    out.add_argument("--progress", type=Path, help="folder for the course of the training, for the progress page")
+
+
 def add_role_tables(parser: argparse.ArgumentParser) -> None:
     """Add the flag --folds: each repeat's table of roles."""
     words = "each repeat's table of roles"

@@ -34,6 +34,7 @@ from workflow_scripts.lib.classify.arm_job import READ_FOR, Arm, FoldImages
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.classifier_training import Images, Start, Trained
 from workflow_scripts.lib.compute import device, multiprocess
+from workflow_scripts.lib.compute.live_course import NOWHERE, Live, LiveCourse
 from workflow_scripts.lib.compute.multiprocess import SharedResume
 from workflow_scripts.lib.generate import generator_choices, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -182,7 +183,7 @@ def _encoder_start(arm: Arm, real: Images, validation: Images, seed: int) -> Sta
     return Start(state, *scale, encoder)
 
 
-def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
+def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True, live: Live = NOWHERE) -> None:
     """Train one arm and write its classifier; resumes from its checkpoint after a kill."""
     real, validation = real_part(arm, data, seed), data.part(Role.VALIDATION)
     kind = arm_choices.METHODS[arm.settings["method"]].second_source
@@ -210,7 +211,14 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
     start, method = start_of(arm, own_real, own_validation, seed), arm_choices.METHODS[arm.settings["method"]]
     # A second baseline has other weights, and other images at each step.
     second_baseline = method.averaged and not method.scores
+    whose = {"kind": "classifier", "name": arm.name, "repeat": data.repeat, "fold": data.fold}
+    course = LiveCourse(live.folder if multiprocess.first() else None, whose, arm.settings["steps"], task)
     with Progress(arm.name, total=arm.settings["steps"], bar=bar) as progress:
+
+        def tell(step: int, numbers: dict[str, float]) -> None:
+            progress.update(step, **numbers)
+            course.add(step, **numbers)
+
         result = trainer(arm, start)(
             arm.settings,
             own_real,
@@ -218,7 +226,7 @@ def train_arm(arm: Arm, data: FoldImages, seed: int, bar: bool = True) -> None:
             own_validation,
             derive(seed, "second baseline") if second_baseline else seed,
             resume,
-            lambda step, numbers: progress.update(step, **numbers),
+            tell,
         )
     if not multiprocess.first():
         return

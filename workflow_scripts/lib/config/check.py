@@ -69,6 +69,12 @@ def _fill_in_references(config: Config) -> None:
             f"name the channel in which the protein is stained, one of {', '.join(channels)}"
             f"{meant(protein, channels)}"
         )
+    for name in config["report"]["panels"]["colours"]:
+        if name not in channels:
+            raise ConfigError(
+                f"report.panels.colours names {short(name)}, which is none of preprocess_images.channels: "
+                f"{', '.join(channels)}{meant(name, channels)}"
+            )
     others = [name for name in channels if name != protein]
     for entry in (*config["generators"], *config["synthetic_sets"]):
         if entry.get("reference_channels") == generator_choices.OTHERS:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
 from workflow_scripts.lib.base.registry import Registry
+from workflow_scripts.lib.images import colour_choices
 
 T = TypeVar("T")
 NUMBER = re.compile(r"[+-]?([0-9]{1,40}\.?|[0-9]{0,40}\.[0-9]{1,40})(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
@@ -101,3 +102,6 @@ Name = Annotated[
     ),
 ]
 Channel = Annotated[str, matching(r"^[A-Za-z0-9_-]{1,40}$", "a name of letters, digits, _ and - (at most 40)")]
+Colour = Annotated[
+    str, matching(colour_choices.PATTERN, f"one of {', '.join(colour_choices.COLOURS)}, or #rrggbb in quotes")
+]

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, create_model
 
 from workflow_scripts.lib.config.fields import (
+    Channel,
+    Colour,
     Distinct,
     Flag,
     Maybe,
@@ -92,6 +94,7 @@ class Panels(Section):
         "Rows for the commonest class combinations, after those of single classes.", "rows"
     )
     protein_channel: text(40) = key("Channel that is also shown alone.")
+    colours: dict[Channel, Colour] = key("Colours of channels in all pictures. A channel not named: by its name.")
 
 
 class Report(Section):
@@ -160,6 +163,9 @@ class Compute(Section):
     arms_per_job: whole(1, 1000) = key("Arms trained in one process.", "arms")
     processes: whole(1, 64) = key("GPUs, or without any processes on the CPU, that share one training.", "processes")
     arms_at_once: whole(1, 64) = key("Arms of a job that train side by side in one process.", "arms")
+    strip_minutes: whole(0, 1440) = key(
+        "Time between sample strips of a generator in training, on the progress page. 0: none.", "min"
+    )
     sets_together: Flag = key("All synthetic sets of a fold that ask no baseline are sampled in one process.")
     environment: Literal["mixloc", "mixloc-cuda", "mixloc-encoders", "mixloc-formats"] = key(
         "With --sdm conda, the environment of stages under envs/."

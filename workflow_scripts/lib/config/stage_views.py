@@ -163,6 +163,7 @@ def data_settings(config: Config) -> Config:
         # One side of a panel of real beside generated images has half the room.
         "per_class": 2 * panels["per_class"],
         "protein_channel": panels["protein_channel"],
+        "colours": panels["colours"],
         "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
     }
 
@@ -186,6 +187,7 @@ def check_settings(config: Config) -> Config:
         "repeats": config["make_folds"]["repeats"],
         "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
         "generators": views.used_generators(config),
+        "colours": config["report"]["panels"]["colours"],
         "known_classes": {
             entry["name"]: origins.header(entry).classes for entry in config["generators"] if entry.get(origins.FROM)
         },
@@ -216,7 +218,18 @@ def package_settings(config: Config) -> Config:
 
 def gallery_settings(config: Config) -> Config:
     """Settings of make_gallery."""
-    return config["gallery"] | {"run": config["run"]}
+    return config["gallery"] | {"run": config["run"], "colours": config["report"]["panels"]["colours"]}
+
+
+def progress_settings(config: Config) -> Config:
+    """What the page of a run in progress is told."""
+    return {
+        "run": config["run"],
+        "generators": views.used_generators(config),
+        "arms": [entry["name"] for entry in config["arms"]],
+        "colours": config["report"]["panels"]["colours"],
+        "pixel_size": config["preprocess_images"]["pixel_size"],
+    }
 
 
 def export_settings(config: Config) -> Config:

@@ -31,6 +31,7 @@ class Part:
 
 PARTS = (
     Part("any stage", "checkpoints and unfinished files", r"[./]resume\.pt$|(^|/)\.[^/]+\.part[^/]*(/|$)", YES),
+    Part("train_ddpm, train_classifier", "course of trainings, for progress.html", r"^progress/", YES),
     Part("preprocess_images", "pieces of the image set", r"^\.images\.h5\.pieces/|^shards/", YES),
     Part("simulate_cells", "raw images", r"^simulated/train/", YES),
     Part("simulate_cells", "tables", r"^simulated/[^/]+$", NEVER),

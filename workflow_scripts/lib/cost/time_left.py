@@ -8,7 +8,9 @@ running one a new log, whose lines say how far it was at which time."""
 from __future__ import annotations
 
 import logging
+import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -66,13 +68,24 @@ def seconds_logged(text: str) -> float | None:
     return max(0.0, moments[-1] - moments[0]) if moments else None
 
 
+@dataclass(frozen=True)
+class StageState:
+    """Jobs of a stage of this run."""
+
+    stage: str
+    done: int
+    running: dict[str, float]  # name of the job -> how far it is
+    waiting: int
+    left: float | None  # seconds of work; None where nothing predicts it
+
+
 @dataclass
 class Watch:
     """What is known of a run that is under way."""
 
     folder: Path  # results/{run}
     planned: set[str]  # keys of the jobs that Snakemake will run
-    cores: int
+    cores: int | None  # None: of a cluster, not known
     started: float  # by the clock of files
     states: dict[str, State] = field(default_factory=dict)
 
@@ -100,8 +113,20 @@ class Watch:
             state.fraction, state.reached = fraction, last - state.since
 
     def left(self, now: float) -> float | None:
-        """Seconds until the run ends; None as long as there is no prediction."""
-        prediction = measured_rates.read_prediction(self.folder / "cost.json")
+        """Seconds until the run ends; None as long as there is no prediction, or for an unknown number of cores."""
+        estimate = self._estimate(now)
+        if estimate is None:
+            return None
+        open_jobs, order, seconds = estimate
+        # Jobs that run already wait for nothing, and keep their place.
+        running = [replace(job, after=[]) for job in open_jobs if self.states[job.key].since is not None]
+        waiting = [job for job in open_jobs if self.states[job.key].since is None]
+        waiting.sort(key=lambda job: order.get(job.key, len(order)))
+        return scheduling.schedule(running + waiting, seconds, self.cores, 0)
+
+    def _estimate(self, now: float) -> tuple[list[Job], dict[str, int], dict[str, float]] | None:
+        """Jobs that are not finished, the order of the prediction, and the seconds that each still takes."""
+        prediction = measured_rates.read_prediction(self.folder / "cost.json") if self.cores is not None else None
         if prediction is None or "seconds" not in prediction:
             return None
         known = {job.key: job for job in measured_rates.jobs_from_json(prediction["jobs"])}
@@ -110,13 +135,28 @@ class Watch:
         pace = self._pace(predicted)
         seconds = {job.key: self._job_left(job, predicted[job.key] * pace(job.stage), now) for job in jobs}
         open_jobs = [job for job in jobs if self.states[job.key].seconds is None]
-        # Jobs that run already wait for nothing, and keep their place.
-        running = [replace(job, after=[]) for job in open_jobs if self.states[job.key].since is not None]
-        waiting = [job for job in open_jobs if self.states[job.key].since is None]
         order = {key: place for place, key in enumerate(known)}
-        waiting.sort(key=lambda job: order.get(job.key, len(order)))
-        rest = {job.key: seconds[job.key] for job in open_jobs}
-        return scheduling.schedule(running + waiting, rest, self.cores, 0)
+        return open_jobs, order, {job.key: seconds[job.key] for job in open_jobs}
+
+    def stages(self, now: float) -> list[StageState]:
+        """Each stage of the planned jobs, in the order of the prediction."""
+        estimate = self._estimate(now)
+        order, left = ({}, {}) if estimate is None else estimate[1:]
+        keys: dict[str, list[str]] = {}
+        for key in sorted(self.planned, key=lambda key: (order.get(key, len(order)), key)):
+            keys.setdefault(key.partition("/")[0], []).append(key)
+        out = []
+        for stage, own in keys.items():
+            states = {key: self.states.get(key, State()) for key in own}
+            running = {
+                key.partition("/")[2]: state.fraction
+                for key, state in states.items()
+                if state.seconds is None and state.since is not None
+            }
+            done = sum(state.seconds is not None for state in states.values())
+            work = sum(left.get(key, 0.0) for key in own) if estimate is not None else None
+            out.append(StageState(stage, done, running, len(own) - done - len(running), work))
+        return out
 
     def _pace(self, predicted: dict[str, float]) -> Callable[[str], float]:
         """What jobs of a stage take relative to their prediction: by that stage's own jobs, and by all together.
@@ -180,22 +220,42 @@ def keys_of(logs: Iterable[str]) -> set[str]:
     return {f"{Path(path).parent.name}/{Path(path).stem}" for path in logs}
 
 
-def start(folder: Path, logs: Iterable[str], cores: int, say: Callable[[str], None]) -> None:
-    """Tell of the run in a thread of its own until this process ends."""
+def start(
+    folder: Path,
+    logs: Iterable[str],
+    cores: int | None,
+    say: Callable[[str], None] = lambda line: None,
+    show: Callable[[Watch, float], None] = lambda watch, now: None,
+) -> Watch:
+    """Tell of the run in a thread of its own until this process ends; `show` gets all that is known."""
     # File systems keep time in their own steps: a file made at once must count as new.
-    watch = Watch(folder, keys_of(logs), cores, time.time() - 1)
+    watch = Watch(folder, keys_of(logs), cores, (time.time() if cores is not None else file_time(folder)) - 1)
 
     def tell() -> None:
         begun = time.time()
+        _quietly(watch, lambda line: None, show)
         while len(watch.planned) > sum(state.seconds is not None for state in watch.states.values()):
             time.sleep(FIRST if time.time() - begun < LONG else LATER)
-            try:
-                now = time.time()
-                watch.look(now)
-                say(f"MixLoc: {watch.line(now)}")
-            except Exception:
-                # An estimate must never stop a run.
-                log.debug("no estimate of the time left", exc_info=True)
+            _quietly(watch, say, show)
 
     if watch.planned:
         threading.Thread(target=tell, name="time left", daemon=True).start()
+    return watch
+
+
+def file_time(folder: Path) -> float:
+    """The present by the clock of the file system, which other machines may write to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as handle:
+        return os.fstat(handle.fileno()).st_mtime
+
+
+def _quietly(watch: Watch, say: Callable[[str], None], show: Callable[[Watch, float], None]) -> None:
+    """Look and tell; an estimate must never stop a run."""
+    try:
+        now = time.time()
+        watch.look(now)
+        say(f"MixLoc: {watch.line(now)}")
+        show(watch, now)
+    except Exception:
+        log.debug("no estimate of the time left", exc_info=True)

@@ -333,12 +333,13 @@ def train(
     known: np.ndarray | None = None,
     columns: np.ndarray | None = None,
     start: dict[str, Tensor] | None = None,
+    watch: Callable[[Training], None] = lambda training: None,
 ) -> Trained:
     """Train a generator on images uint8 (n, C, s, s) and labels (n, K); calls `progress(step, loss)`.
 
     `known` (n,) bool: images whose label is known; the others are always shown without labels. None: all are.
     `columns` (n, V): values of columns that the network is told, a block a column; None: none. `start`: weights to go
-    on from; None: fresh ones."""
+    on from; None: fresh ones. `watch` is called after each step, and changes nothing."""
     training = Training(images, labels, settings, pixels, seed, device, dtype, known, columns=columns, start=start)
     saved = resume.load()
     if saved is not None:
@@ -347,6 +348,7 @@ def train(
     while training.step < training.steps:
         training.advance()
         training.observe(progress, resume)
+        watch(training)
     return training.trained()
 
 

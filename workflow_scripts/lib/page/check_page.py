@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.images import user_tables
-from workflow_scripts.lib.page import html_page, image_strips, pictures
+from workflow_scripts.lib.images.colour_choices import colours_of
+from workflow_scripts.lib.page import html_page, image_legend, image_strips, pictures
 from workflow_scripts.lib.page.data_check import Checked
 from workflow_scripts.lib.page.html_page import Column, PageTable
+from workflow_scripts.lib.page.pictures import Chosen
 from workflow_scripts.lib.page.sections import data_section
 
 SHOWN = 8  # images in a strip
@@ -26,7 +28,7 @@ def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) 
     """What the template shows."""
     reading = settings["preprocess_images"]
     channels, size = list(reading["channels"]), int(reading["size"])
-    images = checked.preview.images
+    images, chosen = checked.preview.images, settings.get("colours")
     scale = image_strips.brightest([images], len(channels)) if len(images) else np.ones(len(channels))
     data = checked.data(channels, size)
     shown = [columns_table(path, checked, settings) for path in tables]
@@ -40,9 +42,10 @@ def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) 
         "run": settings["run"],
         "findings": checked.findings,
         "problem": checked.problem,
-        "channels": _channels(images, channels, scale),
-        "classes": _classes(checked, channels, scale),
-        "pairs": _pairs(checked, channels, scale),
+        "legend": image_legend.make(channels, size, chosen, reading.get("pixel_size")).told(),
+        "channels": _channels(images, channels, scale, chosen),
+        "classes": _classes(checked, channels, scale, chosen),
+        "pairs": _pairs(checked, channels, scale, chosen),
         "tables": {table.name: table for table in [*shown, joined_table(checked), faults_table(checked)]},
         "columns": [table.name for table in shown if table.name.startswith("columns_")],
         "size": size,
@@ -97,11 +100,11 @@ def faults_table(checked: Checked) -> PageTable:
     return PageTable("faults", f"What cannot be used: {len(rows)} of {len(bad)} faults", columns, rows)
 
 
-def _channels(images: np.ndarray, channels: list[str], scale: np.ndarray) -> list[dict[str, Any]]:
+def _channels(images: np.ndarray, channels: list[str], scale: np.ndarray, chosen: Chosen) -> list[dict[str, Any]]:
     """Each channel in its colour, with its intensities."""
     out = []
     first = images[np.unique(np.linspace(0, max(0, len(images) - 1), min(SHOWN, len(images))).astype(int))]
-    for index, (name, colour) in enumerate(zip(channels, image_strips.colours_of(channels), strict=True)):
+    for index, (name, colour) in enumerate(zip(channels, colours_of(channels, chosen), strict=True)):
         if not len(images):
             break
         own = images[:, index]
@@ -110,29 +113,29 @@ def _channels(images: np.ndarray, channels: list[str], scale: np.ndarray) -> lis
             f"{name}, shown {colour}: 1st percentile {low:.0f}, median {middle:.0f}, 99th percentile {high:.0f} of 255"
         )
         ends = f"{(own == 0).mean():.1%} of the pixels are 0, {(own == 255).mean():.1%} are 255"
-        strip = pictures.strip_of_channel(first, channels, scale, index)
+        strip = pictures.strip_of_channel(first, channels, scale, index, chosen)
         out.append({"name": name, "text": f"{text}; {ends}", "strip": strip, "count": len(first)})
     return out
 
 
-def _classes(checked: Checked, channels: list[str], scale: np.ndarray) -> list[dict[str, Any]]:
+def _classes(checked: Checked, channels: list[str], scale: np.ndarray, chosen: Chosen) -> list[dict[str, Any]]:
     """The first images of each class, all channels in their colours."""
     listed, rows = checked.listed, checked.read
     out = []
     for number, name in enumerate(listed.classes[:CLASSES]):
         own = np.flatnonzero(listed.labels[rows, number] > 0)[:SHOWN] if len(rows) else []
         if len(own):
-            strip = pictures.strip(checked.preview.images[own], channels, scale)
+            strip = pictures.strip(checked.preview.images[own], channels, scale, chosen)
             out.append({"name": name, "text": name, "strip": strip, "count": len(own)})
     return out
 
 
-def _pairs(checked: Checked, channels: list[str], scale: np.ndarray) -> list[dict[str, Any]]:
+def _pairs(checked: Checked, channels: list[str], scale: np.ndarray, chosen: Chosen) -> list[dict[str, Any]]:
     """Pairs of near-duplicates side by side, the least alike first: those are the doubtful ones."""
     rows, out = checked.read, []
     for one, other, likeness in sorted(checked.pairs, key=lambda pair: pair[2])[:PAIRS]:
         names = [checked.listed.ids[rows[place]] for place in (one, other)]
-        strip = pictures.strip(checked.preview.images[[one, other]], channels, scale)
+        strip = pictures.strip(checked.preview.images[[one, other]], channels, scale, chosen)
         text = f"{names[0]} and {names[1]}: {likeness:.3f}"
         out.append({"name": text, "text": text, "strip": strip, "count": 2})
     return out

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from workflow_scripts.lib.page import figure_style, image_strips
+from workflow_scripts.lib.page import figure_style, image_legend, image_strips
 from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED, THEME
+from workflow_scripts.lib.page.image_legend import Legend
 from workflow_scripts.lib.page.sections import data_section
 from workflow_scripts.lib.page.sections.data_section import Data
 
@@ -148,7 +149,9 @@ def draw_intensity(counts: np.ndarray, channels: list[str]) -> Figure:
     return fig
 
 
-def draw_samples(rows: list[tuple[str, np.ndarray]], channels: list[str], settings: dict[str, Any]) -> Figure:
+def draw_samples(
+    rows: list[tuple[str, np.ndarray]], channels: list[str], settings: dict[str, Any], legend: Legend
+) -> Figure:
     """A row of images a class: all channels in colour above, the protein channel alone below."""
     count, protein = settings["per_class"], image_strips.protein_index(channels, settings["protein_channel"])
     left = 1.08
@@ -156,10 +159,12 @@ def draw_samples(rows: list[tuple[str, np.ndarray]], channels: list[str], settin
     tile = wide / count
     double = len(channels) > 1
     pitch = tile * (2 if double else 1) + 0.09
-    fig = figure_style.figure(0.06 + max(1, len(rows)) * pitch)
+    head = image_legend.height(legend)
+    fig = figure_style.figure(head + 0.06 + max(1, len(rows)) * pitch)
+    image_legend.draw(fig, legend, tile)
     scale = image_strips.brightest([images for _, images in rows], len(channels)) if rows else np.ones(len(channels))
     for line, (title, images) in enumerate(rows):
-        top = 0.03 + line * pitch
+        top = head + 0.03 + line * pitch
         fig.text(
             0,
             1 - (top + 0.03) / fig.get_figheight(),
@@ -168,8 +173,8 @@ def draw_samples(rows: list[tuple[str, np.ndarray]], channels: list[str], settin
             fontsize=7.5,
             linespacing=1.15,
         )
-        colours = image_strips.strip(image_strips.compose(images, channels, scale), count)
-        image_strips.show(figure_style.inches(fig, left, top, wide, tile), colours)
+        shown = image_strips.compose(images, channels, scale, settings.get("colours"))
+        image_strips.show(figure_style.inches(fig, left, top, wide, tile), image_strips.strip(shown, count))
         if double:
             alone = image_strips.strip(image_strips.grey(images, protein, scale), count)
             image_strips.show(figure_style.inches(fig, left, top + tile, wide, tile), alone)

@@ -222,6 +222,7 @@ function tileOf(name, index, place) {
 }
 
 function repaint() {
+  showLegend();
   for (const button of document.querySelectorAll(".tile")) paint(button.firstChild, Number(button.dataset.index), 0);
   showDetail();
 }
@@ -233,6 +234,7 @@ function turnPage(name, by) {
 }
 
 function setZoom(by) {
+  document.documentElement.style.setProperty("--bar", `${100 * data.bar.fraction}%`);
   view.zoom = Math.max(1, Math.min(6, view.zoom + by));
   document.documentElement.style.setProperty("--side", `${Math.max(24, tile * view.zoom)}px`);
 }
@@ -297,7 +299,7 @@ function picture(index, title, turn) {
     one.append(small, element("span", channel.name));
     alone.append(one);
   });
-  figure.append(canvas, ...(channels.length > 1 ? [alone] : []), caption);
+  figure.append(canvas, element("div", undefined, { className: "scale" }), ...(channels.length > 1 ? [alone] : []), caption);
   return figure;
 }
 
@@ -358,6 +360,19 @@ function makeChannels() {
     line.append(on, name, colour, range(channel.name, look, "low", at), range(channel.name, look, "high", at));
     box.append(line);
   });
+  showLegend();
+}
+
+// Names of the channels that are shown, in their colours; light enough for black.
+function showLegend() {
+  const shown = channels.map((_, at) => at).filter((at) => (view.alone === null ? view.looks[at].on : at === view.alone));
+  const names = shown.map((at) => {
+    const name = element("em", channels[at].name);
+    const parts = view.alone === null ? colours[view.looks[at].colour] : [255, 255, 255];
+    name.style.color = `rgb(${parts.map((part) => Math.round(part + (255 - part) * 0.3)).join(" ")})`;
+    return name;
+  });
+  document.getElementById("legend").replaceChildren(...names, element("span", `Bar: ${data.bar.length}`));
 }
 
 function range(name, look, end, at) {

@@ -8,38 +8,44 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from workflow_scripts.lib.page import html_page, image_strips, sprite_sheets
+from workflow_scripts.lib.images import colour_choices
+from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.page import html_page, image_legend, image_strips, sprite_sheets
 from workflow_scripts.lib.page.gallery_images import Gallery, Source
 from workflow_scripts.lib.page.sprite_sheets import Sheets
 
 SCALED_BY = 500  # real images by which brightness is scaled
 
 
-def data(
-    gallery: Gallery,
-    images: np.ndarray,
-    channels: list[str],
-    classes: list[str],
-    places: list[tuple[int, int]],
-    sources: list[Source],
-) -> dict[str, Any]:
-    """What the script is told: of the run, and of each image in the order of `images` (n, C, t, t)."""
-    made, real = gallery.made, gallery.real
-    at = {name: len(made) + row for row, name in enumerate(real["id"])}
-    scale = image_strips.brightest([images[len(made) :][:SCALED_BY] if len(real) else images], len(channels))
-    colours = image_strips.colours_of(channels)
+def looks(gallery: Gallery, images: np.ndarray, real: ImageSet, chosen: Mapping[str, str] | None) -> dict[str, Any]:
+    """What the script is told of channels, colours and scale; `images` (n, C, t, t), `chosen`: the config's colours."""
+    first = len(gallery.made) if len(gallery.real) else 0
+    scale = image_strips.brightest([images[first:][:SCALED_BY]], len(real.channels))
+    colours = colour_choices.colours_of(real.channels, chosen)
+    known = dict.fromkeys([*colour_choices.COLOURS, *colours])
+    bar = image_legend.of_set(real, chosen)
     return {
         "channels": [
             {"name": name, "colour": colour, "high": round(float(high))}
-            for name, colour, high in zip(channels, colours, scale, strict=True)
+            for name, colour, high in zip(real.channels, colours, scale, strict=True)
         ],
-        "colours": {name: [round(255 * part) for part in parts] for name, parts in image_strips.COLOURS.items()},
+        "colours": {name: [round(255 * part) for part in colour_choices.rgb(name)] for name in known},
+        "bar": {"fraction": bar.fraction, "length": bar.length},
+    }
+
+
+def data(gallery: Gallery, classes: list[str], places: list[tuple[int, int]], sources: list[Source]) -> dict[str, Any]:
+    """What the script is told of the run, and of each image."""
+    made, real = gallery.made, gallery.real
+    at = {name: len(made) + row for row, name in enumerate(real["id"])}
+    return {
         "classes": classes,
         "places": [{"repeat": repeat, "fold": fold} for repeat, fold in places],
         "sources": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from matplotlib.figure import Figure
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import orientation
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
-from workflow_scripts.lib.page import figure_style, image_strips
+from workflow_scripts.lib.page import figure_style, image_legend, image_strips
 from workflow_scripts.lib.page.figure_style import LOSS, MUTED
+from workflow_scripts.lib.page.image_legend import Legend
 
 SPACES = {"pixels": "closest in pixels", "features": "closest in features of the encoder"}
 PAIRS_A_LINE = 5
@@ -88,7 +90,7 @@ def _read(source: ImageSet, rows: np.ndarray) -> Part:
     return source.read(rows, "inspect")
 
 
-def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -> Figure:
+def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any], legend: Legend) -> Figure:
     """All rows: a colour strip and a protein strip, real on the left, generated on the right."""
     count, protein = settings["per_class"], image_strips.protein_index(channels, settings["protein_channel"])
     left, gap = 1.08, 0.14
@@ -96,11 +98,13 @@ def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -
     tile = half / count
     double = len(channels) > 1
     pitch = tile * (2 if double else 1) + 0.09
-    fig = figure_style.figure(0.34 + max(1, len(rows)) * pitch)
+    head = image_legend.height(legend)
+    fig = figure_style.figure(head + 0.34 + max(1, len(rows)) * pitch)
+    image_legend.draw(fig, legend, tile)
     for index, text in enumerate(("real, held out", "generated")):
         fig.text(
             (left + index * (half + gap)) / figure_style.WIDTH,
-            1 - 0.2 / fig.get_figheight(),
+            1 - (head + 0.2) / fig.get_figheight(),
             text,
             fontweight="bold",
             va="baseline",
@@ -108,7 +112,7 @@ def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -
     shown = [row.real for row in rows if len(row.real)] or [row.generated for row in rows]
     scale = image_strips.brightest(shown, len(channels)) if rows else np.ones(len(channels))
     for line, row in enumerate(rows):
-        top = 0.3 + line * pitch
+        top = head + 0.3 + line * pitch
         fig.text(
             0,
             1 - (top + 0.04) / fig.get_figheight(),
@@ -130,7 +134,7 @@ def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -
                 continue
             image_strips.show(
                 figure_style.inches(fig, start, top, half, tile),
-                image_strips.strip(image_strips.compose(images, channels, scale), count),
+                image_strips.strip(image_strips.compose(images, channels, scale, settings.get("colours")), count),
             )
             if double:
                 alone = image_strips.grey(images, protein, scale)
@@ -140,15 +144,17 @@ def draw_panel(rows: list[Row], channels: list[str], settings: dict[str, Any]) -
     return fig
 
 
-def draw_pairs(pairs: list[Pair]) -> Figure:
+def draw_pairs(pairs: list[Pair], legend: Legend, chosen: Mapping[str, str] | None = None) -> Figure:
     """The closest pairs, generated on the left of each; below one, what their distance is of that between real ones."""
     gap, words, head = 0.14, 0.24, 0.3
     width = (figure_style.WIDTH - (PAIRS_A_LINE - 1) * gap) / PAIRS_A_LINE
     tile = width / 2
     spaces = {name: [pair for pair in pairs if pair.space == name] for name in SPACES}
     lines = {name: -(-len(shown) // PAIRS_A_LINE) for name, shown in spaces.items()}
-    fig = figure_style.figure(max(0.4, sum(head + count * (tile + words) for count in lines.values() if count)))
-    top = 0.0
+    top = image_legend.height(legend) if pairs else 0.0
+    fig = figure_style.figure(max(0.4, top + sum(head + count * (tile + words) for count in lines.values() if count)))
+    if pairs:
+        image_legend.draw(fig, legend, tile)
     for name, shown in spaces.items():
         if not shown:
             continue
@@ -158,7 +164,7 @@ def draw_pairs(pairs: list[Pair]) -> Figure:
         for index, pair in enumerate(shown):
             left = index % PAIRS_A_LINE * (width + gap)
             high = top + index // PAIRS_A_LINE * (tile + words)
-            both = image_strips.compose(np.stack([pair.generated, pair.train]), pair.channels, scale)
+            both = image_strips.compose(np.stack([pair.generated, pair.train]), pair.channels, scale, chosen)
             image_strips.show(figure_style.inches(fig, left, high, width, tile), image_strips.strip(both, 2))
             fig.text(
                 left / figure_style.WIDTH,

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
-# How channels are shown, by the names that microscopists give them; the first four follow the Human Protein Atlas.
-COLOURS = {
-    "green": (0.0, 1.0, 0.0),
-    "blue": (0.15, 0.35, 1.0),
-    "red": (1.0, 0.1, 0.1),
-    "yellow": (0.5, 0.45, 0.0),
-    "magenta": (1.0, 0.0, 1.0),
-    "cyan": (0.0, 1.0, 1.0),
-    "grey": (1.0, 1.0, 1.0),
-}
-# Dyes, and what they stain, by the colour in which microscopists show them; a word of the channel's name.
-DYES = {
-    "green": ("egfp", "gfp", "fitc", "alexa488", "yfp", "tubulin"),
-    "red": ("rfp", "mcherry", "tdtomato", "tritc", "dsred", "cy3", "actin"),
-    "blue": ("dapi", "hoechst", "bfp", "dna", "nuclei"),
-    "cyan": ("cfp",),
-    "magenta": ("cy5", "alexa647"),
-    "grey": ("dic", "brightfield", "phase", "bf"),
-}
+from workflow_scripts.lib.images.colour_choices import colours_of, rgb
+
 LARGEST_TILE = 64  # pixels a side; larger images are averaged down, or a page of them would weigh tens of megabytes
 EDGE = 1  # empty pixels between tiles
 
@@ -45,29 +27,16 @@ def choose(labels: np.ndarray, target: np.ndarray, order: np.ndarray, groups: np
     return np.array(chosen[:count], dtype=np.int64)
 
 
-def compose(images: np.ndarray, channels: list[str], scale: np.ndarray) -> np.ndarray:
-    """Colour pictures (n, H, W, 3) in [0, 1] from images (n, C, H, W): each channel in its colour, added up."""
+def compose(
+    images: np.ndarray, channels: list[str], scale: np.ndarray, chosen: Mapping[str, str] | None = None
+) -> np.ndarray:
+    """Colour pictures (n, H, W, 3) in [0, 1] from images (n, C, H, W): each channel in its colour, added up.
+
+    `chosen`: colours of the config, by channel."""
     out = np.zeros((len(images), *images.shape[2:], 3))
-    for index, name in enumerate(colours_of(channels)):
-        out += np.clip(images[:, index, :, :, None] / scale[index], 0, 1) * np.array(COLOURS[name])
+    for index, colour in enumerate(colours_of(channels, chosen)):
+        out += np.clip(images[:, index, :, :, None] / scale[index], 0, 1) * np.array(rgb(colour))
     return np.clip(out, 0, 1)
-
-
-def colours_of(channels: list[str]) -> list[str]:
-    """The colour in which each channel is shown: by its name, else one that no other channel has."""
-    if len(channels) == 1:
-        return ["grey"]
-    told = [_colour_by_name(name) for name in channels]
-    spare = [name for name in COLOURS if name not in told] or list(COLOURS)
-    return [name or spare[index % len(spare)] for index, name in enumerate(told)]
-
-
-def _colour_by_name(channel: str) -> str | None:
-    lower = channel.lower()
-    if lower in COLOURS:
-        return lower
-    words = set(re.split("[_-]+", lower))
-    return next((colour for colour, dyes in DYES.items() if any(dye in words for dye in dyes)), None)
 
 
 def brightest(shown: Sequence[np.ndarray], channels: int) -> np.ndarray:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
+from workflow_scripts.lib.images.colour_choices import colours_of, rgb
 from workflow_scripts.lib.page import image_strips
 
+Chosen = Mapping[str, str] | None  # colours of the config, by channel
 
-def strip(images: np.ndarray, channels: list[str], scale: np.ndarray) -> str:
+
+def strip(images: np.ndarray, channels: list[str], scale: np.ndarray, chosen: Chosen = None) -> str:
     """Images (n, C, H, W) side by side, all channels in their colours, as a data URI."""
-    return _uri(image_strips.strip(image_strips.compose(images, channels, scale), len(images)))
+    return _uri(image_strips.strip(image_strips.compose(images, channels, scale, chosen), len(images)))
 
 
-def strip_of_channel(images: np.ndarray, channels: list[str], scale: np.ndarray, index: int) -> str:
+def strip_of_channel(
+    images: np.ndarray, channels: list[str], scale: np.ndarray, index: int, chosen: Chosen = None
+) -> str:
     """The same images by one channel alone, in its colour."""
-    colour = np.array(image_strips.COLOURS[image_strips.colours_of(channels)[index]])
+    colour = np.array(rgb(colours_of(channels, chosen)[index]))
     return _uri(image_strips.strip(image_strips.grey(images, index, scale) * colour, len(images)))
 
 

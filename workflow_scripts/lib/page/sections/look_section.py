@@ -11,7 +11,7 @@ import numpy as np
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge.wording import likeness
 from workflow_scripts.lib.judge.wording.likeness import Eye
-from workflow_scripts.lib.page import image_strips, pictures
+from workflow_scripts.lib.page import image_legend, image_strips, pictures
 from workflow_scripts.lib.page.run_files import FoldFile, RunFiles
 from workflow_scripts.lib.page.sections import fidelity_section
 from workflow_scripts.lib.split import role_table
@@ -37,13 +37,14 @@ def of_primary(files: RunFiles, primary: str, config: dict[str, Any]) -> dict[st
     facts = json.loads(about[0].path.read_text(encoding="utf-8"))
     names = [facts[key]["name"] for key in ("encoder", "independent_encoder") if key in facts]
     seen = eyes([file.path for file in figures], *names)
-    shown = _strips(files, figures[0])
+    shown, legend = _strips(files, figures[0], config.get("report", {}).get("panels", {}).get("colours"))
     return {
         "sentence": likeness.sentence(seen, name),
         "kind": likeness.kind(seen),
         "real_channels": list(facts.get("reference_channels") or []),
         "title": figures[0].title,
         "strips": shown,
+        "legend": legend,
         "count": COUNT,
     }
 
@@ -59,11 +60,15 @@ def eyes(figures: list[Path], encoder: str, independent: str | None = None) -> l
     return [one for one in found if one is not None]
 
 
-def _strips(files: RunFiles, place: FoldFile) -> dict[str, str]:
-    """Real test images and generated ones, class by class in the same order, as pictures; empty where they are gone."""
+def _strips(
+    files: RunFiles, place: FoldFile, chosen: dict[str, str] | None
+) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """Real test images and generated ones, class by class in the same order, as pictures; empty where they are gone.
+
+    With their legend."""
     made = place.path.with_name(f"{place.synthetic_set}.h5")
     if not made.exists():
-        return {}
+        return {}, None
     tables = [(place.repeat, dict(files.role_tables())[place.repeat])]
     with ImageSet(files.file("images.h5")) as real, ImageSet(made) as generated:
         roles = role_table.read_all(tables, real.ids)[place.repeat, place.fold]
@@ -72,13 +77,15 @@ def _strips(files: RunFiles, place: FoldFile) -> dict[str, str]:
         rows = [held[_one_a_class(labels, real.ids[held], real.groups[held])]]
         rows.append(_one_a_class(asked, np.arange(len(asked)), np.arange(len(asked))))
         both = [source.read(own, "inspect").images for source, own in zip((real, generated), rows, strict=True)]
-        channels = real.channels
+        channels, legend = real.channels, image_legend.of_set(real, chosen)
     if not len(both[0]) or not len(both[1]):
-        return {}
+        return {}, None
     scale = image_strips.brightest(both[:1], len(channels))
-    return {
-        name: pictures.strip(images, channels, scale) for name, images in zip(("real", "generated"), both, strict=True)
+    shown = {
+        name: pictures.strip(images, channels, scale, chosen)
+        for name, images in zip(("real", "generated"), both, strict=True)
     }
+    return shown, legend.told()
 
 
 def _one_a_class(labels: np.ndarray, order: np.ndarray, groups: np.ndarray) -> np.ndarray:
