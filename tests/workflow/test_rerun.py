@@ -23,7 +23,7 @@ CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
 JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
 PREPROCESSING = {"preprocess_images", "preprocess_shard"}
-READING = PREPROCESSING | {"check_images"}
+READING = PREPROCESSING | {"check_images", "cut_cells"}
 
 # The stages that an edit of a module makes again by themselves; a module or more of each package.
 RERUN = {

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 # Rules that only collect inputs.
 TARGETS = {
-    "check", "clean", "compare", "cost", "crate", "export", "gallery", "lockbox", "model_package", "paper", "predict",
-    "rehearse", "submission",
+    "cells", "check", "clean", "compare", "cost", "crate", "export", "gallery", "lockbox", "model_package", "paper",
+    "predict", "rehearse", "submission",
 }  # fmt: skip
 RULES = {
     name: body
