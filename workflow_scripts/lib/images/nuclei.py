@@ -17,12 +17,12 @@ from skimage.measure import regionprops
 from skimage.morphology import remove_small_objects
 from skimage.segmentation import clear_border, watershed
 
-ACROSS = 24  # pixels of a typical nucleus' diameter, when it is segmented
+ACROSS = 32  # pixels of a typical nucleus' diameter, when it is segmented
 COARSE = 512  # pixels a side, about, of a field from which the typical diameter is learned
 WINDOW = 4.0  # side of the windows of the adaptive threshold, in diameters
 BOUNDS = (0.7, 1.5)  # an adaptive threshold lies between these multiples of the whole field's
 CONTRAST = 2.5  # nuclei are brighter than the background by so many of its standard deviations, or there are none
-APART = 0.3  # centres of two nuclei are at least so many diameters apart
+APART = 0.4  # centres of two nuclei are at least so many diameters apart
 SMALLEST, LARGEST = 0.25, 4.0  # of the area of a typical nucleus: the limits where none are given
 KEPT = "kept"
 
