@@ -52,18 +52,15 @@ def test_whole_fields_are_cut_before_anything_else_reads_them(tmp_path):
     fields.folder(checkout.folder / "raw", 2)
     config = {
         "run": "fields",
-        "data": {"source": "folder", "images": "raw/fields", "table": "raw/fields.csv"},
-        "preprocess_images": {"channels": ["dna", "gfp"]},
+        "data": {
+            "source": "folder",
+            "images": "raw/fields",
+            "table": "raw/fields.csv",
+            "cells": {"nucleus_channel": "dna"},
+        },
+        "preprocess_images": {"channels": ["dna", "gfp"], "duplicates": 0},
         "report": {"demonstration": False, "panels": {"protein_channel": "gfp"}},
     }
-    (checkout.folder / "fields.yaml").write_text(yaml.safe_dump(config))
-    done = checkout.snakemake("cells", "--configfile", "fields.yaml", check=False)
-    assert "MixLoc: the target cells needs data.cells, such as {nucleus_channel: blue}" in done.stdout
-    config["data"]["cells"] = {"nucleus_channel": "DNA"}
-    (checkout.folder / "fields.yaml").write_text(yaml.safe_dump(config))
-    done = checkout.snakemake("cells", "--configfile", "fields.yaml", check=False)
-    assert "data.cells.nucleus_channel = 'DNA' is none of" in done.stdout
-    config["data"]["cells"] = {"nucleus_channel": "dna"}
     (checkout.folder / "fields.yaml").write_text(yaml.safe_dump(config))
     done = checkout.snakemake(
         "--configfile", "fields.yaml", "--", "results/fields/images.h5", "results/fields/cost.json"
