@@ -5,6 +5,7 @@
 #   make docs     the documentation as a site, in site/; a dead link is an error
 #   make config-docs   the JSON schema and the tables of settings, from the models of the config
 #   make pictures the pictures of README.md and docs/ from results/demo (needs Chromium or Chrome)
+#   make new FOLDER=yeast/images   a first config for your own images, guessed and asked
 #   make clean    remove caches (results and .venv stay)                         make help     this list
 #   make test-slurm   the tests on a SLURM cluster of three nodes (root; Debian: slurmctld slurmd slurm-client munge)
 #
@@ -14,6 +15,8 @@ SHELL := /bin/sh
 CORES ?= all
 PYTHON ?=
 PYTEST_ARGS ?=
+FOLDER ?= .
+ARGS ?=
 
 # uv installs several times faster than pip, where it is there. To do without: make UV=
 UV := $(shell command -v uv 2>/dev/null)
@@ -27,14 +30,18 @@ unexport PYTHONHOME PYTHONPATH
 SNAKEFILES = Snakefile workflow rules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint format docs config-docs pictures clean
+.PHONY: help demo new test test-slurm lint format docs config-docs pictures clean
 
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,10s/^# *//p' Makefile
 
 demo: .venv/installed
 	.venv/bin/snakemake --cores $(CORES)
 	@echo "The report: $$(.venv/bin/python -c 'import yaml; print("results/" + yaml.safe_load(open("config.yaml"))["run"] + "/report.html")')"
+
+# Answers by flags: make new FOLDER=yeast/images ARGS='--protein gfp --yes'
+new: .venv/installed
+	@.venv/bin/python -m workflow_scripts.start "$(FOLDER)" $(ARGS)
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)

@@ -55,6 +55,7 @@ rule all:
 include: "rules/cost.smk"  # predict_cost
 include: "rules/rehearse.smk"  # rehearse_run
 include: "rules/fetch.smk"  # fetch_images, fetch_weights
+include: "rules/cells.smk"  # cut_cells
 include: "rules/check.smk"  # check_images
 include: "rules/data.smk"  # simulate_cells, preprocess_images, make_folds
 include: "rules/generate.smk"  # train_ddpm, sample_ddpm, assess_synthetic

@@ -334,3 +334,47 @@ def test_the_word_others_stands_for_all_channels_but_the_proteins():
     assert whole["synthetic_sets"][0]["reference_channels"] == ["red", "blue", "yellow"]
     with pytest.raises(check.ConfigError, match=r'protein_channel = "Green" is none of.*mean green'):
         checked({"report": {"panels": {"protein_channel": "Green"}}})
+
+
+@pytest.mark.parametrize(
+    ("cells", "more", "message"),
+    [
+        ({"nucleus_channel": "Blue"}, {}, "data.cells.nucleus_channel = 'Blue' is none of"),
+        ({"size": 96}, {}, "data.cells needs nucleus_channel, the channel in which nuclei are found, or masks"),
+        ({"nucleus_channel": "blue", "smallest": 9, "largest": 4}, {}, "data.cells.smallest = 9 must be below"),
+        ({"nucleus_channel": "blue"}, {"source": "simulated"}, "data.cells is for fields of your own"),
+        ({"masks": "../{id}.png"}, {}, "data.cells.masks"),
+        ({"nucleus_channel": "blue", "sise": 3}, {}, "data.cells.sise"),
+    ],
+)
+def test_cells_that_cannot_be_cut_are_refused(
+    cells: dict, more: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").touch()
+    own = {"source": "folder", "images": ".", "table": "t.csv", "cells": cells}
+    with pytest.raises(check.ConfigError) as caught:
+        checked({"data": own | more})
+    assert message in str(caught.value).replace('"', "'")
+
+
+def test_further_images_are_not_cut() -> None:
+    with pytest.raises(check.ConfigError, match=r"data\.cells does not cut data\.unlabelled"):
+        check._check_cells({"cells": {"nucleus_channel": "blue"}, "unlabelled": {"images": "."}}, ["blue"])
+
+
+def test_cells_take_the_place_of_the_fields_in_all_stages_but_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").touch()
+    own = {"source": "folder", "images": ".", "table": "t.csv", "groups": "t.csv"}
+    config = checked({"run": "a", "data": own | {"cells": {"nucleus_channel": "blue"}}})
+    place = "results/a/cells/"
+    tables = {"table": f"{place}table.csv", "groups": f"{place}groups.csv"}
+    assert views.known_tables(config) == tables
+    assert views.raw_images(config) == {"images": f"{place}images"} | tables
+    assert views.fields_to_cut(config) == {"images": ".", "table": "t.csv", "groups": "t.csv"}
+    assert views.crate_tables(config) == {"table": "t.csv", "groups": "t.csv"}
+    with pytest.raises(check.ConfigError, match=r"the target cells needs data\.cells"):
+        views.cells_page(checked({"data": own}))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers import fields
 from tests.helpers.checkout import Checkout
 from tests.helpers.image_folders import noise, save
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -43,3 +44,28 @@ def test_yeast_of_two_channels_needs_six_lines_and_no_code(tmp_path):
         assert made.classes == ["bud neck", "nucleus"]
         assert len(set(made.groups)) == 32
         assert made.attrs["grouped_by"] == "gene"
+
+
+@pytest.mark.workflow
+def test_whole_fields_are_cut_before_anything_else_reads_them(tmp_path):
+    checkout = Checkout.fresh(tmp_path / "checkout")
+    fields.folder(checkout.folder / "raw", 2)
+    config = {
+        "run": "fields",
+        "data": {
+            "source": "folder",
+            "images": "raw/fields",
+            "table": "raw/fields.csv",
+            "cells": {"nucleus_channel": "dna"},
+        },
+        "preprocess_images": {"channels": ["dna", "gfp"], "duplicates": 0},
+        "report": {"demonstration": False, "panels": {"protein_channel": "gfp"}},
+    }
+    (checkout.folder / "fields.yaml").write_text(yaml.safe_dump(config))
+    done = checkout.snakemake(
+        "--configfile", "fields.yaml", "--", "results/fields/images.h5", "results/fields/cost.json"
+    )
+    assert "10 cells of 2 fields" in done.stdout and "3 of 3 steps (100%) done" in done.stdout
+    with ImageSet(checkout.folder / "results" / "fields" / "images.h5") as made:
+        assert len(made) == 10 and len(set(made.groups)) == 2
+        assert made.attrs["grouped_by"] == "gene, cut_from"

@@ -16,14 +16,14 @@ import pytest
 from tests.helpers.checkout import ROOT, Checkout
 from workflow_scripts.lib.base import source_code
 
-STAGES = frozenset(path.stem for path in (ROOT / "workflow_scripts").glob("*.py")) - {"__init__"}
+STAGES = frozenset(path.stem for path in (ROOT / "workflow_scripts").glob("*.py")) - {"__init__", "start"}
 TRAINING = {"train_classifier", "train_judge", "replay_study"}
 GENERATORS = {"train_ddpm", "sample_ddpm", "sample_fold", "replay_study"}
 CELLS = {"simulate_cells", "sample_simulator", "train_judge"}
 JUDGING = {"aggregate_metrics", "aggregate_stress", "open_lockbox", "report"}
 PLOTS = {"plot_arms", "plot_data", "plot_images", "plot_training"}
 PREPROCESSING = {"preprocess_images", "preprocess_shard"}
-READING = PREPROCESSING | {"check_images"}
+READING = PREPROCESSING | {"check_images", "cut_cells"}
 
 # The stages that an edit of a module makes again by themselves; a module or more of each package.
 RERUN = {
@@ -31,7 +31,16 @@ RERUN = {
     "lib/base/process_pool.py": READING | {"simulate_cells"},
     "lib/images/image_set.py": STAGES
     - PREPROCESSING
-    - {"clean_run", "declare_analysis", "fetch_images", "fetch_weights", "forensics", "plot_arms", "plot_training"}
+    - {
+        "clean_run",
+        "cut_cells",
+        "declare_analysis",
+        "fetch_images",
+        "fetch_weights",
+        "forensics",
+        "plot_arms",
+        "plot_training",
+    }
     - {"simulate_cells", "tabulate_study"},
     "lib/images/image_set_writer.py": READING | {"sample_ddpm", "sample_fold", "sample_simulator", "replay_study"},
     "lib/images/corruptions.py": {"stress_test"},
@@ -76,13 +85,15 @@ RERUN = {
     # Declared before any arm, and checked with the config: no arm is trained again.
     "lib/judge/declaration.py": JUDGING | {"declare_analysis", "plot_arms", "rehearse_run"},
     "lib/judge/stress_scores.py": {"aggregate_stress"},
-    "lib/judge/inference.py": JUDGING | PLOTS | {"check_images", "compare_runs", "forensics", "make_gallery"},
+    "lib/judge/inference.py": JUDGING
+    | PLOTS
+    | {"check_images", "compare_runs", "cut_cells", "forensics", "make_gallery"},
     "lib/study/emulation.py": {"replay_study"},
     "lib/config/views.py": {"predict_cost", "rehearse_run"},
     "lib/cost/forecast.py": {"predict_cost", "rehearse_run"},
     "lib/crate/entities.py": {"write_crate"},
     "lib/page/figure_style.py": PLOTS
-    | {"aggregate_stress", "check_images", "compare_runs", "forensics", "make_gallery", "report"},
+    | {"aggregate_stress", "check_images", "compare_runs", "cut_cells", "forensics", "make_gallery", "report"},
     "lib/page/sections/cost_section.py": {"report"},
     "train_ddpm.py": {"train_ddpm"},
     "report.py": {"report"},

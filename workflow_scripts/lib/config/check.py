@@ -169,12 +169,16 @@ def _check_data(config: Config) -> None:
     data, images = config["data"], config["preprocess_images"]
     if data["source"] == "simulated":
         _check_simulated(config["simulate_cells"], images)
+        if data["cells"]:
+            raise ConfigError("data.cells is for fields of your own; simulated images are single cells already")
         if data["unlabelled"]:
             raise ConfigError(
                 "data.unlabelled is for images of your own; where cells are simulated, simulate more (simulate_cells."
                 "images) and let a label regime show some of them without labels"
             )
         return
+    if data["cells"]:
+        _check_cells(data, images["channels"])
     if data["unlabelled"] and not data["unlabelled"]["images"]:
         raise ConfigError("data.unlabelled.images is missing: without data.images it needs the path")
     needed = {"folder": ("images", "table"), "public": ("table",)}.get(data["source"], ())
@@ -203,6 +207,23 @@ def _check_data(config: Config) -> None:
         problem = problem or manifest.colours_problem(fetched["colours"], images["channels"])
         if problem:
             raise ConfigError(problem)
+
+
+def _check_cells(data: Config, channels: list[str]) -> None:
+    cells = data["cells"]
+    name, masks = cells.get("nucleus_channel"), cells.get("masks")
+    if data["unlabelled"]:
+        raise ConfigError("data.cells does not cut data.unlabelled: cut those fields in a run of their own")
+    if not masks and name is None:
+        raise ConfigError("data.cells needs nucleus_channel, the channel in which nuclei are found, or masks")
+    if name is not None and name not in channels:
+        raise ConfigError(
+            f"data.cells.nucleus_channel = {short(name)} is none of preprocess_images.channels: {', '.join(channels)}"
+            f"{meant(name, channels)}"
+        )
+    smallest, largest = cells.get("smallest"), cells.get("largest")
+    if smallest is not None and largest is not None and smallest >= largest:
+        raise ConfigError(f"data.cells.smallest = {smallest:g} must be below data.cells.largest = {largest:g}")
 
 
 def _check_simulated(cells: Config, images: Config) -> None:

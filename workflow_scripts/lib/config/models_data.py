@@ -54,6 +54,30 @@ class FurtherImages(Section):
     table: Maybe[Text] = optional("Table of the images, without labels. null: all files beyond data.table.")
 
 
+class Cells(Section):
+    """Single cells, which are cut out of whole fields of view before preprocessing."""
+
+    nucleus_channel: Maybe[Channel] = optional("Channel in which nuclei are found; not needed with masks.")
+    masks: Maybe[FilePattern] = optional(
+        'Label images of the nuclei, such as "{id}_mask.png", below data.images. null: nuclei are found.'
+    )
+    unit: Maybe[Literal["px", "um"]] = optional(
+        "Unit of the lengths below: pixels of the field, or µm (squared for areas). null: px."
+    )
+    size: Maybe[number(gt=0, le=100_000)] = optional(
+        "Side of the square around a nucleus. null: as preprocess_images cuts out, or 2.5 diameters.", "px or µm"
+    )
+    diameter: Maybe[number(gt=0, le=100_000)] = optional(
+        "Diameter of a typical nucleus. null: learned from eight fields.", "px or µm"
+    )
+    smallest: Maybe[number(ge=0)] = optional(
+        "Smaller nuclei are left out. null: a quarter of the typical area; with masks none.", "px² or µm²"
+    )
+    largest: Maybe[number(gt=0)] = optional(
+        "Larger nuclei are left out. null: four times the typical area; with masks none.", "px² or µm²"
+    )
+
+
 class Data(Section):
     """Where images come from, and how their files and tables are to be read."""
 
@@ -66,6 +90,7 @@ class Data(Section):
     unlabelled: Maybe[FurtherImages] = key(
         "Further images without labels; files are named, and columns called, as for the labelled ones."
     )
+    cells: Maybe[Cells] = key("The images are whole fields: single cells are cut out around their nuclei. null: no.")
     group_by: Maybe[Distinct[Text]] = key(
         "Images that share a value in one of these columns are one group, which is never split. null: group, gene and "
         "antibody, where known; []: each image is a group."

@@ -41,7 +41,14 @@ def of_run(config: Config) -> Config:
 
 def described_data(config: Config) -> Config:
     """What preprocess_images must know of the data beyond its files: the config, and what its source is known to be."""
-    return known_datasets.described(config["data"])
+    return known_datasets.described_cells(config["data"])
+
+
+def cutting(config: Config) -> Config:
+    """Settings of cut_cells: how fields are read, and how cells are cut out of them."""
+    images = config["preprocess_images"]
+    about = {"run": config["run"], "data": known_datasets.described(config["data"]), "cells": config["data"]["cells"]}
+    return about | {name: images[name] for name in ("channels", "size", "pixel_size")}
 
 
 def reading(config: Config) -> Config:

@@ -226,6 +226,11 @@ def image_manifest(config: Config) -> dict[str, str]:
 
 def known_tables(config: Config, *more: str) -> dict[str, str]:
     """The tables of one's own images, by which they can be counted before any is read."""
+    return cut_images(config, *more) if config["data"]["cells"] else own_tables(config, *more)
+
+
+def own_tables(config: Config, *more: str) -> dict[str, str]:
+    """The tables that came with one's own images, and whatever `more` of the section data names a path."""
     data = config["data"]
     names = (*more, "table", "groups", "classes") if data["source"] != "simulated" else ()
     return {name: data[name] for name in names if data[name]}
@@ -234,19 +239,44 @@ def known_tables(config: Config, *more: str) -> dict[str, str]:
 def crate_tables(config: Config) -> dict[str, str]:
     """The tables that came with the images, and the checksums of images that were fetched."""
     fetched = {"checksums": in_run(config, "fetched/checksums.csv")} if is_fetched(config) else {}
-    return known_tables(config) | fetched
+    return own_tables(config) | fetched
+
+
+def cut_images(config: Config, *more: str) -> dict[str, str]:
+    """The tables of cells that are cut out of whole fields, and with `images` their folder."""
+    kept = {name: path for name, path in own_tables(config).items() if name == "classes"}
+    names = [name for name in (*more, "table", "groups") if name != "groups" or config["data"]["groups"]]
+    return {name: in_run(config, f"cells/{name}{'' if name == 'images' else '.csv'}") for name in names} | kept
 
 
 def raw_images(config: Config) -> dict[str, str]:
-    """Where the raw images and their tables are."""
+    """Where the images that are preprocessed and their tables are."""
+    return cut_images(config, "images") if config["data"]["cells"] else raw_fields(config)
+
+
+def raw_fields(config: Config) -> dict[str, str]:
+    """Where the raw images and their tables are, before any cells are cut out of them."""
     if config["data"]["source"] == "simulated":
         places = {"images": "train", "table": "train.csv", "groups": "metadata.csv", "classes": "classes.csv"}
         return {name: in_run(config, f"simulated/{place}") for name, place in places.items()}
-    given = known_tables(config, "images")
+    given = own_tables(config, "images")
     given |= {f"unlabelled_{name}": path for name, path in (config["data"]["unlabelled"] or {}).items() if path}
     if is_fetched(config):
         given |= {name: in_run(config, f"fetched/{name}.csv") for name in ("table", "checksums")}
     return given
+
+
+def fields_to_cut(config: Config) -> dict[str, str]:
+    """The whole fields and their tables, for cut_cells."""
+    if not config["data"]["cells"]:
+        raise ConfigError("the target cells needs data.cells, such as {nucleus_channel: blue}")
+    return raw_fields(config)
+
+
+def cells_page(config: Config) -> str:
+    """The page of the cells that are cut out of whole fields."""
+    fields_to_cut(config)
+    return in_run(config, "cells/index.html")
 
 
 def raw_flags(config: Config, given: dict[str, Any]) -> str:

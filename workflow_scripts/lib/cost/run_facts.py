@@ -23,6 +23,8 @@ def of(config: dict[str, Any]) -> Facts:
     data, fetched = config["data"], Path("results") / config["run"] / "fetched" / "table.csv"
     described = known_datasets.described(data)
     table = Path(data["table"]) if data["table"] else fetched
+    if data["cells"]:
+        return _of_cells(Path("results") / config["run"] / "cells", data)
     if data["source"] == "simulated":
         cells = config["simulate_cells"]
         return Facts(cells["images"], _mapped(COMPARTMENTS, described), cells["size"])
@@ -38,6 +40,14 @@ def of(config: dict[str, Any]) -> Facts:
     raise UserError(
         f"how many images {data['source']} has is not known before {table} is there: predict again when it is"
     )
+
+
+def _of_cells(folder: Path, data: dict[str, Any]) -> Facts:
+    """Of single cells that were cut out of whole fields."""
+    groups = folder / "groups.csv" if data["groups"] else None
+    classes = Path(data["classes"]) if data["classes"] else None
+    listed = image_list.from_tables(folder / "table.csv", groups, classes, known_datasets.described_cells(data))
+    return Facts(len(listed.ids), len(listed.classes), _side(str(folder / "images")))
 
 
 def _mapped(classes: list[str], described: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.images import label_maps, user_tables
 from workflow_scripts.lib.images.invalid_input import Fault, printable
-from workflow_scripts.lib.images.known_datasets import GROUP_BY
+from workflow_scripts.lib.images.known_datasets import CUT_FROM, GROUP_BY
 from workflow_scripts.lib.images.user_tables import UserTable
 
 
@@ -282,9 +282,12 @@ def from_tables(table: Path, groups: Path | None, classes: Path | None, data: di
 
 
 def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
-    """The columns that decide which images belong together: those asked for, or else those that are known."""
+    """The columns that decide which images belong together: those asked for, or else those that are known.
+
+    Cells of one field belong together in any case."""
+    fields = [CUT_FROM] if CUT_FROM in listed.columns else []
     if wanted is None:
-        return [name for name in GROUP_BY if any(listed.columns.get(name, ()))]
+        return [name for name in GROUP_BY if any(listed.columns.get(name, ()))] + fields
     absent = [name for name in wanted if name not in listed.columns]
     if absent:
         known = (", ".join(sorted(listed.columns)) or "none") + meant(absent[0], listed.columns)
@@ -292,4 +295,4 @@ def group_columns(listed: Listed, wanted: list[str] | None) -> list[str]:
     blank = [name for name in wanted if not any(listed.columns[name])]
     if blank:
         raise UserError(f"data.group_by names {blank[0]!r}, a column without any value: it groups nothing")
-    return list(wanted)
+    return [*wanted, *(name for name in fields if name not in wanted)]

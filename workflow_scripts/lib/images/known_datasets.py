@@ -23,6 +23,8 @@ COLUMNS = {
 }
 # Images that share a value of any of these columns form a group.
 GROUP_BY = ("group", "gene", "antibody")
+CUT_FROM = "cut_from"  # column of the field that a cell was cut from; cells of one field always form a group
+CELL_FILES = "{id}.ome.tif"  # files of cells that were cut out of whole fields
 ATLAS = "Human Protein Atlas, proteinatlas.org (Thul et al., Science 2017, doi:10.1126/science.aal3321)"
 
 
@@ -102,6 +104,14 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
     out["label_map"] = ordered(data["label_map"])
     if data["source"] == "simulated":
         out |= {"group_by": ["gene", "antibody"], "file_channels": None, "stack": "refuse", "pixel_size": None}
+    return out
+
+
+def described_cells(data: dict[str, Any]) -> dict[str, Any]:
+    """The same of single cells, where they are cut out of what `data` describes."""
+    out = described(data)
+    if data["cells"]:
+        out |= {"files": CELL_FILES, "file_channels": None, "planes": None}
     return out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import grouping, image_list, read_image, user_tables
 from workflow_scripts.lib.images.invalid_input import Fault
-from workflow_scripts.lib.images.known_datasets import GROUP_BY
+from workflow_scripts.lib.images.known_datasets import CUT_FROM, GROUP_BY
 from workflow_scripts.lib.images.read_image import Reader
 
 
@@ -42,7 +42,7 @@ def listed(reader: Reader, table: Path | None, data: dict[str, Any]) -> NewImage
     if problem or len(set(ids)) != len(ids):
         raise UserError(f"{table}: {problem or 'an Id stands there twice'}")
     sizes = rows.find(data["columns"]["pixel_size"])
-    named = [rows.find(data["columns"].get(kind, kind)) for kind in data["group_by"] or GROUP_BY]
+    named = [rows.find(data["columns"].get(kind, kind)) for kind in (*(data["group_by"] or GROUP_BY), CUT_FROM)]
     by = [rows.columns[name] for name in named if name is not None]
     groups = _named(grouping.connected(by, len(ids)), by) if by else []
     return NewImages(ids, groups, rows.columns[sizes] if sizes else [""] * len(ids))

@@ -33,7 +33,7 @@ _SAMPLED = 40  # images sampled to learn the bit depth of a set
 
 
 @dataclass(slots=True)
-class _Plane:
+class Plane:
     """One channel of an image, already averaged to the set's size where whole blocks of pixels make a pixel."""
 
     image: Image.Image
@@ -88,28 +88,19 @@ class Reader:
 
     def stamps(self, name: str) -> list[list[int]]:
         """Size and modification time of each file, so that an edited file is noticed."""
-        out = []
-        for file in self.files(name):
-            try:
-                state = os.stat(self._root + file)  # noqa: PTH116
-                out.append(_folder_stamp(self._root + file) if stat.S_ISDIR(state.st_mode) else _stamp(state))
-            except (OSError, ValueError):
-                out.append([])
-        return out
+        return [self.stamp(file) for file in self.files(name)]
+
+    def stamp(self, file: str) -> list[int]:
+        """Size and modification time of a file, or of all in a folder; empty if there is none."""
+        try:
+            state = os.stat(self._root + file)  # noqa: PTH116
+            return _folder_stamp(self._root + file) if stat.S_ISDIR(state.st_mode) else _stamp(state)
+        except (OSError, ValueError):
+            return []
 
     def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Fault]]:
         """Pixels uint8 (C, size, size) of an image, or None and all of its faults."""
-        bad: list[Fault] = []
-        planes: dict[str, _Plane] = {}
-        files = self.files(name)
-        for file, channels in files.items():
-            try:
-                planes |= self._planes(file, channels)
-            except Unusable as problem:
-                bad.append(Fault(name, file, problem.kind, problem.reason))
-        missing = [entry for entry in bad if entry.kind == "missing file"]
-        if len(missing) == len(files) > 1:
-            return None, [Fault(name, ", ".join(files), "Id without files", "none of these files is there")]
+        planes, bad = self.planes(name)
         if bad:
             return None, bad
         try:
@@ -120,10 +111,25 @@ class Reader:
                 black = self.settings["intensity"] == "fixed" and not pixels.any()
                 raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
         except Unusable as problem:
-            return None, [Fault(name, ", ".join(files), problem.kind, problem.reason)]
+            return None, [Fault(name, ", ".join(self.files(name)), problem.kind, problem.reason)]
         return pixels, []
 
-    def _planes(self, file: str, channels: list[str]) -> dict[str, _Plane]:
+    def planes(self, name: str) -> tuple[dict[str, Plane], list[Fault]]:
+        """The wanted planes of an image's files by channel, and all faults of these files."""
+        bad: list[Fault] = []
+        planes: dict[str, Plane] = {}
+        files = self.files(name)
+        for file, channels in files.items():
+            try:
+                planes |= self._planes(file, channels)
+            except Unusable as problem:
+                bad.append(Fault(name, file, problem.kind, problem.reason))
+        missing = [entry for entry in bad if entry.kind == "missing file"]
+        if len(missing) == len(files) > 1:
+            return {}, [Fault(name, ", ".join(files), "Id without files", "none of these files is there")]
+        return planes, bad
+
+    def _planes(self, file: str, channels: list[str]) -> dict[str, Plane]:
         """Wanted planes of a file, averaged at once.
 
         The pixels are then still in the processor's cache, and their memory is reused for the next file."""
@@ -175,7 +181,7 @@ class Reader:
             raise Unusable("missing channel", f"has no channel {absent[0]!r}; its channels are {have}")
         return named
 
-    def _check(self, planes: dict[str, _Plane]) -> None:
+    def _check(self, planes: dict[str, Plane]) -> None:
         """Check that the channels of an image fit together."""
         absent = [channel for channel in self.channels if channel not in planes]
         if absent:
@@ -202,7 +208,7 @@ class Reader:
             if width < self.size:
                 raise Unusable("too small", f"{width} pixels wide, less than preprocess_images.size = {self.size}")
             return None
-        known = _number(pixel_size) or self.data["pixel_size"]
+        known = positive(pixel_size) or self.data["pixel_size"]
         if not known:
             raise Unusable("unknown pixel size", "no pixel size: set data.pixel_size or give a column of them")
         if known > wanted * 1.001:
@@ -214,7 +220,7 @@ class Reader:
         left, top = max(0.0, (width - side) / 2), max(0.0, (height - side) / 2)
         return left, top, min(left + side, float(width)), min(top + side, float(height))
 
-    def _averaged(self, image: Image.Image, bits: int) -> _Plane:
+    def _averaged(self, image: Image.Image, bits: int) -> Plane:
         """Plane of an image, averaged now if whole blocks of pixels make a pixel."""
         blocks, rest = divmod(image.width, self.size)
         highest = float(image.getextrema()[1]) if bits == 32 else 0.0
@@ -222,9 +228,9 @@ class Reader:
         if self.settings["pixel_size"] is None and blocks > 1 and not rest and image.width == image.height:
             # Pillow averages whole numbers in one fast pass, but rounds them well only in blocks of 2, 4, 8 ...
             small = (image if blocks & (blocks - 1) == 0 else image.convert("F")).reduce(blocks)
-        return _Plane(small, image.size, bits, highest)
+        return Plane(small, image.size, bits, highest)
 
-    def _pixels(self, planes: list[_Plane], window: tuple[float, float, float, float] | None) -> np.ndarray:
+    def _pixels(self, planes: list[Plane], window: tuple[float, float, float, float] | None) -> np.ndarray:
         """The channels of an image, scaled by area averaging, as uint8 (C, size, size)."""
         fixed = self.settings["intensity"] == "fixed"
         out = np.empty((len(planes), self.size, self.size), dtype=np.uint8)
@@ -237,7 +243,7 @@ class Reader:
             out[place] = values if fixed else stretch(values)
         return out
 
-    def _white(self, plane: _Plane) -> float:
+    def _white(self, plane: Plane) -> float:
         if plane.bits == 8:
             return 255.0
         white = float(self.settings["white_level"]["uint16" if plane.bits == 16 else "float"])
@@ -277,7 +283,8 @@ def _bits(bits: int) -> str:
     return "floating point" if bits == 32 else f"{bits} bits deep"
 
 
-def _number(text: str) -> float | None:
+def positive(text: str) -> float | None:
+    """A size that a table tells; None where it tells none."""
     try:
         value = float(text)
     except ValueError:

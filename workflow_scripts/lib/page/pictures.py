@@ -28,6 +28,13 @@ def strip_of_channel(
     return _uri(image_strips.strip(image_strips.grey(images, index, scale) * colour, len(images)))
 
 
+def photograph(picture: np.ndarray) -> str:
+    """A picture (H, W, 3) in [0, 1] as a JPEG, as a data URI."""
+    out = io.BytesIO()
+    Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(out, format="JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+
+
 def _uri(strip: np.ndarray) -> str:
     out = io.BytesIO()
     Image.fromarray(strip).save(out, format="PNG", optimize=True)

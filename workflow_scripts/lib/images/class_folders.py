@@ -1,0 +1,56 @@
+"""Images that lie in one folder for each class: a single folder and a label table, as MixLoc reads them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+from pathlib import Path
+
+from workflow_scripts.lib.base import files
+from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.images import folder_guess
+
+SPLIT = re.compile(r"(.*?)[_-]([A-Za-z][A-Za-z0-9]*)$")  # an Id and a channel
+
+
+def classes(folder: Path) -> list[Path]:
+    """The folders below one that hold images, if there are several."""
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    found = [path for path in found if folder_guess.image_names(path)]
+    return found if len(found) > 1 else []
+
+
+def gather(folders: list[Path], images: Path, table: Path) -> None:
+    """Link all files into `images` under the names of their folders, and write `table` with a row for each image.
+
+    Links are hard: they take no room, and nothing is moved. Where the file system has none, files are copied."""
+    rows: dict[str, str] = {}
+    with files.atomic(images) as part:
+        part.mkdir()
+        for folder in folders:
+            names = folder_guess.image_names(folder)
+            for name, own in zip(names, _ids(names), strict=True):
+                safe = re.sub(r"[^A-Za-z0-9-]+", "-", folder.name)
+                if rows.setdefault(f"{safe}_{own}", folder.name) != folder.name:
+                    raise UserError(f"{folder} and {rows[f'{safe}_{own}']} would get the same names: rename one")
+                try:
+                    os.link(folder / name, part / f"{safe}_{name}")
+                except OSError:
+                    shutil.copyfile(folder / name, part / f"{safe}_{name}")
+    with files.atomic(table) as part, part.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(("Id", "Target"))
+        writer.writerows(sorted(rows.items()))
+
+
+def _ids(names: list[str]) -> list[str]:
+    """The Id in each file's name: without its ending, and without a channel that most images have."""
+    stems = [re.sub(r"(\.ome)?\.[^.]+$", "", name) for name in names]
+    parts = [SPLIT.fullmatch(stem) for stem in stems]
+    channels = {match[2] for match in parts if match}
+    ids = {match[1] for match in parts if match}
+    if all(parts) and 1 < len(channels) <= 16 and len(ids) * len(channels) <= 1.2 * len(names):
+        return [match[1] for match in parts if match]
+    return stems
