@@ -34,6 +34,11 @@ onstart:
         time_left.start(Path(FOLDER).parent, logs, workflow.resource_settings.cores, logger.info)
 
 
+onerror:
+    for line in snakemake_checks.killed_jobs(workflow):
+        logger.error(f"MixLoc: {line}")
+
+
 rule all:
     """The verdict: results/{run}/report.html with everything it rests upon."""
     input:

@@ -1,4 +1,4 @@
-"""The page docs/licences.md: each run-time dependency with its version and licence, from the metadata of what is installed.
+"""The page docs/licences.md: each run-time dependency with version and licence, from the metadata of what is installed.
 
 python -m docs.licences (make licences)"""
 

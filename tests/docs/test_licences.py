@@ -44,4 +44,6 @@ def test_a_licence_is_what_the_package_declares(tmp_path: Path, lines: str, said
     assert licences.licence(PathDistribution(folder)) == said
     (folder / "LICENSE").write_text(f"{licences.MIT}, to any person", encoding="utf-8")
     (folder / "RECORD").write_text("thing-1.0.dist-info/LICENSE,,\n", encoding="utf-8")
-    assert licences.licence(PathDistribution(folder)) == said.replace("not declared; see its files", "MIT (by its text)")
+    assert licences.licence(PathDistribution(folder)) == said.replace(
+        "not declared; see its files", "MIT (by its text)"
+    )

@@ -16,6 +16,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageSequence
 
+from workflow_scripts.lib.base.errors import file_system_failed
+
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".npy": "NPY"}
 # Above this many pixels Pillow takes a file for a decompression bomb; the same holds for the other formats.
 LARGEST = Image.MAX_IMAGE_PIXELS or 2**26
@@ -63,6 +65,8 @@ def decode(path: str | Path, expected: int) -> Planes:
     except Image.UnidentifiedImageError:
         raise Unusable("not an image", f"is no {kind} file") from None
     except Exception as error:
+        if file_system_failed(error):
+            raise
         # Decoders raise whatever a damaged file leads them to: struct.error, KeyError, zlib.error ...
         if isinstance(error, OSError) and error.errno is not None:
             raise Unusable("cannot be read", f"cannot be read: {error.strerror}") from None
@@ -185,7 +189,9 @@ def _tiff_by_pillow(path: str | Path, why: str) -> Planes:
                 frame.load()
                 depths.add(deep or 8)
                 images += [frame.copy() if deep == 8 else _float(np.asarray(frame))] if deep else list(frame.split())
-    except Exception:
+    except Exception as error:
+        if file_system_failed(error):
+            raise
         raise Unusable("unknown compression", f"cannot be unpacked ({why}); save it without compression") from None
     if len(depths) != 1:
         raise Unusable("wrong bit depth", "holds planes of different bit depth")

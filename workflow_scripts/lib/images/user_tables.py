@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images.invalid_input import printable
 
 LARGEST = 2**30  # bytes of a table, unpacked
@@ -78,6 +78,7 @@ def read_table(path: Path) -> UserTable:
             if any(cells):
                 _add(table, names, cells, begin)
     except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} cannot be read as a table: {error}") from None
     return table
 
