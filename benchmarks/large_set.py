@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks import generator_data
 from benchmarks.preprocess_images import make_folder
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -63,7 +64,7 @@ def measured(stage: str, words: list[str], log: Path) -> Taken:
     return Taken(stage, time.perf_counter() - started, usage.ru_maxrss // 1024)
 
 
-def stages(folder: Path, config: dict[str, Any], generator_steps: int) -> Iterator[Taken]:
+def stages(folder: Path, config: dict[str, Any], generator_steps: int, most: int | None) -> Iterator[Taken]:
     """The stages in order; each line is there as soon as its stage has ended."""
     images, folds, log = folder / "images.h5", folder / "folds.csv", folder / "printed.txt"
     data = known_datasets.described(config["data"] | {"source": "kaggle2018"})
@@ -82,14 +83,15 @@ def stages(folder: Path, config: dict[str, Any], generator_steps: int) -> Iterat
     with ImageSet(images) as source:
         train = role_table.rows(folds, 0, source.ids, Role.TRAIN)
     section = config["train_classifier"]
-    section |= {"steps": -(-len(train) // section["batch"]), "checkpoints": 1}
+    epoch = -(-len(train) // section["batch"])
+    section |= {"steps": min(epoch, most or epoch), "checkpoints": 1}
     arms = {"arms": [{"name": "real_only", "method": "real_only"}], "train_classifier": section, "threads": 1}
-    print(f"one epoch: {len(train)} images, {section['steps']} steps", flush=True)
+    print(f"one epoch: {len(train)} images, {epoch} steps, of which {section['steps']} are done", flush=True)
     arms_dir = folder / "arms"
     manifest = ["--arms-dir", str(arms_dir), "--manifest", str(arms_dir / "job0.json")]
     yield measured("train_classifier", [*place, *manifest, "--settings", json.dumps(arms)], log)
     if generator_steps:
-        generator = config["generators"][0] | {"steps": generator_steps, "threads": 1}
+        generator = generator_data.generator_settings("unet", {"steps": generator_steps}) | {"threads": 1}
         out = ["--out", str(folder / "unet.safetensors"), "--history", str(folder / "unet.csv")]
         yield measured("train_ddpm", [*place, *out, "--settings", json.dumps(generator)], log)
 
@@ -98,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     """The program."""
     out = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     out.add_argument("--images", type=int, default=100_000)
+    out.add_argument("--steps", type=int, help="at most so many steps of the epoch: memory shows early")
     out.add_argument("--generator-steps", type=int, default=20)
     out.add_argument("--folder", type=Path, help="work here and keep it; images that it holds are used again")
     args = out.parse_args(argv)
@@ -109,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             make_folder(folder / "set", args.images, SIZE, distinct=DISTINCT)
             print(f"{args.images} images of {SIZE} px, made in {time.perf_counter() - started:.0f} s", flush=True)
         most = 0
-        for taken in stages(folder, config, args.generator_steps):
+        for taken in stages(folder, config, args.generator_steps, args.steps):
             print(taken.line(), flush=True)
             most = max(most, taken.megabytes)
     return int(most > AIM)
