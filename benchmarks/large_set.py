@@ -25,7 +25,6 @@ from typing import Any
 
 import yaml
 
-from benchmarks import generator_data
 from benchmarks.preprocess_images import make_folder
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -53,7 +52,7 @@ class Taken:
 
 
 def measured(stage: str, words: list[str], log: Path) -> Taken:
-    """Run a stage as a program; its peak memory is that of its process."""
+    """Run a stage as a program; its peak memory is that of its process, at least that of this one."""
     started = time.perf_counter()
     command = [sys.executable, "-m", f"workflow_scripts.{stage}", *words]
     with log.open("ab") as told:
@@ -91,7 +90,8 @@ def stages(folder: Path, config: dict[str, Any], generator_steps: int, most: int
     manifest = ["--arms-dir", str(arms_dir), "--manifest", str(arms_dir / "job0.json")]
     yield measured("train_classifier", [*place, *manifest, "--settings", json.dumps(arms)], log)
     if generator_steps:
-        generator = generator_data.generator_settings("unet", {"steps": generator_steps}) | {"threads": 1}
+        [unet] = [entry for entry in config["generators"] if entry["name"] == "unet"]
+        generator = unet | {"steps": generator_steps, "threads": 1}
         out = ["--out", str(folder / "unet.safetensors"), "--history", str(folder / "unet.csv")]
         yield measured("train_ddpm", [*place, *out, "--settings", json.dumps(generator)], log)
 
