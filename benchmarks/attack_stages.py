@@ -202,15 +202,20 @@ def _stage(job: Job, attack: Callable[[], None], told: Path) -> None:
         os._exit(status)
 
 
-def judged(job: Job, status: int, text: str, moved: list[tuple[Path, Path]]) -> tuple[list[str], str]:
-    """What is wrong about how a stage has ended, and the line in which it says so."""
+def judged(
+    job: Job, status: int, text: str, moved: list[tuple[Path, Path]], may_die: bool = False
+) -> tuple[list[str], str]:
+    """What is wrong about how a stage has ended, and the line in which it says so.
+
+    Without memory a library may abort the process. Then Snakemake's last lines say what to do, as after a kill."""
+    died = status < 0 and may_die
     problems = []
     lines = [line for line in text.splitlines() if line.startswith(f"{job.stage} failed: ")]
-    if status < 0:
+    if status < 0 and not died:
         problems.append(f"ended by {signal.Signals(-status).name}")
-    elif status and len(lines) != 1:
+    elif status > 0 and len(lines) != 1:
         problems.append(f"{len(lines)} lines say that it failed")
-    if LOUD.search(text):
+    if LOUD.search(text) and not died:
         problems.append("more than one line")
     for path, place in pairs(moved):
         timed = run_contents.TIMES.search(str(path))  # tells times, which differ
@@ -234,14 +239,15 @@ def attacked(job: Job, attacks: list[tuple[str, Callable[[], None]]], scratch: P
                 remove(path)
             status = run(job, attack, told)
             text = told.read_text(encoding="utf-8", errors="replace")
-            problems, line = judged(job, status, text, moved)
+            problems, line = judged(job, status, text, moved, may_die=name == "memory")
             if name == "peace":
                 if status:
                     problems = problems or [f"did not end well in peace: {text[-3000:]}"]
                 folders = {path.parent for path in job.outputs}
                 left = [path for place in folders for path in place.iterdir() if ".part" in path.name]
                 problems += [f"left behind: {path}" for path in left]
-            found.outcomes[f"{name}: {'failed in one line' if status else 'ended well'}"] += 1
+            how = "ended well" if not status else "failed in one line" if status > 0 else "aborted by a library"
+            found.outcomes[f"{name}: {how}"] += 1
             found.problems += [f"{name}: {problem}" for problem in problems]
             if line:
                 found.said[name] = line

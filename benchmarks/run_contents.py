@@ -13,9 +13,12 @@ import h5py
 import numpy as np
 
 # Files that tell how long something took, or when: they differ between any two runs.
-TIMES = re.compile(r"(^|/)(logs|benchmarks)/|(^|/)(report\.html|cost(\.works)?\.(json|csv)|compute\.csv)$")
+TIMES = re.compile(
+    r"(^|/)((logs|benchmarks)/|report\.html$|cost(\.works)?\.json$|tables/(run_times|generator_times|prediction)\.csv$)"
+)
 # Values inside other files that do.
-SPENT = re.compile(r"seconds|^(date|time|started|finished|made_at)$")
+SPENT = re.compile(r"seconds|_at$")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+\d\d:\d\d)?")
 # What a finished run has no more.
 UNFINISHED = re.compile(r"\.part\b|resume\.pt$|\.lock$")
 
@@ -52,6 +55,8 @@ def digest(path: Path) -> str:
         said = _arrays(path)
     elif path.suffix == ".json":
         said = without_times(json.loads(path.read_text(encoding="utf-8")))
+    elif path.suffix == ".jsonl":
+        said = [without_times(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     elif path.suffix == ".csv":
         said = _rows(path)
     else:
@@ -70,7 +75,7 @@ def without_times(value: Any) -> Any:
             return without_times(json.loads(value))
         except ValueError:
             return value
-    return value
+    return MOMENT.sub("a moment", value) if isinstance(value, str) else value
 
 
 def _weights(raw: bytes) -> Any:

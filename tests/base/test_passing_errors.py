@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from workflow_scripts.lib.base import errors, stage
+from workflow_scripts.lib.base import errors, files, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import checkpoint
 from workflow_scripts.lib.images import decode
@@ -73,6 +73,23 @@ def test_a_lost_folder_is_no_damage_of_a_table(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(role_table.pd, "read_csv", failing(OSError(errno.ESTALE, "Stale file handle")))
     with pytest.raises(OSError, match="Stale file handle"):
         role_table.read(Path("folds.csv"), 0, np.array(["a"]))
+
+
+def test_a_file_that_cannot_be_opened_is_not_absent(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    said = FileNotFoundError(f"No such file or directory: {path}")  # as safetensors has it, whatever the cause
+    errors.raise_if_passing(said)
+    path.touch()
+    with pytest.raises(OSError, match="cannot be opened") as caught:
+        errors.raise_if_passing(said)
+    assert errors.file_system_failed(caught.value)
+
+
+def test_a_file_that_is_not_flushed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.os, "fsync", failing(OSError(errno.ESTALE, "Stale file handle")))
+    with pytest.raises(OSError, match=r"Stale file handle: '.*table\.csv'"):
+        files.write_text(tmp_path / "table.csv", "a")
+    assert not list(tmp_path.iterdir())
 
 
 def too_much() -> None:

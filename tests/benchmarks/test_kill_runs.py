@@ -31,6 +31,8 @@ def write_run(folder: Path, seconds: float, value: int = 1) -> Path:
         file["test/scores"] = np.array([value])
         file["ids"] = np.array([f"cell-{value}"], dtype=object)
         file.attrs["made"] = json.dumps({"seconds": seconds})
+    entry = {"declared_at": f"at {seconds}", "hash": value, "note": f"on 2026-01-01 00:0{int(seconds)}"}
+    (folder / "ledger.jsonl").write_text(json.dumps(entry) + "\n")
     (folder / "job0.json").write_text(json.dumps({"arms": [{"seconds": seconds, "digest": value}]}))
     with (folder / "history.csv").open("w", newline="") as handle:
         csv.writer(handle).writerows([["step", "seconds"], [value, seconds]])
@@ -39,7 +41,7 @@ def write_run(folder: Path, seconds: float, value: int = 1) -> Path:
 
 def test_times_may_differ(tmp_path: Path) -> None:
     first, second = write_run(tmp_path / "a", 1.5), write_run(tmp_path / "b", 2.5)
-    assert run_contents.differences(first, second) == (5, [])
+    assert run_contents.differences(first, second) == (6, [])
 
 
 def test_anything_else_may_not(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_anything_else_may_not(tmp_path: Path) -> None:
     _, found = run_contents.differences(first, second)
     assert sorted(found) == [
         "extra.csv: new", "g.resume.pt: left behind", "g.safetensors: differs", "history.csv: differs",
-        "job0.json: differs", "metrics.csv: missing", "p.h5: differs", "plot.svg: differs",
+        "job0.json: differs", "ledger.jsonl: differs", "metrics.csv: missing", "p.h5: differs", "plot.svg: differs",
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 # Error numbers for a file that cannot grow: disk full, quota used up, file too large.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -67,6 +68,10 @@ def raise_if_passing(error: Exception) -> None:
     """Raise an error again if the file system has failed, or mapping a file: it tells nothing about the file itself."""
     if _has_number(error, FAILED | {errno.ENOMEM}):
         raise error
+    # Safetensors says so of every file that it cannot open.
+    absent = re.search(r"No such file or directory: (.+)$", str(error))
+    if absent and Path(absent[1]).exists():
+        raise OSError(errno.EIO, "cannot be opened", absent[1]) from error
 
 
 def reason_of_disk(error: Exception) -> str:
