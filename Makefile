@@ -6,6 +6,9 @@
 #   make config-docs   the JSON schema and the tables of settings, from the models of the config
 #   make pictures the pictures of README.md and docs/ from results/demo (needs Chromium or Chrome)
 #   make new FOLDER=yeast/images   a first config for your own images, guessed and asked
+#   make licences the table of dependencies and their licences, docs/licences.md
+#   make sbom     software bill of materials (CycloneDX) of what is installed, in sbom.json
+#   make audit    known vulnerabilities of what constraints.txt pins; asks an advisory service
 #   make clean    remove caches (results and .venv stay)                         make help     this list
 #   make test-slurm   the tests on a SLURM cluster of three nodes (root; Debian: slurmctld slurmd slurm-client munge)
 #
@@ -30,10 +33,10 @@ unexport PYTHONHOME PYTHONPATH
 SNAKEFILES = Snakefile workflow rules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo new test test-slurm lint format docs config-docs pictures clean
+.PHONY: help demo new test test-slurm lint format docs config-docs pictures licences sbom audit clean
 
 help:
-	@sed -n '3,10s/^# *//p' Makefile
+	@sed -n '3,13s/^# *//p' Makefile
 
 demo: .venv/installed
 	.venv/bin/snakemake --cores $(CORES)
@@ -71,6 +74,19 @@ config-docs: .venv/installed
 pictures: .venv/installed
 	.venv/bin/python -m docs.pictures.make
 
+licences: .venv/installed
+	.venv/bin/python -m docs.licences
+
+# From an environment of their own, so that .venv holds nothing but what it must.
+sbom: .venv/installed .venv-audit/installed
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json .venv/bin/python
+	@echo "The bill of materials: sbom.json"
+
+# Strict: a package that the service does not know is a failure, not a package without vulnerabilities.
+audit: .venv-audit/installed
+	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt || \
+	    { echo "MixLoc: the audit found something, or could not ask the advisory service (see above)" >&2; exit 1; }
+
 clean:
 	rm -rf .pytest_cache .ruff_cache site
 	find . -path ./.venv -prune -o -path ./results -prune -o -type d -name __pycache__ -exec rm -rf {} +
@@ -107,4 +123,9 @@ clean:
 
 .venv/installed-docs: requirements-docs.txt .venv/installed
 	$(INSTALL) -r requirements-docs.txt -c constraints.txt
+	@touch $@
+
+.venv-audit/installed: requirements-audit.txt | .venv/bin/python
+	.venv/bin/python -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --disable-pip-version-check -r requirements-audit.txt
 	@touch $@

@@ -45,6 +45,11 @@ onerror:
     progress.end("stopped")
 
 
+onerror:
+    for line in snakemake_checks.killed_jobs(workflow):
+        logger.error(f"MixLoc: {line}")
+
+
 rule all:
     """The verdict: results/{run}/report.html with everything it rests upon."""
     input:

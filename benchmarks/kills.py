@@ -37,6 +37,7 @@ import numpy as np
 import torch  # noqa: F401 - for the processes that are forked from this one
 import yaml
 
+from benchmarks import generator_data
 from workflow_scripts import sample_ddpm, train_classifier, train_ddpm
 from workflow_scripts.lib.classify import torchvision_models  # noqa: F401
 from workflow_scripts.lib.images.image_set_writer import write_images
@@ -82,8 +83,11 @@ def tasks(data: Path) -> list[Task]:
     """The stages with tiny settings, those that another one reads before it."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     given = [*("--images", str(data / "images.h5"), "--folds", str(data / "folds.csv")), *PLACE]
-    generator = config["generators"][0] | {"widths": [16, 16], "blocks": [1, 1], "steps": 40, "batch": 8}
-    synthetic_set = config["synthetic_sets"][0] | {
+    generator = generator_data.generator_settings(
+        "unet", {"widths": [16, 16], "blocks": [1, 1], "steps": 40, "batch": 8}
+    )
+    [plain] = [entry for entry in config["synthetic_sets"] if entry["name"] == "balanced"]
+    synthetic_set = plain | {
         "labels": "as_train", "count": 48, "batch": 4, "sampler": "dpmpp_2m_sde", "evaluations": 10,
     }  # fmt: skip
     section = config["train_classifier"] | {"steps": 16, "batch": 8, "checkpoints": 4}

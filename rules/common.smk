@@ -25,6 +25,8 @@ try:
     CONFIG = run_check.check(config)
 except run_check.ConfigError as error:
     sys.exit(f"MixLoc config: {error}")
+if problem := snakemake_checks.folder_problem(Path.cwd(), CONFIG["run"], ROOT / "Snakefile"):
+    sys.exit(f"MixLoc: {problem}")
 
 FOLDER = views.in_run(CONFIG, "report.html")
 if workflow.modifier.path_modifier.replace_prefix(FOLDER) != FOLDER:

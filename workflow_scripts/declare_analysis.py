@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.lib.base import arguments, stage
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import digest, write_json, write_text
 from workflow_scripts.lib.judge import declaration
 
@@ -67,6 +67,7 @@ def _read(ledger: Path) -> list[dict[str, Any]]:
         # A ledger of earlier days knows nothing of the experiment.
         return [{"experiment": ""} | entry for entry in entries]
     except (OSError, ValueError, TypeError) as error:
+        raise_if_passing(error)
         raise UserError(
             f"{ledger} cannot be read ({error}): it says which analyses were declared when, so mend it or choose "
             "another name for the run"

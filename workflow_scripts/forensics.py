@@ -23,7 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from workflow_scripts.lib.base import arguments, stage
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic, write_json
 from workflow_scripts.lib.page import effect_figures, figure_style
 from workflow_scripts.lib.study import designs, effect_estimates, switches
@@ -113,6 +113,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} is no table of scores ({error}): delete it and run again") from None
 
 

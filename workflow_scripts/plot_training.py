@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.lib.base import arguments, stage
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.page import figure_style
 from workflow_scripts.lib.page.training_figures import SHOWN, draw_classifiers, draw_generators
@@ -62,6 +62,7 @@ def _generator_history(text: str) -> pd.DataFrame:
         name, repeat, fold = where.rsplit("/", 2)
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:
+        raise_if_passing(error)
         raise UserError(f"--histories {text!r} is not name/repeat/fold=table: {error}") from None
     if "step" not in table or "loss" not in table:
         raise UserError(f"{path} has no columns step and loss: delete it and run again")

@@ -212,3 +212,26 @@ def test_planning_stays_quick_and_no_command_grows_with_the_folds(tmp_path: Path
         assert max(lengths[-1].values()) < 50_000, "a command line may have 128 kB"
     for name in ("aggregate_metrics", "certify_leaks", "plot_training"):
         assert abs(lengths[1][name] - lengths[0][name]) < 200, f"{name}: {lengths}"
+
+
+def test_a_killed_job_is_told_from_one_that_failed_or_is_done(tmp_path: Path) -> None:
+    start = "2026-01-01 00:00:00 INFO train, process 7\n2026-01-01 00:00:01 INFO step 3\n"
+    logs = {
+        "killed": start,
+        "killed_again": f"{start}2026-01-01 00:00:02 INFO done in 2 s\n{start}",
+        "failed": f"{start}2026-01-01 00:00:02 ERROR out of memory\n",
+        "done": f"{start}{start}2026-01-01 00:00:02 INFO done in 2 s\n",
+        "not_started": "",
+    }
+    jobs = []
+    for name, text in logs.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        jobs.append(SimpleNamespace(rule=SimpleNamespace(name=name), log=[str(tmp_path / name)]))
+    old = tmp_path / "old"
+    old.write_text(start, encoding="utf-8")
+    os.utime(old, (0, 0))
+    jobs += [SimpleNamespace(rule=SimpleNamespace(name="old"), log=[str(path)]) for path in (old, tmp_path / "absent")]
+    workflow = SimpleNamespace(dag=SimpleNamespace(needrun_jobs=lambda: jobs))
+    told = snakemake_checks.killed_jobs(workflow)
+    assert [line.split()[0] for line in told] == ["killed", "killed_again"]
+    assert all("memory ran out" in line and "\n" not in line for line in told)

@@ -42,7 +42,10 @@ def atomic(path: Path) -> Iterator[Path]:
 def put_in_place(part: Path, path: Path) -> None:
     """Rename a complete file to its final name, after its content has reached the disk."""
     with part.open("rb+") as handle:
-        os.fsync(handle.fileno())
+        try:
+            os.fsync(handle.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None  # it names no file by itself
     # Some writers leave files that only their owner may read.
     part.chmod(0o666 & ~_UMASK)
     part.replace(path)

@@ -19,12 +19,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from workflow_scripts.lib.base.errors import UserError, file_system_failed, out_of_room, reason_of_disk
+from workflow_scripts.lib.base.errors import (
+    UserError,
+    file_system_failed,
+    out_of_memory,
+    out_of_room,
+    reason_of_disk,
+    reason_of_memory,
+)
 from workflow_scripts.lib.base.progress import duration
 
 log = logging.getLogger("mixloc")
 
 LAST_LINES = 15
+# Settings by which a stage needs less memory. The others need what their images and arms need.
+SMALLER = {
+    "train_ddpm": "a smaller generators[].batch",
+    "sample_ddpm": "a smaller synthetic_sets[].batch",
+    "sample_fold": "a smaller synthetic_sets[].batch",
+    "train_classifier": "a smaller train_classifier.batch",
+    "preprocess_images": "fewer compute.threads",
+    "simulate_cells": "fewer simulate_cells.processes",
+}
 HELD: list[BaseException] = []  # errors of a full disk; they keep the failed files open
 
 
@@ -39,7 +55,13 @@ def run(
 
     Of several processes that share the work, only one has `speaks` set and logs. Each reports its failure if
     `tells()`."""
-    recent = _open_log(name, args.log, speaks)
+    try:
+        recent = _open_log(name, args.log, speaks)
+    except OSError as error:
+        if tells():
+            print(f"{name} failed: {_told(error, name)[0]}", file=sys.stderr, flush=True)
+        _close_log()
+        return 1
     started = time.monotonic()
     try:
         with _one_message():
@@ -100,20 +122,36 @@ def leave(status: int) -> NoReturn:
 
 
 def _tell(error: Exception, name: str, recent: _Recent, path: Path | None) -> None:
-    if isinstance(error, UserError):
-        told = message = str(error)
-    elif out_of_room(error):
-        kept = "Make room and run again; what was finished, and checkpoints, are kept"
-        told = message = f"no room to write: {reason_of_disk(error)}. {kept}"
-    elif file_system_failed(error):
-        kept = "Run again when it works; what was finished, and checkpoints, are kept"
-        told = message = f"the file system failed: {reason_of_disk(error)}. {kept}"
-    else:
-        message, told = f"{type(error).__name__}: {error}", traceback.format_exc().rstrip()
-        if path is None:
-            recent.lines.extend(told.splitlines())
+    message, told = _told(error, name)
+    if told != message and path is None:
+        recent.lines.extend(told.splitlines())
     log.error("%s", told)
     _fail(name, message, recent, path)
+
+
+def _told(error: Exception, name: str) -> tuple[str, str]:
+    """The message of a failure, and what the log gets: the same, or a traceback where the cause is not known."""
+    if isinstance(error, UserError):
+        message = str(error)
+    elif out_of_room(error):
+        kept = "Make room and run again; what was finished, and checkpoints, are kept"
+        message = f"no room to write: {reason_of_disk(error)}. {kept}"
+    elif out_of_memory(error):
+        message = f"out of memory: {reason_of_memory(error)}. {_cure_of_memory(name)}"
+    elif file_system_failed(error):
+        kept = "Run again when it works; what was finished, and checkpoints, are kept"
+        message = f"the file system failed: {reason_of_disk(error)}. {kept}"
+    else:
+        return f"{type(error).__name__}: {error}", traceback.format_exc().rstrip()
+    return message, message
+
+
+def _cure_of_memory(name: str) -> str:
+    """What this process has taken, and what to change."""
+    cures = ["more memory (mem_mb in a profile)", "fewer jobs at a time (--cores)"]
+    cures += [SMALLER[name]] if name in SMALLER else []
+    kept = "What was finished, and checkpoints, are kept; `snakemake rehearse` tells what a run needs"
+    return f"This process took {memory_used()} MB; run again with {', '.join(cures[:-1])} or {cures[-1]}. {kept}"
 
 
 class _Recent(logging.Handler):

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.classify import backbones, network_choices
 from workflow_scripts.lib.classify.backbones import Backbone
@@ -78,6 +78,7 @@ def read(path: Path) -> Classifier:
         described = {name: about[name] for name in _TEXT} | {name: json.loads(about[name]) for name in _JSON}
         mean, std = tensors.pop("mean"), tensors.pop("std")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} is not a classifier that can be read ({error}): delete it and run again") from None
     weights = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
     return Classifier(mean=mean, std=std, weights=weights, **described)
@@ -88,7 +89,8 @@ def read_digest(path: Path) -> str:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError) as error:
+        raise_if_passing(error)
         return ""
     return about.get("digest", "") if about.get("format_version") == str(FORMAT_VERSION) else ""
 

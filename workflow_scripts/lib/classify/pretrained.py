@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.classify.backbones import Backbone
 
 HEADS = ("fc.", "head.", "heads.")  # of torchvision's networks
@@ -43,8 +43,10 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} cannot be read as weights ({type(error).__name__}): give another file") from None
     except Exception as error:  # what the restricted unpickler refuses is an error of its own kind
+        raise_if_passing(error)
         raise UserError(f"{path} is not a plain table of weights ({type(error).__name__}): give another file") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} is not a table of names and weights: save the network's state_dict")

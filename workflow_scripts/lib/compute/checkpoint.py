@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic, sweep
 from workflow_scripts.lib.base.stage import log
 
@@ -38,6 +38,7 @@ class Resume:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             made_for, state = saved["digest"], saved["state"]
         except Exception as error:
+            raise_if_passing(error)
             log.warning("%s cannot be read (%s): starting afresh", self.path, type(error).__name__)
             return None
         if made_for != self.digest:

@@ -5,10 +5,19 @@ Imported by the Snakefile at every start, so it must stay light."""
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from workflow_scripts.lib.compute.gpu_locks import CHOICE
+
+BEGAN = time.time()  # this run, as files tell the time
+START = re.compile(r", process \d+$", re.MULTILINE)
+# The words by which a stage ends its log, whether it failed or not.
+END = re.compile(r"^\S+ \S+ (ERROR |INFO done in )", re.MULTILINE)
 
 
 def array_problem(rules: set[str], waiting: Counter[str], jobs: int | None) -> str | None:
@@ -93,3 +102,49 @@ def room(workflow: Any) -> tuple[int, int | None]:
     if jobs is None:
         return cores, workflow.global_resources.get("gpu").value
     return jobs * cores, jobs if "gpu" in settings.overwrite_resources.get("train_ddpm", {}) else 0
+
+
+def ended_silently(path: Path) -> bool:
+    """Whether the last process that has written to a stage's log was killed: it neither failed nor was done."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    starts = list(START.finditer(text))
+    return bool(starts) and not END.search(text, starts[-1].end())
+
+
+def killed_jobs(workflow: Any) -> list[str]:
+    """A line for each job of this run that was killed: Snakemake itself does not say by what a job has ended."""
+    out = []
+    for job in workflow.dag.needrun_jobs():
+        for log in map(Path, job.log):
+            if log.is_file() and log.stat().st_mtime >= BEGAN and ended_silently(log):
+                out.append(
+                    f"{job.rule.name} was killed ({log}); unless you did so, memory ran out: run again with more "
+                    f"memory (mem_mb in a profile), fewer jobs at a time (--cores) or smaller batches; it goes on from "
+                    f"its checkpoint. `snakemake rehearse` tells what a run needs"
+                )
+    return out
+
+
+def folder_problem(folder: Path, run: str, snakefile: Path) -> str | None:
+    """Why this user cannot run in a working directory, in one line; None where nothing is in the way.
+
+    What the first user of a checkout makes there is not writable for a second one."""
+    asked = {"effective_ids": True} if os.access in os.supports_effective_ids else {}
+    own = ("", ".snakemake", ".snakemake/locks", ".snakemake/metadata", "results", f"results/{run}")
+    for path in (folder / name for name in own):
+        if path.exists() and not os.access(path, os.W_OK | os.X_OK, **asked):
+            return (
+                f"{path} is not writable for you, it belongs to {_owner(path)}: work in a folder of your own: "
+                f"snakemake -s {shlex.quote(str(snakefile))} --directory MY_FOLDER"
+            )
+    return None
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return f"user {path.stat().st_uid}"

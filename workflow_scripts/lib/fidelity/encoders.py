@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from workflow_scripts.lib.base import files
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.compute import device
@@ -203,6 +203,7 @@ def _build(path: Path, settings: dict[str, Any], key: str) -> tuple[nn.Module, i
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
+        raise_if_passing(error)
         raise UserError(
             f"{key}.weights = {path} is no safetensors file ({error}); other formats are not read, "
             "because opening them can run code: save the weights with safetensors.torch.save_file"

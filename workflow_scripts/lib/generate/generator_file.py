@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.generate.networks import Minimal, UNet, make_network
@@ -96,6 +96,7 @@ def read(path: Path) -> Generator:
             raise UserError(f"{path} was written by another version of MixLoc: delete it and run again")
         return _described(described, tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} is not a generator that can be read ({error}): delete it and run again") from None
 
 
@@ -137,5 +138,6 @@ def read_digest(path: Path) -> str:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
         return json.loads(about["digest"]) if json.loads(about["format_version"]) == FORMAT_VERSION else ""
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise_if_passing(error)
         return ""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from workflow_scripts.lib.base.errors import file_system_failed
 from workflow_scripts.lib.images import planes, stacks
 from workflow_scripts.lib.images.czi_files import czi
 from workflow_scripts.lib.images.format_choices import BY_SUFFIX, EXTRA, FORMATS
@@ -81,6 +82,8 @@ def _refusing(name: str) -> Iterator[None]:
     except ImportError as error:
         raise Unusable("missing package", f"cannot be read ({error}): pip install -r {EXTRA}") from None
     except Exception as error:
+        if file_system_failed(error):
+            raise
         # Decoders raise whatever a damaged file leads them to: struct.error, KeyError, zlib.error ...
         if isinstance(error, OSError) and error.errno is not None:
             raise Unusable("cannot be read", f"cannot be read: {error.strerror}") from None

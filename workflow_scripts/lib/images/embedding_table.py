@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images import parquet_tables, user_tables
 from workflow_scripts.lib.images.embedding_forms import ENDINGS
@@ -77,6 +77,7 @@ def read(path: Path, ids: Path | None = None) -> Embeddings:
     try:
         names, features = reader(path, ids)
     except (OSError, KeyError, ValueError, TypeError) as error:
+        raise_if_passing(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as embeddings: {reason}") from None
     return Embeddings(names, features, path.name)

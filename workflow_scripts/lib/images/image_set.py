@@ -15,7 +15,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, array
 
@@ -61,10 +61,12 @@ class ImageSet:
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
+            raise_if_passing(error)
             raise UserError(f"{self.path} is not an HDF5 image set that can be read: {error}") from None
         try:
             self._open()
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError) as error:
+            raise_if_passing(error)
             self._file.close()
             raise UserError(
                 f"{self.path} is an HDF5 file, but no image set ({error}): give the right file, or delete it, run again"
@@ -175,6 +177,7 @@ class ImageSet:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
+            raise_if_passing(error)
             raise UserError(f"{self.path} is damaged ({error}): delete it and run again") from None
 
     def access_record(self) -> AccessRecord:

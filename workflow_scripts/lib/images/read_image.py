@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from skimage.exposure import rescale_intensity
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images import format_choices
 from workflow_scripts.lib.images.decode import decode
 from workflow_scripts.lib.images.invalid_input import Fault
@@ -146,6 +146,7 @@ class Reader:
         except FileNotFoundError:
             raise Unusable("missing file", "is missing") from None
         except OSError as error:
+            raise_if_passing(error)
             raise Unusable("cannot be read", f"cannot be read: {error.strerror}") from None
         # A link, or a linked folder on the way, may lead out of the folder.
         if stat.S_ISLNK(state.st_mode) or "/" in file:

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from workflow_scripts.lib.base.errors import file_system_failed
 from workflow_scripts.lib.images import planes, stacks
 from workflow_scripts.lib.images.planes import Planes, Unusable, Wanted
 
@@ -117,7 +118,9 @@ def _by_pillow(path: str | Path, series: tifffile.TiffPageSeries, why: str) -> n
                 if values.shape != page.shape or values.dtype.newbyteorder("=") != page.dtype:
                     raise ValueError(picture.mode)
                 found.append(values)
-    except Exception:
+    except Exception as error:
+        if file_system_failed(error):
+            raise
         raise Unusable("unknown compression", f"cannot be unpacked ({why}); save it without compression") from None
     return np.stack(found).reshape(series.shape)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images import parquet_tables
 from workflow_scripts.lib.images.format_choices import PARQUET
 from workflow_scripts.lib.images.invalid_input import printable
@@ -83,6 +83,7 @@ def read_table(path: Path) -> UserTable:
             if any(cells):
                 _add(table, names, cells, begin)
     except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} cannot be read as a table: {error}") from None
     return table
 

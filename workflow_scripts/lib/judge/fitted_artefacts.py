@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list, prediction_file, stress_file
@@ -72,6 +72,7 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, "np") as file:
             return file.metadata() or {}
     except (OSError, SafetensorError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} is not a generator that can be read ({error}): delete it, run again") from None
 
 
@@ -80,6 +81,7 @@ def replayed(path: Path) -> list[dict[str, Any]]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))["fitted"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} cannot be read ({error}): delete it and run again") from None
 
 
@@ -88,6 +90,7 @@ def read_threshold_record(thresholds: Path) -> list[dict[str, Any]]:
     try:
         return json.loads(thresholds.read_text(encoding="utf-8"))["thresholds_fitted_on"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_if_passing(error)
         raise UserError(f"{thresholds} cannot be read ({error}): delete it and run again") from None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import digest, lock, write_text
 from workflow_scripts.lib.split.roles import Role
 
@@ -57,6 +57,7 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
         if missing:
             raise ValueError(f"a line has no {missing[0]!r}")
     except (OSError, ValueError, TypeError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} cannot be read ({error}): it says when the lockbox was opened, so mend it") from None
     return entries
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.page import html_page, run_tables
 from workflow_scripts.lib.page.html_page import Column, PageTable
@@ -51,6 +51,7 @@ def read(name: str, folder: Path) -> Run:
         kept = folder / SETTINGS
         settings = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
     except (OSError, ValueError) as error:
+        raise_if_passing(error)
         raise UserError(f"{folder} is no finished run ({error}): run the workflow to its end") from None
     return Run(name, folder, metrics, comparisons, facts, settings)
 

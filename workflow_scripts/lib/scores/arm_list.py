@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 
 FILES = ("predictions", "classifier")  # relative to the list, so that results can be moved
 
@@ -17,6 +17,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         entries = json.loads(path.read_text(encoding="utf-8"))["arms"]
         listed = [entry | {key: path.parent / entry[key] for key in FILES if key in entry} for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} is no list of arms that can be read ({error}): delete it and run again") from None
     if not listed:
         raise UserError(f"{path} lists no arm: delete it and run again")

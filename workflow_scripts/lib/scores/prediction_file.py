@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images.image_set_layout import array
 from workflow_scripts.lib.scores.decisions import probabilities
@@ -125,6 +125,7 @@ def read_predictions(path: Path, parts: tuple[str, ...] = PARTS) -> Predictions:
                 numbers={name: attributes[name].item() for name in json.loads(attributes["numbers"])},
             )
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} is not a predictions file that can be read ({error}): delete it, run again") from None
 
 
@@ -133,7 +134,8 @@ def read_digest(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs["digest"]) if file.attrs.get("format_version") == FORMAT_VERSION else ""
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError):
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise_if_passing(error)
         return ""
 
 

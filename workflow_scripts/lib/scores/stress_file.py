@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images.image_set import array
 from workflow_scripts.lib.scores.prediction_file import TEXT
@@ -76,4 +76,5 @@ def read(path: Path, arms: tuple[str, ...] | None = None) -> Stress:
                 logits={name: array(file, f"arms/{name}", 3, np.float32)[:] for name in wanted},
             )
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} cannot be read as answers under stress ({error}): delete it and run again") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.split.regimes import WHOLE, Regime, roles_under
 from workflow_scripts.lib.split.roles import Role
@@ -39,6 +39,7 @@ def read(path: Path, fold: int, ids: np.ndarray, regime: Regime = WHOLE) -> np.n
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} is no table of roles ({error}): delete it and run again") from None
     if f"fold{fold}" not in table:
         raise UserError(f"{path} has no fold {fold}; delete it and run again")

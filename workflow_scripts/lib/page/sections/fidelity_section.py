@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.classify import arm_choices
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.generate import generator_choices
@@ -120,6 +120,7 @@ def _facts(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
+        raise_if_passing(error)
         raise UserError(f"{path} cannot be read ({error}): delete it and run again") from None
 
 

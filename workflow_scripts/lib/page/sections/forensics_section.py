@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.page.html_page import Column, PageTable
 
 ALT = "The effect of each of the study's choices on validation, test and their gap, with intervals; see the tables."
@@ -27,6 +27,7 @@ def read(facts: Path | None, out: Path) -> dict[str, Any] | None:
         tables = [_effects(content, effects, name) for name in content["models"]]
         tables += [_fractions(content, effects), _switches(content)]
     except (OSError, ValueError, KeyError) as error:
+        raise_if_passing(error)
         raise UserError(f"{facts} and {table} cannot be read ({error}): delete them, or make forensics again") from None
     return {
         "facts": content,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.html_page import Column, PageTable
@@ -28,6 +28,7 @@ def read(files: RunFiles, found: Results, config: dict[str, Any], out: Path) -> 
         scores, areas = (pd.read_csv(path, keep_default_na=True, dtype={"strength": str}) for path in paths)
         tables = [_areas(scores, areas, found), _by_corruption(scores, areas, found), _settings(scores)]
     except (OSError, ValueError, KeyError) as error:
+        raise_if_passing(error)
         raise UserError(f"{paths[0]} and {paths[1]} cannot be read ({error}): delete them and run again") from None
     return {
         "tables": {table.name: table for table in tables},
