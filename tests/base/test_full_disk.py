@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -29,7 +30,9 @@ def with_little_room(stage: str, words: list[str]) -> str:
     """Run a stage as a program whose files may not grow; what it said."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))  # noqa: E731
     command = [sys.executable, "-m", f"workflow_scripts.{stage}", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
+    # Python would cut off the byte code of a module that was just edited, and every later start would fail.
+    own = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, preexec_fn=limit)
     assert done.returncode == 1, (done.returncode, done.stderr[-2000:])
     assert f"{stage} failed: no room to write" in done.stderr
     assert "Make room and run again" in done.stderr

@@ -122,11 +122,21 @@ def test_another_error_is_not_taken_for_memory() -> None:
     assert not any(map(errors.out_of_memory, others))
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "Input/output error")])
+def test_a_line_that_cannot_be_logged_hides_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    monkeypatch.setattr(stage._LogFile, "format", failing(error))
+    assert stage.run("train", argparse.Namespace(log=tmp_path / "log"), failing(UserError("wrong"))) == 1
+    told = capsys.readouterr().err
+    assert "train failed: wrong" in told and "Logging error" not in told and "Traceback" not in told
+
+
 def test_a_log_that_cannot_be_opened_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "results/log")
-    monkeypatch.setattr(stage.logging, "FileHandler", failing(lost))
+    monkeypatch.setattr(stage, "_LogFile", failing(lost))
     assert stage.run("train", argparse.Namespace(log=tmp_path / "log"), failing(AssertionError("it ran"))) == 1
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and told[0].startswith("train failed: the file system failed: [Errno 116] Stale file handle")

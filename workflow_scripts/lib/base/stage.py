@@ -154,6 +154,19 @@ def _cure_of_memory(name: str) -> str:
     return f"This process took {memory_used()} MB; run again with {', '.join(cures[:-1])} or {cures[-1]}. {kept}"
 
 
+class _Unheard(logging.Handler):
+    """Log handler that loses a line without a word where memory or the file system fails."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not (isinstance(error, Exception) and (out_of_memory(error) or file_system_failed(error))):
+            super().handleError(record)
+
+
+class _LogFile(_Unheard, logging.FileHandler):
+    """The log file of a stage."""
+
+
 class _Recent(logging.Handler):
     """Log handler that keeps the last lines for the message of a failure."""
 
@@ -167,7 +180,7 @@ class _Recent(logging.Handler):
         self.lines.extend(self.format(record).splitlines())
 
 
-class _Console(logging.StreamHandler):
+class _Console(_Unheard, logging.StreamHandler):
     """Log handler for standard error: clears a progress bar first, and leaves errors to the closing message."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -189,7 +202,7 @@ def _open_log(name: str, path: Path | None, speaks: bool) -> _Recent:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Appended to, so that a killed run and its successor share one log.
-        handlers.append(logging.FileHandler(path, mode="a", encoding="utf-8"))
+        handlers.append(_LogFile(path, mode="a", encoding="utf-8"))
     for handler in handlers:
         if handler is not console:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
