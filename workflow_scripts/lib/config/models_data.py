@@ -23,7 +23,7 @@ from workflow_scripts.lib.config.fields import (
     text,
     whole,
 )  # fmt: skip
-from workflow_scripts.lib.images.known_datasets import COLUMNS, SOURCES
+from workflow_scripts.lib.images.known_datasets import COLUMNS, MISSING_CHANNEL, SOURCES
 from workflow_scripts.lib.images.label_maps import BUILT_IN, NUMBERINGS
 
 PixelSize = Maybe[number(gt=0, le=1000)]
@@ -91,6 +91,10 @@ class Data(Section):
     no_label: Literal["invalid", "keep"] = key("Images without a label: invalid, or kept as images of no class.")
     on_invalid: Literal["fail", "skip"] = key("Invalid images: fail lists them and stops; skip leaves them out.")
     invalid_limit: Fraction = key("Largest fraction of the images that skip may leave out.")
+    missing_channel: Literal[MISSING_CHANNEL] = key(
+        "Images that lack the file of a channel: refuse, as any invalid image; zero fills it with zeros and tells the "
+        "networks; drop_image leaves them out, and they do not count as invalid."
+    )
     classes: Maybe[Text] = key("CSV table with the number and name of each class.")
     class_names: Maybe[Literal[tuple(NUMBERINGS)] | Distinct[text(80)]] = key(
         "Class names in the order of their numbers, or the name of a known numbering."

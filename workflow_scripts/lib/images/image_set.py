@@ -17,7 +17,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.access_record import AccessRecord
-from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, array
+from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, PRESENT, array
 
 
 @dataclass
@@ -91,6 +91,8 @@ class ImageSet:
             raise ValueError("its images, ids, groups and channels differ in number")
         if labels.shape != (len(self.ids), len(self.classes)):
             raise ValueError("its labels, ids and classes differ in number")
+        if PRESENT in self._file and array(self._file, PRESENT, 2, np.uint8).shape != images.shape[:2]:
+            raise ValueError("it says of other images or channels whether they are there")
         for name in self.columns():
             array(self._file, f"columns/{name}", 1)
         self._read = AccessRecord(self.digest, len(self.ids))
@@ -113,6 +115,14 @@ class ImageSet:
     def further(self) -> np.ndarray:
         """Which images (n,) are further ones that came without labels; their labels are absent, so 0 means nothing."""
         return np.arange(len(self)) >= len(self) - int(self.attrs.get(FURTHER, 0))
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which channels of which images are there, bool (N, C); the pixels of the others are zeros."""
+        with self._intact():
+            if PRESENT in self._file:
+                return self._file[PRESENT][:].astype(bool)
+        return np.ones((len(self), len(self.channels)), dtype=bool)
 
     def columns(self) -> list[str]:
         """Names of the further text columns."""

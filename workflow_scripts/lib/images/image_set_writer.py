@@ -15,7 +15,13 @@ import h5py
 import numpy as np
 
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, TEXT
+from workflow_scripts.lib.images.image_set_layout import COMPLETE, FORMAT_VERSION, MISSING, PRESENT, TEXT
+
+
+def missing_names(present: np.ndarray, channels: Sequence[str]) -> list[str]:
+    """Names of the channels that each image lacks, from a mask (n, C) of those that are there."""
+    lists = ([name for name, there in zip(channels, row, strict=True) if not there] for row in present)
+    return ["|".join(names) or COMPLETE for names in lists]
 
 
 class Inventory:
@@ -24,6 +30,7 @@ class Inventory:
     def __init__(self, channels: list[str], classes: list[str]) -> None:
         self._channels, self._classes = list(channels), list(classes)
         self._labels: list[np.ndarray] = []
+        self._present: list[np.ndarray] = []
         self._text: dict[str, list[str]] = {"ids": [], "groups": []}
         self._columns: dict[str, list[str]] = {}
         self._hash = hashlib.blake2b(digest_size=16)
@@ -50,9 +57,34 @@ class Inventory:
         """Replace the groups of all images, where they are known only once every image has been seen."""
         self._text["groups"] = list(map(str, groups))
 
+    def mark(self, present: np.ndarray) -> None:
+        """Say of a block which channels are there, (n, C); sets without a missing channel need not."""
+        self._present.append(np.ascontiguousarray(present, dtype=np.uint8))
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which channels are there, bool (n, C), as far as this was said."""
+        empty = np.ones((0, len(self._channels)), dtype=np.uint8)
+        return np.concatenate([empty, *self._present]).astype(bool)
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the channels that each image lacks."""
+        return missing_names(self.present, self._channels)
+
+    def _write_present(self, file: h5py.File) -> None:
+        """Write which channels are there, where any is missing."""
+        present = self.present.astype(np.uint8)
+        if present.all():
+            return
+        file.create_dataset(PRESENT, data=present)
+        self._columns[MISSING] = self.missing
+        self._hash.update(present.tobytes())
+
     def write(self, file: h5py.File, attrs: dict[str, Any]) -> None:
         """Write labels, text columns, attributes and the content digest beside the images of a file."""
         count = len(file["images"])
+        self._write_present(file)
         for name, values in (self._text | self._columns).items():
             if len(values) != count:
                 raise ValueError(f"column {name!r} has {len(values)} values for {count} images")
@@ -79,7 +111,7 @@ class ImageWriter:
     """Receives the images of a set block by block; made by `write_images`."""
 
     def __init__(self, file: h5py.File, channels: list[str], classes: list[str], size: int) -> None:
-        self.inventory = Inventory(channels, classes)
+        self.channels, self.inventory = list(channels), Inventory(channels, classes)
         shape = (len(channels), size, size)
         # Chunks of about 1 MB: near memory speed for blocks, little waste for single images.
         rows = max(1, min(256, 2**20 // int(np.prod(shape))))

@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from skimage.exposure import rescale_intensity
 
 from workflow_scripts.lib.images.decode import Planes, Unusable, blend, decode, to_array
-from workflow_scripts.lib.images.invalid_input import Fault
+from workflow_scripts.lib.images.invalid_input import LACKING, Fault
+from workflow_scripts.lib.images.known_datasets import DROP, REFUSE, ZERO
 
 # Planes of a colour file; each stain takes one.
 _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
+_DROPPED = f"data.missing_channel: {DROP}"
 _SAMPLED = 40  # images sampled to learn the bit depth of a set
 
 
@@ -35,6 +37,14 @@ class _Plane:
     size: tuple[int, int]  # as it was in the file
     bits: int
     highest: float  # of floating point values; 0 for whole numbers
+
+
+class ImageRead(NamedTuple):
+    """One image as it was read."""
+
+    pixels: np.ndarray | None  # uint8 (C, size, size); None: it cannot be used
+    bad: list[Fault]  # why not
+    present: np.ndarray  # bool (C,): channels whose file is there
 
 
 class Reader:
@@ -49,6 +59,7 @@ class Reader:
         self.data = settings["data"]
         self.file_channels: list[str] = list(self.data["file_channels"] or self.channels)
         self.bits = set(self.data["bits"] or ())
+        self.missing_channel: str = self.data["missing_channel"]
         # Only files below a folder of their own can leave the folder through a linked folder.
         self._real = os.path.realpath(self.folder)
 
@@ -89,6 +100,10 @@ class Reader:
 
     def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Fault]]:
         """Pixels uint8 (C, size, size) of an image, or None and all of its faults."""
+        return self.look(name, pixel_size)[:2]
+
+    def look(self, name: str, pixel_size: str = "") -> ImageRead:
+        """An image, or all of its faults; and which of its channels are there."""
         bad: list[Fault] = []
         planes: dict[str, _Plane] = {}
         files = self.files(name)
@@ -97,21 +112,41 @@ class Reader:
                 planes |= self._planes(file, channels)
             except Unusable as problem:
                 bad.append(Fault(name, file, problem.kind, problem.reason))
-        missing = [entry for entry in bad if entry.kind == "missing file"]
-        if len(missing) == len(files) > 1:
-            return None, [Fault(name, ", ".join(files), "Id without files", "none of these files is there")]
+        present = np.array([channel in planes for channel in self.channels])
+        bad = self.settled(name, bad)
         if bad:
-            return None, bad
+            return ImageRead(None, bad, present)
         try:
             self._check(planes)
-            window = self._window(planes[self.channels[0]].size, pixel_size)
-            pixels = self._pixels([planes[channel] for channel in self.channels], window)
-            if all(map(_constant, pixels)):
-                black = self.settings["intensity"] == "fixed" and not pixels.any()
-                raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
+            pixels = self._whole(planes, pixel_size)
         except Unusable as problem:
-            return None, [Fault(name, ", ".join(files), problem.kind, problem.reason)]
-        return pixels, []
+            return ImageRead(None, [Fault(name, ", ".join(files), problem.kind, problem.reason)], present)
+        return ImageRead(pixels, [], present)
+
+    def settled(self, name: str, bad: list[Fault]) -> list[Fault]:
+        """Faults of an image, once it is decided what becomes of one that lacks the files of some channels."""
+        missing, files = [entry for entry in bad if entry.kind == "missing file"], self.files(name)
+        if len(missing) == len(files) > 1:
+            return [Fault(name, ", ".join(files), "Id without files", "none of these files is there")]
+        if self.missing_channel == REFUSE or not missing or len(files) == 1:
+            return bad
+        others = [entry for entry in bad if entry not in missing]
+        if self.missing_channel == ZERO or others:
+            return others
+        return [Fault(name, ", ".join(entry.file for entry in missing), LACKING, f"is missing ({_DROPPED})")]
+
+    def _whole(self, planes: dict[str, _Plane], pixel_size: str) -> np.ndarray:
+        """Pixels of an image; channels that are missing are zero."""
+        there = [channel for channel in self.channels if channel in planes]
+        pixels = self._pixels([planes[channel] for channel in there], self._window(planes[there[0]].size, pixel_size))
+        if all(map(_constant, pixels)):
+            black = self.settings["intensity"] == "fixed" and not pixels.any()
+            raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
+        if len(there) == len(self.channels):
+            return pixels
+        out = np.zeros((len(self.channels), *pixels.shape[1:]), dtype=pixels.dtype)
+        out[[self.channels.index(channel) for channel in there]] = pixels
+        return out
 
     def _planes(self, file: str, channels: list[str]) -> dict[str, _Plane]:
         """Wanted planes of a file, averaged at once.
@@ -160,7 +195,7 @@ class Reader:
         if absent and planes.names and not set(planes.names) & set(channels):
             # Names that have nothing to do with ours say nothing about the order; it is the user's then.
             named, absent = dict(zip(channels, planes.images, strict=False)), channels[count:]
-        if absent:
+        if absent and self.missing_channel == REFUSE:
             have = ", ".join(names)
             raise Unusable("missing channel", f"has no channel {absent[0]!r}; its channels are {have}")
         return named
@@ -168,14 +203,16 @@ class Reader:
     def _check(self, planes: dict[str, _Plane]) -> None:
         """Check that the channels of an image fit together."""
         absent = [channel for channel in self.channels if channel not in planes]
-        if absent:
+        if absent and planes and self.missing_channel == DROP:
+            raise Unusable(LACKING, f"has no channel {absent[0]!r} ({_DROPPED})")
+        if absent and (self.missing_channel == REFUSE or not planes):
             raise Unusable("missing channel", f"no channel {absent[0]!r}")
-        sizes = {channel: planes[channel].size for channel in self.channels}
+        sizes = {channel: planes[channel].size for channel in self.channels if channel in planes}
         if len(set(sizes.values())) > 1:
             told = ", ".join(f"{channel} {width} × {height}" for channel, (width, height) in sizes.items())
             raise Unusable("channels of different size", f"channels differ in size: {told}")
-        if len({planes[channel].bits for channel in self.channels}) > 1:
-            told = ", ".join(f"{channel} {_bits(planes[channel].bits)}" for channel in self.channels)
+        if len({planes[channel].bits for channel in sizes}) > 1:
+            told = ", ".join(f"{channel} {_bits(planes[channel].bits)}" for channel in sizes)
             raise Unusable("wrong bit depth", f"channels differ in depth: {told}")
 
     def _expected_bits(self) -> str:

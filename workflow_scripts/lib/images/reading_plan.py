@@ -97,10 +97,10 @@ class ReadingPlan:
             for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
                 bad += piece.bad
                 bar.update(task.first + len(task.ids), bad=len(bad))
-                if bad and reader.data["on_invalid"] == "fail":
+                if invalid_input.counted(bad) and reader.data["on_invalid"] == "fail":
                     # The list of what is wrong is still to become whole; the set will not be written.
                     continue
-                self._append(writer, piece.images, piece.rows)
+                self._append(writer, piece.images, piece.present, piece.rows)
                 rows.append(piece.rows)
                 grids.append(piece.grids)
         return np.concatenate(rows), np.concatenate(grids)
@@ -134,13 +134,14 @@ class ReadingPlan:
             piece = chunks.make(task)
             chosen = np.isin(piece.rows, kept)
             if chosen.any():
-                self._append(writer, piece.images[chosen], piece.rows[chosen])
+                self._append(writer, piece.images[chosen], piece.present[chosen], piece.rows[chosen])
 
-    def _append(self, writer: ImageWriter, images: np.ndarray, rows: np.ndarray) -> None:
+    def _append(self, writer: ImageWriter, images: np.ndarray, present: np.ndarray, rows: np.ndarray) -> None:
         listed, chosen = self.listed, rows.tolist()
         columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
         ids = [listed.ids[row] for row in chosen]
         writer.append(images, listed.labels[rows], ids, ids, columns)
+        writer.inventory.mark(present)
 
 
 def plan(args: argparse.Namespace, out: Path) -> ReadingPlan:

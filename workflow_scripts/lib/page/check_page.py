@@ -43,6 +43,7 @@ def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) 
         "channels": _channels(images, channels, scale),
         "classes": _classes(checked, channels, scale),
         "pairs": _pairs(checked, channels, scale),
+        "missing": data_section.missing_table(data),
         "tables": {table.name: table for table in [*shown, joined_table(checked), faults_table(checked)]},
         "columns": [table.name for table in shown if table.name.startswith("columns_")],
         "size": size,
