@@ -75,7 +75,7 @@ rule plot_data:
 rule plot_images:
     """Unselected generated images beside held-out real ones; and the pairs most like a copy."""
     input:
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
         closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",

@@ -143,6 +143,7 @@ def _train(
     dtype = device.fast_dtype(where)
     # The access_record tells which rows were read; threads and number format change the last bits.
     task = [settings, seed, record.to_json(), device.rounding(where), source_code.stage_digest("train_ddpm")]
+    task += [source.limits_digest] if source.limits_digest else []
     digest = files.digest([*task, *([part.answers] if part.answers else []), *([made.digest] if made else [])])
     if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
         stage.log.info("%s was finished meanwhile by another process: kept", out)

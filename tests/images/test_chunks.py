@@ -83,8 +83,9 @@ def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
     shape = (len(reader.channels), reader.size, reader.size)
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     present = np.ones((count, len(reader.channels)), dtype=np.uint8)
+    raw = np.zeros((count, 0, *shape[1:]), dtype=np.uint16)
     fault = chunks.Fault("b", "b_red.png", "missing file", "is missing\nor was")
-    whole = chunks.Piece(images, chunks.duplicates.grid_means(images), present, np.arange(count), [fault])
+    whole = chunks.Piece(images, chunks.duplicates.grid_means(images), present, raw, np.arange(count), [fault])
     chunks._save(task, whole, "digest")
     kept = chunks.load(task, "digest")
     for name in ("images", "grids", "rows"):

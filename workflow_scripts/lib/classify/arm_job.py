@@ -147,7 +147,8 @@ class FoldImages:
     def digest(self) -> str:
         """Digest of the image set and of the roles in this fold."""
         roles = role_table.read(self.table, self.fold, self.source.ids, self.regime)
-        return files.digest([self.source.digest, self.repeat, self.fold, list(roles)])
+        limits = [self.source.limits_digest] if self.source.limits_digest else []
+        return files.digest([self.source.digest, self.repeat, self.fold, list(roles), *limits])
 
 
 @dataclass

@@ -23,7 +23,7 @@ from workflow_scripts.lib.config.fields import (
     text,
     whole,
 )  # fmt: skip
-from workflow_scripts.lib.images.known_datasets import COLUMNS, MISSING_CHANNEL, SOURCES
+from workflow_scripts.lib.images.known_datasets import COLUMNS, MISSING_CHANNEL, SOURCES, TRAIN_PART
 from workflow_scripts.lib.images.label_maps import BUILT_IN, NUMBERINGS
 
 PixelSize = Maybe[number(gt=0, le=1000)]
@@ -183,8 +183,12 @@ class PreprocessImages(Section):
     size: whole(16, 1024, multiple_of=8) = key("Side of the set's images; larger ones are averaged down by area.", "px")
     channels: Annotated[Some[Channel], Field(max_length=16)] = key("Channels of the set, in order.")
     pixel_size: PixelSize = key("Images are scaled to this and their centre is cut out. null: scaled whole.", "µm")
-    intensity: Literal["fixed", "percentile"] = key(
-        "Pixel values as in the files, or each image stretched over its range."
+    intensity: Literal["fixed", "percentile", TRAIN_PART] = key(
+        "Pixel values as in the files; each image stretched over its range; or all over the range of the fold's train "
+        "part."
+    )
+    intensity_column: Maybe[text(80)] = key(
+        "intensity train_part: column, such as the plate, each of whose values has a range of its own. null: none."
     )
     white_level: WhiteLevel = key("Pixel values that are white, where intensity is fixed.")
     shards: whole(1, 10_000) = key("Jobs that read images side by side; the set is the same for any number.", "jobs")

@@ -46,7 +46,12 @@ def described_data(config: Config) -> Config:
 
 def reading(config: Config) -> Config:
     """The settings by which images are read; not by how many jobs, as the set is the same for any number."""
-    return views.without(config["preprocess_images"], "shards") | {"data": described_data(config)}
+    return views.without(config["preprocess_images"], "shards", "intensity_column") | {"data": described_data(config)}
+
+
+def limits_settings(config: Config) -> Config:
+    """Settings of normalise_images."""
+    return {"column": config["preprocess_images"]["intensity_column"], "regimes": label_regimes.partial(config)}
 
 
 def fetch_settings(config: Config) -> Config:
@@ -143,7 +148,7 @@ def experiment(config: Config) -> Config:
     if views.embedded_sets(config, config["arms"]):
         sections["embeddings"] = config["embeddings"]
     return sections | {
-        "images": reading(config),
+        "images": reading(config) | ({"limits": limits_settings(config)} if views.by_train_part(config) else {}),
         "threads": config["compute"]["threads"],
         "simulate_cells": cells(config),
         "synthetic_sets": used,

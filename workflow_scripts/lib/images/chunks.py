@@ -47,6 +47,7 @@ class Piece:
     images: np.ndarray  # uint8 (n, C, H, W)
     grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
     present: np.ndarray  # uint8 (n, C), 1 where the file of a channel is there
+    raw: np.ndarray  # uint16 (n, C, H, W), where the reader keeps raw values; (n, 0, H, W) elsewhere
     rows: np.ndarray  # int64 (n,), rows of the images among all images of the tables
     bad: list[Fault]
 
@@ -93,6 +94,7 @@ def make(task: Task) -> Piece:
     size = task.reader.size
     images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
     present = np.zeros(images.shape[:2], dtype=np.uint8)
+    raw = np.zeros(_raw_shape(task.reader, len(images)), dtype=np.uint16)
     rows: list[int] = []
     bad: list[Fault] = []
     for place, (name, pixel_size) in enumerate(zip(task.ids, task.pixel_sizes, strict=True)):
@@ -100,11 +102,18 @@ def make(task: Task) -> Piece:
         bad += read.bad
         if read.pixels is not None:
             images[len(rows)], present[len(rows)] = read.pixels, read.present
+            if read.raw is not None:
+                raw[len(rows)] = read.raw
             rows.append(task.first + place)
-    images, present = images[: len(rows)], present[: len(rows)]
-    piece = Piece(images, duplicates.grid_means(images), present, np.array(rows, dtype=np.int64), bad)
+    images, present, raw = images[: len(rows)], present[: len(rows)], raw[: len(rows)]
+    piece = Piece(images, duplicates.grid_means(images), present, raw, np.array(rows, dtype=np.int64), bad)
     _save(task, piece, wanted)
     return piece
+
+
+def _raw_shape(reader: Reader, count: int) -> tuple[int, int, int, int]:
+    """Shape of the raw values of so many images."""
+    return count, len(reader.channels) if reader.keeps_raw else 0, reader.size, reader.size
 
 
 def digest(task: Task) -> str:
@@ -117,9 +126,8 @@ def _settings(reader: Reader) -> list[Any]:
     """Settings and versions that determine the pixels of every image, code included."""
     keys = ("channels", "size", "intensity", "white_level", "pixel_size")
     own = {key: reader.settings[key] for key in keys}
-    known = {
-        key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size", "missing_channel")
-    }
+    known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size")}
+    known["missing_channel"] = reader.missing_channel
     where = str(reader.folder.resolve())
     return [own, known, sorted(reader.bits), where, source_code.digest(_CODE), pillow_version]
 
@@ -140,7 +148,7 @@ def _save(task: Task, piece: Piece, digest: str) -> None:
 
 def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:
     """Write a line of JSON, then the raw arrays."""
-    arrays = (piece.grids, piece.present, piece.rows, piece.images)
+    arrays = (piece.grids, piece.present, piece.raw, piece.rows, piece.images)
     about = {
         "digest": digest,
         "images": len(piece.images),
@@ -164,11 +172,12 @@ def load(task: Task, digest: str) -> Piece | None:
             present = np.empty((count, channels), dtype=np.uint8)
             rows = np.empty(count, dtype=np.int64)
             images = np.empty((count, channels, size, size), dtype=np.uint8)
-            arrays = (grids, present, rows, images)
+            raw = np.empty(_raw_shape(task.reader, count), dtype=np.uint16)
+            arrays = (grids, present, raw, rows, images)
             if any(handle.readinto(array) != array.nbytes for array in arrays):
                 return None
         if [zlib.crc32(array) for array in arrays] != about["sums"]:
             return None
-        return Piece(images, grids, present, rows, [Fault(**entry) for entry in about["bad"]])
+        return Piece(images, grids, present, raw, rows, [Fault(**entry) for entry in about["bad"]])
     except _BROKEN:
         return None

@@ -7,6 +7,8 @@
 A set in which images lack channels (data.missing_channel: zero) has two things more: `present`, uint8 (N, C), 0 where a
 channel is missing and its pixels are zeros, and the column `missing_channels`, which names these channels.
 
+With preprocess_images.intensity: train_part it has `raw`, uint16 (N, C, H, W), too: intensities as in the files.
+
 Further images that came without labels are the last of a set. The attribute `further` counts them, and the column
 `labelled`, which only such a set has, is 0 for them and 1 for the others.
 

@@ -24,6 +24,7 @@ COLUMNS = {
 # What becomes of images that lack the file of a channel (data.missing_channel).
 REFUSE, ZERO, DROP = "refuse", "zero", "drop_image"
 MISSING_CHANNEL = (REFUSE, ZERO, DROP)
+TRAIN_PART = "train_part"  # preprocess_images.intensity: limits are fitted on the train part of each fold
 # Images that share a value of any of these columns form a group.
 GROUP_BY = ("group", "gene", "antibody")
 ATLAS = "Human Protein Atlas, proteinatlas.org (Thul et al., Science 2017, doi:10.1126/science.aal3321)"
@@ -101,11 +102,13 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
     if isinstance(out["class_names"], str):
         out["class_names"] = list(NUMBERINGS[out["class_names"]])
     kept = ("group_by", "file_channels", "pixel_size", "unmapped", "emptied")
-    out |= {name: data[name] for name in (*kept, "no_label", "on_invalid", "invalid_limit", "missing_channel")}
+    out |= {name: data[name] for name in (*kept, "no_label", "on_invalid", "invalid_limit")}
+    if data.get("missing_channel", REFUSE) != REFUSE:
+        out["missing_channel"] = data["missing_channel"]
     out["label_map"] = ordered(data["label_map"])
     if data["source"] == "simulated":
         out |= {"group_by": ["gene", "antibody"], "file_channels": None, "pixel_size": None}
-        out["missing_channel"] = REFUSE
+        out.pop("missing_channel", None)
     return out
 
 

@@ -21,7 +21,7 @@ from skimage.exposure import rescale_intensity
 
 from workflow_scripts.lib.images.decode import Planes, Unusable, blend, decode, to_array
 from workflow_scripts.lib.images.invalid_input import LACKING, Fault
-from workflow_scripts.lib.images.known_datasets import DROP, REFUSE, ZERO
+from workflow_scripts.lib.images.known_datasets import DROP, REFUSE, TRAIN_PART, ZERO
 
 # Planes of a colour file; each stain takes one.
 _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
@@ -45,6 +45,7 @@ class ImageRead(NamedTuple):
     pixels: np.ndarray | None  # uint8 (C, size, size); None: it cannot be used
     bad: list[Fault]  # why not
     present: np.ndarray  # bool (C,): channels whose file is there
+    raw: np.ndarray | None = None  # uint16 (C, size, size): intensities as in the files, where the reader keeps them
 
 
 class Reader:
@@ -59,7 +60,8 @@ class Reader:
         self.data = settings["data"]
         self.file_channels: list[str] = list(self.data["file_channels"] or self.channels)
         self.bits = set(self.data["bits"] or ())
-        self.missing_channel: str = self.data["missing_channel"]
+        self.keeps_raw: bool = settings["intensity"] == TRAIN_PART
+        self.missing_channel: str = self.data.get("missing_channel", REFUSE)
         # Only files below a folder of their own can leave the folder through a linked folder.
         self._real = os.path.realpath(self.folder)
 
@@ -118,10 +120,10 @@ class Reader:
             return ImageRead(None, bad, present)
         try:
             self._check(planes)
-            pixels = self._whole(planes, pixel_size)
+            pixels, raw = self._whole(planes, pixel_size)
         except Unusable as problem:
             return ImageRead(None, [Fault(name, ", ".join(files), problem.kind, problem.reason)], present)
-        return ImageRead(pixels, [], present)
+        return ImageRead(pixels, [], present, raw)
 
     def settled(self, name: str, bad: list[Fault]) -> list[Fault]:
         """Faults of an image, once it is decided what becomes of one that lacks the files of some channels."""
@@ -135,17 +137,23 @@ class Reader:
             return others
         return [Fault(name, ", ".join(entry.file for entry in missing), LACKING, f"is missing ({_DROPPED})")]
 
-    def _whole(self, planes: dict[str, _Plane], pixel_size: str) -> np.ndarray:
-        """Pixels of an image; channels that are missing are zero."""
+    def _whole(self, planes: dict[str, _Plane], pixel_size: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels of an image, and its raw values where these are kept; channels that are missing are zero."""
         there = [channel for channel in self.channels if channel in planes]
-        pixels = self._pixels([planes[channel] for channel in there], self._window(planes[there[0]].size, pixel_size))
+        window, own = self._window(planes[there[0]].size, pixel_size), [planes[channel] for channel in there]
+        pixels, raw = self._pixels(own, window), self._raw(own, window) if self.keeps_raw else None
         if all(map(_constant, pixels)):
             black = self.settings["intensity"] == "fixed" and not pixels.any()
             raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
         if len(there) == len(self.channels):
-            return pixels
-        out = np.zeros((len(self.channels), *pixels.shape[1:]), dtype=pixels.dtype)
-        out[[self.channels.index(channel) for channel in there]] = pixels
+            return pixels, raw
+        places = [self.channels.index(channel) for channel in there]
+        return self._filled(pixels, places), None if raw is None else self._filled(raw, places)
+
+    def _filled(self, given: np.ndarray, places: list[int]) -> np.ndarray:
+        """Channels at their places among all, and zeros at the others."""
+        out = np.zeros((len(self.channels), *given.shape[1:]), dtype=given.dtype)
+        out[places] = given
         return out
 
     def _planes(self, file: str, channels: list[str]) -> dict[str, _Plane]:
@@ -256,12 +264,26 @@ class Reader:
         fixed = self.settings["intensity"] == "fixed"
         out = np.empty((len(planes), self.size, self.size), dtype=np.uint8)
         for place, plane in enumerate(planes):
-            values = to_array(plane.image)
-            if window is not None or values.shape != (self.size, self.size):
-                values = area_means(values.astype(np.float32), self.size, window or (0, 0, *plane.size))
+            values = self._means(plane, window)
             if fixed and values.dtype != np.uint8:
                 values = spread(values, 0, self._white(plane))
             out[place] = values if fixed else stretch(values)
+        return out
+
+    def _means(self, plane: _Plane, window: tuple[float, float, float, float] | None) -> np.ndarray:
+        """Intensities of a channel, averaged to the set's size."""
+        values = to_array(plane.image)
+        if window is not None or values.shape != (self.size, self.size):
+            values = area_means(values.astype(np.float32), self.size, window or (0, 0, *plane.size))
+        return values
+
+    def _raw(self, planes: list[_Plane], window: tuple[float, float, float, float] | None) -> np.ndarray:
+        """Averaged intensities of all channels on the scale of 16 bits, uint16 (C, size, size)."""
+        out = np.empty((len(planes), self.size, self.size), dtype=np.uint16)
+        for place, plane in enumerate(planes):
+            white = 65_535.0 if plane.bits == 16 else self._white(plane)
+            scaled = self._means(plane, window).astype(np.float32) * (65_535 / white)
+            out[place] = np.rint(scaled.clip(0, 65_535))
         return out
 
     def _white(self, plane: _Plane) -> float:
