@@ -50,6 +50,7 @@ AT_ONCE = CONFIG["compute"]["arms_at_once"]
 # A resource of the stages that train, not a param: another number re-trains nothing.
 LAUNCHER = snakemake_checks.launcher(PROCESSES)
 ENVIRONMENT = f"../envs/{CONFIG['compute']['environment']}.yaml"  # of the stages, with --sdm conda
+DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "histograms", "samples")
 # Images as the stages of a fold see them: the set, or the fold's view of it, normalised by its train part.
 FOLD_VIEW = "results/{run}/repeat{repeat}/fold{fold}/images.h5"
 BY_TRAIN_PART = views.by_train_part(CONFIG)

@@ -28,6 +28,7 @@ from workflow_scripts.lib.split.regimes import WHOLE, Regime
 from workflow_scripts.lib.split.roles import Role
 
 NAMED = 5  # values in a line of the log
+FEW = 10  # train images of a value, below which its limits are rough
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,6 +67,11 @@ def normalise_images(args: argparse.Namespace) -> None:
         record = source.access_record()
         intensity_limits.write(args.out, args.images, Limits(told.limits(), place), record, attrs)
     stage.log.info("limits of %d values of %s from %d train images", len(values), column or "no column", len(train))
+    few = sum(0 < count < FEW for count in counts.tolist())
+    if column and few:
+        stage.log.warning(
+            "%d values of %s have fewer than %d train images, so their limits are rough", few, column, FEW
+        )
     if column and borrowed:
         shown = ", ".join(value or "(unknown)" for value in borrowed[:NAMED]) + " …" * (len(borrowed) > NAMED)
         stage.log.info("values without a train image, which take the limits of all: %s", shown)

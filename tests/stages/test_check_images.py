@@ -142,3 +142,10 @@ def test_missing_channels_are_counted_by_class_and_compared_with_the_labels(fold
     assert "missing_channels (Cramér&#39;s V" in page and "Images that lack a channel, by class" in page
     status, page = check(folder, missing_channel="drop_image")
     assert status == 0 and "40 images lack one and are left out" in page
+
+
+def test_intensities_by_plate_stand_on_the_page(folder):
+    status, page = check(folder)
+    assert status == 0
+    assert "Pixels by intensity, before (left, logarithmic, on the scale of 16 bits) and after" in page
+    assert page.count("<svg") == 1 and "gfp, before" in page and "gfp, after" in page

@@ -169,6 +169,7 @@ def data_settings(config: Config) -> Config:
         "per_class": 2 * panels["per_class"],
         "protein_channel": panels["protein_channel"],
         "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
+        "intensity_column": config["preprocess_images"]["intensity_column"],
     }
 
 
@@ -188,6 +189,7 @@ def check_settings(config: Config) -> Config:
         "seed": config["seed"],
         "preprocess_images": reading(config) | {"threads": config["compute"]["threads"]},
         "make_folds": fold_settings(config),
+        "intensity_column": config["preprocess_images"]["intensity_column"],
         "repeats": config["make_folds"]["repeats"],
         "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
         "generators": views.used_generators(config),

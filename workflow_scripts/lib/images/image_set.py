@@ -122,9 +122,14 @@ class ImageSet:
         """Digest of the limits that the images are spread between; empty where the set is no view."""
         return self.attrs.get("limits_digest", "")
 
+    @property
+    def keeps_raw(self) -> bool:
+        """Whether the set has raw values beside its images."""
+        return intensity_limits.RAW in self._file
+
     def raw(self, rows: np.ndarray, purpose: str) -> np.ndarray:
         """Raw values uint16 (n, C, H, W) of some rows, recorded as read without labels."""
-        if intensity_limits.RAW not in self._file:
+        if not self.keeps_raw:
             raise UserError(f"{self.path} has no raw values: delete it and run again")
         self._read.record(purpose, self._rows(rows), labels=False)
         with self._intact():

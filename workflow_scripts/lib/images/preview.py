@@ -28,6 +28,7 @@ class Preview:
     rows: np.ndarray  # int64 (n,), images that were read without a fault
     images: np.ndarray  # uint8 (n, C, H, W)
     sizes: Counter[tuple[int, int]]  # width and height of the files by their headers
+    raw: np.ndarray  # uint16 (n, C, H, W), of these images: intensities as in the files
     present: np.ndarray  # bool (N, C), of all images, as far as their headers tell: channels whose file is there
 
     @property
@@ -39,6 +40,7 @@ class Preview:
 def look(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], threads: int) -> Preview:
     """Headers of all images, and pixels of some, evenly spaced over the table."""
     sizes: Counter[tuple[int, int]] = Counter()
+    reader.keeps_raw = True
     present = np.ones((len(ids), len(reader.channels)), dtype=bool)
     with ThreadPoolExecutor(max(1, threads)) as pool:
         headers = list(pool.map(lambda name: _headers(reader, name), ids))
@@ -49,12 +51,13 @@ def look(reader: Reader, ids: Sequence[str], pixel_sizes: Sequence[str], threads
         read = list(pool.map(lambda row: reader.look(ids[row], pixel_sizes[row]), chosen.tolist()))
     unread = sorted(set(range(len(ids))) - set(chosen.tolist()))
     bad = [fault for row in unread for fault in headers[row][0]] + [fault for each in read for fault in each.bad]
-    good = [(row, each.pixels) for row, each in zip(chosen.tolist(), read, strict=True) if each.pixels is not None]
+    usable = [(row, each) for row, each in zip(chosen.tolist(), read, strict=True) if each.pixels is not None]
     for row, each in zip(chosen.tolist(), read, strict=True):
         present[row] = each.present
     shape = (0, len(reader.channels), reader.size, reader.size)
-    images = np.stack([image for _, image in good]) if good else np.zeros(shape, dtype=np.uint8)
-    return Preview(bad, np.array([row for row, _ in good], dtype=np.int64), images, sizes, present)
+    images = np.stack([each.pixels for _, each in usable]) if usable else np.zeros(shape, dtype=np.uint8)
+    raw = np.stack([each.raw for _, each in usable]) if usable else np.zeros(shape, dtype=np.uint16)
+    return Preview(bad, np.array([row for row, _ in usable], dtype=np.int64), images, sizes, raw, present)
 
 
 def sample(count: int, sizes: Counter[tuple[int, int]], files: int) -> np.ndarray:

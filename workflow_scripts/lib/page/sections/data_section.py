@@ -16,7 +16,10 @@ import pandas as pd
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_layout import FURTHER, LABELLED, MISSING
+from workflow_scripts.lib.images.known_datasets import TRAIN_PART
+from workflow_scripts.lib.page import intensity_histograms
 from workflow_scripts.lib.page.html_page import Column, PageTable
+from workflow_scripts.lib.page.intensity_histograms import IntensityHistograms
 from workflow_scripts.lib.split import missing_channels, role_table
 from workflow_scripts.lib.split.roles import ROLES, Role
 
@@ -296,6 +299,15 @@ def missing_told(data: Data) -> dict[str, str | None]:
     return {"text": about, "warning": missing_channels.warning(found)}
 
 
+def histograms_told(data: Data, reading: dict[str, Any]) -> str:
+    """What the figure of intensities by plate or the like shows."""
+    column = intensity_histograms.column_of(reading.get("intensity_column"), data.columns)
+    shown = IntensityHistograms(data.channels, column, data.columns.get(column), len(data.labels))
+    kept = reading.get("intensity") == TRAIN_PART
+    fold = " After normalisation: as the first fold sees them." if kept else " Intensities in the files are not kept."
+    return shown.told(kept) + fold
+
+
 def _map_in_words(label_map: str | dict[str, list[str]] | None) -> str:
     if not isinstance(label_map, dict):
         return label_map or ""
@@ -344,6 +356,7 @@ def describe(
         "further": {"images": data.attrs.get(FURTHER), "duplicates": data.attrs.get("further_duplicates", "")},
         "left_out": kinds,
         "missing": missing_told(data),
+        "histograms": histograms_told(data, config.get("preprocess_images", {})),
         "leave_out": folding.get("leave_out"),
         "roles_from": folding.get("roles_from"),
         "label_map": _map_in_words(json.loads(data.attrs.get("label_map") or "null")),
