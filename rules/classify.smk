@@ -13,7 +13,7 @@ rule train_classifier:
     """Train and predict the arms of a job of one fold."""
     input:
         unpack(asked_by_arms),
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic=lambda wildcards: [
             f"results/{wildcards.run}/repeat{wildcards.repeat}/fold{wildcards.fold}/synthetic/{name}.h5"

@@ -54,6 +54,11 @@ STRIP_MINUTES = CONFIG["compute"]["strip_minutes"]
 # A resource of the stages that train, not a param: another number re-trains nothing.
 LAUNCHER = snakemake_checks.launcher(PROCESSES)
 ENVIRONMENT = f"../envs/{CONFIG['compute']['environment']}.yaml"  # of the stages, with --sdm conda
+DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "histograms", "samples")
+# Images as the stages of a fold see them: the set, or the fold's view of it, normalised by its train part.
+FOLD_VIEW = "results/{run}/repeat{repeat}/fold{fold}/images.h5"
+BY_TRAIN_PART = views.by_train_part(CONFIG)
+FOLD_IMAGES = FOLD_VIEW if BY_TRAIN_PART else "results/{run}/images.h5"
 LEDGER = "results/lockbox_openings.jsonl"  # of all runs
 # Repeats and folds, as stages take them (--places): {repeat} and {fold} in an argument then stand for each of them.
 PLACES = f"{len(REPEATS)}x{len(FOLDS)}"

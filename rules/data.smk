@@ -1,7 +1,8 @@
 # From images to an image set and its folds.
 #
 # Needs:  nothing (data.source: simulated), or a folder of images and a label table
-# Makes:  results/{run}/images.h5 and left_out.csv, results/{run}/repeat{repeat}/folds.csv
+# Makes:  results/{run}/images.h5 and left_out.csv, results/{run}/repeat{repeat}/folds.csv; with intensity: train_part
+#         also results/{run}/repeat{repeat}/fold{fold}/images.h5
 
 
 rule simulate_cells:
@@ -140,5 +141,38 @@ rule make_folds:
         " --repeat {wildcards.repeat}"
         " --seed {params.seed}"
         " --minimum-positive-groups {resources.judged_from}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
+
+
+rule normalise_images:
+    """The images of a fold, normalised by its train part (preprocess_images.intensity: train_part)."""
+    input:
+        images="results/{run}/images.h5",
+        folds="results/{run}/repeat{repeat}/folds.csv",
+    output:
+        FOLD_VIEW,
+    params:
+        python=python,
+        code=code("normalise_images"),
+        settings=lambda wildcards: as_json(stage_views.limits_settings(CONFIG)),
+    log:
+        "results/{run}/logs/normalise_images/repeat{repeat}_fold{fold}.log",
+    benchmark:
+        "results/{run}/benchmarks/normalise_images/repeat{repeat}_fold{fold}.tsv"
+    priority: 20  # every other stage of a fold waits for it
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=60,
+    conda:
+        ENVIRONMENT
+    shell:
+        "{params.python} -m workflow_scripts.normalise_images"
+        " --images {input.images:q}"
+        " --folds {input.folds:q}"
+        " --repeat {wildcards.repeat}"
+        " --fold {wildcards.fold}"
+        " --out {output:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"

@@ -9,7 +9,7 @@ rule train_ddpm:
     """A class-conditional diffusion model, fitted on the fold's train part alone."""
     input:
         unpack(asked_by_generator),
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
     output:
         # Not temp: another synthetic set samples from it, and the certificate reads what it was fitted on.
@@ -60,7 +60,7 @@ rule sample_ddpm:
     input:
         unpack(asked_by_set),
         generator=generator_of,
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
     output:
         # Not temp, though they take most of the disk. A job of train_classifier with one more arm compares the sets
@@ -105,7 +105,7 @@ rule sample_ddpm:
 rule sample_fold:
     """All synthetic sets of a fold that ask no baseline, in one process (compute.sets_together)."""
     input:
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
         generators=lambda wildcards: [
             in_fold(wildcards, f"generators/{name}.safetensors") for name in views.generators_for(CONFIG, TOGETHER)
@@ -213,7 +213,7 @@ rule assess_synthetic:
     """Fidelity of a synthetic set, beside real images of groups that neither generator nor encoders have seen."""
     input:
         synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
         judge=judge,
         baseline=baseline,

@@ -103,6 +103,7 @@ rule certify_leaks:
     input:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
+        limits=every_fold("images.h5") if BY_TRAIN_PART else [],
         generators=every_fold("generators/{generator}.safetensors", generator=USED_GENERATORS),
         synthetic=every_fold("synthetic/{set}.h5", set=USED_SETS),
         arms=all_arms,
@@ -119,6 +120,7 @@ rule certify_leaks:
         code=code("certify_leaks"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         artefacts=lambda wildcards: [
+            *(at_places("images.h5")(wildcards) if BY_TRAIN_PART else []),
             *at_places("generators/{generator}.safetensors", generator=USED_GENERATORS)(wildcards),
             *at_places("synthetic/{set}.h5", set=USED_SETS)(wildcards),
             *at_places("arms/job{job}.json", job=range(len(JOBS)))(wildcards),

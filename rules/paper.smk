@@ -51,7 +51,7 @@ rule tabulate_study:
 rule replay_study:
     """The study's models in one fold, under a factorial design of its suspicious choices."""
     input:
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
     output:
         scores="results/{run}/repeat{repeat}/fold{fold}/replay/{shard,\d+}.csv",

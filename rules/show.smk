@@ -10,8 +10,9 @@ rule plot_data:
     input:
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
+        view=in_run("repeat0/fold0/images.h5") if BY_TRAIN_PART else [],
     output:
-        beside("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples"),
+        beside(*(f"data_{name}" for name in DATA_FIGURES)),
         classes=report(
             "results/{run}/figures/data_classes.svg",
             caption="../captions/data_classes.rst",
@@ -36,6 +37,12 @@ rule plot_data:
             category="Data",
             labels={"figure": "intensity"},
         ),
+        histograms=report(
+            "results/{run}/figures/data_histograms.svg",
+            caption="../captions/data_histograms.rst",
+            category="Data",
+            labels={"figure": "intensity by plate"},
+        ),
         samples=report(
             "results/{run}/figures/data_samples.svg",
             caption="../captions/data_samples.rst",
@@ -47,6 +54,7 @@ rule plot_data:
         python=python,
         code=code("plot_data"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
+        view=lambda wildcards, input: ["--view", input.view] if input.view else [],
         settings=lambda wildcards: as_json(stage_views.data_settings(CONFIG)),
     log:
         "results/{run}/logs/plot_data/plot_data.log",
@@ -66,6 +74,8 @@ rule plot_data:
         " --cooccurrence {output.cooccurrence:q}"
         " --groups {output.groups:q}"
         " --intensity {output.intensity:q}"
+        " --histograms {output.histograms:q}"
+        " {params.view:q}"
         " --samples {output.samples:q}"
         " --table {output.table:q}"
         " --settings {params.settings:q}"
@@ -75,7 +85,7 @@ rule plot_data:
 rule plot_images:
     """Unselected generated images beside held-out real ones; and the pairs most like a copy."""
     input:
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
         synthetic="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.h5",
         closest="results/{run}/repeat{repeat}/fold{fold}/synthetic/{set}.closest.csv",
@@ -305,10 +315,7 @@ rule report:
             fold=FOLDS,
             set=USED_SETS,
         ),
-        data_figures=[
-            f"results/{{run}}/figures/data_{name}.svg"
-            for name in ("classes", "cooccurrence", "groups", "intensity", "samples")
-        ],
+        data_figures=[f"results/{{run}}/figures/data_{name}.svg" for name in DATA_FIGURES],
         intensity="results/{run}/intensity.csv",
         left_out="results/{run}/left_out.csv",
         cost="results/{run}/cost.json",

@@ -7,7 +7,7 @@
 rule stress_test:
     """Answers of the arms of a fold for corrupted test images."""
     input:
-        images="results/{run}/images.h5",
+        images=FOLD_IMAGES,
         folds="results/{run}/repeat{repeat}/folds.csv",
         arms=lambda wildcards: [in_fold(wildcards, f"arms/job{job}.json") for job in range(len(JOBS))],
     output:

@@ -1,20 +1,24 @@
 """plot_data: figures of the data: classes, co-occurrence, groups, intensities, and a contact sheet.
 
 classes: images and groups of every class, with the tested groups. cooccurrence: how often classes occur together.
-groups: images per group. intensity: pixel values of every channel. samples: the first images of every class by id, one
-of each group, without selection. Each is written as svg, pdf and png under the stem of its path. The table holds the
+groups: images per group. intensity: pixel values of every channel. histograms: the same for each plate or the like, and
+before normalisation where raw values are kept. samples: the first images of every class by id, one of each group,
+without selection. Each is written as svg, pdf and png under the stem of its path. The table holds the
 statistics of the pixel values.
 
 Example:
     python -m workflow_scripts.plot_data --images images.h5 --folds 0=repeat0/folds.csv \\
         --classes figures/data_classes.svg --cooccurrence figures/data_cooccurrence.svg \\
-        --groups figures/data_groups.svg --intensity figures/data_intensity.svg --samples figures/data_samples.svg \\
-        --table intensity.csv --settings '{"per_class": 10, "protein_channel": "green", "minimum_positive_groups": 5}'
+        --groups figures/data_groups.svg --intensity figures/data_intensity.svg \\
+        --histograms figures/data_histograms.svg --samples figures/data_samples.svg \\
+        --table intensity.csv --settings '{"per_class": 10, "protein_channel": "green", "minimum_positive_groups": 5,
+        "intensity_column": null}'
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,21 +29,23 @@ import pandas as pd
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.files import atomic
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.page import figure_style, image_legend, image_strips
+from workflow_scripts.lib.page import figure_style, image_legend, image_strips, intensity_histograms
 from workflow_scripts.lib.page.data_figures import (
     draw_classes,
     draw_cooccurrence,
     draw_groups,
+    draw_histograms,
     draw_intensity,
     draw_samples,
 )
+from workflow_scripts.lib.page.intensity_histograms import IntensityHistograms
 from workflow_scripts.lib.page.sections import data_section
 from workflow_scripts.lib.page.sections.data_section import Data
 
 SAMPLED = 2000  # images whose pixels are counted, evenly spaced over the set
 BLOCK = 200  # of these in memory at a time
 COLUMNS = ["channel", *(name for name, _, _ in data_section.INTENSITY)]
-FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
+FIGURES = ("classes", "cooccurrence", "groups", "intensity", "histograms", "samples")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.add_role_tables(p)
     for name in FIGURES:
         p.add_argument(f"--{name}", type=Path, required=True, help=f"figure to write: {name}")
+    p.add_argument("--view", type=Path, help="view of a fold, whose normalised intensities the histograms show")
     p.add_argument("--table", type=Path, required=True, help="statistics of the pixel values to write (CSV)")
     return p.parse_args(argv)
 
@@ -59,6 +66,7 @@ def plot_data(args: argparse.Namespace) -> None:
     data = data_section.read(args.images, args.folds)
     with ImageSet(args.images) as source:
         counts = pixel_counts(source)
+        shown = histograms(source, args.view, settings["intensity_column"])
         rows = samples(source, data, settings["per_class"])
         legend = image_legend.of_set(source, settings.get("colours"))
     with atomic(args.table) as part:
@@ -68,12 +76,34 @@ def plot_data(args: argparse.Namespace) -> None:
         figure_style.save(draw_cooccurrence(data), args.cooccurrence)
         figure_style.save(draw_groups(data.groups), args.groups)
         figure_style.save(draw_intensity(counts, data.channels), args.intensity)
+        figure_style.save(draw_histograms(shown), args.histograms)
         figure_style.save(draw_samples(rows, data.channels, settings, legend), args.samples)
+
+
+def _sampled(source: ImageSet) -> np.ndarray:
+    """Rows of the images whose pixels are counted."""
+    return np.unique(np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).astype(np.int64))
+
+
+def histograms(source: ImageSet, view: Path | None, wanted: str | None) -> IntensityHistograms:
+    """Intensities by channel and by plate or the like; as a fold sees them, where its view is given."""
+    columns = {name: source.column(name) for name in source.columns()}
+    column = intensity_histograms.column_of(wanted, {name: [*filter(None, own)] for name, own in columns.items()})
+    values = None if column is None else columns[column]
+    out = IntensityHistograms(source.channels, column, values, len(source))
+    chosen = _sampled(source)
+    with ImageSet(view) if view else contextlib.nullcontext(source) as seen:
+        for start in range(0, len(chosen), BLOCK):
+            rows = chosen[start : start + BLOCK]
+            raw = source.raw(rows, "inspect") if source.keeps_raw else None
+            images = seen.read(rows, "inspect", labels=False).images
+            out.add(None if values is None else values[rows], images, raw)
+    return out
 
 
 def pixel_counts(source: ImageSet) -> np.ndarray:
     """How many pixels have each value, channel by channel: int (C, 256)."""
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).astype(np.int64))
+    chosen = _sampled(source)
     out = np.zeros((len(source.channels), 256), dtype=np.int64)
     for start in range(0, len(chosen), BLOCK):
         images = source.read(chosen[start : start + BLOCK], "inspect", labels=False).images

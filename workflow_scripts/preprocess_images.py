@@ -26,10 +26,12 @@ import numpy as np
 from workflow_scripts.lib.base import files, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import copy_test, further_images, grouping, invalid_input, missing_files, reading_plan
-from workflow_scripts.lib.images.image_set_layout import FURTHER
-from workflow_scripts.lib.images.image_set_writer import write_images
+from workflow_scripts.lib.images.image_list import Listed
+from workflow_scripts.lib.images.image_set_layout import FURTHER, MISSING
+from workflow_scripts.lib.images.image_set_writer import ImageWriter, write_images
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.reading_plan import SHOWN, ReadingPlan
+from workflow_scripts.lib.split import missing_channels
 
 LOGGED = 5  # pairs of near-duplicates that the log names
 
@@ -76,9 +78,14 @@ def preprocess_images(args: argparse.Namespace) -> None:
                 work.write_further(writer, further, kept)
                 pairs += [(len(rows) + one, len(rows) + other) for one, other in more]
                 rows = np.concatenate([rows, kept])
+            if len(rows) == 0 and any(entry.kind == invalid_input.LACKING for entry in bad):
+                raise UserError(
+                    "every image lacks a channel (data.missing_channel): set data.files, or take fewer channels"
+                )
             listed.keep(rows)
             names = grouping.connected([listed.columns[name] for name in work.by], len(rows), pairs)
             writer.inventory.regroup(names)
+            _tell_missing(writer, listed, names, attrs.get(FURTHER, 0))
             invalid_input.write_list(args.left_out, bad + listed.dropped)
             attrs |= {"left_out": len({entry.id for entry in bad + listed.dropped}), "notes": json.dumps(listed.notes)}
         shutil.rmtree(work.folder, ignore_errors=True)
@@ -101,6 +108,23 @@ def _attributes(settings: dict[str, Any], by: list[str]) -> dict[str, Any]:
         "pixel_size": settings["pixel_size"] or "",
         "label_map": json.dumps(dict(own) if isinstance(own, list) else own),
     }
+
+
+def _tell_missing(writer: ImageWriter, listed: Listed, groups: list[str], further: int) -> None:
+    """Log which channels images lack; refuse a channel that all of them lack. The last images are further ones."""
+    present = writer.inventory.present
+    if present.all():
+        return
+    missing_channels.refuse_empty(present, writer.channels)
+    if MISSING in listed.columns:
+        raise UserError(f"a table has a column {MISSING!r}, which MixLoc fills in itself: rename it")
+    stage.log.warning("%s, filled with zeros", missing_channels.described(present, writer.channels))
+    labelled = slice(0, len(listed.labels) - further)
+    found = missing_channels.association(
+        listed.labels[labelled], np.array(groups)[labelled], np.array(writer.inventory.missing)[labelled]
+    )
+    if text := missing_channels.warning(found):
+        stage.log.warning("%s", text)
 
 
 def _duplicates(

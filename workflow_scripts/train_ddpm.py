@@ -43,6 +43,7 @@ from workflow_scripts.lib.generate.generator_training import HISTORY_COLUMNS, Pi
 from workflow_scripts.lib.generate.training_images import Fold, TrainingImages
 from workflow_scripts.lib.images import fingerprints
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_layout import MISSING
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -87,12 +88,25 @@ def train_ddpm(
             from_elsewhere.check_roles(made.access_record, source, fold.table, fold.number, settings["name"])
             _announce_origin(made, origin)
             settings = made.settings
+        else:
+            settings = _told_missing(settings, source)
         if settings["steps"]:
             _train(source, fold, seed, out, history, settings, made, live)
         elif made is not None:
             _take_over(source, fold, out, history, made)
         else:
             raise UserError(f"generator {settings['name']}: steps is 0, and there is no file that it comes from")
+
+
+def _told_missing(settings: dict[str, Any], source: ImageSet) -> dict[str, Any]:
+    """Settings of a generator that is told which channels are missing, where some are and its network can be told."""
+    if source.present.all() or MISSING in settings.get("condition_on", []):
+        return settings
+    told = settings | {"condition_on": [*settings.get("condition_on", []), MISSING]}
+    if problem := generator_checks.generator_problem(told, source.size, source.channels):
+        stage.log.warning("%s cannot be told which channels are missing: %s", settings["name"], problem)
+        return settings
+    return told
 
 
 def _announce_origin(made: Generator, origin: Path) -> None:
@@ -141,6 +155,7 @@ def _train(
     dtype = device.fast_dtype(where)
     # The access_record tells which rows were read; threads and number format change the last bits.
     task = [settings, seed, record.to_json(), device.rounding(where), source_code.stage_digest("train_ddpm")]
+    task += [source.limits_digest] if source.limits_digest else []
     digest = files.digest([*task, *([part.answers] if part.answers else []), *([made.digest] if made else [])])
     if multiprocess.decided(history.exists() and generator_file.read_digest(out) == digest):
         stage.log.info("%s was finished meanwhile by another process: kept", out)

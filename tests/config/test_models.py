@@ -23,6 +23,7 @@ LISTED = {
     "Generator",
     "SyntheticSet",
     "Guidance",
+    "Cells",
     "Columns",
     "Checksums",
     "ReplayTraining",

@@ -274,14 +274,14 @@ SETTINGS = {
 
 
 ARM_FIGURES = ("forest", "classes", "gap", "worth", "usefulness", "sweeps", "map", "ranks")
-DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "samples")
+DATA_FIGURES = ("classes", "cooccurrence", "groups", "intensity", "histograms", "samples")
 
 
 def draw_data(run: FakeRun) -> int:
     """Run plot_data; its exit status."""
     words = ["--images", str(run.path("images.h5")), "--folds", f"0={run.path('repeat0/folds.csv')}"]
     words += [word for name in DATA_FIGURES for word in (f"--{name}", str(run.path(f"figures/data_{name}.svg")))]
-    settings = {"per_class": 6, "protein_channel": "green", "minimum_positive_groups": 5}
+    settings = {"per_class": 6, "protein_channel": "green", "minimum_positive_groups": 5, "intensity_column": None}
     words += ["--table", str(run.path("intensity.csv")), "--settings", json.dumps(settings)]
     return plot_data.main([*words, "--log", str(run.path("log"))])
 

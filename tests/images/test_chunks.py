@@ -59,7 +59,7 @@ def test_a_piece_holds_the_usable_images_and_the_faults_of_the_others(
 def test_a_piece_that_is_there_is_not_read_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (task,) = tasks(raw)
     made = chunks.make(task)
-    monkeypatch.setattr(read_image.Reader, "read", lambda *_: pytest.fail("was read before"))
+    monkeypatch.setattr(read_image.Reader, "look", lambda *_: pytest.fail("was read before"))
     again = chunks.make(task)
     np.testing.assert_array_equal(again.images, made.images)
     assert again.bad == made.bad and [path.name for path in (raw / "kept").iterdir()] == ["000000.piece"]
@@ -82,8 +82,10 @@ def test_a_piece_comes_back_as_it_was_or_not_at_all(raw, count):
     (task,) = chunks.tasks(reader, ["a", "b", "c"], [""] * 3, raw / "kept")
     shape = (len(reader.channels), reader.size, reader.size)
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    present = np.ones((count, len(reader.channels)), dtype=np.uint8)
+    raw = np.zeros((count, 0, *shape[1:]), dtype=np.uint16)
     fault = chunks.Fault("b", "b_red.png", "missing file", "is missing\nor was")
-    whole = chunks.Piece(images, chunks.duplicates.grid_means(images), np.arange(count), [fault])
+    whole = chunks.Piece(images, chunks.duplicates.grid_means(images), present, raw, np.arange(count), [fault])
     chunks._save(task, whole, "digest")
     kept = chunks.load(task, "digest")
     for name in ("images", "grids", "rows"):

@@ -130,3 +130,24 @@ def test_classes_that_a_generator_from_elsewhere_does_not_know_are_named(folder,
     status, _ = check(folder, known=["nucleus", "cytosol"])
     assert status == 1
     assert "theirs comes from a file that does not know the class 'bud <b>neck</b>'" in capsys.readouterr().err
+
+
+def test_missing_channels_are_counted_by_class_and_compared_with_the_labels(folder, capsys):
+    for number in range(0, 80, 4):  # every second group, all of the class nucleus
+        (folder / "images" / f"p{number}_gfp.png").unlink()
+        (folder / "images" / f"p{number + 1}_gfp.png").unlink()
+    assert check(folder)[0] == 1
+    assert "40 of 80 images cannot be used (40 × missing file)" in capsys.readouterr().err
+    status, page = check(folder, missing_channel="zero")
+    assert status == 0
+    assert "40 of 80 images lack a channel (gfp in 40); these are filled with zeros" in page
+    assert "missing_channels (Cramér&#39;s V" in page and "Images that lack a channel, by class" in page
+    status, page = check(folder, missing_channel="drop_image")
+    assert status == 0 and "40 images lack one and are left out" in page
+
+
+def test_intensities_by_plate_stand_on_the_page(folder):
+    status, page = check(folder)
+    assert status == 0
+    assert "Pixels by intensity, before (left, logarithmic, on the scale of 16 bits) and after" in page
+    assert page.count("<svg") == 1 and "gfp, before" in page and "gfp, after" in page

@@ -162,7 +162,7 @@ def test_any_number_of_classes_and_channels(tmp_path: Path, classes: int, channe
     role_table.write(tmp_path / "folds.csv", np.array(ids), np.array(ids), roles)
     words = ["--images", str(tmp_path / "images.h5"), "--folds", f"0={tmp_path / 'folds.csv'}"]
     words += [word for name in fake_run.DATA_FIGURES for word in (f"--{name}", str(tmp_path / f"{name}.svg"))]
-    settings = {"per_class": 4, "protein_channel": "c0", "minimum_positive_groups": 3}
+    settings = {"per_class": 4, "protein_channel": "c0", "minimum_positive_groups": 3, "intensity_column": None}
     assert plot_data.main([*words, "--table", str(tmp_path / "t.csv"), "--settings", json.dumps(settings)]) == 0
     for name in fake_run.DATA_FIGURES:
         assert html_page.inline_svg((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), name, "a figure")

@@ -331,7 +331,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(raw, monkeypatch):
     monkeypatch.setattr(chunks, "PIECE_BYTES", 2 * 8 * 8)
     assert run(raw, settings(data=NAMES)) == 0
     digest = read(raw)[0].digest
-    reads, whole = [], read_image.Reader.read
+    reads, whole = [], read_image.Reader.look
 
     def dying(self, name, pixel_size=""):
         reads.append(name)
@@ -340,7 +340,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(raw, monkeypatch):
         return whole(self, name, pixel_size)
 
     (raw / "out" / "images.h5").unlink()
-    monkeypatch.setattr(read_image.Reader, "read", dying)
+    monkeypatch.setattr(read_image.Reader, "look", dying)
     with pytest.raises(KeyboardInterrupt):
         run(raw, settings(data=NAMES))
     assert not (raw / "out" / "images.h5").exists()
@@ -359,9 +359,9 @@ def test_a_mended_file_makes_its_piece_anew_and_no_other(raw, monkeypatch):
     # A piece that lost its end on a full disk or at a power cut.
     spoilt = raw / "out" / ".images.h5.pieces" / "000002.piece"
     spoilt.write_bytes(spoilt.read_bytes()[:-50])
-    reads, whole = [], read_image.Reader.read
+    reads, whole = [], read_image.Reader.look
     monkeypatch.setattr(
-        read_image.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
+        read_image.Reader, "look", lambda self, name, size="": reads.append(name) or whole(self, name, size)
     )
     assert run(raw, settings(data=NAMES)) == 0
     assert reads == ["b", "c"]
@@ -424,9 +424,9 @@ def test_several_jobs_make_the_same_set_and_read_each_image_once(raw, monkeypatc
         flags = ["--set", str(raw / "out" / "images.h5"), "--shard", str(shard), "--shards", "3", "--out", str(done)]
         assert preprocess_shard.main([*common, *flags, "--settings", json.dumps(settings(data=NAMES))]) == 0
         assert json.loads(done.read_text())["images"] == (2 if shard == 0 else 1)
-    reads, whole = [], read_image.Reader.read
+    reads, whole = [], read_image.Reader.look
     monkeypatch.setattr(
-        read_image.Reader, "read", lambda self, name, size="": reads.append(name) or whole(self, name, size)
+        read_image.Reader, "look", lambda self, name, size="": reads.append(name) or whole(self, name, size)
     )
     assert run(raw, settings(data=NAMES)) == 0
     assert reads == []
@@ -479,7 +479,7 @@ def test_killed_while_the_set_is_finished_it_goes_on_without_reading(raw, monkey
         with pytest.raises(KeyboardInterrupt):
             run(raw, settings(data=NAMES))
     assert not target.exists()
-    monkeypatch.setattr(read_image.Reader, "read", lambda *_: pytest.fail("was read before"))
+    monkeypatch.setattr(read_image.Reader, "look", lambda *_: pytest.fail("was read before"))
     assert run(raw, settings(data=NAMES)) == 0
     assert read(raw)[0].digest == digest
     np.testing.assert_array_equal(read(raw)[1].images, images)

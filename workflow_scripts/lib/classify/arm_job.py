@@ -147,7 +147,8 @@ class FoldImages:
     def digest(self) -> str:
         """Digest of the image set and of the roles in this fold."""
         roles = role_table.read(self.table, self.fold, self.source.ids, self.regime)
-        return files.digest([self.source.digest, self.repeat, self.fold, list(roles)])
+        limits = [self.source.limits_digest] if self.source.limits_digest else []
+        return files.digest([self.source.digest, self.repeat, self.fold, list(roles), *limits])
 
 
 @dataclass
@@ -191,6 +192,8 @@ class Job:
         settings = arm_settings.effective(entry, self.settings["train_classifier"])
         if name in self.settings.get("answer_unlabelled", []):
             settings["answers_unlabelled"] = True
+        if self._lacking(settings):
+            settings["channel_marks"] = True
         inputs = [fold, sets[path] if path else "", self.code, torch.__version__]
         if settings["weights"]:
             # By content, and written down with the arm: a name says little about a file.
@@ -210,6 +213,12 @@ class Job:
             inputs += [files.file_digest(path) for path in (embedded.real_file, embedded.made_file) if path]
         digest = files.digest([settings, self.settings["threads"], self.seed, *inputs])
         return Arm(settings, digest, self.folder / name, path, baseline, generator, embedded)
+
+    def _lacking(self, settings: dict[str, Any]) -> bool:
+        """Whether some images of the set lack a channel that the arm uses, and its network can be told so."""
+        source, wanted = self.fold.source, settings["channels"]
+        used = [wanted is None or name in wanted for name in source.channels]
+        return network_choices.BACKBONES[settings["backbone"]].takes_marks and not source.present[:, used].all()
 
     def _synthetic(self, entry: dict[str, Any]) -> Path:
         wanted = entry.get("synthetic_set", "")

@@ -51,4 +51,4 @@ def _member(settings: dict[str, Any], encoder: dict[str, Any] | None) -> dict[st
         "backbone": settings["backbone"],
         "cosine_scale": network_choices.cosine_scale(settings),
         "encoder": encoder,
-    }
+    } | ({"channel_marks": True} if network_choices.marks_channels(settings) else {})

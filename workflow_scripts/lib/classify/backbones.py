@@ -75,6 +75,7 @@ class Backbone(nn.Module):
         self.draws = draws or Draws()
         self.head: nn.Linear | CosineHead = nn.Linear(width, classes)
         self.frozen = False
+        self.channel_marks = False  # whether the trunk gets a plane more a channel, which says whether it is there
 
     def freeze(self) -> None:
         """Freeze the trunk: no gradients, evaluation mode; only the head learns."""
@@ -90,11 +91,19 @@ class Backbone(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled representation (B, D)."""
-        return self.trunk(images)
+        return self.trunk(with_marks(images) if self.channel_marks else images)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K)."""
         return self.head(self.features(images))
+
+
+def with_marks(images: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) -> (B, 2 C, H, W): behind the channels a plane for each, 1 where it shows something and 0 elsewhere.
+
+    The pixels of a missing channel are zeros, so all the same after every augmentation and normalisation."""
+    shows = images.amax(dim=(2, 3), keepdim=True) > images.amin(dim=(2, 3), keepdim=True)
+    return torch.cat([images, shows.to(images.dtype).expand_as(images)], dim=1)
 
 
 class Residual(nn.Module):
@@ -318,7 +327,7 @@ def pair(channels: int, classes: int, size: int, encoder: dict[str, Any]) -> Bac
     """Two networks whose logits the head averages; `encoder` says how each is built."""
     members = []
     for about in encoder["members"]:
-        member = make(about["backbone"], channels, classes, size, about["encoder"])
+        member = make(about["backbone"], channels, classes, size, about["encoder"], about.get("channel_marks", False))
         if about["cosine_scale"] is not None:
             member.head = CosineHead(member.head.in_features, classes, about["cosine_scale"])
         members.append(member)
@@ -330,9 +339,19 @@ vit_b_16 = partial(_vit, "vit_b_16")
 swin_t, swin_b = (partial(_swin, name) for name in ("swin_t", "swin_b"))
 
 
-def make(name: str, channels: int, classes: int, size: int, encoder: dict[str, Any] | None = None) -> Backbone:
+def make(
+    name: str,
+    channels: int,
+    classes: int,
+    size: int,
+    encoder: dict[str, Any] | None = None,
+    channel_marks: bool = False,
+) -> Backbone:
     """Build a backbone with weights drawn from torch's global generator; `encoder` for that of a method."""
-    return BACKBONES.function(name, globals())(channels, classes, size, *([encoder] if encoder else []))
+    inputs = 2 * channels if channel_marks else channels
+    network = BACKBONES.function(name, globals())(inputs, classes, size, *([encoder] if encoder else []))
+    network.channel_marks = channel_marks
+    return network
 
 
 _BUILDING = threading.Lock()
@@ -346,14 +365,16 @@ def build(
     seed: int,
     cosine_scale: float | None = None,
     encoder: dict[str, Any] | None = None,
+    channel_marks: bool = False,
 ) -> Backbone:
     """Build a network with fresh weights; the same seed gives the same weights, whatever was drawn before.
 
-    With a `cosine_scale` the head is a cosine classifier of that scale, on the same trunk."""
+    With a `cosine_scale` the head is a cosine classifier of that scale, on the same trunk. With `channel_marks` the
+    trunk is told which channels of an image are missing."""
     # One after the other: arms that train side by side share torch's own generator.
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = make(name, channels, classes, size, encoder)
+        network = make(name, channels, classes, size, encoder, channel_marks)
         if cosine_scale is not None:
             network.head = CosineHead(network.head.in_features, classes, cosine_scale)
         return network

@@ -49,7 +49,8 @@ class Classifier:
         try:
             name, channels, classes = self.settings["backbone"], len(self.channels), len(self.classes)
             scale, encoder = network_choices.cosine_scale(self.settings), self.settings.get("encoder")
-            network = backbones.build(name, channels, classes, self.size, 0, scale, encoder)
+            marks = network_choices.marks_channels(self.settings)
+            network = backbones.build(name, channels, classes, self.size, 0, scale, encoder, marks)
             network.load_state_dict(self.weights)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             what = f"the classifier of arm {self.arm} does not fit its own description"

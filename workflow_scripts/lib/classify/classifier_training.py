@@ -126,6 +126,7 @@ class Trainer:
             derive(seed, "weights"),
             network_choices.cosine_scale(settings),
             start.encoder if start is not None else None,
+            network_choices.marks_channels(settings),
         )
         if settings["weights"]:
             pretrained.load(network, network_choices.weights_path(settings["weights"]))

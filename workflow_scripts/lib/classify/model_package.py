@@ -115,6 +115,7 @@ def write(folder: Path, members: Sequence[Classifier]) -> dict[str, Any]:
             "classes": len(first.classes),
             "size": first.size,
             "cosine_scale": network_choices.cosine_scale(first.settings),
+            "channel_marks": network_choices.marks_channels(first.settings),
         },
         "normalisation": "pixels / 255, minus mean, divided by std, channel by channel",
         "members": listed,

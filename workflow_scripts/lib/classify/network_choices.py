@@ -28,6 +28,11 @@ class BackboneFacts:
     embedded: bool = False  # takes embeddings in place of pixels
     hand_made: bool = False  # features that nothing trains: its head is fitted by regression, not by steps
 
+    @property
+    def takes_marks(self) -> bool:
+        """Whether it can have further input planes, which say what channels of an image are missing."""
+        return not (self.of_generator or self.of_pair or self.embedded or self.hand_made)
+
 
 BACKBONES = Registry(
     "backbone",
@@ -97,6 +102,11 @@ LOSSES = Registry(
         "arcface": LossFacts("ArcFace (Deng et al. 2019)", hard_labels=True, cosine_head=True),
     },
 )
+
+
+def marks_channels(settings: dict[str, Any]) -> bool:
+    """Whether an arm's network is told which channels of an image are missing (`channel_marks` of its settings)."""
+    return bool(settings.get("channel_marks")) and BACKBONES[settings["backbone"]].takes_marks
 
 
 def cosine_scale(settings: dict[str, Any]) -> float | None:

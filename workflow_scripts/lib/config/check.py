@@ -18,6 +18,7 @@ from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_checks, generator_choices
 from workflow_scripts.lib.images import format_choices, known_datasets
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
+from workflow_scripts.lib.images.known_datasets import TRAIN_PART
 from workflow_scripts.lib.judge import declaration
 from workflow_scripts.lib.study import switches
 
@@ -167,6 +168,7 @@ def _check_paths(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
     data, images = config["data"], config["preprocess_images"]
+    _check_limits(config)
     if data["source"] == "simulated":
         _check_simulated(config["simulate_cells"], images)
         if data["cells"]:
@@ -224,6 +226,19 @@ def _check_cells(data: Config, channels: list[str]) -> None:
     smallest, largest = cells.get("smallest"), cells.get("largest")
     if smallest is not None and largest is not None and smallest >= largest:
         raise ConfigError(f"data.cells.smallest = {smallest:g} must be below data.cells.largest = {largest:g}")
+
+
+def _check_limits(config: Config) -> None:
+    """What goes together with intensities that differ from fold to fold."""
+    images, by = config["preprocess_images"], "preprocess_images.intensity: train_part"
+    if images["intensity"] != TRAIN_PART:
+        if images["intensity_column"]:
+            raise ConfigError(f"preprocess_images.intensity_column = {short(images['intensity_column'])} needs {by}")
+        return
+    if views.embedded_sets(config, config["arms"]):
+        raise ConfigError(f"{by} and embeddings do not go together: they are made once for all folds")
+    if config["make_folds"]["fractions"]["lockbox"]:
+        raise ConfigError(f"{by} and make_folds.fractions.lockbox exclude each other: it is opened for all folds")
 
 
 def _check_simulated(cells: Config, images: Config) -> None:

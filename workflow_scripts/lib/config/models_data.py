@@ -24,7 +24,7 @@ from workflow_scripts.lib.config.fields import (
     whole,
 )  # fmt: skip
 from workflow_scripts.lib.images.format_choices import STACKS
-from workflow_scripts.lib.images.known_datasets import COLUMNS, SOURCES
+from workflow_scripts.lib.images.known_datasets import COLUMNS, MISSING_CHANNEL, SOURCES, TRAIN_PART
 from workflow_scripts.lib.images.label_maps import BUILT_IN, NUMBERINGS
 
 PixelSize = Maybe[number(gt=0, le=1000)]
@@ -121,6 +121,10 @@ class Data(Section):
     no_label: Literal["invalid", "keep"] = key("Images without a label: invalid, or kept as images of no class.")
     on_invalid: Literal["fail", "skip"] = key("Invalid images: fail lists them and stops; skip leaves them out.")
     invalid_limit: Fraction = key("Largest fraction of the images that skip may leave out.")
+    missing_channel: Literal[MISSING_CHANNEL] = key(
+        "Images that lack the file of a channel: refuse, as any invalid image; zero fills it with zeros and tells the "
+        "networks; drop_image leaves them out, and they do not count as invalid."
+    )
     classes: Maybe[Text] = key("CSV table with the number and name of each class.")
     class_names: Maybe[Literal[tuple(NUMBERINGS)] | Distinct[text(80)]] = key(
         "Class names in the order of their numbers, or the name of a known numbering."
@@ -209,8 +213,12 @@ class PreprocessImages(Section):
     size: whole(16, 1024, multiple_of=8) = key("Side of the set's images; larger ones are averaged down by area.", "px")
     channels: Annotated[Some[Channel], Field(max_length=16)] = key("Channels of the set, in order.")
     pixel_size: PixelSize = key("Images are scaled to this and their centre is cut out. null: scaled whole.", "µm")
-    intensity: Literal["fixed", "percentile"] = key(
-        "Pixel values as in the files, or each image stretched over its range."
+    intensity: Literal["fixed", "percentile", TRAIN_PART] = key(
+        "Pixel values as in the files; each image stretched over its range; or all over the range of the fold's train "
+        "part."
+    )
+    intensity_column: Maybe[text(80)] = key(
+        "intensity train_part: column, such as the plate, each of whose values has a range of its own. null: none."
     )
     white_level: WhiteLevel = key("Pixel values that are white, where intensity is fixed.")
     shards: whole(1, 10_000) = key("Jobs that read images side by side; the set is the same for any number.", "jobs")

@@ -53,7 +53,12 @@ def cutting(config: Config) -> Config:
 
 def reading(config: Config) -> Config:
     """The settings by which images are read; not by how many jobs, as the set is the same for any number."""
-    return views.without(config["preprocess_images"], "shards") | {"data": described_data(config)}
+    return views.without(config["preprocess_images"], "shards", "intensity_column") | {"data": described_data(config)}
+
+
+def limits_settings(config: Config) -> Config:
+    """Settings of normalise_images."""
+    return {"column": config["preprocess_images"]["intensity_column"], "regimes": label_regimes.partial(config)}
 
 
 def fetch_settings(config: Config) -> Config:
@@ -150,7 +155,7 @@ def experiment(config: Config) -> Config:
     if views.embedded_sets(config, config["arms"]):
         sections["embeddings"] = config["embeddings"]
     return sections | {
-        "images": reading(config),
+        "images": reading(config) | ({"limits": limits_settings(config)} if views.by_train_part(config) else {}),
         "threads": config["compute"]["threads"],
         "simulate_cells": cells(config),
         "synthetic_sets": used,
@@ -172,6 +177,7 @@ def data_settings(config: Config) -> Config:
         "protein_channel": panels["protein_channel"],
         "colours": panels["colours"],
         "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
+        "intensity_column": config["preprocess_images"]["intensity_column"],
     }
 
 
@@ -191,6 +197,7 @@ def check_settings(config: Config) -> Config:
         "seed": config["seed"],
         "preprocess_images": reading(config) | {"threads": config["compute"]["threads"]},
         "make_folds": fold_settings(config),
+        "intensity_column": config["preprocess_images"]["intensity_column"],
         "repeats": config["make_folds"]["repeats"],
         "minimum_positive_groups": config["analysis"]["minimum_positive_groups"],
         "generators": views.used_generators(config),

@@ -18,6 +18,7 @@ from workflow_scripts.lib.config.problems import Config, ConfigError
 from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images import corruption_choices
+from workflow_scripts.lib.images.known_datasets import TRAIN_PART
 
 REAL = ""  # name of the embeddings of the real images, beside those of synthetic sets
 
@@ -38,6 +39,11 @@ def without(section: Config, *names: str) -> Config:
 def as_json(section: Config, **more: Any) -> str:
     """A stage's settings as one line of JSON."""
     return json.dumps(section | more, sort_keys=True, ensure_ascii=False)
+
+
+def by_train_part(config: Config) -> bool:
+    """Whether intensities are normalised by the train part, so that each fold has images of its own look."""
+    return config["preprocess_images"]["intensity"] == TRAIN_PART
 
 
 def in_run(config: Config, path: str) -> str:
@@ -191,6 +197,11 @@ def jobs_with(config: Config, arm: str, asked: str) -> list[int]:
         raise ConfigError(f"{asked} = {arm!r} is not among the arms: {', '.join(known)}{meant(arm, known)}")
     if embedding_checks.is_embedded(known[arm], config):
         raise ConfigError(f"{asked} = {arm!r} takes embeddings, and there are none of new images: name another arm")
+    if by_train_part(config):
+        raise ConfigError(
+            f"{asked}: classifiers take no new images with preprocess_images.intensity: train_part, as each fold "
+            "has its own limits, and a new plate none; take percentile or fixed"
+        )
     return [number for number, arms in enumerate(job_lists(config)) if known[arm] in arms]
 
 

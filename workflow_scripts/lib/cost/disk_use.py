@@ -40,6 +40,7 @@ PARTS = (
     Part("simulate_cells", "tables", r"^simulated/[^/]+$", NEVER),
     Part("fetch_images, fetch_weights", "tables", r"^fetched/", NEVER),
     Part("preprocess_images", "image set", r"^images\.h5$", ALL),
+    Part("normalise_images", "intensity limits", r"^repeat\d+/fold\d+/images\.h5$", NEVER),
     Part("make_folds", "roles", r"/folds\.csv$", NEVER),
     Part("train_ddpm", "generators", r"/generators/[^/]+\.safetensors$", ALL),
     Part("train_ddpm", "training curves", r"/generators/", NEVER),

@@ -21,6 +21,7 @@ from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_layout import MISSING
 from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
 from workflow_scripts.lib.images.orientation import oriented
 from workflow_scripts.lib.split.regimes import Regime, regime_of
@@ -37,6 +38,7 @@ class Requests:
     shown: Tensor | None = None  # bool (C,): the reference channels; None: none
     values: dict[str, list[str]] = field(default_factory=dict)  # of each column that the generator is told, (n,)
     told: np.ndarray | None = None  # float32 (n, V): these values, as the network is told them
+    absent: np.ndarray | None = None  # bool (n, C): channels that an image is asked to lack; None: it lacks none
     against: np.ndarray | None = None  # int (n,): class that guidance pushes away from; -1: from "nothing is said"
     attrs: dict[str, Any] = field(default_factory=dict)  # what the set's file says about it
 
@@ -72,8 +74,14 @@ class Requests:
         return condition, replace(condition, labels=only, dropped=kinds < 0)
 
     def with_references(self, images: Tensor, part: slice) -> Tensor:
-        """Finished images uint8 (n, C, s, s), with the reference channels copied from the real images."""
-        return images if self.shown is None else torch.where(self.shown[:, None, None], self.real[part], images)
+        """Finished images uint8 (n, C, s, s), with the reference channels copied from the real images.
+
+        Channels that an image is asked to lack are zeros."""
+        if self.shown is not None:
+            images = torch.where(self.shown[:, None, None], self.real[part], images)
+        if self.absent is not None:
+            images = images.masked_fill(torch.from_numpy(self.absent[part])[:, :, None, None], 0)
+        return images
 
 
 def make_requests(
@@ -96,7 +104,10 @@ def make_requests(
     if made.settings.get("condition_on"):
         labels, values, told = _column_values(settings, made.settings, source, rows, real, labels, seed)
     inherited = [_inherited(one, regime_of(settings)) for one in (made, weaker) if one is not None]
-    requests = Requests(labels, inherited[0], values=values, told=told)
+    absent = None
+    if MISSING in values:
+        absent = np.array([[name in missing.split("|") for name in made.channels] for missing in values[MISSING]])
+    requests = Requests(labels, inherited[0], values=values, told=told, absent=absent)
     if LABEL_PLANS[settings["labels"]].asks_baseline:
         weights = dict(zip(source.classes, label_plans.class_weights(real, errors).round(6).tolist(), strict=True))
         requests.attrs["class_weights"] = json.dumps(weights)

@@ -57,6 +57,8 @@ class Piece:
 
     images: np.ndarray  # uint8 (n, C, H, W)
     grids: np.ndarray  # uint8 (n, C, 8, 8), for finding near-duplicates
+    present: np.ndarray  # uint8 (n, C), 1 where the file of a channel is there
+    raw: np.ndarray  # uint16 (n, C, H, W), where the reader keeps raw values; (n, 0, H, W) elsewhere
     rows: np.ndarray  # int64 (n,), rows of the images among all images of the tables
     bad: list[Fault]
 
@@ -102,18 +104,27 @@ def make(task: Task) -> Piece:
         return kept
     size = task.reader.size
     images = np.empty((len(task.ids), len(task.reader.channels), size, size), dtype=np.uint8)
+    present = np.zeros(images.shape[:2], dtype=np.uint8)
+    raw = np.zeros(_raw_shape(task.reader, len(images)), dtype=np.uint16)
     rows: list[int] = []
     bad: list[Fault] = []
     for place, (name, pixel_size) in enumerate(zip(task.ids, task.pixel_sizes, strict=True)):
-        image, faults = task.reader.read(name, pixel_size)
-        bad += faults
-        if image is not None:
-            images[len(rows)] = image
+        read = task.reader.look(name, pixel_size)
+        bad += read.bad
+        if read.pixels is not None:
+            images[len(rows)], present[len(rows)] = read.pixels, read.present
+            if read.raw is not None:
+                raw[len(rows)] = read.raw
             rows.append(task.first + place)
-    images = images[: len(rows)]
-    piece = Piece(images, duplicates.grid_means(images), np.array(rows, dtype=np.int64), bad)
+    images, present, raw = images[: len(rows)], present[: len(rows)], raw[: len(rows)]
+    piece = Piece(images, duplicates.grid_means(images), present, raw, np.array(rows, dtype=np.int64), bad)
     _save(task, piece, wanted)
     return piece
+
+
+def _raw_shape(reader: Reader, count: int) -> tuple[int, int, int, int]:
+    """Shape of the raw values of so many images."""
+    return count, len(reader.channels) if reader.keeps_raw else 0, reader.size, reader.size
 
 
 def digest(task: Task) -> str:
@@ -127,6 +138,7 @@ def _settings(reader: Reader) -> list[Any]:
     keys = ("channels", "size", "intensity", "white_level", "pixel_size")
     own = {key: reader.settings[key] for key in keys}
     known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size", "stack")}
+    known["missing_channel"] = reader.missing_channel
     where = str(reader.folder.resolve())
     return [own, known, sorted(reader.bits), where, source_code.digest(_CODE), pillow_version]
 
@@ -147,7 +159,7 @@ def _save(task: Task, piece: Piece, digest: str) -> None:
 
 def _write(handle: BinaryIO, piece: Piece, digest: str) -> None:
     """Write a line of JSON, then the raw arrays."""
-    arrays = (piece.grids, piece.rows, piece.images)
+    arrays = (piece.grids, piece.present, piece.raw, piece.rows, piece.images)
     about = {
         "digest": digest,
         "images": len(piece.images),
@@ -168,13 +180,15 @@ def load(task: Task, digest: str) -> Piece | None:
                 return None
             count, channels, size = about["images"], len(task.reader.channels), task.reader.size
             grids = np.empty((count, channels, duplicates.GRID, duplicates.GRID), dtype=np.uint8)
+            present = np.empty((count, channels), dtype=np.uint8)
             rows = np.empty(count, dtype=np.int64)
             images = np.empty((count, channels, size, size), dtype=np.uint8)
-            arrays = (grids, rows, images)
+            raw = np.empty(_raw_shape(task.reader, count), dtype=np.uint16)
+            arrays = (grids, present, raw, rows, images)
             if any(handle.readinto(array) != array.nbytes for array in arrays):
                 return None
         if [zlib.crc32(array) for array in arrays] != about["sums"]:
             return None
-        return Piece(images, grids, rows, [Fault(**entry) for entry in about["bad"]])
+        return Piece(images, grids, present, raw, rows, [Fault(**entry) for entry in about["bad"]])
     except _BROKEN:
         return None

@@ -16,8 +16,10 @@ import h5py
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError, raise_if_passing
+from workflow_scripts.lib.images import intensity_limits
 from workflow_scripts.lib.images.access_record import AccessRecord
-from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, array
+from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, PRESENT, array
+from workflow_scripts.lib.images.intensity_limits import Limits
 
 
 @dataclass
@@ -78,6 +80,7 @@ class ImageSet:
     def _open(self) -> None:
         """Read the set's attributes; any layout but that of `image_set_layout` is refused."""
         self.attrs: dict[str, Any] = {name: _plain(name, value) for name, value in self._file.attrs.items()}
+        self.limits = self._behind_view() if intensity_limits.VIEW_OF in self.attrs else None
         version = self.attrs.get("format_version")
         if version != FORMAT_VERSION:
             raise UserError(
@@ -93,9 +96,46 @@ class ImageSet:
             raise ValueError("its images, ids, groups and channels differ in number")
         if labels.shape != (len(self.ids), len(self.classes)):
             raise ValueError("its labels, ids and classes differ in number")
+        if PRESENT in self._file and array(self._file, PRESENT, 2, np.uint8).shape != images.shape[:2]:
+            raise ValueError("it says of other images or channels whether they are there")
         for name in self.columns():
             array(self._file, f"columns/{name}", 1)
-        self._read = AccessRecord(self.digest, len(self.ids))
+        self._fitted = AccessRecord(self.digest, len(self.ids))
+        if self.limits is not None:
+            self._fitted = self._fitted.merged(AccessRecord.from_json(self.attrs["access_record"]))
+        self._read = self._fitted.merged()
+
+    def _behind_view(self) -> Limits:
+        """Open the set that this file is a view of, in its place, and return the limits of the view."""
+        limits, view, base = intensity_limits.read(self._file), self.attrs, self.path.parent / self.attrs["view_of"]
+        self._file.close()
+        try:
+            self._file = h5py.File(base, "r")
+        except OSError as error:
+            raise UserError(f"{self.path} is a view of {base}, which cannot be read: {error}") from None
+        self.attrs = {name: _plain(name, value) for name, value in self._file.attrs.items()} | view
+        raw = array(self._file, intensity_limits.RAW, 4, np.uint16)
+        if raw.shape != self._file["images"].shape or len(limits.value) != len(raw):
+            raise ValueError("it is a view of another set")
+        return limits
+
+    @property
+    def limits_digest(self) -> str:
+        """Digest of the limits that the images are spread between; empty where the set is no view."""
+        return self.attrs.get("limits_digest", "")
+
+    @property
+    def keeps_raw(self) -> bool:
+        """Whether the set has raw values beside its images."""
+        return intensity_limits.RAW in self._file
+
+    def raw(self, rows: np.ndarray, purpose: str) -> np.ndarray:
+        """Raw values uint16 (n, C, H, W) of some rows, recorded as read without labels."""
+        if not self.keeps_raw:
+            raise UserError(f"{self.path} has no raw values: delete it and run again")
+        self._read.record(purpose, self._rows(rows), labels=False)
+        with self._intact():
+            return self._blocks(self._rows(rows), intensity_limits.RAW)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +155,14 @@ class ImageSet:
     def further(self) -> np.ndarray:
         """Which images (n,) are further ones that came without labels; their labels are absent, so 0 means nothing."""
         return np.arange(len(self)) >= len(self) - int(self.attrs.get(FURTHER, 0))
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which channels of which images are there, bool (N, C); the pixels of the others are zeros."""
+        with self._intact():
+            if PRESENT in self._file:
+                return self._file[PRESENT][:].astype(bool)
+        return np.ones((len(self), len(self.channels)), dtype=bool)
 
     def columns(self) -> list[str]:
         """Names of the further text columns."""
@@ -148,7 +196,7 @@ class ImageSet:
 
         Without `labels` the images alone are read, and recorded so."""
         chosen = self._rows(rows)
-        record = AccessRecord(self.digest, len(self))
+        record = self._fitted.merged()
         record.record(purpose, chosen, labels)
         self._read = self._read.merged(record)
         with self._intact():
@@ -157,7 +205,17 @@ class ImageSet:
 
     def _pixels(self, chosen: np.ndarray) -> np.ndarray:
         """Images of some rows, uint8 (n, C, H, W)."""
-        images = np.empty((len(chosen), *self._file["images"].shape[1:]), dtype=np.uint8)
+        if self.limits is None:
+            return self._blocks(chosen, "images")
+        present, out = self.present, []
+        for start in range(0, len(chosen), 1024):
+            rows = chosen[start : start + 1024]
+            out.append(self.limits.spread(self._blocks(rows, intensity_limits.RAW), present[rows], rows))
+        return np.concatenate(out) if out else self._blocks(chosen, "images")
+
+    def _blocks(self, chosen: np.ndarray, name: str) -> np.ndarray:
+        """Rows of an array of images (n, C, H, W)."""
+        images = np.empty((len(chosen), *self._file[name].shape[1:]), dtype=self._file[name].dtype)
         # HDF5 reads long runs fast and scattered rows slowly: read sorted blocks, then put them in order.
         order = np.argsort(chosen, kind="stable")
         for start in range(0, len(order), 1024):
@@ -165,10 +223,10 @@ class ImageSet:
             wanted = chosen[block]
             first, last = int(wanted[0]), int(wanted[-1]) + 1
             if last - first <= 4 * len(wanted):
-                images[block] = self._file["images"][first:last][wanted - first]
+                images[block] = self._file[name][first:last][wanted - first]
             else:
                 unique, back = np.unique(wanted, return_inverse=True)
-                images[block] = self._file["images"][unique][back]
+                images[block] = self._file[name][unique][back]
         return images
 
     @contextlib.contextmanager
@@ -186,7 +244,7 @@ class ImageSet:
 
     def inherited(self) -> AccessRecord | None:
         """Record of what a synthetic set's generator was fitted on; None for real images."""
-        text = self.attrs.get("access_record", "")
+        text = self.attrs.get("access_record", "") if self.limits is None else ""
         try:
             return AccessRecord.from_json(text) if text else None
         except ValueError as error:

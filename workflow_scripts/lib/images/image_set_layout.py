@@ -4,6 +4,11 @@
     ids, groups and further text columns (gene, antibody, cell_line, reliability, ...)  (N,)
     attributes: channels, classes, source, licence, credit, format_version, digest, access_record, ...
 
+A set in which images lack channels (data.missing_channel: zero) has two things more: `present`, uint8 (N, C), 0 where a
+channel is missing and its pixels are zeros, and the column `missing_channels`, which names these channels.
+
+With preprocess_images.intensity: train_part it has `raw`, uint16 (N, C, H, W), too: intensities as in the files.
+
 Further images that came without labels are the last of a set. The attribute `further` counts them, and the column
 `labelled`, which only such a set has, is 0 for them and 1 for the others.
 
@@ -15,6 +20,7 @@ import h5py
 
 FORMAT_VERSION = 1
 FURTHER, LABELLED = "further", "labelled"  # attribute and column
+PRESENT, MISSING, COMPLETE = "present", "missing_channels", "none"  # dataset, column, its value for whole images
 TEXT = h5py.string_dtype("utf-8")
 
 

@@ -15,6 +15,7 @@ from workflow_scripts.lib.base.stage import log
 
 SHOWN = 40  # faults in the log; the list has all
 HEADER = ("Id", "file", "kind", "reason")
+LACKING = "missing channel, left out"  # kind of images that data.missing_channel: drop_image leaves out
 
 
 @dataclass(frozen=True, order=True)
@@ -41,11 +42,17 @@ def write_list(path: Path, bad: Iterable[Fault]) -> None:
     write_text(path, out.getvalue())
 
 
+def counted(bad: Iterable[Fault]) -> list[Fault]:
+    """Faults that count as invalid input: not those of images that the config leaves out on purpose."""
+    return [entry for entry in bad if entry.kind != LACKING]
+
+
 def settle(bad: Sequence[Fault], count: int, policy: str, limit: float, listing: Path) -> None:
     """Stop, or continue without the images that have faults, as `policy` (fail or skip) says.
 
     The first faults are logged. `count` is the number of images that the tables name, `limit` the largest fraction of
     them that may be left out. The whole list is written to `listing` before the stage stops."""
+    bad = counted(bad)
     if not bad:
         return
     for entry in bad[:SHOWN]:

@@ -21,6 +21,10 @@ COLUMNS = {
     "reliability": "reliability",
     "pixel_size": "pixel_size",
 }
+# What becomes of images that lack the file of a channel (data.missing_channel).
+REFUSE, ZERO, DROP = "refuse", "zero", "drop_image"
+MISSING_CHANNEL = (REFUSE, ZERO, DROP)
+TRAIN_PART = "train_part"  # preprocess_images.intensity: limits are fitted on the train part of each fold
 # Images that share a value of any of these columns form a group.
 GROUP_BY = ("group", "gene", "antibody")
 CUT_FROM = "cut_from"  # column of the field that a cell was cut from; cells of one field always form a group
@@ -101,9 +105,12 @@ def described(data: dict[str, Any]) -> dict[str, Any]:
         out["class_names"] = list(NUMBERINGS[out["class_names"]])
     kept = ("group_by", "file_channels", "stack", "pixel_size", "unmapped", "emptied")
     out |= {name: data[name] for name in (*kept, "no_label", "on_invalid", "invalid_limit")}
+    if data.get("missing_channel", REFUSE) != REFUSE:
+        out["missing_channel"] = data["missing_channel"]
     out["label_map"] = ordered(data["label_map"])
     if data["source"] == "simulated":
         out |= {"group_by": ["gene", "antibody"], "file_channels": None, "stack": "refuse", "pixel_size": None}
+        out.pop("missing_channel", None)
     return out
 
 

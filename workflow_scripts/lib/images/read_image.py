@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,12 +23,14 @@ from skimage.exposure import rescale_intensity
 from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images import format_choices
 from workflow_scripts.lib.images.decode import decode
-from workflow_scripts.lib.images.invalid_input import Fault
+from workflow_scripts.lib.images.invalid_input import LACKING, Fault
+from workflow_scripts.lib.images.known_datasets import DROP, REFUSE, TRAIN_PART, ZERO
 from workflow_scripts.lib.images.planes import Planes, Unusable, Wanted, blend, to_array
 
 # Planes of a colour file; each stain takes one.
 _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
 _MOST_FILES = 100_000  # of a folder that is one image
+_DROPPED = f"data.missing_channel: {DROP}"
 _SAMPLED = 40  # images sampled to learn the bit depth of a set
 
 
@@ -40,6 +42,15 @@ class Plane:
     size: tuple[int, int]  # as it was in the file
     bits: int
     highest: float  # of floating point values; 0 for whole numbers
+
+
+class ImageRead(NamedTuple):
+    """One image as it was read."""
+
+    pixels: np.ndarray | None  # uint8 (C, size, size); None: it cannot be used
+    bad: list[Fault]  # why not
+    present: np.ndarray  # bool (C,): channels whose file is there
+    raw: np.ndarray | None = None  # uint16 (C, size, size): intensities as in the files, where the reader keeps them
 
 
 class Reader:
@@ -54,6 +65,8 @@ class Reader:
         self.data = settings["data"]
         self.file_channels: list[str] = list(self.data["file_channels"] or self.channels)
         self.bits = set(self.data["bits"] or ())
+        self.keeps_raw: bool = settings["intensity"] == TRAIN_PART
+        self.missing_channel: str = self.data.get("missing_channel", REFUSE)
         # Only files below a folder of their own can leave the folder through a linked folder.
         self._real = os.path.realpath(self.folder)
         self._stack: str = self.data["stack"]
@@ -100,19 +113,51 @@ class Reader:
 
     def read(self, name: str, pixel_size: str = "") -> tuple[np.ndarray | None, list[Fault]]:
         """Pixels uint8 (C, size, size) of an image, or None and all of its faults."""
+        return self.look(name, pixel_size)[:2]
+
+    def look(self, name: str, pixel_size: str = "") -> ImageRead:
+        """An image, or all of its faults; and which of its channels are there."""
         planes, bad = self.planes(name)
+        present = np.array([channel in planes for channel in self.channels])
+        bad = self.settled(name, bad)
         if bad:
-            return None, bad
+            return ImageRead(None, bad, present)
         try:
             self._check(planes)
-            window = self._window(planes[self.channels[0]].size, pixel_size)
-            pixels = self._pixels([planes[channel] for channel in self.channels], window)
-            if all(map(_constant, pixels)):
-                black = self.settings["intensity"] == "fixed" and not pixels.any()
-                raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
+            pixels, raw = self._whole(planes, pixel_size)
         except Unusable as problem:
-            return None, [Fault(name, ", ".join(self.files(name)), problem.kind, problem.reason)]
-        return pixels, []
+            return ImageRead(None, [Fault(name, ", ".join(self.files(name)), problem.kind, problem.reason)], present)
+        return ImageRead(pixels, [], present, raw)
+
+    def settled(self, name: str, bad: list[Fault]) -> list[Fault]:
+        """Faults of an image, once it is decided what becomes of one that lacks the files of some channels."""
+        bad, files = self._without_files(name, bad), self.files(name)
+        missing = [entry for entry in bad if entry.kind == "missing file"]
+        if self.missing_channel == REFUSE or not missing or len(files) == 1:
+            return bad
+        others = [entry for entry in bad if entry not in missing]
+        if self.missing_channel == ZERO or others:
+            return others
+        return [Fault(name, ", ".join(entry.file for entry in missing), LACKING, f"is missing ({_DROPPED})")]
+
+    def _whole(self, planes: dict[str, Plane], pixel_size: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels of an image, and its raw values where these are kept; channels that are missing are zero."""
+        there = [channel for channel in self.channels if channel in planes]
+        window, own = self._window(planes[there[0]].size, pixel_size), [planes[channel] for channel in there]
+        pixels, raw = self._pixels(own, window), self._raw(own, window) if self.keeps_raw else None
+        if all(map(_constant, pixels)):
+            black = self.settings["intensity"] == "fixed" and not pixels.any()
+            raise Unusable("blank image", "all black" if black else "shows nothing: every pixel is the same")
+        if len(there) == len(self.channels):
+            return pixels, raw
+        places = [self.channels.index(channel) for channel in there]
+        return self._filled(pixels, places), None if raw is None else self._filled(raw, places)
+
+    def _filled(self, given: np.ndarray, places: list[int]) -> np.ndarray:
+        """Channels at their places among all, and zeros at the others."""
+        out = np.zeros((len(self.channels), *given.shape[1:]), dtype=given.dtype)
+        out[places] = given
+        return out
 
     def planes(self, name: str) -> tuple[dict[str, Plane], list[Fault]]:
         """The wanted planes of an image's files by channel, and all faults of these files."""
@@ -124,10 +169,14 @@ class Reader:
                 planes |= self._planes(file, channels)
             except Unusable as problem:
                 bad.append(Fault(name, file, problem.kind, problem.reason))
-        missing = [entry for entry in bad if entry.kind == "missing file"]
-        if len(missing) == len(files) > 1:
-            return {}, [Fault(name, ", ".join(files), "Id without files", "none of these files is there")]
-        return planes, bad
+        return planes, self._without_files(name, bad)
+
+    def _without_files(self, name: str, bad: list[Fault]) -> list[Fault]:
+        """One fault in place of many where none of several files is there."""
+        files = self.files(name)
+        if len(files) > 1 and sum(entry.kind == "missing file" for entry in bad) == len(files):
+            return [Fault(name, ", ".join(files), "Id without files", "none of these files is there")]
+        return bad
 
     def _planes(self, file: str, channels: list[str]) -> dict[str, Plane]:
         """Wanted planes of a file, averaged at once.
@@ -177,7 +226,7 @@ class Reader:
         if absent and planes.names and not set(planes.names) & set(channels):
             # Names that have nothing to do with ours say nothing about the order; it is the user's then.
             named, absent = dict(zip(channels, planes.images, strict=False)), channels[count:]
-        if absent:
+        if absent and self.missing_channel == REFUSE:
             have = ", ".join(names)
             raise Unusable("missing channel", f"has no channel {absent[0]!r}; its channels are {have}")
         return named
@@ -185,14 +234,16 @@ class Reader:
     def _check(self, planes: dict[str, Plane]) -> None:
         """Check that the channels of an image fit together."""
         absent = [channel for channel in self.channels if channel not in planes]
-        if absent:
+        if absent and planes and self.missing_channel == DROP:
+            raise Unusable(LACKING, f"has no channel {absent[0]!r} ({_DROPPED})")
+        if absent and (self.missing_channel == REFUSE or not planes):
             raise Unusable("missing channel", f"no channel {absent[0]!r}")
-        sizes = {channel: planes[channel].size for channel in self.channels}
+        sizes = {channel: planes[channel].size for channel in self.channels if channel in planes}
         if len(set(sizes.values())) > 1:
             told = ", ".join(f"{channel} {width} × {height}" for channel, (width, height) in sizes.items())
             raise Unusable("channels of different size", f"channels differ in size: {told}")
-        if len({planes[channel].bits for channel in self.channels}) > 1:
-            told = ", ".join(f"{channel} {_bits(planes[channel].bits)}" for channel in self.channels)
+        if len({planes[channel].bits for channel in sizes}) > 1:
+            told = ", ".join(f"{channel} {_bits(planes[channel].bits)}" for channel in sizes)
             raise Unusable("wrong bit depth", f"channels differ in depth: {told}")
 
     def _expected_bits(self) -> str:
@@ -236,12 +287,26 @@ class Reader:
         fixed = self.settings["intensity"] == "fixed"
         out = np.empty((len(planes), self.size, self.size), dtype=np.uint8)
         for place, plane in enumerate(planes):
-            values = to_array(plane.image)
-            if window is not None or values.shape != (self.size, self.size):
-                values = area_means(values.astype(np.float32), self.size, window or (0, 0, *plane.size))
+            values = self._means(plane, window)
             if fixed and values.dtype != np.uint8:
                 values = spread(values, 0, self._white(plane))
             out[place] = values if fixed else stretch(values)
+        return out
+
+    def _means(self, plane: Plane, window: tuple[float, float, float, float] | None) -> np.ndarray:
+        """Intensities of a channel, averaged to the set's size."""
+        values = to_array(plane.image)
+        if window is not None or values.shape != (self.size, self.size):
+            values = area_means(values.astype(np.float32), self.size, window or (0, 0, *plane.size))
+        return values
+
+    def _raw(self, planes: list[Plane], window: tuple[float, float, float, float] | None) -> np.ndarray:
+        """Averaged intensities of all channels on the scale of 16 bits, uint16 (C, size, size)."""
+        out = np.empty((len(planes), self.size, self.size), dtype=np.uint16)
+        for place, plane in enumerate(planes):
+            white = 65_535.0 if plane.bits == 16 else self._white(plane)
+            scaled = self._means(plane, window).astype(np.float32) * (65_535 / white)
+            out[place] = np.rint(scaled.clip(0, 65_535))
         return out
 
     def _white(self, plane: Plane) -> float:

@@ -53,7 +53,9 @@ class ReadingPlan:
     @property
     def size(self) -> int:
         """Bytes of all pixels."""
-        return len(self.listed.ids) * len(self.reader.channels) * self.reader.size**2
+        # Raw values take two bytes more.
+        each = 3 if self.reader.keeps_raw else 1
+        return each * len(self.listed.ids) * len(self.reader.channels) * self.reader.size**2
 
     def tasks(self) -> list[chunks.Task]:
         """The pieces in which the images are read."""
@@ -97,10 +99,10 @@ class ReadingPlan:
             for task, piece in zip(tasks, chunks.made(tasks, int(reader.settings["threads"])), strict=True):
                 bad += piece.bad
                 bar.update(task.first + len(task.ids), bad=len(bad))
-                if bad and reader.data["on_invalid"] == "fail":
+                if invalid_input.counted(bad) and reader.data["on_invalid"] == "fail":
                     # The list of what is wrong is still to become whole; the set will not be written.
                     continue
-                self._append(writer, piece.images, piece.rows)
+                self._append(writer, piece, np.ones(len(piece.rows), dtype=bool))
                 rows.append(piece.rows)
                 grids.append(piece.grids)
         return np.concatenate(rows), np.concatenate(grids)
@@ -134,13 +136,17 @@ class ReadingPlan:
             piece = chunks.make(task)
             chosen = np.isin(piece.rows, kept)
             if chosen.any():
-                self._append(writer, piece.images[chosen], piece.rows[chosen])
+                self._append(writer, piece, chosen)
 
-    def _append(self, writer: ImageWriter, images: np.ndarray, rows: np.ndarray) -> None:
+    def _append(self, writer: ImageWriter, piece: chunks.Piece, kept: np.ndarray) -> None:
+        rows = piece.rows[kept]
         listed, chosen = self.listed, rows.tolist()
         columns = {name: [values[row] for row in chosen] for name, values in listed.columns.items()}
         ids = [listed.ids[row] for row in chosen]
-        writer.append(images, listed.labels[rows], ids, ids, columns)
+        writer.append(piece.images[kept], listed.labels[rows], ids, ids, columns)
+        writer.inventory.mark(piece.present[kept])
+        if self.reader.keeps_raw:
+            writer.append_raw(piece.raw[kept])
 
 
 def plan(args: argparse.Namespace, out: Path) -> ReadingPlan:

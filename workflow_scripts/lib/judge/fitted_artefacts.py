@@ -48,7 +48,8 @@ def read_artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) 
             yield to_artefact("stress test", vars(stress_file.read(path, arms=())), path)
         elif path.suffix == ".h5":
             with ImageSet(path) as made:
-                yield to_artefact(f"synthetic {path.stem}", made.attrs, path)
+                name = f"synthetic {path.stem}" if made.limits is None else "intensity limits"
+                yield to_artefact(name, made.attrs, path)
         elif path.name.endswith(REPLAYED):
             for entry in replayed(path):
                 yield to_artefact(str(entry.get("name")), entry, path)

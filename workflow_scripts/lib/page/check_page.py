@@ -8,13 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.images import user_tables
+from workflow_scripts.lib.images import intensity_limits, user_tables
 from workflow_scripts.lib.images.colour_choices import colours_of
-from workflow_scripts.lib.page import html_page, image_legend, image_strips, pictures
+from workflow_scripts.lib.images.intensity_limits import Limits
+from workflow_scripts.lib.images.known_datasets import TRAIN_PART
+from workflow_scripts.lib.page import (
+    data_figures,
+    figure_style,
+    html_page,
+    image_legend,
+    image_strips,
+    intensity_histograms,
+    pictures,
+)
 from workflow_scripts.lib.page.data_check import Checked
 from workflow_scripts.lib.page.html_page import Column, PageTable
+from workflow_scripts.lib.page.intensity_histograms import IntensityHistograms
 from workflow_scripts.lib.page.pictures import Chosen
 from workflow_scripts.lib.page.sections import data_section
+from workflow_scripts.lib.split.roles import Role
 
 SHOWN = 8  # images in a strip
 CLASSES = 30  # of which images are shown
@@ -46,6 +58,8 @@ def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) 
         "channels": _channels(images, channels, scale, chosen),
         "classes": _classes(checked, channels, scale, chosen),
         "pairs": _pairs(checked, channels, scale, chosen),
+        "histograms": _histograms(checked, reading, channels, settings.get("intensity_column")),
+        "missing": data_section.missing_table(data),
         "tables": {table.name: table for table in [*shown, joined_table(checked), faults_table(checked)]},
         "columns": [table.name for table in shown if table.name.startswith("columns_")],
         "size": size,
@@ -98,6 +112,35 @@ def faults_table(checked: Checked) -> PageTable:
     rows = [{"id": each.id, "file": each.file, "reason": each.reason} for each in bad[:FAULTS]]
     columns = [Column("id", "Id", "name"), Column("file", "where"), Column("reason", "reason")]
     return PageTable("faults", f"What cannot be used: {len(rows)} of {len(bad)} faults", columns, rows)
+
+
+def _histograms(checked: Checked, reading: dict[str, Any], channels: list[str], wanted: str | None) -> dict[str, str]:
+    """Intensities before and after normalisation, by plate or the like; nothing where no image was read."""
+    seen, columns = checked.preview, checked.listed.columns
+    if not len(seen.images):
+        return {}
+    column = intensity_histograms.column_of(wanted, columns)
+    values = None if column is None else [columns[column][row] for row in checked.read]
+    images = seen.images
+    if reading["intensity"] == TRAIN_PART:
+        images = _normalised(checked, [columns[wanted][row] for row in checked.read] if wanted in columns else None)
+    shown = IntensityHistograms(channels, column, values, len(images))
+    shown.add(values, images, seen.raw)
+    with figure_style.style():
+        svg = figure_style.svg_text(data_figures.draw_histograms(shown))
+    return {"svg": html_page.inline_svg(svg, "histograms", shown.text), "text": shown.text}
+
+
+def _normalised(checked: Checked, values: list[str] | None) -> np.ndarray:
+    """The images that were read as the first fold would see them, by the train images among them."""
+    names, place = np.unique(values or ["all"] * len(checked.read), return_inverse=True)
+    seen, train = checked.preview, np.ones(len(checked.read), dtype=bool)
+    if checked.roles:
+        train = checked.roles[0, 0][checked.read] == Role.TRAIN
+    there = seen.present[seen.rows]
+    told = intensity_limits.Histograms(len(names), there.shape[1])
+    told.add(seen.raw[train], there[train], place[train])
+    return Limits(told.limits(), place).spread(seen.raw, there, np.arange(len(place)))
 
 
 def _channels(images: np.ndarray, channels: list[str], scale: np.ndarray, chosen: Chosen) -> list[dict[str, Any]]:

@@ -21,10 +21,12 @@ from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.images import copy_test, grouping, invalid_input
 from workflow_scripts.lib.images.format_choices import STACKS
 from workflow_scripts.lib.images.image_list import Listed
+from workflow_scripts.lib.images.image_set_layout import MISSING
+from workflow_scripts.lib.images.image_set_writer import missing_names
 from workflow_scripts.lib.images.preview import Preview
 from workflow_scripts.lib.page.sections import data_section
 from workflow_scripts.lib.page.sections.data_section import Data
-from workflow_scripts.lib.split import confounding, fold_design, judgeable
+from workflow_scripts.lib.split import confounding, fold_design, judgeable, missing_channels
 from workflow_scripts.lib.split.fold_design import FoldDesign
 from workflow_scripts.lib.split.roles import Role
 
@@ -59,6 +61,7 @@ class Checked:
     joined: list[tuple[str, list[str]]] = field(default_factory=list)  # groups that these pairs made one: its parts
     roles: data_section.Roles = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    present: np.ndarray | None = None  # bool (n, C): channels that are there; None: all
 
     @property
     def problem(self) -> str | None:
@@ -72,7 +75,8 @@ class Checked:
     def data(self, channels: list[str], size: int) -> Data:
         """Labels, groups and roles, as the tables of the report take them."""
         columns = {name: np.array(values, dtype=object) for name, values in self.listed.columns.items()}
-        return Data(self.listed.labels, self.listed.classes, self.groups, columns, {}, self.roles, channels, size)
+        about = ({}, self.roles, channels, size, self.present)
+        return Data(self.listed.labels, self.listed.classes, self.groups, columns, *about)
 
 
 def check(listed: Listed, by: list[str], preview: Preview, settings: dict[str, Any], absent: str | None) -> Checked:
@@ -84,10 +88,12 @@ def check(listed: Listed, by: list[str], preview: Preview, settings: dict[str, A
     place = {row: number for number, row in enumerate(kept)}
     listed.bad += preview.bad
     listed.keep(kept)
+    present = preview.present[kept]
     out = Checked(listed, by, preview, np.zeros(0, dtype=object))
     _check_images(out, named, settings, absent)
     if not kept:
         return out
+    _check_missing(out, present, settings["preprocess_images"]["channels"])
     least = settings["preprocess_images"]["duplicates"]
     out.read = [place[row] for row in preview.rows.tolist()]
     out.pairs = copy_test.near_duplicates(preview.grids, least, lambda rows: preview.images[rows]) if least else []
@@ -112,13 +118,33 @@ def _check_images(out: Checked, named: int, settings: dict[str, Any], absent: st
         out.add("images", told)
     if absent:
         out.add("images", absent, STOP)
-    elif listed.bad:
-        problem, left_out = invalid_input.judged(listed.bad, named, data["on_invalid"], data["invalid_limit"])
+    elif invalid_input.counted(listed.bad):
+        problem, left_out = invalid_input.judged(
+            invalid_input.counted(listed.bad), named, data["on_invalid"], data["invalid_limit"]
+        )
         out.add("images", problem, DOUBT if left_out else STOP)
     labels = listed.labels.sum(axis=1)
     if len(labels):
         kind = "one label each" if (labels == 1).all() else f"{labels.mean():.2f} labels an image"
         out.add("labels", f"{len(listed.classes)} classes, {kind}")
+
+
+def _check_missing(out: Checked, present: np.ndarray, channels: list[str]) -> None:
+    """Which channels images lack, where the config lets them."""
+    left_out = {entry.id for entry in out.listed.bad if entry.kind == invalid_input.LACKING}
+    if left_out:
+        out.add("channels", f"{len(left_out):,} images lack one and are left out (data.missing_channel)", DOUBT)
+    if present.all():
+        return
+    try:
+        missing_channels.refuse_empty(present, channels)
+    except UserError as error:
+        out.add("channels", str(error), STOP)
+        return
+    out.present = present
+    out.listed.columns[MISSING] = missing_names(present, channels)
+    text = f"{missing_channels.described(present, channels)}; these are filled with zeros, and the networks are told"
+    out.add("channels", text, DOUBT)
 
 
 def _check_groups(out: Checked, least: float) -> None:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from workflow_scripts.lib.page import figure_style, image_legend, image_strips
 from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED, THEME
 from workflow_scripts.lib.page.image_legend import Legend
+from workflow_scripts.lib.page.intensity_histograms import EDGES, RAW_EDGES, IntensityHistograms
 from workflow_scripts.lib.page.sections import data_section
 from workflow_scripts.lib.page.sections.data_section import Data
 
@@ -146,6 +147,41 @@ def draw_intensity(counts: np.ndarray, channels: list[str]) -> Figure:
     axes.set_xlabel("pixel value")
     axes.set_ylabel("fraction of pixels")
     fig.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=4, handlelength=1.6)
+    return fig
+
+
+def draw_histograms(shown: IntensityHistograms) -> Figure:
+    """A block a channel: for each value of the column a row with its intensities before and after normalisation."""
+    both, count, size = bool(shown.before.any()), len(shown.values), 7.5
+    names = [figure_style.fit(value or "(unknown)", 16) for value in shown.values]
+    left, row, gap, head = figure_style.label_column(names, size, most=1.3), 0.17, 0.22, 0.24
+    width = (figure_style.WIDTH - left - gap - 0.1) / 2 if both else figure_style.WIDTH - left - 0.1
+    block = head + row * count + 0.3
+    fig = figure_style.figure(block * max(1, len(shown.channels)))
+    for channel, name in enumerate(shown.channels):
+        colour = CHANNEL_COLOURS.get(name.lower(), CYCLE[channel % len(CYCLE)])
+        sides = [(shown.before, np.r_[RAW_EDGES[1] / 1.1, RAW_EDGES[2:]], "before")] if both else []
+        sides.append((shown.after, (EDGES[1:] + EDGES[:-1]) / 2, "after"))
+        for side, (counts, places, title) in enumerate(sides):
+            top = channel * block + head
+            axes = figure_style.inches(fig, left + side * (width + gap), top, width, row * count)
+            for place, own in enumerate(counts[:, channel]):
+                heights = 0.88 * own / max(1, own.max())
+                axes.fill_between(places, place + 0.5 - heights, place + 0.5, color=colour, lw=0)
+            axes.set_ylim(count - 0.5, -0.5)
+            axes.set_yticks(range(count), names if not side else [], fontsize=size)
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+            axes.set_xlim(places[0], places[-1])
+            if title == "before":
+                used = np.flatnonzero(counts.any(axis=(0, 1)))
+                axes.set_xlim(places[used[0]] / 1.5, places[used[-1]])
+                axes.set_xscale("log")
+                axes.minorticks_off()
+                axes.set_xticks([100, 1000, 10_000], ["100", "1,000", "10,000"])
+            else:
+                axes.set_xticks([0, 64, 128, 192, 255])
+            axes.set_title(f"{name}, {title}", loc="left", fontsize=8)
     return fig
 
 

@@ -5,6 +5,7 @@ gives each its counterpart on a dark page: the report swaps them by name. Equal 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ def save(fig: Figure, path: Path) -> None:
         for kind in FORMATS:
             with atomic(Path(path).with_suffix(f".{kind}")) as part:
                 fig.savefig(part, format=kind, metadata=METADATA[kind])
+
+
+def svg_text(fig: Figure) -> str:
+    """A figure as the text of an SVG file. Call inside `style()`."""
+    out = io.StringIO()
+    fig.savefig(out, format="svg", metadata=METADATA["svg"])
+    return out.getvalue()
 
 
 def inches(fig: Figure, left: float, top: float, width: float, height: float) -> Axes:

@@ -34,6 +34,7 @@ ALTS = {
     "data_cooccurrence": "Heat map of how often one class stands beside another; the counts stand in the table below.",
     "data_groups": "Number of groups by the number of their images; the same numbers stand in a table.",
     "data_intensity": "Fraction of the pixels by value, one line for each channel.",
+    "data_histograms": "Histograms of intensities by channel, a row for each plate or the like.",
     "data_samples": "Contact sheet: the first images of every class by id.",
 }
 PANEL_ALT = "Held-out real images beside images of the synthetic set {synthetic_set}, class by class ({title})."

@@ -19,7 +19,8 @@ FIGURES = {
     "ranks": "arms_ranks",
     "generators": "training_generators",
     "classifiers": "training_classifiers",
-    **{name: name for name in ("data_classes", "data_cooccurrence", "data_groups", "data_intensity", "data_samples")},
+    **{name: name for name in ("data_classes", "data_cooccurrence", "data_groups", "data_intensity")},
+    **{name: name for name in ("data_histograms", "data_samples")},
 }
 
 

@@ -16,9 +16,12 @@ import pandas as pd
 from workflow_scripts.lib.images import known_datasets
 from workflow_scripts.lib.images.format_choices import STACKS
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.images.image_set_layout import FURTHER, LABELLED
+from workflow_scripts.lib.images.image_set_layout import FURTHER, LABELLED, MISSING
+from workflow_scripts.lib.images.known_datasets import TRAIN_PART
+from workflow_scripts.lib.page import intensity_histograms
 from workflow_scripts.lib.page.html_page import Column, PageTable
-from workflow_scripts.lib.split import role_table
+from workflow_scripts.lib.page.intensity_histograms import IntensityHistograms
+from workflow_scripts.lib.split import missing_channels, role_table
 from workflow_scripts.lib.split.roles import ROLES, Role
 
 # What makes a group a protein: the columns that images may be grouped by.
@@ -42,6 +45,7 @@ class Data:
     roles: Roles
     channels: list[str]
     size: int
+    present: np.ndarray | None = None  # bool (n, C): channels that are there; None: all
 
 
 def lines_tested(data: Data) -> int:
@@ -64,7 +68,8 @@ def read(images: Path, tables: list[tuple[int, Path]]) -> Data:
             name: source.column(name)[own] for name in source.columns() if name != LABELLED or len(own) == len(source)
         }
         labels, groups = source.labels(own, "inspect"), source.groups[own]
-        return Data(labels, source.classes, groups, columns, source.attrs, roles, source.channels, source.size)
+        about = (source.attrs, roles, source.channels, source.size, source.present[own])
+        return Data(labels, source.classes, groups, columns, *about)
 
 
 def _used(data: Data) -> list[str]:
@@ -276,6 +281,34 @@ def left_out_table(path: Path | None) -> tuple[dict[str, int], PageTable | None]
     return dict(kinds.most_common()), listed
 
 
+def missing_table(data: Data) -> PageTable | None:
+    """Images of each class that lack each channel; nothing where none is missing."""
+    if data.present is None or data.present.all():
+        return None
+    rows = missing_channels.by_class(data.labels, data.classes, data.present)
+    columns = [Column("class", "class", "name"), Column("images", "images", "count")]
+    columns += [Column(f"c{k}", f"without {name}", "count") for k, name in enumerate(data.channels)]
+    return PageTable("data_missing", "Images that lack a channel, by class", columns, rows)
+
+
+def missing_told(data: Data) -> dict[str, str | None]:
+    """How many images lack which channel, and whether this goes with the labels; nothing where none is missing."""
+    if data.present is None or data.present.all():
+        return {}
+    found = missing_channels.association(data.labels, data.groups, data.columns[MISSING])
+    about = missing_channels.described(data.present, data.channels)
+    return {"text": about, "warning": missing_channels.warning(found)}
+
+
+def histograms_told(data: Data, reading: dict[str, Any]) -> str:
+    """What the figure of intensities by plate or the like shows."""
+    column = intensity_histograms.column_of(reading.get("intensity_column"), data.columns)
+    shown = IntensityHistograms(data.channels, column, data.columns.get(column), len(data.labels))
+    kept = reading.get("intensity") == TRAIN_PART
+    fold = " After normalisation: as the first fold sees them." if kept else " Intensities in the files are not kept."
+    return shown.told(kept) + fold
+
+
 def _map_in_words(label_map: str | dict[str, list[str]] | None) -> str:
     if not isinstance(label_map, dict):
         return label_map or ""
@@ -302,7 +335,8 @@ def describe(
         "data_roles": roles_table(data),
     }
     tables |= {table.name: table for table in of_columns}
-    tables |= {table.name: table for table in (examples, listed, intensity_table(intensity)) if table}
+    told = (examples, listed, missing_table(data), intensity_table(intensity))
+    tables |= {table.name: table for table in told if table}
     per_image = data.labels.sum(axis=1) if len(data.labels) else np.zeros(1)
     # What the config says of the images comes before what their set knows of its source.
     said = {"source" if name == "origin" else name: text for name, text in known_datasets.told(section).items()}
@@ -323,6 +357,8 @@ def describe(
         "further": {"images": data.attrs.get(FURTHER), "duplicates": data.attrs.get("further_duplicates", "")},
         "left_out": kinds,
         "stack": STACKS[data.attrs["stack"]].told if data.attrs.get("stack") in STACKS else "",
+        "missing": missing_told(data),
+        "histograms": histograms_told(data, config.get("preprocess_images", {})),
         "leave_out": folding.get("leave_out"),
         "roles_from": folding.get("roles_from"),
         "label_map": _map_in_words(json.loads(data.attrs.get("label_map") or "null")),

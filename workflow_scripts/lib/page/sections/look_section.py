@@ -70,7 +70,8 @@ def _strips(
     if not made.exists():
         return {}, None
     tables = [(place.repeat, dict(files.role_tables())[place.repeat])]
-    with ImageSet(files.file("images.h5")) as real, ImageSet(made) as generated:
+    view = place.path.parent.parent / "images.h5"  # of the fold, where it has images of its own look
+    with ImageSet(view if view.exists() else files.file("images.h5")) as real, ImageSet(made) as generated:
         roles = role_table.read_all(tables, real.ids)[place.repeat, place.fold]
         held = np.flatnonzero((roles == Role.TEST) & ~real.further)
         labels, asked = real.labels(held, "inspect"), generated.labels(None, "inspect")
