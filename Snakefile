@@ -43,9 +43,6 @@ onsuccess:
 
 onerror:
     progress.end("stopped")
-
-
-onerror:
     for line in snakemake_checks.killed_jobs(workflow):
         logger.error(f"MixLoc: {line}")
 
