@@ -50,6 +50,8 @@ def test_a_job_that_the_system_kills_is_named_with_what_to_do(clone: Checkout) -
     told = [line for line in printed.splitlines() if line.startswith("MixLoc: train_ddpm was killed")]
     assert process.returncode and len(told) == 1, printed[-4000:]
     assert "logs/train_ddpm/repeat0_fold0_unet.log" in told[0] and "run again with more memory" in told[0]
+    page = (clone.run / "progress.html").read_text(encoding="utf-8")
+    assert "Stopped: " in page and 'http-equiv="refresh"' not in page
 
 
 def job_with(folder: Path, content: str | None) -> tuple[attack_stages.Job, list[tuple[Path, Path]]]:
