@@ -18,7 +18,7 @@ from PIL import Image
 from workflow_scripts.lib.base import errors, files, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import checkpoint
-from workflow_scripts.lib.images import decode
+from workflow_scripts.lib.images import decode, tiff_files
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import role_table
 
@@ -51,7 +51,7 @@ def test_a_lost_folder_is_no_damage_of_an_image(tmp_path: Path, monkeypatch: pyt
     else:
         Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(path)
     lost = failing(OSError(errno.ESTALE, "Stale file handle", str(path)))
-    for module, name in ((decode.Image, "open"), (decode.np, "load"), (decode.tifffile, "TiffFile")):
+    for module, name in ((decode.Image, "open"), (decode.np, "load"), (tiff_files.tifffile, "TiffFile")):
         monkeypatch.setattr(module, name, lost)
     monkeypatch.setattr("builtins.open", lost)
     monkeypatch.setattr(Path, "open", lost)

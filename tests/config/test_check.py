@@ -343,6 +343,7 @@ def test_the_word_others_stands_for_all_channels_but_the_proteins():
         ({"size": 96}, {}, "data.cells needs nucleus_channel, the channel in which nuclei are found, or masks"),
         ({"nucleus_channel": "blue", "smallest": 9, "largest": 4}, {}, "data.cells.smallest = 9 must be below"),
         ({"nucleus_channel": "blue"}, {"source": "simulated"}, "data.cells is for fields of your own"),
+        ({"nucleus_channel": "blue"}, {"missing_channel": "zero"}, "data.cells and data.missing_channel = 'zero'"),
         ({"masks": "../{id}.png"}, {}, "data.cells.masks"),
         ({"nucleus_channel": "blue", "sise": 3}, {}, "data.cells.sise"),
     ],

@@ -214,7 +214,7 @@ def test_nothing_is_asked_of_the_network(text: str) -> None:
 def test_pictures_have_words_and_names_are_unique(text: str) -> None:
     reader = Reader(text)
     svgs = [attrs for tag, attrs in reader.tags if tag == "svg"]
-    assert len(svgs) == 12 + 2 * len(fake_run.SYNTHETIC_SETS)
+    assert len(svgs) == 13 + 2 * len(fake_run.SYNTHETIC_SETS)
     assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 30 for attrs in svgs)
     assert all(attrs.get("alt") for tag, attrs in reader.tags if tag == "img")
     ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]

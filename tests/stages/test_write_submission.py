@@ -21,7 +21,8 @@ NUMBERED = ["Nucleus", "Golgi", "Cytosol"]  # of the competition
 CHANNELS = ["red", "green"]
 IDS = ["t9", "t1", "t5", "t3", "t7"]
 DATA = {
-    "files": "{id}_{channel}.png", "file_channels": None, "planes": None, "bits": [8], "pixel_size": None,
+    "files": "{id}_{channel}.png", "file_channels": None, "stack": "refuse", "planes": None, "bits": [8],
+    "pixel_size": None,
     "class_names": NUMBERED, "on_invalid": "fail", "invalid_limit": 0.5, "columns": COLUMNS,
 }  # fmt: skip
 READING = {

@@ -216,6 +216,11 @@ def _check_cells(data: Config, channels: list[str]) -> None:
     name, masks = cells.get("nucleus_channel"), cells.get("masks")
     if data["unlabelled"]:
         raise ConfigError("data.cells does not cut data.unlabelled: cut those fields in a run of their own")
+    if data["missing_channel"] != known_datasets.REFUSE:
+        raise ConfigError(
+            f"data.cells and data.missing_channel = {short(data['missing_channel'])} do not go together: fields are "
+            "cut with all channels"
+        )
     if not masks and name is None:
         raise ConfigError("data.cells needs nucleus_channel, the channel in which nuclei are found, or masks")
     if name is not None and name not in channels:

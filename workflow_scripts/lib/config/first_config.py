@@ -11,9 +11,11 @@ import numpy as np
 
 from workflow_scripts.lib.config import bases, check
 from workflow_scripts.lib.config.read import read
-from workflow_scripts.lib.images import column_guess, decode, nuclei
+from workflow_scripts.lib.images import column_guess, nuclei
+from workflow_scripts.lib.images.decode import decode
 from workflow_scripts.lib.images.folder_guess import Files
 from workflow_scripts.lib.images.known_datasets import COLUMNS, GROUP_BY
+from workflow_scripts.lib.images.planes import Unusable, Wanted, to_array
 from workflow_scripts.lib.images.user_tables import UserTable
 
 FIELD = 300  # pixels a side from which an image may be a whole field
@@ -78,12 +80,12 @@ def _plane(files: Files, images: Path, name: str, channel: str) -> tuple[np.ndar
     single = isinstance(files.files, dict)
     pattern = files.files[channel] if single else files.files.replace("{channel}", channel)
     try:
-        planes = decode.decode(images / pattern.replace("{id}", name), len(files.channels))
-    except decode.Unusable:
+        planes = decode(images / pattern.replace("{id}", name), Wanted(len(files.channels)))
+    except Unusable:
         return None
     several = len(planes.images) > 1 and "{channel}" not in str(files.files) and not single
     place = (files.file_channels or files.channels).index(channel) if several else 0
-    return decode.to_array(planes.images[place]), {8: 255.0, 16: 65535.0, 32: 1.0}[planes.bits]
+    return to_array(planes.images[place]), {8: 255.0, 16: 65535.0, 32: 1.0}[planes.bits]
 
 
 def whole_fields(seen: Look, files: Files, channel: str | None) -> dict[str, Any] | None:

@@ -36,7 +36,8 @@ from workflow_scripts.lib.images.read_image import Reader
 
 PIECE_BYTES = 2**22
 _MODULES = (decode, planes, stacks, tiff_files, zarr_folders, czi_files, nd2_files, read_image, duplicates)
-_CODE = [Path(module.__file__) for module in _MODULES] + [Path(__file__)]
+# Code that decides about the pixels of an image.
+CODE = [Path(module.__file__) for module in _MODULES] + [Path(__file__)]
 _BROKEN = (OSError, ValueError, KeyError, TypeError)
 
 
@@ -140,7 +141,7 @@ def _settings(reader: Reader) -> list[Any]:
     known = {key: reader.data[key] for key in ("files", "file_channels", "planes", "bits", "pixel_size", "stack")}
     known["missing_channel"] = reader.missing_channel
     where = str(reader.folder.resolve())
-    return [own, known, sorted(reader.bits), where, source_code.digest(_CODE), pillow_version]
+    return [own, known, sorted(reader.bits), where, source_code.digest(CODE), pillow_version]
 
 
 def _save(task: Task, piece: Piece, digest: str) -> None:

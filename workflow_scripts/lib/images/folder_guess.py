@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import decode
+from workflow_scripts.lib.images.decode import decode
+from workflow_scripts.lib.images.format_choices import BY_SUFFIX
+from workflow_scripts.lib.images.planes import Unusable, Wanted, to_array
 from workflow_scripts.lib.images.user_tables import UserTable
 
 MOST = 20_000  # files that are looked at
@@ -49,7 +51,7 @@ def image_names(folder: Path) -> list[str]:
     out = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if Path(entry.name).suffix.lower() in decode.FORMATS and not entry.name.startswith("."):
+            if Path(entry.name).suffix.lower() in BY_SUFFIX and not entry.name.startswith("."):
                 out.append(entry.name)
             if len(out) >= MOST:
                 break
@@ -149,8 +151,8 @@ def _common(texts: Sequence[str]) -> str:
 def _look_inside(out: Files, path: Path) -> None:
     """Channels of a file that holds all of them."""
     try:
-        planes = decode.decode(path, 1)
-    except decode.Unusable as problem:
+        planes = decode(path, Wanted(1))
+    except Unusable as problem:
         raise UserError(f"{path} {problem.reason}") from None
     count = len(planes.images)
     out.channels = list(planes.names or [])
@@ -169,8 +171,8 @@ def _look_inside(out: Files, path: Path) -> None:
 
 def _planes(path: Path) -> list[np.ndarray]:
     try:
-        return [decode.to_array(image) for image in decode.decode(path, 1).images]
-    except decode.Unusable as problem:
+        return [to_array(image) for image in decode(path, Wanted(1)).images]
+    except Unusable as problem:
         raise UserError(f"{path} {problem.reason}") from None
 
 

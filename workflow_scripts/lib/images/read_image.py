@@ -65,7 +65,7 @@ class Reader:
         self.data = settings["data"]
         self.file_channels: list[str] = list(self.data["file_channels"] or self.channels)
         self.bits = set(self.data["bits"] or ())
-        self.keeps_raw: bool = settings["intensity"] == TRAIN_PART
+        self.keeps_raw: bool = settings.get("intensity") == TRAIN_PART
         self.missing_channel: str = self.data.get("missing_channel", REFUSE)
         # Only files below a folder of their own can leave the folder through a linked folder.
         self._real = os.path.realpath(self.folder)

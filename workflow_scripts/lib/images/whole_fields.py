@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -20,20 +21,24 @@ from PIL import Image
 
 from workflow_scripts.lib.base import files, process_pool, source_code
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import decode, nuclei, read_image
-from workflow_scripts.lib.images.decode import Unusable
+from workflow_scripts.lib.images import chunks, nuclei, read_image
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.known_datasets import CELL_FILES
 from workflow_scripts.lib.images.nuclei import KEPT, Limits, Nucleus
+from workflow_scripts.lib.images.planes import Unusable, to_array
 from workflow_scripts.lib.images.read_image import Reader
 
 LEARNED_FROM = 8  # fields from which the typical diameter is learned
 AROUND = 2.5  # side of a crop in diameters of a nucleus, where the config says neither
-_CODE = [Path(module.__file__) for module in (decode, nuclei, read_image)] + [Path(__file__)]
+_CODE = [*chunks.CODE, Path(nuclei.__file__), Path(__file__)]
 
 
 class FieldReader(Reader):
     """Reader of whole fields: pixels as they are in the files, of any size and shape."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        super().__init__(folder, settings)
+        self._least = 0  # of a pyramid the full resolution
 
     def field(self, name: str) -> tuple[dict[str, np.ndarray] | None, list[Fault]]:
         """The channels (H, W) of a field, or None and its faults."""
@@ -47,8 +52,7 @@ class FieldReader(Reader):
             return None, bad
         dtype = {8: np.uint8, 16: np.uint16, 32: np.float32}
         return {
-            channel: decode.to_array(planes[channel].image).astype(dtype[planes[channel].bits])
-            for channel in self.channels
+            channel: to_array(planes[channel].image).astype(dtype[planes[channel].bits]) for channel in self.channels
         }, []
 
     def mask(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -57,7 +61,7 @@ class FieldReader(Reader):
         planes = self._decode(file, ["mask"])
         if len(planes.images) != 1:
             raise Unusable("mask", f"has {len(planes.images)} planes; a label image has one")
-        labels = decode.to_array(planes.images[0])
+        labels = to_array(planes.images[0])
         if labels.shape != shape:
             raise Unusable(
                 "mask", f"is {labels.shape[1]} × {labels.shape[0]} pixels, its field {shape[1]} × {shape[0]}"
