@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.configs import DEFAULT, ROOT, SHIPPED, arm, checked, generator, overlaid, synthetic_set
-from workflow_scripts.lib.config import check, stage_views, views
+from workflow_scripts.lib.config import check, data_checks, stage_views, views
 from workflow_scripts.lib.generate import generator_choices
 
 
@@ -153,7 +153,7 @@ def test_a_label_map_is_a_name_or_a_mapping() -> None:
 def test_simulated_channels_are_those_of_the_simulator() -> None:
     from workflow_scripts.lib.simulate import simulator
 
-    assert tuple(simulator.CHANNELS) == check.SIMULATED_CHANNELS
+    assert tuple(simulator.CHANNELS) == data_checks.SIMULATED_CHANNELS
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_cells_that_cannot_be_cut_are_refused(
 
 def test_further_images_are_not_cut() -> None:
     with pytest.raises(check.ConfigError, match=r"data\.cells does not cut data\.unlabelled"):
-        check._check_cells({"cells": {"nucleus_channel": "blue"}, "unlabelled": {"images": "."}}, ["blue"])
+        data_checks._check_cells({"cells": {"nucleus_channel": "blue"}, "unlabelled": {"images": "."}}, ["blue"])
 
 
 def test_cells_take_the_place_of_the_fields_in_all_stages_but_one(

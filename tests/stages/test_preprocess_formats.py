@@ -14,7 +14,7 @@ import tifffile
 
 from tests.helpers.image_folders import run, settings
 from tests.images.test_optional_formats import ngff
-from workflow_scripts.lib.config import check
+from workflow_scripts.lib.config import data_checks
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.images import format_choices, missing_files, new_images, preview
 from workflow_scripts.lib.images.read_image import Reader
@@ -86,7 +86,7 @@ def test_a_missing_package_stops_the_run_before_any_job(monkeypatch: pytest.Monk
     monkeypatch.setattr(format_choices, "find_spec", lambda name: None)
     data = {"source": "folder", "files": "{id}.tif", "table": "t.csv", "groups": None, "unlabelled": None}
     config = {"data": data, "compute": {"environment": "mixloc"}}
-    check._check_formats(config)
+    data_checks.check_formats(config)
     for change, match in (
         (
             {"files": "{id}.ome.zarr"},
@@ -97,9 +97,9 @@ def test_a_missing_package_stops_the_run_before_any_job(monkeypatch: pytest.Monk
         ({"unlabelled": {"table": "u.parquet"}}, r"data\.unlabelled\.table = u\.parquet needs"),
     ):
         with pytest.raises(ConfigError, match=match):
-            check._check_formats(config | {"data": data | change})
-        check._check_formats({"data": data | change, "compute": {"environment": format_choices.ENVIRONMENT}})
-        check._check_formats(config | {"data": data | change | {"source": "simulated"}})
+            data_checks.check_formats(config | {"data": data | change})
+        data_checks.check_formats({"data": data | change, "compute": {"environment": format_choices.ENVIRONMENT}})
+        data_checks.check_formats(config | {"data": data | change | {"source": "simulated"}})
 
 
 def test_the_report_says_what_became_of_stacks() -> None:
