@@ -12,6 +12,7 @@ import yaml
 
 from tests.helpers.configs import DEFAULT, ROOT, SHIPPED, arm, checked, generator, overlaid, synthetic_set
 from workflow_scripts.lib.config import check, data_checks, stage_views, views
+from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.generate import generator_choices
 
 
@@ -26,6 +27,25 @@ def test_a_small_set_of_ones_own_runs_with_the_default_arms(tmp_path: Path) -> N
     config = check.check(overlaid(SHIPPED, {"data": own}))
     assert [entry["name"] for entry in config["arms"]] == ["real_only", "pool", "resample_real"]
     assert [entry["name"] for entry in config["regimes"]] == ["all"], "a tenth of few groups cannot be judged"
+    # Of the primary arms in order, the first that is there.
+    assert config["analysis"]["primary_arm"] == "pool"
+    assert check.check(copy.deepcopy(SHIPPED))["analysis"]["primary_arm"] == "true_few"
+
+
+def test_none_of_the_primary_arms_is_there() -> None:
+    with pytest.raises(ConfigError, match=r"analysis\.primary_arm = \['a', 'b'\]: none of them .* real_only, pool"):
+        check.check(overlaid(SHIPPED, {"analysis": {"primary_arm": ["a", "b"]}}))
+
+
+def test_a_control_of_real_images_may_have_another_set_with_the_same_labels() -> None:
+    """As many real images with labels drawn alike: which set they stand for makes no difference."""
+    config = check.check(copy.deepcopy(SHIPPED))
+    arms = {entry["name"]: entry for entry in config["arms"]}
+    assert arms["true_few"]["control"] == "resample_few"
+    assert arms["true_few"]["synthetic_set"] != arms["resample_few"]["synthetic_set"]
+    sets = [one | ({"count": 600} if one["name"] == "fresh" else {}) for one in SHIPPED["synthetic_sets"]]
+    with pytest.raises(ConfigError, match="another synthetic_set: 'painted' instead of 'fresh'"):
+        check.check(overlaid(SHIPPED, {"synthetic_sets": sets}))
 
 
 @pytest.mark.parametrize("preset", sorted(path.name for path in (ROOT / "presets").glob("*.yaml")))

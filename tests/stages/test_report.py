@@ -24,7 +24,7 @@ from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.judge.wording import analysis_report, page_opening
 from workflow_scripts.lib.page import figure_style, html_page, page_figures, run_tables
 from workflow_scripts.lib.page.run_files import RunFiles
-from workflow_scripts.lib.page.sections import arms_section, failures_section, other_runs_section
+from workflow_scripts.lib.page.sections import arms_section, failures_section, other_runs_section, summary_section
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -493,6 +493,20 @@ def test_sentences_of_the_judge_and_of_the_page_agree_on_kinds() -> None:
     }
     assert len({page_opening.headline(said) for said in reached}) == len(reached)
     assert all(word in page_opening.headline(said) for said, word in reached.items())
+
+
+def test_what_the_primary_arm_adds_is_called_what_it_is() -> None:
+    facts = {"answer": {"arm": "a"}, "arms": {"a": {"method": "pool"}}}
+    results = run_tables.Results(pd.DataFrame(), pd.DataFrame(), {}, facts)
+    config = {"arms": [{"name": "a", "synthetic_set": "s"}], "synthetic_sets": [{"name": "s", "generator": "unet"}]}
+    assert summary_section.primary_subject(results, config) == page_opening.GENERATED
+    config["synthetic_sets"][0]["generator"] = "simulator"
+    subject = summary_section.primary_subject(results, config)
+    said = page_opening.opening(answer(inference.HELPS, 0.03, 0.01, 0.05), SIZES, 9, subject=subject)
+    assert said.headline == "Images of a perfect generator helped"
+    assert "No generator was trained for them." in said.sentence
+    facts["arms"]["a"]["method"] = "resample_real"
+    assert summary_section.primary_subject(results, config) == "The arm a"
 
 
 def test_an_arm_of_real_images_is_not_called_generated() -> None:

@@ -48,11 +48,25 @@ def check(config: Config) -> Config:
     _check_paths(config)
     if problem := embedding_checks.problem(config):
         raise ConfigError(problem)
-    problem = declaration.analysis_problem(config["analysis"], config["arms"], config["train_classifier"])
+    config["analysis"] |= {"primary_arm": _primary_arm(config["analysis"]["primary_arm"], config["arms"])}
+    problem = declaration.analysis_problem(
+        config["analysis"], config["arms"], config["train_classifier"], config["synthetic_sets"]
+    )
     problem = problem or switches.problem(config) or _baseline_problem(config)
     if problem:
         raise ConfigError(problem)
     return config
+
+
+def _primary_arm(asked: str | list[str], arms: list[Config]) -> str:
+    """The arm that is asked for: of a list, the first that the run has, since some arms need simulated cells."""
+    if isinstance(asked, str):
+        return asked
+    names = [entry["name"] for entry in arms]
+    there = [name for name in asked if name in names]
+    if not there:
+        raise ConfigError(f"analysis.primary_arm = {asked}: none of them is among the arms: {', '.join(names)}")
+    return there[0]
 
 
 def _fill_in_references(config: Config) -> None:

@@ -44,7 +44,9 @@ Breach = Annotated[str, matching(BREACH, 'text of the form artefact:purpose, suc
 class Analysis(Section):
     """How arms are judged; declared, and hashed, before the first test prediction."""
 
-    primary_arm: Text = key("Arm that the report's first sentence is about; tested before all others.")
+    primary_arm: Text | list[Text] = key(
+        "Arm that the report's first sentence is about; tested before all others. Of a list, the first that the run has."
+    )
     baseline: Text = key("Arm that every other arm is compared with.")
     metric: Literal[METRICS] = key("Primary metric: macro-F1 or mean average precision. The other is secondary.")
     level: Literal[LEVELS] = key("Primary level; protein: the mean over a protein's images.")

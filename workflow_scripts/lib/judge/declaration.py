@@ -11,6 +11,8 @@ from workflow_scripts.lib.base.files import digest
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_choices, arm_settings, source_choices
 
+LABEL_PLAN = ("labels", "count", "target", "regime")  # what the labels of a synthetic set follow from
+
 
 def declaration(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
     """What is fixed before the first test prediction: the analysis block, the arms it speaks of and their controls."""
@@ -46,11 +48,15 @@ def is_yardstick(entry: dict[str, Any]) -> bool:
 
 
 def analysis_problem(
-    analysis: dict[str, Any], arms: list[dict[str, Any]], section: dict[str, Any] | None = None
+    analysis: dict[str, Any],
+    arms: list[dict[str, Any]],
+    section: dict[str, Any] | None = None,
+    sets: list[dict[str, Any]] | None = None,
 ) -> str | None:
     """What is wrong with the declared analysis beside the list of arms, in one line; None where nothing is.
 
-    With `section`, the settings `train_classifier`, the settings of arms and of their controls are compared too."""
+    With `section`, the settings `train_classifier`, the settings of arms and of their controls are compared too; with
+    `sets`, the synthetic sets, it is known which of them have the same labels."""
     names = [entry["name"] for entry in arms]
     listed = [] if analysis["family"] == "all" else list(analysis["family"])
     wanted = [("primary_arm", analysis["primary_arm"]), ("baseline", analysis["baseline"])]
@@ -69,7 +75,7 @@ def analysis_problem(
                 others = [name for name in names if name != entry["name"]]
                 told = f"{', '.join(names)}{meant(other, others)}"
                 return f"arms ({entry['name']}).{key} = {other!r} is no other arm; known: {told}"
-        problem = control_problem(entry, known, section, analysis["baseline"])
+        problem = control_problem(entry, known, section, analysis["baseline"], sets)
         if problem:
             return f"arms ({entry['name']}).{problem}"
     return None
@@ -100,7 +106,11 @@ def controls(name: str) -> list[str]:
 
 
 def control_problem(
-    entry: dict[str, Any], known: dict[str, dict[str, Any]], section: dict[str, Any] | None, baseline: str
+    entry: dict[str, Any],
+    known: dict[str, dict[str, Any]],
+    section: dict[str, Any] | None,
+    baseline: str,
+    sets: list[dict[str, Any]] | None = None,
 ) -> str | None:
     """Why an arm's control does not add the same amount of nothing new, or not beside the same baseline, in one line;
     None where it does. `baseline` is that of arms which name none."""
@@ -124,10 +134,24 @@ def control_problem(
     apart = {"generator"} if arm_choices.METHODS[control["method"]].generator == arm_choices.AUTOENCODER else set()
     # A generator that classifies trains nothing, and has no settings of training in common with its control.
     common = {"regime"} if arm_choices.METHODS[entry["method"]].scores else own.keys() & other.keys()
+    if _same_labels(control, sets, own.get("synthetic_set"), other.get("synthetic_set")):
+        apart = apart | {"synthetic_set"}
     for key in sorted((common & own.keys() & other.keys()) - {"name", "method"} - apart):
         if own[key] != other[key]:
             return f"control = {control['name']!r} has another {key}: {other[key]!r} instead of {own[key]!r}"
     return None
+
+
+def _same_labels(control: dict[str, Any], sets: list[dict[str, Any]] | None, *names: str | None) -> bool:
+    """Whether these synthetic sets are one to a control that takes real images by their labels: as many, drawn alike.
+
+    Where the sets are not known, as in a stage, the check of the config has seen to it."""
+    if arm_choices.METHODS[control["method"]].second_source != source_choices.RESAMPLED:
+        return False
+    if sets is None:
+        return True
+    plans = [{key: one.get(key) for key in LABEL_PLAN} for one in sets if one["name"] in names]
+    return len(plans) == len(set(names)) and all(plan == plans[0] for plan in plans)
 
 
 def unequal(trained: dict[str, dict[str, Any]], arms: list[dict[str, Any]], baseline: str) -> list[str]:

@@ -69,7 +69,7 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
     data, data_tables = data_section.describe(
         images, config, files.file("intensity.csv"), files.optional("left_out.csv")
     )
-    opening = summary_section.opening(results, data)
+    opening = summary_section.opening(results, data, config)
     certificate, statuses = arms_section.leaks(files.file("leaks.csv"))
     foreseen = cost_section.read(files.optional("cost.json"), files.folder / "benchmarks")
     locked, openings = summary_section.lockbox(

@@ -9,6 +9,7 @@ from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.judge.analysis_choices import THESE_PROTEINS
 
 GENERATED = "Generated training images"
+PERFECT = "Images of a perfect generator"
 METRICS = {"macro_f1": "macro-F1", "map": "mean average precision", "micro_f1": "micro-F1"}
 
 
@@ -44,6 +45,8 @@ def opening(
     sentence = f"{where}, {arm} {change} ({interval(answer)}): {said}{beyond_these(answer, unit)}"
     if answer.get("note"):
         sentence += f" {answer['note']}"
+    if subject == PERFECT:
+        sentence += f" The images that {arm} adds are new simulated cells. No generator was trained for them."
     # A loss that the control shares comes from the method, not from what it adds.
     if kind_of(answer["verdict"]) == inference.HURTS and _shared(answer["beyond_control"]):
         title = f"{arm} hurt, but not provably more than its control"

@@ -17,20 +17,24 @@ from workflow_scripts.lib.page.run_tables import Results
 from workflow_scripts.lib.page.sections import data_section, error_rate_section, robustness_section
 
 
-def opening(results: Results, data: dict[str, Any]) -> page_opening.Opening:
+def opening(results: Results, data: dict[str, Any], config: dict[str, Any]) -> page_opening.Opening:
     """The first paragraph, from the answer that the judge wrote down."""
     if "answer" not in results.facts or "sizes" not in results.facts:
         raise UserError("analysis.json holds no answer: delete it and run again")
     sizes, judged = results.facts["sizes"], len(results.judged)
-    subject = primary_subject(results)
+    subject = primary_subject(results, config)
     return page_opening.opening(results.facts["answer"], sizes, judged, data["unit"], subject, data["lines_tested"])
 
 
-def primary_subject(results: Results) -> str:
-    """What the primary arm adds: an arm without generated images must not be praised or blamed for them."""
+def primary_subject(results: Results, config: dict[str, Any]) -> str:
+    """What the primary arm adds: an arm without images of a trained generator must not be praised or blamed for them."""
     arm = results.facts["answer"]["arm"]
     method = arm_choices.METHODS.get(results.facts.get("arms", {}).get(arm, {}).get("method"))
-    return f"The arm {arm}" if method and not method.learns_from_generated else page_opening.GENERATED
+    if method and not method.learns_from_generated:
+        return f"The arm {arm}"
+    own = next((entry.get("synthetic_set") for entry in config.get("arms", []) if entry["name"] == arm), None)
+    makers = {entry["name"]: entry["generator"] for entry in config.get("synthetic_sets", [])}
+    return page_opening.PERFECT if makers.get(own) == generator_choices.SIMULATOR else page_opening.GENERATED
 
 
 def verdict_kind(results: Results) -> str:
@@ -86,5 +90,5 @@ def lockbox(
         box, digest = lockbox_ledger.find(source.ids[~source.further], data.groups, data.roles), source.digest
     entries = lockbox_ledger.read_ledger(ledger) if ledger else []
     opened = lockbox_ledger.openings(entries, box, digest) if box else None
-    subject, declared = primary_subject(results), {"experiment": ""} | results.facts["declared"]
+    subject, declared = primary_subject(results, config), {"experiment": ""} | results.facts["declared"]
     return robustness_section.of_lockbox(box, opened, str(config.get("run", "")), declared, unit, subject)
