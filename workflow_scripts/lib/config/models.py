@@ -45,7 +45,7 @@ class Analysis(Section):
     """How arms are judged; declared, and hashed, before the first test prediction."""
 
     primary_arm: Text | list[Text] = key(
-        "Arm that the report's first sentence is about; tested before all others. Of a list, the first that the run has."
+        "Arm that the report's first sentence is about; tested before all others. A list: the first that the run has."
     )
     baseline: Text = key("Arm that every other arm is compared with.")
     metric: Literal[METRICS] = key("Primary metric: macro-F1 or mean average precision. The other is secondary.")

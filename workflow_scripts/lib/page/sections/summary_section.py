@@ -27,7 +27,7 @@ def opening(results: Results, data: dict[str, Any], config: dict[str, Any]) -> p
 
 
 def primary_subject(results: Results, config: dict[str, Any]) -> str:
-    """What the primary arm adds: an arm without images of a trained generator must not be praised or blamed for them."""
+    """What the primary arm adds: without images of a trained generator it must not be praised for them."""
     arm = results.facts["answer"]["arm"]
     method = arm_choices.METHODS.get(results.facts.get("arms", {}).get(arm, {}).get("method"))
     if method and not method.learns_from_generated:
