@@ -77,3 +77,19 @@ def test_each_class_is_shown_before_any_is_shown_twice() -> None:
     labels = np.eye(3, dtype=np.uint8)[[0, 0, 0, 0, 1, 1, 2]]
     rows = look_section._one_a_class(labels, np.arange(7), np.arange(7))
     assert rows.tolist() == [0, 4, 6, 1, 5, 2, 3]
+
+
+def test_images_of_a_trained_generator_are_looked_at() -> None:
+    """New simulated cells, as a perfect generator would make, look real by construction."""
+    config = {
+        "arms": [{"name": "a", "synthetic_set": "s"}, {"name": "b", "synthetic_set": "u"}, {"name": "c"}],
+        "synthetic_sets": [
+            {"name": "s", "generator": "simulator"},
+            {"name": "t", "generator": "unet"},
+            {"name": "u", "generator": "unet"},
+        ],
+    }
+    assert look_section.shown_set(["s", "t", "u"], "b", config) == "u"
+    assert look_section.shown_set(["s", "t", "u"], "a", config) == "t"
+    assert look_section.shown_set(["s", "t", "u"], "c", config) == "t"
+    assert look_section.shown_set(["s"], "a", config) == "s"

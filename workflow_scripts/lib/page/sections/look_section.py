@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge.wording import likeness
 from workflow_scripts.lib.judge.wording.likeness import Eye
@@ -24,12 +25,10 @@ NO_NETWORK = {"spectrum": "the power spectrum", "links": "the correlation of cha
 
 
 def of_primary(files: RunFiles, primary: str, config: dict[str, Any]) -> dict[str, Any] | None:
-    """What the template shows of the primary arm's synthetic set, else of the first; None where there is no set."""
-    arms = {entry["name"]: entry for entry in config.get("arms", [])}
-    wanted = arms.get(primary, {}).get("synthetic_set")
-    name = wanted if wanted in files.sets else next(iter(files.sets), None)
-    if name is None:
+    """What the template shows of the primary arm's synthetic set, else of another; None where there is no set."""
+    if not files.sets:
         return None
+    name = shown_set(files.sets, primary, config)
     figures, about = (
         [file for file in files.synthetic(ending) if file.synthetic_set == name]
         for ending in ("fidelity.csv", "assess.json")
@@ -47,6 +46,14 @@ def of_primary(files: RunFiles, primary: str, config: dict[str, Any]) -> dict[st
         "legend": legend,
         "count": COUNT,
     }
+
+
+def shown_set(sets: list[str], primary: str, config: dict[str, Any]) -> str:
+    """The primary arm's set, if a generator was trained for it; else the first of a trained generator."""
+    makers = {entry["name"]: entry["generator"] for entry in config.get("synthetic_sets", [])}
+    trained = [name for name in sets if makers.get(name) != generator_choices.SIMULATOR]
+    wanted = next((arm.get("synthetic_set") for arm in config.get("arms", []) if arm["name"] == primary), None)
+    return wanted if wanted in trained else [*trained, *sets][0]
 
 
 def eyes(figures: list[Path], encoder: str, independent: str | None = None) -> list[Eye]:
