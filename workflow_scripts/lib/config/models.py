@@ -58,12 +58,12 @@ class Analysis(Section):
     )
     minimum_positive_groups: Fewest = key("Positive test groups from which on a class is judged.", "groups")
     minimum_calibration_groups: Fewest = key(
-        "With fewer of them positive, a class uses the pooled threshold.", "groups"
+        "With fewer positive calibration groups a class uses the pooled threshold.", "groups"
     )
     refit_thresholds: Flag = key("Fit thresholds again in each draw, so that intervals cover their variance.")
     draws: whole(100, 100_000) = key("Draws of the Bayesian bootstrap over groups.", "draws")
     confidence: number(ge=0.5, le=0.999) = key(
-        "Confidence level, simultaneous over the family but for the primary arm."
+        "Confidence level, simultaneous over the family except for the primary arm."
     )
     smallest_effect: number(gt=0, le=1) = key("Smallest difference of interest, in the primary metric.")
     family: Literal["all"] | Some[str] = key("Arms that share the error rate: all, or a list of names.")
@@ -96,7 +96,9 @@ class Panels(Section):
         "Rows for the commonest class combinations, after those of single classes.", "rows"
     )
     protein_channel: text(40) = key("Channel that is also shown alone.")
-    colours: dict[Channel, Colour] = key("Colours of channels in all pictures. A channel not named: by its name.")
+    colours: dict[Channel, Colour] = key(
+        "Colours of channels in all pictures. Other channels have the colour of their name or dye."
+    )
 
 
 class Report(Section):
@@ -155,7 +157,7 @@ class Forensics(Section):
     shown_from: whole(8, 4096) = key("Side at which images are made with shown_larger.", "px")
     plateau: Plateau = key("The schedule of the switch scheduler_minimises.")
     metric: ReplayMetric = key("Metric of the figure; macro_f1_half: at 0.5, else the most probable class.")
-    confidence: number(gt=0, lt=1) = key("Confidence level of the intervals, each for itself.")
+    confidence: number(gt=0, lt=1) = key("Confidence level of the intervals, which are single, not simultaneous.")
 
 
 class Compute(Section):
@@ -168,7 +170,7 @@ class Compute(Section):
     strip_minutes: whole(0, 1440) = key(
         "Time between sample strips of a generator in training, on the progress page. 0: none.", "min"
     )
-    sets_together: Flag = key("All synthetic sets of a fold that ask no baseline are sampled in one process.")
+    sets_together: Flag = key("All synthetic sets of a fold that need no baseline are sampled in one process.")
     environment: Literal["mixloc", "mixloc-cuda", "mixloc-encoders", "mixloc-formats"] = key(
         "With --sdm conda, the environment of stages under envs/."
     )
@@ -183,11 +185,11 @@ class Config(Section):
     data: Data = key("Where images come from, and how their files and tables are to be read.")
     fetch_images: FetchImages = key("Downloads of images.")
     fetch_weights: FetchWeights = key("Downloads of ImageNet weights.")
-    simulate_cells: SimulateCells = key("The embedded default data: procedural fluorescence cells.")
+    simulate_cells: SimulateCells = key("The default data: procedural fluorescence cells.")
     preprocess_images: PreprocessImages = key("From image files to one image set.")
     make_folds: MakeFolds = key("Which proteins play which role.")
     regimes: Annotated[list[Regime], Field(min_length=1)] = key(
-        "Label regimes, which arms, generators and synthetic sets name; the first is that of all that name none."
+        "Label regimes. Arms, generators and synthetic sets may name one; the first is the default."
     )
     generators: list[Generator] = key("Generators, each trained once per repeat and fold if a synthetic set uses it.")
     synthetic_sets: list[SyntheticSet] = key("Synthetic sets: images drawn from one generator in one way.")
@@ -204,7 +206,7 @@ class Config(Section):
     export: Export = key("Generated images as files with a table.")
     clean: Clean = key("What the target clean deletes of a finished run: nothing, what needs no training, or models.")
     report: Report = key("The report page.")
-    violations: Distinct[Breach] = key("Breaches of the leak rules that are meant; the run fails on any other.")
+    violations: Distinct[Breach] = key("Leaks that are made on purpose; the run fails on any other.")
     replay: Replay = key("The reference study's choices, where forensics does not vary them.")
     forensics: Forensics = key("Which of the study's choices made its result.")
     compute: Compute = key("How work is spread over cores and GPUs.")

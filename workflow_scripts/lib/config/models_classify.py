@@ -93,9 +93,9 @@ class Augment(Section):
 
 
 class Scoring(Section):
-    """Noise with which a generator is asked that classifies."""
+    """Noise for the scores of a generator that is used as a classifier."""
 
-    levels: Some[number(gt=0, le=80)] = key("Noise levels, beside pixels of deviation 1.")
+    levels: Some[number(gt=0, le=80)] = key("Noise levels, relative to pixels of standard deviation 1.")
     draws: whole(1, 1000) = key("Draws of noise at each level, the same for all images and classes.", "draws")
 
 
@@ -113,7 +113,7 @@ class Embeddings(Section):
 
 
 class TrainClassifier(Section):
-    """How an arm is trained. All arms have the same steps and images per step, but for those with a budget."""
+    """How an arm is trained. All arms have the same steps and images per step, except those with a budget."""
 
     backbone: one_of(network_choices.BACKBONES) = key("The network.")
     weights: Maybe[Text] = key(
@@ -122,7 +122,7 @@ class TrainClassifier(Section):
     frozen: Flag = key("Train only the head; the backbone keeps its weights.")
     loss: one_of(network_choices.LOSSES) = key("The loss of one image.")
     losses: Losses = key("Parameters of the losses that have some.")
-    channels: Maybe[Some[str]] = key("Channels that the classifier looks at. null: all.")
+    channels: Maybe[Some[str]] = key("Channels that the classifier gets. null: all.")
     sampling: Literal[arm_settings.SAMPLINGS] = key(
         "Real images come each once an epoch, or every class equally often."
     )
@@ -144,16 +144,16 @@ class TrainClassifier(Section):
         "pretrain_finetune, ssl_pretrain: fraction of the steps before those on labelled real images."
     )
     keep: Part = key("filtered: fraction of the synthetic images that is kept.")
-    trust: Part = key("relabel: weight of the baseline's answer in a label.")
+    trust: Part = key("relabel: weight of the baseline's probability in a label.")
     confidence: number(ge=0.5, lt=1) = key(
-        "fixmatch: probability, for or against a class, from which on an answer to a weak view is learned."
+        "fixmatch: probability, for or against a class, from which on the prediction for a weak view becomes a label."
     )
     robustness: number(ge=0.01, le=1) = key("robust: q of the generalised cross-entropy; 1 is the error rate.")
     blend: Literal[arm_settings.BLENDS] = key("blend_real: labels of both images, or weighted as their pixels are.")
     column: Text = key("reweight: column of the image set whose values come equally often.")
     strong: Strong = key("strong_augment: in place of the same keys of augment; fixmatch, ssl_pretrain: second views.")
     weaker: Part = key("ssl_pretrain_mixed: strength of second views, as a fraction of what strong says.")
-    scoring: Scoring = key("generator_classifier, generator_average: noise with which the generator is asked.")
+    scoring: Scoring = key("generator_classifier, generator_average: noise for the scores of the generator.")
     augment: Augment = key("Augmentation, the same in every arm.")
 
 
@@ -161,20 +161,20 @@ class _Arm(Section):
     """An arm: one way of training a classifier, compared with others."""
 
     name: Name = key("Name of the arm; part of file names.")
-    base: Name = optional("Arm of this list or of config.yaml whose keys it has where it gives none.")
+    base: Name = optional("Arm of this list or of config.yaml; keys that are not given here are taken from it.")
     method: one_of(arm_choices.METHODS) = key("How the arm mixes images.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     synthetic_set: Name = optional("Synthetic set that the method mixes in or imitates.")
     generator: Name = optional("Generator of generator_*: its encoder is the backbone, or it classifies itself.")
     pseudo_labels_from: Name = optional(
-        "pseudo_label: arm whose answers label the unlabelled images. Left out: the baseline of the regime."
+        "pseudo_label: arm that gives the pseudo-labels of the unlabelled images. Left out: the baseline of the regime."
     )
-    control: Name = optional("Arm that adds as many images of nothing new.")
+    control: Name = optional("Arm that adds as many images, but none that are new.")
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."
     )
     only_simulated: Flag = optional("Leave the arm out where cells are not simulated.")
-    trials: whole(0, 10**6) = optional("Settings of this arm that were tried on the validation part before.")
+    trials: whole(0, 10**6) = optional("Number of settings of this arm that were tried before, on the validation part.")
 
 
 def _options() -> dict[str, Any]:

@@ -102,11 +102,11 @@ class Data(Section):
         "Channels of a file that holds several, in their order. null: those of preprocess_images."
     )
     stack: Literal[tuple(STACKS)] = key(
-        "Files with several planes in focus or time: refused, read as channels, the maximum over them, "
+        "Files with several focal planes or time points: refused, read as channels, the maximum over them, "
         "or the middle one."
     )
     planes: Maybe[dict[Channel, Literal["red", "green", "blue", "yellow"]]] = key(
-        "The colour of its file that a channel is."
+        "For files in colour: which colour of its file a channel is."
     )
     bits: Maybe[Some[Bits]] = key(
         "Bits per pixel that files may have. null: as the source has, or most files do.", "bits"

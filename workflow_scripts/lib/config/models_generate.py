@@ -35,18 +35,18 @@ class Generator(Section):
     """A generator, trained once per repeat and fold (stage train_ddpm) if a synthetic set uses it."""
 
     name: Name = key("Name of the generator; part of file names.")
-    base: Name = optional("Generator of this list or of config.yaml whose keys it has where it gives none.")
+    base: Name = optional("Generator of this list or of config.yaml; keys that are not given here are taken from it.")
     regime: Name = optional("Label regime. Left out: the first of regimes.")
     sees: Literal[choices.SEES] = optional(
         "Train images that it learns from: those that its regime labels; also the others, without labels; also the "
-        "others, with the soft answers of the regime's baseline. Left out: labelled."
+        "others, with the probabilities of the regime's baseline as soft labels. Left out: labelled."
     )
     pseudo_labels_from: Name = optional(
-        "sees pseudo_labelled: arm of the same regime whose answers are taken. Left out: the regime's baseline."
+        "sees pseudo_labelled: arm of the same regime that gives the pseudo-labels. Left out: the regime's baseline."
     )
     from_: Annotated[str, WEIGHTS] = key(
-        "Generator of another run that it starts from, whose keys it has where it gives none. {repeat} and {fold} in "
-        "the path stand for each fold's. Left out: none.",
+        "File of a generator of another run to start from; keys not given here are those of the file. {repeat} "
+        "and {fold} in the path stand for each fold's. Left out: none.",
         default=None,
         alias="from",
     )
@@ -75,13 +75,13 @@ class Generator(Section):
     label_sampling: Literal[choices.SAMPLINGS] = key("Each image once an epoch, or classes equally often.")
     label_dropout: BelowOne = key("Fraction of examples shown without labels; above 0 makes guidance possible.")
     condition_on: Distinct[Text] = optional(
-        "unet: columns of the image set, such as cell_line, whose values the network is told beside the labels."
+        "unet: columns of the image set, such as cell_line, on which the network is conditioned beside the labels."
     )
     reference_fraction: Fraction = optional(
         "Fraction of examples with channels given; reference_channels need it above 0."
     )
     reference_channels: Distinct[Text] | Literal[choices.OTHERS] = optional(
-        "Channels that are given whenever some are: the network learns the rest alone. others: all but the "
+        "Channels that are given in these examples; the network learns to generate the rest. others: all but the "
         "protein's. Left out: any channels."
     )
     turn_images: Flag = key("Show each image in one of its eight orientations.")
@@ -114,12 +114,11 @@ class Guidance(Section):
     scale: number(ge=0, le=50) = key("How strongly images are pushed towards their labels. 1: no guidance.")
     interval: Pair[number(ge=0)] = key("Lowest and highest noise level at which guidance acts.")
     against: Maybe[Literal[choices.AGAINST]] = optional(
-        "Pushed away from. null: images without a label; confused: what the baseline takes for the wanted classes; "
-        "earlier: what the generator made of the same labels at its snapshot."
+        "What images are pushed away from. null: images without a label; confused: the class that the baseline "
+        "confuses most with those wanted; earlier: what the generator made of the same labels at its snapshot."
     )
     weaker: Maybe[Name] = optional(
-        "Another generator, smaller or trained for less time: pushed away from what it makes of the same labels. "
-        "null: none."
+        "Autoguidance by another generator, smaller or trained for less time, that gets the same labels. null: none."
     )
 
 
@@ -127,12 +126,16 @@ class SyntheticSet(Section):
     """A synthetic set: images drawn from one generator in one way, per repeat and fold, if an arm uses it."""
 
     name: Name = key("Name of the synthetic set; part of file names.")
-    base: Name = optional("Synthetic set of this list or of config.yaml whose keys it has where it gives none.")
+    base: Name = optional(
+        "Synthetic set of this list or of config.yaml; keys that are not given here are taken from it."
+    )
     regime: Name = optional("Label regime of the labels that are planned. Left out: that of the generator.")
-    generator: Name = key("Name of a generator, or simulator: fresh simulated cells, which no generator could better.")
+    generator: Name = key("Name of a generator, or simulator: fresh simulated cells, as from a perfect generator.")
     labels: one_of(choices.LABEL_PLANS) = key("Which labels the images carry.")
     count: whole(1, 10**7) = optional("Number of images; for tail_fill the most that are made.", "images")
-    target: whole(1, 10**7) = optional("tail_fill: images of a class, real and synthetic, that are aimed at.", "images")
+    target: whole(1, 10**7) = optional(
+        "tail_fill: images, real and synthetic together, up to which a class is filled.", "images"
+    )
     per_class: whole(1, 10**6) = optional("single: number of images of each class.", "images")
     columns: one_of(choices.COLUMN_PLANS) = optional(
         "Values of the columns that the generator is conditioned on. Left out: as_real."
@@ -165,7 +168,7 @@ class Encoder(Section):
         "File of weights; a variable such as ${MIXLOC_WEIGHTS} may stand in its path. installed: those of a package "
         f"of {encoder_choices.EXTRA}."
     )
-    channels: Maybe[Some[Text]] = key("Channels that it looks at. null: all.")
+    channels: Maybe[Some[Text]] = key("Channels that it gets. null: all.")
     size: Maybe[whole(8, 1024)] = key("Side of the images that it gets. null: as they are.", "px")
     normalise: Maybe[Normalise] = key(
         "How its input is normalised. null: as in the train part, or as the architecture needs it."
@@ -198,7 +201,7 @@ class AssessSynthetic(Section):
     draws: whole(10, 10_000) = key(
         "Random halves of the groups, for intervals and for the sample-size correction.", "draws"
     )
-    confidence: number(ge=0.5, le=0.999) = key("Confidence level of the intervals, each for itself.")
+    confidence: number(ge=0.5, le=0.999) = key("Confidence level of the intervals, which are single, not simultaneous.")
     smallest: Smallest = key("Sizes below which a figure is marked as too uncertain.")
     combinations: whole(0, 100) = key("The commonest class combinations, assessed by themselves.", "combinations")
     pairs: whole(1, 50) = key("Closest pairs of a generated and a train image that are shown.", "pairs")
