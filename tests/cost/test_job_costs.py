@@ -491,7 +491,7 @@ def test_the_page_puts_prediction_beside_fact(finished):
     shown = cost_section.read(finished / "cost.json", finished / "benchmarks")
     rows = {row["stage"]: row for row in shown.tables["prediction"].rows}
     assert rows["train_ddpm"]["measured"] == 40.0 and rows["train_ddpm"]["ratio"] == pytest.approx(2.0, rel=0.02)
-    total = rows["all of which both are known"]
+    total = rows["all stages with both figures"]
     assert total["measured"] == 20.0 * sum(row["jobs"] for row in rows.values() if not row.get("is_total"))
     # A stage of which some job was not timed has no sum.
     next((finished / "benchmarks" / "train_ddpm").glob("*")).unlink()
@@ -503,7 +503,7 @@ def test_the_page_puts_prediction_beside_fact(finished):
     html_page.write_tables(finished / "tables", list(shown.tables.values()), "tables")
     first = (finished / "tables" / "prediction.csv").read_text().splitlines()[0]
     assert first == "stage,jobs,predicted,predicted_low,predicted_high,measured,ratio,source"
-    assert "Nothing was predicted" in cost_section.read(None, finished / "benchmarks").sentence
+    assert "was not predicted" in cost_section.read(None, finished / "benchmarks").sentence
 
 
 def test_overhead_is_wall_clock_beside_work(finished, tmp_path, capsys):

@@ -73,7 +73,7 @@ def test_what_must_be_known_is_said(run: FakeRun) -> None:
     assert any("fitted on the train part" in text for text in one)
     assert not any("other class fractions" in text for text in one)
     assert any("other class fractions" in text for text in other)
-    assert any("several hands" in text for text in one)
+    assert any("several functions" in text for text in one)
     path = run.path("repeat0/fold0/synthetic/as_train.assess.json")
     about = json.loads(path.read_text())
     mine = {"name": "mine", "kind": "own", "overlap": "unknown"}
@@ -88,7 +88,7 @@ def test_what_must_be_known_is_said(run: FakeRun) -> None:
     assert any("The channels red were taken from real training images" in text for text in said)
     assert any("variations of real training images, noised to level 0.5" in text for text in said)
     assert not any("variations" in text for text in one)
-    assert not any("several hands" in text or "fitted on the train part" in text for text in said)
+    assert not any("several functions" in text or "fitted on the train part" in text for text in said)
 
 
 def test_an_encoder_that_does_not_see_blur_is_found_out(run: FakeRun) -> None:

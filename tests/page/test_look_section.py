@@ -17,7 +17,7 @@ HEADER = "encoder,scope,name,measure,contender,value,low,high," + COUNTS + ",too
 
 
 def eye(generated: float, low: float, name: str = "the power spectrum") -> Eye:
-    """An eye that sees spoiled images at 10, and real ones from 0 to 1."""
+    """An eye that sees degraded images at 10, and real ones from 0 to 1."""
     return Eye(name, generated, low, 0.0, 1.0, 10.0)
 
 
@@ -27,7 +27,7 @@ def eye(generated: float, low: float, name: str = "the power spectrum") -> Eye:
         ([eye(0.8, 0.5)], likeness.ALIKE, "look like the real ones: they cannot be told apart by the power spectrum"),
         ([eye(3, 2)], likeness.NEAR, "by the power spectrum they lie 30 % of the way from real images"),
         ([eye(6, 5)], likeness.FAR, "do not look like the real ones: by the power spectrum they lie 60 %"),
-        ([eye(12, 9)], likeness.FAR, "they are farther from real images than spoiled ones are"),
+        ([eye(12, 9)], likeness.FAR, "they are farther from real images than degraded ones are"),
         ([eye(0.8, 0.5), eye(7, 6, "the features of x")], likeness.FAR, "by the features of x they lie 70 %"),
         ([eye(math.nan, 1)], likeness.UNKNOWN, "too few images"),
         ([], likeness.UNKNOWN, "too few images"),
@@ -64,7 +64,7 @@ def test_eyes_are_means_over_folds_and_scales_are_what_they_see(tmp_path: Path) 
     assert [eye.name for eye in seen] == [
         "the power spectrum", "the correlation of channels", "the features of the baseline",
     ]  # fmt: skip
-    assert [eye.spoiled for eye in seen] == [6.5, 8.5, 6.5]
+    assert [eye.degraded for eye in seen] == [6.5, 8.5, 6.5]
     assert seen[0].way == pytest.approx(0.5) and seen[0].tells_apart
     assert likeness.kind(seen) == likeness.FAR
 

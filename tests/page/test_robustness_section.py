@@ -145,7 +145,7 @@ def test_the_lockbox_on_the_first_screen(run: FakeRun) -> None:
         lockbox_ledger.begin(ledger, entry | {"task": "killed"})
         text = page(run)
         twice = words(text)
-        assert "opened 2 times." in twice and "never come to a result: 1." in twice
+        assert "opened 2 times." in twice and "begun and have no result: 1." in twice
         assert EVIL not in text and EVIL in twice
         assert [row["run"] for row in rows(run, "lockbox_openings")] == ["tiny", EVIL]
     finally:
@@ -171,11 +171,11 @@ def test_openings_by_others_are_told() -> None:
     assert "Other lockboxes of these images were opened before, 1 in number." in text and len(table.rows) == 2
     text, _ = robustness_section.of_lockbox(box, found, "b", NEW, "group", "Images")
     assert "raised mean average precision by 0.100" in text
-    assert "no first look" in text and "another analysis was declared (hash old)" in text
+    assert "not the first look" in text and "another analysis was declared (hash old)" in text
     found = lockbox_ledger.Openings([entry | {"declaration": "new", "experiment": "e"}], [], 0)
     for experiment, otherwise in (("e", False), ("f", True)):
         text, _ = robustness_section.of_lockbox(box, found, "a", NEW | {"experiment": experiment}, "group", "Images")
-        assert ("of arms made otherwise than those on this page" in text) == otherwise
+        assert ("with other settings than those on this page" in text) == otherwise
 
 
 def test_a_ledger_that_is_none_is_the_users_to_mend(tmp_path: Path) -> None:

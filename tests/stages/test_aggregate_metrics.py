@@ -78,7 +78,7 @@ def test_the_order_of_testing_is_told():
     assert analysis_report.order(ANALYSIS, first | outside).endswith("mix against real_only.")
     told = analysis_report.order(ANALYSIS, first | control | other | outside)
     assert "mix against real_only, then against mix_real" in told
-    assert "(1)" in told and "showed no difference to mix_real" in told and told.endswith("are exploratory.")
+    assert "(1)" in told and "showed no difference from mix_real" in told and told.endswith("are exploratory.")
     once = {key: row | {"repeats": 1} for key, row in (first | other).items()}
     assert analysis_report.order(ANALYSIS, once).endswith("All are exploratory: a single repeat confirms nothing.")
 

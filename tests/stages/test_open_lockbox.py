@@ -248,7 +248,7 @@ def test_a_second_opening_is_allowed_recorded_and_told(run: Run, capsys: pytest.
     about = json.loads(run.path("lockbox.json").read_text())
     assert about["opening"] == 3
     told = " ".join(about["notes"])
-    assert "opened 2 times before: this is no first look" in told
+    assert "opened 2 times before: this is not the first look" in told
     assert "another analysis was declared" in told and "Declared before it: " in told
     assert "opened 2 times before" in capsys.readouterr().err
     entries = run.ledger()

@@ -133,9 +133,9 @@ def order(analysis: dict[str, Any], primary: PrimaryRows) -> str:
     if alone:
         return text.removesuffix(": ") + "." + alone
     if all(row["standing"] == inference.CONFIRMED for row in others):
-        return text + "the first step showed a difference, so they are confirmed by the same error rate."
+        return text + "the first step showed a difference, so their verdicts are confirmed, at the same error rate."
     failed = next(row["against"] for row in steps if not (row["low"] > 0 or row["high"] < 0))
-    return text + f"the first step showed no difference to {failed}, so their verdicts are exploratory."
+    return text + f"the first step showed no difference from {failed}, so their verdicts are exploratory."
 
 
 def answer(question: Question, primary: PrimaryRows, size: dict[str, int], judged: int) -> dict[str, Any]:

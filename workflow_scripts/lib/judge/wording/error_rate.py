@@ -27,14 +27,14 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
         f"upper limit {_percent(worst['upper'])})."
     )
     if repeats < 2:
-        text += " One repeat cannot tell the variance between repeats from an effect; three repeats can."
+        text += " With one repeat, the variance between repeats cannot be separated from an effect. With three it can."
         trained = [row["fraction"] for row in rows if row.get("world") == "trained"]
         if trained:
             text += (
                 f" Among copies of one arm that were really trained, on simulated cells, it was {_percent(trained[0])}."
             )
     if record["code"] != digest:
-        text += " That was measured with an earlier version of its code."
+        text += " This rate was measured with an earlier version of the analysis."
     return text
 
 

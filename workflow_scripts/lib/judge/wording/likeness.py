@@ -1,4 +1,4 @@
-"""Whether generated images look like real ones, in a sentence, by eyes that neither generator nor arms depend on."""
+"""Whether generated images look real, in a sentence, by measures that neither generator nor arms depend on."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import math
 from dataclasses import dataclass
 
 ALIKE, NEAR, FAR, UNKNOWN = "alike", "near", "far", "unknown"
-HALF = 0.5  # of the way from real to spoiled images, from which on images do not look real
+HALF = 0.5  # of the way from real to degraded images, from which on images do not look real
 
 
 @dataclass(frozen=True)
 class Eye:
-    """A measure of distance to held-out real images, of generated, real (floor) and spoiled ones (the nearest)."""
+    """A measure of distance to held-out real images, of generated, real (floor) and degraded ones (the nearest)."""
 
     name: str
     generated: float
     generated_low: float  # of its interval
     floor: float
     floor_high: float
-    spoiled: float
+    degraded: float
 
     @property
     def known(self) -> bool:
         """Whether there were enough images for all of it."""
-        return all(map(math.isfinite, (self.generated, self.generated_low, self.floor, self.floor_high, self.spoiled)))
+        return all(map(math.isfinite, (self.generated, self.generated_low, self.floor, self.floor_high, self.degraded)))
 
     @property
     def way(self) -> float:
-        """Part of the way from real to spoiled images at which generated ones lie."""
-        far = self.spoiled - self.floor
+        """Part of the way from real to degraded images at which generated ones lie."""
+        far = self.degraded - self.floor
         return max(0.0, self.generated - self.floor) / far if far > 0 else math.inf
 
     @property
@@ -57,9 +57,9 @@ def sentence(eyes: list[Eye], synthetic_set: str) -> str:
         return f"{who} look like the real ones: they cannot be told apart by {names}."
     worst = _worst([eye for eye in eyes if eye.known])
     where = (
-        f"lie {100 * worst.way:.0f} % of the way from real images to spoiled ones"
+        f"lie {100 * worst.way:.0f} % of the way from real images to degraded ones"
         if worst.way < 1
-        else "are farther from real images than spoiled ones are"
+        else "are farther from real images than degraded ones are"
     )
     told = "resemble the real ones, but can be told from them" if found == NEAR else "do not look like the real ones"
     return f"{who} {told}: by {worst.name} they {where} (noise, blurred cells, random phases)."

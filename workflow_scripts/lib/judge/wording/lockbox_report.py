@@ -37,7 +37,7 @@ def history(declared: dict[str, Any], before: Openings, entry: Row) -> list[str]
     if declared["predictions"] or declared["earlier"]:
         out.append(analysis_report.registered(declared))
     if before.ended:
-        out.append(f"These images had been {before.words()} before: this is no first look at them.")
+        out.append(f"These images had been {before.words()} before: this is not the first look at them.")
     others = sorted({opening["declaration"] for opening in before.ended} - {entry["declaration"]})
     if others:
         out.append(f"Then another analysis was declared (hash {', '.join(others)}; now {entry['declaration']}).")

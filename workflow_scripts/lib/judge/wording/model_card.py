@@ -24,8 +24,8 @@ SCRIPT = '\nOr `torch.jit.load("{}")(images.float())`, which answers bit for bit
 CARD = """# {run}: {arm}
 
 {count} classifiers of the arm `{arm}` of the MixLoc run `{run}`, one for each fold and repeat.
-Their probabilities are averaged. An image gets a class where its probability reaches the class's threshold in
-`model.json`.
+Their probabilities are averaged. An image gets each class whose probability reaches the class's threshold in
+`model.json`. If there is none, it gets its most probable class.
 
 | what | value |
 |---|---|
@@ -62,7 +62,7 @@ Intervals are at {confidence:g} %. The ensemble was not scored by itself.
 
 - It was trained and scored on images of this source alone. Images of other microscopes, stains or cell lines may get
   wrong labels with high probabilities.
-- It decides among the classes above, and gives every image one of them at least.
+- It knows only the classes above, and gives every image at least one of them.
 
 ## Licence
 

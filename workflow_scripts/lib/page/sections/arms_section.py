@@ -108,7 +108,7 @@ def costs(results: Results, config: dict[str, Any]) -> PageTable:
     columns = [Column("arm", "arm", "name"), *_regime_column(results), Column("method", "method")]
     columns.append(Column("start", "starts from"))
     columns += [Column(name, *COSTS[name]) for name in known]
-    return PageTable("costs", "Cost of a fold, mean over folds and repeats", columns, rows)
+    return PageTable("costs", "Cost of each arm in a fold, mean over folds and repeats", columns, rows)
 
 
 COSTS = {
@@ -117,8 +117,8 @@ COSTS = {
     "synthetic_seen": ("of them synthetic", "count"),
     "steps": ("steps", "count"),
     "best_step": ("chosen step", "count"),
-    "real_images": ("real images it had", "count"),
-    "unlabelled_images": ("others without labels", "count"),
+    "real_images": ("labelled real images", "count"),
+    "unlabelled_images": ("unlabelled real images", "count"),
     "trials": ("settings tried before", "count"),
 }
 
@@ -268,7 +268,7 @@ def run_times(folder: Path) -> PageTable:
         Column("longest", "longest job", "seconds"),
         Column("memory", "peak memory (MB)", "count"),
     ]
-    caption = "Run time of the stages that this page rests upon, one after the other"
+    caption = "Run time of the stages behind this page, as if jobs ran one after the other"
     return PageTable("run_times", caption, columns, rows, mark=lambda row: "total" if row.get("is_total") else "")
 
 
@@ -341,7 +341,7 @@ def about_pins(table: PageTable) -> tuple[bool, str]:
         told = ", ".join(f"{row['what']} {row['version']} ({row['pinned']})" for row in others)
         return False, f"Not the pinned versions, which stand in brackets: {told}. Figures may differ for that reason."
     if not any(row.get("pinned") for row in table.rows):
-        return False, "There is no constraints.txt here: whether these are the pinned versions is not known."
+        return False, "There is no constraints.txt here, so it is unknown whether these are the pinned versions."
     return True, "All packages have the versions pinned in constraints.txt."
 
 

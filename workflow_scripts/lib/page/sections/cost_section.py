@@ -23,9 +23,9 @@ def read(path: Path | None, benchmarks: Path) -> Foreseen:
     """Prediction and fact; `benchmarks` lies in the folder of the run."""
     prediction = measured_rates.read_prediction(path) if path is not None else None
     if prediction is None:
-        return Foreseen("Nothing was predicted of the cost of this run.")
+        return Foreseen("The cost of this run was not predicted.")
     if prediction["problem"]:
-        return Foreseen(f"Nothing was predicted of the cost of this run: {prediction['problem']}.")
+        return Foreseen(f"The cost of this run was not predicted: {prediction['problem']}.")
     stages, disk = _stages(prediction, benchmarks), _disk(prediction, benchmarks.parent)
     tables = {"prediction": _stage_table(stages), "disk": _disk_table(disk)}
     return Foreseen(_sentence(prediction, stages, disk), tables)
@@ -56,7 +56,7 @@ def _stages(cost: dict[str, Any], benchmarks: Path) -> list[dict[str, Any]]:
         whole = tuple(sum(row["predicted"][place] for row in both) for place in range(3))
         seconds = sum(row["measured"] for row in both)
         rows.append(
-            {"stage": "all of which both are known", "jobs": sum(row["jobs"] for row in both), "predicted": whole,
+            {"stage": "all stages with both figures", "jobs": sum(row["jobs"] for row in both), "predicted": whole,
              "measured": seconds, "ratio": seconds / whole[0], "source": "", "hours": 0.0, "gpu": False,
              "is_total": True}
         )  # fmt: skip
@@ -72,7 +72,7 @@ def _stage_table(rows: list[dict[str, Any]]) -> PageTable:
         Column("ratio", "measured to predicted", "number", 2),
         Column("source", "predicted from"),
     ]
-    note = "Beneath a prediction: by the fastest and by the slowest job that was seen."
+    note = "Below each prediction: its range, by the fastest and the slowest job that was measured before."
     return PageTable(
         "prediction", "Seconds of all jobs, predicted and measured", columns, rows, note,
         mark=lambda row: "total" if row.get("is_total") else "",
@@ -99,7 +99,7 @@ def _disk_table(rows: list[dict[str, Any]]) -> PageTable:
         Column("measured", "MB on disk", "number", 1),
     ]
     return PageTable(
-        "disk", "Disk of the run, predicted and taken", columns, rows,
+        "disk", "Disk of the run, predicted and measured", columns, rows,
         mark=lambda row: "total" if row.get("is_total") else "",
     )  # fmt: skip
 
@@ -139,5 +139,5 @@ def _sentence(cost: dict[str, Any], stages: list[dict[str, Any]], disk: list[dic
         said += f", {sum(row['hours'] for row in stages if row['gpu']):.3g} GPU-hours"
     said += f", {disk[-1]['measured']:,.1f} MB."
     if cost["unknown"]:
-        said += f" Not predicted, for want of any measurement: {', '.join(cost['unknown'])}."
+        said += f" Not predicted, because nothing like it was measured: {', '.join(cost['unknown'])}."
     return said

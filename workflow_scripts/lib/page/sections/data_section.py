@@ -141,7 +141,8 @@ def roles_table(data: Data) -> PageTable:
     columns = [Column("fold", "fold", "name")]
     for role in used:
         columns += [Column(f"{role}_images", role, "count"), Column(f"{role}_groups", "groups", "count")]
-    note = "Unused images are relatives of tested ones, or of unknown value; nobody reads them." * (Role.UNUSED in used)
+    unused = "Unused images belong to groups of tested ones, or have an unknown value. They are not read."
+    note = unused * (Role.UNUSED in used)
     caption = "Images and groups by role; a group never plays two roles in a fold"
     return PageTable("data_roles", caption, columns, rows, note=note)
 

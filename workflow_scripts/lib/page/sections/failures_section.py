@@ -113,9 +113,9 @@ def table(logged: list[Job]) -> PageTable:
         Column("finished", "finished", "count"),
         Column("said", "what its log says"),
     ]
-    note = "No end is known of what was killed or interrupted, or was still at work when this page was written."
+    note = "A job has no known end if it was killed or interrupted, or was still running when this page was written."
     return PageTable(
-        "failures", "Jobs that failed, were cut short or had to make do", columns, rows, note,
+        "failures", "Jobs that failed, were interrupted, or went on with less than was asked for", columns, rows, note,
         mark=lambda row: "alarm" if row["open"] else "",
     )  # fmt: skip
 

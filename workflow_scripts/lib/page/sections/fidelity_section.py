@@ -42,7 +42,7 @@ SCORES = {
     "ap_generated": ("AP on generated", "number", 2),
 }
 FIRST, INDEPENDENT = 0, 1  # encoders, in the order of their rows
-SPOILED = ("noise", "blurred", "phase")
+DEGRADED = ("noise", "blurred", "phase")
 Placed = list[tuple[str, Path]]  # synthetic set and file, one each fold
 
 
@@ -81,15 +81,15 @@ def averaged(figures: list[Path], which: int = FIRST) -> pd.DataFrame:
 
 
 def eye(table: pd.DataFrame, measure: str, name: str) -> Eye | None:
-    """Distances of generated, real and spoiled images by one measure; None where there are too few images."""
+    """Distances of generated, real and degraded images by one measure; None where there are too few images."""
     shown = table[(table["scope"] == "all") & (table["measure"] == measure) & ~table["too_small"]]
     rows = shown.set_index("contender")
-    if not {"generated", "floor", *SPOILED} <= set(rows.index):
+    if not {"generated", "floor", *DEGRADED} <= set(rows.index):
         return None
-    spoiled = rows["value"][list(SPOILED)]
-    # A way of spoiling that the measure does not see is no scale for it.
-    spoiled = spoiled[spoiled > rows["high"]["floor"]]
-    far = float(spoiled.min()) if len(spoiled) else np.nan
+    degraded = rows["value"][list(DEGRADED)]
+    # A way of degrading that the measure does not see is no scale for it.
+    degraded = degraded[degraded > rows["high"]["floor"]]
+    far = float(degraded.min()) if len(degraded) else np.nan
     generated, floor = rows.loc["generated"], rows.loc["floor"]
     return Eye(name, generated["value"], generated["low"], floor["value"], floor["high"], far)
 
@@ -152,7 +152,10 @@ def _bracket(table: pd.DataFrame, name: str, synthetic_set: str) -> PageTable:
     ]
     columns = [Column("measure", "measure", "name"), Column("better", "better"), *_columns()]
     return PageTable(
-        name, f"Plan {synthetic_set}: generated images between their floor and their ceilings", columns, rows
+        name,
+        f"Synthetic set {synthetic_set}: generated images beside real ones (floor) and degraded ones",
+        columns,
+        rows,
     )
 
 
@@ -166,7 +169,9 @@ def _independent(
                 figures = _triples(shown[(shown["scope"] == "all") & (shown["measure"] == key)])
                 rows.append({"measure": kind.title, "encoder": encoder["name"], "better": kind.better} | figures)
     columns = [Column("measure", "measure", "name"), Column("encoder", "encoder", "name"), Column("better", "better")]
-    return PageTable(name, f"Plan {synthetic_set}: the same images by both encoders", [*columns, *_columns()], rows)
+    return PageTable(
+        name, f"Synthetic set {synthetic_set}: the same images by both encoders", [*columns, *_columns()], rows
+    )
 
 
 def _by_scope(table: pd.DataFrame, measure: str, name: str, title: str, facts: list[dict[str, Any]]) -> PageTable:
@@ -201,7 +206,7 @@ def _everything(table: pd.DataFrame, name: str, synthetic_set: str) -> PageTable
     keys = ("scope", "name", "measure", "contender", "value", "low", "high", *COUNTS, "too_small")
     rows = table[list(keys)].to_dict("records")
     return PageTable(
-        name, f"Plan {synthetic_set}: every figure", [Column(key, key.replace("_", " ")) for key in keys], rows
+        name, f"Synthetic set {synthetic_set}: every figure", [Column(key, key.replace("_", " ")) for key in keys], rows
     )
 
 
@@ -216,7 +221,7 @@ def _judged(folds: list[pd.DataFrame], name: str, synthetic_set: str) -> PageTab
         last = {key: mean[key].mean() for key in numbers if key.startswith("ap_")}
         rows.append({"class": "mean of the classes", "is_mean": True} | last)
     columns = [Column(key, *SCORES[key]) for key in ("class", *numbers)]
-    caption = f"Plan {synthetic_set}: real and generated images before the same judge"
+    caption = f"Synthetic set {synthetic_set}: real and generated images, scored by the same judge"
     return PageTable(name, caption, columns, rows, mark=lambda row: "total" if row.get("is_mean") else "")
 
 
@@ -237,33 +242,34 @@ def _remarks(facts: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
     blind = _not_seen(table)
     if blind:
         out.append(
-            f"In these features {' and '.join(blind)} are no farther from held-out images than real ones may be: what "
-            "such images lack the encoder does not see, in generated ones either. The power spectrum needs no encoder."
+            f"In these features {' and '.join(blind)} are no farther from held-out images than real ones may be. So "
+            "the encoder does not see what such images lack, and would not see it in generated ones. The power "
+            "spectrum needs no encoder."
         )
     if facts[0]["knows_train"]:
         out.append(
-            "The encoder was fitted on the train part, from which the floor and the ceilings are drawn: in its "
-            "features the floor may lie farther from held-out images than in those of a network that knows neither."
+            "The encoder was fitted on the train part, from which the floor and the degraded images come. So in its "
+            "features the floor may be farther from held-out images than in those of a network that knows neither."
         )
     if not all(fact["shares_labels"] for fact in facts):
         out.append(
-            "The synthetic set has other class fractions than the real images: numbers of all images contain that "
-            "difference too, those of single classes do not."
+            "The synthetic set has other class fractions than the real images. Numbers over all images include that "
+            "difference; numbers of single classes do not."
         )
     taken, noise = facts[0]["reference_channels"], facts[0]["start_noise"]
     if taken:
         out.append(
-            f"The channels {', '.join(taken)} were taken from real training images: distances and agreement see them, "
-            "the search for copies does not."
+            f"The channels {', '.join(taken)} were taken from real training images. Distances and label agreement "
+            "include them; the search for copies does not."
         )
     if noise:
         out.append(
-            f"The images are variations of real training images, noised to level {noise:g} and denoised: they are "
-            "meant to resemble these, so few can be authentic. The fold's baseline has learned from the originals: "
-            "what it says of their labels is too favourable."
+            f"The images are variations of real training images, noised to level {noise:g} and denoised. They are "
+            "meant to resemble these, so few can be authentic. The fold's baseline has learned from the originals, so "
+            "its label agreement is too high."
         )
     out.append(
-        f"Intervals ({100 * settings['confidence']:g} %, each for itself) are those of a fold, averaged over folds; at "
+        f"Intervals ({100 * settings['confidence']:g} %, single) are those of a fold, averaged over folds; at "
         f"most {settings['images']:,} images of each kind are compared."
     )
     return out
@@ -299,10 +305,10 @@ def _told_apart(table: pd.DataFrame) -> dict[str, bool]:
 
 
 def _not_seen(table: pd.DataFrame) -> list[str]:
-    """Ceilings within the interval of the floor."""
+    """Kinds of degraded images within the interval of the floor."""
     shown = table[(table["scope"] == "all") & (table["measure"] == "frechet")].set_index("contender")
-    spoiled = {"noise": "noise", "blurred": "blurred real images", "phase": "real images with random phases"}
-    return [text for name, text in spoiled.items() if shown["value"][name] <= shown["high"]["floor"]]
+    degraded = {"noise": "noise", "blurred": "blurred real images", "phase": "real images with random phases"}
+    return [text for name, text in degraded.items() if shown["value"][name] <= shown["high"]["floor"]]
 
 
 def _hands(name: str, facts: list[dict[str, Any]], config: dict[str, Any]) -> list[tuple[str, bool]]:
@@ -310,7 +316,7 @@ def _hands(name: str, facts: list[dict[str, Any]], config: dict[str, Any]) -> li
 
 
 def _warnings(table: pd.DataFrame, facts: list[dict[str, Any]]) -> list[str]:
-    """What forbids to trust the tables."""
+    """Reasons not to trust the tables."""
     out = []
     whole = table[table["scope"] == "all"].iloc[0]
     if whole["too_small"]:
@@ -322,8 +328,9 @@ def _warnings(table: pd.DataFrame, facts: list[dict[str, Any]]) -> list[str]:
 
 
 def same_network(synthetic_set: str, encoder: str, judge: str, config: dict[str, Any]) -> list[tuple[str, bool]]:
-    """What the page must say where one network has several hands in the game: it steers or filters what is generated,
-    its features score the result, and it judges whether images show what they should; and whether that is a warning."""
+    """Notes on a network that has several functions, and whether each note is a warning.
+
+    It may steer or filter what is generated, score the result by its features, and judge its labels."""
     entries = {entry["name"]: entry for entry in config.get("synthetic_sets", [])}
     filtering = [
         entry["name"]
@@ -341,9 +348,9 @@ def same_network(synthetic_set: str, encoder: str, judge: str, config: dict[str,
     hands.append("judges its labels" if judge == "baseline" else "gives the label agreement")
     if len(hands) < 2:
         return []
-    text = f"One network has several hands in this: the fold's baseline {', '.join(hands[:-1])} and {hands[-1]}."
+    text = f"One network has several functions here: the fold's baseline {', '.join(hands[:-1])} and {hands[-1]}."
     if acts:
-        text += " Images that please it were favoured, so what it says of them is no independent evidence."
+        text += " Images that agree with it were favoured, so its scores of them are no independent evidence."
     return [(text, acts)]
 
 

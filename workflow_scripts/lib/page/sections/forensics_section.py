@@ -101,11 +101,12 @@ def _fractions(facts: dict[str, Any], effects: pd.DataFrame) -> PageTable:
     for (model, kind, name), own in some.groupby(["model", "kind", "switch"], sort=False):
         said = {"shapley": name, "total": "all that act after training", "ends": "everything, before and after"}[kind]
         rows.append({"model": model, "fraction": said} | {outcome: _difference(own, outcome) for outcome in OUTCOMES})
-    columns = [Column("model", "model", "name"), Column("fraction", "from MixLoc's way to the study's")]
+    columns = [Column("model", "model", "name"), Column("fraction", "choice, from MixLoc's to the study's")]
     columns += [Column(outcome, outcome, "difference") for outcome in OUTCOMES]
     return PageTable(
         "forensics_fractions",
-        "Shares of the choices that act after training in their joint effect (Shapley, exact), and whole differences",
+        "Joint effect of the choices that act after training, divided among them (exact Shapley values), and whole "
+        "differences",
         columns,
         rows,
     )

@@ -91,8 +91,8 @@ def _sentences(results: Results, law: Law, checked: HeldOut, points: list[LawPoi
     metric, regimes = SHORT_NAMES.get(results.metric, results.metric), len({point.regime for point in points})
     yield (
         f"A linear law of the gain in {metric} was fitted to {len(points)} generated arms of {regimes} regimes, and "
-        f"checked by leaving out each regime in turn. There it errs by {checked.error:.{DECIMALS}f}, and the mean gain "
-        f"of the other regimes by {checked.error_of_mean:.{DECIMALS}f} (root mean square)."
+        f"checked by leaving out each regime in turn. There its error is {checked.error:.{DECIMALS}f}, and that of "
+        f"the mean gain of the other regimes is {checked.error_of_mean:.{DECIMALS}f} (root mean square)."
     )
     if not checked.predicts:
         yield "So the law is not clearly better than that mean, and nothing is predicted for other sets."
@@ -102,7 +102,8 @@ def _sentences(results: Results, law: Law, checked: HeldOut, points: list[LawPoi
     found = law.break_even(closest, every, numbers)
     subject = f"With images as close to real ones as the closest here (Fréchet distance {closest:.2f})"
     if found is None:
-        yield f"{subject}, it has no break-even between {min(numbers):,.0f} and {max(numbers):,.0f} labelled {unit}s."
+        between = f"between {min(numbers):,.0f} and {max(numbers):,.0f} labelled {unit}s"
+        yield f"{subject}, the law has no break-even {between}."
         return
     low = f"{found[1]:,.0f}" if found[1] else f"fewer than {min(numbers):,.0f}"
     high = f"{found[2]:,.0f}" if math.isfinite(found[2]) else f"more than {max(numbers):,.0f}"

@@ -66,8 +66,8 @@ def table(results: Results, unit: str) -> PageTable | None:
         Column("state", "state"),
     ]
     note = (
-        "The best control of a regime is the one of the highest validation score. Intervals are simultaneous over this "
-        "table, those of the primary arm single. With all labels every kind of generator saw the same images."
+        "The best control of a regime is the one with the highest validation score. Intervals are simultaneous over "
+        "this table, those of the primary arm single. With all labels every kind of generator saw the same images."
     )
     return PageTable(
         "map", "Generated images by label regime, and by what their generator saw", columns, rows, note,

@@ -42,9 +42,7 @@ def table(own: Path, images: Path) -> PageTable | None:
         Column("difference", "difference", "difference"),
         Column("verdict", "verdict"),
     ]
-    note = (
-        "As far as they lie beside this run. Choices that were made upon their results were made upon the test images."
-    )
+    note = "Only runs in the same folder are listed. Choices based on their results were based on the test images."
     return PageTable("other_runs", "Other runs that tested these images", columns, rows, note) if rows else None
 
 

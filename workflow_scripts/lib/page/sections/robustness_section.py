@@ -33,16 +33,16 @@ def spread(results: Results) -> PageTable:
         Column("arm", "arm", "name"),
         Column("metric", "metric"),
         Column("mean", "mean", "number"),
-        Column("sd_folds", "deviation over folds", "number"),
-        Column("sd_repeats", "over repeats", "number"),
+        Column("sd_folds", "SD over folds", "number"),
+        Column("sd_repeats", "SD over repeats", "number"),
         Column("worst", "worst fold", "number"),
-        Column("worst_at", "which"),
-        Column("worst_difference", "worst against the baseline", "signed"),
-        Column("worst_difference_at", "which"),
+        Column("worst_at", "which fold"),
+        Column("worst_difference", "worst difference from the baseline", "signed"),
+        Column("worst_difference_at", "in which fold"),
     ]
-    note = "Of single folds, so F1 is not pooled here. The deviation over folds is that within a repeat."
+    note = "Scores of single folds, so F1 is not pooled over folds here. The SD over folds is that within a repeat."
     if results.facts.get("sizes", {}).get("repeats", 1) < 2:
-        note += " With one repeat there is no deviation over repeats."
+        note += " With one repeat there is no SD over repeats."
     return PageTable(
         "spread", "Test scores over folds and repeats", columns, rows, note,
         mark=lambda row: "primary" if row["is_baseline"] else "",
@@ -109,7 +109,7 @@ def strata(path: Path, results: Results) -> PageTable | None:
     note = (
         "Each average is over the classes that have enough positive test groups in the stratum, so scores of different "
         "rows are of different classes. A difference is always over the same classes. Single intervals, at fixed "
-        "thresholds; q is the false discovery rate over all rows of a metric, for the difference to the baseline."
+        "thresholds; q is the false discovery rate over all rows of a metric, for the difference from the baseline."
     )
     return PageTable(
         "strata", "Exploratory: the primary arm within each cell line and reliability tier", columns, rows, note,
@@ -150,7 +150,7 @@ def of_lockbox(
     if openings.of_other_boxes:
         others = f" Other lockboxes of these images were opened before, {openings.of_other_boxes} in number."
     if openings.unfinished:
-        others += f" Begun, and never come to a result: {len(openings.unfinished)}."
+        others += f" Openings that were begun and have no result: {len(openings.unfinished)}."
     if not openings.ended:
         return f"Lockbox: closed. {holds} are set aside; the ledger knows of no opening.{others}", None
     own = [entry for entry in openings.ended if entry["run"] == run]
@@ -163,11 +163,11 @@ def of_lockbox(
         which = "The first result of this run" if len(own) > 1 else "The result"
         text += f" {which}, of {entry['ended_at'][:10]}: {said.sentence} {said.control}"
         if openings.ended[0] is not entry:
-            text += " It was no first look: another run had opened it before."
+            text += " It was not the first look: another run had opened it before."
         if entry["declaration"] != declared["hash"]:
             text += f" At that time another analysis was declared (hash {entry['declaration']})."
         elif entry.get("experiment", "") != declared["experiment"]:
-            text += " It is of arms made otherwise than those on this page: settings were changed since."
+            text += " Its arms were made with other settings than those on this page."
     return text + others, _openings(openings.ended)
 
 
@@ -189,5 +189,5 @@ def _openings(entries: list[dict[str, Any]]) -> PageTable:
         Column("difference", "against its baseline", "difference"),
         Column("verdict", "verdict"),
     ]
-    note = "From results/lockbox_openings.jsonl, which whoever can write to the folder can change."
+    note = "From results/lockbox_openings.jsonl. Whoever can write to the folder can change that file."
     return PageTable("lockbox_openings", "Every opening of this lockbox that the ledger knows", columns, rows, note)

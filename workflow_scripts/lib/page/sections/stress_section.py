@@ -90,8 +90,8 @@ def _by_corruption(scores: pd.DataFrame, areas: pd.DataFrame, found: Results) ->
     short = run_tables.SHORT_NAMES.get(found.metric, found.metric)
     note = "Single intervals; false discovery rates stand in stress_areas.csv."
     return PageTable(
-        "stress_corruptions", f"Exploratory: difference in {short} to the baseline, each corruption by itself", columns,
-        rows, note,
+        "stress_corruptions", f"Exploratory: difference in {short} from the baseline, each corruption by itself",
+        columns, rows, note,
     )  # fmt: skip
 
 
