@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from workflow_scripts.lib.images.image_set import channel_moments
+
 BLOCK = 512
 BLUR = 16  # the standard deviation of the blur is the side of the image divided by this
 
@@ -59,15 +61,21 @@ def channel_links(images: np.ndarray) -> np.ndarray:
 
 def noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """White noise with the mean and standard deviation of each channel."""
-    mean, std = images.mean(axis=(0, 2, 3)), images.std(axis=(0, 2, 3))
-    drawn = rng.standard_normal(images.shape, dtype=np.float32)
-    return _bytes(drawn * std[:, None, None] + mean[:, None, None])
+    mean, std = (value.astype(np.float32)[:, None, None] for value in channel_moments(images))
+    out = np.empty_like(images)
+    for start in range(0, len(images), BLOCK):
+        drawn = rng.standard_normal(images[start : start + BLOCK].shape, dtype=np.float32)
+        out[start : start + BLOCK] = _bytes(drawn * std + mean)
+    return out
 
 
 def blurred(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Images after a Gaussian blur."""
-    sigma = images.shape[-1] / BLUR
-    return _bytes(gaussian_filter(images.astype(np.float32), (0, 0, sigma, sigma), mode="reflect"))
+    sigma, out = images.shape[-1] / BLUR, np.empty_like(images)
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK].astype(np.float32)
+        out[start : start + BLOCK] = _bytes(gaussian_filter(block, (0, 0, sigma, sigma), mode="reflect"))
+    return out
 
 
 def phase_randomised(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
