@@ -14,8 +14,9 @@ Made small: the generator (patches of a sixteenth of the side, two resolutions o
 evaluations an image without guidance, and all steps of training (`--steps`). So seconds of training and sampling say
 nothing about the study. Memory, disk, the seconds of all other stages and the size of the page do.
 
-Each stage has one thread. The table lists jobs, seconds of the longest and of all, the most memory that a job has held,
-and the disk that their files take. Ends with exit status 1 where a job fails, or where report.html has 10 MB or more."""
+Each stage has one thread. The table lists jobs, seconds of the longest and of all, the most memory that a job has
+held, and the disk that their files take. Ends with exit status 1 where a job fails, or where report.html has 10 MB or
+more."""
 
 from __future__ import annotations
 

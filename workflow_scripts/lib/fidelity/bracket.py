@@ -254,7 +254,10 @@ def copies(
     draws, level = settings["draws"], settings["confidence"]
     nearest: dict[str, nearest_images.Nearest] = {}
     fractions: dict[str, dict[str, Estimate]] = {}
-    spaces = {AUTHENTIC_PIXELS: partial(nearest_images.pixels, black=given), AUTHENTIC_FEATURES: nearest_images.blind(encode, given)}
+    spaces = {
+        AUTHENTIC_PIXELS: partial(nearest_images.pixels, black=given),
+        AUTHENTIC_FEATURES: nearest_images.blind(encode, given),
+    }
     for measure, describe_by in spaces.items():
         nearest[measure], control = nearest_images.nearest_of_each([made, held_out], train, describe_by, search)
         fractions[measure] = {

@@ -56,7 +56,7 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`channel_moments`, but the deviation of an all-black channel is one grey level, so that dividing by it is safe."""
+    """`channel_moments`; the deviation of an all-black channel is one grey level, so that dividing by it is safe."""
     mean, deviation = channel_moments(images)
     return mean, np.maximum(deviation, 1.0)
 
