@@ -14,9 +14,9 @@ Made small: the generator (patches of a sixteenth of the side, two resolutions o
 evaluations an image without guidance, and all steps of training (`--steps`). So seconds of training and sampling say
 nothing about the study. Memory, disk, the seconds of all other stages and the size of the page do.
 
-Each stage has one thread. The table lists jobs, seconds of the longest and of all, the most memory that a job has
-held, and the disk that their files take. Ends with exit status 1 where a job fails, or where report.html has 10 MB or
-more."""
+Each stage has one thread. The table lists jobs, seconds of the longest and of all, their processor time, the most
+memory that a job has held, and the disk that their files take. Ends with exit status 1 where a job fails, or where
+report.html has 10 MB or more."""
 
 from __future__ import annotations
 
@@ -56,12 +56,14 @@ class Taken:
     jobs: int = 0
     longest: float = 0.0  # seconds
     together: float = 0.0
+    cpu: float = 0.0  # seconds of processor time of all jobs, as Snakemake saw it
     memory: int = 0  # MB
     disk: int = 0  # bytes
 
     def line(self) -> str:
         """As it is printed."""
-        told = f"{self.jobs:5d} {self.longest:9.1f} {self.together:9.1f} {self.memory:7d}" if self.jobs else " " * 33
+        seconds = f"{self.longest:9.1f} {self.together:9.1f} {self.cpu:9.1f}"
+        told = f"{self.jobs:5d} {seconds} {self.memory:7d}" if self.jobs else " " * 43
         return f"{self.stage:40} {told} {self.disk / 1e6:10.1f}"
 
 
@@ -169,6 +171,7 @@ def measured(run: Path) -> list[Taken]:
             continue
         row = found.setdefault(stage, Taken(stage))
         row.jobs, row.longest, row.together = row.jobs + 1, max(row.longest, seconds[0]), row.together + seconds[0]
+        row.cpu += seconds[2] or 0.0
         row.memory = max(row.memory, *map(int, measured_rates.MEMORY.findall(log)), 0)
     others: dict[str, Taken] = {}
     for file in disk_use.files_of(run):
@@ -182,7 +185,7 @@ def measured(run: Path) -> list[Taken]:
 
 def shown(rows: list[Taken], run: Path) -> bool:
     """Print the table and the size of the page; whether that is as aimed at."""
-    print(f"{'stage':40} {'jobs':>5} {'longest s':>9} {'all s':>9} {'MB':>7} {'disk MB':>10}")
+    print(f"{'stage':40} {'jobs':>5} {'longest s':>9} {'all s':>9} {'CPU s':>9} {'MB':>7} {'disk MB':>10}")
     for row in rows:
         print(row.line())
     page = run / "report.html"

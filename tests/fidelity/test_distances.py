@@ -248,11 +248,15 @@ def test_spectrum_finds_blur_and_noise_and_survives_black_images() -> None:
 
 
 def test_degraded_images_are_made_block_by_block() -> None:
-    images = blobs(2 * spectra.BLOCK + 20, 2, 32, 11)
+    images = blobs(100, 4, 128, 11)
+    small = np.array_split(images, 4)
     for spoil in spectra.CEILINGS.values():
         # As floats all images together would take four or eight times their own size, and several times over.
-        floats = spectra.BLOCK * images[0].size * 8
-        assert peak_bytes(partial(spoil, images, np.random.default_rng(0))) < images.nbytes + 6 * floats
+        assert peak_bytes(partial(spoil, images, np.random.default_rng(0))) < images.nbytes + 50 * spectra.PIXELS
+    for describe in (spectra.power_curves, spectra.channel_links):
+        apart = np.concatenate([describe(part) for part in small])
+        np.testing.assert_allclose(describe(images), apart, rtol=1e-4, atol=1e-5)
+        assert peak_bytes(partial(describe, images)) < 40 * spectra.PIXELS
     assert np.array_equal(spectra.blurred(images, None)[-20:], spectra.blurred(images[-20:], None))
     noisy = spectra.noise(images, np.random.default_rng(0)).astype(float)
     assert noisy.mean(axis=(0, 2, 3)) == pytest.approx(images.mean(axis=(0, 2, 3)), rel=0.02)
