@@ -84,6 +84,7 @@ def train_classifier(args: argparse.Namespace) -> None:
         arm_run.each(work, arms, args.at_once, where)
         if not multiprocess.first():
             return
+        fold.forget_training()
         for arm in arms:
             with arm.lock():
                 if not arm.finished:

@@ -153,3 +153,13 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, kind: str) -> None:
     assert done.returncode == 1
     assert "no room to write" in done.stderr, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_memory_is_that_of_the_stage_and_not_of_what_started_it():
+    held = bytearray(400 * 2**20)
+    held[::4096] = bytes([1]) * len(held[::4096])
+    told = "from workflow_scripts.lib.base import stage; print(stage.memory_used())"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert 5 < int(done.stdout) < 200
+    assert stage.memory_used() > 400

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tests.helpers.blobs import blobs
+from tests.helpers.peak import peak_bytes
 from workflow_scripts.lib.base import pairwise
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.fidelity.distances import Sample
@@ -243,6 +245,22 @@ def test_spectrum_finds_blur_and_noise_and_survives_black_images() -> None:
     black = np.zeros((3, 2, 32, 32), dtype=np.uint8)
     assert np.isfinite(spectra.power_curves(black)).all()
     assert (spectra.channel_links(black) == 0).all()
+
+
+def test_degraded_images_are_made_block_by_block() -> None:
+    images = blobs(100, 4, 128, 11)
+    small = np.array_split(images, 4)
+    for spoil in spectra.CEILINGS.values():
+        # As floats all images together would take four or eight times their own size, and several times over.
+        assert peak_bytes(partial(spoil, images, np.random.default_rng(0))) < images.nbytes + 50 * spectra.PIXELS
+    for describe in (spectra.power_curves, spectra.channel_links):
+        apart = np.concatenate([describe(part) for part in small])
+        np.testing.assert_allclose(describe(images), apart, rtol=1e-4, atol=1e-5)
+        assert peak_bytes(partial(describe, images)) < 40 * spectra.PIXELS
+    assert np.array_equal(spectra.blurred(images, None)[-20:], spectra.blurred(images[-20:], None))
+    noisy = spectra.noise(images, np.random.default_rng(0)).astype(float)
+    assert noisy.mean(axis=(0, 2, 3)) == pytest.approx(images.mean(axis=(0, 2, 3)), rel=0.02)
+    assert not spectra.noise(np.zeros_like(images[:3]), np.random.default_rng(0)).any(), "black stays black"
 
 
 def test_axes_of_few_images_in_many_dimensions_are_those_of_the_covariance() -> None:

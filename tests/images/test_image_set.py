@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.helpers.peak import peak_bytes
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.access_record import AccessRecord
-from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set import MOMENTS_BLOCK, ImageSet, channel_moments, channel_statistics
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.scores.prediction_file import Predictions, Scored, read_predictions, write_predictions
 
@@ -119,3 +120,28 @@ def test_labels_that_are_not_asked_for_are_not_read(world):
         assert np.array_equal(part.images, source.read(np.array([3, 1]), "inspect").images)
         for record in (part.access_record, source.access_record().only("fit")):
             assert [(access.labels, list(access.rows)) for access in record.accesses()] == [(False, [1, 3])]
+
+
+def test_statistics_of_channels_are_exact_and_need_a_block_of_floats():
+    images = np.random.default_rng(0).integers(0, 256, (600, 2, 128, 128), dtype=np.uint8)
+    images[:, 1] = 0
+    mean, deviation = channel_moments(images)
+    assert mean == pytest.approx([images[:, 0].mean(), 0], rel=1e-12)
+    assert deviation == pytest.approx([images[:, 0].std(), 0], rel=1e-9)
+    assert channel_statistics(images)[1][1] == 1, "an all-black channel can be divided by"
+    assert peak_bytes(lambda: channel_moments(images)) < 2.2 * 8 * MOMENTS_BLOCK < images.size * 8 / 2
+
+
+def test_scattered_rows_are_read_chunk_by_chunk(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (300, 2, 128, 128), dtype=np.uint8)
+    with write_images(tmp_path / "large.h5", ["red", "green"], ["Nucleus"], 128, {}) as writer:
+        names = [f"cell{number}" for number in range(300)]
+        writer.append(images, np.ones((300, 1)), names, names)
+    rows = np.array([299, 31, 32, 0, 150, 150, 33, 298, 64])
+    with ImageSet(tmp_path / "large.h5") as source:
+        assert 1 < source._file["images"].chunks[0] < 100, "the rows lie in several chunks"
+        np.testing.assert_array_equal(source.read(rows, "fit").images, images[rows])
+        few = rows[:2]
+        assert peak_bytes(lambda: source.read(few, "fit")) < 6 * images[:1].nbytes
+        sparse = np.arange(0, 300, 10)
+        assert peak_bytes(lambda: source.read(sparse, "fit")) < images[sparse].nbytes + 3 * 2**20

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
 from tests.helpers.blobs import blobs
+from tests.helpers.peak import peak_bytes
 from workflow_scripts.lib.images import nearest_images, orientation
 
 
@@ -58,11 +61,15 @@ def test_given_channels_are_no_sign_of_copying() -> None:
     made[:, :2] = train[:6, :2]
     blind = nearest_images.nearest(made, train, nearest_images.pixels)
     assert (blind.train == np.arange(6)).all() and not blind.authentic.any()
-    only = [nearest_images.without(images, [0, 1]) for images in (made, train)]
-    found = nearest_images.nearest(*only, nearest_images.pixels)
     alone = nearest_images.nearest(made[:, 2:], train[:, 2:], nearest_images.pixels)
-    assert np.array_equal(found.train, alone.train)
-    assert np.array_equal(found.authentic, alone.authentic)
+    for describe in (
+        partial(nearest_images.pixels, black=[0, 1]),
+        nearest_images.blind(nearest_images.pixels, [0, 1]),
+    ):
+        found = nearest_images.nearest(made, train, describe)
+        assert np.array_equal(found.train, alone.train)
+        assert np.array_equal(found.authentic, alone.authentic)
+    assert nearest_images.blind(nearest_images.pixels, []) is nearest_images.pixels
     assert made[0, 0].any(), "the images themselves stay as they are"
 
 
@@ -92,8 +99,23 @@ def test_several_sets_are_searched_as_each_by_itself() -> None:
 
 
 def test_channels_that_are_black_everywhere_add_nothing_to_a_distance_and_may_be_left_out() -> None:
-    images = nearest_images.without(blobs(6, 4, 50, 12), [0, 2])
+    images = blobs(6, 4, 50, 12)
+    images[:, [0, 2]] = 0
     whole, short = nearest_images.pixels(images), nearest_images.pixels(images, [0, 2])
     assert short.shape[1] == whole.shape[1] // 2
     np.testing.assert_allclose(pdist(short), pdist(whole), rtol=1e-6)
     assert nearest_images.pixels(images, [0, 1, 2, 3]).shape == (6, 0)
+
+
+def test_many_images_are_never_floats_at_once() -> None:
+    train = np.random.default_rng(1).integers(0, 256, (1500, 1, 128, 128), dtype=np.uint8)
+    made, vectors = train[:1300], 32 * 32 * 4  # bytes of the vector of an image
+    # As floats the images alone would take four times their own size.
+    assert peak_bytes(lambda: nearest_images.pixels(train)) < vectors * len(train) + 0.8 * train.nbytes
+
+    def coarse(images: np.ndarray) -> np.ndarray:
+        return images[:, 0, ::16, ::16].reshape(len(images), -1).astype(np.float32)
+
+    # A block of turned images and one of distances, whatever the number of images.
+    block = 1024 * (128 * 128 + 4 * len(train))
+    assert peak_bytes(lambda: nearest_images.nearest(made, train, coarse)) < 2.5 * block

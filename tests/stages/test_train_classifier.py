@@ -391,3 +391,14 @@ def test_the_baseline_of_another_fold_is_refused(finished, tmp_path, capsys):
     arguments = command(finished[0], tmp_path / "arms", [ENTRIES["weighted"]], baseline=manifest)
     assert stage_program.main(arguments) == 1
     assert "repeat 0, fold 0" in capsys.readouterr().err
+
+
+def test_images_that_arms_were_trained_on_are_let_go_before_others_are_predicted(tmp_path):
+    fold = FoldImages(*(write_fold(tmp_path)[name] for name in ("images", "folds")), 0, 0)
+    with fold.source:
+        train, validation = fold.part("train"), fold.part("validation")
+        assert fold.part("train") is train
+        fold.forget_training()
+        assert fold.part("validation") is validation
+        again = fold.part("train")
+        assert again is not train and np.array_equal(again.images, train.images)

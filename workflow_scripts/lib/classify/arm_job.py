@@ -144,6 +144,11 @@ class FoldImages:
                 self._parts[key] = self.source.read(rows, purpose, labels=role != Role.UNLABELLED)
             return self._parts[key]
 
+    def forget_training(self) -> None:
+        """Let go of the images that arms are trained on, before those that they predict are read: memory is for one."""
+        for key in [key for key in self._parts if key[0] not in (*READ_FOR, Role.UNLABELLED)]:
+            del self._parts[key]
+
     def digest(self) -> str:
         """Digest of the image set and of the roles in this fold."""
         roles = role_table.read(self.table, self.fold, self.source.ids, self.regime)

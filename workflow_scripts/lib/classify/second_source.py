@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -321,11 +321,8 @@ def agreement(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _nearest(material: Material) -> nearest_images.Nearest:
     # Channels that the synthetic set took from train images are no likeness of the generator's making.
-    pair = (
-        nearest_images.without(images, material.reference_channels)
-        for images in (material.made.images, material.real.images)
-    )
-    return nearest_images.nearest(*pair, nearest_images.pixels)
+    by_pixels = partial(nearest_images.pixels, black=material.reference_channels)
+    return nearest_images.nearest(material.made.images, material.real.images, by_pixels)
 
 
 def _spoiled(

@@ -250,11 +250,14 @@ def copies(
     Held-out real images have such fractions too."""
     rng, search = np.random.default_rng(derive(seed, "copies")), closest_search.search(device.device())
     some = _drawn(np.arange(len(held_out)), CONTROLS, rng)
-    made, train, held_out = (nearest_images.without(images, given) for images in (made, train, held_out[some]))
+    held_out = held_out[some]
     draws, level = settings["draws"], settings["confidence"]
     nearest: dict[str, nearest_images.Nearest] = {}
     fractions: dict[str, dict[str, Estimate]] = {}
-    spaces = {AUTHENTIC_PIXELS: partial(nearest_images.pixels, black=given), AUTHENTIC_FEATURES: encode}
+    spaces = {
+        AUTHENTIC_PIXELS: partial(nearest_images.pixels, black=given),
+        AUTHENTIC_FEATURES: nearest_images.blind(encode, given),
+    }
     for measure, describe_by in spaces.items():
         nearest[measure], control = nearest_images.nearest_of_each([made, held_out], train, describe_by, search)
         fractions[measure] = {

@@ -103,7 +103,21 @@ def make_images(
             bar.update((number + 1) * calls)
             if resume.due():
                 resume.save({"batches": done})
-    return torch.cat(done).numpy()
+    return joined(done)
+
+
+def joined(batches: list[Tensor]) -> np.ndarray:
+    """All images of batches uint8 (n, C, s, s) as one array.
+
+    Each batch leaves the list when it is copied, so that a large set is in memory once."""
+    out = np.empty((sum(map(len, batches)), *batches[0].shape[1:]), dtype=np.uint8)
+    at = 0
+    batches.reverse()
+    while batches:
+        batch = batches.pop()
+        out[at : at + len(batch)] = batch.numpy()
+        at += len(batch)
+    return out
 
 
 def _counter(bar: Progress, before: int) -> Any:

@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,9 @@ from workflow_scripts.lib.images import intensity_limits
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, PRESENT, array
 from workflow_scripts.lib.images.intensity_limits import Limits
+
+CHUNK = 64  # rows that are read at a time from a file without chunks
+MOMENTS_BLOCK = 2**22  # pixels that are floats at a time
 
 
 @dataclass
@@ -37,17 +41,24 @@ class Part:
         return len(self.rows)
 
 
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, float64 (C,), of each channel of images uint8 (n, C, H, W); exact, in blocks.
-
-    The deviation of an all-black channel is set to one grey level, so that dividing by it is safe."""
+def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, float64 (C,), of each channel of images uint8 (n, C, H, W); exact, in blocks."""
     sums, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
-    for start in range(0, len(images), 1024):
-        block = images[start : start + 1024].astype(np.float64)
-        sums, squares = sums + block.sum(axis=(0, 2, 3)), squares + (block**2).sum(axis=(0, 2, 3))
+    # Whole numbers: the sums are exact, however many images are floats at a time.
+    block = max(1, MOMENTS_BLOCK // max(1, images[:1].size))
+    for start in range(0, len(images), block):
+        values = images[start : start + block].astype(np.float64)
+        sums += values.sum(axis=(0, 2, 3))
+        squares += np.square(values, out=values).sum(axis=(0, 2, 3))
     count = images.size / images.shape[1]
     mean = sums / count
-    return mean, np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), 1.0)
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`channel_moments`; the deviation of an all-black channel is one grey level, so that dividing by it is safe."""
+    mean, deviation = channel_moments(images)
+    return mean, np.maximum(deviation, 1.0)
 
 
 def select_channels(images: np.ndarray, channels: list[str], wanted: list[str]) -> np.ndarray:
@@ -215,18 +226,15 @@ class ImageSet:
 
     def _blocks(self, chosen: np.ndarray, name: str) -> np.ndarray:
         """Rows of an array of images (n, C, H, W)."""
-        images = np.empty((len(chosen), *self._file[name].shape[1:]), dtype=self._file[name].dtype)
-        # HDF5 reads long runs fast and scattered rows slowly: read sorted blocks, then put them in order.
+        data = self._file[name]
+        images = np.empty((len(chosen), *data.shape[1:]), dtype=data.dtype)
+        # HDF5 reads runs of rows fast and lists of rows slowly: of each chunk the run that holds its rows is read.
         order = np.argsort(chosen, kind="stable")
-        for start in range(0, len(order), 1024):
-            block = order[start : start + 1024]
-            wanted = chosen[block]
-            first, last = int(wanted[0]), int(wanted[-1]) + 1
-            if last - first <= 4 * len(wanted):
-                images[block] = self._file[name][first:last][wanted - first]
-            else:
-                unique, back = np.unique(wanted, return_inverse=True)
-                images[block] = self._file[name][unique][back]
+        rows = chosen[order]
+        starts = np.flatnonzero(np.diff(rows // (data.chunks or (CHUNK,))[0], prepend=-1))
+        for start, stop in pairwise([*starts, len(rows)]):
+            wanted, first = rows[start:stop], int(rows[start])
+            images[order[start:stop]] = data[first : int(rows[stop - 1]) + 1][wanted - first]
         return images
 
     @contextlib.contextmanager

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
-from workflow_scripts.lib.base.pairwise import BLOCK, squared_distances
+from workflow_scripts.lib.base import pairwise
 from workflow_scripts.lib.images import orientation
 
 SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images would take long
+PIXELS_BLOCK = 128  # images whose pixels are floats at a time, before they are averaged down
 
 
+# Vectors float32 (n, D) of images uint8 (n, C, s, s).
+Describe = Callable[[np.ndarray], np.ndarray]
 # closest(vectors, known, selves): the caller says which device does it (see fidelity/closest_search.py for a GPU).
 Closest = Callable[[np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 
@@ -44,32 +48,42 @@ class Nearest:
 def pixels(images: np.ndarray, black: Sequence[int] = ()) -> np.ndarray:
     """Pixels as vectors float32 (n, C · s · s), values 0 to 1, root mean square: comparable over sizes and channels.
 
-    Channels that are `black` in every image are left out: they add nothing to a distance but its time."""
+    Channels that are to be taken for `black` in every image are left out: they add nothing to a distance."""
     step = -(-images.shape[-1] // SIDE)
-    channels = images.shape[1]
-    small = np.delete(images, black, axis=1).astype(np.float32) / 255
-    if step > 1:
-        # Sides that are no multiple of the step are padded with their edge.
-        extra = -images.shape[-1] % step
-        small = np.pad(small, ((0, 0), (0, 0), (0, extra), (0, extra)), mode="edge")
-        count, kept, side = small.shape[:3]
-        small = small.reshape(count, kept, side // step, step, side // step, step).mean(axis=(3, 5))
-    flat = small.reshape(len(small), int(np.prod(small.shape[1:])))
-    return flat / np.float32(np.sqrt(channels * small.shape[-1] ** 2))
-
-
-def without(images: np.ndarray, given: list[int]) -> np.ndarray:
-    """Images with some channels set to black: a channel taken from a training image is no sign of copying."""
-    if not given:
-        return images
-    out = images.copy()
-    out[:, given] = 0
+    side = -(-images.shape[-1] // step)
+    kept = np.delete(np.arange(images.shape[1]), black)
+    out = np.empty((len(images), len(kept) * side**2), dtype=np.float32)
+    for start in range(0, len(images), PIXELS_BLOCK):
+        small = images[start : start + PIXELS_BLOCK, kept].astype(np.float32) / 255
+        if step > 1:
+            # Sides that are no multiple of the step are padded with their edge.
+            extra = -images.shape[-1] % step
+            small = np.pad(small, ((0, 0), (0, 0), (0, extra), (0, extra)), mode="edge")
+            small = small.reshape(*small.shape[:2], side, step, side, step).mean(axis=(3, 5))
+        out[start : start + PIXELS_BLOCK] = small.reshape(len(small), -1)
+    out /= np.float32(np.sqrt(images.shape[1] * side**2))
     return out
+
+
+def blind(describe: Describe, given: Sequence[int]) -> Describe:
+    """`describe`, with some channels set to black: a channel taken from a training image is no sign of copying."""
+    if not len(given):
+        return describe
+
+    def without(images: np.ndarray) -> np.ndarray:
+        out = []
+        for rows in pairwise.blocks(len(images)):
+            block = images[rows].copy()
+            block[:, given] = 0
+            out.append(describe(block))
+        return np.concatenate(out) if out else describe(images)
+
+    return without
 
 
 def closest(vectors: np.ndarray, known: np.ndarray, selves: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Known vector closest to each one, and where there is none; `selves` are places that do not count."""
-    apart = squared_distances(vectors, known)
+    apart = pairwise.squared_distances(vectors, known)
     rows = np.arange(len(vectors))
     if selves is not None:
         apart[rows, selves] = np.inf
@@ -77,47 +91,51 @@ def closest(vectors: np.ndarray, known: np.ndarray, selves: np.ndarray | None) -
     return place, ~np.isfinite(apart[rows, place])
 
 
-def nearest(made: np.ndarray, train: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]) -> Nearest:
+def nearest(made: np.ndarray, train: np.ndarray, describe: Describe) -> Nearest:
     """Nearest training image of each image, both uint8 (n, C, s, s), by vectors that `describe` computes."""
     return nearest_of_each([made], train, describe)[0]
 
 
 def nearest_of_each(
-    parts: list[np.ndarray], train: np.ndarray, describe: Callable[[np.ndarray], np.ndarray], closest: Closest = closest
+    parts: list[np.ndarray], train: np.ndarray, describe: Describe, closest: Closest = closest
 ) -> list[Nearest]:
     """Nearest training images of several sets of images, which share what training images need."""
     known = describe(train)
     found = [_search(images, known, describe, closest, None) for images in parts]
     # Only training images that are the nearest of some image need their own nearest neighbour.
     asked = np.unique(np.concatenate([place for place, _, _ in found]))
-    own = _search(train[asked], known, describe, closest, asked)[2]
+    own = _search(train, known, describe, closest, asked)[2]
     return [Nearest(place, turn, distance, own[np.searchsorted(asked, place)]) for place, turn, distance in found]
 
 
 def _search(
     images: np.ndarray,
     known: np.ndarray,
-    describe: Callable[[np.ndarray], np.ndarray],
+    describe: Describe,
     closest: Closest,
     selves: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Place among the known, orientation and distance of the nearest; `selves` are places of the images themselves."""
-    count = len(images)
+    """Place among the known, orientation and distance of the nearest.
+
+    With `selves` it is that of these known images, which are the images themselves and do not count."""
+    count = len(images) if selves is None else len(selves)
     place, turn = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     best = np.full(count, np.inf, dtype=np.float32)
-    for way in range(orientation.COUNT):
+    upright = describe(images) if selves is None else known
+    # Block by block, so that turned images and their vectors are never in memory for all images at once.
+    for rows, way in product(pairwise.blocks(count), range(orientation.COUNT)):
+        own = None if selves is None else selves[rows]
+        asked = rows if own is None else own
         if way == 0:
-            vectors = describe(images) if selves is None else known[selves]
+            vectors = upright[asked]
         else:
-            vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images, way)))
-        for start in range(0, count, BLOCK):
-            rows = np.arange(start, min(start + BLOCK, count))
-            candidate, alone = closest(vectors[rows], known, None if selves is None else selves[rows])
-            # Distances from inner products have rounding errors where vectors are equal, so the nearest is measured
-            # directly.
-            value = ((vectors[rows] - known[candidate]) ** 2).sum(axis=1)
-            value[alone] = np.inf
-            better = value < best[rows]
-            place[rows[better]], turn[rows[better]] = candidate[better], way
-            best[rows[better]] = value[better]
+            vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images[asked], way)))
+        candidate, alone = closest(vectors, known, own)
+        # Distances from inner products have rounding errors where vectors are equal, so the nearest is measured
+        # directly.
+        value = ((vectors - known[candidate]) ** 2).sum(axis=1)
+        value[alone] = np.inf
+        better = value < best[rows]
+        place[rows][better], turn[rows][better] = candidate[better], way
+        best[rows][better] = value[better]
     return place, turn, np.sqrt(best)
