@@ -283,7 +283,7 @@ def test_data_certificate_and_run_times(run: FakeRun, text: str) -> None:
 def test_prediction_stands_beside_fact(run: FakeRun, text: str) -> None:
     words = " ".join(" ".join(Reader(text).words).split())
     assert "for 2 core(s) of a <machine>, 2 cores: 0.02 core-hours (0.01 to 0.03)" in words
-    assert "Not predicted, for want of any measurement: assess_synthetic." in words
+    assert "Not predicted, because nothing like it was measured: assess_synthetic." in words
     with run.path("tables/prediction.csv").open() as handle:
         rows = {row["stage"]: row for row in csv.DictReader(handle)}
     assert (float(rows["train_ddpm"]["predicted"]), float(rows["train_ddpm"]["measured"])) == (203.0, 101.5)
