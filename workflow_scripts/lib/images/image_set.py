@@ -168,6 +168,11 @@ class ImageSet:
         """Names of the further text columns."""
         return json.loads(self.attrs.get("columns", "[]"))
 
+    def group_columns(self) -> list[str]:
+        """The columns that say which images belong together, such as gene and antibody."""
+        told = f", {self.attrs.get('grouped_by', '')}, "
+        return [name for name in self.columns() if f", {name}, " in told]
+
     def column(self, name: str) -> np.ndarray:
         """A text column such as gene or cell_line, for all images."""
         with self._intact():
