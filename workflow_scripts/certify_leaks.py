@@ -14,6 +14,8 @@ image that is unused there. What it inherited is checked under the regime of the
 Where the set has further images, which came without labels, nothing may read one as if it had labels. Those that a fold
 shows may have no relatives outside of its train part.
 
+What weights and encoders of the user's own have seen is unknown, and has lines that say so.
+
 Of a generator that was trained on another image set nobody can tell for certain whether it saw test proteins. What
 rests on one has a line that says so.
 
@@ -53,6 +55,7 @@ from workflow_scripts.lib.judge.leak_checks import (
     check_labels,
     check_origin,
     check_scored,
+    check_weights,
     describe,
     violation,
 )
@@ -120,6 +123,7 @@ def certify_leaks(
             own_roles = np.where(further, Role.UNUSED, roles_of(repeat, fold, regime))
             checks.append(check_groups(repeat, fold, own_roles, groups, f"folds.csv, {name}"))
         checks += [check_encoder(repeat, fold, encoder) for encoder in settings.get("encoders", [])]
+        checks += [check_weights(repeat, fold, *arm) for arm in settings.get("weights", {}).items()]
     if not checks:
         raise UserError("there is nothing to certify: no artefact was given")
     with atomic(out) as part:

@@ -213,6 +213,14 @@ def test_an_encoder_of_the_users_own_is_not_called_clean(world):
     assert (row["artefact"], row["status"]) == ("encoder resnet50 (mine.safetensors)", "pre-training overlap: unknown")
 
 
+def test_an_arm_that_starts_from_weights_of_the_users_own_is_not_called_clean(world):
+    status, table = run(world, regimes={"weights": {"real_only": "/some/where/mine.pth"}})
+    row = table[table["status"] == "pre-training overlap: unknown"]
+    assert status == 0 and len(row) == row["fold"].nunique()
+    assert set(row["artefact"]) == {"arm real_only"}
+    assert set(row["purpose"]) == {"pre-training of mine.pth"}
+
+
 # --- reserves: who reads what ----------------------------------------------------------------------------------------
 
 

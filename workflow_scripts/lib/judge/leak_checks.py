@@ -30,7 +30,7 @@ ALLOWED = {
 }
 # "not excluded": no overlap was found, but the proteins are unknown, so relatives of test images may be in other parts.
 CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
-# An encoder of the user: the images it was pre-trained on are unknown.
+# An encoder or weights of the user: the images they were pre-trained on are unknown.
 UNKNOWN = "pre-training overlap: unknown"
 # A generator from elsewhere: what it was trained on there may hold images or proteins that are tested here.
 UNKNOWN_ORIGIN = "training overlap: unknown"
@@ -182,9 +182,14 @@ def check_further(repeat: int, fold: int, roles: np.ndarray, rules: Rules) -> Ch
 
 def check_encoder(repeat: int, fold: int, encoder: dict[str, Any]) -> Check:
     """A line about an encoder that the user brought along: its pre-training images are unknown."""
-    # It fits and selects nothing: it only assesses synthetic sets. Its scores may be too good for images it has seen.
+    # What rests on it may be too good for images that it has seen.
     name = f"encoder {encoder['architecture']} ({Path(encoder['weights']).name})"
     return Check(name, repeat, fold, "pre-training", 0, "unknown", 0, 0, UNKNOWN)
+
+
+def check_weights(repeat: int, fold: int, arm: str, path: str) -> Check:
+    """A line about an arm that starts from weights which the user brought along."""
+    return Check(f"arm {arm}", repeat, fold, f"pre-training of {Path(path).name}", 0, "unknown", 0, 0, UNKNOWN)
 
 
 def check_origin(artefact: Artefact) -> Iterator[Check]:
