@@ -28,7 +28,7 @@ ALLOWED = {
     "select": (Role.TRAIN, Role.VALIDATION),
     "threshold": (Role.CALIBRATION,),
 }
-# "not excluded": no overlap was found, but the proteins are unknown, so relatives of test images may be in other parts.
+# "not excluded": no overlap was found, but proteins are unknown, so relatives of test images may be in other parts.
 CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
 # An encoder or weights of the user: the images they were pre-trained on are unknown.
 UNKNOWN = "pre-training overlap: unknown"
@@ -70,7 +70,7 @@ class Rules:
 
     groups: np.ndarray  # of each image (n,)
     declared: set[str]  # violations that are meant
-    known: bool  # whether the proteins are known
+    known: np.ndarray  # bool (n,): whether it is known which images show the same protein
     further: np.ndarray  # bool (n,): came without labels
 
 
@@ -129,7 +129,7 @@ def _checked(
     outside = np.intersect1d(rules.groups[rows], rules.groups[~np.isin(kin, allowed) & (kin != Role.UNUSED)])
     check = Check(
         artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed) or "nothing",
-        len(foreign), len(outside), CLEAN if rules.known or not len(rows) else NOT_EXCLUDED,
+        len(foreign), len(outside), CLEAN if rules.known[rows].all() else NOT_EXCLUDED,
     )  # fmt: skip
     if len(foreign) or len(outside):
         check.status = DECLARED if violation(check) in rules.declared else LEAK
@@ -176,7 +176,7 @@ def check_further(repeat: int, fold: int, roles: np.ndarray, rules: Rules) -> Ch
     near = rules.groups[shown & np.isin(rules.groups, elsewhere)]
     return Check(
         "folds.csv", repeat, fold, "further images apart", int(shown.sum()), Role.UNLABELLED, len(near),
-        len(np.unique(near)), LEAK if len(near) else CLEAN,
+        len(np.unique(near)), LEAK if len(near) else CLEAN if rules.known[shown].all() else NOT_EXCLUDED,
     )  # fmt: skip
 
 
