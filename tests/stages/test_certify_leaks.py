@@ -372,6 +372,12 @@ def test_a_stress_test_of_a_part_of_the_test_images_is_told(world):
     assert leaks(table) == [("stress test", "scored", 2, 0)]
 
 
+def test_a_synthetic_set_may_be_called_stress(world):
+    made = world.synthetic()
+    status, table = certified(world, made.rename(made.with_name(stress_file.NAME)))
+    assert status == 0 and set(table["artefact"]) == {"synthetic stress", "folds.csv"}
+
+
 # --- label regimes ---------------------------------------------------------------------------------------------------
 
 FEW = {"name": "few", "labelled": 0.5, "unlabelled": "seen", "selection": "same"}

@@ -213,7 +213,7 @@ def check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[
             LEAK if wrong or repeated else CLEAN,
         )  # fmt: skip
     for path in paths:
-        if path.name == stress_file.NAME:
+        if stress_file.is_one(path):
             found = stress_file.read(path, arms=())
             yield from _check_rows(to_artefact("stress test", vars(found), path), roles_of)
         for entry in replayed(path) if path.name.endswith(REPLAYED) else ():
