@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workflow_scripts.lib.images import grouping
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.known_datasets import SOURCES
 
@@ -47,7 +48,7 @@ def of_groups(source: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     for column in source.group_columns():
         for row, value in enumerate(source.column(column)):
             if value:
-                names.append(f"{known} {column} {value}")
+                names.append(f"{known} {column} {grouping.spelled(value)}")
                 owner.append(row)
     return of_names(names), np.array(owner, dtype=np.int64)
 
