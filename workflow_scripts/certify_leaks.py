@@ -12,7 +12,9 @@ With label regimes each artefact is also checked under its own: that it read no 
 image that is unused there. What it inherited is checked under the regime of the artefact that read it.
 
 Where the set has further images, which came without labels, nothing may read one as if it had labels. Those that a fold
-shows may have no relatives outside of its train part.
+shows may have no relatives outside of its train part. Of one whose protein nobody tells, that is not excluded.
+
+What weights and encoders of the user's own have seen is unknown, and has lines that say so.
 
 Of a generator that was trained on another image set nobody can tell for certain whether it saw test proteins. What
 rests on one has a line that says so.
@@ -43,6 +45,7 @@ from workflow_scripts.lib.judge.fitted_artefacts import read_artefacts
 from workflow_scripts.lib.judge.leak_checks import (
     DECLARED,
     LEAK,
+    NOT_EXCLUDED,
     UNKNOWN_ORIGIN,
     Check,
     Rules,
@@ -53,6 +56,7 @@ from workflow_scripts.lib.judge.leak_checks import (
     check_labels,
     check_origin,
     check_scored,
+    check_weights,
     describe,
     violation,
 )
@@ -87,7 +91,7 @@ def certify_leaks(
     """Write the certificate; fail if it finds a leak that is not declared."""
     with ImageSet(images) as source:
         ids, groups, digest = source.ids, source.groups, source.digest
-        known, further = bool(source.attrs.get("grouped_by")), source.further
+        known, further = source.kin_known(), source.further
     rules = Rules(groups, set(settings["violations"]), known, further)
     regimes = {entry["name"]: Regime(**entry) for entry in settings.get("regimes", [])}
     members = settings.get("artefacts", {})
@@ -120,6 +124,7 @@ def certify_leaks(
             own_roles = np.where(further, Role.UNUSED, roles_of(repeat, fold, regime))
             checks.append(check_groups(repeat, fold, own_roles, groups, f"folds.csv, {name}"))
         checks += [check_encoder(repeat, fold, encoder) for encoder in settings.get("encoders", [])]
+        checks += [check_weights(repeat, fold, *arm) for arm in settings.get("weights", {}).items()]
     if not checks:
         raise UserError("there is nothing to certify: no artefact was given")
     with atomic(out) as part:
@@ -132,7 +137,7 @@ def certify_leaks(
         raise UserError(f"{describe(leaks[0])}{f' (and {len(leaks) - 1} more)' if len(leaks) > 1 else ''}")
     if unmet:
         raise UserError(f"violations declares {sorted(unmet)[0]!r}, but no artefact shows it: remove the line")
-    told = "" if known else "; the proteins are unknown: not excluded"
+    told = "; proteins are unknown: not excluded" * any(check.status == NOT_EXCLUDED for check in checks)
     told += "; a generator came from elsewhere: unknown" * any(check.status == UNKNOWN_ORIGIN for check in checks)
     stage.log.info("%d checks, no undeclared leak%s", len(checks), told)
 

@@ -27,7 +27,7 @@ from workflow_scripts.lib.base import arguments, files, stage
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import lockbox_ledger, lockbox_opening
-from workflow_scripts.lib.judge.lockbox_members import predict, read_members
+from workflow_scripts.lib.judge.lockbox_members import from_elsewhere, predict, read_members
 from workflow_scripts.lib.judge.lockbox_scores import COLUMNS, judged_classes, score_lockbox
 from workflow_scripts.lib.judge.question import Question, arms_of
 from workflow_scripts.lib.judge.wording import analysis_report, lockbox_report
@@ -74,6 +74,7 @@ def open_lockbox(args: argparse.Namespace) -> None:
     entries = lockbox_ledger.read_ledger(args.ledger)
     before = lockbox_ledger.openings([other for other in entries if other != begun], box, entry["images_digest"])
     history = lockbox_report.history(declared, before, entry)
+    history += [lockbox_report.FROM_ELSEWHERE] * from_elsewhere(members)
     about = {name: entry[name] for name in ("run", "declaration", "images", "groups", "ids_digest", "arms")}
     about |= {"judged": [name for name, kept in zip(classes, judged, strict=True) if kept], "not_judged": left}
     about |= {"opening": len(before.ended) + 1, "notes": [*lockbox_report.NOTES, *history]}

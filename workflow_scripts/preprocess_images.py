@@ -165,6 +165,11 @@ def _kept_further(
         "%d further images without labels; %d more are near-duplicates of labelled ones and left out",
         len(kept), int(close.sum()),
     )  # fmt: skip
+    columns = [work.listed.columns[name] for name in work.by]
+    nameless = sum(not any(values[row] for values in columns) for row in kept)
+    if columns and nameless:
+        told = "of %d of them no column (%s) tells the protein, which may be one that is tested"
+        stage.log.warning(told, nameless, ", ".join(work.by))
     return kept, pairs
 
 

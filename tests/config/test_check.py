@@ -32,6 +32,11 @@ def test_a_small_set_of_ones_own_runs_with_the_default_arms(tmp_path: Path) -> N
     assert check.check(copy.deepcopy(SHIPPED))["analysis"]["primary_arm"] == "true_few"
 
 
+def test_one_group_judges_no_class() -> None:
+    with pytest.raises(ConfigError, match=r"analysis\.minimum_positive_groups = 1: must be an integer, at least 2"):
+        checked({"analysis": {"minimum_positive_groups": 1}})
+
+
 def test_none_of_the_primary_arms_is_there() -> None:
     with pytest.raises(ConfigError, match=r"analysis\.primary_arm = \['a', 'b'\]: none of them .* real_only, pool"):
         check.check(overlaid(SHIPPED, {"analysis": {"primary_arm": ["a", "b"]}}))

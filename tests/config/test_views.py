@@ -127,6 +127,8 @@ def test_weights_are_ones_own_file_or_the_record_of_a_download(tmp_path: Path) -
         ["results/demo/fetched/weights/resnet18.csv", str(tmp_path / "own.pth")]
     )
     assert views.weights_of(config, config["arms"][1:2]) == []
+    told = stage_views.certificate_settings(config)
+    assert told["weights"] == {"own": str(tmp_path / "own.pth")}, "ImageNet is known, this file is not"
     assert views.encoder_weights(config) == []
 
 

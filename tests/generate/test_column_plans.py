@@ -144,7 +144,7 @@ def test_a_column_that_is_read_of_a_test_image_is_a_leak(folder: Path) -> None:
     with ImageSet(folder / "images.h5") as source:
         roles, rules = (
             role_table.read(folder / "folds.csv", 0, source.ids),
-            Rules(source.groups, set(), True, source.further),
+            Rules(source.groups, set(), np.ones(len(source), dtype=bool), source.further),
         )
         test = np.flatnonzero(roles == "test")
         assert source.values(["line"], test[:1], "fit").tolist() == [["test line"]]

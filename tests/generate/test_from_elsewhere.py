@@ -33,19 +33,21 @@ def make(
     shift: int = 0,
     images: np.ndarray | None = None,
     channels: list[str] = CHANNELS,
+    turned: bool = False,
     **attrs: str,
 ) -> np.ndarray:
-    """An image set of 40 images with its folds; `shift` turns the roles."""
+    """An image set of 40 images with its folds; `shift` turns the roles, `turned` the order of the genes."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 200, (40, len(channels), 16, 16)).astype(np.uint8) if images is None else images
     labels = np.eye(len(classes), dtype=np.uint8)[np.arange(40) % len(classes)]
     ids = np.array([f"im{number}" for number in range(40)])
-    names = np.array([f"{groups}{number}" for number in range(40)])
+    names = [f"{groups}{number}" for number in (range(39, -1, -1) if turned else range(40))]
     with write_images(folder / "images.h5", channels, list(classes), 16, {"grouped_by": "gene"} | attrs) as writer:
-        writer.append(pixels, labels, list(ids), list(names))
+        # Groups are called as preprocess_images calls them: by a gene and the row of the first image.
+        writer.append(pixels, labels, list(ids), [f"{name}|{row}" for row, name in enumerate(names)], {"gene": names})
     roles = np.array([[role_of(number + shift)] for number in range(40)], dtype=object)
-    role_table.write(folder / "folds.csv", ids, names, roles)
+    role_table.write(folder / "folds.csv", ids, np.array(names), roles)
     return pixels
 
 
@@ -135,13 +137,20 @@ def test_what_it_has_read_here_is_found_by_pixels_and_by_names(tmp_path: Path, c
     # Or a test image, under another name.
     other[1] = pixels[4]
     make(tmp_path / "leaks", 1, groups="other", images=other)
-    assert "1 group that may not be trained on in fold 0 here: im4." in refused(
+    assert "1 group that may not be trained on in fold 0 here: im4|4." in refused(
         tmp_path / "here", trained(tmp_path / "leaks"), capfd
     )
     # Or a test protein of the same name, in other images.
     make(tmp_path / "names", 1, shift=1)
     told = refused(tmp_path / "here", trained(tmp_path / "names"), capfd)
-    assert "10 groups that may not be trained on in fold 0 here: im0, im12, im16, im20, im24 and 5 more" in told
+    assert "10 groups that may not be trained on in fold 0 here: im0|0, im12|12, im16|16, im20|20, im24|24 and" in told
+    # Their images stand in other rows there, so their groups have other names.
+    make(tmp_path / "rows", 1, shift=2, turned=True)
+    assert "10 groups that may not be trained on" in refused(tmp_path / "here", trained(tmp_path / "rows"), capfd)
+    # A protein that is trained on in both is no leak, and none of its images here was read there.
+    make(tmp_path / "alike", 1)
+    assert taken(tmp_path / "here", trained(tmp_path / "alike")).access_record.of("fit").tolist() == []
+    (tmp_path / "here" / "ours.safetensors").unlink()
     # Simulated proteins of two runs have the same names by counting.
     for folder, seed in (("simulated", 0), ("others", 1)):
         make(tmp_path / folder, seed, shift=seed, source="simulated cells (MixLoc)")
@@ -152,7 +161,7 @@ def test_one_of_the_same_images_and_other_roles_is_refused_with_the_names(tmp_pa
     pixels = make(tmp_path / "there", 0, shift=1)
     make(tmp_path / "here", 0, images=pixels)
     told = refused(tmp_path / "here", trained(tmp_path / "there"), capfd)
-    assert "generator ours comes from a file that was trained on 10 groups" in told and "im0, im12" in told
+    assert "generator ours comes from a file that was trained on 10 groups" in told and "im0|0, im12|12" in told
     assert "{repeat} and {fold}" in told
 
 
@@ -225,6 +234,8 @@ def test_fingerprints_tell_images_and_names_apart(tmp_path: Path) -> None:
         some, all_of_them = (fingerprints.of_rows(source, np.arange(count)) for count in (5, 40))
         assert some.images.shape == (5, 8) and fingerprints.contained(some.images, all_of_them.images).all()
         assert fingerprints.contained(all_of_them.groups, some.groups).sum() == 5
+        source.attrs["grouped_by"] = ""
+        assert fingerprints.of_rows(source, np.arange(5)).groups.shape == (0, 8)
     assert some.joined(all_of_them).images.tolist() == all_of_them.images.tolist()
     assert not fingerprints.contained(fingerprints.of_names(["a"]), fingerprints.of_names(["b"]))[0]
 
@@ -234,7 +245,8 @@ def test_validation_images_may_have_been_selected_on_and_not_fitted_on(tmp_path:
     with ImageSet(tmp_path / "images.h5") as source:
         record = source.access_record()
         record.record("select", [0, 8])
-        from_elsewhere.check_roles(record, source, tmp_path / "folds.csv", 0, "ours")
+        made = replace(generator_file.read(trained(tmp_path)), access_record=record)
+        from_elsewhere.check_roles(made, source, tmp_path / "folds.csv", 0)
         record.record("fit", [8])
         with pytest.raises(UserError, match="1 group that may not be trained on in fold 0 here: im8"):
-            from_elsewhere.check_roles(record, source, tmp_path / "folds.csv", 0, "ours")
+            from_elsewhere.check_roles(made, source, tmp_path / "folds.csv", 0)

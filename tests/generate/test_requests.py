@@ -231,3 +231,11 @@ def test_the_bytes_of_given_channels_are_put_back_exactly():
     requests = Requests(np.zeros((3, 1)), None, real=given, shown=shown)
     out = requests.with_references(made[1:], slice(1, 3))
     assert torch.equal(out[:, 1], given[1:, 1]) and torch.equal(out[:, 0], made[1:, 0])
+
+
+def test_a_checkpoint_of_other_real_images_is_not_gone_on_from():
+    rng = np.random.default_rng(0)
+    one = torch.from_numpy(rng.integers(0, 200, (3, 2, 4, 4)).astype(np.uint8))
+    # Ids and seed are the same. The limits of intensity are others, and a generator from elsewhere knows of none.
+    same, other = (Requests(np.zeros((3, 1)), None, real=real).digest() for real in (one.clone(), one + 1))
+    assert Requests(np.zeros((3, 1)), None, real=one).digest() == same != other

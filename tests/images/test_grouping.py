@@ -47,3 +47,13 @@ def test_agrees_with_a_graph_search():
     pairs = set(zip(names, expected.tolist(), strict=True))
     assert len(pairs) == len(set(names)) == len(set(expected.tolist()))
     assert 50 < len(pairs) < 900
+
+
+def test_spellings_of_one_protein_are_one_group():
+    assert connected([["TP53", "Tp53", "ACTB", "\u00e9", "e\u0301"]], 5) == [
+        "TP53|0",
+        "TP53|0",
+        "ACTB|2",
+        "\u00e9|3",
+        "\u00e9|3",
+    ]

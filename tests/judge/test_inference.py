@@ -43,6 +43,11 @@ def test_a_p_value_that_is_unknown_does_not_count_among_the_others():
     np.testing.assert_array_equal(inference.discovery_rates(p), [0.02, np.nan, 0.04])
 
 
+def test_of_what_is_unknown_nothing_is_said():
+    said = [inference.exploratory_verdict(0.1, q, 0.95, "baseline") for q in (np.nan, 0.06, 0.04)]
+    assert said == [inference.INCONCLUSIVE, inference.INCONCLUSIVE, inference.HELPS]
+
+
 def test_single_and_simultaneous_intervals_of_normal_draws():
     rng = np.random.default_rng(2)
     draws = rng.normal(0.5, 0.1, (4, 1, 40_000))  # the mean of the draws is biased; the interval must not follow

@@ -51,6 +51,15 @@ def test_p_values_invert_the_intervals() -> None:
         assert found.p_value(found.half_width(0.03)) == pytest.approx(0.03, rel=1e-3)
 
 
+@pytest.mark.parametrize("known", [0.0, 1e-20, 1e-16, 1e-9, 1e-4])
+def test_luck_is_in_the_interval_however_little_groups_say(known: float) -> None:
+    # Differences that are the same in every draw but for rounding: one group in a test part, or arms without errors.
+    found = training_variance.MeanVariance(np.array([0.01]), np.ones(1), known)
+    half = found.half_width(0.05)
+    assert half == pytest.approx(1.96 * np.sqrt(0.01 + known), rel=2e-3)
+    assert found.p_value(half) == pytest.approx(0.05, rel=1e-2) and found.p_value(10.0) < 1e-20
+
+
 def test_luck_that_the_bootstrap_explains_is_not_counted_twice() -> None:
     rng = np.random.default_rng(3)
     draws = rng.normal(0, 0.1, (1, 10, 4000))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -213,6 +214,14 @@ def test_an_encoder_of_the_users_own_is_not_called_clean(world):
     assert (row["artefact"], row["status"]) == ("encoder resnet50 (mine.safetensors)", "pre-training overlap: unknown")
 
 
+def test_an_arm_that_starts_from_weights_of_the_users_own_is_not_called_clean(world):
+    status, table = run(world, regimes={"weights": {"real_only": "/some/where/mine.pth"}})
+    row = table[table["status"] == "pre-training overlap: unknown"]
+    assert status == 0 and len(row) == row["fold"].nunique()
+    assert set(row["artefact"]) == {"arm real_only"}
+    assert set(row["purpose"]) == {"pre-training of mine.pth"}
+
+
 # --- reserves: who reads what ----------------------------------------------------------------------------------------
 
 
@@ -363,6 +372,12 @@ def test_a_stress_test_of_a_part_of_the_test_images_is_told(world):
     assert leaks(table) == [("stress test", "scored", 2, 0)]
 
 
+def test_a_synthetic_set_may_be_called_stress(world):
+    made = world.synthetic()
+    status, table = certified(world, made.rename(made.with_name(stress_file.NAME)))
+    assert status == 0 and set(table["artefact"]) == {"synthetic stress", "folds.csv"}
+
+
 # --- label regimes ---------------------------------------------------------------------------------------------------
 
 FEW = {"name": "few", "labelled": 0.5, "unlabelled": "seen", "selection": "same"}
@@ -438,10 +453,18 @@ def with_further(world, write_set):
     rows = np.flatnonzero(np.arange(48) >= 40)
     groups = world.groups.copy()
     groups[rows] = [world.groups[world.rows("train")[0]]] * 2 + [f"new-{row}" for row in rows[2:]]
+    return with_columns(world, write_set, groups, list(groups))
+
+
+def with_columns(world, write_set, groups: np.ndarray, genes: list[str]):
+    """The world with the last 8 images as further ones, and a column of genes."""
     world.images.unlink()
     write_set(world.images, list(world.ids), list(groups), grouped_by="gene", further=8)
+    with h5py.File(world.images, "r+") as file:
+        file.create_dataset("columns/gene", data=np.array(genes, dtype=object), dtype=h5py.string_dtype())
+        file.attrs["columns"] = json.dumps(["gene"])
     roles = world.roles.copy()
-    roles[rows] = "unlabelled"
+    roles[40:] = "unlabelled"
     role_table.write(world.folds, world.ids, groups, roles)
     with ImageSet(world.images) as source:
         return dataclasses.replace(world, groups=groups, roles=roles, digest=source.digest)
@@ -454,6 +477,19 @@ def test_further_images_may_be_seen_where_a_regime_shows_them(with_further):
     assert status == 0 and set(table["status"]) == {"clean"}
     about = table.set_index(["artefact", "purpose"])["images"]
     assert about["arm real_only", "fit, images alone"] == 8 and about["folds.csv", "further images apart"] == 8
+
+
+def test_a_further_image_whose_protein_nobody_tells_is_not_called_clean(with_further, write_set):
+    world = with_columns(with_further, write_set, with_further.groups, [*with_further.groups[:47], ""])
+    own = world.record()
+    own.record("fit", world.rows("unlabelled"), labels=False)
+    status, table = run(world, regimes=UNDER_MORE, arm=world.arm(own))
+    told = table[table["status"] == "not excluded"]
+    assert status == 0 and set(zip(told["artefact"], told["purpose"], strict=True)) == {
+        ("arm real_only", "fit"), ("arm real_only", "fit, images alone"), ("folds.csv", "further images apart"),
+    }  # fmt: skip
+    assert set(table["status"]) == {"clean", "not excluded"}
+    assert "proteins are unknown: not excluded" in (world.folder / "log.txt").read_text()
 
 
 def test_a_label_of_a_further_image_that_was_read_fails_the_run(with_further, capsys):
@@ -475,7 +511,8 @@ def test_a_further_image_is_seen_by_nothing_whose_regime_shows_none(with_further
 def test_a_further_image_beside_its_relative_in_the_test_part_is_told(with_further):
     groups = with_further.groups.copy()
     groups[47] = groups[with_further.rows("test")[0]]
-    checked = check_further(0, 0, with_further.roles[:, 0], Rules(groups, set(), True, np.arange(48) >= 40))
+    rules = Rules(groups, set(), np.ones(48, dtype=bool), np.arange(48) >= 40)
+    checked = check_further(0, 0, with_further.roles[:, 0], rules)
     assert (checked.status, checked.images, checked.overlap_images, checked.overlap_groups) == ("LEAK", 8, 1, 1)
 
 

@@ -126,6 +126,24 @@ def test_an_interrupted_run_goes_on_and_another_number_of_processes_cuts_the_sam
     assert cut(raw, None, 2) == 0 and content(raw) == resumed
 
 
+def test_cells_that_another_way_of_cutting_has_written_over_are_cut_again(raw, monkeypatch):
+    assert cut(raw) == 0
+    whole, make, write = content(raw), whole_fields.make, whole_fields._write
+
+    def stopped(*given: Any) -> None:
+        """Writes one cell or field, and is killed."""
+        (write if len(given) == 3 else make)(*given)
+        raise KeyboardInterrupt
+
+    for name, cells in (("make", None), ("_write", {"smallest": 2})):
+        with monkeypatch.context() as patch:
+            patch.setattr(whole_fields, name, stopped)
+            patch.setattr(whole_fields, "square", lambda *given: np.zeros((2, 40, 40), np.uint8)) if cells else None
+            with pytest.raises(KeyboardInterrupt):
+                cut(raw, cells)
+    assert cut(raw) == 0 and content(raw) == whole
+
+
 def test_masks_of_the_user_take_the_place_of_what_is_found(raw):
     for number in range(3):
         mask = fields.labels()

@@ -257,6 +257,16 @@ def test_a_second_opening_is_allowed_recorded_and_told(run: Run, capsys: pytest.
     assert len({entry["declaration"] for entry in entries}) == 2
 
 
+def test_a_generator_from_elsewhere_may_have_seen_the_lockbox(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run.path("fold0/mix/classifier.safetensors")
+    known = classifier_file.read(path)
+    record = replace(AccessRecord.from_json(known.access_record), unknown=frozenset({"theirs"}))
+    classifier_file.write(path, replace(known, access_record=record.to_json()))
+    assert run.open() == 0
+    told = "A generator came from elsewhere; whether it saw the proteins of the lockbox is unknown."
+    assert told in json.loads(run.path("lockbox.json").read_text())["notes"] and told in capsys.readouterr().err
+
+
 def test_other_lockboxes_of_the_same_images_are_told(run: Run) -> None:
     assert run.open() == 0
     path = run.path("ledger.jsonl")

@@ -560,6 +560,13 @@ def test_further_images_come_last_without_labels_and_without_copies_of_labelled_
         assert list(again.column("labelled")) == ["1"] * 4 + ["0"] * 2
 
 
+def test_further_images_whose_protein_no_column_tells_are_told(further):
+    assert run(further, settings(data=NAMES), *with_groups(further), "--unlabelled-images", str(further / "more")) == 0
+    assert "of 3 of them no column (" in (further / "log.txt").read_text()
+    with ImageSet(further / "out" / "images.h5") as made:
+        assert made.kin_known().tolist() == [True] * 4 + [False] * 3
+
+
 def test_without_a_table_all_files_that_have_no_row_are_further_images(further, monkeypatch):
     flags = ("--unlabelled-images", str(further / "more"))
     assert run(further, settings(data=NAMES), *flags) == 0

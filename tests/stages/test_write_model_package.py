@@ -15,6 +15,7 @@ import torch
 from tests.helpers.small_run import CHANNELS, CLASSES, SIZE, SmallRun
 from workflow_scripts import write_model_package
 from workflow_scripts.lib.classify import model_package
+from workflow_scripts.lib.judge.wording import model_card
 
 ROOT = Path(__file__).resolve().parents[2]
 # What is said before and after the lines of the docs: nothing of MixLoc can be imported in this process.
@@ -116,3 +117,8 @@ def test_the_code_in_the_package_imports_itself_alone() -> None:
     code = model_package.network_code()
     assert {"backbones.py", "classical_features.py", "network_choices.py", "registry.py"} <= set(code)
     assert not [name for name, text in code.items() if re.search(r"^\s*(from|import) workflow_scripts", text, re.M)]
+
+
+def test_words_of_the_card_are_text_and_nothing_else() -> None:
+    said = model_card._plain("a|b\n# <script>x</script> [c](javascript:d) `e`")
+    assert said == r"a\|b # &lt;script&gt;x&lt;/script&gt; \[c\](javascript:d) \`e\`"

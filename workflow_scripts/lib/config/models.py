@@ -56,7 +56,8 @@ class Analysis(Section):
     threshold_rule: Literal[RULES] = key(
         "Decision thresholds: one per class, one for all, 0.5, or 0.5 and else the most probable class."
     )
-    minimum_positive_groups: Fewest = key("Positive test groups from which on a class is judged.", "groups")
+    # One group alone tells nothing of how groups differ: its interval would have no width.
+    minimum_positive_groups: whole(2, 1000) = key("Positive test groups from which on a class is judged.", "groups")
     minimum_calibration_groups: Fewest = key(
         "With fewer positive calibration groups a class uses the pooled threshold.", "groups"
     )

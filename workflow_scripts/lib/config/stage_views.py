@@ -113,6 +113,8 @@ def certificate_settings(config: Config) -> Config:
     if table := config["embeddings"]["table"]:
         own.append({"architecture": "of embeddings", "weights": table})
     about = {"violations": config["violations"], "encoders": own}
+    if weights := {entry["name"]: own for entry in config["arms"] if (own := views.users_weights(config, entry))}:
+        about["weights"] = weights
     return about | label_regimes.of_artefacts(config, lambda entry: asked_arms.behind(entry, config))
 
 

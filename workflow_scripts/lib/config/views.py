@@ -354,12 +354,19 @@ def weights_of(config: Config, arms: Iterable[Config]) -> list[str]:
     so they are nobody's declared output: their record of this run stands for them."""
     files = set()
     for entry in arms:
-        arm = arm_settings.effective(entry, config["train_classifier"])
-        if arm["weights"] == network_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"]):
-            files.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
+        arm, own = arm_settings.effective(entry, config["train_classifier"]), users_weights(config, entry)
+        if own:
+            files.add(str(network_choices.weights_path(own)))
         elif arm["weights"]:
-            files.add(str(network_choices.weights_path(arm["weights"])))
+            files.add(in_run(config, f"fetched/weights/{arm['backbone']}.csv"))
     return sorted(files)
+
+
+def users_weights(config: Config, entry: Config) -> str | None:
+    """The user's own file of weights that an arm starts from, if it does; not one that fetch_weights brings."""
+    arm = arm_settings.effective(entry, config["train_classifier"])
+    fetched = network_choices.published_path(config["fetch_weights"]["folder"], arm["backbone"])
+    return None if arm["weights"] == fetched else arm["weights"]
 
 
 def encoders(config: Config) -> dict[str, Config]:

@@ -2,8 +2,8 @@
 images here.
 
 Trained on the same image set, a generator's record holds here too. Trained on another one, it is compared by
-fingerprints: an image or a group that both have counts as read. Whatever they have in common under other names is not
-found, so the record says that it is unknown."""
+fingerprints: an image that both have counts as read, and a protein that both have must be one to train on. Whatever
+they have in common under other names is not found, so the record says that it is unknown."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def read(path: Path, source: ImageSet, settings: dict[str, Any]) -> Generator:
     return replace(made, settings=own, classes=source.classes, access_record=record)
 
 
-def check_roles(record: AccessRecord, source: ImageSet, table: Path, fold: int, name: str) -> None:
+def check_roles(made: Generator, source: ImageSet, table: Path, fold: int) -> None:
     """UserError that names groups which a generator from elsewhere has read and which are no train groups here."""
+    record, name = made.access_record, made.settings["name"]
     roles = role_table.read(table, fold, source.ids, AS_WRITTEN)
     groups: set[str] = set()
     for purpose, further in (("fit", ()), ("select", (Role.VALIDATION,))):
@@ -61,6 +62,10 @@ def check_roles(record: AccessRecord, source: ImageSet, table: Path, fold: int, 
         kin = ~source.further & ~np.isin(roles, (*APART, *further))
         groups |= set(source.groups[rows[~np.isin(roles[rows], allowed)]])
         groups |= set(source.groups[rows]) & set(source.groups[kin])
+    # Where a name alone is in common, the role of the group decides; what was selected on here stands in the record.
+    outside = ~source.further & ~np.isin(roles, APART)
+    named = set(source.groups[_namesakes(made, source)]) - set(source.groups[record.of("select")])
+    groups |= set(source.groups[outside]) & named
     if groups:
         first, more = ", ".join(sorted(groups)[:NAMED]), len(groups) - NAMED
         count = f"{len(groups)} group{'s' * (len(groups) != 1)}"
@@ -81,11 +86,16 @@ def _record(made: Generator, source: ImageSet, name: str) -> AccessRecord:
         # Opened by itself: that pixels were compared is no part of what a training reads.
         with ImageSet(source.path) as compared:
             own = fingerprints.of_images(compared, np.arange(len(source)))
-        names = fingerprints.of_groups(source)
-        known = made.trained_on
-        found = fingerprints.contained(own, known.images) | fingerprints.contained(names, known.groups)
-        record.record("fit", np.flatnonzero(found))
+        record.record("fit", np.flatnonzero(fingerprints.contained(own, made.trained_on.images)))
     return record
+
+
+def _namesakes(made: Generator, source: ImageSet) -> np.ndarray:
+    """Rows of the images of groups that a generator has read elsewhere, by the names of these."""
+    if made.trained_on is None or not made.access_record.unknown:
+        return np.empty(0, dtype=np.int64)
+    names, owner = fingerprints.of_groups(source)
+    return owner[fingerprints.contained(names, made.trained_on.groups)]
 
 
 def _label_places(made: Generator, classes: list[str]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def make(wish: Wish, settings: dict[str, Any]) -> None:
         made = None
         if wish.origin is not None:
             made = from_elsewhere.read(wish.origin, source, settings)
-            from_elsewhere.check_roles(made.access_record, source, fold.table, fold.number, settings["name"])
+            from_elsewhere.check_roles(made, source, fold.table, fold.number)
             _announce_origin(made, wish.origin)
             settings = made.settings
         else:

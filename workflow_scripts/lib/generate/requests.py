@@ -43,10 +43,13 @@ class Requests:
     attrs: dict[str, Any] = field(default_factory=dict)  # what the set's file says about it
 
     def digest(self) -> str:
-        """Digest of labels and guidance targets; real images follow from the image set, their ids and the seed."""
+        """Digest of all that is asked for. Of the real images too: limits of intensity may have changed them."""
         content = [self.labels.tobytes(), b"" if self.against is None else self.against.tobytes()]
         content += [] if self.told is None else [self.told.tobytes()]
-        return hashlib.blake2b(b"|".join(content), digest_size=16).hexdigest()
+        out = hashlib.blake2b(b"|".join(content), digest_size=16)
+        if self.real is not None:
+            out.update(self.real.contiguous().numpy())
+        return out.hexdigest()
 
     def columns(self, classes: list[str]) -> dict[str, list[str]]:
         """Text columns of the synthetic set."""

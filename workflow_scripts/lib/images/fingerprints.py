@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workflow_scripts.lib.images import grouping
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.known_datasets import SOURCES
 
@@ -19,7 +20,7 @@ BLOCK = 1024  # images in memory at a time
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Fingerprints of images and of their groups, each sorted and once."""
+    """Fingerprints of images and of the names of their groups, each sorted and once."""
 
     images: np.ndarray  # uint8 (n, 8)
     groups: np.ndarray  # uint8 (g, 8)
@@ -31,16 +32,25 @@ class Fingerprints:
 
 
 def of_rows(source: ImageSet, rows: np.ndarray) -> Fingerprints:
-    """Fingerprints of some images of a set, and of their groups."""
-    return Fingerprints(_distinct(of_images(source, rows)), _distinct(of_groups(source)[rows]))
+    """Fingerprints of some images of a set, and of the names of their groups."""
+    names, owner = of_groups(source)
+    return Fingerprints(_distinct(of_images(source, rows)), _distinct(names[np.isin(owner, rows)]))
 
 
-def of_groups(source: ImageSet) -> np.ndarray:
-    """A fingerprint of the name of each image's group, uint8 (n, 8).
+def of_groups(source: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """Fingerprints of the names by which groups are known, uint8 (m, 8), and the image (m,) that has each.
 
-    Simulated proteins of two image sets have the same names and nothing else in common."""
-    simulated = source.attrs.get("source") == SOURCES["simulated"].origin
-    return of_names([f"{source.digest} {name}" if simulated else name for name in source.groups])
+    Such a name is a value of a column that groups rest on, like a gene. That of the group itself tells the row of an
+    image, so another set has another one. Simulated proteins of two sets have the same names and nothing else in
+    common."""
+    known = source.digest if source.attrs.get("source") == SOURCES["simulated"].origin else ""
+    names, owner = [], []
+    for column in source.group_columns():
+        for row, value in enumerate(source.column(column)):
+            if value:
+                names.append(f"{known} {column} {grouping.spelled(value)}")
+                owner.append(row)
+    return of_names(names), np.array(owner, dtype=np.int64)
 
 
 def of_images(source: ImageSet, rows: np.ndarray) -> np.ndarray:

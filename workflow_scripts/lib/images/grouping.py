@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+
+def spelled(value: str) -> str:
+    """A value as it is compared: capitals, and ways to write a letter in Unicode, make no difference.
+
+    Two spellings of one protein in two parts of a split would be a leak; two proteins in one group are none."""
+    return unicodedata.normalize("NFKC", value).casefold()
 
 
 def connected(columns: Sequence[Sequence[str]], count: int, pairs: Iterable[tuple[int, int]] = ()) -> list[str]:
     """Group names of `count` images: the connected components over shared column values and given pairs.
 
-    Empty values connect nothing. A group is named after its first image's values, so names stay readable."""
+    Values are compared as `spelled`; empty ones connect nothing. A group is named after its first image's values, so
+    names stay readable."""
     parent = list(range(count))
 
     def root(node: int) -> int:
@@ -22,7 +31,7 @@ def connected(columns: Sequence[Sequence[str]], count: int, pairs: Iterable[tupl
         for index, value in enumerate(values):
             if value:
                 # The smaller root wins, so that a group's root is its first image.
-                one, other = sorted((root(index), root(first.setdefault(value, index))))
+                one, other = sorted((root(index), root(first.setdefault(spelled(value), index))))
                 parent[other] = one
     for pair in pairs:
         one, other = sorted(map(root, pair))

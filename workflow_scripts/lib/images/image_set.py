@@ -179,6 +179,17 @@ class ImageSet:
         """Names of the further text columns."""
         return json.loads(self.attrs.get("columns", "[]"))
 
+    def group_columns(self) -> list[str]:
+        """The columns that say which images belong together, such as gene and antibody."""
+        told = f", {self.attrs.get('grouped_by', '')}, "
+        return [name for name in self.columns() if f", {name}, " in told]
+
+    def kin_known(self) -> np.ndarray:
+        """Of which images (n,) it is known what others show their protein, bool; of further ones by their columns."""
+        named = [self.column(name) != "" for name in self.group_columns()]
+        told = np.any(named, axis=0) if named else np.zeros(len(self), dtype=bool)
+        return np.where(self.further, told, bool(self.attrs.get("grouped_by")))
+
     def column(self, name: str) -> np.ndarray:
         """A text column such as gene or cell_line, for all images."""
         with self._intact():

@@ -158,6 +158,7 @@ def make(task: Task) -> Cells:
     kept = _load(record, wanted, task)
     if kept is not None:
         return kept
+    record.unlink(missing_ok=True)  # that of another way of cutting, whose cells are written over now
     channels, bad = task.reader.field(task.id)
     out = Cells([], bad)
     if channels is not None:

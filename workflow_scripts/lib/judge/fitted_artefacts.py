@@ -44,7 +44,7 @@ def read_artefacts(paths: list[Path], thresholds: Path | None, ids: np.ndarray) 
     for path in paths:
         if path.suffix == ".safetensors":
             yield to_artefact(f"generator {path.stem}", _metadata(path), path)
-        elif path.name == stress_file.NAME:
+        elif stress_file.is_one(path):
             yield to_artefact("stress test", vars(stress_file.read(path, arms=())), path)
         elif path.suffix == ".h5":
             with ImageSet(path) as made:

@@ -252,7 +252,7 @@ def verdict(low: float, high: float, smallest_effect: float, beyond_control: tup
 def exploratory_verdict(difference: float, q: float, confidence: float, relation: str) -> str:
     """The verdict of a comparison among many, from its false discovery rate q; `relation` is baseline or control."""
     gain, loss = (HELPS, HURTS) if relation == "baseline" else (MORE, LESS)
-    if q > 1 - confidence:
+    if not q <= 1 - confidence:  # an unknown q (NaN) too
         return INCONCLUSIVE
     return gain if difference > 0 else loss
 

@@ -28,9 +28,9 @@ ALLOWED = {
     "select": (Role.TRAIN, Role.VALIDATION),
     "threshold": (Role.CALIBRATION,),
 }
-# "not excluded": no overlap was found, but the proteins are unknown, so relatives of test images may be in other parts.
+# "not excluded": no overlap was found, but proteins are unknown, so relatives of test images may be in other parts.
 CLEAN, LEAK, DECLARED, NOT_EXCLUDED = "clean", "LEAK", "declared", "not excluded"
-# An encoder of the user: the images it was pre-trained on are unknown.
+# An encoder or weights of the user: the images they were pre-trained on are unknown.
 UNKNOWN = "pre-training overlap: unknown"
 # A generator from elsewhere: what it was trained on there may hold images or proteins that are tested here.
 UNKNOWN_ORIGIN = "training overlap: unknown"
@@ -70,7 +70,7 @@ class Rules:
 
     groups: np.ndarray  # of each image (n,)
     declared: set[str]  # violations that are meant
-    known: bool  # whether the proteins are known
+    known: np.ndarray  # bool (n,): whether it is known which images show the same protein
     further: np.ndarray  # bool (n,): came without labels
 
 
@@ -129,7 +129,7 @@ def _checked(
     outside = np.intersect1d(rules.groups[rows], rules.groups[~np.isin(kin, allowed) & (kin != Role.UNUSED)])
     check = Check(
         artefact.name, artefact.repeat, artefact.fold, purpose, len(rows), " or ".join(allowed) or "nothing",
-        len(foreign), len(outside), CLEAN if rules.known or not len(rows) else NOT_EXCLUDED,
+        len(foreign), len(outside), CLEAN if rules.known[rows].all() else NOT_EXCLUDED,
     )  # fmt: skip
     if len(foreign) or len(outside):
         check.status = DECLARED if violation(check) in rules.declared else LEAK
@@ -176,15 +176,20 @@ def check_further(repeat: int, fold: int, roles: np.ndarray, rules: Rules) -> Ch
     near = rules.groups[shown & np.isin(rules.groups, elsewhere)]
     return Check(
         "folds.csv", repeat, fold, "further images apart", int(shown.sum()), Role.UNLABELLED, len(near),
-        len(np.unique(near)), LEAK if len(near) else CLEAN,
+        len(np.unique(near)), LEAK if len(near) else CLEAN if rules.known[shown].all() else NOT_EXCLUDED,
     )  # fmt: skip
 
 
 def check_encoder(repeat: int, fold: int, encoder: dict[str, Any]) -> Check:
     """A line about an encoder that the user brought along: its pre-training images are unknown."""
-    # It fits and selects nothing: it only assesses synthetic sets. Its scores may be too good for images it has seen.
+    # What rests on it may be too good for images that it has seen.
     name = f"encoder {encoder['architecture']} ({Path(encoder['weights']).name})"
     return Check(name, repeat, fold, "pre-training", 0, "unknown", 0, 0, UNKNOWN)
+
+
+def check_weights(repeat: int, fold: int, arm: str, path: str) -> Check:
+    """A line about an arm that starts from weights which the user brought along."""
+    return Check(f"arm {arm}", repeat, fold, f"pre-training of {Path(path).name}", 0, "unknown", 0, 0, UNKNOWN)
 
 
 def check_origin(artefact: Artefact) -> Iterator[Check]:
@@ -208,7 +213,7 @@ def check_scored(paths: list[Path], ids: np.ndarray, roles_of: Any) -> Iterator[
             LEAK if wrong or repeated else CLEAN,
         )  # fmt: skip
     for path in paths:
-        if path.name == stress_file.NAME:
+        if stress_file.is_one(path):
             found = stress_file.read(path, arms=())
             yield from _check_rows(to_artefact("stress test", vars(found), path), roles_of)
         for entry in replayed(path) if path.name.endswith(REPLAYED) else ():

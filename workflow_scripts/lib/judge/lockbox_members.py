@@ -62,6 +62,12 @@ def read_members(arm_lists: list[Path], thresholds_csv: Path, names: list[str], 
     return {name: dict(sorted(members.items())) for name, members in out.items()}
 
 
+def from_elsewhere(members: Members) -> bool:
+    """Whether one of these arms rests on a network from elsewhere of which nobody knows what it has read."""
+    records = (one.classifier.access_record for own in members.values() for one in own.values())
+    return any(AccessRecord.from_json(text).unknown for text in records)
+
+
 def read_thresholds(path: Path, names: list[str], classes: list[str]) -> dict[tuple[str, int, int], dict]:
     """(arm, repeat, fold) -> level -> thresholds (K,), as aggregate_metrics fitted them."""
     text = {"arm": str, "class": str, "level": str}

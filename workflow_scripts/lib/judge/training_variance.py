@@ -220,6 +220,9 @@ class MeanVariance:
             return np.zeros(1), np.zeros(1)
         variance, weights = _binned(variance, weights)
         errors = ERRORS * np.sqrt(self.known if self.known > 0 else variance @ weights)
+        farthest = 10 * np.sqrt(variance.max())
+        if errors[-1] < farthest:  # arms that differ alike in all draws: what luck does is far beyond these steps
+            errors = np.append(errors, np.geomspace(errors[-1], farthest, len(ERRORS))[1:])
         p = (2 * special.ndtr(-errors[:, None] / np.sqrt(variance))) @ weights
         return errors, np.log(np.maximum(p, 1e-300))
 

@@ -20,6 +20,7 @@ from workflow_scripts.lib.scores.prediction_file import TEXT
 
 FORMAT_VERSION = 1
 NAME = "stress.h5"  # of the file, in every fold
+SETS = "synthetic"  # name of the folder of synthetic sets, of which one may be called stress
 
 
 @dataclass
@@ -35,6 +36,11 @@ class Stress:
     groups: np.ndarray  # str (n,)
     digests: dict[str, str] = field(default_factory=dict)  # arm -> digest of its predictions
     logits: dict[str, np.ndarray] = field(default_factory=dict)  # arm -> float32 (conditions, n, K)
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file of a fold has answers under stress, by its place."""
+    return path.name == NAME and path.parent.name != SETS
 
 
 def write(path: Path, stress: Stress) -> None:

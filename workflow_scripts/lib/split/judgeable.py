@@ -15,6 +15,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.split.fold_design import FoldDesign
 from workflow_scripts.lib.split.roles import Role
 
+FEWEST = 2  # positive test groups that a class can be judged by; one tells nothing of how groups differ
 NAMED = 12  # classes that a line of the log names
 STEP = 0.05  # by which a larger test fraction is tried
 LEAST_TRAIN = 0.2  # fraction of the images that a remedy must leave to train on
@@ -58,7 +59,7 @@ def refuse(design: FoldDesign, count: int, tested: np.ndarray, minimum: int) -> 
         f"nearest with {tested[best]} (of its {owned[best]} groups; {len(design.names)} groups in all)"
     )
     ways = list(remedies(design, count, minimum))
-    if tested[best]:
+    if tested[best] >= FEWEST:
         ways.append(f"analysis.minimum_positive_groups: {tested[best]} (wider intervals)")
     tried = f"One of these would do: {'; '.join(ways)}. " if ways else ""
     raise UserError(

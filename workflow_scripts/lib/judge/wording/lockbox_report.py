@@ -13,6 +13,7 @@ NOTES = (
     "A score is the average over the classifiers of all folds and repeats, each of which predicted all lockbox images.",
     "Thresholds are the same in every draw: the intervals do not contain the variance of fitting them.",
 )
+FROM_ELSEWHERE = "A generator came from elsewhere; whether it saw the proteins of the lockbox is unknown."
 Row = dict[str, Any]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import html
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -106,17 +108,22 @@ def card(about: dict[str, Any], run: str, licence: str) -> str:
         method=_method(about["trained"]),
         channels=", ".join(about["channels"]),
         size=about["size"],
-        classes=", ".join(about["classes"]),
+        classes=", ".join(map(_plain, about["classes"])),
         use=USE,
         torchscript=SCRIPT.format(script) if script else "",
         preprocessing=_preprocessing(about["preprocessing"]),
         scores=f"| score | value | interval |\n|---|---|---|\n{rows}\n" if rows else "None was found.\n",
         confidence=100 * about["confidence"],
-        data="\n".join(f"- {name}: {value}" for name, value in data.items()),
+        data="\n".join(f"- {name}: {_plain(value)}" for name, value in data.items()),
         leaks=_leaks(about["leak_certificate"]),
         code="mixloc_networks",
-        licence=licence or "not stated",
+        licence=_plain(licence) or "not stated",
     )
+
+
+def _plain(value: Any) -> str:
+    """Text from outside in one line that Markdown takes for text: no tags, no cells of a table, no code."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
 
 
 def _row(row: dict[str, Any]) -> str:
