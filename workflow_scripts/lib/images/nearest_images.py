@@ -6,12 +6,12 @@ most SIDE a side, and in the features of an encoder. Both cover the eight orient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from workflow_scripts.lib.base.pairwise import BLOCK, squared_distances
+from workflow_scripts.lib.base.pairwise import blocks, squared_distances
 from workflow_scripts.lib.images import orientation
 
 SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images would take long
@@ -94,6 +94,26 @@ def nearest_of_each(
     return [Nearest(place, turn, distance, own[np.searchsorted(asked, place)]) for place, turn, distance in found]
 
 
+def as_they_are(vectors: np.ndarray, known: np.ndarray, closest: Closest = closest) -> tuple[np.ndarray, np.ndarray]:
+    """Place among the known vectors and distance of the nearest of each vector, in no other orientation."""
+    found = [(place, square) for _, place, square in _by_block(vectors, known, closest, None)]
+    places, squares = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return places, np.sqrt(squares)
+
+
+def _by_block(
+    vectors: np.ndarray, known: np.ndarray, closest: Closest, selves: np.ndarray | None
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows, the place of their nearest known vector, and its squared distance, infinite where there is none."""
+    for rows in blocks(len(vectors)):
+        place, alone = closest(vectors[rows], known, None if selves is None else selves[rows])
+        # Distances from inner products have rounding errors where vectors are equal, so the nearest is measured
+        # directly.
+        square = ((vectors[rows] - known[place]) ** 2).sum(axis=1)
+        square[alone] = np.inf
+        yield rows, place, square
+
+
 def _search(
     images: np.ndarray,
     known: np.ndarray,
@@ -110,14 +130,8 @@ def _search(
             vectors = describe(images) if selves is None else known[selves]
         else:
             vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images, way)))
-        for start in range(0, count, BLOCK):
-            rows = np.arange(start, min(start + BLOCK, count))
-            candidate, alone = closest(vectors[rows], known, None if selves is None else selves[rows])
-            # Distances from inner products have rounding errors where vectors are equal, so the nearest is measured
-            # directly.
-            value = ((vectors[rows] - known[candidate]) ** 2).sum(axis=1)
-            value[alone] = np.inf
-            better = value < best[rows]
-            place[rows[better]], turn[rows[better]] = candidate[better], way
-            best[rows[better]] = value[better]
+        for rows, candidate, square in _by_block(vectors, known, closest, selves):
+            better = square < best[rows]
+            place[rows][better], turn[rows][better] = candidate[better], way
+            best[rows][better] = square[better]
     return place, turn, np.sqrt(best)
