@@ -50,7 +50,6 @@ def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) 
     if len(checked.groups):
         shown += [data_section.groups_table(data)]
     return {
-        "theme": html_page.theme_css(),
         "run": settings["run"],
         "findings": checked.findings,
         "problem": checked.problem,
