@@ -9,7 +9,7 @@
 rule cut_cells:
     """A square around each nucleus of the fields, as a folder of images with a table."""
     input:
-        unpack(from_config(views.fields_to_cut)),
+        unpack(from_config(given_images.fields_to_cut)),
     output:
         **({"groups": "results/{run}/cells/groups.csv"} if CONFIG["data"]["groups"] else {}),
         images=directory("results/{run}/cells/images"),
@@ -19,7 +19,7 @@ rule cut_cells:
         page="results/{run}/cells/index.html",
     params:
         python=python,
-        code=code("cut_cells", "workflow_scripts/lib/page/fields.html"),
+        code=code("cut_cells", "workflow_scripts/lib/page/fields.html", BASE_STYLES),
         raw=raw_flags,
         folder="results/{run}/cells",
         template=lambda wildcards, input: own_path("workflow_scripts/lib/page/fields.html"),
@@ -46,4 +46,4 @@ rule cut_cells:
 rule cells:
     """The cells alone, with a page on which to see whether they were found."""
     input:
-        from_config(views.cells_page),
+        from_config(given_images.cells_page),

@@ -9,13 +9,13 @@
 rule check_images:
     """Columns, channels, groups, near-duplicates, classes that can be judged, and cost, on one page."""
     input:
-        unpack(from_config(views.raw_images)),
+        unpack(from_config(given_images.raw_images)),
         cost="results/{run}/cost.json",
     output:
         "results/{run}/check.json",
     params:
         python=python,
-        code=code("check_images", "workflow_scripts/lib/page/check.html"),
+        code=code("check_images", "workflow_scripts/lib/page/check.html", BASE_STYLES),
         raw=raw_flags,
         template=lambda wildcards, input: own_path("workflow_scripts/lib/page/check.html"),
         # No output, because Snakemake would delete it where the check fails.

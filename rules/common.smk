@@ -11,7 +11,7 @@ from snakemake.utils import update_config
 from workflow_scripts.lib.base import source_code
 from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
-from workflow_scripts.lib.config import asked_arms, origins, snakemake_checks, stage_views, views
+from workflow_scripts.lib.config import asked_arms, given_images, origins, snakemake_checks, stage_views, views
 from workflow_scripts.lib.cost import job_costs
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.page import progress_page
@@ -97,6 +97,9 @@ def from_config(view, *more):
 def in_run(path):
     """A path of this run."""
     return views.in_run(CONFIG, path)
+
+
+BASE_STYLES = "workflow_scripts/lib/page/base.css"  # of all pages
 
 
 def code(stage, *data):
@@ -229,4 +232,4 @@ def judge(wildcards):
 
 def raw_flags(wildcards, input):
     """The flags by which a stage gets the raw images and their tables."""
-    return views.raw_flags(CONFIG, dict(input.items()))
+    return given_images.raw_flags(CONFIG, dict(input.items()))

@@ -12,7 +12,7 @@ rule compare_runs:
         f"results/compare/{views.compared_name(CONFIG)}.html",
     params:
         python=python,
-        code=code("compare_runs", "workflow_scripts/lib/page/comparison.html"),
+        code=code("compare_runs", "workflow_scripts/lib/page/comparison.html", BASE_STYLES),
         template=lambda wildcards, input: own_path("workflow_scripts/lib/page/comparison.html"),
         runs=lambda wildcards: [f"{name}={path}" for name, path in from_config(views.compared_runs)(wildcards).items()],
         # The runs are no inputs, because they may have other settings than this config has.

@@ -10,7 +10,7 @@ rule predict_cost:
     """Core-hours, GPU-hours, disk and wall-clock of the run on the cores that Snakemake was given."""
     input:
         # Earlier runs and the file of rates are no inputs: each new run would make all predictions again.
-        unpack(from_config(views.known_tables)),
+        unpack(from_config(given_images.known_tables)),
     output:
         "results/{run}/cost.json",
     params:

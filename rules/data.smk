@@ -44,7 +44,7 @@ rule simulate_cells:
 rule preprocess_shard:
     """A shard of the images, read by one of several jobs (preprocess_images.shards); preprocess_images joins them."""
     input:
-        unpack(from_config(views.raw_images)),
+        unpack(from_config(given_images.raw_images)),
     output:
         # Once the set is complete, its pieces and their records are deleted.
         temp("results/{run}/shards/{shard}of{shards}.json"),
@@ -81,7 +81,7 @@ rule preprocess_shard:
 rule preprocess_images:
     """One image set from a folder of images, a label table and a table of groups."""
     input:
-        unpack(from_config(views.raw_images)),
+        unpack(from_config(given_images.raw_images)),
         shards=from_config(views.shard_files),
     output:
         images="results/{run}/images.h5",

@@ -11,7 +11,7 @@
 rule fetch_images:
     """The images of a public source and the table of those that are complete."""
     input:
-        unpack(from_config(views.image_manifest)),
+        unpack(from_config(given_images.image_manifest)),
     output:
         table="results/{run}/fetched/table.csv",
         checksums="results/{run}/fetched/checksums.csv",

@@ -21,7 +21,12 @@ rule make_gallery:
         "results/{run}/gallery/index.html",
     params:
         python=python,
-        code=code("make_gallery", "workflow_scripts/lib/page/gallery.html", "workflow_scripts/lib/page/gallery.js"),
+        code=code(
+            "make_gallery",
+            "workflow_scripts/lib/page/gallery.html",
+            BASE_STYLES,
+            "workflow_scripts/lib/page/gallery.js",
+        ),
         template=lambda wildcards, input: own_path("workflow_scripts/lib/page/gallery.html"),
         script=lambda wildcards, input: own_path("workflow_scripts/lib/page/gallery.js"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],

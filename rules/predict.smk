@@ -9,7 +9,7 @@
 rule predict_images:
     """Labels and probabilities of new images, averaged over the folds and repeats of an arm."""
     input:
-        unpack(from_config(views.new_images)),
+        unpack(from_config(given_images.new_images)),
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
         arms=lambda wildcards: arms_with(from_config(views.predicting_jobs)(wildcards)),

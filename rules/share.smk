@@ -55,7 +55,7 @@ rule write_crate:
     """Metadata that make the folder of a run an RO-Crate, and a copy of the workflow."""
     input:
         # Each file is read once for its checksum: minutes where a run has many images. So no part of every run.
-        unpack(from_config(views.crate_tables)),
+        unpack(from_config(given_images.crate_tables)),
         images="results/{run}/images.h5",
         folds=expand("results/{{run}}/repeat{repeat}/folds.csv", repeat=REPEATS),
         arms=all_arms,
@@ -80,7 +80,7 @@ rule write_crate:
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         generators=at_places("generators/{generator}.safetensors", generator=USED_GENERATORS),
         synthetic=at_places("synthetic/{set}.h5", set=USED_SETS),
-        tables=lambda wildcards, input: [f"{name}={input[name]}" for name in views.crate_tables(CONFIG)],
+        tables=lambda wildcards, input: [f"{name}={input[name]}" for name in given_images.crate_tables(CONFIG)],
         settings=lambda wildcards: as_json(stage_views.crate_settings(CONFIG)),
     log:
         "results/{run}/logs/write_crate/write_crate.log",

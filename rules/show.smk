@@ -335,7 +335,7 @@ rule report:
         tables=directory("results/{run}/tables"),
     params:
         python=python,
-        code=code("report", "workflow_scripts/lib/page/report.html", "benchmarks/judge_calibration.json"),
+        code=code("report", "workflow_scripts/lib/page/report.html", BASE_STYLES, "benchmarks/judge_calibration.json"),
         template=lambda wildcards, input: own_path("workflow_scripts/lib/page/report.html"),
         repeats=len(REPEATS),
         folds=len(FOLDS),

@@ -9,7 +9,7 @@
 rule write_submission:
     """Predictions of an arm for the unlabelled test images, averaged over its folds and repeats."""
     input:
-        unpack(from_config(views.test_images)),
+        unpack(from_config(given_images.test_images)),
         arms=submitted_arms,
         thresholds="results/{run}/thresholds.csv",
         leaks="results/{run}/leaks.csv",
@@ -18,8 +18,9 @@ rule write_submission:
     params:
         python=python,
         code=code("write_submission"),
-        images=lambda wildcards, input: input.get("images") or views.fetched_folder(CONFIG, "test"),
-        sample=lambda wildcards, input: input.get("sample") or views.fetched_folder(CONFIG, "sample_submission.csv"),
+        images=lambda wildcards, input: input.get("images") or given_images.fetched_folder(CONFIG, "test"),
+        sample=lambda wildcards, input: input.get("sample")
+        or given_images.fetched_folder(CONFIG, "sample_submission.csv"),
         classes=lambda wildcards, input: f"--classes {shlex.quote(input.classes)}" if input.get("classes") else "",
         settings=lambda wildcards: as_json(stage_views.submission_settings(CONFIG), threads=THREADS),
     log:

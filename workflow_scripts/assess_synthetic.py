@@ -5,10 +5,10 @@ Held-out real images are those that neither the generator nor a network asked he
 
     {set}.assess.csv     a judge's average precision (chance: the prevalence) and area under the ROC curve (chance:
                           0.5) on real and on generated images, class by class
-    {set}.fidelity.csv   distances in an encoder's features and in plain pixels, label agreement by the baseline, and
-                          the fraction of authentic images: each figure with its floor, its ceilings and intervals; for
-                          all images, each class and each combination (lib/fidelity/bracket.py). Distances by an
-                          independent encoder come after these
+    {set}.fidelity.csv   distances in an encoder's features and in plain pixels, label agreement by the baseline, the
+                          fraction of authentic images and the data-copying test (lib/fidelity/copy_search.py): each
+                          figure with its floor, its ceilings and intervals; for all images, each class and each
+                          combination (lib/fidelity/bracket.py). Distances by an independent encoder come after these
     {set}.closest.csv    the generated images that lie closest to a training image
     {set}.images.csv     every generated image: label agreement by both networks, and its nearest training image
     {set}.assess.json    which networks were asked, what is known of them, and what to be wary of
@@ -36,7 +36,7 @@ from workflow_scripts.lib.base.files import atomic, write_json
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import classifier_file
 from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.fidelity import assessment_rows, bracket, compared_images, encoders
+from workflow_scripts.lib.fidelity import assessment_rows, compared_images, copy_search, encoders
 from workflow_scripts.lib.fidelity.encoders import Encoder
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.scores import arm_list
@@ -82,20 +82,24 @@ def assess_synthetic(args: argparse.Namespace) -> None:
     if settings["independent_encoder"] is not None:
         key = "assess_synthetic.independent_encoder"
         independent = encoders.own(settings["independent_encoder"], channels, several[1], key)
+        independent = encoders.remembering(independent, several)
     seed = derive(args.seed, args.repeat, args.fold, "assess", args.synthetic.stem)
     place = {"repeat": args.repeat, "fold": args.fold, "synthetic_set": args.synthetic.stem}
     _write(args.scores, assessment_rows.judge_scores(compared, judge, place | {"judge": settings["judge"]}))
     rows = assessment_rows.fidelity_rows(compared, encoder, baseline, settings, seed)
-    nearest, authentic = assessment_rows.copy_rows(compared, encoder, settings, seed, rows[0])
-    rows += authentic
+    found = copy_search.search(compared, encoder, settings, seed)
+    rows += assessment_rows.copy_rows(found, copy_search.copying(found, settings, seed), rows[0])
     figures = [place | {"encoder": encoder.name} | row for row in rows]
     if independent is not None:
         # The first encoder's rows come first; by this the page tells them apart.
         second = assessment_rows.independent_rows(compared, independent, settings, seed)
+        copying = copy_search.copying_by(found, independent, settings, seed)
+        second += assessment_rows.copying_rows(found, copying, second[0])
         figures += [place | {"encoder": independent.name} | row for row in second]
     _write(args.fidelity, figures)
+    nearest = found.made.nearest
     _write(args.closest, [place | row for row in assessment_rows.closest_rows(compared, nearest, settings["pairs"])])
-    by_pixels = nearest[bracket.AUTHENTIC_PIXELS]
+    by_pixels = nearest[copy_search.AUTHENTIC_PIXELS]
     _write(args.each, [place | row for row in assessment_rows.image_rows(compared, by_pixels, judge, baseline)])
     write_json(args.about, place | assessment_rows.described(compared, encoder, judge, baseline, settings, independent))
     told = {(row["measure"], row["contender"]): row["value"] for row in rows if row["scope"] == "all"}

@@ -68,15 +68,16 @@ def plot_data(args: argparse.Namespace) -> None:
         counts = pixel_counts(source)
         shown = histograms(source, args.view, settings["intensity_column"])
         rows = samples(source, data, settings["per_class"])
-        legend = image_legend.of_set(source, settings.get("colours"))
+        chosen = settings.get("colours")
+        legend = image_legend.of_set(source, chosen)
     with atomic(args.table) as part:
         pd.DataFrame(statistics(counts, data.channels), columns=COLUMNS).to_csv(part, index=False, float_format="%.6g")
     with figure_style.style():
         figure_style.save(draw_classes(data, settings["minimum_positive_groups"]), args.classes)
         figure_style.save(draw_cooccurrence(data), args.cooccurrence)
         figure_style.save(draw_groups(data.groups), args.groups)
-        figure_style.save(draw_intensity(counts, data.channels), args.intensity)
-        figure_style.save(draw_histograms(shown), args.histograms)
+        figure_style.save(draw_intensity(counts, data.channels, chosen), args.intensity)
+        figure_style.save(draw_histograms(shown, chosen), args.histograms)
         figure_style.save(draw_samples(rows, data.channels, settings, legend), args.samples)
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.configs import DEFAULT, ROOT, SHIPPED, arm, checked, generator, overlaid, synthetic_set
-from workflow_scripts.lib.config import check, data_checks, stage_views, views
+from workflow_scripts.lib.config import check, data_checks, given_images, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.generate import generator_choices
 
@@ -398,9 +398,9 @@ def test_cells_take_the_place_of_the_fields_in_all_stages_but_one(
     config = checked({"run": "a", "data": own | {"cells": {"nucleus_channel": "blue"}}})
     place = "results/a/cells/"
     tables = {"table": f"{place}table.csv", "groups": f"{place}groups.csv"}
-    assert views.known_tables(config) == tables
-    assert views.raw_images(config) == {"images": f"{place}images"} | tables
-    assert views.fields_to_cut(config) == {"images": ".", "table": "t.csv", "groups": "t.csv"}
-    assert views.crate_tables(config) == {"table": "t.csv", "groups": "t.csv"}
+    assert given_images.known_tables(config) == tables
+    assert given_images.raw_images(config) == {"images": f"{place}images"} | tables
+    assert given_images.fields_to_cut(config) == {"images": ".", "table": "t.csv", "groups": "t.csv"}
+    assert given_images.crate_tables(config) == {"table": "t.csv", "groups": "t.csv"}
     with pytest.raises(check.ConfigError, match=r"the target cells needs data\.cells"):
-        views.cells_page(checked({"data": own}))
+        given_images.cells_page(checked({"data": own}))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.configs import DEFAULT, checked
-from workflow_scripts.lib.config import label_regimes, stage_views, views
+from workflow_scripts.lib.config import given_images, label_regimes, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.judge import declaration
 
@@ -195,12 +195,12 @@ def test_further_images_make_a_regime_of_its_own_out_of_one_in_which_everything_
     assert stage_views.job_settings(config, config["arms"])["arms"][1]["regime"] == MORE
     assert "regimes" not in stage_views.fold_settings(config), "it changes no role of a labelled image"
     assert stage_views.certificate_settings(config)["artefacts"]["arm pseudo"] == {"regime": "more", "through": []}
-    given = views.raw_images(config)
-    assert views.raw_flags(config, given).endswith(
+    given = given_images.raw_images(config)
+    assert given_images.raw_flags(config, given).endswith(
         f"--unlabelled-images {folder['unlabelled']['images']} --unlabelled-table {folder['unlabelled']['table']}"
     )
     alone = checked(SHOWN | {"data": folder | {"unlabelled": {"table": folder["unlabelled"]["table"]}}})
-    assert views.raw_images(alone)["unlabelled_images"] == folder["images"], "where no other folder is named"
+    assert given_images.raw_images(alone)["unlabelled_images"] == folder["images"], "where no other folder is named"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.configs import DEFAULT, arm, checked
+from tests.helpers.configs import DEFAULT, arm, checked, own_images
 from workflow_scripts.lib.config import asked_arms, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.download.http_client import Policy
@@ -20,14 +20,6 @@ TRUE = {"name": "true_cells", "generator": "simulator", "labels": "balanced", "c
 def with_arms(*entries: dict, **more: object) -> dict:
     """The default config with further arms."""
     return checked({"arms": [*DEFAULT["arms"], *entries]} | more)
-
-
-def own_images(tmp_path: Path, **data: object) -> dict:
-    """A config for images of one's own."""
-    (tmp_path / "labels.csv").touch()
-    return checked(
-        {"data": {"source": "folder", "images": str(tmp_path), "table": str(tmp_path / "labels.csv")} | data}
-    )
 
 
 def names(jobs: list[list[dict]]) -> list[list[str]]:
@@ -79,33 +71,6 @@ def test_the_job_of_the_submitted_arm_is_found() -> None:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
-
-
-def test_raw_images_are_simulated_found_or_fetched(tmp_path: Path) -> None:
-    simulated = views.raw_images(checked({}))
-    assert simulated["table"] == "results/demo/simulated/train.csv" and len(simulated) == 4
-    assert views.known_tables(checked({})) == {}, "nobody has counted cells that are not drawn yet"
-    own = own_images(tmp_path)
-    assert views.raw_images(own) == {"images": str(tmp_path), "table": str(tmp_path / "labels.csv")}
-    assert views.known_tables(own) == {"table": str(tmp_path / "labels.csv")}
-    public = own_images(tmp_path, source="public", images=None)
-    assert views.is_fetched(public) and not views.is_fetched(own)
-    assert views.raw_images(public)["checksums"] == "results/demo/fetched/checksums.csv"
-    assert views.raw_images(public)["table"] == "results/demo/fetched/table.csv", "that of complete images"
-    assert views.image_manifest(public) == {"manifest": str(tmp_path / "labels.csv")}
-    assert views.fetched_folder(public, "test") == "data/public/test"
-    assert views.raw_flags(public, {"table": "a b.csv"}) == "--images-dir data/public/train --table 'a b.csv'"
-    assert views.raw_flags(own, {"images": "i", "table": "t", "groups": "g"}) == "--images-dir i --table t --groups g"
-
-
-def test_test_images_are_named_or_fetched(tmp_path: Path) -> None:
-    own = own_images(tmp_path)
-    with pytest.raises(ConfigError, match=r"write_submission\.images and write_submission\.sample"):
-        views.test_images(own)
-    named = own | {"write_submission": {"images": "i", "sample": "s"}}
-    assert views.test_images(named) == {"images": "i", "sample": "s"}
-    kaggle = checked({"data": {"source": "kaggle2018"}, "write_submission": {"sample": "s"}})
-    assert views.test_images(kaggle) == {"sample": "s", "checksums": "results/demo/fetched/checksums.csv"}
 
 
 def test_several_jobs_read_the_images_or_none() -> None:

@@ -62,6 +62,21 @@ def jobs_of(given: dict[str, Any], facts: Facts = FACTS) -> dict[str, Job]:
     return {job.key: job for job in job_costs.jobs_of(given, facts, Simple(), 2)}
 
 
+OWN = {"architecture": "resnet18", "weights": "own.safetensors", "channels": None, "size": 64}
+OWN |= {"normalise": {"mean": [0.5], "std": [0.5]}}
+
+
+def on_embeddings(synthetic_set: str) -> list[dict[str, Any]]:
+    """A head on features of real images, one that also learns from a synthetic set, and the control of that."""
+    head = {"backbone": "embedding_linear"}
+    pooled = head | {"synthetic_set": synthetic_set, "baseline": "head"}
+    return [
+        head | {"name": "head", "method": "real_only"},
+        pooled | {"name": "head_pool", "method": "pool", "control": "head_again"},
+        pooled | {"name": "head_again", "method": "resample_real"},
+    ]
+
+
 # The model against the workflow ------------------------------------------------------------------------------------
 
 
@@ -114,6 +129,22 @@ def test_jobs_are_those_of_the_workflow_and_wait_for_the_same(tmp_path):
         "make_folds": {"repeats": 2},
         "stress_test": {"corruptions": ["defocus"]},
     }
+    same_jobs(checkout, overlay)
+
+
+@pytest.mark.workflow
+def test_jobs_that_embed_images_are_those_of_the_workflow(tmp_path, monkeypatch):
+    # Apart from the others, as arms on embeddings go without a stress test.
+    checkout = Checkout.fresh(tmp_path / "checkout")
+    preset = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text(encoding="utf-8"))
+    (checkout.folder / "own.safetensors").touch()
+    monkeypatch.chdir(checkout.folder)
+    arms = [*preset["arms"], *on_embeddings("as_train")]
+    same_jobs(checkout, {"arms": arms, "embeddings": {"encoder": OWN}, "stress_test": {"corruptions": []}})
+
+
+def same_jobs(checkout: Checkout, overlay: dict[str, Any]) -> None:
+    """Check that the jobs of the model and of Snakemake are the same, and what they wait for."""
     (checkout.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
     found = planned(checkout, "overlay.yaml")
     known = jobs_of(config("ci.yaml", **overlay))
@@ -189,6 +220,55 @@ def test_sets_made_together_are_one_job_with_the_work_of_all():
     assert sum(work.units for work in joined.works) == pytest.approx(sum(job.works[0].units for job in parts))
     assert set(joined.after) == {key for job in parts for key in job.after}
     assert all(key in together for job in together.values() for key in job.after)
+
+
+def test_embeddings_of_real_and_generated_images_are_counted(tmp_path, monkeypatch):
+    (tmp_path / "own.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    plain = config()
+    assert not [key for key in jobs_of(plain) if key.startswith("embed_images/")]
+    arms = [*DEFAULT["arms"], *on_embeddings("balanced")]
+    changed = config(arms=arms, embeddings={"encoder": OWN})
+    jobs = jobs_of(changed)
+    assert jobs_of(job_costs.counted(changed)) == jobs
+    real, made = jobs["embed_images/images"], jobs["embed_images/repeat0/fold1/synthetic/balanced"]
+    assert len([key for key in jobs if key.startswith("embed_images/")]) == 1 + 2, "one a set and fold"
+    assert real.after == ["preprocess_images/preprocess_images"]
+    assert made.after == ["sample_ddpm/repeat0_fold1_balanced"]
+    # Megapixels: images times four channels, at the size that the network is shown.
+    assert real.works[0].units == pytest.approx(4000 * 4 * 64**2 / 1e6)
+    assert made.works[0].units == pytest.approx(500 * 4 * 64**2 / 1e6)
+    assert real.works[0].traits == {"network": "resnet18", "size": 64, "channels": 4}
+    assert real.disk["embeddings"] == pytest.approx(4000 * 1280 * 4, rel=0.01)
+    waiting = [job for key, job in jobs.items() if key.startswith("train_classifier/repeat0_fold1_")]
+    assert [made.key in job.after and real.key in job.after for job in waiting] == [
+        any("head_pool" in work.part for work in job.works) for job in waiting
+    ]
+    # A table has real images alone, and costs the same whatever the pixels.
+    table = tmp_path / "mine.csv"
+    table.write_text("Id,x\n")
+    told = config(arms=[*DEFAULT["arms"], on_embeddings("balanced")[0]], embeddings={"table": str(table)})
+    (only,) = [job for key, job in jobs_of(told).items() if key.startswith("embed_images/")]
+    assert (only.works[0].unit, only.works[0].units) == ("images", 4000)
+
+
+def test_measured_embeddings_predict_others_of_the_same_network(tmp_path):
+    def job(name: str, units: float, **traits: Any) -> Job:
+        shown = {"network": "resnet18", "size": 64, "channels": 4} | traits
+        return Job("embed_images", name, [Workload("embed_images", "megapixels", units, shown)])
+
+    done = job("repeat0/fold0/synthetic/a", 10)
+    measured = measured_rates.observed(write_run(tmp_path, [done], {done.key: 6.0}))
+    assert (measured.rates[0].middle, measured.starts[0].middle) == pytest.approx((2.0, 1.0))
+
+    def seconds(asked: Job) -> float | None:
+        found = forecast.estimate(asked.works[0], asked, measured, Here("A, 2 cores"))
+        return found.middle if found else None
+
+    assert seconds(job("images", 80)) == pytest.approx(40.0)
+    assert seconds(job("images", 80, size=32)) == pytest.approx(40.0), "as many pixels"
+    assert seconds(job("images", 80, network="another")) is None, "of another network nothing is known"
+    assert seconds(job("images", 80, size=224)) is None
 
 
 def test_disk_is_that_of_the_formats():

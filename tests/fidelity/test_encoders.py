@@ -161,6 +161,30 @@ def test_one_line_registers_another_encoder(tmp_path: Path, monkeypatch: pytest.
     assert features == pytest.approx(images().mean(axis=(2, 3))[:, :2] / 255, abs=0.01)
 
 
+def test_a_channel_that_is_blank_in_all_images_is_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            asked.append(len(x))
+            return x.mean(dim=(2, 3))
+
+    monkeypatch.setattr(encoder_networks, "counting", lambda weights: (Counting(), 1), raising=False)
+    monkeypatch.setitem(encoder_choices.ARCHITECTURES, "counting", encoder_choices.ArchitectureFacts("of a test"))
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    pixels = images()
+    encoder = encoders.own(settings(tmp_path / "w.safetensors", architecture="counting"), CHANNELS, pixels)
+    whole = encoder.encode(pixels)
+    asked.clear()
+    pixels[:, 1:3] = 0
+    found = encoder.encode(pixels)
+    assert asked == [6, 1, 1, 6]
+    np.testing.assert_array_equal(found[:, [0, 3]], whole[:, [0, 3]])
+    assert (found[:, 1:3] == found[0, 1:3]).all()
+
+
 def test_a_variable_may_stand_in_the_path_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_resnet(tmp_path / "w.safetensors", 4)
     monkeypatch.setenv("MIXLOC_WEIGHTS", str(tmp_path))

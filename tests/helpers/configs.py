@@ -46,3 +46,11 @@ def synthetic_set(**changes: object) -> dict:
 
 def generator(**changes: object) -> dict:
     return {"generators": [DEFAULT["generators"][0] | changes, *DEFAULT["generators"][1:]]}
+
+
+def own_images(tmp_path: Path, **data: object) -> dict:
+    """A config for images of one's own."""
+    (tmp_path / "labels.csv").touch()
+    return checked(
+        {"data": {"source": "folder", "images": str(tmp_path), "table": str(tmp_path / "labels.csv")} | data}
+    )

@@ -134,7 +134,7 @@ class FakeRun:
         ]
         scopes = [("all", "all images", False), *(("class", name, name == names[-1]) for name in names)]
         for scope, name, small in scopes:
-            for measure in (*distances.MEASURES, *fidelity_section.FRACTIONS):
+            for measure in (*distances.MEASURES, *fidelity_section.FURTHER):
                 for place, contender in enumerate(fidelity_section.CONTENDERS):
                     # The last class has too few images to compute anything.
                     figures = ",," if small else f"{fold + place},{fold + place - 0.5},{fold + place + 0.5}"

@@ -1,4 +1,4 @@
-"""lib.images.read_image: areas, windows and intensities by hand, and the faults of single images."""
+"""lib.images.read_image: windows and intensities of images by hand, and the faults of single images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from skimage.transform import resize_local_mean
 
 from tests.helpers.image_folders import noise, save, settings
-from workflow_scripts.lib.images import read_image
+from workflow_scripts.lib.images import read_image, scaling
 from workflow_scripts.lib.images.read_image import Reader
 
 
@@ -22,31 +21,6 @@ def kinds(made: Reader, name: str, pixel_size: str = "") -> list[str]:
     pixels, faults = made.read(name, pixel_size)
     assert pixels is None
     return [fault.kind for fault in faults]
-
-
-def test_a_pixel_on_a_border_counts_in_both_cells_by_its_fraction() -> None:
-    # Three pixels for two cells: the middle one belongs to both by a half.
-    row = np.array([[0.0, 30.0, 90.0]] * 3, dtype=np.float32)
-    np.testing.assert_allclose(read_image.area_means(row, 2, (0, 0, 3, 3)), [[10, 70], [10, 70]])
-    # A window that begins within a pixel: half of the first, all of the second; half of the third is outside.
-    np.testing.assert_allclose(read_image.area_means(row, 1, (0.5, 0, 2, 3)), [[20]])
-
-
-@pytest.mark.parametrize("side", [7, 12, 13])
-def test_areas_are_those_of_scikit_image(side: int) -> None:
-    values = noise(1, side).astype(np.float32)
-    expected = resize_local_mean(values, (5, 5), preserve_range=True)
-    np.testing.assert_allclose(read_image.area_means(values, 5, (0, 0, side, side)), expected, rtol=1e-4)
-
-
-def test_intensities_are_spread_clipped_and_rounded() -> None:
-    values = np.array([[-5.0, 0.0, 1.0], [50.2, 100.0, 200.0]])
-    np.testing.assert_array_equal(read_image.spread(values, 0, 100), [[0, 0, 3], [128, 255, 255]])
-    stretched = read_image.stretch(np.arange(1000, 2001, dtype=np.float32).reshape(7, 143))
-    # The lowest and the highest thousandth are clipped.
-    assert stretched.flat[0] == stretched.flat[1] == 0 and stretched.flat[-2] == stretched.flat[-1] == 255
-    assert stretched.flat[500] in (127, 128)
-    assert not read_image.stretch(np.full((4, 4), 7.0)).any(), "a constant channel becomes black"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +45,7 @@ def test_blocks_and_windows_give_means_of_the_pixels(tmp_path: Path) -> None:
         means = noise(side, side).reshape(4, side // 4, 4, side // 4).mean((1, 3))
         assert np.abs(pixels - means).max() <= 0.5
     (pixels,), _ = made.read("s10")
-    assert np.abs(pixels - read_image.area_means(noise(10, 10).astype(float), 4, (0, 0, 10, 10))).max() <= 0.5
+    assert np.abs(pixels - scaling.area_means(noise(10, 10).astype(float), 4, (0, 0, 10, 10))).max() <= 0.5
 
 
 def test_a_pixel_size_cuts_the_centre_out(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def synthetic_sets(run: FakeRun, synthetic_set: str = "as_train") -> dict:
 
 def test_every_measure_stands_in_its_bracket(run: FakeRun, tmp_path: Path) -> None:
     tables = synthetic_sets(run)["tables"]
-    assert len(tables["bracket"].rows) == len(distances.MEASURES) + len(fidelity_section.FRACTIONS)
+    assert len(tables["bracket"].rows) == len(distances.MEASURES) + len(fidelity_section.FURTHER)
     row = tables["bracket"].rows[0]
     # Means over the two folds: 0 and 1 for generated images, one more for each further contender.
     assert row["generated"] == (0.5, 0.0, 1.0)

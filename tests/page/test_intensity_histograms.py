@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.colors import to_hex
 
+from workflow_scripts.lib.images import colour_choices
 from workflow_scripts.lib.page import data_figures, figure_style, intensity_histograms
 from workflow_scripts.lib.page.intensity_histograms import BINS, MOST, RAW_EDGES, IntensityHistograms
 
@@ -54,3 +56,29 @@ def test_the_figure_has_a_panel_for_each_channel_before_and_after() -> None:
         assert titles == ["dna, before", "dna, after", "actin, before", "actin, after"]
         assert figure_style.svg_text(figure).count("<svg") == 1
         assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
+
+
+def test_channels_have_the_colours_of_their_pictures() -> None:
+    channels, chosen = ["dna", "actin", "er"], {"er": "#3060ff", "actin": "magenta"}
+    shown = IntensityHistograms(channels, "plate", ["a"], 1)
+    pixels = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
+    shown.add(["a"], pixels, None)
+    theme = figure_style.THEME
+    expected = [theme["blue"][0], theme["purple"][0], "#3060ff"]
+    with figure_style.style():
+        panels = data_figures.draw_histograms(shown, chosen).axes
+        lines = data_figures.draw_intensity(np.ones((3, 256)), channels, chosen).axes[0].lines
+    assert [to_hex(axes.collections[0].get_facecolor()[0]) for axes in panels] == expected
+    assert [to_hex(line.get_color()) for line in lines] == expected
+    # Two channels of one colour differ by their lines.
+    with figure_style.style():
+        lines = data_figures.draw_intensity(np.ones((2, 256)), ["a", "b"], {"a": "red", "b": "red"}).axes[0].lines
+    assert lines[0].get_color() == lines[1].get_color() and lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_chosen_colours_stand_out_from_light_and_dark_pages() -> None:
+    assert colour_choices.on_any_page("#3060ff") == "#3060ff", "it does so by itself"
+    for colour in ("#ffff00", "#000000", "#ffffff", "#00007f"):
+        drawn = colour_choices.on_any_page(colour)
+        own = colour_choices._luminance(colour_choices.rgb(drawn))
+        assert min((own + 0.05) / 0.06, 1.05 / (own + 0.05)) > 2.95, colour

@@ -182,6 +182,20 @@ def test_a_planted_copy_is_the_first_of_the_closest_pairs(tmp_path: Path) -> Non
     assert world.run(world.synthetic(copied, world.labels[world.train[:60]])) == 0
     assert world.value("authentic_pixels", "generated") == 0
     assert world.value("authentic_pixels", "floor") > 0.3
+    # 60 copies nearer than all 96 held-out images: the least that C_T can be.
+    assert world.value("copying", "generated") == pytest.approx(-np.sqrt(3 * 60 * 96 / 157), rel=1e-3)
+
+
+def test_c_t_is_near_zero_for_real_images_and_high_for_noise(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    # Validation images are as real as held-out ones. They are none themselves, for the baseline has seen them.
+    fresh = np.flatnonzero(world.roles == "validation")
+    assert world.run(world.synthetic(world.images[fresh], world.labels[fresh])) == 0
+    contenders = world.table("f.csv").query("measure == 'copying'")["contender"]
+    assert list(contenders) == list(bracket.CONTENDERS)
+    for name in ("generated", "floor"):
+        assert world.value("copying", name, what="low") < 0 < world.value("copying", name, what="high"), name
+    assert world.value("copying", "noise") > 5 and world.value("copying", "noise", what="low") > 0
 
 
 def test_given_channels_are_left_out_of_the_search(tmp_path: Path) -> None:
@@ -258,9 +272,11 @@ def test_an_independent_encoder_stands_beside_the_first(tmp_path: Path, monkeypa
     assert both.startswith(alone), "what the first encoder sees does not depend on the second"
     table = world.table("f.csv")
     second = table[table["encoder"].str.startswith("pooled")]
-    assert set(second["measure"]) == {name for name, kind in distances.MEASURES.items() if kind.needs_encoder}
+    seen = {name for name, kind in distances.MEASURES.items() if kind.needs_encoder}
+    assert set(second["measure"]) == seen | {"copying"}
     whole = second[second["scope"] == "all"].set_index(["measure", "contender"])["value"]
     assert whole["frechet", "generated"] > whole["frechet", "floor"], "dark images are seen"
+    assert whole["copying", "generated"] > 5, "and no copies"
     about = json.loads((tmp_path / "a.json").read_text())
     assert about["independent_encoder"]["overlap"] == "unknown"
 

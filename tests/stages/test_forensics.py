@@ -368,7 +368,7 @@ def rendered(shown: dict | None) -> str:
     text = TEMPLATE.read_text(encoding="utf-8")
     start = text.index("{% if replayed %}\n<section")
     section = text[start : text.index("</section>", start)] + "</section>{% endif %}"
-    return html_page.render(text[: text.index("<!DOCTYPE")] + section, {"replayed": shown})
+    return html_page.render(text[: text.index("{{ head }}")] + section, {"replayed": shown})
 
 
 def test_the_page_has_a_section_where_the_files_are(taken_apart, tmp_path):

@@ -9,7 +9,7 @@ This reads no files and needs no torch; a `Networks` object counts the networks.
 
 from __future__ import annotations
 
-from workflow_scripts.lib.cost import image_jobs, judging_jobs, network_jobs
+from workflow_scripts.lib.cost import embedding_jobs, image_jobs, judging_jobs, network_jobs
 from workflow_scripts.lib.cost.counted_run import CountedRun
 from workflow_scripts.lib.cost.workloads import Config, Facts, Job, Networks
 
@@ -18,7 +18,8 @@ def jobs_of(config: Config, facts: Facts, networks: Networks, cores: int) -> lis
     """All jobs of a run of a checked config, dependencies first."""
     run = CountedRun(config, facts, networks, cores)
     return [
-        *image_jobs.reading(run), *image_jobs.weights(run), *network_jobs.judge(run), *judging_jobs.declaring(),
+        *image_jobs.reading(run), *embedding_jobs.real(run), *image_jobs.weights(run), *network_jobs.judge(run),
+        *judging_jobs.declaring(),
         *image_jobs.folds(run), *network_jobs.fold_by_fold(run), *judging_jobs.judging(run), *judging_jobs.showing(run),
     ]  # fmt: skip
 
@@ -26,7 +27,7 @@ def jobs_of(config: Config, facts: Facts, networks: Networks, cores: int) -> lis
 def counted(config: Config) -> Config:
     """Part of a config that affects the cost: edits of anything else do not repeat the prediction."""
     out = {name: config[name] for name in ("run", "simulate_cells", "preprocess_images", "make_folds", "generators",
-                                           "synthetic_sets", "arms", "train_classifier")}  # fmt: skip
+                                           "synthetic_sets", "embeddings", "arms", "train_classifier")}  # fmt: skip
     out["data"] = config["data"] | dict.fromkeys(("origin", "release", "licence", "credit"), "")
     out["fetch_images"] = {"limit": config["fetch_images"]["limit"]}
     out["fetch_weights"] = {"folder": config["fetch_weights"]["folder"]}

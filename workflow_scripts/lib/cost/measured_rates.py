@@ -37,6 +37,7 @@ PACED = ("train_ddpm", "sample_ddpm", "sample_fold", "aggregate_metrics")
 KINDS = {
     "raw images": r"^simulated/train/",
     "images": r"^images\.h5$",
+    "embeddings": r"\.embeddings\.h5$",
     "synthetic": r"/synthetic/[^/]+\.h5$",
     "predictions": r"/predictions\.h5$",
     "weights": r"\.safetensors$",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from workflow_scripts.lib.classify import arm_choices, arm_settings, network_choices
 from workflow_scripts.lib.config import stage_views, views
-from workflow_scripts.lib.cost import image_jobs
+from workflow_scripts.lib.cost import embedding_jobs, image_jobs
 from workflow_scripts.lib.cost.counted_run import CountedRun
 from workflow_scripts.lib.cost.workloads import BLOCK, GFLOP, IMAGES, JOBS, TEXT, Config, Job, Network, Workload, job_of
 from workflow_scripts.lib.generate import generator_choices
 
 PARTS = ("test", "calibration", "validation")  # parts that a classifier predicts
-EMBEDDING = 1280  # features of an embedding
 JUDGE_SELECTS = 0.2  # images for selecting the judge, relative to those for fitting it
 
 
@@ -23,7 +22,7 @@ def fold_by_fold(run: CountedRun) -> list[Job]:
         first = f"train_classifier/{place}_job0"
         jobs += [_generator(run, run.generators[name], place, folds) for name in used]
         sets = [_synthetic_set(run, synthetic_set, place, folds) for synthetic_set in run.synthetic_sets]
-        jobs += _joined_sets(run, sets, place)
+        jobs += [*_joined_sets(run, sets, place), *embedding_jobs.synthetic(run, place)]
         jobs += [_arms(run, number, batch, place, folds) for number, batch in enumerate(run.batches)]
         for synthetic_set in run.synthetic_sets:
             seen = [run.set_key(synthetic_set["name"], place), first]
@@ -124,8 +123,8 @@ def training(run: CountedRun, entry: Config, kind: str, judged: float) -> tuple[
 
 
 def _embedded(run: CountedRun, entry: Config, kind: str, judged: float) -> tuple[Workload, Network]:
-    """A head on embeddings, whose number only their table tells: they are taken to be EMBEDDING."""
-    network = run.networks.classifier(entry["backbone"], EMBEDDING, run.facts.classes, 1, False)
+    """A head on embeddings."""
+    network = run.networks.classifier(entry["backbone"], embedding_jobs.width(run), run.facts.classes, 1, False)
     operations = entry["steps"] * entry["batch"] * network.training + judged * network.forward
     traits = {"network": entry["backbone"], "batch": entry["batch"]}
     return Workload(kind, GFLOP, operations / 1e9, traits, entry["name"]), network
@@ -151,7 +150,7 @@ def _arms(run: CountedRun, number: int, batch: list[Config], place: str, folds: 
         *([run.baseline_job(place, asked[0])] if asked else []),
     ]
     after += [f"train_ddpm/{place}_{name}" for name in views.generators_of(batch)]
-    after += image_jobs.fetched(run, batch)
+    after += [*image_jobs.fetched(run, batch), *embedding_jobs.needed(run, batch, place)]
     job = job_of("train_classifier", f"{place}_job{number}", [], after, run.threads)
     scored = sum(run.part[role] for role in PARTS)
     row = 2 * TEXT + 5 * run.facts.classes  # ids and groups, a label of one byte and a logit of four a class

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.fidelity import bracket, distances
+from workflow_scripts.lib.fidelity import bracket, copy_search, data_copying, distances
 from workflow_scripts.lib.fidelity.bracket import Answered, Described
 from workflow_scripts.lib.fidelity.compared_images import ComparedImages
+from workflow_scripts.lib.fidelity.copy_search import CopySearch
 from workflow_scripts.lib.fidelity.encoders import Encoder
 from workflow_scripts.lib.images import nearest_images, spectra
 from workflow_scripts.lib.images.image_set import Part
@@ -89,20 +90,28 @@ def _some(part: Part, most: int, rng: np.random.Generator) -> Part:
     return Part(*(values[chosen] for values in columns), part.access_record)
 
 
-def copy_rows(
-    compared: ComparedImages, encoder: Encoder, settings: dict[str, Any], seed: int, whole: dict[str, Any]
-) -> tuple[dict[str, nearest_images.Nearest], list[dict[str, Any]]]:
-    """The nearest training images, and the rows of authentic fractions; `whole` is a fidelity row of all images."""
-    nearest, fractions = bracket.copies(
-        compared.made.images, compared.own, compared.held_out.images, compared.held_out.groups, compared.train.images,
-        compared.reference_channels, encoder.encode, settings, seed,
-    )  # fmt: skip
-    about = {key: value for key, value in whole.items() if key not in FIGURES} | {"images": len(compared.made)}
-    return nearest, [
+def copy_rows(found: CopySearch, copying: dict[str, distances.Estimate], whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of authentic fractions and of C_T; `whole` is a fidelity row of all images."""
+    about = _of_all_images(whole, found)
+    rows = [
         bracket.row(about, measure, contender, estimate)
-        for measure, by in fractions.items()
+        for measure, by in found.fractions.items()
         for contender, estimate in by.items()
     ]
+    return rows + copying_rows(found, copying, whole)
+
+
+def copying_rows(
+    found: CopySearch, copying: dict[str, distances.Estimate], whole: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Rows of C_T, a row per contender."""
+    about = _of_all_images(whole, found)
+    return [bracket.row(about, copy_search.COPYING, name, copying[name]) for name in bracket.CONTENDERS]
+
+
+def _of_all_images(whole: dict[str, Any], found: CopySearch) -> dict[str, Any]:
+    kept = {key: value for key, value in whole.items() if key not in FIGURES}
+    return kept | {"images": len(found.made.images)}
 
 
 def closest_rows(
@@ -203,9 +212,5 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 def roc_area(scores: np.ndarray, truth: np.ndarray) -> float:
     """Chance that a positive scores above a negative, ties counted half; NaN where there is nothing to compare."""
-    positives, negatives = np.sort(scores[truth]), scores[~truth]
-    if not len(positives) or not len(negatives):
-        return float("nan")
-    # Of each negative: positives above it, and half of those equal.
-    below, upto = np.searchsorted(positives, negatives, "left"), np.searchsorted(positives, negatives, "right")
-    return float(1 - (below + upto).mean() / 2 / len(positives))
+    positives, negatives = scores[truth], scores[~truth]
+    return data_copying.farther(positives, negatives) if len(positives) and len(negatives) else float("nan")

@@ -4,30 +4,26 @@ Rows are for all images, for each class and for each combination of classes. The
 part. At equal sizes, three kinds of images are compared with it: the generated images; real images of the train part
 (the floor: another sample of real images); and real train images, degraded in three ways (the ceilings).
 
-Measures without a reference (label agreement, authentic fraction) have their floor in the held-out part itself. Their
-ceilings are degraded held-out images, because the networks used have seen the train part."""
+Measures without a reference (label agreement, those of copy_search.py) have their floor in the held-out part itself.
+Their ceilings are degraded held-out images, because the networks used have seen the train part."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.compute import device
-from workflow_scripts.lib.fidelity import closest_search, distances
+from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.fidelity.distances import Estimate, Sample
 from workflow_scripts.lib.fidelity.encoders import Encoder
-from workflow_scripts.lib.images import nearest_images, spectra
+from workflow_scripts.lib.images import spectra
 
 GENERATED, FLOOR = "generated", "floor"
 CONTENDERS = (GENERATED, FLOOR, *spectra.CEILINGS)
-AGREEMENT, AUTHENTIC_PIXELS, AUTHENTIC_FEATURES = "agreement", "authentic_pixels", "authentic_features"
-CONTROLS = 250  # held-out images compared with the train part: the floor of the authentic fraction
+AGREEMENT = "agreement"
 
 
 class Rows:
@@ -147,11 +143,11 @@ def draws(
     out = []
     for scope in scopes(real, others[GENERATED], classes, settings["combinations"]):
         rng = np.random.default_rng(derive(seed, "scope", scope.kind, scope.name))
-        chosen = _drawn(scope.rows(real), settings["images"], rng)
+        chosen = some_of(scope.rows(real), settings["images"], rng)
         within = {name: scope.rows(labels) for name, labels in others.items()}
         # k-NN measures depend on the number of images: everything beside the reference is brought to the same.
         equal = min(settings["images"], *map(len, within.values()))
-        rows = {name: _drawn(within[name], equal, rng) for name in others}
+        rows = {name: some_of(within[name], equal, rng) for name in others}
         out.append(Draw(scope, chosen, rows, len(within[GENERATED]), rng))
     return out
 
@@ -212,7 +208,8 @@ def row(about: dict[str, Any], measure: str, contender: str, estimate: Estimate)
     return about | {"measure": measure, "contender": contender} | figures
 
 
-def _drawn(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+def some_of(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """So many of the rows, at most, in order."""
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
 
@@ -232,36 +229,3 @@ def _samples(real: Described, parts: dict[str, Described], units: tuple[np.ndarr
         name: Sample(features, features @ axes, every[name].curves, every[name].links, every[name].groups)
         for name, features in scaled.items()
     }
-
-
-def copies(
-    made: np.ndarray,
-    made_groups: np.ndarray,
-    held_out: np.ndarray,
-    held_groups: np.ndarray,
-    train: np.ndarray,
-    given: list[int],
-    encode: Callable[[np.ndarray], np.ndarray],
-    settings: dict[str, Any],
-    seed: int,
-) -> tuple[dict[str, nearest_images.Nearest], dict[str, dict[str, Estimate]]]:
-    """Nearest training image of each generated one, in pixels and in features, and fractions of authentic images.
-
-    Held-out real images have such fractions too."""
-    rng, search = np.random.default_rng(derive(seed, "copies")), closest_search.search(device.device())
-    some = _drawn(np.arange(len(held_out)), CONTROLS, rng)
-    held_out = held_out[some]
-    draws, level = settings["draws"], settings["confidence"]
-    nearest: dict[str, nearest_images.Nearest] = {}
-    fractions: dict[str, dict[str, Estimate]] = {}
-    spaces = {
-        AUTHENTIC_PIXELS: partial(nearest_images.pixels, black=given),
-        AUTHENTIC_FEATURES: nearest_images.blind(encode, given),
-    }
-    for measure, describe_by in spaces.items():
-        nearest[measure], control = nearest_images.nearest_of_each([made, held_out], train, describe_by, search)
-        fractions[measure] = {
-            GENERATED: distances.average(nearest[measure].authentic.astype(float), made_groups, rng, draws, level),
-            FLOOR: distances.average(control.authentic.astype(float), held_groups[some], rng, draws, level),
-        }
-    return nearest, fractions

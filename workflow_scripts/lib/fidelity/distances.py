@@ -46,7 +46,7 @@ class Measure:
 
     title: str
     unit: str
-    better: str  # low or high
+    better: str  # low, high or near 0
     extrapolated: bool = False
     squared: bool = False  # computed as a square, whose bias is known, and shown as its root
     most: float = np.inf
@@ -244,7 +244,7 @@ def estimates(
         fraction = np.mean([own.fraction, theirs[name].fraction])
         for measure, kind in MEASURES.items():
             resampled = np.array([half[name][measure] for half in halves])
-            out[name][measure] = _estimate(whole[name][measure], resampled, float(fraction), kind, confidence)
+            out[name][measure] = estimate(whole[name][measure], resampled, float(fraction), kind, confidence)
     return out
 
 
@@ -258,7 +258,7 @@ def average(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, dr
         return Estimate(float(values.mean()), float("nan"), float("nan"))
     halves = Halves(groups)
     resampled = np.array([values[halves.draw(rng)].mean() for _ in range(draws)])
-    return _estimate(float(values.mean()), resampled, halves.fraction, Measure("", "", "high", most=1.0), level)
+    return estimate(float(values.mean()), resampled, halves.fraction, Measure("", "", "high", most=1.0), level)
 
 
 def _enough(sample: Sample) -> bool:
@@ -271,7 +271,8 @@ def _compare_all(reference: Sample, others: dict[str, Sample]) -> dict[str, dict
     return {name: compare(real, summarise(other), half) for name, other in others.items()}
 
 
-def _estimate(value: float, halves: np.ndarray, fraction: float, kind: Measure, confidence: float) -> Estimate:
+def estimate(value: float, halves: np.ndarray, fraction: float, kind: Measure, confidence: float) -> Estimate:
+    """Estimate from the value of the whole and those of random halves, which hold a fraction of the groups."""
     # A part with the fraction f of the groups varies about the whole by (1 - f) / f of the variance of the whole.
     factor = fraction / (1 - fraction)
     if kind.extrapolated:

@@ -135,7 +135,7 @@ def own(
         if together:
             return network(images).flatten(1)
         each = [images[:, c : c + 1].expand(-1, taken, -1, -1) for c in range(len(listed))]
-        return torch.cat([network(channel).flatten(1) for channel in each], dim=1)
+        return torch.cat([_alone(network, channel) for channel in each], dim=1)
 
     try:
         _run(ready, select_channels(train[:1], channels, listed), where)
@@ -155,6 +155,13 @@ def own(
         encode=lambda images: _run(ready, select_channels(images, channels, listed), where),
         licence=facts.licence if facts is not None else "",
     )
+
+
+def _alone(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Features (n, D) of one channel of images; of a channel that is blank in all of them, computed once."""
+    if (images == images[:1, :, :1, :1]).all():
+        return network(images[:1]).flatten(1).expand(len(images), -1)
+    return network(images).flatten(1)
 
 
 def _usual_order(facts: ArchitectureFacts | None, taken: int, channels: list[str]) -> list[str] | None:

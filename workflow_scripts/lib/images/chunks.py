@@ -27,6 +27,7 @@ from workflow_scripts.lib.images import (
     nd2_files,
     planes,
     read_image,
+    scaling,
     stacks,
     tiff_files,
     zarr_folders,
@@ -35,7 +36,7 @@ from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.read_image import Reader
 
 PIECE_BYTES = 2**22
-_MODULES = (decode, planes, stacks, tiff_files, zarr_folders, czi_files, nd2_files, read_image, duplicates)
+_MODULES = (decode, planes, stacks, tiff_files, zarr_folders, czi_files, nd2_files, read_image, scaling, duplicates)
 # Code that decides about the pixels of an image.
 CODE = [Path(module.__file__) for module in _MODULES] + [Path(__file__)]
 _BROKEN = (OSError, ValueError, KeyError, TypeError)

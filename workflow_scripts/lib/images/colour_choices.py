@@ -30,6 +30,8 @@ DYES = {
 }
 PATTERN = rf"^({'|'.join(COLOURS)}|#[0-9a-fA-F]{{6}})$"
 READABLE = 4.5  # contrast of text to its background that WCAG 2.2 asks
+VISIBLE = 3.0  # contrast that it asks of what is drawn
+PAGES = (0.01, 1.0)  # luminance of a dark and of a light page
 
 
 def colours_of(channels: list[str], chosen: Mapping[str, str] | None = None) -> list[str]:
@@ -58,6 +60,19 @@ def on_black(colour: str) -> str:
         parts = tuple(part + (1 - part) * white for part in rgb(colour))
     # White itself is the page's colour in a figure, which a dark page exchanges.
     return "#" + "".join(f"{min(255, round(255 * part)):02x}" for part in parts).replace("ffffff", "fdfdfd")
+
+
+def on_any_page(colour: str) -> str:
+    """The colour as `#rrggbb` for what is drawn on light and on dark pages: mixed with black or white until both show
+    it."""
+    dark, light = PAGES
+    parts, step = rgb(colour), 0.0
+    least, most = VISIBLE * (dark + 0.05) - 0.05, (light + 0.05) / VISIBLE - 0.05
+    towards = 0.0 if _luminance(parts) > most else 1.0
+    while step < 1 and not least <= _luminance(parts) <= most:
+        step += 0.02
+        parts = tuple(part + (towards - part) * step for part in rgb(colour))
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
 
 
 def _luminance(parts: Rgb) -> float:

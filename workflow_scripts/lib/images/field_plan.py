@@ -11,7 +11,7 @@ from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import image_list, missing_files, whole_fields
 from workflow_scripts.lib.images.image_list import Listed
-from workflow_scripts.lib.images.read_image import positive
+from workflow_scripts.lib.images.scaling import positive
 from workflow_scripts.lib.images.whole_fields import FieldReader, Task, Wanted
 
 

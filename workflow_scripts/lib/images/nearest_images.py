@@ -108,6 +108,25 @@ def nearest_of_each(
     return [Nearest(place, turn, distance, own[np.searchsorted(asked, place)]) for place, turn, distance in found]
 
 
+def as_they_are(vectors: np.ndarray, known: np.ndarray, closest: Closest = closest) -> tuple[np.ndarray, np.ndarray]:
+    """Place among the known vectors and distance of the nearest of each vector, in no other orientation."""
+    found = [_measured(vectors[rows], known, closest, None) for rows in pairwise.blocks(len(vectors))]
+    places, squares = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return places, np.sqrt(squares)
+
+
+def _measured(
+    vectors: np.ndarray, known: np.ndarray, closest: Closest, selves: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Place of the nearest known vector of each one, and its squared distance, infinite where there is none.
+
+    Distances from inner products have rounding errors where vectors are equal, so the nearest is measured directly."""
+    place, alone = closest(vectors, known, selves)
+    square = ((vectors - known[place]) ** 2).sum(axis=1)
+    square[alone] = np.inf
+    return place, square
+
+
 def _search(
     images: np.ndarray,
     known: np.ndarray,
@@ -130,11 +149,7 @@ def _search(
             vectors = upright[asked]
         else:
             vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images[asked], way)))
-        candidate, alone = closest(vectors, known, own)
-        # Distances from inner products have rounding errors where vectors are equal, so the nearest is measured
-        # directly.
-        value = ((vectors - known[candidate]) ** 2).sum(axis=1)
-        value[alone] = np.inf
+        candidate, value = _measured(vectors, known, closest, own)
         better = value < best[rows]
         place[rows][better], turn[rows][better] = candidate[better], way
         best[rows][better] = value[better]

@@ -21,12 +21,13 @@ from PIL import Image
 
 from workflow_scripts.lib.base import files, process_pool, source_code
 from workflow_scripts.lib.base.errors import UserError
-from workflow_scripts.lib.images import chunks, nuclei, read_image
+from workflow_scripts.lib.images import chunks, nuclei
 from workflow_scripts.lib.images.invalid_input import Fault
 from workflow_scripts.lib.images.known_datasets import CELL_FILES
 from workflow_scripts.lib.images.nuclei import KEPT, Limits, Nucleus
 from workflow_scripts.lib.images.planes import Unusable, to_array
 from workflow_scripts.lib.images.read_image import Reader
+from workflow_scripts.lib.images.scaling import Plane
 
 LEARNED_FROM = 8  # fields from which the typical diameter is learned
 AROUND = 2.5  # side of a crop in diameters of a nucleus, where the config says neither
@@ -68,8 +69,8 @@ class FieldReader(Reader):
             )
         return np.rint(labels).astype(np.int32)
 
-    def _averaged(self, image: Image.Image, bits: int) -> read_image.Plane:
-        return read_image.Plane(image, image.size, bits, 0.0)
+    def _averaged(self, image: Image.Image, bits: int) -> Plane:
+        return Plane(image, image.size, bits, 0.0)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) 
     if len(checked.groups):
         shown += [data_section.groups_table(data)]
     return {
-        "theme": html_page.theme_css(),
         "run": settings["run"],
         "findings": checked.findings,
         "problem": checked.problem,
@@ -58,7 +57,7 @@ def context(checked: Checked, settings: dict[str, Any], tables: Sequence[Path]) 
         "channels": _channels(images, channels, scale, chosen),
         "classes": _classes(checked, channels, scale, chosen),
         "pairs": _pairs(checked, channels, scale, chosen),
-        "histograms": _histograms(checked, reading, channels, settings.get("intensity_column")),
+        "histograms": _histograms(checked, settings),
         "missing": data_section.missing_table(data),
         "tables": {table.name: table for table in [*shown, joined_table(checked), faults_table(checked)]},
         "columns": [table.name for table in shown if table.name.startswith("columns_")],
@@ -114,9 +113,10 @@ def faults_table(checked: Checked) -> PageTable:
     return PageTable("faults", f"What cannot be used: {len(rows)} of {len(bad)} faults", columns, rows)
 
 
-def _histograms(checked: Checked, reading: dict[str, Any], channels: list[str], wanted: str | None) -> dict[str, str]:
+def _histograms(checked: Checked, settings: dict[str, Any]) -> dict[str, str]:
     """Intensities before and after normalisation, by plate or the like; nothing where no image was read."""
-    seen, columns = checked.preview, checked.listed.columns
+    seen, columns, reading = checked.preview, checked.listed.columns, settings["preprocess_images"]
+    channels, wanted = list(reading["channels"]), settings.get("intensity_column")
     if not len(seen.images):
         return {}
     column = intensity_histograms.column_of(wanted, columns)
@@ -127,7 +127,7 @@ def _histograms(checked: Checked, reading: dict[str, Any], channels: list[str], 
     shown = IntensityHistograms(channels, column, values, len(images))
     shown.add(values, images, seen.raw)
     with figure_style.style():
-        svg = figure_style.svg_text(data_figures.draw_histograms(shown))
+        svg = figure_style.svg_text(data_figures.draw_histograms(shown, settings.get("colours")))
     return {"svg": html_page.inline_svg(svg, "histograms", shown.text), "text": shown.text}
 
 

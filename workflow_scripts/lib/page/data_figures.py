@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from workflow_scripts.lib.images import colour_choices
 from workflow_scripts.lib.page import figure_style, image_legend, image_strips
-from workflow_scripts.lib.page.figure_style import CYCLE, GRID, INK, MUTED, THEME
+from workflow_scripts.lib.page.figure_style import GRID, INK, MUTED, THEME
 from workflow_scripts.lib.page.image_legend import Legend
 from workflow_scripts.lib.page.intensity_histograms import EDGES, RAW_EDGES, IntensityHistograms
+from workflow_scripts.lib.page.pictures import Chosen
 from workflow_scripts.lib.page.sections import data_section
 from workflow_scripts.lib.page.sections.data_section import Data
 
 BLUE, PALE = THEME["blue"][0], THEME["sky"][0]
-# A channel that is called by a colour is drawn in it.
-NAMED = {"red": "vermilion", "green": "green", "blue": "blue", "yellow": "ochre", "magenta": "purple", "cyan": "sky"}
-CHANNEL_COLOURS = {name: THEME[shown][0] for name, shown in NAMED.items()}
+# Colours of channels that have a counterpart among those of the figures.
+NAMED = {"red": "vermilion", "green": "green", "blue": "blue", "yellow": "ochre", "magenta": "purple", "cyan": "sky",
+         "grey": "muted"}  # fmt: skip
+
+
+def channel_colours(channels: list[str], chosen: Chosen) -> list[str]:
+    """Colours in which channels are drawn, those of their pictures, fit for light and for dark pages."""
+    told = colour_choices.colours_of(channels, chosen)
+    return [THEME[NAMED[name]][0] if name in NAMED else colour_choices.on_any_page(name) for name in told]
 
 
 def draw_classes(data: Data, minimum: int) -> Figure:
@@ -125,15 +134,16 @@ def draw_groups(names: np.ndarray) -> Figure:
     return fig
 
 
-def draw_intensity(counts: np.ndarray, channels: list[str]) -> Figure:
+def draw_intensity(counts: np.ndarray, channels: list[str], chosen: Chosen = None) -> Figure:
     """Fraction of the pixels by value, one line a channel, on a logarithmic axis."""
     rows = -(-len(channels) // 4)
     fig = figure_style.figure(2.05 + 0.16 * rows)
     axes = figure_style.inches(fig, 0.8, 0.12, figure_style.WIDTH - 0.95, 1.45)
-    handles = []
-    for index, (name, own) in enumerate(zip(channels, counts, strict=True)):
-        colour = CHANNEL_COLOURS.get(name.lower(), CYCLE[index % len(CYCLE)])
-        look = {"color": colour, "ls": ("-", (0, (4, 1.2)), (0, (1, 1)))[index // len(CYCLE) % 3]}
+    handles, drawn = [], Counter()
+    for name, colour, own in zip(channels, channel_colours(channels, chosen), counts, strict=True):
+        # Channels of one colour differ by their lines.
+        look = {"color": colour, "ls": ("-", (0, (4, 1.2)), (0, (1, 1)))[drawn[colour] % 3]}
+        drawn[colour] += 1
         # Four values at a time, as single ones are ragged; a logarithmic axis has no place for none at all.
         fraction = own.reshape(64, 4).sum(axis=1) / max(1, own.sum())
         axes.plot(np.arange(64) * 4 + 1.5, np.where(fraction > 0, fraction, np.nan), **look)
@@ -150,7 +160,7 @@ def draw_intensity(counts: np.ndarray, channels: list[str]) -> Figure:
     return fig
 
 
-def draw_histograms(shown: IntensityHistograms) -> Figure:
+def draw_histograms(shown: IntensityHistograms, chosen: Chosen = None) -> Figure:
     """A block a channel: for each value of the column a row with its intensities before and after normalisation."""
     both, count, size = bool(shown.before.any()), len(shown.values), 7.5
     names = [figure_style.fit(value or "(unknown)", 16) for value in shown.values]
@@ -158,8 +168,8 @@ def draw_histograms(shown: IntensityHistograms) -> Figure:
     width = (figure_style.WIDTH - left - gap - 0.1) / 2 if both else figure_style.WIDTH - left - 0.1
     block = head + row * count + 0.3
     fig = figure_style.figure(block * max(1, len(shown.channels)))
-    for channel, name in enumerate(shown.channels):
-        colour = CHANNEL_COLOURS.get(name.lower(), CYCLE[channel % len(CYCLE)])
+    colours = channel_colours(shown.channels, chosen)
+    for channel, (name, colour) in enumerate(zip(shown.channels, colours, strict=True)):
         sides = [(shown.before, np.r_[RAW_EDGES[1] / 1.1, RAW_EDGES[2:]], "before")] if both else []
         sides.append((shown.after, (EDGES[1:] + EDGES[:-1]) / 2, "after"))
         for side, (counts, places, title) in enumerate(sides):

@@ -12,7 +12,7 @@ from skimage.segmentation import find_boundaries
 from workflow_scripts.lib.images import nuclei, whole_fields
 from workflow_scripts.lib.images.nuclei import KEPT
 from workflow_scripts.lib.images.whole_fields import Cells, Task
-from workflow_scripts.lib.page import html_page, image_strips, pictures
+from workflow_scripts.lib.page import image_strips, pictures
 from workflow_scripts.lib.page.html_page import Column, PageTable
 
 SHOWN = 8  # fields, evenly spaced over the table
@@ -30,7 +30,6 @@ def context(fields: Sequence[tuple[Task, Cells]], run: str) -> dict[str, Any]:
     first = fields[0][0]
     by_masks = bool(first.reader.data["masks"])
     return {
-        "theme": html_page.theme_css(),
         "run": run,
         "fields": len(fields),
         "kept": counts[KEPT],

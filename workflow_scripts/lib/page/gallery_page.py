@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from workflow_scripts.lib.images import colour_choices
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.page import html_page, image_legend, image_strips, sprite_sheets
+from workflow_scripts.lib.page import image_legend, image_strips, sprite_sheets
 from workflow_scripts.lib.page.gallery_images import Gallery, Source
 from workflow_scripts.lib.page.sprite_sheets import Sheets
 
@@ -77,7 +77,6 @@ def context(told: dict[str, Any], gallery: Gallery, sheets: Sheets, run: str, sc
     return {
         "run": run,
         "notes": [*_samples(gallery), _quality(sheets)],
-        "theme": html_page.theme_css(),
         "data": in_page(told | {"tile": sheets.tile, "across": sheets.across}),
         "sheets": sheets.texts,
         "script": Markup(script),  # noqa: S704  MixLoc's own

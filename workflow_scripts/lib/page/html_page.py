@@ -119,11 +119,21 @@ def _csv_cells(row: dict[str, Any], column: Column) -> list[Any]:
     return [f"'{item}" if isinstance(item, str) and item[:1] in ("=", "+", "-", "@") else item for item in clean]
 
 
-def theme_css() -> str:
-    """Custom properties of the figures' colours, for light and for dark pages."""
+# How all pages begin.
+HEAD = Markup(
+    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    '<meta name="color-scheme" content="light dark">'
+)
+
+
+def styles() -> Markup:
+    """What all pages share: the figures' colours as custom properties, for light and for dark pages, and base.css."""
     light = "".join(f"--{name}:{pair[0]};" for name, pair in figure_style.THEME.items())
     dark = "".join(f"--{name}:{pair[1]};" for name, pair in figure_style.THEME.items())
-    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    base = Path(__file__).with_name("base.css").read_text(encoding="utf-8").rstrip()
+    theme = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    return Markup(f"{theme}\n{base}")  # noqa: S704  files of MixLoc
 
 
 _COLOURS = {pair[0]: f"var(--{name})" for name, pair in figure_style.THEME.items()}
@@ -159,8 +169,9 @@ def pretty_json(value: Any) -> str:
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """Fill a template; every value is escaped, and a name that is missing is an error."""
+    """Fill a template, which also gets the `head` and the `styles` of all pages; every value is escaped, and a name
+    that is missing is an error."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(template).render(context).lstrip()
+    return environment.from_string(template).render({"head": HEAD, "styles": styles()} | context).lstrip()

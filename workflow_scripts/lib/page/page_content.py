@@ -121,7 +121,6 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
         "statuses": statuses,
         "config": html_page.pretty_json(config),
         "pinned": arms_section.about_pins(tables["versions"]),
-        "theme": html_page.theme_css(),
         "sources": links(files, sources.out),
         "replayed": replayed,
         "stressed": stressed,

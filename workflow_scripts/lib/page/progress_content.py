@@ -16,7 +16,7 @@ import numpy as np
 
 from workflow_scripts.lib.base.progress import duration
 from workflow_scripts.lib.cost.time_left import StageState, Watch
-from workflow_scripts.lib.page import html_page, image_legend, image_strips, pictures
+from workflow_scripts.lib.page import image_legend, image_strips, pictures
 
 REFRESH = 30  # seconds
 SAMPLED = 6  # trainings whose samples are shown, the latest ones
@@ -51,7 +51,6 @@ def context(folder: Path, watch: Watch, now: float, state: str, about: dict[str,
     left = watch.left(now)
     return {
         "run": about["run"],
-        "theme": html_page.theme_css(),
         "state": state,
         "refresh": REFRESH,
         "written": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),

@@ -195,5 +195,4 @@ def context(one: Run, other: Run) -> dict[str, Any]:
         "sameness": sameness(one, other),
         "tables": {table.name: table for table in tables},
         "pictures": pictures(one, other),
-        "theme": html_page.theme_css(),
     }

@@ -11,7 +11,7 @@ import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.fidelity import distances
+from workflow_scripts.lib.fidelity import copy_search, data_copying, distances
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.judge.wording import likeness
 from workflow_scripts.lib.judge.wording.likeness import Eye
@@ -25,10 +25,11 @@ CONTENDERS = {
     "phase": "random phases",
 }
 # Measures beyond the distances: title and which way is better.
-FRACTIONS = {
+FURTHER = {
     "agreement": ("label agreement of the baseline", "high"),
     "authentic_pixels": ("authentic, in pixels", "high"),
     "authentic_features": ("authentic, in features", "high"),
+    copy_search.COPYING: (data_copying.MEASURE.title, data_copying.MEASURE.better),
 }
 COUNTS = ("images_real", "groups_real", "images", "asked", "dimensions", "of_dimensions")
 TEXT = {"name": str, "scope": str, "measure": str, "contender": str, "encoder": str, "class": str, "synthetic_set": str}
@@ -144,7 +145,7 @@ def _columns() -> list[Column]:
 
 def _bracket(table: pd.DataFrame, name: str, synthetic_set: str) -> PageTable:
     every = {key: (kind.title + (f" ({kind.unit})" if kind.unit == "dB" else ""), kind.better)
-             for key, kind in distances.MEASURES.items()} | FRACTIONS  # fmt: skip
+             for key, kind in distances.MEASURES.items()} | FURTHER  # fmt: skip
     shown = table[table["scope"] == "all"]
     rows = [
         {"measure": title, "better": better} | _triples(shown[shown["measure"] == key])
@@ -163,7 +164,7 @@ def _independent(
     table: pd.DataFrame, second: pd.DataFrame, name: str, synthetic_set: str, facts: dict[str, Any]
 ) -> PageTable:
     rows = []
-    for key, kind in distances.MEASURES.items():
+    for key, kind in (*distances.MEASURES.items(), (copy_search.COPYING, data_copying.MEASURE)):
         for encoder, shown in ((facts["encoder"], table), (facts["independent_encoder"], second)):
             if kind.needs_encoder:
                 figures = _triples(shown[(shown["scope"] == "all") & (shown["measure"] == key)])
