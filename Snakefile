@@ -18,6 +18,7 @@ include: "rules/common.smk"  # validation of the config, names, input functions;
 
 
 snakemake_checks.share_devices(workflow)  # one machine with several GPUs
+scheduler_timers.mend()  # otherwise Snakemake itself takes more and more of a core in a long run
 
 
 onstart:

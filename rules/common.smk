@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
-from workflow_scripts.lib.base import source_code
+from workflow_scripts.lib.base import scheduler_timers, source_code
 from workflow_scripts.lib.classify import network_choices
 from workflow_scripts.lib.config import check as run_check
 from workflow_scripts.lib.config import asked_arms, given_images, origins, snakemake_checks, stage_views, views

@@ -351,7 +351,7 @@ def test_one_network_with_several_hands_is_named() -> None:
     ):
         assert words in said
     said, grave = fidelity_section.same_network("steered", "own", "independent", CONFIG)[0]
-    assert grave and "steers what the synthetic set generates" in said and "scores" not in said
+    assert grave and "steers what the synthetic set generates" in said and "scores it" not in said
     innocent = CONFIG | {"arms": CONFIG["arms"][:1]}
     said, grave = fidelity_section.same_network("plain", "baseline", "independent", innocent)[0]
     assert not grave and "gives the label agreement" in said
