@@ -196,7 +196,7 @@ def test_readme_is_short_and_its_numbers_stand_in_tables() -> None:
     text = read(README)
     assert len(text.splitlines()) <= 150 and len(text.split()) <= 1200
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert pictures == [f"docs/pictures/{name}" for name in ("cells.png", "report.png", "pipeline.svg")]
+    assert pictures == [f"docs/pictures/{name}" for name in ("cells.png", "report.png", "pipeline.svg", "map.png")]
     assert sum((ROOT / picture).stat().st_size for picture in pictures) < 1_000_000
     plain = re.sub(r"`[^`]*`|\]\([^)]*\)", "", prose(text))
     for paragraph in re.split(r"\n\s*\n|\n- ", plain):

@@ -27,14 +27,27 @@ UNCHANGED = 0.0005  # a smaller change is none
 
 
 def by_category(results: Results, config: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
-    """Groups of arms by category; the category of the primary arm comes first."""
+    """Groups of arms by category; the category of the primary arm comes first.
+
+    Arms of several categories may share a control: it stands with those of the first category."""
     entries = {entry["name"]: entry for entry in config.get("arms", [])}
     synthetic_sets = {synthetic_set["name"]: synthetic_set for synthetic_set in config.get("synthetic_sets", [])}
+    order = arm_categories.CATEGORIES.index
+
+    def category(arm: str) -> str:
+        return arm_categories.category(entries.get(arm, {}), synthetic_sets)
+
     sections: dict[str, list[list[str]]] = {}
     for group in results.groups():
-        sections.setdefault(arm_categories.category(entries.get(group[0], {}), synthetic_sets), []).append(group)
-    first = next(iter(sections), None)
-    return sorted(sections.items(), key=lambda item: (item[0] != first, arm_categories.CATEGORIES.index(item[0])))
+        members, control = (group[:-1], group[-1:]) if len(group) > 1 else (group, [])
+        parts: dict[str, list[str]] = {}
+        for arm in members:
+            parts.setdefault(category(arm), []).append(arm)
+        parts[min(parts, key=order)] += control
+        for name, part in parts.items():
+            sections.setdefault(name, []).append(part)
+    first = category(results.primary) if sections else None
+    return sorted(sections.items(), key=lambda item: (item[0] != first, order(item[0])))
 
 
 def draw_forest(results: Results, config: dict[str, Any]) -> Figure:

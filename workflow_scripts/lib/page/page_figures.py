@@ -11,7 +11,8 @@ from workflow_scripts.lib.page import html_page
 from workflow_scripts.lib.page.run_files import FIGURES, FoldFile, RunFiles
 from workflow_scripts.lib.page.run_tables import Results
 
-PANEL_BYTES = 8 * 2**20  # of embedded images on one page; beyond this, panels are links
+PANEL_BYTES = 5 * 2**19  # of panels of one kind on a page, after the first; beyond this, panels are links
+SAMPLES_BYTES = 4 * 2**20  # of the figure of real images; a larger one is a link
 ALTS = {
     "forest": "Forest plot: the difference of every arm and of its control to the baseline, with intervals; "
     "the same numbers stand in the table of verdicts.",
@@ -47,7 +48,7 @@ CLOSEST_ALT = (
 def embedded(files: RunFiles, results: Results, out: Path) -> dict[str, dict[str, Any]]:
     """All figures but the panels, by name, ready for the page `out`."""
     shown = {name: figure(files.figure(name), name, ALTS[name], out) for name in FIGURES}
-    if len(shown["data_samples"]["svg"]) > PANEL_BYTES:
+    if len(shown["data_samples"]["svg"]) > SAMPLES_BYTES:
         shown["data_samples"]["svg"] = ""
     best = results.difference(results.primary)
     if best is not None:
