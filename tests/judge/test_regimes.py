@@ -94,7 +94,7 @@ def test_an_arm_is_worth_images_beside_those_that_its_regime_labels(told: dict) 
     rows = {row["arm"]: row for row in told["arms"]}
     assert (rows["mix"]["beside"], rows["mix"]["regime"]) == (100, "few") and told["images"] == 100
     assert 0 < rows["mix"]["worth"] < 300, "between its own baseline and all labels"
-    assert "beside the 100 that the regime few labels" in told["sentence"]
+    assert "beside the 100 labelled in the regime few" in told["sentence"]
     assert (rows["mix_all"]["beside"], rows["mix_all"]["regime"]) == (400, "")
 
 
@@ -109,7 +109,7 @@ def test_the_table_says_beside_how_many_images_each_arm_stands(told: dict) -> No
     ("ends", "said"),
     [
         ((0, 0, 0), "Pool was worth fewer real images than the 100 that it has; an arm of fewer would tell."),
-        ((130, 0, 200), "Pool was worth not more than 100 more real images beside the 100 that the regime few labels "
+        ((130, 0, 200), "Pool was worth not more than 100 more real images beside the 100 labelled in the regime few "
                         "(95 % interval: fewer than it has to 100 more)."),
     ],
 )  # fmt: skip

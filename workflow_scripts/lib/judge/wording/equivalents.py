@@ -61,7 +61,7 @@ def sentence(subject: str, ends: Ends, curve: Ends, confidence: float, regime: s
     `ends` are its number of images with the low and the high end, 0 or infinity beyond the curve; `curve` has the
     fewest images, those of the whole train part as its `regime` labels it, and the most."""
     (worth, low, high), (fewest, full, most) = ends, curve
-    there = f"beside the {_count(full)} " + (f"that the regime {regime} labels" if regime else "that there are")
+    there = f"beside the {_count(full)} " + (f"labelled in the regime {regime}" if regime else "that there are")
     within = f"({100 * confidence:g} % interval: {_end(low, curve)} to {_end(high, curve)})"
     if low == math.inf and most <= full:
         text = f"{subject} was worth more real images than the {_count(full)} there are; an arm more_real would tell"
