@@ -8,6 +8,9 @@
 # Makes:  results/{run}/gallery/index.html, which loads nothing
 
 
+GALLERY = ("workflow_scripts/lib/page/gallery.html", "workflow_scripts/lib/page/gallery.js")
+
+
 rule make_gallery:
     """Generated images beside their nearest training images, on one page with filters, channels and contrast."""
     input:
@@ -21,14 +24,9 @@ rule make_gallery:
         "results/{run}/gallery/index.html",
     params:
         python=python,
-        code=code(
-            "make_gallery",
-            "workflow_scripts/lib/page/gallery.html",
-            BASE_STYLES,
-            "workflow_scripts/lib/page/gallery.js",
-        ),
-        template=lambda wildcards, input: own_path("workflow_scripts/lib/page/gallery.html"),
-        script=lambda wildcards, input: own_path("workflow_scripts/lib/page/gallery.js"),
+        code=code("make_gallery", *GALLERY, BASE_STYLES),
+        template=lambda wildcards, input: own_path(GALLERY[0]),
+        script=lambda wildcards, input: own_path(GALLERY[1]),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         places=PLACES,
         synthetic=of_each(USED_SETS, "repeat{repeat}/fold{fold}/synthetic/{name}.h5"),

@@ -145,7 +145,7 @@ def test_every_stage_that_computes_on_a_gpu_has_one_in_the_profile() -> None:
     asking |= {"second_source": "train_classifier", "arm_run": "train_classifier"}
     asking |= {"classifier_training": "train_judge", "ensemble": "write_submission"}
     asking |= {"averaged": "train_classifier", "generator_classifier": "train_classifier"}
-    asking |= {"stress_run": "stress_test", "generator_run": "train_ddpm", "bracket": "assess_synthetic"}
+    asking |= {"stress_run": "stress_test", "generator_run": "train_ddpm", "copy_search": "assess_synthetic"}
     found = set()
     for path in (ROOT / "workflow_scripts").rglob("*.py"):
         if "device.device()" in path.read_text(encoding="utf-8"):

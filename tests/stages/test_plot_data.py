@@ -65,7 +65,7 @@ def test_roles_combinations_and_cooccurrence() -> None:
     made = by_hand()
     roles = data_section.roles_table(made)
     assert rows_of(roles, "test_images", "test_groups", "unused_images") == [(2, 1, 0), (1, 1, 2), (5, 3, 0)]
-    assert "nobody reads them" in roles.note
+    assert "They are not read" in roles.note
     combinations = data_section.combinations_table(made)
     assert rows_of(combinations, "classes", "labels", "images", "groups")[0] == ("A", 1, 2, 1)
     assert sorted(row["classes"] for row in combinations.rows) == ["A", "A + B", "B", "C", "none"]

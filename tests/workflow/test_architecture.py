@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "judge": "base images split scores classify",
     "study": "base images split compute generate classify scores judge",
     "config": "base images download compute judge",
-    "cost": "base simulate compute config images generate classify",
+    "cost": "base simulate compute config images generate classify fidelity",
     "crate": "base images scores config",
     "page": "base images simulate split compute download scores generate classify fidelity judge cost",
 }

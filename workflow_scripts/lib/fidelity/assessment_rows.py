@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.fidelity import bracket, copy_search, data_copying, distances
+from workflow_scripts.lib.fidelity import bracket, data_copying, distances
 from workflow_scripts.lib.fidelity.bracket import Answered, Described
 from workflow_scripts.lib.fidelity.compared_images import ComparedImages
 from workflow_scripts.lib.fidelity.copy_search import CopySearch
@@ -106,7 +106,7 @@ def copying_rows(
 ) -> list[dict[str, Any]]:
     """Rows of C_T, a row per contender."""
     about = _of_all_images(whole, found)
-    return [bracket.row(about, copy_search.COPYING, name, copying[name]) for name in bracket.CONTENDERS]
+    return [bracket.row(about, data_copying.COPYING, name, copying[name]) for name in bracket.CONTENDERS]
 
 
 def _of_all_images(whole: dict[str, Any], found: CopySearch) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from workflow_scripts.lib.fidelity.encoders import Encoder
 from workflow_scripts.lib.images import nearest_images, orientation, spectra
 from workflow_scripts.lib.images.nearest_images import Nearest
 
-AUTHENTIC_PIXELS, AUTHENTIC_FEATURES, COPYING = "authentic_pixels", "authentic_features", "copying"
+AUTHENTIC_PIXELS, AUTHENTIC_FEATURES = "authentic_pixels", "authentic_features"
 CONTROLS = 250  # held-out images compared with the train part
 
 

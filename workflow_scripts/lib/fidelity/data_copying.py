@@ -26,6 +26,7 @@ from scipy.cluster import vq
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.fidelity.distances import Estimate, Halves, Measure
 
+COPYING = "copying"  # as tables name it
 MOST_CELLS, PER_CELL = 10, 50  # cells, at most; held-out images for each of them
 SMALLEST = 20  # generated, and held-out, images of a cell that counts
 ROUNDS = 20  # of k-means

@@ -134,7 +134,10 @@ def control_problem(
     apart = {"generator"} if arm_choices.METHODS[control["method"]].generator == arm_choices.AUTOENCODER else set()
     # A generator that classifies trains nothing, and has no settings of training in common with its control.
     common = {"regime"} if arm_choices.METHODS[entry["method"]].scores else own.keys() & other.keys()
-    if _same_labels(control, sets, own.get("synthetic_set"), other.get("synthetic_set")):
+    resampled = arm_choices.METHODS[control["method"]].second_source == source_choices.RESAMPLED
+    # A stage does not know the labels of sets: there the check of the config has seen to it.
+    unknown = section is None and sets is None
+    if resampled and (unknown or _same_labels(sets or [], own.get("synthetic_set"), other.get("synthetic_set"))):
         apart = apart | {"synthetic_set"}
     for key in sorted((common & own.keys() & other.keys()) - {"name", "method"} - apart):
         if own[key] != other[key]:
@@ -142,14 +145,8 @@ def control_problem(
     return None
 
 
-def _same_labels(control: dict[str, Any], sets: list[dict[str, Any]] | None, *names: str | None) -> bool:
-    """Whether these synthetic sets are one to a control that takes real images by their labels: as many, drawn alike.
-
-    Where the sets are not known, as in a stage, the check of the config has seen to it."""
-    if arm_choices.METHODS[control["method"]].second_source != source_choices.RESAMPLED:
-        return False
-    if sets is None:
-        return True
+def _same_labels(sets: list[dict[str, Any]], *names: str | None) -> bool:
+    """Whether these synthetic sets have as many labels, drawn alike: one is as good as the other to resample by."""
     plans = [{key: one.get(key) for key in LABEL_PLAN} for one in sets if one["name"] in names]
     return len(plans) == len(set(names)) and all(plan == plans[0] for plan in plans)
 

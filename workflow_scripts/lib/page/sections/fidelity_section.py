@@ -11,7 +11,7 @@ import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.fidelity import copy_search, data_copying, distances
+from workflow_scripts.lib.fidelity import data_copying, distances
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.judge.wording import likeness
 from workflow_scripts.lib.judge.wording.likeness import Eye
@@ -29,7 +29,7 @@ FURTHER = {
     "agreement": ("label agreement of the baseline", "high"),
     "authentic_pixels": ("authentic, in pixels", "high"),
     "authentic_features": ("authentic, in features", "high"),
-    copy_search.COPYING: (data_copying.MEASURE.title, data_copying.MEASURE.better),
+    data_copying.COPYING: (data_copying.MEASURE.title, data_copying.MEASURE.better),
 }
 COUNTS = ("images_real", "groups_real", "images", "asked", "dimensions", "of_dimensions")
 TEXT = {"name": str, "scope": str, "measure": str, "contender": str, "encoder": str, "class": str, "synthetic_set": str}
@@ -164,7 +164,7 @@ def _independent(
     table: pd.DataFrame, second: pd.DataFrame, name: str, synthetic_set: str, facts: dict[str, Any]
 ) -> PageTable:
     rows = []
-    for key, kind in (*distances.MEASURES.items(), (copy_search.COPYING, data_copying.MEASURE)):
+    for key, kind in (*distances.MEASURES.items(), (data_copying.COPYING, data_copying.MEASURE)):
         for encoder, shown in ((facts["encoder"], table), (facts["independent_encoder"], second)):
             if kind.needs_encoder:
                 figures = _triples(shown[(shown["scope"] == "all") & (shown["measure"] == key)])
