@@ -1,8 +1,8 @@
 """Keeps Snakemake's scheduler from waking up ever more often in a long run.
 
-Each time the scheduler has looked for jobs to start, Snakemake 9 sets a timer for the next look (its limit of jobs per
-timespan needs one), and each job that ends makes it look too. So each job that ends adds a chain of timers that set one
-another, one look a second: after 300 jobs, 300 looks a second. One timer that is waiting is enough for all."""
+Snakemake 9 limits the jobs of a timespan. So each time its scheduler has looked for jobs to start, it sets a timer for
+the next look. Each job that ends makes it look too, and thereby adds a chain of timers that set one another. After 300
+jobs it looks 300 times a second. One timer that is waiting is enough for all."""
 
 from __future__ import annotations
 

@@ -27,3 +27,8 @@ def category(entry: dict[str, Any], synthetic_sets: dict[str, dict[str, Any]]) -
         if method.second_source in source_choices.NOTHING_NEW and method.second_source != source_choices.RESAMPLED
         else RIVALS
     )
+
+
+def simulated_sets(config: dict[str, Any]) -> set[str]:
+    """Names of the synthetic sets for which no generator is trained: new cells that the simulator draws."""
+    return {one["name"] for one in config.get("synthetic_sets", []) if one["generator"] == generator_choices.SIMULATOR}

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge.wording import likeness
 from workflow_scripts.lib.judge.wording.likeness import Eye
-from workflow_scripts.lib.page import image_legend, image_strips, pictures
+from workflow_scripts.lib.page import arm_categories, image_legend, image_strips, pictures
 from workflow_scripts.lib.page.run_files import FoldFile, RunFiles
 from workflow_scripts.lib.page.sections import fidelity_section
 from workflow_scripts.lib.split import role_table
@@ -50,8 +49,8 @@ def of_primary(files: RunFiles, primary: str, config: dict[str, Any]) -> dict[st
 
 def shown_set(sets: list[str], primary: str, config: dict[str, Any]) -> str:
     """The primary arm's set, if a generator was trained for it; else the first of a trained generator."""
-    makers = {entry["name"]: entry["generator"] for entry in config.get("synthetic_sets", [])}
-    trained = [name for name in sets if makers.get(name) != generator_choices.SIMULATOR]
+    simulated = arm_categories.simulated_sets(config)
+    trained = [name for name in sets if name not in simulated]
     wanted = next((arm.get("synthetic_set") for arm in config.get("arms", []) if arm["name"] == primary), None)
     return wanted if wanted in trained else [*trained, *sets][0]
 

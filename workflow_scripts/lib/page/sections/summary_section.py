@@ -11,6 +11,7 @@ from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge.wording import error_rate, page_opening
+from workflow_scripts.lib.page import arm_categories
 from workflow_scripts.lib.page.html_page import PageTable
 from workflow_scripts.lib.page.run_files import FoldFile
 from workflow_scripts.lib.page.run_tables import Results
@@ -33,8 +34,7 @@ def primary_subject(results: Results, config: dict[str, Any]) -> str:
     if method and not method.learns_from_generated:
         return f"The arm {arm}"
     own = next((entry.get("synthetic_set") for entry in config.get("arms", []) if entry["name"] == arm), None)
-    makers = {entry["name"]: entry["generator"] for entry in config.get("synthetic_sets", [])}
-    return page_opening.PERFECT if makers.get(own) == generator_choices.SIMULATOR else page_opening.GENERATED
+    return page_opening.PERFECT if own in arm_categories.simulated_sets(config) else page_opening.GENERATED
 
 
 def verdict_kind(results: Results) -> str:
