@@ -71,7 +71,7 @@ def write(path: Path, generator: Generator) -> None:
         "size": generator.size,
         "access_record": json.loads(generator.access_record.to_json()),
         "digest": generator.digest,
-        "seconds": round(generator.seconds, 1),
+        "seconds": round(generator.seconds, 3),
         "average": generator.average,
     }
     tensors = {f"network.{name}": value.contiguous() for name, value in generator.weights.items()}
