@@ -99,7 +99,7 @@ def draw_forest(results: Results, config: dict[str, Any]) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(min(5, int(wide / TICK)), symmetric=False))
     what = METRIC_NAMES.get(results.metric, results.metric)
-    axes.set_xlabel(f"difference in {what} to {results.compared_with}")
+    axes.set_xlabel(f"difference in {what} from {results.compared_with}")
     _forest_legend(fig, results, bool(serving))
     return fig
 

@@ -14,7 +14,7 @@ from workflow_scripts.lib.page.run_tables import Results
 PANEL_BYTES = 5 * 2**19  # of panels of one kind on a page, after the first; beyond this, panels are links
 SAMPLES_BYTES = 4 * 2**20  # of the figure of real images; a larger one is a link
 ALTS = {
-    "forest": "Forest plot: the difference of every arm and of its control to the baseline, with intervals; "
+    "forest": "Forest plot: the difference of every arm and of its control from the baseline, with intervals; "
     "the same numbers stand in the table of verdicts.",
     "classes": "Small multiples: the change of each judged class under each arm, with intervals; "
     "the scores stand in the table of classes.",
