@@ -33,7 +33,8 @@ from workflow_scripts.lib.cost import flops, job_costs, measured_rates, predicti
 from workflow_scripts.lib.cost.forecast import Here
 
 TOLD = re.compile(r"^MixLoc: (.*)$")  # what the run within says of itself
-WRONG = re.compile(r"^(MixLoc config: .*|MixLoc: .*|\w+ failed: .*|.*Error: .*|Error: .*)$")
+WRONG = re.compile(r"^(MixLoc config: .*|MixLoc: (?!\d+ of \d+ jobs done).*|\w+ failed: .*|.*Error: .*|Error: .*)$")
+JOB_ENDED = (" failed: ", " was killed (")  # what names the job that went wrong
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,7 +57,7 @@ def rehearse_run(args: argparse.Namespace) -> None:
     begun = time.monotonic()
     run(shlex.split(args.snakemake), args.snakefile, folder, args.cores)
     spent = time.monotonic() - begun
-    facts = run_facts.of(config)
+    facts = run_facts.of(config | {"run": small["run"]})  # the tables that the rehearsal has fetched or cut
     jobs = job_costs.jobs_of(config, facts, flops.Counted(), args.cores)
     here = Here(machine.described(), len(machine.gpus()) if gpus is None else gpus)
     told = prediction.predicted(jobs, measured_rates.observed(folder), args.cores, facts, here)
@@ -98,7 +99,8 @@ def run(snakemake: list[str], snakefile: Path, folder: Path, cores: int) -> None
             if WRONG.match(line):
                 wrong.append(line.strip())
     if program.returncode:
-        failed = [line for line in wrong if " failed: " in line] or wrong or ["Snakemake stopped"]
+        named = [line for line in wrong if any(words in line for words in JOB_ENDED)]
+        failed = named or wrong or ["Snakemake stopped"]
         raise UserError(f"the rehearsal stopped: {failed[0]}. Its whole output is in {output}")
 
 

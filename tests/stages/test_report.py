@@ -100,10 +100,11 @@ def test_what_generators_and_sets_cost_is_said_by_name(tmp_path: Path) -> None:
     for stage, name, seconds in (
         ("train_ddpm", "repeat0_fold0_my_unet", 60), ("train_ddpm", "repeat0_fold1_my_unet", 80),
         ("sample_ddpm", "repeat0_fold0_plan_a", 5), ("make_folds", "repeat0", 9),
+        ("train_ddpm", "repeat0_fold0_renamed", 60),
     ):  # fmt: skip
         (tmp_path / stage).mkdir(exist_ok=True)
         (tmp_path / stage / f"{name}.tsv").write_text(f"s\tmax_rss\n{seconds}\t100\n")
-    rows = {row["name"]: row for row in arms_section.generator_times(tmp_path).rows}
+    rows = {row["name"]: row for row in arms_section.generator_times(tmp_path, ["my_unet", "plan_a"]).rows}
     assert set(rows) == {"my_unet", "plan_a"}
     assert (rows["my_unet"]["mean"], rows["my_unet"]["longest"], rows["my_unet"]["jobs"]) == (70, 80, 2)
     assert rows["plan_a"]["what"] == "synthetic set"

@@ -162,6 +162,10 @@ def _encoder_start(arm: Arm, real: Images, validation: Images, seed: int) -> Sta
         "block": 0,
         "noise_level": made.settings.get("noise_level", 0.0),
     }
+    if "label_places" in made.settings:
+        encoder["classes"] = made.settings["label_places"]["of"]
+    if "column_values" in made.settings:
+        encoder["column_values"] = made.settings["column_values"]
     shape = (real.pixels.shape[1], real.labels.shape[1], real.pixels.shape[-1])
     # With the weights that a network of this seed has anyway, whatever its head.
     trunk = backbones.build("generator", *shape, derive(seed, "weights"), encoder=encoder).trunk

@@ -354,7 +354,7 @@ def make(
     return network
 
 
-_BUILDING = threading.Lock()
+BUILDING = threading.Lock()
 
 
 def build(
@@ -372,7 +372,7 @@ def build(
     With a `cosine_scale` the head is a cosine classifier of that scale, on the same trunk. With `channel_marks` the
     trunk is told which channels of an image are missing."""
     # One after the other: arms that train side by side share torch's own generator.
-    with _BUILDING, torch.random.fork_rng(devices=[]):
+    with BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = make(name, channels, classes, size, encoder, channel_marks)
         if cosine_scale is not None:

@@ -159,7 +159,8 @@ class Trainer:
         self.labelled_from = 0
         if arm_choices.METHODS[settings["method"]].self_supervised:
             self.labelled_from = arm_settings.pretraining_steps(settings)
-            made = self_supervision.projector(self.network.head.weight.shape[1], derive(seed, "projector"))
+            with backbones.BUILDING:
+                made = self_supervision.projector(self.network.head.weight.shape[1], derive(seed, "projector"))
             self.step.projector = made.to(where).train()
             own = list(made.parameters())
         self._rate = torch.zeros((), device=where)  # where a captured step finds it

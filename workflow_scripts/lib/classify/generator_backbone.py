@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from workflow_scripts.lib.generate import column_values
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.networks import UNet
 
@@ -28,7 +29,12 @@ class EncoderTrunk(nn.Module):
         super().__init__()
         widths, blocks = encoder["widths"], encoder["blocks"]
         shape = {key: encoder[key] for key in ("references", "patch")}
-        self.network = UNet(channels, classes, size, widths, blocks, **shape)
+        told = encoder.get("column_values") or {}
+        columns = tuple(len(values) for values in told.values())
+        # One from elsewhere may know other classes: the weights of labels, which are not given, have its number.
+        classes = encoder.get("classes", classes)
+        self.network = UNet(channels, classes, size, widths, blocks, columns=columns, **shape)
+        self.register_buffer("columns", column_values.of_whole_images(told), persistent=False)
         # The way up is not needed. The factors of its blocks stay, as they are rows of a common map.
         self.network.up, self.network.head = nn.ModuleList(), nn.Identity()
         del self.network.head_gain
@@ -47,9 +53,9 @@ class EncoderTrunk(nn.Module):
         level = torch.full((count,), noise_level, device=where)
         # What a network sees of x0 + sigma * noise, whatever its objective.
         x = (images + noise_level * self.noise) / (1 + noise_level**2) ** 0.5
-        nothing = Condition(
-            torch.zeros(count, self.classes, device=where), torch.ones(count, dtype=torch.bool, device=where)
-        )
+        columns = None if self.columns is None else self.columns.expand(count, -1)
+        dropped = torch.ones(count, dtype=torch.bool, device=where)
+        nothing = Condition(torch.zeros(count, self.classes, device=where), dropped, columns=columns)
         return [found.float().mean(dim=(2, 3)) for found in self.network.encode(x, level.log(), nothing, last)]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -92,13 +92,16 @@ def calibrated(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarra
     spread = float(scores.std()) or 1.0
     values, targets = scores.astype(np.float64) / spread, labels.astype(np.float64)
 
+    count = targets.shape[1]
+    # A bias is held back by as much as the loss of its own class weighs in the mean.
+    penalty = PENALTY * np.append(1.0, np.full(count, 1 / count))
+
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         logits = parameters[0] * values + parameters[1:]
         wrong = (expit(logits) - targets) / targets.size
-        gradient = np.concatenate([[(wrong * values).sum()], wrong.sum(axis=0)]) + 2 * PENALTY * parameters
-        return cross_entropy(logits, targets).mean() + PENALTY * (parameters**2).sum(), gradient
+        gradient = np.concatenate([[(wrong * values).sum()], wrong.sum(axis=0)]) + 2 * penalty * parameters
+        return cross_entropy(logits, targets).mean() + (penalty * parameters**2).sum(), gradient
 
-    count = targets.shape[1]
     bounds = [(0.0, None)] + [(None, None)] * count
     found = minimize(loss, np.append(1.0, np.zeros(count)), jac=True, method="L-BFGS-B", bounds=bounds).x
     return float(found[0]) / spread, found[1:]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workflow_scripts.lib.generate import diffusion
+from workflow_scripts.lib.generate import column_values, diffusion
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.networks import make_network
 
@@ -27,6 +27,8 @@ NETWORK = (
     "labels",
     "reference_fraction",
     "objective",
+    "label_places",
+    "column_values",
 )
 
 
@@ -41,6 +43,7 @@ class ScoreTrunk(nn.Module):
         self.classes = classes
         self.levels = [level for level in encoder["levels"] for _ in range(encoder["draws"])]  # one a draw of noise
         shape = (len(self.levels), channels, size, size)
+        self.register_buffer("columns", column_values.of_whole_images(settings.get("column_values")), persistent=False)
         self.register_buffer("noise", torch.randn(shape, generator=torch.Generator().manual_seed(0)))
 
     def loss(self, images: torch.Tensor, label: int | None) -> torch.Tensor:
@@ -49,7 +52,9 @@ class ScoreTrunk(nn.Module):
         labels = torch.zeros(count, self.classes, device=where)
         if label is not None:
             labels[:, label] = 1
-        condition = Condition(labels, torch.full((count,), label is None, dtype=torch.bool, device=where))
+        columns = None if self.columns is None else self.columns.expand(count, -1)
+        dropped = torch.full((count,), label is None, dtype=torch.bool, device=where)
+        condition = Condition(labels, dropped, columns=columns)
         total = torch.zeros(count, device=where)
         for level, noise in zip(self.levels, self.noise, strict=True):
             sigma, given = torch.full((count,), level, device=where), noise.expand(count, -1, -1, -1)

@@ -240,14 +240,15 @@ def _nameless(pixels: np.ndarray, material: Material) -> Images:
 def filtered(material: Material) -> Images:
     """Fraction `keep` of the synthetic images that the baseline agrees with most, within each label combination.
 
-    Within combinations, so that classes that the baseline knows well do not crowd out the others."""
+    Within combinations, so that classes that the baseline knows well do not crowd out the others. What is kept is
+    repeated as often as the combination has images: its labels stay those of the set, which its control has, too."""
     scores = agreement(material.asked(material.made.images), material.made.labels)
     _, owner = np.unique(material.made.labels, axis=0, return_inverse=True)
     kept = []
     for index in range(owner.max() + 1):
         rows = np.flatnonzero(owner.ravel() == index)
         best = np.argsort(-scores[rows], kind="stable")[: max(1, round(material.settings["keep"] * len(rows)))]
-        kept.append(rows[best])
+        kept.append(np.resize(rows[best], len(rows)))
     return Images(material.made.images, material.made.labels, synthetic=True, rows=np.sort(np.concatenate(kept)))
 
 

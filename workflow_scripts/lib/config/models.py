@@ -37,7 +37,7 @@ from workflow_scripts.lib.study.switches import SWITCHES
 Fewest = whole(1, 1000)
 Switches = Some[Literal[tuple(SWITCHES)]]
 ReplayMetric = Literal["macro_f1", "macro_f1_half", "map"]
-BREACH = r"^[A-Za-z0-9_ -]+:(fit|select|threshold|scored)$"
+BREACH = r"^[A-Za-z0-9_ -]+:(fit|select|threshold)$"
 Breach = Annotated[str, matching(BREACH, 'text of the form artefact:purpose, such as "arm leaky:fit"')]
 
 

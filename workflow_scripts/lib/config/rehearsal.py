@@ -7,6 +7,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from workflow_scripts.lib.config import bases
+
 STEPS = 30  # of a training; enough for its rate
 DRAWS = 400  # of a bootstrap: with fewer the time around them counts more than theirs
 SIMULATED = 50  # images of a set from the simulator
@@ -26,7 +28,7 @@ def name_of(run: str) -> str:
 
 def of(config: dict[str, Any]) -> dict[str, Any]:
     """The config of the rehearsal of a run with this config, complete with defaults."""
-    out = copy.deepcopy(config)
+    out = copy.deepcopy(bases.fill_in(config))  # what an entry has from its base is cut as well
     out["run"] = name_of(config["run"])
     for generator in out["generators"]:
         _cut(generator, "steps", STEPS)

@@ -150,7 +150,7 @@ def assess_settings(config: Config) -> Config:
 def experiment(config: Config) -> Config:
     """All that decides what the arms are and on which images they are trained and tested; not how they are judged."""
     used = [entry for entry in config["synthetic_sets"] if entry["name"] in views.used_sets(config)]
-    names = {entry["generator"] for entry in used} | set(views.generators_of(config["arms"]))
+    names = views.used_generators(config)
     sections = {name: config[name] for name in ("make_folds", "train_classifier", "arms", "seed")}
     if label_regimes.partial(config):
         sections["regimes"] = config["regimes"]

@@ -269,10 +269,11 @@ def _parts(folder: Path, timed_job: Timed, start: float) -> list[tuple[Workload,
     # Arms that were trained side by side took longer than their job.
     if arms is not None and sum(arms.values()) <= timed_job.seconds:
         return [(work, arms[work.part]) for work in works if work.part in arms]
-    if timed_job.job.stage == "train_classifier":
+    if timed_job.job.stage in ("train_classifier", "sample_fold"):
         # They share its time by their work.
         whole = sum(work.units for work in works)
-        return [(work, (timed_job.seconds - start) * work.units / whole) for work in works]
+        spent = timed_job.seconds - start if timed_job.looped is None else timed_job.looped
+        return [(work, spent * work.units / whole) for work in works]
     return []
 
 

@@ -43,17 +43,29 @@ class State:
     fraction: float = 0.0
     reached: float = 0.0  # seconds after its start at which it was that far
     seconds: float | None = None
+    resumed: bool = False  # it goes on from an earlier start, or keeps what that made: its own pace says nothing
 
 
 def fraction_done(text: str) -> float:
     """How far a job is, by its log: (2 of 8) arms and (40 %) of the present loop are 0.175 of the whole."""
-    starts = list(START.finditer(text))
-    text = text[starts[-1].end() :] if starts else text
+    text = _last_start(text)
     parts = list(PART.finditer(text))
     at, count = (int(value) for value in parts[-1].groups()) if parts else (1, 1)
     percents = PERCENT.findall(text[parts[-1].end() :] if parts else text)
     within = int(percents[-1]) / 100 if percents else 0.0
     return min(1.0, (at - 1 + within) / max(count, 1))
+
+
+def _last_start(text: str) -> str:
+    """What a job has logged since it was last started."""
+    starts = list(START.finditer(text))
+    return text[starts[-1].end() :] if starts else text
+
+
+def went_on(text: str) -> bool:
+    """Whether a job did a part of its work in an earlier start, by its log."""
+    recent = _last_start(text)
+    return any(words in recent for words in measured_rates.PARTLY)
 
 
 def seconds_logged(text: str) -> float | None:
@@ -100,6 +112,7 @@ class Watch:
             written = self.folder / "logs" / stage / f"{name}.log"
             if _newer(measured, self.started) and (found := measured_rates.benchmark(measured)) is not None:
                 state.seconds = found[0]
+                state.resumed = state.resumed or went_on(_tail(written))
             elif _newer(written, self.started):
                 self._read(state, written, now)
 
@@ -108,6 +121,7 @@ class Watch:
         text, last = _tail(written), min(now, written.stat().st_mtime)
         if state.since is None:
             state.since = last - (seconds_logged(text) or 0.0)
+        state.resumed = state.resumed or went_on(text)
         fraction = fraction_done(text)
         if fraction != state.fraction:
             state.fraction, state.reached = fraction, last - state.since
@@ -165,6 +179,8 @@ class Watch:
         taken: dict[str, float] = {}
         expected: dict[str, float] = {}
         for key, state in self.states.items():
+            if state.resumed:
+                continue
             seconds, part = state.seconds, 1.0
             if seconds is None and state.fraction >= TRUSTED:
                 seconds, part = state.reached, state.fraction
@@ -181,6 +197,8 @@ class Watch:
             return 0.0
         if state.since is None:
             return expected
+        if state.resumed:
+            return expected * (1 - state.fraction)
         spent = now - state.since
         whole = state.reached / state.fraction if state.fraction >= TRUSTED else expected
         return max(whole - spent, 0.1 * whole * (1 - state.fraction))
@@ -216,8 +234,10 @@ def _tail(path: Path) -> str:
 
 
 def keys_of(logs: Iterable[str]) -> set[str]:
-    """Keys of jobs (stage/name) from the paths of their logs: results/{run}/logs/{stage}/{name}.log."""
-    return {f"{Path(path).parent.name}/{Path(path).stem}" for path in logs}
+    """Keys of jobs (stage/name) from the paths of their logs: results/{run}/logs/{stage}/{name}.log.
+
+    A name may have folders."""
+    return {"/".join(Path(path).with_suffix("").parts[3:]) for path in logs}
 
 
 def start(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from workflow_scripts.lib.config import schema
 from workflow_scripts.lib.crate.entities import Entity, Graph, ref
@@ -21,7 +22,7 @@ def without_places(value: Any) -> Any:
     if isinstance(value, list):
         return [without_places(inner) for inner in value]
     if isinstance(value, str) and value.startswith(("/", "~", "..")):
-        return PurePosixPath(value).name
+        return PurePosixPath(value).name or value  # "/" alone is a separator
     return value
 
 
@@ -43,14 +44,14 @@ def add(graph: Graph, settings: dict[str, Any]) -> tuple[list[Entity], list[Enti
         formal.append(parameter)
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         about = {"name": name, "value": text, "exampleOfWork": ref(parameter)}
-        given.append(graph.add(f"#setting/{name}", "PropertyValue", **about))
+        given.append(graph.add(f"#setting/{quote(name)}", "PropertyValue", **about))
     return formal, given
 
 
 def add_formal(graph: Graph, name: str, description: str, kind: str) -> Entity:
     """Add a formal parameter of the workflow: an input or an output."""
     return graph.add(
-        f"#{'file' if kind == 'File' else 'parameter'}/{name}",
+        f"#{'file' if kind == 'File' else 'parameter'}/{quote(name)}",
         "FormalParameter",
         conformsTo={"@id": PROFILE},
         name=name,

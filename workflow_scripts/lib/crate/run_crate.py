@@ -26,7 +26,7 @@ PROFILES = {
 CONTEXT = [f"{CRATE}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
 SNAKEMAKE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 WORKFLOW_PROFILE = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
-MACHINE = ("operating system", "processor")  # rows of the table of versions that are no software
+MACHINE = ("operating system", "processor", "GPU")  # rows of the table of versions that are no software
 STUDY = "https://arxiv.org/abs/2505.22926"
 STUDY_TITLE = (
     "Leveraging Diffusion Models for Synthetic Data Augmentation in Protein Subcellular Localization Classification"

@@ -55,7 +55,8 @@ def validation_losses(
     objective, pixels = diffusion.of_settings(settings), pixels.on(where)
     examples = Examples(images, labels, settings, derive(seed, "average"), None, where)
     network = make_network(settings, images.shape[1], labels.shape[1], images.shape[-1], dtype)
-    batches = [examples.take(objective, step) for step in range(-(-EXAMPLES // examples.batch))]
+    # The first process alone chooses, so it needs all noise levels.
+    batches = [examples.take(objective, step, whole=True) for step in range(-(-EXAMPLES // examples.batch))]
     found = {}
     for width, weights in candidates.items():
         network.load_state_dict(weights)

@@ -121,6 +121,11 @@ def encoder_problem(generator: dict[str, Any], one_level: bool) -> str | None:
         return f"generator {name!r} has the network {generator['network']}, which has no encoder: take a unet"
     if not generator["label_dropout"] and generator.get("sees") != UNLABELLED:
         return f"generator {name!r} has label_dropout 0, and its encoder is asked without labels: train it with some"
+    if generator.get("reference_fraction", 0) >= 1:
+        return (
+            f"generator {name!r} was always given reference channels (reference_fraction 1), and its network is asked "
+            "without: train it with less than 1"
+        )
     if generator.get("condition_on"):
         return f"generator {name!r} has condition_on, and its network is asked without columns: take one that has none"
     if one_level != bool(generator.get("noise_level")):
@@ -240,6 +245,11 @@ def _reference_problem(synthetic_set: dict[str, Any], generator: dict[str, Any],
         return _absent(absent[0], channels)
     if references and not takes_references(generator):
         return "reference_channels needs a generator trained with reference_fraction above 0"
+    if not references and generator.get("reference_fraction", 0) >= 1:
+        return (
+            f"generator {generator['name']} was always given reference channels (reference_fraction 1), and would be "
+            "asked without: name reference_channels, or train it with less than 1"
+        )
     learned = generator.get("reference_channels")
     if references and learned and set(references) != set(learned):
         return f"reference_channels must be those that the generator has learned with: {', '.join(learned)}"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from workflow_scripts.lib.base import files
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import duration
@@ -105,6 +107,8 @@ def _requests(
                 raise UserError(
                     f"the generator was trained on other classes, channels or sizes than those of {fold.images}"
                 )
+        if weaker is not None:
+            _check_scales(settings["name"], generator, weaker)
         baseline = None
         if generator_choices.asks_baseline(settings):
             if paths.baseline is None:
@@ -115,6 +119,17 @@ def _requests(
             baseline = baseline_errors.read_baseline(paths.baseline, source, *place, regime)
         rows = role_table.rows(fold.folds, fold.fold, source.ids, Role.TRAIN, regime)
         return make_requests(settings, generator, source, rows, baseline, seed, weaker)
+
+
+def _check_scales(name: str, generator: Generator, weaker: Generator) -> None:
+    """Refuse a pair of which one came from elsewhere with its own scale of pixels, or its own values of columns."""
+    shifts, scales = ([getattr(one.pixels, part) for one in (generator, weaker)] for part in ("shift", "scale"))
+    known = [one.settings.get("column_values") for one in (generator, weaker)]
+    if not (torch.allclose(*shifts) and torch.allclose(*scales)) or known[0] != known[1]:
+        raise UserError(
+            f"synthetic set {name}: generator and guidance.weaker have other scales of pixels, or know other values of "
+            "columns, because one comes from elsewhere: train both on the same images"
+        )
 
 
 def _announce(settings: dict[str, Any], count: int, networks: Networks) -> None:

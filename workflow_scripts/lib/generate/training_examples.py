@@ -177,9 +177,9 @@ class Examples:
 
     # One step ---------------------------------------------------------------------------------------------------------
 
-    def take(self, objective: Objective, step: int) -> DiffusionBatch:
-        """Examples of a step with all random draws; each of several processes gets its part."""
-        own = multiprocess.part(self.batch)
+    def take(self, objective: Objective, step: int, whole: bool = False) -> DiffusionBatch:
+        """Examples of a step with all random draws; each of several processes gets its part, or the `whole` batch."""
+        own = slice(None) if whole else multiprocess.part(self.batch)
         small = _Block(*(None if v is None else v[own] for v in vars(self._of_step(objective, step)).values()))
         noise = torch.randn((self.batch, *self.shape), generator=self._seeded("noise", step), device=self.where)[own]
         return DiffusionBatch(

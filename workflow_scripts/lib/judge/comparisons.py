@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.judge.analysis_choices import CLAIMS, OTHER_PROTEINS
 from workflow_scripts.lib.judge.question import Pair, Question, arms_of
@@ -53,6 +54,12 @@ def family_rows(
     declared stands the other one."""
     analysis, pairs = question.analysis, question.family_pairs()
     first = [i for i, pair in enumerate(pairs) if pair.arm == analysis["primary_arm"]]
+    told = _tells_others(summaries)
+    if not told and question.claim == OTHER_PROTEINS:
+        raise UserError(
+            f"analysis: claim = {OTHER_PROTEINS!r} cannot be judged: all repeats have the same train part. "
+            "Draw the roles (make_folds: roles_from), or claim these_proteins"
+        )
     differences = compare_macro(question, summaries, pairs, metric, first)
     other_claim = next(name for name in CLAIMS if name != question.claim)
     beside = compare_macro(question, summaries, pairs, metric, first, other_claim)
@@ -66,13 +73,20 @@ def family_rows(
         to_baseline = pair.relation == "baseline"
         needed = [i, *([control[pair.arm]] if to_baseline and pair.arm in control else [])]
         row = _row(pair, metric, level, differences, p, i, verdicts[i], family)
-        row |= {"claim": question.claim, "beside_low": beside.low[i], "beside_high": beside.high[i]}
-        row |= {"beside_verdict": beside_verdicts[i]}
+        row["claim"] = question.claim
+        if told:
+            row |= {"beside_low": beside.low[i], "beside_high": beside.high[i], "beside_verdict": beside_verdicts[i]}
         # Averages other than the primary one do not share its error rate.
         row |= {"probability_better": float(better[i]), "probability_negligible": float(negligible[i])}
         row["standing"] = standing[i] if family == PRIMARY else inference.EXPLORATORY
         rows.append(row | {"detectable": differences.detectable(needed) if to_baseline else None})
     return rows
+
+
+def _tells_others(summaries: dict[str, Summary]) -> bool:
+    """Whether something can be seen of other training groups; with one repeat nothing is, at either level."""
+    plan = next(iter(summaries.values())).design
+    return plan is None or plan.repeats == 1 or plan.tells_others
 
 
 def _verdicts(question: Question, pairs: list[Pair], differences: inference.Intervals) -> list[str]:

@@ -11,7 +11,7 @@ from workflow_scripts.lib.base.files import digest
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_choices, arm_settings, source_choices
 
-LABEL_PLAN = ("labels", "count", "target", "regime")  # what the labels of a synthetic set follow from
+LABEL_PLAN = ("labels", "count", "target", "per_class", "regime")  # what the labels of a synthetic set follow from
 
 
 def declaration(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -36,6 +36,9 @@ def family(analysis: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
     regimes = {arm["name"]: arm["regime"] for arm in arms if "regime" in arm}
     beside = {arm["baseline"] for arm in arms if "baseline" in arm and "regime" in arm}
     own = {name for arm in arms if (name := arm.get("baseline")) in beside and regimes.get(name) == arm.get("regime")}
+    # That of another regime has none of its own, also where no other arm is compared with it.
+    common = regimes.get(analysis["baseline"])
+    own |= {arm["name"] for arm in arms if "baseline" not in arm and regimes.get(arm["name"], common) != common}
     plain = {analysis["baseline"]} | own - {analysis["primary_arm"]}
     names = sorted(arm["name"] for arm in arms if arm["name"] not in plain)
     return names if analysis["family"] == "all" else sorted(set(analysis["family"]))
@@ -147,8 +150,11 @@ def control_problem(
 
 def _same_labels(sets: list[dict[str, Any]], *names: str | None) -> bool:
     """Whether these synthetic sets have as many labels, drawn alike: one is as good as the other to resample by."""
-    plans = [{key: one.get(key) for key in LABEL_PLAN} for one in sets if one["name"] in names]
-    return len(plans) == len(set(names)) and all(plan == plans[0] for plan in plans)
+    found = [one for one in sets if one["name"] in names]
+    plans = [{key: one.get(key) for key in LABEL_PLAN} for one in found]
+    # Unseen values of columns take the place of labels.
+    moved = len(found) > 1 and any(one.get("columns") == "unseen" for one in found)
+    return not moved and len(plans) == len(set(names)) and all(plan == plans[0] for plan in plans)
 
 
 def unequal(trained: dict[str, dict[str, Any]], arms: list[dict[str, Any]], baseline: str) -> list[str]:

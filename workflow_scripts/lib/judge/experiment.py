@@ -79,6 +79,15 @@ class Experiment:
         values = [fold.numbers.get(name) for fold in self.arms[arm]]
         return float(np.mean(values)) if None not in values else 0.0
 
+    def train_groups(self) -> float:
+        """Groups in the train part of a fold, by what the arms of real images recorded; 0 where none did."""
+        numbers = [
+            self.mean_number(name, "real_groups") / (self.settings(name).get("regime") or {}).get("labelled", 1)
+            for name in self.arms
+            if self.settings(name).get("method") == "real_only"
+        ]
+        return max(numbers, default=0.0)
+
     def thresholds_fitted_on(self) -> list[dict[str, Any]]:
         """Per repeat and fold the images and groups whose labels the thresholds are fitted on, with their digests.
 

@@ -103,7 +103,9 @@ def check_labels(
         purpose = f"{access.purpose}, {'labels' if access.labels else 'images alone'}"
         regime, method = own, artefact.method
         if access.regime is not None:
-            purpose, regime, method = f"{purpose}, through {access.regime}", through.get(access.regime), ""
+            # What it was made from may rest in turn on something of its own regime.
+            known = through | {own.record_name: own}
+            purpose, regime, method = f"{purpose}, through {access.regime}", known.get(access.regime), ""
         if regime is None:
             # Nothing that it was made from has this regime: whatever was read so was read past the rules.
             yield _checked(artefact, purpose, access.rows, np.full(len(rules.groups), Role.UNUSED), (), rules)

@@ -25,7 +25,15 @@ from workflow_scripts.lib.judge.inference import Intervals
 from workflow_scripts.lib.judge.scoring import ScoredRun
 
 # Settings in which an arm may differ from the curve that it is placed on.
-OWN = ("name", "method", "regime", "synthetic_set", *arm_settings.METHOD_OPTIONS)
+OWN = (
+    "name",
+    "method",
+    "regime",
+    "synthetic_set",
+    "pseudo_labels_from",
+    "answers_unlabelled",
+    *arm_settings.METHOD_OPTIONS,
+)
 Ends = tuple[float, float, float]  # estimate, low and high
 
 

@@ -124,9 +124,11 @@ def summarise_arms(
     """`summarise` for each arm. Arms are independent, so the number of threads changes nothing but the time.
 
     The rows of an arm are made when its turn has come: those of all arms at once would fill the memory."""
+    train_groups = experiment.train_groups()
     with ThreadPoolExecutor(max(1, threads)) as pool:
         summaries = pool.map(
-            lambda name: summarise(experiment.fold_scores(name, level), rule, weights, judged), experiment.arms
+            lambda name: summarise(experiment.fold_scores(name, level), rule, weights, judged, train_groups),
+            experiment.arms,
         )
         out = {}
         with Progress(f"arms per {level}, {weights.shape[1]} draws", len(experiment.arms)) as bar:
@@ -136,7 +138,9 @@ def summarise_arms(
         return out
 
 
-def summarise(folds: list[FoldScores], rule: Rule, weights: np.ndarray, judged: np.ndarray) -> Summary:
+def summarise(
+    folds: list[FoldScores], rule: Rule, weights: np.ndarray, judged: np.ndarray, train_groups: float = 0.0
+) -> Summary:
     """Score one arm plainly and under every column of weights (G, B)."""
     ones = np.ones((len(weights), 1))
     test, validation = (score_arm(folds, rule, ones, part) for part in ("test", "validation"))
@@ -163,7 +167,7 @@ def summarise(folds: list[FoldScores], rule: Rule, weights: np.ndarray, judged: 
         {name: draws[name] for name in BY_CLASS},
         by_fold or {name: plain[name] for name in MACRO},
         {name: draws[f"fold {name}" if apart else name] for name in MACRO},
-        design(folds, len(weights), judged),
+        design(folds, len(weights), judged, train_groups),
     )
 
 

@@ -42,6 +42,7 @@ BINS = 120  # of the variance of a mean
 GROUP_NODES = 20  # of the variance over groups, where that is badly known
 MOST_FREEDOM = 10.0  # of the family's prior: comparisons that share an arm or a generator tell less than they seem to
 SHARED = 0.25  # correlation of log variances of two differences from one baseline
+ALIKE = 1e-9  # relative difference below which training sets are the same
 ERRORS = np.concatenate([[0.0], np.geomspace(0.01, 1e4, 200)])  # of the table of p-values, in standard errors
 
 
@@ -53,6 +54,12 @@ class Design:
     shared: np.ndarray  # (L, L): covariance of a sum over training groups, for groups of variance 1 (K but for scale)
     fixed: bool  # every fold tests the same groups in all repeats: cell lines left out in turn
     freedom: float = np.inf  # degrees of freedom of the variance over groups
+
+    @property
+    def tells_others(self) -> bool:
+        """Whether training sets differ, so that something is seen of other ones."""
+        kernel = self.kernel()
+        return bool(np.ptp(kernel) > ALIKE * kernel.max())
 
     @property
     def repeats(self) -> int:
@@ -89,8 +96,11 @@ def _beyond(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
     return left[:, sizes > 1e-9 * max(1.0, sizes.max(initial=0))].T
 
 
-def design(folds: list[FoldScores], groups: int, judged: np.ndarray) -> Design:
-    """The design of a run from the groups that each fold holds back; all other groups of the run are trained on."""
+def design(folds: list[FoldScores], groups: int, judged: np.ndarray, train_groups: float = 0.0) -> Design:
+    """The design of a run from the groups that each fold holds back; all other groups of the run are trained on.
+
+    `groups` are those that any fold holds back. Of `train_groups`, the number that a fold is trained on, the others are
+    trained on in all folds."""
     places = [(fold.repeat, fold.fold) for fold in folds]
     tested, trained = np.zeros((2, len(folds), groups))
     for row, fold in enumerate(folds):
@@ -98,15 +108,17 @@ def design(folds: list[FoldScores], groups: int, judged: np.ndarray) -> Design:
         trained[row] = 1 - tested[row]
         for part in (fold.calibration, fold.validation):
             trained[row, part.groups] = 0
-    if not trained.any(axis=1).all():  # all groups are held back: take those that are not tested
+    always = max(0.0, train_groups - trained.sum(axis=1).mean())
+    if not always and not trained.any(axis=1).all():  # all groups are held back: take those that are not tested
         trained = np.where(tested.all(axis=1, keepdims=True), 1.0, 1 - tested)
-    trained /= np.maximum(trained.sum(axis=1, keepdims=True), 1)
+    sizes = np.maximum(trained.sum(axis=1) + always, 1)
     by_fold: dict[int, list[np.ndarray]] = {}
     for (_, fold), row in zip(places, tested, strict=True):
         by_fold.setdefault(fold, []).append(row)
     several = len(by_fold) > 1 and len(folds) > len(by_fold)
     fixed = several and all(np.array_equal(rows[0], row) for rows in by_fold.values() for row in rows)
-    return Design(places, trained @ trained.T, fixed, group_freedom(folds, groups, judged))
+    shared = (trained @ trained.T + always) / np.outer(sizes, sizes)
+    return Design(places, shared, fixed, group_freedom(folds, groups, judged))
 
 
 def group_freedom(folds: list[FoldScores], groups: int, judged: np.ndarray) -> float:
@@ -155,12 +167,13 @@ def evidence(values: np.ndarray, draws: np.ndarray, plan: Design, others: bool) 
     noise = [np.einsum("cl,klnm,cm->kn", q, covariance, q) / len(q) for q in strata]
     shares = np.array([np.trace(q @ kernel @ q.T) / len(q) for q in strata])
     unit = float((shares * freedom).sum() / freedom.sum())
-    through = float(kernel.mean()) / unit if unit > 0 else 1 / length
+    told = plan.tells_others and unit > 0
+    through = float(kernel.mean()) / unit if told else 1 / length
     return Evidence(
         freedom,
         np.array([one.T @ one for one in seen]),
         np.array(noise),
-        shares / unit if unit > 0 else np.ones(len(strata)),
+        shares / unit if told else np.ones(len(strata)),
         through,
         values.mean(axis=1),
         np.einsum("klkm->k", covariance) / length**2,

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.lib.config import views
 from workflow_scripts.lib.judge.wording import analysis_report
 from workflow_scripts.lib.page import html_page, page_figures, run_tables
 from workflow_scripts.lib.page.html_page import PageTable
@@ -82,7 +83,7 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
         **named(failures_section.table(failures)),
         **named(regimes_section.table(files.file("images.h5"), files.role_tables(), config)),
         **named(map_section.table(results, data["unit"])),
-        **run_time_tables(files, foreseen),
+        **run_time_tables(files, foreseen, config),
         "versions": arms_section.versions(sources.root),
         **named(robustness_section.strata(files.file("strata.csv"), results)),
         **named(openings),
@@ -101,7 +102,7 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
     if law:
         tables |= law["tables"]
     assessed = fidelity_section.synthetic_sets(*of_each_set(files), config)
-    trained = summary_section.generators_trained(files.synthetic("fidelity.csv"), config)
+    trained = len(views.used_generators(config)) * files.repeats * files.folds
     context = {
         "settings": sources.settings | {"title": sources.settings["title"].replace("{groups}", f"{data['unit']}s")},
         "run": config.get("run", ""),
@@ -196,10 +197,12 @@ def of_each_set(files: RunFiles) -> list[list[tuple[str, Path]]]:
     return [[(file.synthetic_set, file.path) for file in files.synthetic(ending)] for ending in endings]
 
 
-def run_time_tables(files: RunFiles, foreseen: cost_section.Foreseen) -> dict[str, PageTable]:
+def run_time_tables(files: RunFiles, foreseen: cost_section.Foreseen, config: dict[str, Any]) -> dict[str, PageTable]:
     """The tables of what the run took, beside what was foreseen."""
+    # A job of `sample_fold` is called `sets`.
+    made = {"sets", *files.sets, *views.used_generators(config)}
     return {
-        **named(arms_section.generator_times(files.folder / "benchmarks")),
+        **named(arms_section.generator_times(files.folder / "benchmarks", made)),
         "run_times": arms_section.run_times(files.folder / "benchmarks"),
         **foreseen.tables,
         "disk_stages": cost_section.disk_by_stage(files.folder),

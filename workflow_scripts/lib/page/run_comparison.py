@@ -147,6 +147,9 @@ def verdicts_table(one: Run, other: Run) -> PageTable:
 
 def sameness(one: Run, other: Run) -> str:
     """Whether the scores of the runs can be compared: a sentence about their images and folds."""
+    gone = [run.name for run in (one, other) if not (run.folder / "images.h5").is_file()]
+    if gone:
+        return f"Whether the images are the same is not known: no image set any more in {' and '.join(gone)}."
     with ImageSet(one.folder / "images.h5") as mine, ImageSet(other.folder / "images.h5") as theirs:
         if mine.digest == theirs.digest:
             alike = _folds(one.folder) == _folds(other.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Container
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -243,12 +244,26 @@ def _leak_mark(row: dict[str, Any]) -> str:
     return "" if row.get("status") in ("clean", None) else "alarm"
 
 
+# Stages of other targets, on which the page does not rest.
+APART = {
+    "check_images",
+    "clean_run",
+    "compare_runs",
+    "export_images",
+    "make_gallery",
+    "predict_images",
+    "rehearse_run",
+    "write_crate",
+    "write_model_package",
+    "write_submission",
+}
+
+
 def run_times(folder: Path) -> PageTable:
     """Jobs, seconds and memory of every stage, from Snakemake's benchmark files."""
     rows = []
-    for stage in sorted(
-        {path.relative_to(folder).parts[0] for path in folder.rglob("*.tsv")} if folder.is_dir() else ()
-    ):
+    found = {path.relative_to(folder).parts[0] for path in folder.rglob("*.tsv")} if folder.is_dir() else set()
+    for stage in sorted(name for name in found if name.removesuffix(".tsv") not in APART):
         files = sorted((folder / stage).rglob("*.tsv")) or [folder / stage]
         jobs = pd.concat([pd.read_csv(path, sep="\t") for path in files], ignore_index=True)
         seconds = pd.to_numeric(jobs.get("s"), errors="coerce")
@@ -280,13 +295,17 @@ MADE = {
 }
 
 
-def generator_times(folder: Path) -> PageTable:
-    """What a generator and a synthetic set cost in one fold, from Snakemake's benchmark files."""
+def generator_times(folder: Path, names: Container[str]) -> PageTable:
+    """What a generator and a synthetic set cost in one fold, from Snakemake's benchmark files.
+
+    Files of other `names` are of earlier settings."""
     taken: dict[tuple[str, str], list[float]] = {}
     for stage, made in MADE.items():
         for path in sorted((folder / stage).glob("*.tsv")):
             # repeat0_fold1_unet.tsv; names of generators and synthetic sets may hold underscores, too.
             name = path.stem.split("_", 2)[-1]
+            if name not in names:
+                continue
             seconds = pd.to_numeric(pd.read_csv(path, sep="\t").get("s"), errors="coerce")
             taken.setdefault((made, name), []).append(float(seconds.sum()))
     rows = [

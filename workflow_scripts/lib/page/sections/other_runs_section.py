@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ def table(own: Path, images: Path) -> PageTable | None:
     none. What cannot be read is no finished run."""
     mine = _labelled(images)
     rows = []
-    for folder in sorted(own.resolve().parent.iterdir()):
-        if folder == own.resolve() or not (folder / "analysis.json").is_file():
+    for folder in sorted(own.absolute().parent.iterdir()):
+        if folder.resolve() == own.resolve() or not (folder / "analysis.json").is_file():
             continue
         try:
             facts = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-            if _alike(mine, _labelled(folder / "images.h5")):
+            if _same_images(own, mine, folder):
                 rows.append(_row(folder.name, facts))
         except (UserError, OSError, ValueError, KeyError, TypeError):
             continue
@@ -42,8 +43,24 @@ def table(own: Path, images: Path) -> PageTable | None:
         Column("difference", "difference", "difference"),
         Column("verdict", "verdict"),
     ]
-    note = "Only runs in the same folder are listed. Choices based on their results were based on the test images."
+    note = (
+        "Only runs in the same folder are listed. Choices based on their results were based on the test images. Runs "
+        "whose image set was deleted are compared by Ids and groups."
+    )
     return PageTable("other_runs", "Other runs that tested these images", columns, rows, note) if rows else None
+
+
+def _same_images(own: Path, mine: dict[str, Any], folder: Path) -> bool:
+    if (folder / "images.h5").is_file():
+        return _alike(mine, _labelled(folder / "images.h5"))
+    # Cleaned: labels are gone with the images, but Ids and groups stay.
+    return _alike(_grouped(own), _grouped(folder))
+
+
+def _grouped(run: Path) -> dict[str, str]:
+    """The group of every image by its id, from the table of roles."""
+    with (run / "repeat0" / "folds.csv").open(encoding="utf-8", newline="") as handle:
+        return {row["id"]: row["group"] for row in csv.DictReader(handle)}
 
 
 def _labelled(path: Path) -> dict[str, frozenset[str]]:
@@ -54,9 +71,9 @@ def _labelled(path: Path) -> dict[str, frozenset[str]]:
         return {str(name): frozenset(classes[row].tolist()) for name, row in zip(source.ids, hot, strict=True)}
 
 
-def _alike(mine: dict[str, frozenset[str]], theirs: dict[str, frozenset[str]]) -> bool:
+def _alike(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
     # Simulated cells of other runs have the same ids, and other labels where they are other cells.
-    same = sum(theirs.get(name) == labels for name, labels in mine.items())
+    same = sum(theirs.get(name) == value for name, value in mine.items())
     return bool(mine and theirs) and same >= SAME * min(len(mine), len(theirs))
 
 

@@ -7,13 +7,11 @@ from typing import Any
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices
-from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge.wording import error_rate, page_opening
 from workflow_scripts.lib.page import arm_categories
 from workflow_scripts.lib.page.html_page import PageTable
-from workflow_scripts.lib.page.run_files import FoldFile
 from workflow_scripts.lib.page.run_tables import Results
 from workflow_scripts.lib.page.sections import data_section, error_rate_section, robustness_section
 
@@ -68,13 +66,6 @@ def key_numbers(
         ("generators trained", f"{trained:,}"),
         ("leak checks clean", f"{clean} of {sum(statuses.values())}"),
     ]
-
-
-def generators_trained(files: list[FoldFile], config: dict[str, Any]) -> int:
-    """How many generators the synthetic sets come from, over folds and repeats."""
-    makers = {entry["name"]: entry["generator"] for entry in config.get("synthetic_sets", [])}
-    trained = {(makers.get(file.synthetic_set, file.synthetic_set), file.repeat, file.fold) for file in files}
-    return sum(name != generator_choices.SIMULATOR for name, _, _ in trained)
 
 
 def lockbox(
