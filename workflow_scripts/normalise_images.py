@@ -22,7 +22,7 @@ from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import intensity_limits
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.images.intensity_limits import Histograms, Limits
+from workflow_scripts.lib.images.intensity_limits import Histogram, Limits
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import WHOLE, Regime
 from workflow_scripts.lib.split.roles import Role
@@ -48,14 +48,9 @@ def normalise_images(args: argparse.Namespace) -> None:
     with ImageSet(args.images) as source:
         values, place = _values(source, column)
         train = _train_rows(args, source)
-        told = Histograms(len(values), len(source.channels))
-        for start in range(0, len(train), intensity_limits.BLOCK):
-            rows = train[start : start + intensity_limits.BLOCK]
-            told.add(source.raw(rows, "fit"), source.present[rows], place[rows])
+        fitted = _fitted(source, train, values, place)
         counts = np.bincount(place[train], minlength=len(values))
-        # An image of unknown value is of no plate in particular.
         borrowed = [value for value, count in zip(values, counts, strict=True) if not count or not value]
-        told.counts[values == ""] = 0
         attrs = {
             "repeat": args.repeat,
             "fold": args.fold,
@@ -65,7 +60,7 @@ def normalise_images(args: argparse.Namespace) -> None:
             "borrowed": borrowed,
         }
         record = source.access_record()
-        intensity_limits.write(args.out, args.images, Limits(told.limits(), place), record, attrs)
+        intensity_limits.write(args.out, args.images, Limits(fitted, place), record, attrs)
     stage.log.info("limits of %d values of %s from %d train images", len(values), column or "no column", len(train))
     few = sum(0 < count < FEW for count in counts.tolist())
     if column and few:
@@ -75,6 +70,25 @@ def normalise_images(args: argparse.Namespace) -> None:
     if column and borrowed:
         shown = ", ".join(value or "(unknown)" for value in borrowed[:NAMED]) + " …" * (len(borrowed) > NAMED)
         stage.log.info("values without a train image, which take the limits of all: %s", shown)
+
+
+def _fitted(source: ImageSet, train: np.ndarray, values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Limits (V, C, 2) of each value over its train images, and of all together where a value or a channel has none.
+
+    One value is counted at a time: there may be thousands of wells."""
+    channels = len(source.channels)
+    whole, limits = Histogram(channels), np.full((len(values), channels, 2), np.nan, dtype=np.float32)
+    for own in np.unique(place[train]):
+        if values[own] == "":  # an image of unknown value is of no plate in particular
+            continue
+        one, rows = Histogram(channels), train[place[train] == own]
+        for start in range(0, len(rows), intensity_limits.BLOCK):
+            part = rows[start : start + intensity_limits.BLOCK]
+            one.add(source.raw(part, "fit"), source.present[part])
+        limits[own] = one.limits()
+        whole.counts += one.counts
+    # A channel without a pixel anywhere is black.
+    return np.where(np.isnan(limits), np.nan_to_num(whole.limits()), limits)
 
 
 def _values(source: ImageSet, column: str | None) -> tuple[np.ndarray, np.ndarray]:

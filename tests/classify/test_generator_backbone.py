@@ -14,7 +14,7 @@ from tests.helpers.generating import UNET
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.classify import classifier_file, generator_backbone
 from workflow_scripts.lib.classify.classifier_training import mean_average_precision
-from workflow_scripts.lib.generate import diffusion, generator_checks, generator_file, networks
+from workflow_scripts.lib.generate import column_values, diffusion, generator_checks, generator_file, networks
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -88,6 +88,7 @@ def test_an_auto_encoder_sees_one_noise_level_and_makes_no_images() -> None:
         (UNET | {"noise_level": 0.5}, False, "has a noise_level"),
         (UNET | {"label_dropout": 0}, False, "asked without labels"),
         (UNET | {"network": "minimal"}, False, "has no encoder"),
+        (UNET | {"reference_fraction": 1}, False, "always given reference channels"),
     ):
         assert words in str(generator_checks.encoder_problem(settings, one_level))
     assert generator_checks.encoder_problem(UNET, False) is None
@@ -136,3 +137,18 @@ def test_the_stage_trains_on_it_and_certifies_what_the_generator_has_read(tmp_pa
         record = AccessRecord.from_json(arm.access_record)
         assert set(record.of("fit")) == {*roles["train"], roles["test"][0]}, "what its generator has read, too"
         assert set(record.of("select")) == set(roles["validation"])
+
+
+def test_a_network_of_more_classes_or_told_of_missing_channels_gives_its_features_too() -> None:
+    told = {"missing_channels": ["b", "none"]}
+    network = networks.UNet(2, 5, SIZE, [16, 32], [1, 2], columns=(2,))
+    more = ENCODER | {"classes": 5, "column_values": told}
+    trunk, images = generator_backbone.EncoderTrunk(2, 3, SIZE, more), torch.randn(4, 2, SIZE, SIZE)
+    trunk.load_generator(network.state_dict())
+    whole = Condition(
+        torch.zeros(4, 5), torch.ones(4, dtype=torch.bool), columns=torch.tensor([[0.0, 1.0]]).expand(4, 2)
+    )
+    level = torch.full((4,), 0.6)
+    wanted = network.encode((images + 0.6 * trunk.noise) / 1.36**0.5, level.log(), whole)[-1].mean(dim=(2, 3))
+    assert torch.allclose(trunk(images), wanted, atol=1e-5)
+    assert column_values.of_whole_images({}) is None

@@ -130,3 +130,24 @@ def test_what_does_not_go_together_is_refused() -> None:
     known = {"two_baselines": ENTRIES["two_baselines"]}
     entry = ENTRIES["generator_average"] | {"control": "two_baselines"}
     assert declaration.control_problem(entry, known, SECTION, "real_only") is None
+
+
+def test_a_generator_of_other_classes_is_asked_for_those_that_are_meant() -> None:
+    """It knows three classes, and is asked for the last and the first of them."""
+    torch.manual_seed(0)
+    known = ScoreTrunk(2, 3, SIZE, ENCODER).eval()
+    torch.nn.init.normal_(known.network.embedding.labels.weight)
+    placed = UNET | {"objective": "epsilon_linear", "label_places": {"of": 3, "places": [2, 0]}}
+    asked = ScoreTrunk(2, 2, SIZE, ENCODER | {"generator": placed}).eval()
+    asked.load_state_dict(known.state_dict())
+    images = torch.randn(2, 2, SIZE, SIZE)
+    with torch.inference_mode():
+        assert torch.allclose(asked(images), known(images)[:, [2, 0]], atol=1e-5)
+
+
+def test_the_scale_of_a_class_does_not_depend_on_how_many_others_there_are() -> None:
+    scores = np.random.default_rng(0).normal(size=(400, 1))
+    labels = (np.arange(400) % 50 == 0).astype(float)[:, None]  # one in fifty, and the scores know nothing of it
+    alone = generator_classifier.calibrated(scores, labels)
+    many = generator_classifier.calibrated(np.repeat(scores, 20, axis=1), np.repeat(labels, 20, axis=1))
+    assert many[1] == pytest.approx(alone[1][0], abs=1e-3) and 1 / (1 + np.exp(-alone[1][0])) < 0.04

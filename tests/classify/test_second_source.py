@@ -233,6 +233,7 @@ def test_the_filter_keeps_the_best_of_each_label_combination(material):
         group = np.flatnonzero(codes == code)
         inside = np.isin(group, rows)
         assert inside.sum() == max(1, round(0.3 * len(group)))
+        assert np.isin(rows, group).sum() == len(group), "as many of each combination as the set has, and its control"
         if not inside.all():
             assert scores[group[inside]].min() >= scores[group[~inside]].max()
 

@@ -35,3 +35,14 @@ def test_a_rehearsal_is_a_run_of_its_own_that_says_what_it_is_and_can_be_rehears
     assert again | {"run": ""} == small | {"run": ""}
     assert len(rehearsal.name_of("a" * 40)) == rehearsal.LONGEST
     assert rehearsal.name_of("a" * 40) != "a" * 40
+
+
+def test_what_an_entry_has_from_its_base_is_cut_too() -> None:
+    config = copy.deepcopy(DEFAULT) | {
+        "generators": [*DEFAULT["generators"], {"base": "unet", "name": "wide", "widths": [128, 192]}],
+        "synthetic_sets": [*DEFAULT["synthetic_sets"], {"base": "balanced", "name": "second", "count": 90_000}],
+    }
+    small = rehearsal.of(config)
+    assert small["generators"][-1]["steps"] == rehearsal.STEPS and small["generators"][-1]["widths"] == [128, 192]
+    base = next(entry for entry in DEFAULT["synthetic_sets"] if entry["name"] == "balanced")
+    assert small["synthetic_sets"][-1]["count"] == base["batch"], "a whole batch"

@@ -599,3 +599,11 @@ def test_overhead_is_wall_clock_beside_work(finished, tmp_path, capsys):
     (finished / "cost.json").unlink()
     with pytest.raises(SystemExit, match=r"has no cost\.json"):
         overhead.measured(finished)
+
+
+def test_sets_sampled_together_share_the_time_of_their_loops_by_their_work(tmp_path):
+    works = [Workload("sample_ddpm", "GFLOP", units, {"network": name}) for name, units in (("a", 30.0), ("b", 90.0))]
+    job = Job("sample_fold", "repeat0_fold0_sets", works)
+    told = {job.key: "2026 INFO sample 20/20 (100 %), 250 ms each\n2026 INFO sample 20/20 (100 %), 750 ms each\n"}
+    found = measured_rates.observed(write_run(tmp_path, [job], {job.key: 25.0}, log=told))
+    assert [rate.middle for rate in found.rates] == pytest.approx([120 / 20] * 2)

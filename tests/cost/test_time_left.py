@@ -139,3 +139,34 @@ def test_the_thread_tells_and_ends_with_the_last_job(tmp_path, monkeypatch):
     while "1 of 1 jobs done" not in said[-1] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert said[0].startswith("MixLoc: 0 of 1 jobs done, about 1 min 00 s left") and "1 of 1" in said[-1]
+
+
+def test_a_job_that_goes_on_says_nothing_of_the_pace(tmp_path):
+    jobs = [training("a"), training("b")]
+    make_run(tmp_path, jobs, dict.fromkeys((job.key for job in jobs), 1000.0))
+    watch = Watch(tmp_path, {job.key for job in jobs}, cores=1, started=NOW)
+    again = "x, process 3\n" + at(2) + "going on from step 60\n" + at(38) + "train 63/100 (63 %)\n"
+    write_log(tmp_path, "train_ddpm/a", at(0) + again, NOW + 38)
+    watch.look(NOW + 38)
+    assert watch.left(NOW + 38) == pytest.approx(370 + 1000), "and not 63 % in 38 s"
+    write_benchmark(tmp_path, "train_ddpm/a", 400.0, NOW + 400)
+    watch.look(NOW + 400)
+    assert watch.left(NOW + 400) == pytest.approx(1000), "its seconds are those of a part"
+
+
+def test_a_job_that_went_on_and_ended_between_two_looks_is_known_by_its_log(tmp_path):
+    jobs = [training("a"), training("b")]
+    make_run(tmp_path, jobs, dict.fromkeys((job.key for job in jobs), 1000.0))
+    watch = Watch(tmp_path, {job.key for job in jobs}, cores=1, started=NOW)
+    write_log(tmp_path, "train_ddpm/a", at(0) + "x, process 3\n" + at(2) + "arm a: unchanged, kept\n", NOW + 5)
+    write_benchmark(tmp_path, "train_ddpm/a", 5.0, NOW + 5)
+    watch.look(NOW + 5)
+    assert watch.left(NOW + 5) == pytest.approx(1000)
+
+
+def test_names_of_jobs_may_have_folders(tmp_path):
+    log = "results/x/logs/embed_images/repeat0/fold1/synthetic/drawn.log"
+    assert time_left.keys_of([log]) == {"embed_images/repeat0/fold1/synthetic/drawn"}
+    assert time_left.keys_of(["results/logs/logs/train_ddpm/repeat0_fold0_v1.2.log"]) == {
+        "train_ddpm/repeat0_fold0_v1.2"
+    }

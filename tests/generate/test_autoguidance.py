@@ -126,3 +126,20 @@ def test_what_does_not_go_together_is_refused_before_any_job(guidance, weaker, w
     synthetic_set = SYNTHETIC_SET | {"guidance": EVERYWHERE | guidance}
     problem = generator_checks.set_problem(synthetic_set, KEPT, ["a", "b"], weaker)
     assert (problem is None) if words is None else (words in problem)
+
+
+def test_two_scales_of_pixels_are_refused(folder, capsys):
+    small = generator_file.read(folder / "small.safetensors")
+    small.pixels.scale = small.pixels.scale * 1.5  # as one that comes from other images
+    generator_file.write(folder / "far.safetensors", small)
+    line = sample_line(folder, SYNTHETIC_SET | {"guidance": EVERYWHERE | {"scale": 2.0, "weaker": "small"}})
+    assert sample_ddpm.main([*line, "--weaker", str(folder / "far.safetensors")]) == 1
+    assert "other scales of pixels" in capsys.readouterr().err
+
+
+def test_a_generator_that_was_always_given_channels_is_not_asked_without():
+    always = KEPT | {"reference_fraction": 1, "label_dropout": 0.2}
+    assert "was always given reference channels" in str(
+        generator_checks.set_problem(SYNTHETIC_SET, always, ["a", "b"], None)
+    )
+    assert generator_checks.set_problem(SYNTHETIC_SET | {"reference_channels": ["a"]}, always, ["a", "b"], None) is None

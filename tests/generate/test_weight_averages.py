@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers.generating import UNET, make_data, train_line
 from workflow_scripts import train_ddpm
+from workflow_scripts.lib.compute import multiprocess
 from workflow_scripts.lib.generate import average_choice, generator_file, weight_averages
 from workflow_scripts.lib.generate.generator_training import Pixels, Trained
 from workflow_scripts.lib.generate.weight_averages import PowerAverage, TrackedAverages, ema_exponent
@@ -111,3 +112,6 @@ def test_the_choice_follows_the_loss(tmp_path, caplog, monkeypatch):
     assert weights is good and about["width"] == 0.1 and "validation part: 0.1 (" in caplog.text
     again = average_choice.validation_losses(trained.candidates, (images[::4], labels[::4]), *how)
     assert list(again.items()) == about["losses"]
+    # The first of several processes chooses alone: on all noise levels, and not on its part of them.
+    monkeypatch.setattr(multiprocess, "part", lambda count: slice(0, count // 2))
+    assert average_choice.validation_losses(trained.candidates, (images[::4], labels[::4]), *how) == again

@@ -60,3 +60,17 @@ def test_hash_changes_with_what_is_declared_and_with_nothing_else():
         assert declaration.declaration_hash(ANALYSIS | {key: value}, ARMS) != reference
     more = [*ARMS, {"name": "late_idea", "method": "pool"}]
     assert declaration.declaration_hash(ANALYSIS, more) != reference
+
+
+def test_a_set_to_resample_by_has_as_many_labels_drawn_alike() -> None:
+    entry = ENTRIES["pool"] | {"control": "c", "synthetic_set": "large"}
+    known = {"c": ENTRIES["resample_real"] | {"name": "c", "synthetic_set": "other"}}
+    large = {"name": "large", "labels": "single", "per_class": 500}
+
+    def problem(**other: object) -> str | None:
+        sets = [large, large | {"name": "other"} | other]
+        return declaration.control_problem(entry, known, SECTION, "real_only", sets)
+
+    assert problem() is None
+    for other in ({"per_class": 5}, {"labels": "as_train"}, {"columns": "unseen"}):
+        assert "another synthetic_set" in str(problem(**other)), other

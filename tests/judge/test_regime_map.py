@@ -204,6 +204,7 @@ LIMIT = {"saw": "unlabelled", "helps_at": [20.0], "groups": 63.2, "groups_low": 
         ({"groups": None, "groups_low": 118.0}, "help at all numbers of labelled proteins that were tried, 20 to 320 "
          "(95 % interval: 120 to more than 320)."),
         ({"groups": 0}, "help with 20 labelled proteins, but are not shown to help with fewer."),
+        ({"helps_at": [80.0]}, "help with 80 labelled proteins, but are not shown to help with all fewer."),
         ({"helps_at": []}, "are not shown to help more than the best control at any number of proteins "
          "(20 to 320 labelled)."),
     ],

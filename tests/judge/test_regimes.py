@@ -11,7 +11,7 @@ from tests.helpers.arms_data import SECTION
 from tests.helpers.worlds import ANALYSIS, World
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_settings
-from workflow_scripts.lib.judge import experiment, real_image_equivalent, scoring
+from workflow_scripts.lib.judge import declaration, experiment, real_image_equivalent, scoring
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.wording import equivalents
 from workflow_scripts.lib.page import run_tables
@@ -122,5 +122,6 @@ def test_the_comparison_with_another_regime_shares_no_error_rate() -> None:
     question = Question(analysis, ENTRIES, 1)
     assert {pair.arm for pair in question.family_pairs()} == {"mix", "mix_all"}
     assert [(pair.arm, pair.against) for pair in question.outside_pairs()] == [("real_few", "real_only")]
+    assert declaration.family(ANALYSIS | {"primary_arm": "real_few"}, ENTRIES) == ["mix", "mix_all", "real_few"]
     alone = replace(question, arms=[entry for entry in ENTRIES if entry["name"] != "mix"])
     assert {pair.arm for pair in alone.family_pairs()} == {"mix_all"}, "it is a baseline though nothing rests on it"

@@ -158,6 +158,9 @@ def test_the_design_knows_what_was_trained_on_and_whether_folds_stay() -> None:
     found = training_variance.design(moving, 4, JUDGED)
     # Trained on: {3}, {1}, {2}, {3}.
     assert found.shared.tolist() == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]] and not found.fixed
+    # With four more groups that no fold holds back, two trainings share most of what they learn from.
+    more = training_variance.design(moving, 4, JUDGED, 5)
+    assert more.shared[0].tolist() == pytest.approx([5 / 25, 4 / 25, 4 / 25, 5 / 25]) and more.tells_others
     assert training_variance.design([*moving[:2], fold(1, 0, [0, 1], [3]), fold(1, 1, [2, 3], [1])], 4, JUDGED).fixed
     assert not training_variance.design(random_folds(), 300, np.ones(4, bool)).fixed, "one repeat"
 
@@ -190,3 +193,13 @@ def test_probabilities_of_a_difference_agree_with_its_interval() -> None:
     # Within half a width of its estimate lies 95 %; the region reaches as far below zero.
     assert found.probability_negligible(0.5 + half)[0] == pytest.approx(0.975, abs=0.003)
     assert found.probability_negligible(0.0)[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_same_train_part_in_all_repeats_tells_nothing_of_others() -> None:
+    places = [(0, 0), (1, 0), (2, 0)]
+    same, moving = Design(places, np.full((3, 3), 0.02), False), Design(places, 0.01 * np.eye(3) + 0.01, False)
+    assert not same.tells_others and moving.tells_others
+    rng = np.random.default_rng(1)
+    values, draws = 0.02 * rng.standard_normal((1, 3)), np.zeros((1, 3, 50))
+    wide, own = (variance_of(values, draws, same, others).half_width(0.05) for others in (True, False))
+    assert wide == pytest.approx(own, rel=0.05), "rounding is no evidence"

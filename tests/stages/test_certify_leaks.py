@@ -410,6 +410,15 @@ def test_artefacts_of_a_regime_may_see_what_it_shows_and_inherit_what_another_la
     assert arm.loc["fit, labels, through all", ["images", "allowed_roles"]].tolist() == [12, "train under all"]
 
 
+def test_what_comes_back_to_a_regime_in_which_it_began_is_allowed_there(few):
+    world, roles, own, regimes = few
+    regimes["artefacts"]["arm real_only"]["through"] = []
+    status, table = run(world, regimes=regimes, arm=world.arm(own.merged(own.inherited_from("few"))))
+    assert status == 0 and "fit, labels, through few" in set(table["purpose"])
+    hidden = world.record(fit=np.flatnonzero(roles == "unlabelled")[:1]).inherited_from("few")
+    assert run(world, regimes=regimes, arm=world.arm(own.merged(hidden)))[0] == 1, "but by its rules"
+
+
 def test_one_label_of_an_unlabelled_image_fails_the_run(few, capsys):
     world, roles, own, regimes = few
     own.record("fit", [np.flatnonzero(roles == "unlabelled")[0]])

@@ -63,6 +63,8 @@ def test_other_folds_and_unknown_settings_are_told(runs: tuple[Path, Path], tmp_
         handle.write("\n")
     one, two = run_comparison.read("first", runs[0]), run_comparison.read("other", other)
     assert "other folds" in run_comparison.sameness(one, two)
+    (other / "images.h5").unlink()  # as clean=all does
+    assert "no image set any more in other" in run_comparison.sameness(one, two)
     table = run_comparison.settings_table(one, two)
     assert not table.rows and "Unknown for other" in table.note
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers.configs import SHIPPED
 from workflow_scripts import rehearse_run
-from workflow_scripts.lib.cost import measured_rates
+from workflow_scripts.lib.cost import measured_rates, run_facts
 from workflow_scripts.lib.cost.measured_rates import Measured, Rate, Start
+from workflow_scripts.lib.cost.workloads import Facts
 
 # Stands in for Snakemake: keeps its arguments, says what it is told to, and ends as it is told to.
 FAKE = """
@@ -45,6 +47,14 @@ def test_the_run_within_gets_the_small_config_and_its_jobs_make_the_forecast(
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     rate = Rate("preprocess_images", "megapixels", {"side": 32, "size": 32}, 1, False, "m", "r", 1, 8.0, 8.0, 8.0)
     seen: list[Path] = []
+    counted: list[str] = []
+    known = run_facts.of
+
+    def facts(config: dict[str, Any]) -> Facts:
+        counted.append(config["run"])
+        return known(config)
+
+    monkeypatch.setattr(run_facts, "of", facts)
 
     def observed(folder: Path) -> Measured:
         seen.append(folder)
@@ -57,7 +67,7 @@ def test_the_run_within_gets_the_small_config_and_its_jobs_make_the_forecast(
     assert within["run"] == "demo-rehearsal" and within["generators"][0]["steps"] < SHIPPED["generators"][0]["steps"]
     assert arguments[arguments.index("--snakefile") + 1] == "some where/Snakefile" and "--nolock" in arguments
     assert "OMP_NUM_THREADS" not in environment, "it limits this job, and not those within"
-    assert seen == [Path("results/demo-rehearsal")]
+    assert seen == [Path("results/demo-rehearsal")] and counted == ["demo-rehearsal"], "its tables, if it made some"
     told = json.loads((here / "results/demo/rehearsal.json").read_text())
     stage = next(row for row in told["stages"] if row["stage"] == "preprocess_images")
     # 4,000 images of 4 channels and 32 px, 8 megapixels a second, after a start of 1 s.
@@ -73,6 +83,11 @@ def test_the_run_within_gets_the_small_config_and_its_jobs_make_the_forecast(
             "no room",
         ),
         ("MixLoc config: arms: no arm 'pol'; did you mean 'pool'?", "did you mean 'pool'?"),
+        (
+            "MixLoc: 0 of 54 jobs done, about 1 min 00 s left\nError in rule train_ddpm:\nWorkflowError:\n"
+            "MixLoc: train_ddpm was killed (x.log); unless you did so, memory ran out",
+            "train_ddpm was killed",
+        ),
         ("nothing that is known", "Snakemake stopped"),
     ],
 )

@@ -124,11 +124,13 @@ def test_every_change_of_a_class_stands_in_a_table_with_its_rate_of_false_discov
 def test_other_runs_that_tested_the_same_images_are_listed(tmp_path: Path) -> None:
     runs = {"this": FakeRun(_folder(tmp_path / "this"), groups=40)}
     runs["larger"] = FakeRun(_folder(tmp_path / "larger"), groups=48)
-    for name in ("same", "other", "broken", "bare"):
+    for name in ("same", "other", "broken", "cleaned", "bare"):
         runs[name] = FakeRun(tmp_path / name, groups=40, copy_of=tmp_path / "this")
+    runs["cleaned"].path("images.h5").unlink()
     runs["bare"].path("images.h5").unlink()
+    runs["bare"].path("repeat0/folds.csv").unlink()
     alike = other_runs_section.table(tmp_path / "this", runs["this"].path("images.h5"))
-    assert [row["run"] for row in alike.rows] == ["broken", "larger", "other", "same"]
+    assert [row["run"] for row in alike.rows] == ["broken", "cleaned", "larger", "other", "same"]
     # Other labels are other cells; what cannot be read is no finished run.
     with h5py.File(runs["other"].path("images.h5"), "r+") as file:
         file["labels"][...] = 1 - file["labels"][...]
@@ -137,10 +139,10 @@ def test_other_runs_that_tested_the_same_images_are_listed(tmp_path: Path) -> No
     assert fake_run.write_report(runs["this"]) == 0
     text = runs["this"].path("report.html").read_text()
     words = " ".join(" ".join(Reader(text).words).split())
-    assert "These images were tested in 2 other runs beside this one, too" in words
+    assert "These images were tested in 3 other runs beside this one, too" in words
     listed = pd.read_csv(runs["this"].path("tables/other_runs.csv"))
-    assert list(listed["run"]) == ["larger", "same"] and set(listed["arm"]) == {"pool"}
-    assert other_runs_section.table(runs["this"].path("."), runs["other"].path("images.h5")).rows[0]["run"] == "other"
+    assert list(listed["run"]) == ["cleaned", "larger", "same"] and set(listed["arm"]) == {"pool"}
+    assert other_runs_section.table(runs["this"].path("."), runs["other"].path("images.h5")).rows[1]["run"] == "other"
 
 
 def _folder(path: Path) -> Path:

@@ -25,26 +25,22 @@ DEPTH = 2**16
 BLOCK = 256  # images in memory at a time
 
 
-class Histograms:
-    """How often each raw value occurs in each channel, for each value of a column: int (V, C, DEPTH)."""
+class Histogram:
+    """How often each raw value occurs in each channel: int (C, DEPTH)."""
 
-    def __init__(self, values: int, channels: int) -> None:
-        self.counts = np.zeros((values, channels, DEPTH), dtype=np.int64)
+    def __init__(self, channels: int) -> None:
+        self.counts = np.zeros((channels, DEPTH), dtype=np.int64)
 
-    def add(self, raw: np.ndarray, present: np.ndarray, value: np.ndarray) -> None:
+    def add(self, raw: np.ndarray, present: np.ndarray) -> None:
         """Count images uint16 (n, C, H, W); channels that are missing, bool (n, C), do not count."""
-        for image, there, own in zip(raw, present, value.tolist(), strict=True):
+        for image, there in zip(raw, present, strict=True):
             for channel in np.flatnonzero(there):
-                self.counts[own, channel] += np.bincount(image[channel].ravel(), minlength=DEPTH)
+                self.counts[channel] += np.bincount(image[channel].ravel(), minlength=DEPTH)
 
     def limits(self) -> np.ndarray:
-        """Percentiles LOW and HIGH, float32 (V, C, 2); of all together where a value or a channel has no pixel."""
-        everything = self.counts.sum(axis=0)
-        out = np.zeros((*self.counts.shape[:2], 2), dtype=np.float32)
-        for own, channel in np.ndindex(*self.counts.shape[:2]):
-            counts = self.counts[own, channel]
-            out[own, channel] = percentiles(counts if counts.any() else everything[channel])
-        return out
+        """Percentiles LOW and HIGH, float32 (C, 2); NaN where a channel has no pixel."""
+        nothing = (np.nan, np.nan)
+        return np.array([percentiles(own) if own.any() else nothing for own in self.counts], dtype=np.float32)
 
 
 def percentiles(counts: np.ndarray) -> tuple[float, float]:
