@@ -22,7 +22,7 @@ from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import intensity_limits
 from workflow_scripts.lib.images.image_set import ImageSet
-from workflow_scripts.lib.images.intensity_limits import Histogram, Limits
+from workflow_scripts.lib.images.intensity_limits import Limits
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import WHOLE, Regime
 from workflow_scripts.lib.split.roles import Role
@@ -73,22 +73,12 @@ def normalise_images(args: argparse.Namespace) -> None:
 
 
 def _fitted(source: ImageSet, train: np.ndarray, values: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Limits (V, C, 2) of each value over its train images, and of all together where a value or a channel has none.
-
-    One value is counted at a time: there may be thousands of wells."""
-    channels = len(source.channels)
-    whole, limits = Histogram(channels), np.full((len(values), channels, 2), np.nan, dtype=np.float32)
-    for own in np.unique(place[train]):
-        if values[own] == "":  # an image of unknown value is of no plate in particular
-            continue
-        one, rows = Histogram(channels), train[place[train] == own]
-        for start in range(0, len(rows), intensity_limits.BLOCK):
-            part = rows[start : start + intensity_limits.BLOCK]
-            one.add(source.raw(part, "fit"), source.present[part])
-        limits[own] = one.limits()
-        whole.counts += one.counts
-    # A channel without a pixel anywhere is black.
-    return np.where(np.isnan(limits), np.nan_to_num(whole.limits()), limits)
+    """Limits (V, C, 2) of each value over its train images."""
+    # An image of unknown value is of no plate in particular.
+    own = np.where(values[place[train]] == "", -1, place[train])
+    return intensity_limits.fitted(
+        len(values), own, train, lambda rows: (source.raw(rows, "fit"), source.present[rows])
+    )
 
 
 def _values(source: ImageSet, column: str | None) -> tuple[np.ndarray, np.ndarray]:

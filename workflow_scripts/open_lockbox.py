@@ -74,7 +74,9 @@ def open_lockbox(args: argparse.Namespace) -> None:
     entries = lockbox_ledger.read_ledger(args.ledger)
     before = lockbox_ledger.openings([other for other in entries if other != begun], box, entry["images_digest"])
     history = lockbox_report.history(declared, before, entry)
-    history += [lockbox_report.FROM_ELSEWHERE] * from_elsewhere(members)
+    if from_elsewhere(members):
+        history.append(lockbox_report.FROM_ELSEWHERE)
+        result["answer"]["note"] = lockbox_report.FROM_ELSEWHERE
     about = {name: entry[name] for name in ("run", "declaration", "images", "groups", "ids_digest", "arms")}
     about |= {"judged": [name for name, kept in zip(classes, judged, strict=True) if kept], "not_judged": left}
     about |= {"opening": len(before.ended) + 1, "notes": [*lockbox_report.NOTES, *history]}

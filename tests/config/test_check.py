@@ -353,7 +353,7 @@ def test_arms_for_simulated_cells_are_left_out_elsewhere(tmp_path):
 
 
 def test_the_word_others_stands_for_all_channels_but_the_proteins():
-    named = {"reference_fraction": 1, "reference_channels": "others"}
+    named = {"reference_fraction": 0.5, "reference_channels": "others"}
     whole = checked(overlaid(generator(**named), synthetic_set(reference_channels="others")))
     assert whole["generators"][0]["reference_channels"] == ["red", "blue", "yellow"]
     assert whole["synthetic_sets"][0]["reference_channels"] == ["red", "blue", "yellow"]

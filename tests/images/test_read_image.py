@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from tests.helpers.image_folders import noise, save, settings
 from workflow_scripts.lib.images import read_image, scaling
@@ -113,3 +114,48 @@ def test_stamps_follow_the_files(tmp_path: Path) -> None:
     assert size == (tmp_path / "x_gfp.png").stat().st_size
     save(tmp_path / "x_gfp.png", noise(2, 20))
     assert made.stamps("x") != first
+
+
+def test_the_colours_of_one_file_are_the_channels_that_planes_names(tmp_path: Path) -> None:
+    stains = [noise(number, 4) for number in (1, 2, 3)]
+    save(tmp_path / "a.png", np.stack(stains, axis=-1))
+    planes = {"nucleus": "blue", "protein": "green", "er": "red"}
+    for files in ("{id}.png", dict.fromkeys(planes, "{id}.png")):
+        made = reader(tmp_path, data={"files": files, "planes": planes}, channels=list(planes))
+        pixels, faults = made.read("a")
+        assert faults == []
+        np.testing.assert_array_equal(pixels, stains[::-1])
+    save(tmp_path / "grey.png", np.stack([noise(1, 4), noise(2, 4)], axis=-1))
+    made = reader(tmp_path, data={"files": "{id}.png", "planes": {"gfp": "blue"}})
+    assert kinds(made, "grey") == ["colour file"], "two planes are no colours"
+
+
+@pytest.mark.parametrize(
+    ("named", "channels", "order"),
+    [
+        (["DAPI", "GFP"], ["gfp", "dapi"], [1, 0]),  # in other letters
+        (["DAPI", "Alexa Fluor 488"], ["Alexa_Fluor_488", "DAPI"], [1, 0]),  # as a config can spell them
+        (["one", "two"], ["gfp", "dapi"], [0, 1]),  # names that have nothing to do with ours
+        (["DAPI", "dapi"], ["DAPI", "gfp"], None),  # nobody knows which is meant
+        (["DAPI", "GFP", "Cy5"], ["dna", "er"], None),  # one more than is wanted
+    ],
+)
+def test_names_within_a_file_count_however_they_are_spelled(
+    tmp_path: Path, named: list[str], channels: list[str], order: list[int] | None
+) -> None:
+    stack = np.stack([noise(number, 4) for number in range(len(named))])
+    about = {"axes": "CYX", "Channel": {"Name": named}}
+    tifffile.imwrite(tmp_path / "x.ome.tif", stack, ome=True, metadata=about, photometric="minisblack")
+    pixels, faults = reader(tmp_path, data={"files": "{id}.ome.tif"}, channels=channels).read("x")
+    if order is None:
+        assert pixels is None and faults[0].kind in ("missing channel", "wrong number of channels")
+    else:
+        np.testing.assert_array_equal(pixels, stack[order])
+
+
+def test_files_in_a_folder_for_each_channel_are_found(tmp_path: Path) -> None:
+    for name in ("red/a.png", "red/b.png", "green/b.png", "blue/c.png", "red/deep/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    made = reader(tmp_path, data={"files": "{channel}/{id}.png"}, channels=["red", "green"])
+    assert sorted(read_image.files_without_row(made, {"a"})) == ["b"]

@@ -72,7 +72,10 @@ def test_the_table_puts_the_area_beside_the_clean_score(files):
     assert rows[0]["metric"] == "mAP", "the primary metric first"
     mix = rows[1]
     assert (mix["clean"], mix["area"][0]) == pytest.approx((0.8, 0.55))
-    assert mix["baseline"] == mix["control"] == pytest.approx((-0.1, -0.2, -0.05)) and mix["verdict"] == "hurts"
+    assert (
+        mix["baseline"] == mix["control"] == pytest.approx((-0.1, -0.2, -0.05))
+        and mix["verdict"] == "hurts (exploratory)"
+    )
     assert "baseline" not in rows[0]
     [single] = found["tables"]["stress_corruptions"].rows
     assert single["defocus"] == pytest.approx((-0.1, -0.15, -0.06)), "each corruption by itself has single intervals"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from tests.helpers.image_folders import DEFAULT, noise, save, settings
 from workflow_scripts import check_images
@@ -33,10 +34,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(
-    folder: Path, folds: dict[str, Any] | None = None, known: list[str] | None = None, **data: Any
+    folder: Path,
+    folds: dict[str, Any] | None = None,
+    known: list[str] | None = None,
+    reading: dict[str, Any] | None = None,
+    **data: Any,
 ) -> tuple[int, str]:
     """The exit status and the page; `known`: classes that a generator from elsewhere knows."""
-    reading = settings(data={"group_by": ["well"]} | data, channels=["dic", "gfp"], duplicates=0.95)
+    own = {"channels": ["dic", "gfp"], "duplicates": 0.95} | (reading or {})
+    reading = settings(data={"group_by": ["well"]} | data, **own)
     about = {
         "run": "yeast",
         "seed": 1,
@@ -48,6 +54,7 @@ def check(
         "generators": ["unet"],
         "known_classes": {"theirs": known} if known else {},
         "colours": {"dic": "#804000"},
+        "intensity_column": "plate",
     }
     status = check_images.main([
         "--images-dir", str(folder / "images"), "--table", str(folder / "labels.csv"),
@@ -151,3 +158,17 @@ def test_intensities_by_plate_stand_on_the_page(folder):
     assert status == 0
     assert "Pixels by intensity, before (left, logarithmic, on the scale of 16 bits) and after" in page
     assert page.count("<svg") == 1 and "gfp, before" in page and "gfp, after" in page
+
+
+def test_intensities_are_normalised_by_the_train_part_as_in_a_run(folder):
+    status, page = check(folder, reading={"intensity": "train_part"})
+    assert status == 0 and "gfp, before" in page and "gfp, after" in page
+
+
+def test_floats_above_one_are_read_as_the_run_reads_them(folder):
+    for number in range(80):
+        for channel in ("dic", "gfp"):
+            values = noise(2 * number + (channel == "gfp")).astype(np.float32) * 16
+            tifffile.imwrite(folder / "images" / f"p{number}_{channel}.tif", values)
+    status, page = check(folder, files="{id}_{channel}.tif", reading={"intensity": "percentile"})
+    assert status == 0 and "gfp, before" in page

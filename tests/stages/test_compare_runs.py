@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,8 @@ def test_other_folds_and_unknown_settings_are_told(runs: tuple[Path, Path], tmp_
         handle.write("\n")
     one, two = run_comparison.read("first", runs[0]), run_comparison.read("other", other)
     assert "other folds" in run_comparison.sameness(one, two)
+    alike = replace(one, facts=one.facts | {"judged": []})
+    assert "judge other classes" in run_comparison.sameness(one, alike)
     (other / "images.h5").unlink()  # as clean=all does
     assert "no image set any more in other" in run_comparison.sameness(one, two)
     table = run_comparison.settings_table(one, two)

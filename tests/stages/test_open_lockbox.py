@@ -265,6 +265,15 @@ def test_a_generator_from_elsewhere_may_have_seen_the_lockbox(run: Run, capsys: 
     assert run.open() == 0
     told = "A generator came from elsewhere; whether it saw the proteins of the lockbox is unknown."
     assert told in json.loads(run.path("lockbox.json").read_text())["notes"] and told in capsys.readouterr().err
+    assert run.ledger()[-1]["result"]["answer"]["note"] == told, "the page reads the ledger"
+
+
+def test_the_lockbox_claims_nothing_of_other_proteins(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    wide = run.judge(claim="other_proteins")
+    capsys.readouterr()
+    assert run.open(wide) == 0
+    assert "Verdict, with these training groups:" in capsys.readouterr().err
+    assert json.loads(run.path("lockbox.json").read_text())["answer"]["claim"] == "these_proteins"
 
 
 def test_other_lockboxes_of_the_same_images_are_told(run: Run) -> None:

@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -664,3 +665,28 @@ def test_when_it_pays_is_shown_where_a_run_has_label_regimes(
     assert "generator that saw the labelled images alone help below about 60 labelled proteins" in words
     assert "never on the test part" in words and 'href="#when-it-pays"' in page
     assert len(pd.read_csv(run.path("tables/map.csv"))) == 20
+
+
+def test_generators_that_draw_guide_or_serve_an_arm_are_counted_and_those_taken_over_are_not() -> None:
+    names = ("unet", "small", "encoder", "theirs", "idle")
+    config = {
+        "generators": [{"name": name, "steps": 0 if name == "theirs" else 10} for name in names],
+        "synthetic_sets": [
+            {"name": "a", "generator": "unet", "guidance": {"weaker": "small"}},
+            {"name": "b", "generator": "theirs", "guidance": {}},
+            {"name": "c", "generator": "idle", "guidance": {}},
+            {"name": "d", "generator": "simulator"},
+        ],
+        "arms": [{"name": "x", "generator": "encoder"}, {"name": "y", "synthetic_set": "a"}],
+    }
+    assert summary_section.generators(config, ["a", "b", "d"]) == {"unet", "small", "encoder"}
+
+
+def test_the_rate_and_the_power_are_told_only_where_they_hold(run: FakeRun) -> None:
+    told = SimpleNamespace(metric="macro_f1", facts={"answer": {"claim": "other_proteins"}, "sizes": {"repeats": 3}})
+    assert "not been measured for this metric, level and claim" in summary_section.judge_sentence(told, report.ROOT)
+    about = {"claim": "these_proteins", "detectable": 0.04, "power": 0.8, "baseline": "real_only"}
+    told.facts["answer"] = about | {"training_luck": True}
+    assert "A true gain of 0.040 over real_only" in summary_section.judge_sentence(told, report.ROOT)
+    told.facts["answer"] = about | {"training_luck": False}
+    assert "A true gain" not in summary_section.judge_sentence(told, report.ROOT), "one repeat confirms nothing"

@@ -13,7 +13,7 @@ from tests.helpers import fields
 from tests.helpers.image_folders import noise, save
 from workflow_scripts import start
 from workflow_scripts.lib.config import first_questions
-from workflow_scripts.lib.images import column_guess
+from workflow_scripts.lib.images import column_guess, folder_guess
 
 CLASSES = ("nucleus", "bud neck", "cytosol", "ER", "vacuole")
 
@@ -195,3 +195,24 @@ def test_what_cannot_be_guessed_is_told_in_a_line(flags, message, capsys):
 )
 def test_a_separator_is_told_where_its_parts_are_labels_by_themselves(values, sign):
     assert column_guess.separator(values) == sign
+
+
+def test_class_folders_of_links_and_of_many_files_are_gathered_whole(monkeypatch):
+    monkeypatch.setattr(folder_guess, "MOST", 6)
+    Path("raw").mkdir()
+    for place in ("bud neck", "nucleus"):
+        Path("plate", place).mkdir(parents=True)
+        for number in range(10):
+            save(Path(f"raw/{place[0]}{number}.png"), noise(number, 32))
+            Path(f"plate/{place}/{number}.png").symlink_to(Path("..", "..", "raw", f"{place[0]}{number}.png"))
+    assert start.main(["plate", "--yes"]) == 0
+    assert len(Path("plate-labels.csv").read_text().splitlines()) == 21
+    images = sorted(Path("plate-images").iterdir())
+    assert len(images) == 20 and not any(path.is_symlink() for path in images)
+
+
+def test_a_folder_of_more_files_than_are_looked_at_is_understood(monkeypatch):
+    yeast()
+    monkeypatch.setattr(folder_guess, "MOST", 10)
+    assert start.main(["yeast", "--yes"]) == 0
+    assert written("yeast.yaml")["data"]["columns"]["id"] == "Bild"

@@ -48,8 +48,8 @@ def choices(args: argparse.Namespace, run: str) -> Choices:
 def _places(args: argparse.Namespace, run: str) -> tuple[Path, list[UserTable]]:
     """The folder with the image files, and the tables that may belong to it."""
     images = args.folder
-    if not folder_guess.image_names(images):
-        below = [path for path in sorted(images.iterdir()) if path.is_dir() and folder_guess.image_names(path)]
+    if not folder_guess.image_names(images, 1):
+        below = [path for path in sorted(images.iterdir()) if path.is_dir() and folder_guess.image_names(path, 1)]
         images = below[0] if len(below) == 1 else images
     if args.table:
         return images, [user_tables.read_table(args.table)] + _tables_in(args.table.parent, args.table)

@@ -96,7 +96,10 @@ class Panels(Section):
     combinations: whole(0, 50) = key(
         "Rows for the commonest class combinations, after those of single classes.", "rows"
     )
-    protein_channel: text(40) = key("Channel that is also shown alone.")
+    protein_channel: text(40) = key(
+        "Channel that is also shown alone. Generators with reference_channels: others make it, and are trained again "
+        "when it changes."
+    )
     colours: dict[Channel, Colour] = key(
         "Colours of channels in all pictures. Other channels have the colour of their name or dye."
     )

@@ -169,7 +169,7 @@ class _Arm(Section):
     pseudo_labels_from: Name = optional(
         "pseudo_label: arm that gives the pseudo-labels of the unlabelled images. Left out: the baseline of the regime."
     )
-    control: Name = optional("Arm that adds as many images, but none that are new.")
+    control: Name = optional("Arm that adds as many images, but no generated ones.")
     baseline: Name = optional(
         "Arm that this one is compared with. Left out: analysis.baseline, or in another regime its first arm real_only."
     )

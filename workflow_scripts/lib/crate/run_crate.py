@@ -60,7 +60,10 @@ RESULTS = {
     "comparisons": ("comparisons.csv", "Differences of each arm from its baseline and its control, with intervals"),
     "analysis": ("analysis.json", "Verdicts, judged classes, and what thresholds were fitted on"),
     "thresholds": ("thresholds.csv", "Decision thresholds, fitted on the calibration part of each fold"),
-    "declaration": ("declaration.json", "Declaration of the analysis before the first test prediction"),
+    "declaration": (
+        "declaration.json",
+        "Declaration of the analysis, and how many test predictions there were then",
+    ),
     "leaks": ("leaks.csv", "Leak certificate: what each artefact has read, compared with the roles of the images"),
 }
 # Those of which there may be several.

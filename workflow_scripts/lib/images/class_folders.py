@@ -18,7 +18,7 @@ SPLIT = re.compile(r"(.*?)[_-]([A-Za-z][A-Za-z0-9]*)$")  # an Id and a channel
 def classes(folder: Path) -> list[Path]:
     """The folders below one that hold images, if there are several."""
     found = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    found = [path for path in found if folder_guess.image_names(path)]
+    found = [path for path in found if folder_guess.image_names(path, 1)]
     return found if len(found) > 1 else []
 
 
@@ -36,7 +36,8 @@ def gather(folders: list[Path], images: Path, table: Path) -> None:
                 if rows.setdefault(f"{safe}_{own}", folder.name) != folder.name:
                     raise UserError(f"{folder} and {rows[f'{safe}_{own}']} would get the same names: rename one")
                 try:
-                    os.link(folder / name, part / f"{safe}_{name}")
+                    # By itself it would link to a link, and not to where that leads.
+                    os.link((folder / name).resolve(), part / f"{safe}_{name}")
                 except OSError:
                     shutil.copyfile(folder / name, part / f"{safe}_{name}")
     with files.atomic(table) as part, part.open("w", newline="", encoding="utf-8") as handle:

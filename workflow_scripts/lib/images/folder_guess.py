@@ -46,27 +46,29 @@ class Files:
     ids: list[str] = field(default_factory=list)
 
 
-def image_names(folder: Path) -> list[str]:
-    """Names of the image files of a folder, sorted; of a very large folder the first that come."""
+def image_names(folder: Path, most: int | None = None) -> list[str]:
+    """Names of the image files of a folder, sorted; or of the first `most` that come."""
     out = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if Path(entry.name).suffix.lower() in BY_SUFFIX and not entry.name.startswith("."):
                 out.append(entry.name)
-            if len(out) >= MOST:
+            if len(out) == most:
                 break
     return sorted(out)
 
 
 def guess(folder: Path, table: UserTable, wanted: str | None = None) -> Files:
     """How a folder's files follow from a table's Ids; `wanted` names the column of Ids, if it is known."""
-    names = image_names(folder)
+    names = image_names(folder, MOST)
     columns = [wanted] if wanted else [name for name, values in table.columns.items() if _distinct(values)]
     best, forms = None, {}
     for column in columns:
         ids = set(filter(None, table.need(column)))
         found = _forms(names, ids)
         covered = len(set().union(*found.values())) / len(ids) if found else 0.0
+        if found and len(names) >= MOST:  # not all files were looked at: how many of these belong to an Id?
+            covered = min(1.0, sum(map(len, found.values())) / len(names))
         rank = (round(covered, 2), column.lower() in ID_NAMES)
         if best is None or rank > best[0]:
             best, forms, out = (rank, ids), found, Files(column, covered)

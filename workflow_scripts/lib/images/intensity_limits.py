@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,33 @@ class Histogram:
         """Percentiles LOW and HIGH, float32 (C, 2); NaN where a channel has no pixel."""
         nothing = (np.nan, np.nan)
         return np.array([percentiles(own) if own.any() else nothing for own in self.counts], dtype=np.float32)
+
+
+Read = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # rows -> raw values, and which channels are there
+
+
+def fitted(values: int, place: np.ndarray, rows: np.ndarray, read: Read) -> np.ndarray:
+    """Limits (V, C, 2) of each value over its own rows, and of all rows together where a value or a channel has none.
+
+    `place` is the value of each row, -1 for those of no value in particular. One value is counted at a time: there may
+    be thousands of wells."""
+    whole, limits = None, {}
+    for own in np.unique(place[place >= 0]):
+        one, mine = None, rows[place == own]
+        for start in range(0, len(mine), BLOCK):
+            raw, present = read(mine[start : start + BLOCK])
+            one = one or Histogram(raw.shape[1])
+            one.add(raw, present)
+        limits[int(own)] = one.limits()
+        whole = whole or Histogram(len(one.counts))
+        whole.counts += one.counts
+    if whole is None:
+        raise ValueError("no image has a value")
+    out = np.full((values, len(whole.counts), 2), np.nan, dtype=np.float32)
+    for own, found in limits.items():
+        out[own] = found
+    # A channel without a pixel anywhere is black.
+    return np.where(np.isnan(out), np.nan_to_num(whole.limits()), out)
 
 
 def percentiles(counts: np.ndarray) -> tuple[float, float]:

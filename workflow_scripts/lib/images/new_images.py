@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class NewImages:
 def listed(reader: Reader, table: Path | None, data: dict[str, Any]) -> NewImages:
     """The images of a table with a column of Ids, or all in the reader's folder."""
     if table is None:
-        ids = sorted(read_image.files_without_row(reader, set()))
+        found = read_image.files_without_row(reader, set())
+        ids = sorted(name for name in found if image_list.id_problem(name) is None)
         if not ids:
             pattern = ", ".join(reader.files("{id}"))
             raise UserError(f"{reader.folder} holds no file of the form {pattern} (data.files)")
@@ -42,7 +44,8 @@ def listed(reader: Reader, table: Path | None, data: dict[str, Any]) -> NewImage
     if problem or len(set(ids)) != len(ids):
         raise UserError(f"{table}: {problem or 'an Id stands there twice'}")
     sizes = rows.find(data["columns"]["pixel_size"])
-    named = [rows.find(data["columns"].get(kind, kind)) for kind in (*(data["group_by"] or GROUP_BY), CUT_FROM)]
+    kinds = GROUP_BY if data["group_by"] is None else data["group_by"]  # of none each image is a group
+    named = [rows.find(data["columns"].get(kind, kind)) for kind in (*kinds, CUT_FROM)]
     by = [rows.columns[name] for name in named if name is not None]
     groups = _named(grouping.connected(by, len(ids)), by) if by else []
     return NewImages(ids, groups, rows.columns[sizes] if sizes else [""] * len(ids))
@@ -54,7 +57,7 @@ def _named(groups: list[str], by: list[list[str]]) -> list[str]:
     for row, group in enumerate(groups):
         shown.setdefault(group, next((values[row] for values in by if values[row]), group))
     # Two groups may share a value of different columns: these keep the names that tell them apart.
-    twice = {name for name in shown.values() if list(shown.values()).count(name) > 1}
+    twice = {name for name, count in Counter(shown.values()).items() if count > 1}
     return [group if shown[group] in twice else shown[group] for group in groups]
 
 

@@ -28,6 +28,7 @@ _COLOURS = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}
 _MOST_FILES = 100_000  # of a folder that is one image
 _DROPPED = f"data.missing_channel: {DROP}"
 _SAMPLED = 40  # images sampled to learn the bit depth of a set
+_LONGEST = 40  # letters of the name of a channel in the config
 
 
 class ImageRead(NamedTuple):
@@ -66,7 +67,10 @@ class Reader:
         """File name of an image -> the channels that are in it, in the order of its planes."""
         pattern = self.data["files"]
         if isinstance(pattern, dict):
-            return {pattern[channel].replace("{id}", name): [channel] for channel in self.channels}
+            out: dict[str, list[str]] = {}
+            for channel in self.channels:
+                out.setdefault(pattern[channel].replace("{id}", name), []).append(channel)
+            return out
         if "{channel}" not in pattern:
             return {pattern.replace("{id}", name): self.file_channels}
         return {pattern.replace("{channel}", channel).replace("{id}", name): [channel] for channel in self.channels}
@@ -200,22 +204,24 @@ class Reader:
         """The planes of a file under the names of their channels."""
         count = len(planes.images)
         colours = self.data["planes"] or {}
+        wanted = [channel for channel in channels if channel in self.channels]
+        in_colours = count >= 3 and wanted and all(channel in colours for channel in wanted)
+        if in_colours and (len(channels) == 1 or not planes.names):
+            taken = {name: [planes.images[plane] for plane in _COLOURS[colours[name]]] for name in wanted}
+            return {name: own[0] if len(own) == 1 else blend(own) for name, own in taken.items()}
         if len(channels) == 1 and count > 1:
-            colour = colours.get(channels[0])
-            if colour is None:
-                raise Unusable("colour file", f"has {count} planes, such as colours; one plane of grey is expected")
-            taken = [planes.images[plane] for plane in _COLOURS[colour]]
-            return {channels[0]: taken[0] if len(taken) == 1 else blend(taken)}
-        names = planes.names or channels
-        if count != len(names):
+            raise Unusable("colour file", f"has {count} planes, such as colours; one plane of grey is expected")
+        names = _as_ours(planes.names, channels) or channels
+        strange = bool(planes.names) and not set(names) & set(channels)
+        if count != len(names) or (strange and count > len(channels)):
             raise Unusable("wrong number of channels", f"has {count} channels; {len(channels)} are expected")
         named = dict(zip(names, planes.images, strict=True))
         absent = [channel for channel in self.channels if channel in channels and channel not in named]
-        if absent and planes.names and not set(planes.names) & set(channels):
+        if absent and strange:
             # Names that have nothing to do with ours say nothing about the order; it is the user's then.
             named, absent = dict(zip(channels, planes.images, strict=False)), channels[count:]
         if absent and self.missing_channel == REFUSE:
-            have = ", ".join(names)
+            have = ", ".join(planes.names or names)
             raise Unusable("missing channel", f"has no channel {absent[0]!r}; its channels are {have}")
         return named
 
@@ -243,6 +249,18 @@ class Reader:
         return told if self.data["bits"] else f"{told}, as most images are (data.bits allows others)"
 
 
+def _as_ours(names: list[str] | None, channels: list[str]) -> list[str]:
+    """Names of a file's channels, those that the config can only spell in another way as the config spells them."""
+    ours = {_spelled(channel): channel for channel in channels}
+    alike = [ours.get(_spelled(name), name) for name in names or []]
+    return alike if len(ours) == len(channels) and len(set(alike)) == len(alike) else list(names or [])
+
+
+def _spelled(name: str) -> str:
+    """A name without what the config allows in no name, in small letters."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:_LONGEST].casefold()
+
+
 def _stamp(state: os.stat_result) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
@@ -266,16 +284,26 @@ def _bits(bits: int) -> str:
 
 def files_without_row(reader: Reader, ids: set[str]) -> Iterator[str]:
     """Ids of files in the folder that no table names."""
-    shapes = {_shape(file) for file in reader.files("{id}") if "/" not in file}
+    patterns = list(reader.files("{id}"))
+    shapes = {_shape(pattern) for pattern in patterns}
     seen: set[str] = set()
-    with os.scandir(reader.folder) as entries:
-        for entry in entries:
-            for shape in shapes:
-                match = shape.fullmatch(entry.name)
-                if match and match[1] not in ids and match[1] not in seen:
-                    seen.add(match[1])
-                    yield match[1]
+    for name in _names(reader.folder, any("/" in pattern for pattern in patterns)):
+        for shape in shapes:
+            match = shape.fullmatch(name)
+            if match and match[1] not in ids and match[1] not in seen:
+                seen.add(match[1])
+                yield match[1]
+
+
+def _names(folder: Path, below: bool) -> Iterator[str]:
+    """Names in a folder, and in those below it where patterns reach there."""
+    if not below:
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries)
+        return
+    for place, folders, names in os.walk(folder):
+        yield from (os.path.relpath(os.path.join(place, name), folder) for name in (*folders, *names))  # noqa: PTH118
 
 
 def _shape(file: str) -> re.Pattern[str]:
-    return re.compile("(.+)".join(map(re.escape, file.split("{id}"))))
+    return re.compile("([^/]+)".join(map(re.escape, file.split("{id}"))))

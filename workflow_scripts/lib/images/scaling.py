@@ -98,6 +98,8 @@ class Scaling:
         if plane.bits == 8:
             return 255.0
         white = float(self.settings["white_level"]["uint16" if plane.bits == 16 else "float"])
+        if self.settings["intensity"] == "percentile":
+            return max(white, plane.highest)  # each image is stretched by itself; only histograms ask for this
         # A few values above white are clipped where it was chosen on purpose; with floats the unit itself is a guess.
         if plane.highest > white * 1.0001:
             raise Unusable(

@@ -17,6 +17,7 @@ from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.corruption_choices import CLEAN, CORRUPTIONS, LEVELS
 from workflow_scripts.lib.judge import comparisons, inference, scoring
+from workflow_scripts.lib.judge.analysis_choices import THESE_PROTEINS
 from workflow_scripts.lib.judge.comparisons import SECONDARY
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows
@@ -238,6 +239,8 @@ def area_rows(run: StressedRun, declared: bool) -> list[Row]:
             found = comparisons.family_rows(run.question, summaries, metric, run.question.analysis["level"], SECONDARY)
             repeats = len(next(iter(summaries.values())).macro[metric])
             about = {"corruption": corruption, "family": family, "repeats": repeats, "training_luck": repeats > 1}
+            # The surplus over repeats that is added here knows nothing of other training groups.
+            about |= {"claim": THESE_PROTEINS, "beside_low": None, "beside_high": None, "beside_verdict": ""}
             rows += [row | about for row in found]
     for metric in METRICS:
         single = [row for row in rows if row["metric"] == metric and row["corruption"] != EVERY]

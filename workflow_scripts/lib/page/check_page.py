@@ -138,9 +138,9 @@ def _normalised(checked: Checked, values: list[str] | None) -> np.ndarray:
     if checked.roles:
         train = checked.roles[0, 0][checked.read] == Role.TRAIN
     there = seen.present[seen.rows]
-    told = intensity_limits.Histograms(len(names), there.shape[1])
-    told.add(seen.raw[train], there[train], place[train])
-    return Limits(told.limits(), place).spread(seen.raw, there, np.arange(len(place)))
+    rows = np.flatnonzero(train)
+    limits = intensity_limits.fitted(len(names), place[rows], rows, lambda part: (seen.raw[part], there[part]))
+    return Limits(limits, place).spread(seen.raw, there, np.arange(len(place)))
 
 
 def _channels(images: np.ndarray, channels: list[str], scale: np.ndarray, chosen: Chosen) -> list[dict[str, Any]]:

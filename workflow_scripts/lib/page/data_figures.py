@@ -63,7 +63,7 @@ def draw_classes(data: Data, minimum: int) -> Figure:
         for label, enough in zip(axes.get_yticklabels(), tested >= minimum, strict=False):
             label.set_color(INK if enough else MUTED)
     handles = [Line2D([], [], color=colour, lw=5, solid_capstyle="butt") for colour in (BLUE, PALE)]
-    names = ["tested in some fold", "never tested"]
+    names = ["tested in a repeat", "others"]
     fig.legend(handles, names, loc="upper right", ncols=2, handlelength=0.9, borderaxespad=0.1, columnspacing=1.2)
     return fig
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.lib.config import views
 from workflow_scripts.lib.judge.wording import analysis_report
 from workflow_scripts.lib.page import html_page, page_figures, run_tables
 from workflow_scripts.lib.page.html_page import PageTable
@@ -102,7 +101,7 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
     if law:
         tables |= law["tables"]
     assessed = fidelity_section.synthetic_sets(*of_each_set(files), config)
-    trained = len(views.used_generators(config)) * files.repeats * files.folds
+    trained = len(summary_section.generators(config, files.sets)) * files.repeats * files.folds
     context = {
         "settings": sources.settings | {"title": sources.settings["title"].replace("{groups}", f"{data['unit']}s")},
         "run": config.get("run", ""),
@@ -200,7 +199,7 @@ def of_each_set(files: RunFiles) -> list[list[tuple[str, Path]]]:
 def run_time_tables(files: RunFiles, foreseen: cost_section.Foreseen, config: dict[str, Any]) -> dict[str, PageTable]:
     """The tables of what the run took, beside what was foreseen."""
     # A job of `sample_fold` is called `sets`.
-    made = {"sets", *files.sets, *views.used_generators(config)}
+    made = {"sets", *files.sets, *summary_section.generators(config, files.sets)}
     return {
         **named(arms_section.generator_times(files.folder / "benchmarks", made)),
         "run_times": arms_section.run_times(files.folder / "benchmarks"),

@@ -153,6 +153,8 @@ def sameness(one: Run, other: Run) -> str:
     with ImageSet(one.folder / "images.h5") as mine, ImageSet(other.folder / "images.h5") as theirs:
         if mine.digest == theirs.digest:
             alike = _folds(one.folder) == _folds(other.folder)
+            if alike and one.facts.get("judged") != other.facts.get("judged"):
+                return "Both runs have the same images and folds, but judge other classes: averages cannot be compared."
             if alike:
                 return "Both runs have the same images and the same folds: their scores can be compared."
             return "Both runs have the same images and other folds: scores differ by the draw of the test parts too."

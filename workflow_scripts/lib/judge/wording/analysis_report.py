@@ -174,11 +174,12 @@ def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     these = facts["claim"] == analysis_choices.THESE_PROTEINS
     text = (
         f"On {size['test_images']} images of {size['test_groups']} unseen groups ({judged} judged classes), "
-        f"{facts['arm']} changed {metric} by {facts['difference']:+.3f} against {facts['baseline']} "
-        f"({100 * facts['confidence']:g} % interval {facts['low']:+.3f} to {facts['high']:+.3f})"
+        f"{facts['arm']} changed {metric} by {_signed(facts['difference'])} against {facts['baseline']} "
+        f"({100 * facts['confidence']:g} % interval {_signed(facts['low'])} to {_signed(facts['high'])})"
     )
     if facts["control_against_baseline"]:
-        text += f"; its control {facts['control']} changed it by {facts['control_against_baseline']['difference']:+.3f}"
+        by = _signed(facts["control_against_baseline"]["difference"])
+        text += f"; its control {facts['control']} changed it by {by}"
     # A single repeat confirms nothing, whatever its verdict is.
     alone = "" if facts["training_luck"] else " (exploratory: a single repeat)"
     claim = "with these training groups" if these else "with other training groups too"
@@ -186,7 +187,14 @@ def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     if alone or facts.get("beside_low") is None:
         return text
     other = "With other training groups too" if these else "With these training groups alone"
-    return f"{text} {other}: {facts['beside_low']:+.3f} to {facts['beside_high']:+.3f}, {facts['beside_verdict']}."
+    ends = f"{_signed(facts['beside_low'])} to {_signed(facts['beside_high'])}"
+    return f"{text} {other}: {ends}, {facts['beside_verdict']}."
+
+
+def _signed(value: float) -> str:
+    """A difference as text, without a sign where it rounds to zero."""
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def registered(declared: dict[str, Any], letters: int | None = None) -> str:
@@ -216,7 +224,7 @@ def notes(question: Question, size: dict[str, int], judged: np.ndarray) -> list[
     analysis, out = question.analysis, []
     if size["repeats"] == 1:
         out.append(
-            "One repeat: the intervals contain the variance over test and calibration proteins, "
+            "One repeat: the intervals contain the variance over test and calibration groups, "
             "but not the variance between repeats of the training. All verdicts are exploratory."
         )
     out.append("All averages are over the judged classes.")

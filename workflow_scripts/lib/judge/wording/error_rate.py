@@ -11,7 +11,7 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
     `record` is benchmarks/judge_calibration.json; `digest` is that of the judge's present code."""
     of_metric = [row for row in (record or {}).get("worlds", []) if row["metric"] == metric]
     if record is None or not of_metric:
-        return "The rate of wrong claims of this analysis has not been measured for this metric."
+        return "The rate of wrong claims of this analysis has not been measured for this metric, level and claim."
     # Other numbers of repeats say nothing of this one: more repeats are not judged better in every world.
     rows = [row for row in of_metric if row["repeats"] == repeats]
     if not rows:
@@ -41,7 +41,7 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
 def detectable(answer: dict[str, Any]) -> str:
     """The smallest true gain of the primary arm that the whole rule would find."""
     size = answer.get("detectable")
-    if size is None:
+    if size is None or not answer.get("training_luck", True):
         return ""
     over = f"over {answer['baseline']}" + (f" and over {answer['control']}" if answer.get("control") else "")
     return f"A true gain of {size:.3f} {over} would be found with a power of {100 * answer['power']:g} %."

@@ -61,6 +61,9 @@ def sentences(facts: dict[str, Any], worth: dict[str, str], unit: str = "protein
     out = []
     for limit in facts["limits"]:
         cells = [cell for cell in facts["cells"] if cell["saw"] == limit["saw"]]
+        if not any(cell["control"] for cell in cells):
+            out.append(f"Images of a generator that saw {SAW[limit['saw']]} have no control to compare them with.")
+            continue
         text = sentence(limit, [cell["groups"] for cell in cells], facts["confidence"], unit)
         helping = next((cell["arm"] for cell in cells if cell["state"] == regime_map.HELPS), "")
         out.append(" ".join(part for part in (text, worth.get(helping, "")) if part))
@@ -80,6 +83,11 @@ def sentence(limit: dict[str, Any], groups: list[float], confidence: float, unit
         where = " and ".join(_count(number) for number in limit["helps_at"])
         fewer = "fewer" if limit["groups"] == 0 else "all fewer"
         return f"{subject} help with {where} labelled {unit}s, but are not shown to help with {fewer}."
+    if limit["groups"] is None and len(limit["helps_at"]) < len(groups):
+        where = " and ".join(_count(number) for number in limit["helps_at"])
+        return (
+            f"{subject} help with {where} labelled {unit}s, but are not shown to help at all numbers tried ({tried})."
+        )
     interval = " to ".join(_end(limit[name], fewest, most) for name in ("groups_low", "groups_high"))
     within = f"({100 * confidence:g} % interval: {interval})"
     if limit["groups"] is None:

@@ -107,7 +107,7 @@ def meaning(verdict: str, arm: str, control: str | None) -> str:
         inference.HELPS: "it helps, and more than its control"
         if control
         else "it helps; no control was declared for it",
-        inference.NO_MORE: f"a gain, but not shown to exceed that of its control {control}, which adds nothing new",
+        inference.NO_MORE: f"a gain, but not shown to exceed that of its control {control}",
         inference.HURTS: "it hurts",
         inference.INCONCLUSIVE: "inconclusive",
     }[kind]

@@ -82,7 +82,7 @@ def scores(results: Results) -> PageTable:
         columns.append(Column(f"{metric}_test", f"{name}, test", "number"))
         columns.append(Column(f"{metric}_validation", "validation", "number"))
         columns.append(Column(f"{metric}_gap", "gap", "signed"))
-    per = "" if results.level == "image" else f" per {results.level}"
+    per = "" if results.level == "image" else " per group"
     return PageTable(
         "scores",
         f"Scores{per}, mean over repeats",

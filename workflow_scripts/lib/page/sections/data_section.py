@@ -121,7 +121,7 @@ def classes_table(data: Data, minimum: int) -> PageTable:
         Column("fraction", "fraction", "percent"),
         Column("groups", "groups", "count"),
     ]
-    columns += [Column("test_groups", "tested in all folds", "count"), Column("judged", "can be judged")]
+    columns += [Column("test_groups", "tested in a repeat", "count"), Column("judged", "can be judged")]
     columns += [Column(role, f"{role} groups", "count") for role in used]
     caption = f"Classes; groups by role are those of repeat {repeat}, fold {fold}"
     return PageTable(

@@ -177,7 +177,10 @@ def _openings(entries: list[dict[str, Any]]) -> PageTable:
         said = entry["result"]["answer"]
         rows.append(
             {"opened": entry["ended_at"], "run": entry["run"], "declaration": entry["declaration"], "arm": said["arm"]}
-            | {"metric": run_tables.SHORT_NAMES.get(said["metric"], said["metric"]), "verdict": said["verdict"]}
+            | {
+                "metric": run_tables.SHORT_NAMES.get(said["metric"], said["metric"]),
+                "verdict": said["verdict"] + page_opening.alone(said),
+            }
             | {"difference": (said["difference"], said["low"], said["high"])}
         )
     columns = [

@@ -10,6 +10,7 @@ import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images.corruption_choices import CORRUPTIONS
+from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.page.run_files import RunFiles
@@ -56,7 +57,8 @@ def _areas(scores: pd.DataFrame, areas: pd.DataFrame, found: Results) -> PageTab
             for _, other in beside[beside["arm"] == own["arm"]].iterrows():
                 row[other["relation"]] = _triple(other)
                 if other["relation"] == "baseline":
-                    row["verdict"] = other["verdict"]
+                    told = other["verdict"] != inference.INCONCLUSIVE and other["standing"] != inference.CONFIRMED
+                    row["verdict"] = other["verdict"] + " (exploratory)" * told
             rows.append(row)
     columns = [
         Column("arm", "arm", "name"),

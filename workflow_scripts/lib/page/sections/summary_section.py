@@ -7,8 +7,10 @@ from typing import Any
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import lockbox_ledger
+from workflow_scripts.lib.judge.analysis_choices import THESE_PROTEINS
 from workflow_scripts.lib.judge.wording import error_rate, page_opening
 from workflow_scripts.lib.page import arm_categories
 from workflow_scripts.lib.page.html_page import PageTable
@@ -43,13 +45,15 @@ def verdict_kind(results: Results) -> str:
 
 def judge_sentence(results: Results, root: Path) -> str:
     """The gain that this run could have found, and how often the judge is wrong."""
+    answer = results.facts["answer"]
+    usual = answer.get("claim", THESE_PROTEINS) == THESE_PROTEINS and answer.get("level", "image") == "image"
     rate = error_rate.measured(
-        error_rate_section.read(root),
+        error_rate_section.read(root) if usual else None,
         results.metric,
         results.facts["sizes"]["repeats"],
         error_rate_section.judge_digest(root),
     )
-    return f"{error_rate.detectable(results.facts['answer'])} {rate}".strip()
+    return f"{error_rate.detectable(answer)} {rate}".strip()
 
 
 def key_numbers(
@@ -66,6 +70,15 @@ def key_numbers(
         ("generators trained", f"{trained:,}"),
         ("leak checks clean", f"{clean} of {sum(statuses.values())}"),
     ]
+
+
+def generators(config: dict[str, Any], sets: list[str]) -> set[str]:
+    """Generators that were trained here: those that draw or guide the `sets`, and those that arms are made of."""
+    used = [entry for entry in config.get("synthetic_sets", []) if entry["name"] in sets]
+    names = {name for entry in used for name in (entry["generator"], generator_choices.weaker_generator(entry)) if name}
+    names |= {arm["generator"] for arm in config.get("arms", []) if arm.get("generator")}
+    taken_over = {entry["name"] for entry in config.get("generators", []) if entry.get("steps") == 0}
+    return names - taken_over - {generator_choices.SIMULATOR}
 
 
 def lockbox(
