@@ -7,6 +7,8 @@
 #
 # It runs on the machine where it is started. On a cluster, start it in a job on a node like those of the run.
 
+import time
+
 
 rule rehearse_run:
     """A run of all jobs with few steps, and the forecast from what they took."""

@@ -76,6 +76,8 @@ def _fitted(source: ImageSet, train: np.ndarray, values: np.ndarray, place: np.n
     """Limits (V, C, 2) of each value over its train images."""
     # An image of unknown value is of no plate in particular.
     own = np.where(values[place[train]] == "", -1, place[train])
+    if not (own >= 0).any():
+        raise UserError("preprocess_images.intensity_column: no train image has a value of it: name another column")
     return intensity_limits.fitted(
         len(values), own, train, lambda rows: (source.raw(rows, "fit"), source.present[rows])
     )

@@ -34,10 +34,11 @@ def test_many_looks_set_one_timer() -> None:
     assert scheduler_timers.one_at_a_time(Mended)
     first, second = Mended(), Mended()
     for _ in range(20):
-        first._schedule_reevalutation(0.05)
-    second._schedule_reevalutation(0.05)
+        first._schedule_reevalutation(1)
+    second._schedule_reevalutation(1)
+    assert all(one._open_jobs.acquire(timeout=30) for one in (first, second))
     time.sleep(0.3)
-    assert (first.woken(), second.woken()) == (1, 1)
+    assert (first.woken(), second.woken()) == (0, 0), "one timer each"
     # The look that a timer has brought about sets the next one.
     first._schedule_reevalutation(0.05)
     assert first._open_jobs.acquire(timeout=5)

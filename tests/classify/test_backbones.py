@@ -1,5 +1,6 @@
 """Networks: any shape of data, a pooled representation and a linear head, weights that depend on the seed alone."""
 
+import subprocess
 import sys
 
 import pytest
@@ -67,7 +68,11 @@ def test_a_head_of_cosines_sits_on_the_same_trunk(name):
 
 
 def test_torchvision_is_imported_only_where_needed_and_works():
+    small = (
+        "import sys; from workflow_scripts.lib.classify import backbones; "
+        "backbones.build('small', 2, 3, 16, seed=1); sys.exit('torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", small]).returncode == 0, "not for the small network"
     from workflow_scripts.lib.classify import torchvision_models
 
     assert all(torchvision_models.architecture(name) is not None for name in network_choices.PUBLISHED)
-    assert "torchvision" in sys.modules

@@ -70,16 +70,15 @@ def test_one_training_takes_its_gpus_together_or_none(monkeypatch: pytest.Monkey
     monkeypatch.setattr(gpu_locks, "_held", [])
     other = start(tmp_path, "0,1,2")
     taken = other.stdout.readline().strip()
-    assert gpu_locks.take_several(2) == [name for name in "012" if name != taken]
-    waits = start(tmp_path, "0,1,2")
+    own = [name for name in "012" if name != taken]
+    assert gpu_locks.take_several(2) == own
+    waits = start(tmp_path, "0,1,2", 0)
     with pytest.raises(subprocess.TimeoutExpired):
-        waits.wait(1)
-    # While two are not to be had, the one that is free is left to others.
+        waits.wait(1.5)
     os.close(gpu_locks._held.pop())
-    assert waits.stdout.readline().strip() in "012"
-    for job in (other, waits):
-        job.kill()
-        job.communicate()
+    assert waits.communicate(timeout=30)[0].strip() == own[1], "the one that became free"
+    other.kill()
+    other.communicate()
     os.close(gpu_locks._held.pop())
     with pytest.raises(UserError, match="4 processes need as many GPUs, and there are 3"):
         gpu_locks.take_several(4)

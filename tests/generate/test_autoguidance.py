@@ -55,10 +55,11 @@ def test_snapshots_and_followed_averages_survive_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(generator_training, "CHECK_EVERY", 1)
     images, labels = make_data(tmp_path)
     settings = KEPT | {"ema_widths": [0.05, 0.15]}
-    pixels = Pixels.fitted("standardised", images)
+    pixels, seen = Pixels.fitted("standardised", images), []
 
     def go(name, stop=None):
         def progress(step, loss):
+            seen.append(step)
             if step == stop:
                 raise KeyboardInterrupt
 
@@ -70,7 +71,9 @@ def test_snapshots_and_followed_averages_survive_a_kill(tmp_path, monkeypatch):
     for stop in (2, 3, 7, 11):
         with pytest.raises(KeyboardInterrupt):
             go("killed", stop)
+    seen.clear()
     resumed = go("killed")
+    assert seen and 1 not in seen, "it went on, and did not start again"
     pairs = [(whole.weights, resumed.weights), (whole.earlier, resumed.earlier)]
     pairs += [(whole.candidates[width], resumed.candidates[width]) for width in (0.05, 0.15)]
     assert all(torch.equal(one[name], other[name]) for one, other in pairs for name in one)

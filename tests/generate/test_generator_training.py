@@ -49,7 +49,7 @@ def poison(monkeypatch, steps):
 def test_a_step_whose_gradient_is_no_number_is_skipped_and_counted(tmp_path, monkeypatch, caplog):
     images, labels = make_data(tmp_path)
     poison(monkeypatch, {3, 4, 11})
-    logging.getLogger("mixloc").propagate = True
+    monkeypatch.setattr(logging.getLogger("mixloc"), "propagate", True)
     with caplog.at_level(logging.WARNING, "mixloc"):
         done = train(tmp_path, images, labels, UNET | {"gradient_limit": 0.0})
     assert all(bool(value.isfinite().all()) for value in done.weights.values())
@@ -101,7 +101,9 @@ def test_killed_and_resumed_equals_undisturbed_also_with_skipped_steps(tmp_path,
     for stop in (4, 5, 10):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, images, labels, settings, dies(stop), name="killed")
-    resumed = train(tmp_path, images, labels, settings, name="killed")
+    seen = []
+    resumed = train(tmp_path, images, labels, settings, lambda step, loss: seen.append(step), name="killed")
+    assert seen and 1 not in seen, "it went on, and did not start again"
     assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
     np.testing.assert_array_equal([row[:4] for row in whole.history], [row[:4] for row in resumed.history])
 
@@ -138,8 +140,10 @@ def test_bad_steps_are_counted_on_after_a_kill(tmp_path, monkeypatch):
 
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, images, labels, UNET | {"steps": 40}, dies)
+    seen = []
     with pytest.raises(UserError, match="8 steps in a row up to step 10"):
-        train(tmp_path, images, labels, UNET | {"steps": 40})
+        train(tmp_path, images, labels, UNET | {"steps": 40}, lambda step, loss: seen.append(step))
+    assert 1 not in seen, "it went on, and did not start again"
 
 
 # Too little memory ----------------------------------------------------------------------------------------------------
@@ -166,7 +170,7 @@ def test_training_goes_on_with_parts_of_a_batch_and_the_same_gradient(tmp_path, 
     settings = settings | {"steps": 4}
     whole = train(tmp_path, images, labels, settings)
     asked = small_memory(monkeypatch, 2)
-    logging.getLogger("mixloc").propagate = True
+    monkeypatch.setattr(logging.getLogger("mixloc"), "propagate", True)
     with caplog.at_level(logging.WARNING, "mixloc"):
         parts = train(tmp_path, images, labels, settings)
     assert "going on with 4 images at a time" in caplog.text and "going on with 2 images at a time" in caplog.text
@@ -400,7 +404,7 @@ def test_a_network_without_a_word_for_missing_labels_refuses_them(tmp_path):
 def test_on_a_gpu_bad_steps_are_skipped_and_little_memory_is_enough(tmp_path, monkeypatch, caplog):
     make_data(tmp_path, n=40, size=128)
     poison(monkeypatch, {3, 4})
-    logging.getLogger("mixloc").propagate = True
+    monkeypatch.setattr(logging.getLogger("mixloc"), "propagate", True)
     settings = UNET | {"widths": [128, 128], "batch": 256, "steps": 6, "reference_fraction": 0.5}
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1.5e9 / torch.cuda.get_device_properties(0).total_memory)

@@ -105,7 +105,7 @@ def test_the_choice_follows_the_loss(tmp_path, caplog, monkeypatch):
     good = generator_file.read(tmp_path / "g.safetensors").weights
     bad = good | {"head_gain": -good["head_gain"]}
     trained = Trained(good, [], 0.0, None, {0.05: bad, 0.1: good})
-    logging.getLogger("mixloc").propagate = True
+    monkeypatch.setattr(logging.getLogger("mixloc"), "propagate", True)
     how = (UNET, pixels, 1, torch.device("cpu"), torch.float32)
     with caplog.at_level(logging.INFO, "mixloc"):
         weights, about = average_choice.chosen_weights(trained, (images[::4], labels[::4]), *how)

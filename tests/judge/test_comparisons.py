@@ -1,11 +1,13 @@
 """lib.judge.comparisons: the rows of every pair of arms by hand, and verdicts on worlds whose truth is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.helpers.worlds import ANALYSIS, ARMS, SAME, World, experiment, summaries
+from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.judge import comparisons, inference, scoring
 from workflow_scripts.lib.judge.question import Pair, Question
 from workflow_scripts.lib.judge.scoring import Summary
@@ -20,12 +22,11 @@ def verdicts(seed, skills, metric="macro_f1", **more):
 
 @pytest.mark.parametrize("metric", ["macro_f1", "map"])
 def test_arms_of_equal_skill_are_rarely_told_apart(metric):
+    found = [verdicts(100 + seed, SAME, metric, repeats=3).values() for seed in range(40)]
+    assert all(any(row["standing"] == "confirmed" for row in rows) for rows in found), "the first step always counts"
     false = [
-        any(
-            row["verdict"].split(",")[0] in ("helps", "hurts") and row["standing"] == "confirmed"
-            for row in verdicts(100 + seed, SAME, metric).values()
-        )
-        for seed in range(40)
+        any(row["verdict"].split(",")[0] in ("helps", "hurts") and row["standing"] == "confirmed" for row in rows)
+        for rows in found
     ]
     # At a true rate of 5 % more than 6 of 40 would be seen once in 150 times.
     assert sum(false) <= 6
@@ -163,3 +164,16 @@ def test_all_rows_of_a_run_and_its_cross_check() -> None:
     assert found["folds"] == 4 and found["worst_fold"] == differences.min()
     expected = inference.nadeau_bengio(differences, 1.0, 0.95)  # two folds: as many images are tested as trained on
     assert (found["difference"], found["low"], found["high"]) == pytest.approx(expected)
+
+
+def test_nothing_is_claimed_of_other_proteins_where_the_train_part_stays() -> None:
+    found = {
+        name: replace(one, design=replace(one.design, shared=np.ones_like(one.design.shared), fixed=False))
+        for name, one in summaries(7, SAME, draws=20, repeats=2).items()
+    }
+    narrow = ANALYSIS | {"draws": 20}
+    rows = comparisons.family_rows(Question(narrow, ARMS, 7), found, "macro_f1", "image")
+    assert rows and all(row["beside_low"] is None for row in rows), "nothing is said of the other level either"
+    wide = Question(narrow | {"claim": "other_proteins"}, ARMS, 7)
+    with pytest.raises(UserError, match="all repeats have the same train part"):
+        comparisons.family_rows(wide, found, "macro_f1", "image")

@@ -201,12 +201,13 @@ LIMIT = {"saw": "unlabelled", "helps_at": [20.0], "groups": 63.2, "groups_low": 
     ("changed", "said"),
     [
         ({}, "without labels, help below about 63 labelled proteins (95 % interval: fewer than 20 to more than 320)."),
-        ({"groups": None}, "help with 20 labelled proteins, but are not shown to help at all numbers tried "
+        ({"groups": None}, "help with 20 labelled proteins, but not, as far as shown, with all tried "
          "(20 to 320)."),
         ({"groups": None, "groups_low": 118.0, "helps_at": [20.0, 80.0, 321.0]},
          "help at all numbers of labelled proteins that were tried, 20 to 320 (95 % interval: 120 to more than 320)."),
         ({"groups": 0}, "help with 20 labelled proteins, but are not shown to help with fewer."),
-        ({"helps_at": [80.0]}, "help with 80 labelled proteins, but are not shown to help with all fewer."),
+        ({"helps_at": [80.0], "groups": 100.0}, "but are not shown to help with every other number tried."),
+        ({"helps_at": [80.0]}, "but are not shown to help with every other number tried."),
         ({"helps_at": []}, "are not shown to help more than the best control at any number of proteins "
          "(20 to 320 labelled)."),
     ],

@@ -178,7 +178,7 @@ def test_no_other_arm_narrows_the_interval_of_the_primary_arm() -> None:
     # Simultaneous ones are wider than single ones.
     assert (whole.high[2:] > whole.high_single[2:]).all()
     assert beside.high[3] - beside.estimate[3] < whole.high[3] - whole.estimate[3]
-    assert whole.p[0] < 0.05 or whole.low[0] < 0 < whole.high[0]
+    assert (whole.p[0] < 0.05) == (not whole.low[0] < 0 < whole.high[0])
 
 
 def test_probabilities_of_a_difference_agree_with_its_interval() -> None:

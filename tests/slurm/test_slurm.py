@@ -46,7 +46,7 @@ def test_job_over_its_memory_is_tried_again_with_more(finished: Submission) -> N
     tries = sorted((int(number), memory, state) for number, _, memory, state in tries)
     assert [memory for _, memory, _ in tries] == [f"{300 * attempt}M" for attempt in range(1, len(tries) + 1)], tries
     assert len(tries) > 1
-    assert [state for *_, state in tries[:-1]] != ["COMPLETED"], tries
+    assert all(state != "COMPLETED" for *_, state in tries[:-1]), tries
     assert tries[-1][2] == "COMPLETED", tries
 
 

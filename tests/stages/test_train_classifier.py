@@ -213,7 +213,8 @@ def test_lambdas_are_beta_and_shared():
 
 def test_sigkill_then_the_same_command(tmp_path):
     paths = write_fold(tmp_path)
-    section = SECTION | {"steps": 80, "checkpoints": 20}
+    # Long after the first checkpoint, also where the machine is busy.
+    section = SECTION | {"steps": 400, "checkpoints": 100}
     arguments = command(paths, tmp_path / "killed", [ENTRIES["real_only"]], section)
     root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen(

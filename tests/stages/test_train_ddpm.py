@@ -98,10 +98,11 @@ class Killed(Exception):
 def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, settings):
     monkeypatch.setenv("MIXLOC_CHECKPOINT_SECONDS", "0")
     images, labels = make_data(tmp_path)
-    pixels = Pixels.fitted(settings["pixels"], images)
+    pixels, seen = Pixels.fitted(settings["pixels"], images), []
 
     def go(path, stop=None):
         def progress(step, loss):
+            seen.append(step)
             if step == stop:
                 raise Killed
 
@@ -118,7 +119,9 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, settings):
                 go(tmp_path / "b.resume.pt", stop)
     finally:
         generator_training.CHECK_EVERY = before
+    seen.clear()
     resumed = go(tmp_path / "b.resume.pt")
+    assert seen and 1 not in seen, "it went on, and did not start again"
     assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
     assert [row[:4] for row in whole.history] == [row[:4] for row in resumed.history]
     assert resumed.history[-1][0] == settings["steps"]

@@ -228,6 +228,8 @@ def _autoguidance_problem(
         return f"guidance.weaker {name} has another {differing} than generator {generator['name']}: give it the same"
     if synthetic_set.get("reference_channels") and not takes_references(weaker):
         return f"guidance.weaker {name} takes no reference_channels: train it with reference_fraction above 0"
+    if not synthetic_set.get("reference_channels") and weaker.get("reference_fraction", 0) >= 1:
+        return f"guidance.weaker {name} was always given reference channels: train it with reference_fraction below 1"
     return None
 
 

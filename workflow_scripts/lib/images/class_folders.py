@@ -37,7 +37,9 @@ def gather(folders: list[Path], images: Path, table: Path) -> None:
                     raise UserError(f"{folder} and {rows[f'{safe}_{own}']} would get the same names: rename one")
                 try:
                     # By itself it would link to a link, and not to where that leads.
-                    os.link((folder / name).resolve(), part / f"{safe}_{name}")
+                    os.link(os.path.realpath(folder / name), part / f"{safe}_{name}")
+                except FileNotFoundError:
+                    raise UserError(f"{folder / name} is a link to nothing: delete it") from None
                 except OSError:
                     shutil.copyfile(folder / name, part / f"{safe}_{name}")
     with files.atomic(table) as part, part.open("w", newline="", encoding="utf-8") as handle:

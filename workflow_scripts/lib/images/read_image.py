@@ -206,7 +206,9 @@ class Reader:
         colours = self.data["planes"] or {}
         wanted = [channel for channel in channels if channel in self.channels]
         in_colours = count >= 3 and wanted and all(channel in colours for channel in wanted)
-        if in_colours and (len(channels) == 1 or not planes.names):
+        # More than three planes, as many as channels: each is a channel, and none is a colour.
+        stacked = count > 4 or 3 < count == len(channels)
+        if in_colours and (len(channels) == 1 or not (planes.names or stacked)):
             taken = {name: [planes.images[plane] for plane in _COLOURS[colours[name]]] for name in wanted}
             return {name: own[0] if len(own) == 1 else blend(own) for name, own in taken.items()}
         if len(channels) == 1 and count > 1:

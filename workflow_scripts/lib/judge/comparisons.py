@@ -54,7 +54,7 @@ def family_rows(
     declared stands the other one."""
     analysis, pairs = question.analysis, question.family_pairs()
     first = [i for i, pair in enumerate(pairs) if pair.arm == analysis["primary_arm"]]
-    told = _tells_others(summaries)
+    told, plan = _tells_others(summaries), next(iter(summaries.values())).design
     if not told and question.claim == OTHER_PROTEINS:
         raise UserError(
             f"analysis: claim = {OTHER_PROTEINS!r} cannot be judged: all repeats have the same train part. "
@@ -74,7 +74,7 @@ def family_rows(
         needed = [i, *([control[pair.arm]] if to_baseline and pair.arm in control else [])]
         row = _row(pair, metric, level, differences, p, i, verdicts[i], family)
         row["claim"] = question.claim
-        if told:
+        if told and (plan is None or plan.repeats > 1):  # a single repeat tells both levels the same
             row |= {"beside_low": beside.low[i], "beside_high": beside.high[i], "beside_verdict": beside_verdicts[i]}
         # Averages other than the primary one do not share its error rate.
         row |= {"probability_better": float(better[i]), "probability_negligible": float(negligible[i])}

@@ -139,7 +139,10 @@ def _normalised(checked: Checked, values: list[str] | None) -> np.ndarray:
         train = checked.roles[0, 0][checked.read] == Role.TRAIN
     there = seen.present[seen.rows]
     rows = np.flatnonzero(train)
-    limits = intensity_limits.fitted(len(names), place[rows], rows, lambda part: (seen.raw[part], there[part]))
+    own = np.where(names[place[rows]] == "", -1, place[rows])  # as in a run: of no plate in particular
+    if not (own >= 0).any():
+        return seen.images
+    limits = intensity_limits.fitted(len(names), own, rows, lambda part: (seen.raw[part], there[part]))
     return Limits(limits, place).spread(seen.raw, there, np.arange(len(place)))
 
 

@@ -79,15 +79,14 @@ def sentence(limit: dict[str, Any], groups: list[float], confidence: float, unit
         return (
             f"{subject} are not shown to help more than the best control at any number of {unit}s ({tried} labelled)."
         )
-    if limit["groups"] is not None and limit["groups"] < max(limit["helps_at"]):
+    below = {number for number in groups if limit["groups"] is not None and number < limit["groups"]}
+    if limit["groups"] is not None and (limit["groups"] < max(limit["helps_at"]) or not below <= {*limit["helps_at"]}):
         where = " and ".join(_count(number) for number in limit["helps_at"])
-        fewer = "fewer" if limit["groups"] == 0 else "all fewer"
-        return f"{subject} help with {where} labelled {unit}s, but are not shown to help with {fewer}."
+        others = "with fewer" if limit["groups"] == 0 else "with every other number tried"
+        return f"{subject} help with {where} labelled {unit}s, but are not shown to help {others}."
     if limit["groups"] is None and len(limit["helps_at"]) < len(groups):
         where = " and ".join(_count(number) for number in limit["helps_at"])
-        return (
-            f"{subject} help with {where} labelled {unit}s, but are not shown to help at all numbers tried ({tried})."
-        )
+        return f"{subject} help with {where} labelled {unit}s, but not, as far as shown, with all tried ({tried})."
     interval = " to ".join(_end(limit[name], fewest, most) for name in ("groups_low", "groups_high"))
     within = f"({100 * confidence:g} % interval: {interval})"
     if limit["groups"] is None:
