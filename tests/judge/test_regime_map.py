@@ -201,7 +201,7 @@ LIMIT = {"saw": "unlabelled", "helps_at": [20.0], "groups": 63.2, "groups_low": 
     ("changed", "said"),
     [
         ({}, "without labels, help below about 63 labelled proteins (95 % interval: fewer than 20 to more than 320)."),
-        ({"groups": None}, "help with 20 labelled proteins, but not, as far as shown, with all tried "
+        ({"groups": None}, "help with 20 labelled proteins, but that is not shown for all numbers tried "
          "(20 to 320)."),
         ({"groups": None, "groups_low": 118.0, "helps_at": [20.0, 80.0, 321.0]},
          "help at all numbers of labelled proteins that were tried, 20 to 320 (95 % interval: 120 to more than 320)."),

@@ -79,14 +79,15 @@ def sentence(limit: dict[str, Any], groups: list[float], confidence: float, unit
         return (
             f"{subject} are not shown to help more than the best control at any number of {unit}s ({tried} labelled)."
         )
-    below = {number for number in groups if limit["groups"] is not None and number < limit["groups"]}
-    if limit["groups"] is not None and (limit["groups"] < max(limit["helps_at"]) or not below <= {*limit["helps_at"]}):
+    # Numbers that are smaller than one at which they help, and at which that is not shown.
+    gaps = {number for number in groups if number < max(limit["helps_at"])} - {*limit["helps_at"]}
+    if limit["groups"] is not None and (gaps or limit["groups"] < max(limit["helps_at"])):
         where = " and ".join(_count(number) for number in limit["helps_at"])
         others = "with fewer" if limit["groups"] == 0 else "with every other number tried"
         return f"{subject} help with {where} labelled {unit}s, but are not shown to help {others}."
     if limit["groups"] is None and len(limit["helps_at"]) < len(groups):
         where = " and ".join(_count(number) for number in limit["helps_at"])
-        return f"{subject} help with {where} labelled {unit}s, but not, as far as shown, with all tried ({tried})."
+        return f"{subject} help with {where} labelled {unit}s, but that is not shown for all numbers tried ({tried})."
     interval = " to ".join(_end(limit[name], fewest, most) for name in ("groups_low", "groups_high"))
     within = f"({100 * confidence:g} % interval: {interval})"
     if limit["groups"] is None:
