@@ -1,5 +1,6 @@
 # Shared by all rules: the checked config, wildcard values, and input functions. No rules.
 # Functions of the config alone are in workflow_scripts/lib/config/views.py.
+import os
 import re
 import shlex
 import sys
@@ -99,14 +100,19 @@ def in_run(path):
     return views.in_run(CONFIG, path)
 
 
+# A number format that is forced (lib/compute/device.py), and the stages whose files depend on it.
+NUMBER_FORMAT = os.environ.get("MIXLOC_DTYPE", "")
+FORMATTED = ("train_ddpm", "sample_ddpm", "sample_fold", "train_judge", "train_classifier", "replay_study")
 BASE_STYLES = "workflow_scripts/lib/page/base.css"  # of all pages
 
 
 def code(stage, *data):
     """Digest of a stage's code, for its params: where it changes, Snakemake re-runs this rule and no other.
 
-    `data` names further files of MixLoc that the stage reads, where they are."""
-    return source_code.stage_digest(stage, ROOT, [ROOT / name for name in data if (ROOT / name).is_file()])
+    `data` names further files of MixLoc that the stage reads, where they are. Where a number format is forced, it is a
+    part of the digest of what is computed in it."""
+    digest = source_code.stage_digest(stage, ROOT, [ROOT / name for name in data if (ROOT / name).is_file()])
+    return f"{digest} {NUMBER_FORMAT}" if NUMBER_FORMAT and stage in FORMATTED else digest
 
 
 def growing(megabytes):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -461,3 +462,12 @@ def test_resampling_of_images_without_labels():
     available = np.array([[0, 0], [1, 0], [0, 0]])
     rows = matching_rows(available, np.zeros((4, 2)), np.random.default_rng(1))
     assert set(rows) == {0, 2}
+
+
+def test_a_channel_that_is_missing_shows_no_erased_square() -> None:
+    images = torch.randn(20, 2, 16, 16)
+    images[:, 1] = -0.7
+    own = SECTION | {"method": "strong_augment", "strong": SECTION["strong"] | {"erase": 1.0}, "weaker": 1}
+    step = SimpleNamespace(random=lambda name: np.random.default_rng(1), settings=own)
+    erased = method_steps._erased(step, images)
+    assert (erased[:, 1] == -0.7).all() and (erased[:, 0] == 0).any(dim=(1, 2)).all()

@@ -46,3 +46,10 @@ def test_what_an_entry_has_from_its_base_is_cut_too() -> None:
     assert small["generators"][-1]["steps"] == rehearsal.STEPS and small["generators"][-1]["widths"] == [128, 192]
     base = next(entry for entry in DEFAULT["synthetic_sets"] if entry["name"] == "balanced")
     assert small["synthetic_sets"][-1]["count"] == base["batch"], "a whole batch"
+
+
+def test_both_parts_of_a_pre_training_keep_steps() -> None:
+    config = copy.deepcopy(DEFAULT)
+    config["arms"][0] |= {"pretrain": 0.01}
+    kept = rehearsal.of(config)["arms"][0]["pretrain"]
+    assert 1 <= kept * rehearsal.STEPS <= rehearsal.STEPS - 1

@@ -140,7 +140,8 @@ def test_fewer_cores_than_threads_are_told_of(cores: int | None, told: bool) -> 
 
 def test_every_stage_that_computes_on_a_gpu_has_one_in_the_profile() -> None:
     """By the calls that take a device, in the stage itself or in the modules that it asks."""
-    asking = {"encoders": "assess_synthetic", "emulation": "replay_study", "fold_replay": "replay_study"}
+    asking = {"encoders": "assess_synthetic embed_images predict_images"}
+    asking |= {"emulation": "replay_study", "fold_replay": "replay_study"}
     asking |= {"second_source": "train_classifier", "arm_run": "train_classifier"}
     asking |= {"classifier_training": "train_judge", "ensemble": "write_submission"}
     asking |= {"averaged": "train_classifier", "generator_classifier": "train_classifier"}
@@ -148,7 +149,7 @@ def test_every_stage_that_computes_on_a_gpu_has_one_in_the_profile() -> None:
     found = set()
     for path in (ROOT / "workflow_scripts").rglob("*.py"):
         if "device.device()" in path.read_text(encoding="utf-8"):
-            found.add(asking[path.stem] if path.parent.name != "workflow_scripts" else path.stem)
+            found |= {*(asking[path.stem].split() if path.parent.name != "workflow_scripts" else [path.stem])}
     profile = yaml.safe_load((ROOT / "profiles" / "gpu" / "config.yaml").read_text(encoding="utf-8"))
     assert set(profile["set-resources"]) == found
 
@@ -162,6 +163,9 @@ def test_profiles_name_rules_that_exist_and_explain_every_entry(path: Path) -> N
     assert named <= RULES
     for block in re.split(r"\n\s*\n", text):
         assert "#" in block, f"no comment explains {block}"
+    groups = dict(entry.split("=") for entry in profile.get("groups", []))
+    # It stands between two rules of a group: outside of it Snakemake would refuse the run.
+    assert groups.get("tabulate_study") == groups.get("report") == groups.get("certify_leaks")
 
 
 @pytest.mark.workflow

@@ -95,6 +95,10 @@ def test_weights_are_ones_own_file_or_the_record_of_a_download(tmp_path: Path) -
     told = stage_views.certificate_settings(config)
     assert told["weights"] == {"own": str(tmp_path / "own.pth")}, "ImageNet is known, this file is not"
     assert views.encoder_weights(config) == []
+    own = {"architecture": "resnet18", "weights": str(tmp_path / "own.pth"), "channels": None, "size": 64}
+    own |= {"normalise": {"mean": [0.5], "std": [0.5]}}
+    asked = config | {"embeddings": config["embeddings"] | {"encoder": own}}
+    assert views.users_encoders(asked) == [own] and views.encoder_weights(asked) == [], "assess_synthetic asks others"
 
 
 def test_files_of_the_replay_lie_in_every_fold_and_shard() -> None:

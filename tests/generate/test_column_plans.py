@@ -18,6 +18,7 @@ from workflow_scripts.lib.generate import (
     generator_checks,
     generator_file,
     networks,
+    requests,
 )
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.images.image_set import ImageSet
@@ -166,3 +167,41 @@ def test_what_does_not_go_together_is_refused() -> None:
     problem = generator_checks.set_problem(SYNTHETIC_SET | {"columns": "uniform"}, UNET, ["a"])
     assert "columns needs a generator with condition_on" in str(problem)
     assert generator_checks.set_problem(SYNTHETIC_SET | {"columns": "uniform"}, told, ["a"]) is None
+
+
+class Table:
+    """Stands in for an image set: its columns alone."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values
+
+    def values(self, names: list[str], rows: np.ndarray, purpose: str) -> np.ndarray:
+        return self._values[rows]
+
+
+def asked(plan: str, values: np.ndarray, known: dict[str, list[str]]) -> dict[str, list[str]]:
+    labels = np.eye(2, dtype=np.uint8)[np.arange(len(values)) % 2]
+    made = {"condition_on": list(known), "column_values": known}
+    settings = {"name": "s", "columns": plan}
+    return requests._column_values(settings, made, Table(values), np.arange(len(values)), labels, labels, 1)[1]
+
+
+def test_missing_channels_are_as_in_real_images_whatever_is_asked_of_other_columns() -> None:
+    values = np.array([["AB"[row % 3 // 2], "green" if row < 2 else "none"] for row in range(200)], dtype=object)
+    known = {"line": ["A", "B"], "missing_channels": ["green", "none"]}
+    drawn = asked("uniform", values, known)
+    assert 80 < drawn["line"].count("A") < 120 and drawn["missing_channels"].count("green") < 10
+    alone = asked("uniform", values[:, 1:], {"missing_channels": known["missing_channels"]})
+    assert alone["missing_channels"].count("green") < 10
+    with pytest.raises(UserError, match="its generator does not know 'B' of line"):
+        asked("as_real", values, known | {"line": ["A"]})
+
+
+def test_the_values_of_a_variation_are_those_of_its_image(folder: Path) -> None:
+    made = generator_file.read(folder / "g.safetensors")
+    with ImageSet(folder / "images.h5") as source:
+        rows = role_table.rows(folder / "folds.csv", 0, source.ids, "train")
+        found = requests.make_requests(SYNTHETIC_SET | {"start_noise": 1.0, "count": 40}, made, source, rows, None, 1)
+        lines = dict(zip(source.ids.astype(str), source.column("line"), strict=True))
+    assert found.values["line"] == [lines[str(name)] for name in found.references]
+    np.testing.assert_array_equal(found.told.argmax(axis=1), [["A", "B"].index(line) for line in found.values["line"]])

@@ -172,3 +172,9 @@ def test_a_generator_is_told_and_its_images_lack_channels_as_real_ones_do(filled
     np.testing.assert_array_equal(missing == "green", part.labels[:, 0] == 1)
     np.testing.assert_array_equal(part.images[:, 1].any(axis=(1, 2)), missing == "none")
     assert part.images[:, 0].any(axis=(1, 2)).all()
+
+
+def test_where_no_image_lacks_a_channel_all_are_whole(filled: Path, tmp_path: Path) -> None:
+    assert run(write_raw(tmp_path, lost=""), reading("zero")) == 0
+    with ImageSet(tmp_path / "out" / "images.h5") as source:
+        assert set(source.values(["missing_channels"], np.arange(5), "fit").ravel()) == {"none"}

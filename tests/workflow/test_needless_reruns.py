@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from pathlib import Path
 
@@ -66,3 +67,13 @@ def commands(checkout: Checkout, overlay: dict) -> dict[str, list[str]]:
         if named := re.search(r"python -m workflow_scripts\.(\w+) ", line):
             found.setdefault(named[1], []).append(line)
     return {rule: sorted(lines) for rule, lines in found.items()}
+
+
+@pytest.mark.workflow
+def test_another_number_format_computes_the_networks_again(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "train_ddpm" not in finished.snakemake("-n").stdout
+    other = "bfloat16" if os.environ.get("MIXLOC_DTYPE") == "float32" else "float32"
+    monkeypatch.setenv("MIXLOC_DTYPE", other)
+    planned = finished.snakemake("-n").stdout
+    assert all(rule in planned for rule in ("train_ddpm", "sample_ddpm", "train_classifier"))
+    assert "preprocess_images" not in planned

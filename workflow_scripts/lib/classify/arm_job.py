@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from workflow_scripts.lib.classify import (
     source_choices,
 )
 from workflow_scripts.lib.classify.embedded import Embedded
+from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.generate import generator_checks, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
@@ -201,6 +203,7 @@ class Job:
         if self._lacking(settings):
             settings["channel_marks"] = True
         inputs = [fold, sets[path] if path else "", self.code, torch.__version__]
+        inputs += [forced] if (forced := os.environ.get(device.FORMAT)) else []
         if settings["weights"]:
             # By content, and written down with the arm: a name says little about a file.
             settings["weights_digest"] = files.file_digest(network_choices.weights_path(settings["weights"]))

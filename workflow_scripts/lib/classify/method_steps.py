@@ -109,8 +109,10 @@ def _erased(step: Step, images: torch.Tensor) -> torch.Tensor:
     rng, count = step.random("erase"), len(images)
     erased = rng.random(count) < arm_settings.second_view(step.settings)["erase"]
     areas = torch.as_tensor(erased * rng.uniform(0.02, 0.2, count), device=images.device)
+    # A channel without any structure stays so: that is how a network sees that it is missing.
+    shows = images.amax(dim=(2, 3), keepdim=True) > images.amin(dim=(2, 3), keepdim=True)
     # 0 is each channel's mean.
-    return images.masked_fill(_boxes(images, areas, rng), 0.0)
+    return images.masked_fill(_boxes(images, areas, rng) & shows, 0.0)
 
 
 def real_only(step: Step) -> torch.Tensor:

@@ -86,7 +86,9 @@ class Shift(Section):
 class Plants(Section):
     """Planted artefacts of known truth, to test whether an analysis finds them."""
 
-    duplicates: Fraction = key("Fraction of images that are copies of another protein's image, labels included.")
+    duplicates: number(ge=0, le=0.5) = key(
+        "Fraction of images that are copies of another protein's image, labels included; at most half."
+    )
     duplicates_turned: Flag = key("Whether copies may be rotated and mirrored.")
     reference_class: Compartment = key("Class that can be read from the ER stain, or empty.")
     reference_strength: number(ge=0, le=10) = key(

@@ -39,6 +39,8 @@ def of(config: dict[str, Any]) -> dict[str, Any]:
     for training in (out["train_classifier"], *out["arms"]):
         _cut(training, "steps", STEPS)
         _cut(training, "checkpoints", 1)
+        if training.get("pretrain") is not None:  # of so few steps, too, both parts keep some
+            training["pretrain"] = min(max(training["pretrain"], 2 / STEPS), 1 - 2 / STEPS)
     for section in (out["analysis"], out["stress_test"]):
         _cut(section, "draws", DRAWS)
     out["report"] |= {"demonstration": True, "demonstration_text": TEXT}

@@ -279,8 +279,10 @@ def users_encoders(config: Config) -> list[Config]:
 
 
 def encoder_weights(config: Config) -> list[str]:
-    """The files of the user's own encoders."""
-    return [str(encoder_choices.weights_file(encoder)) for encoder in users_encoders(config)]
+    """The files of the user's own encoders that assess_synthetic asks; those of embeddings are `embedding_files`."""
+    asked = [encoder for key, encoder in encoders(config).items() if key != embedding_checks.KEY]
+    own = [encoder for encoder in asked if encoder["weights"] != encoder_choices.INSTALLED]
+    return [str(encoder_choices.weights_file(encoder)) for encoder in own]
 
 
 def embedding_tables(config: Config) -> dict[str, str | None]:

@@ -106,6 +106,14 @@ def make_requests(
     values, told = {}, None
     if made.settings.get("condition_on"):
         labels, values, told = _column_values(settings, made.settings, source, rows, real, labels, seed)
+    chosen, rng = None, np.random.default_rng(derive(seed, "references"))
+    if settings.get("reference_channels") or settings.get("start_noise"):
+        chosen = rows[label_plans.references(real, labels, rng)]
+        if values and settings.get("columns", "as_real") == "as_real":
+            # Those of the very image that is shown: the network has learned from such pairs alone.
+            own = source.values(list(values), chosen, "fit")
+            values = {name: [str(value) for value in column] for name, column in zip(values, own.T, strict=True)}
+            told = column_values.one_hot(own, list(made.settings["column_values"].values()))
     inherited = [_inherited(one, regime_of(settings)) for one in (made, weaker) if one is not None]
     absent = None
     if MISSING in values:
@@ -117,9 +125,7 @@ def make_requests(
     if settings["guidance"].get("against") == "confused":
         matrix = baseline_errors.confusion(baseline.labels, baseline.probabilities)
         requests.against = baseline_errors.most_confused(matrix, labels)
-    if settings.get("reference_channels") or settings.get("start_noise"):
-        rng = np.random.default_rng(derive(seed, "references"))
-        chosen = rows[label_plans.references(real, labels, rng)]
+    if chosen is not None:
         part = source.read(chosen, "fit")
         ways = (
             rng.integers(ORIENTATIONS, size=len(labels))
@@ -151,9 +157,20 @@ def _column_values(
     settings."""
     names, known = made["condition_on"], list(made["column_values"].values())
     own = source.values(names, rows, "fit")
-    plan, material = settings.get("columns", "as_real"), column_plans.Material(real, own, known)
-    rng = np.random.default_rng(derive(seed, "columns"))
-    labels, values = column_plans.planned(plan, settings["name"], material, wanted, rng)
+    for name, column, learned in zip(names, own.T, known, strict=True):
+        if strange := sorted({str(value) for value in column} - {"", *learned}):
+            raise UserError(f"synthetic set {settings['name']}: its generator does not know {strange[0]!r} of {name}")
+    rng, plan = np.random.default_rng(derive(seed, "columns")), settings.get("columns", "as_real")
+    # Which channels are missing is asked for by no plan: it is as in real images.
+    asked = [place for place, name in enumerate(names) if plan == "as_real" or name != MISSING]
+    if not asked:
+        plan, asked = "as_real", list(range(len(names)))
+    material = column_plans.Material(real, own[:, asked], [known[place] for place in asked])
+    labels, drawn = column_plans.planned(plan, settings["name"], material, wanted, rng)
+    values = drawn
+    if len(asked) < len(names):
+        values = own[label_plans.references(real, labels, rng)]
+        values[:, asked] = drawn
     listed = {name: [str(value) for value in column] for name, column in zip(names, values.T, strict=True)}
     return labels, listed, column_values.one_hot(values, known)
 

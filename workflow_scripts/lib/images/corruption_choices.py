@@ -37,7 +37,9 @@ CORRUPTIONS = Registry(
             "fraction that is kept",
         ),
         "illumination_gradient": CorruptionFacts(
-            "brightness rises along a random direction", (0.15, 0.3, 0.45, 0.6, 0.75), "gain at the edge, less 1"
+            "brightness rises along a random direction",
+            (0.15, 0.3, 0.45, 0.6, 0.75),
+            "gain half a side from the middle, less 1",
         ),
         "bleed_through": CorruptionFacts(
             "each channel also shows a part of the next one", (0.1, 0.2, 0.35, 0.5, 0.7), "fraction that is added", 2

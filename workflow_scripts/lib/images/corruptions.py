@@ -60,7 +60,8 @@ def weak_staining(images: Tensor, strength: float, draws: Generator) -> Tensor:
 
 
 def illumination_gradient(images: Tensor, strength: float, draws: Generator) -> Tensor:
-    """A plane over the image: 1 in the middle, 1 ± `strength` where the direction of each image meets its edge."""
+    """A plane over the image: 1 in the middle, 1 ± `strength` half a side from it along the direction of
+    each image."""
     angle = 2 * math.pi * torch.rand(len(images), generator=draws)
     height, width = images.shape[2:]
     y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)

@@ -19,7 +19,7 @@ import numpy as np
 from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.images import intensity_limits
 from workflow_scripts.lib.images.access_record import AccessRecord
-from workflow_scripts.lib.images.image_set_layout import FORMAT_VERSION, FURTHER, PRESENT, array
+from workflow_scripts.lib.images.image_set_layout import COMPLETE, FORMAT_VERSION, FURTHER, MISSING, PRESENT, array
 from workflow_scripts.lib.images.intensity_limits import Limits
 
 CHUNK = 64  # rows that are read at a time from a file without chunks
@@ -199,12 +199,15 @@ class ImageSet:
         """Text columns (n, C) of some rows, recorded as read without labels; None where no column is named."""
         if not names:
             return None
-        absent = [name for name in names if name not in self.columns()]
+        # Where no image lacks a channel, no column says so.
+        whole = {MISSING} - set(self.columns())
+        absent = [name for name in names if name not in self.columns() and name not in whole]
         if absent:
             known = ", ".join(self.columns()) or "none"
             raise UserError(f"{self.path} has no column {absent[0]!r}; its columns are: {known}")
         self._read.record(purpose, self._rows(rows), labels=False)
-        return np.stack([self.column(name)[rows] for name in names], axis=1)
+        complete = np.full(len(self), COMPLETE, dtype=object)
+        return np.stack([(complete if name in whole else self.column(name))[rows] for name in names], axis=1)
 
     def labels(self, rows: np.ndarray | None, purpose: str) -> np.ndarray:
         """Labels uint8 (n, K) of some rows (None: of all), recorded as read."""

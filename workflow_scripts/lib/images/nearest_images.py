@@ -37,7 +37,9 @@ class Nearest:
     @property
     def ratio(self) -> np.ndarray:
         """Distance as a multiple of that between training images: 1 or less is not authentic."""
-        return np.divide(self.distance, self.own, out=np.full(len(self.own), np.inf), where=self.own > 0)
+        # An exact copy of an image that the training images hold twice is 0 of 0: nothing lies closer.
+        nothing = np.where(self.distance > 0, np.inf, 0.0)
+        return np.divide(self.distance, self.own, out=nothing, where=self.own > 0)
 
     @property
     def authentic(self) -> np.ndarray:

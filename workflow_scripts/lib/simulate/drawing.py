@@ -315,7 +315,7 @@ def protein(cell: CellGeometry, specimen: Specimen) -> np.ndarray:
     t = specimen.traits
     out = np.zeros_like(cell.cell)
     for weight, (paint, scale) in zip(specimen.weights, PAINTERS, strict=True):
-        # Every compartment has its own random stream, so that a faint one does not change the others.
+        # All compartments share a random stream: one that is too faint to be drawn changes the later ones.
         if weight > FAINT:
             out += np.float32(weight * scale) * paint(cell)
     # The signal leans to one side of the cell, more with one protein than with another.

@@ -218,8 +218,11 @@ def trained(
     for number in range(settings["steps"]):
         trainer.advance(number)
         if number + 1 in checkpoints:
-            trainer.check(validation)
-    last = {name: value.detach().cpu().clone() for name, value in trainer.network.state_dict().items()}
+            # In the stream of the step, which may still be at work on a GPU.
+            with trainer.graph.stream():
+                trainer.check(validation)
+    with trainer.graph.stream():
+        last = {name: value.detach().cpu().clone() for name, value in trainer.network.state_dict().items()}
     return trainer, Course({False: trainer.best, True: last}, (trainer.mean, trainer.std))
 
 

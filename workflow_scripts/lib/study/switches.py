@@ -236,7 +236,8 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         method = arm_choices.METHODS.get(entry["method"])
         if method is None:
             return f"{where}.method = {entry['method']!r} is not known; known: {', '.join(arm_choices.METHODS)}"
-        if method.needs_baseline or method.second_source not in (None, source_choices.SYNTHETIC):
+        elsewhere = method.needs_baseline or method.generator
+        if elsewhere or method.second_source not in (None, source_choices.SYNTHETIC):
             return f"{where}.method = {entry['method']!r}: the replay takes methods of real or of generated images"
         if "regime" in entry:
             return f"{where}.regime: the replay labels everything"
@@ -247,6 +248,8 @@ def _models_problem(config: dict[str, Any]) -> str | None:
         own = arm_settings.effective(entry, training)
         if own["channels"]:
             return f"{where}.channels: the replay looks at all channels"
+        if own["weights"]:
+            return f"{where}.weights: the replay trains from random weights; give the model weights: null"
         facts = network_choices.BACKBONES[own["backbone"]]
         if facts.hand_made or facts.embedded:
             return f"{where}.backbone = {own['backbone']!r}: the replay trains networks on pixels"
