@@ -195,6 +195,7 @@ def test_missing_channels_are_as_in_real_images_whatever_is_asked_of_other_colum
     assert alone["missing_channels"].count("green") < 10
     with pytest.raises(UserError, match="its generator does not know 'B' of line"):
         asked("as_real", values, known | {"line": ["A"]})
+    assert asked("as_real", values, known | {"missing_channels": ["none"]})["missing_channels"].count("green") < 10
 
 
 def test_the_values_of_a_variation_are_those_of_its_image(folder: Path) -> None:

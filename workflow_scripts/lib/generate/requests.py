@@ -158,7 +158,8 @@ def _column_values(
     names, known = made["condition_on"], list(made["column_values"].values())
     own = source.values(names, rows, "fit")
     for name, column, learned in zip(names, own.T, known, strict=True):
-        if strange := sorted({str(value) for value in column} - {"", *learned}):
+        strange = sorted({str(value) for value in column} - {"", *learned})
+        if strange and name != MISSING:  # nobody chose that column, and channels are blackened by it all the same
             raise UserError(f"synthetic set {settings['name']}: its generator does not know {strange[0]!r} of {name}")
     rng, plan = np.random.default_rng(derive(seed, "columns")), settings.get("columns", "as_real")
     # Which channels are missing is asked for by no plan: it is as in real images.

@@ -177,11 +177,9 @@ def _openings(entries: list[dict[str, Any]]) -> PageTable:
         said = entry["result"]["answer"]
         rows.append(
             {"opened": entry["ended_at"], "run": entry["run"], "declaration": entry["declaration"], "arm": said["arm"]}
-            | {
-                "metric": run_tables.SHORT_NAMES.get(said["metric"], said["metric"]),
-                "verdict": said["verdict"] + page_opening.alone(said),
-            }
+            | {"metric": run_tables.SHORT_NAMES.get(said["metric"], said["metric"])}
             | {"difference": (said["difference"], said["low"], said["high"])}
+            | {"verdict": said["verdict"] + page_opening.alone(said)}
         )
     columns = [
         Column("opened", "opened", "name"),
