@@ -1,4 +1,4 @@
-"""Each stage of a run with too little memory and on a folder that fails: one line, whole outputs, and equal on retry.
+"""Each stage of a run with little memory, on a folder that fails, on a full disk: one line, whole outputs, equal on retry.
 
     python -m benchmarks.attack_stages                        # the tiny preset; needs a C compiler for the folder
     python -m benchmarks.attack_stages --run FOLDER --tries 20 --seed 2 --only train_ddpm
@@ -9,6 +9,7 @@ of each stage is then attacked, in a process forked from this one, its outputs t
 - memory: its address space may grow by few megabytes only (RLIMIT_AS)
 - folder: opening, renaming, flushing of files and making of folders take a while, and fail at random with EIO or ESTALE
   (benchmarks/network_folder.c)
+- disk: in the folder a fraction of what the job writes finds room, then writing fails with ENOSPC (the same library)
 
 A stage that fails must say so in one line, and leave each output absent or whole. At last it runs in peace, from
 whatever the attacks have left, and its outputs must be those of the finished run. Files of the run are changed and put
@@ -51,6 +52,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 300  # seconds for a stage, after which it counts as a hang
 MEGABYTES = (1, 8, 32, 128)  # that the address space may grow by
 FAULTS = (0.02, 0.1, 0.3)  # fractions of calls that fail
+ROOM = (0.0, 0.3, 0.6, 0.9)  # fractions of the bytes of its outputs that a job finds room for
 PAUSE = 2000  # microseconds that a call on the slow folder takes
 SHIM = "MIXLOC_NETWORK_FOLDER"  # the environment variable with the path of the library
 # Imported once, before the stages are forked.
@@ -127,14 +129,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def whole_files(paths: Iterable[Path]) -> list[Path]:
+    """The files among these paths, and below the folders among them, without Snakemake's own notes."""
+    found = [item for path in paths for item in (path.rglob("*") if path.is_dir() else [path])]
+    return [path for path in found if path.is_file() and not path.name.startswith(".snakemake")]
+
+
 def pairs(moved: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     """Each file that was there, with the place where it is kept."""
-    out = []
-    for path, place in moved:
-        inner = [item for item in place.rglob("*") if item.is_file()] if place.is_dir() else [place]
-        inner = [item for item in inner if not item.name.startswith(".snakemake")]  # its own notes
-        out += [(path / item.relative_to(place) if place.is_dir() else path, item) for item in inner]
-    return out
+    return [(path / item.relative_to(place), item) for path, place in moved for item in whole_files([place])]
 
 
 # Attacks ------------------------------------------------------------------------------------------------------------
@@ -153,8 +156,15 @@ def failing_folder(chance: float, seed: int) -> None:
     fails(str(Path.cwd()).encode(), chance, seed, PAUSE)
 
 
+def full_disk(room: int) -> None:
+    """Let writing files below the working directory fail after so many bytes."""
+    fills = ctypes.CDLL(os.environ[SHIM]).folder_full
+    fills.argtypes = [ctypes.c_char_p, ctypes.c_longlong]
+    fills(str(Path.cwd()).encode(), room)
+
+
 def compiled(folder: Path) -> Path | None:
-    """The library of the failing folder; None without a C compiler."""
+    """The library of the folder that fails or is full; None without a C compiler."""
     compiler, library = shutil.which("cc"), folder / "network_folder.so"
     if compiler is None:
         return None
@@ -254,8 +264,10 @@ def attacked(job: Job, attacks: list[tuple[str, Callable[[], None]]], scratch: P
     return found
 
 
-def attacks_of(stage: str, tries: int, seed: int, folder: bool) -> list[tuple[str, Callable[[], None]]]:
-    """So many attacks of each kind, the same for the same seed."""
+def attacks_of(
+    stage: str, tries: int, seed: int, folder: bool, size: int
+) -> list[tuple[str, Callable[[], None]]]:
+    """So many attacks of each kind, the same for the same seed, on a job that writes files of this size in all."""
     rng = random.Random(f"{seed} {stage}")
     out: list[tuple[str, Callable[[], None]]] = []
     for number in range(tries):
@@ -264,6 +276,8 @@ def attacks_of(stage: str, tries: int, seed: int, folder: bool) -> list[tuple[st
         if folder:
             chance, drawn = FAULTS[number % len(FAULTS)], rng.randrange(1 << 30)
             out.append(("folder", lambda chance=chance, drawn=drawn: failing_folder(chance, drawn)))
+            room = int(ROOM[number % len(ROOM)] * size)
+            out.append(("disk", lambda room=room: full_disk(room)))
     return out
 
 
@@ -278,7 +292,8 @@ def attack_all(run_folder: Path, jobs: list[Job], tries: int, seed: int) -> list
     with tempfile.TemporaryDirectory(prefix="mixloc-attack-") as scratch:
         for job in jobs:
             started = time.monotonic()
-            found = attacked(job, attacks_of(job.stage, tries, seed, SHIM in os.environ), Path(scratch))
+            size = sum(path.stat().st_size for path in whole_files(files_of(job)))
+            found = attacked(job, attacks_of(job.stage, tries, seed, SHIM in os.environ, size), Path(scratch))
             out.append(found)
             outcomes = ", ".join(f"{count} {what}" for what, count in sorted(found.outcomes.items()))
             state = "ok" if not found.problems else f"{len(found.problems)} PROBLEMS"
@@ -318,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
         place = args.out.resolve() if args.out else None
         if not os.environ[SHIM]:
             del os.environ[SHIM]
-            print("no C compiler: the failing folder is left out")
+            print("no C compiler: the failing folder and the full disk are left out")
         found = attack_all(made.resolve(), jobs, args.tries, args.seed)
         os.chdir(ROOT)
     if place:

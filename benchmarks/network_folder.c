@@ -1,7 +1,9 @@
-/* A shared folder that is slow and fails now and then, for programs that load this library first (LD_PRELOAD).
+/* A folder that fails, for programs that load this library first (LD_PRELOAD). It does nothing until it is told to.
 
-   It does nothing until a program calls folder_fails. From then on, calls that open, make, rename or flush a file below
-   one folder take some time, and fail at random with EIO or ESTALE, as on a network file system that loses its server. */
+   folder_fails: from then on, calls that open, make, rename or flush a file below one folder take some time, and fail at
+   random with EIO or ESTALE, as on a network file system that loses its server.
+   folder_full: from then on, so many bytes can be written below the folder, as on a disk that is nearly full. The write
+   that meets the end is cut short, all later ones fail with ENOSPC. Nothing that is deleted makes room. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static char folder[4096];
@@ -19,6 +22,12 @@ static double probability;
 static unsigned int state;
 static unsigned int pause_us;
 static long failures;
+static long long room = -1; /* bytes; below zero: as much as there is */
+
+void folder_full(const char *path, long long bytes) {
+    snprintf(folder, sizeof folder, "%s", path);
+    room = bytes;
+}
 
 void folder_fails(const char *path, double chance, unsigned int seed, unsigned int microseconds) {
     snprintf(folder, sizeof folder, "%s", path);
@@ -124,4 +133,56 @@ int renameat(int at, const char *from, int there, const char *to) {
 int mkdir(const char *path, mode_t mode) {
     REAL("mkdir", mkdir_call);
     return inside(path) && lost() ? -1 : real(path, mode);
+}
+
+/* How many of these bytes a write into this file may take: fewer than asked for at the end of the room, then -1. */
+static ssize_t granted(int fd, size_t wanted) {
+    if (room < 0 || !wanted || !inside_fd(fd)) return (ssize_t)wanted;
+    if (room == 0) {
+        failures++;
+        errno = ENOSPC;
+        return -1;
+    }
+    return room < (long long)wanted ? (ssize_t)room : (ssize_t)wanted;
+}
+
+/* Count what was written. */
+static ssize_t taken(int fd, ssize_t written) {
+    if (room > 0 && written > 0 && inside_fd(fd)) room = room > written ? room - written : 0;
+    return written;
+}
+
+typedef ssize_t (*write_call)(int, const void *, size_t);
+typedef ssize_t (*pwrite_call)(int, const void *, size_t, off_t);
+typedef ssize_t (*writev_call)(int, const struct iovec *, int);
+
+ssize_t write(int fd, const void *bytes, size_t size) {
+    REAL("write", write_call);
+    ssize_t most = granted(fd, size);
+    return most < 0 ? -1 : taken(fd, real(fd, bytes, (size_t)most));
+}
+
+#define PWRITE(name) \
+    ssize_t name(int fd, const void *bytes, size_t size, off_t place) { \
+        REAL(#name, pwrite_call); \
+        ssize_t most = granted(fd, size); \
+        return most < 0 ? -1 : taken(fd, real(fd, bytes, (size_t)most, place)); \
+    }
+PWRITE(pwrite)
+PWRITE(pwrite64)
+
+/* Piece by piece, so that each is counted. */
+ssize_t writev(int fd, const struct iovec *pieces, int count) {
+    ssize_t all = 0, most, written;
+    int number;
+    REAL("writev", writev_call);
+    if (room < 0 || !inside_fd(fd)) return real(fd, pieces, count);
+    for (number = 0; number < count; number++) {
+        most = granted(fd, pieces[number].iov_len);
+        written = most < 0 ? -1 : write(fd, pieces[number].iov_base, (size_t)most);
+        if (written < 0) return all ? all : -1;
+        all += written;
+        if ((size_t)written < pieces[number].iov_len) break;
+    }
+    return all;
 }

@@ -29,6 +29,7 @@ import numpy as np
 
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.images import grouping
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.split import fold_design, judgeable, role_table
 from workflow_scripts.lib.split.fold_design import FoldDesign
@@ -54,9 +55,11 @@ def make_folds(args: argparse.Namespace) -> None:
         own = ~source.further
         labels = source.labels(np.flatnonzero(own), "inspect")
         columns = {option: _column(source, settings[option], option) for option in fold_design.COLUMNS}
+    left_out = columns["leave_out"]
+    further = None if left_out is None else left_out[~own]
     columns = {option: None if values is None else values[own] for option, values in columns.items()}
     design = FoldDesign(
-        args.images, groups[own], classes, labels, columns, settings, args.repeat, args.seed, groups[~own]
+        args.images, groups[own], classes, labels, columns, settings, args.repeat, args.seed, groups[~own], further
     )
     assigned = design.assign()
     _check_judgeable(design, classes, labels, assigned, args.minimum_positive_groups)
@@ -84,7 +87,7 @@ def _column(source: ImageSet, name: str | None, option: str) -> np.ndarray | Non
     values = source.column(name)
     if not (values != "").any():
         raise UserError(f"make_folds.{option} = {name!r}: the column is empty in {source.path}")
-    return values
+    return grouping.one_spelling(values)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -110,3 +110,17 @@ def test_a_job_whose_pieces_were_cleared_away_says_so(raw):
     with pytest.raises(UserError, match="was cleared away"):
         chunks.make(task)
     assert not (raw / "gone").exists()
+
+
+def test_single_images_of_a_piece_are_read_from_its_file(raw, monkeypatch):
+    for keeps in (False, True):
+        (task,) = tasks(raw)
+        task.reader.keeps_raw = keeps
+        piece = chunks.make(task)
+        assert piece.rows.tolist() == [0, 1, 3]
+        monkeypatch.setattr(chunks, "make", lambda task: pytest.fail("the whole piece was read"))
+        np.testing.assert_array_equal(chunks.images_of(task, np.array([1, 3, 1])), piece.images[[1, 2, 1]])
+        monkeypatch.undo()
+        task.path.write_bytes(task.path.read_bytes()[:-1])
+        np.testing.assert_array_equal(chunks.images_of(task, np.array([0, 3])), piece.images[[0, 2]])
+        task.path.unlink()

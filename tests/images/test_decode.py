@@ -121,6 +121,15 @@ def test_a_tiff_of_very_many_pages_is_refused_before_they_are_read(tmp_path: Pat
         decode.decode(tmp_path / "a.tif", Wanted(1))
 
 
+@pytest.mark.parametrize("stack", ["refuse", "maximum", "middle"])
+def test_a_file_written_page_by_page_is_several_images(tmp_path: Path, stack: str) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in range(7):
+            writer.write(np.full((8, 8), page, np.uint8), photometric="minisblack")
+    with pytest.raises(planes.Unusable, match=r"holds several images \(7\)"):
+        decode.decode(tmp_path / "a.tif", Wanted(1, stack))
+
+
 def test_a_blend_is_the_mean_without_rounding() -> None:
     red, green = (Image.fromarray(np.full((2, 2), value, np.uint8)) for value in (10, 13))
     np.testing.assert_array_equal(planes.to_array(planes.blend([red, green])), np.full((2, 2), 11.5))

@@ -25,6 +25,7 @@ def test_a_label_that_the_table_of_further_images_has_is_not_read(tmp_path: Path
 def test_further_images_follow_the_labelled_ones_and_give_way_to_them() -> None:
     labelled = Listed(["a", "b"], np.ones((2, 1), dtype=np.uint8), ["K"], {"gene": ["G1", "G2"]})
     further = Listed(["b", "c"], np.zeros((2, 1), dtype=np.uint8), ["K"], {"well": ["w1", "w2"]})
+    further_images.leave_out_labelled(labelled, further)
     further_images.append(labelled, further)
     assert labelled.ids == ["a", "b", "c"] and labelled.labels.ravel().tolist() == [1, 1, 0]
     assert labelled.columns == {"gene": ["G1", "G2", ""], "well": ["", "", "w2"], "labelled": ["1", "1", "0"]}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workflow_scripts.lib.images.grouping import connected
+from workflow_scripts.lib.images.grouping import connected, one_spelling
 
 
 def together(columns: list[list[str]]) -> list[list[int]]:
@@ -57,3 +57,8 @@ def test_spellings_of_one_protein_are_one_group():
         "\u00e9|3",
         "\u00e9|3",
     ]
+
+
+def test_values_that_are_compared_as_equal_get_their_commonest_spelling():
+    values = ["HeLa", "Hela", "HELA", "Hela", "", "U2OS", "\uff35\uff12\uff2f\uff33", "u2os"]
+    assert list(one_spelling(np.array(values, dtype=object))) == ["Hela"] * 4 + [""] + ["U2OS"] * 3

@@ -8,6 +8,7 @@ from skimage.transform import resize_local_mean
 
 from tests.helpers.image_folders import noise
 from workflow_scripts.lib.images import scaling
+from workflow_scripts.lib.images.planes import Unusable
 
 
 def test_a_pixel_on_a_border_counts_in_both_cells_by_its_fraction() -> None:
@@ -33,3 +34,12 @@ def test_intensities_are_spread_clipped_and_rounded() -> None:
     assert stretched.flat[0] == stretched.flat[1] == 0 and stretched.flat[-2] == stretched.flat[-1] == 255
     assert stretched.flat[500] in (127, 128)
     assert not scaling.stretch(np.full((4, 4), 7.0)).any(), "a constant channel becomes black"
+
+
+def test_a_pixel_size_has_a_decimal_comma_or_point_and_nothing_else() -> None:
+    scale = scaling.Scaling({"size": 64, "pixel_size": 0.65, "data": {"pixel_size": 0.1}})
+    assert scale.window((1000, 1000), "0,325") == scale.window((1000, 1000), " 0.325")
+    assert scale.window((1000, 1000), "") == scale.window((1000, 1000), "0.1"), "that of all images"
+    for text in ("0.325 µm", "0,3,2", "nan", "-1", "1.000,5"):
+        with pytest.raises(Unusable, match="has the pixel size '"):
+            scale.window((1000, 1000), text)

@@ -41,6 +41,7 @@ GOOD = [
     'Id,Target,note\na,"2\n0","of two\nlines"\nb,1,\nc,,\n',
     "id,TARGET\r" + "a,2 0\rb,1\rc,\r",
     "Id,Target,\na,2 0,\nb,1,\nc,,\n,,\n",
+    "sep=;\r\nId;Target\r\na;2,0\r\nb;1\r\nc;\r\n",
 ]
 
 
@@ -48,7 +49,7 @@ GOOD = [
     "content",
     [*GOOD, gzip.compress(GOOD[0].encode()), GOOD[1].lstrip("\ufeff").encode("utf-16")],
     ids=["plain", "BOM and CRLF", "spaces", "quotes and more columns", "semicolons", "tabs", "lines in quotes",
-         "old line ends and other capitals", "empty columns and rows", "gzip", "UTF-16"],
+         "old line ends and other capitals", "empty columns and rows", "Excel's own first line", "gzip", "UTF-16"],
 )  # fmt: skip
 def test_good_tables(table, content):
     found = listed(table(content))
@@ -66,7 +67,9 @@ def test_good_tables(table, content):
         ("Id,Target\n", "has no rows"),
         ("Id,Id,Target\na,b,1\n", "two columns 'Id'"),
         ('Id,Target\na,"1\nb,2\n', "cannot be read as a table"),
-        (b"Id,Target\n\xff\xfe,1\n", "cannot be read as a table"),
+        ('Id,Target\nx,0\na"b,"1" 2\n', "line 3: "),
+        ("Id,Target,note\na,1,0.5 µm\n".encode("cp1252"), "line 2: this is not UTF-8; save the table as 'CSV UTF-8'"),
+        (b"PK\x03\x04" + bytes(100), "is a spreadsheet or an archive, no table: save it as 'CSV UTF-8'"),
         (b"\x1f\x8b\x08broken", "cannot be read as a table"),
     ],
 )
@@ -175,3 +178,20 @@ def test_class_names(table):
 def test_a_missing_table(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv cannot be read"):
         user_tables.read_table(tmp_path / "none.csv")
+
+
+def test_labels_with_commas_between_them_are_not_taken_for_classes_of_their_own(table):
+    path = table("Id;Target\na;nucleus\nb;cytosol\nc;nucleus, cytosol\n")
+    with pytest.raises(UserError, match="'nucleus, cytosol' is made of other labels: set data.label_separator"):
+        listed(path, (), labels="names")
+    assert listed(path, (), labels="names", label_separator=",").classes == ["cytosol", "nucleus"]
+    assert len(listed(path, (), labels="names", label_separator="|").classes) == 3
+    assert listed(table("Id;Target\na;tubulin, alpha\nb;other\n"), (), labels="names").classes == [
+        "other",
+        "tubulin, alpha",
+    ]
+
+
+def test_lines_are_counted_as_in_the_file_below_excels_own_first_line(table):
+    (bad,) = listed(table("sep=;\nId;Target\na;0\nb;9\n")).bad
+    assert bad.file == "train.csv, line 4"

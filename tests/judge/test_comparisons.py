@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers.worlds import ANALYSIS, ARMS, SAME, World, experiment, summaries
 from workflow_scripts.lib.base.errors import UserError
+from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.judge import comparisons, inference, scoring
 from workflow_scripts.lib.judge.question import Pair, Question
 from workflow_scripts.lib.judge.scoring import Summary
@@ -177,3 +178,52 @@ def test_nothing_is_claimed_of_other_proteins_where_the_train_part_stays() -> No
     wide = Question(narrow | {"claim": "other_proteins"}, ARMS, 7)
     with pytest.raises(UserError, match="all repeats have the same train part"):
         comparisons.family_rows(wide, found, "macro_f1", "image")
+
+
+def test_the_other_level_does_not_depend_on_the_order_of_arms() -> None:
+    found = summaries(8, SAME, draws=50, repeats=3)
+    few = found["mix_real"].design
+    # An arm of a regime with few labels holds back fewer groups, so that more seem to be trained on.
+    found["mix_real"] = replace(found["mix_real"], design=replace(few, shared=few.shared * 0.3 + 0.001))
+    question = Question(ANALYSIS | {"draws": 50}, ARMS, 8)
+    ends = [
+        [row["beside_high"] for row in comparisons.family_rows(question, arms, "macro_f1", "image")]
+        for arms in (found, dict(reversed(found.items())))
+    ]
+    assert ends[0] == ends[1] and None not in ends[0]
+
+
+def test_nothing_is_claimed_of_other_proteins_where_a_fold_has_no_score() -> None:
+    found = summaries(9, SAME, draws=20, repeats=2)
+    for one in found.values():
+        one.fold_macro["map"][1] = np.nan
+    narrow = ANALYSIS | {"draws": 20, "metric": "map"}
+    rows = comparisons.family_rows(Question(narrow, ARMS, 9), found, "map", "image")
+    assert rows and all(row["beside_low"] is None for row in rows)
+    wide = Question(narrow | {"claim": "other_proteins"}, ARMS, 9)
+    with pytest.raises(UserError, match="a fold tests no image of any judged class"):
+        comparisons.family_rows(wide, found, "map", "image")
+    rows = comparisons.family_rows(wide, found, "map", "image", "secondary")
+    assert {row["claim"] for row in rows} == {"these_proteins"}, "of another metric the narrower claim is made"
+
+
+def test_the_cross_check_takes_the_images_that_the_regime_labels() -> None:
+    arms = experiment(World(5, groups=60), {"real_only": 1.0, "few": 1.0, "mix": 3.0, "mix_real": 1.0}, repeats=2)
+    entries = [
+        {"name": "real_only", "method": "real_only"},
+        {"name": "few", "method": "real_only"},
+        {"name": "mix", "method": "pool", "baseline": "few", "control": "mix_real"},
+        {"name": "mix_real", "method": "resample_real", "baseline": "few"},
+    ]
+    for name, count in (("real_only", 100), ("few", 10), ("mix", 500), ("mix_real", 10)):
+        record = AccessRecord("world", 1000)
+        record.record("fit", range(count))
+        for fold in arms.arms[name]:
+            fold.access_record = record.to_json()
+    run = scoring.score_experiment(Question(ANALYSIS | {"draws": 20}, entries, 1), arms, 1)
+    tested = np.mean([len(fold.parts["test"]) for fold in arms.arms["few"]])
+    within = {name: one.test.fold_macro_f1(run.judged)[:, 0] for name, one in run.primary_level.items()}
+    for row in comparisons.cross_check(run):
+        differences = within[row["arm"]] - within[row["against"]]
+        expected = inference.nadeau_bengio(differences, tested / 10, 0.95)
+        assert (row["difference"], row["low"], row["high"]) == pytest.approx(expected), row["arm"]

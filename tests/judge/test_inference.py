@@ -114,3 +114,13 @@ def test_an_arm_equal_to_its_baseline_has_an_empty_interval():
     assert found.low.tolist() == found.high.tolist() == [0, 0]
     assert found.p.tolist() == [1, 1]
     assert inference.verdict(found.low[0], found.high[0], 0.02) == "no difference larger than 0.000"
+
+
+def test_classes_that_a_repeat_does_not_test_narrow_no_other_interval():
+    rng = np.random.default_rng(4)
+    estimates = rng.normal(0, 0.1, (6, 3))
+    draws = estimates[:, :, None] + rng.normal(0, 0.05, (6, 3, 400))
+    alone = inference.intervals(estimates, draws, 0.95, 1)
+    absent = [np.concatenate([values, np.full((22, *values.shape[1:]), np.nan)]) for values in (estimates, draws)]
+    among = inference.intervals(*absent, 0.95, 1)
+    np.testing.assert_allclose(among.high_single[:6], alone.high_single)

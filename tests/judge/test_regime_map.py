@@ -67,6 +67,30 @@ def test_arms_stand_in_their_regime_by_what_they_are() -> None:
     assert full.generated == {"labelled": ["pool"], "pseudo_labelled": ["pool"]}
 
 
+def test_a_generator_that_saw_no_further_images_does_not_stand_for_those_that_did() -> None:
+    """A regime that labels everything may show further images, such as a new cell line: the whole one saw none."""
+    seen = {"name": "line_seen", "labelled": 1, "unlabelled": "seen", "selection": "same"}
+    arms = [
+        ("real_known", "real_only", {}),
+        ("pool_known", "pool", {"synthetic_set": "a"}),
+        ("real_seen", "real_only", {"regime": seen}),
+        ("pool_seen", "pool", {"synthetic_set": "b", "regime": seen}),
+    ]
+    sources = {"a": {"sees": "labelled", "labelled": 1}, "b": {"sees": "unlabelled", "labelled": 1, "further": True}}
+    own = {name: arm_settings.effective({"name": name, "method": method} | more, SECTION) for name, method, more in arms}
+    found = regime_map.arrange(own, dict.fromkeys(own, 60.0), sources, "real_known")
+    assert [one.generated for one in found] == [{"labelled": ["pool_known"]}, {"unlabelled": ["pool_seen"]}]
+
+
+def test_real_images_that_are_augmented_or_mixed_are_controls_too() -> None:
+    own = {
+        name: arm_settings.effective({"name": name, "method": method}, SECTION)
+        for name, method in (("real_only", "real_only"), ("mixed", "mixup"), ("two", "two_baselines"))
+    }
+    [found] = regime_map.arrange(own, dict.fromkeys(own, 60.0), {}, "real_only")
+    assert found.controls == ["mixed"]
+
+
 @pytest.mark.parametrize(
     ("source", "labelled", "seen"),
     [
@@ -113,6 +137,16 @@ def test_a_limit_has_the_interval_of_its_draws() -> None:
     assert limit.saw == "labelled" and limit.helps_at == [10.0], "one regime has no limit"
     # Draws cross at 10^1.5, 10^2, 10^2.5 and nowhere; the middle half of these.
     assert limit.groups == pytest.approx((100, 10**1.5, 10**2.5))
+
+
+def test_cells_with_one_number_of_labels_have_no_limit_and_count_as_the_one_that_gains_least() -> None:
+    cell = Cell("unlabelled", "few", 60.0, "pool", "pseudo", (0.2,) * 3, (0.1,) * 3, regime_map.HELPS)
+    cells = [cell, replace(cell, regime="other", state=regime_map.UNDECIDED)]
+    nets = np.array([[0.1] * 5, [-0.1] * 5])
+    assert regime_map.limits(cells, nets, 0.5) == []
+    cells.append(replace(cell, groups=10.0))
+    [limit] = regime_map.limits(cells, np.vstack([nets, [0.1] * 5]), 0.5)
+    assert limit.helps_at == [10.0] and limit.groups[0] == pytest.approx(600**0.5)
 
 
 def test_the_best_is_chosen_on_validation_scores_and_the_declared_arm_speaks_first() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,7 @@ from workflow_scripts.lib.judge.analysis_choices import METRICS
 from workflow_scripts.lib.judge.fixed_scoring import Decided
 from workflow_scripts.lib.judge.fold_scores import ScoredRows
 from workflow_scripts.lib.judge.question import Question
-from workflow_scripts.lib.judge.thresholds import decisions
+from workflow_scripts.lib.judge.thresholds import Rule, decisions
 from workflow_scripts.lib.scores.prediction_file import read_predictions
 
 PLACES = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -201,3 +203,22 @@ def test_without_columns_there_is_an_empty_table_and_foreign_images_are_refused(
         writer.append(blank[:5], labels[:5], ids[:5], ids[:5], {"cell_line": list("aabbb")})
     with pytest.raises(strata.UserError, match=r"other\.hdf5 has no image 'image"):
         strata.known_columns(tmp_path / "other.hdf5", found)
+
+
+def test_a_line_is_judged_by_the_repeats_that_test_it():
+    """Four cell lines that are left out in turn, one in a repeat."""
+    question = Question(ANALYSIS, ARMS, 1)
+
+    def fold(repeat: int, skill: float) -> Decided:
+        rng, owner = np.random.default_rng(repeat), np.arange(150) // 3
+        labels = (rng.random((50, 2)) < 0.4)[owner]
+        scores = 1 / (1 + np.exp(-(skill * (labels - 0.5) + rng.normal(0, 1, labels.shape))))
+        return Decided(repeat, 0, ScoredRows(scores, labels, owner + 50 * repeat), np.full(2, 0.5))
+
+    decided = {arm["name"]: [fold(repeat, skill) for repeat in range(4)] for arm, skill in zip(ARMS, (1, 3, 1), strict=True)}
+    run = SimpleNamespace(question=question, rule=Rule("calibrated", 10), judged=np.ones(2, dtype=bool))
+    weights = scoring.group_weights(1, 200, 100)
+    for line in range(4):
+        inside = [np.full(150, repeat == line) for repeat in range(4)]
+        rows = strata._stratum_rows(run, decided, inside, weights)
+        assert all(row["judged"] and (row["images"], row["groups"]) == (150, 50) for row in rows)

@@ -83,6 +83,14 @@ def test_the_table_puts_the_area_beside_the_clean_score(files):
     assert setting["strengths"].startswith("0.01, 0.02")
 
 
+def test_an_arm_may_be_called_none(files, tmp_path):
+    for name in ("stress.csv", "stress_areas.csv"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace("real_only", "None"))
+    shown = stress_section.read(files, FOUND, CONFIG, tmp_path / "report.html")
+    assert [row["arm"] for row in shown["tables"]["stress_areas"].rows][:1] == ["None"]
+
+
 def test_tables_of_another_kind_are_refused(files):
     (files.folder / "stress.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="cannot be read"):

@@ -154,6 +154,17 @@ def test_masks_of_the_user_take_the_place_of_what_is_found(raw):
     assert [row["Id"] for row in table if row["cut_from"] == "f1"] == ["f1_c001", "f1_c002", "f1_c004", "f1_c005"]
 
 
+def test_masks_in_black_and_white_are_refused(raw, capsys):
+    for number in range(3):
+        mask = np.where(fields.labels() > 0, 255, 0).astype(np.uint8)
+        Image.fromarray(mask).save(raw / "fields" / f"f{number}_mask.png")
+    assert cut(raw, {"nucleus_channel": None, "masks": "{id}_mask.png", "size": 41}) == 1
+    said = capsys.readouterr().err
+    assert "3 of 3 images cannot be used (3 × mask)" in said and "one value for several nuclei" in said
+    assert cut(raw, {"nucleus_channel": None, "masks": "{id}_mask.png"}) == 1
+    assert "mask of field 'f0': has one value for several nuclei" in capsys.readouterr().err
+
+
 def test_a_field_without_nuclei_stops_the_run_or_is_left_out(raw, capsys):
     for channel in CHANNELS:
         Image.fromarray(np.full((200, 300), 500, np.uint16)).save(raw / "fields" / f"f1_{channel}.png")

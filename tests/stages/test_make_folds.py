@@ -379,3 +379,41 @@ def test_further_images_change_no_fold_and_are_shown_where_their_relatives_are_t
         assert table[fold][120:].tolist() == [wanted["g0"], "unlabelled", wanted["g1"]]
         assert (table[f"{fold}_rank"][120:] == "").all()
     assert "unused" in set(table["fold0"][120:]) | set(table["fold1"][120:]), "one of them is tested or set aside"
+
+
+def with_further(images, lines: list[str], own: list[str] | None = None) -> Path:
+    """The same images, perhaps with other cell lines, and further ones of groups of their own and these cell lines."""
+    with ImageSet(images) as source:
+        part = source.read(None, "inspect")
+        columns = {name: list(source.column(name)) for name in source.columns()}
+    columns["cell_line"] = own or columns["cell_line"]
+    more, count = images.with_name("more.h5"), len(lines)
+    with write_images(more, ["green"], ["a", "b", "rare"], 4, {"further": count}) as writer:
+        writer.append(part.images, part.labels, part.ids, part.groups, columns)
+        names = [f"new{number}" for number in range(count)]
+        writer.append(np.zeros((count, 1, 4, 4)), np.zeros((count, 3)), names, names,
+                      {"cell_line": lines, "empty": [""] * count})  # fmt: skip
+    return more
+
+
+def test_further_images_of_what_a_fold_tests_are_not_shown_in_it(images, capsys):
+    more = with_further(images, ["HeLa", "u-2 os", ""])
+    assert run(more, folds=3, leave_out="cell_line") == 0
+    table = pd.read_csv(more.with_name("folds.csv"), dtype=str, keep_default_na=False).tail(3)
+    shown = table[["fold0", "fold1", "fold2"]].to_numpy().tolist()
+    assert shown == [["unlabelled", "unlabelled", "unused"], ["unused", "unlabelled", "unlabelled"], ["unused"] * 3]
+    assert "1 further images without a value of 'cell_line' are unused" in capsys.readouterr().err
+
+
+def test_two_spellings_of_what_is_left_out_are_one(images):
+    with ImageSet(images) as source:
+        lines = source.column("cell_line")
+    other = [line.lower() if row % 3 == 0 else line for row, line in enumerate(lines)]
+    more = with_further(images, [], other)
+    assert run(more, folds=3, leave_out="cell_line") == 0
+    table = pd.read_csv(more.with_name("folds.csv"), dtype=str)
+    for fold in range(3):
+        tested = {line.lower() for line in lines[table[f"fold{fold}"] == "test"]}
+        assert len(tested) == 1
+        rest = lines[~table[f"fold{fold}"].isin(["test", "unused"])]
+        assert tested.isdisjoint({line.lower() for line in rest})

@@ -1,6 +1,7 @@
 """preprocess_images: from every kind of source to an image set, and going on after an interruption."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -565,6 +566,19 @@ def test_further_images_whose_protein_no_column_tells_are_told(further):
     assert "of 3 of them no column (" in (further / "log.txt").read_text()
     with ImageSet(further / "out" / "images.h5") as made:
         assert made.kin_known().tolist() == [True] * 4 + [False] * 3
+
+
+def test_the_table_of_groups_tells_the_proteins_of_further_images_too(further):
+    table = further / "groups.csv"
+    _, groups = with_groups(further)
+    table.write_text(Path(groups).read_text().rstrip() + "\ne,G4\n")
+    flags = ("--groups", str(table), "--unlabelled-images", str(further / "more"))
+    assert run(further, settings(data=NAMES), *flags) == 0
+    with ImageSet(further / "out" / "images.h5") as made:
+        groups = dict(zip(made.ids, made.groups, strict=True))
+        known = dict(zip(made.ids, made.kin_known(), strict=True))
+    assert groups["e"] == groups["d"] != groups["f"]
+    assert known["e"] and not known["f"], "one without a row is of no known protein"
 
 
 def test_without_a_table_all_files_that_have_no_row_are_further_images(further, monkeypatch):

@@ -684,7 +684,14 @@ def test_generators_that_draw_guide_or_serve_an_arm_are_counted_and_those_taken_
 
 def test_the_rate_and_the_power_are_told_only_where_they_hold(run: FakeRun) -> None:
     told = SimpleNamespace(metric="macro_f1", facts={"answer": {"claim": "other_proteins"}, "sizes": {"repeats": 3}})
-    assert "not been measured for this metric, level and claim" in summary_section.judge_sentence(told, report.ROOT)
+    told.analysis, told.confidence = {}, 0.95
+    unknown = "not been measured for this metric and these settings"
+    assert unknown in summary_section.judge_sentence(told, report.ROOT)
+    told.facts["answer"] = {}
+    assert unknown not in summary_section.judge_sentence(told, report.ROOT)
+    for analysis, confidence in (({"refit_thresholds": False}, 0.95), ({"threshold_rule": "half"}, 0.95), ({}, 0.5)):
+        told.analysis, told.confidence = analysis, confidence
+        assert unknown in summary_section.judge_sentence(told, report.ROOT)
     about = {"claim": "these_proteins", "detectable": 0.04, "power": 0.8, "baseline": "real_only"}
     told.facts["answer"] = about | {"training_luck": True}
     assert "A true gain of 0.040 over real_only" in summary_section.judge_sentence(told, report.ROOT)

@@ -211,6 +211,16 @@ def test_class_folders_of_links_and_of_many_files_are_gathered_whole(monkeypatch
     assert len(images) == 20 and not any(path.is_symlink() for path in images)
 
 
+@pytest.mark.parametrize("sizes", [{"er": 30, "nucleus": 12}, {"er": 12, "nucleus": 12}])
+def test_wells_of_a_plate_are_no_channels(sizes):
+    for place, count in sizes.items():
+        Path("plate", place).mkdir(parents=True)
+        for number in range(count):
+            save(Path("plate", place, f"p1_{'ABC'[number // 12]}{number % 12 + 1:02d}.png"), noise(number, 32))
+    assert start.main(["plate", "--yes"]) == 0
+    assert len(Path("plate-labels.csv").read_text().splitlines()) == 1 + sum(sizes.values())
+
+
 def test_a_folder_of_more_files_than_are_looked_at_is_understood(monkeypatch):
     yeast()
     monkeypatch.setattr(folder_guess, "MOST", 10)

@@ -162,16 +162,27 @@ def _cure_of_memory(name: str) -> str:
 
 
 class _Unheard(logging.Handler):
-    """Log handler that loses a line without a word where memory or the file system fails."""
+    """Log handler that loses a line without a word where memory, the disk or the file system fails."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
-        if not (isinstance(error, Exception) and (out_of_memory(error) or file_system_failed(error))):
+        if not (isinstance(error, Exception) and _no_fault_of_ours(error)):
             super().handleError(record)
+
+
+def _no_fault_of_ours(error: Exception) -> bool:
+    return out_of_memory(error) or out_of_room(error) or file_system_failed(error)
 
 
 class _LogFile(_Unheard, logging.FileHandler):
     """The log file of a stage."""
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:  # lines that were kept back because they could not be written
+            if not _no_fault_of_ours(error):
+                raise
 
 
 class _Recent(logging.Handler):

@@ -108,18 +108,24 @@ def told(config: Config, entry: Config) -> Config:
 def seen_by_generators(config: Config) -> dict[str, Config]:
     """For the map: of each synthetic set what its generator `sees`, and the fraction `labelled` in its regime.
 
+    Also whether that shows `further` images: none of those that any regime labels.
+
     Empty where everything is labelled in every regime."""
     if not partial(config):
         return {}
     generators = {entry["name"]: entry for entry in config["generators"]}
     labelled = {entry["name"]: entry["labelled"] for entry in config["regimes"]}
+    more = bool(config["data"]["unlabelled"]["images"]) or config["make_folds"]["show_left_out"] > 0
+    further = {entry["name"]: more and entry["unlabelled"] == "seen" for entry in config["regimes"]}
     out = {}
     for entry in config["synthetic_sets"]:
         if entry["generator"] == generator_choices.SIMULATOR:
             out[entry["name"]] = {"sees": generator_choices.SIMULATOR, "labelled": 1}
         elif (source := generators.get(entry["generator"])) and not source.get("from"):
             sees = source.get("sees", generator_choices.LABELLED)
-            out[entry["name"]] = {"sees": sees, "labelled": labelled[source["regime"]]}
+            regime = source["regime"]
+            out[entry["name"]] = {"sees": sees, "labelled": labelled[regime]}
+            out[entry["name"]] |= {"further": True} if further[regime] else {}
     return out
 
 

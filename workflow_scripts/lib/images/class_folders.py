@@ -13,6 +13,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import folder_guess
 
 SPLIT = re.compile(r"(.*?)[_-]([A-Za-z][A-Za-z0-9]*)$")  # an Id and a channel
+WELL = re.compile(r"[A-P][0-9]{1,2}")  # of a plate
 
 
 def classes(folder: Path) -> list[Path]:
@@ -29,9 +30,10 @@ def gather(folders: list[Path], images: Path, table: Path) -> None:
     rows: dict[str, str] = {}
     with files.atomic(images) as part:
         part.mkdir()
-        for folder in folders:
-            names = folder_guess.image_names(folder)
-            for name, own in zip(names, _ids(names), strict=True):
+        found = {folder: folder_guess.image_names(folder) for folder in folders}
+        channelled = _channelled([(folder.name, stem) for folder, names in found.items() for stem in _stems(names)])
+        for folder, names in found.items():
+            for name, own in zip(names, _ids(names, channelled), strict=True):
                 safe = re.sub(r"[^A-Za-z0-9-]+", "-", folder.name)
                 if rows.setdefault(f"{safe}_{own}", folder.name) != folder.name:
                     raise UserError(f"{folder} and {rows[f'{safe}_{own}']} would get the same names: rename one")
@@ -48,12 +50,22 @@ def gather(folders: list[Path], images: Path, table: Path) -> None:
         writer.writerows(sorted(rows.items()))
 
 
-def _ids(names: list[str]) -> list[str]:
-    """The Id in each file's name: without its ending, and without a channel that most images have."""
-    stems = [re.sub(r"(\.ome)?\.[^.]+$", "", name) for name in names]
-    parts = [SPLIT.fullmatch(stem) for stem in stems]
-    channels = {match[2] for match in parts if match}
-    ids = {match[1] for match in parts if match}
-    if all(parts) and 1 < len(channels) <= 16 and len(ids) * len(channels) <= 1.2 * len(names):
-        return [match[1] for match in parts if match]
-    return stems
+def _ids(names: list[str], channelled: bool) -> list[str]:
+    """The Id in each file's name: without its ending, and without its channel where names have one."""
+    return [SPLIT.fullmatch(stem)[1] if channelled else stem for stem in _stems(names)]
+
+
+def _stems(names: list[str]) -> list[str]:
+    return [re.sub(r"(\.ome)?\.[^.]+$", "", name) for name in names]
+
+
+def _channelled(stems: list[tuple[str, str]]) -> bool:
+    """Whether names, given with their folders, end in one of a few channels that most images have.
+
+    All folders decide together: a folder with twelve wells of a plate must not take them for channels."""
+    parts = [(folder, SPLIT.fullmatch(stem)) for folder, stem in stems]
+    if not all(match for _, match in parts):
+        return False
+    channels, ids = {match[2] for _, match in parts}, {(folder, match[1]) for folder, match in parts}
+    wells = all(WELL.fullmatch(channel) for channel in channels)
+    return not wells and 1 < len(channels) <= 16 and len(ids) * len(channels) <= 1.2 * len(parts)

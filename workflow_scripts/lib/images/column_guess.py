@@ -34,7 +34,7 @@ REFERENCE = (
     "actin",
     "membrane",
 )
-SEPARATORS = ("+", "/", "&")  # beside those that are known anyway
+SEPARATORS = (",", "+", "/", "&")  # beside those that are known anyway
 MOST_CLASSES = 60
 
 

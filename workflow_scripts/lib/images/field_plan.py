@@ -11,7 +11,7 @@ from workflow_scripts.lib.base import stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import image_list, missing_files, whole_fields
 from workflow_scripts.lib.images.image_list import Listed
-from workflow_scripts.lib.images.scaling import positive
+from workflow_scripts.lib.images.scaling import positive, size_fault
 from workflow_scripts.lib.images.whole_fields import FieldReader, Task, Wanted
 
 
@@ -77,4 +77,7 @@ def _wanted(settings: dict[str, Any]) -> Wanted:
 
 def _pixel_sizes(listed: Listed, settings: dict[str, Any]) -> list[float | None]:
     told = listed.columns.get("pixel_size", [""] * len(listed.ids))
+    for name, text in zip(listed.ids, told, strict=True):
+        if fault := size_fault(text):
+            raise UserError(f"field {name!r} {fault}")
     return [positive(text) or settings["data"]["pixel_size"] for text in told]

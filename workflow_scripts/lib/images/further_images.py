@@ -41,10 +41,8 @@ def from_names(names: Iterable[str], classes: list[str]) -> Listed:
     return Listed(ids, np.zeros((len(ids), len(classes)), dtype=np.uint8), classes, {})
 
 
-def append(labelled: Listed, further: Listed) -> None:
-    """Append further images to the labelled ones, with a column that tells which are which.
-
-    One whose Id stands among the labelled images is left out: it is the same image, or cannot be told from it."""
+def leave_out_labelled(labelled: Listed, further: Listed) -> None:
+    """Leave out those whose Id stands among the labelled images: the same image, or one that cannot be told from it."""
     known = {*labelled.ids, *(entry.id for entry in [*labelled.bad, *labelled.dropped])}
     labelled.dropped += [
         Fault(name, "", "labelled already", "stands in the table of labelled images too")
@@ -52,6 +50,10 @@ def append(labelled: Listed, further: Listed) -> None:
         if name in known
     ]
     further.keep([row for row, name in enumerate(further.ids) if name not in known])
+
+
+def append(labelled: Listed, further: Listed) -> None:
+    """Append further images to the labelled ones, with a column that tells which are which."""
     counts = (len(labelled.ids), len(further.ids))
     names = dict.fromkeys([*labelled.columns, *further.columns])
     blank = tuple([""] * count for count in counts)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 
 def spelled(value: str) -> str:
     """A value as it is compared: capitals, and ways to write a letter in Unicode, make no difference.
 
     Two spellings of one protein in two parts of a split would be a leak; two proteins in one group are none."""
     return unicodedata.normalize("NFKC", value).casefold()
+
+
+def one_spelling(values: np.ndarray) -> np.ndarray:
+    """The same values (n,), each in the commonest of the spellings that are compared as equal."""
+    names, member, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+    best: dict[str, tuple[int, str]] = {}
+    for name, count in zip(names.tolist(), (-counts).tolist(), strict=True):
+        best[spelled(name)] = min(best.get(spelled(name), (count, name)), (count, name))
+    return np.array([best[spelled(name)][1] for name in names.tolist()], dtype=object)[member]
 
 
 def connected(columns: Sequence[Sequence[str]], count: int, pairs: Iterable[tuple[int, int]] = ()) -> list[str]:

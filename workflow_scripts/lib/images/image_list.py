@@ -54,6 +54,19 @@ class Labels:
         if not self.classes:
             self.classes = self._found(targets)
         self._number = {name.casefold(): number for number, name in enumerate(self.classes)}
+        if not self.separator and not self.numbers and (joined := self._joined()):
+            raise UserError(
+                f"the label {printable(joined)[:80]!r} is made of other labels: set data.label_separator to ',', or to "
+                "'|' if it is one class"
+            )
+
+    def _joined(self) -> str | None:
+        """A class whose name lists other classes, with commas between them."""
+        for name in self.classes:
+            parts = [part.strip().casefold() for part in name.split(",")]
+            if len(parts) > 1 and all(part in self._number for part in parts):
+                return name
+        return None
 
     def _found(self, targets: Sequence[str]) -> list[str]:
         """The names that occur; of spellings that differ in upper and lower case alone, the commonest."""
@@ -196,8 +209,10 @@ def check_columns(tables: Sequence[UserTable], data: dict[str, Any]) -> None:
             raise UserError(f"data.columns.{kind} = {name!r}: there is no such column: {places}")
 
 
-def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
-    """Add the columns of a second table by Id; an image without a row, or with rows that disagree, cannot be used."""
+def join(listed: Listed, table: UserTable, data: dict[str, Any], required: bool = True) -> None:
+    """Add the columns of a second table by Id; an image whose rows disagree cannot be used.
+
+    Nor can one without a row, unless none is `required`: its values are then empty."""
     ids = table.need(data["columns"]["id"])
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(ids):
@@ -205,7 +220,10 @@ def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
     where, kept = [], []
     for index, name in enumerate(listed.ids):
         first, *others = rows.get(name, [-1])
-        if first < 0:
+        if first < 0 and not required:
+            where.append(first)
+            kept.append(index)
+        elif first < 0:
             listed.bad.append(Fault(name, table.path.name, "Id without groups", f"has no row for Id {name!r}"))
         elif any(row in table.faults for row in rows[name]):
             faulty = next(row for row in rows[name] if row in table.faults)
@@ -220,14 +238,14 @@ def join(listed: Listed, table: UserTable, data: dict[str, Any]) -> None:
             kept.append(index)
     listed.keep(kept)
     columns, notes = read_columns(table, data)
-    listed.notes += notes
+    listed.notes += [note for note in notes if required]  # of the labelled images; they need not be told twice
     for name, values in columns.items():
-        added = [values[row] for row in where]
+        added = ["" if row < 0 else values[row] for row in where]
         known = listed.columns.get(name, added)
         for own, value, other in zip(listed.ids, known, added, strict=True):
             if value and other and value != other:
                 raise UserError(
-                    f"{table.path} has a column {name!r} and the label table too, and for Id {own!r} they disagree "
+                    f"{table.path} has a column {name!r} and another table too, and for Id {own!r} they disagree "
                     f"({other!r}, {value!r}): take it out of one of them"
                 )
         listed.columns[name] = [value or other for value, other in zip(known, added, strict=True)]

@@ -16,7 +16,7 @@ import numpy as np
 from workflow_scripts.lib.base import arguments, files, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.progress import Progress
-from workflow_scripts.lib.images import chunks, further_images, image_list, invalid_input, read_image
+from workflow_scripts.lib.images import chunks, further_images, image_list, invalid_input, read_image, user_tables
 from workflow_scripts.lib.images.duplicates import GRID
 from workflow_scripts.lib.images.image_list import Listed
 from workflow_scripts.lib.images.image_set_writer import ImageWriter
@@ -123,11 +123,10 @@ class ReadingPlan:
         """Images of some valid rows, in the order asked for, from the pieces that were read."""
         size = self.reader.size
         out = np.empty((len(rows), len(self.reader.channels), size, size), dtype=np.uint8)
-        for task in tasks:
-            wanted = np.flatnonzero((rows >= task.first) & (rows < task.first + len(task.ids)))
-            if len(wanted):
-                piece = chunks.make(task)
-                out[wanted] = piece.images[np.searchsorted(piece.rows, rows[wanted])]
+        of_task = np.searchsorted([task.first for task in tasks], rows, side="right") - 1
+        for place in np.unique(of_task):
+            wanted = of_task == place
+            out[wanted] = chunks.images_of(tasks[place], rows[wanted])
         return out
 
     def write_further(self, writer: ImageWriter, tasks: list[chunks.Task], kept: np.ndarray) -> None:
@@ -172,8 +171,11 @@ def _append_further(args: argparse.Namespace, listed: Listed, reader: read_image
     known = {*listed.ids, *(entry.id for entry in [*listed.bad, *listed.dropped])}
     if table is not None:
         more = further_images.from_table(table, data, listed.classes)
+        further_images.leave_out_labelled(listed, more)
     else:
         more = further_images.from_names(read_image.files_without_row(own, known), listed.classes)
+    if args.groups:
+        image_list.join(more, user_tables.read_table(args.groups), data, required=False)
     if data["id_parts"]:
         image_list.add_id_parts(more, data["id_parts"])
     if not own.bits:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from skimage.exposure import rescale_intensity
 
+from workflow_scripts.lib.images.invalid_input import printable
 from workflow_scripts.lib.images.planes import Unusable, to_array
 
 Window = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the file
@@ -45,6 +46,8 @@ class Scaling:
             if width < self.size:
                 raise Unusable("too small", f"{width} pixels wide, less than preprocess_images.size = {self.size}")
             return None
+        if fault := size_fault(pixel_size):
+            raise Unusable("unknown pixel size", fault)
         known = positive(pixel_size) or self.settings["data"]["pixel_size"]
         if not known:
             raise Unusable("unknown pixel size", "no pixel size: set data.pixel_size or give a column of them")
@@ -116,12 +119,19 @@ def constant(channel: np.ndarray) -> bool:
 
 
 def positive(text: str) -> float | None:
-    """A size that a table tells; None where it tells none."""
+    """A size that a table tells, perhaps with a decimal comma; None where it tells none."""
     try:
-        value = float(text)
+        value = float(text if "." in text else text.replace(",", ".", 1))
     except ValueError:
         return None
     return value if 0 < value < 1e6 else None
+
+
+def size_fault(text: str) -> str:
+    """What is wrong about a pixel size in a table; empty where nothing is, or where there is none."""
+    if not text.strip() or positive(text) is not None:
+        return ""
+    return f"has the pixel size {printable(text)[:20]!r}; a number of micrometres is expected, such as 0.325"
 
 
 def area_means(values: np.ndarray, size: int, window: Window) -> np.ndarray:

@@ -73,7 +73,7 @@ def _check_pages(file: tifffile.TiffFile, wanted: Wanted) -> None:
 def _series(file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     """The image of a file; further ones may be smaller, such as previews."""
     first = file.series[0]
-    if file.is_ome and sum(series.shape == first.shape for series in file.series) > 1:
+    if sum((series.shape, series.dtype) == (first.shape, first.dtype) for series in file.series) > 1:
         raise Unusable("wrong shape", f"holds several images ({len(file.series)}); one is expected")
     return first
 

@@ -19,6 +19,7 @@ from workflow_scripts.lib.images.invalid_input import printable
 
 LARGEST = 2**30  # bytes of a table, unpacked
 DELIMITERS = ",;\t"
+SEP_LINE = re.compile(r"sep=([,;\t])\n", re.IGNORECASE)
 # Control characters: HDF5 and HTML do not accept them, and nobody types them.
 CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f\ufffe\uffff]")
 
@@ -69,20 +70,27 @@ def read_table(path: Path) -> UserTable:
         return _parquet(path)
     try:
         text = _text(path)
-        header = text.partition("\n")[0]
-        delimiter = max(DELIMITERS, key=header.count)
+        delimiter, skipped = _told(text), 1
+        if delimiter is None:
+            header, skipped = text.partition("\n")[0], 0
+            delimiter = max(DELIMITERS, key=header.count)
         # Strict, because a quote that is never closed would silently swallow the rest of the table.
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+        lines = io.StringIO(text)
+        for _ in range(skipped):
+            next(lines)
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
         # A name may span lines in the table; everywhere else it is one line.
         names = _names(path, next(reader, []))
         table = UserTable(path, {name: [] for name in names if name}, array("l"))
-        line = reader.line_num
+        line = reader.line_num + skipped
         for cells in reader:
-            begin, line = line + 1, reader.line_num
+            begin, line = line + 1, reader.line_num + skipped
             cells = [cell.strip() for cell in cells]
             if any(cells):
                 _add(table, names, cells, begin)
-    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as a table: line {reader.line_num + skipped}: {error}") from None
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
         raise_if_passing(error)
         raise UserError(f"{path} cannot be read as a table: {error}") from None
     return table
@@ -122,10 +130,22 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is larger than {LARGEST // 2**30} GiB unpacked; that is no table of images")
     # utf-8-sig drops the byte order mark that spreadsheets write; some write their text in two bytes a letter.
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    text = content.decode("utf-16" if wide else "utf-8-sig")
+    if content[:4] == b"PK\3\4":
+        raise UserError(f"{path} is a spreadsheet or an archive, no table: save it as 'CSV UTF-8'")
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: this is not UTF-8; save the table as 'CSV UTF-8'") from None
     if "\0" in text:
         raise UserError(f"{path} cannot be read as a table: it holds zero bytes, as other kinds of files do")
     return re.sub("\r\n?", "\n", text)
+
+
+def _told(text: str) -> str | None:
+    """The delimiter that a first line such as `sep=;` tells, as Excel writes it."""
+    match = SEP_LINE.match(text)
+    return match[1] if match else None
 
 
 def _add(table: UserTable, names: list[str], cells: list[str], line: int) -> None:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
-from workflow_scripts.lib.base import files, process_pool, source_code
+from workflow_scripts.lib.base import files, process_pool, source_code, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images import chunks, nuclei
 from workflow_scripts.lib.images.invalid_input import Fault
@@ -67,7 +68,10 @@ class FieldReader(Reader):
             raise Unusable(
                 "mask", f"is {labels.shape[1]} × {labels.shape[0]} pixels, its field {shape[1]} × {shape[0]}"
             )
-        return np.rint(labels).astype(np.int32)
+        labels = np.rint(labels).astype(np.int32)
+        if len(np.unique(labels[labels != 0])) == 1 and ndimage.label(labels)[1] > 1:
+            raise Unusable("mask", "has one value for several nuclei; in a label image each has a number of its own")
+        return labels
 
     def _averaged(self, image: Image.Image, bits: int) -> Plane:
         return Plane(image, image.size, bits, 0.0)
@@ -259,6 +263,7 @@ def _diameter(reader: FieldReader, name: str, channels: dict[str, np.ndarray], c
         return nuclei.typical_diameter(channels[channel])
     try:
         areas = np.bincount(reader.mask(name, next(iter(channels.values())).shape).ravel())[1:]
-    except Unusable:
+    except Unusable as problem:
+        stage.log.warning("mask of field %r: %s", name, problem.reason)
         return None
     return 2 * float(np.sqrt(np.median(areas[areas > 0]) / np.pi)) if areas.any() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.judge import inference
-from workflow_scripts.lib.judge.analysis_choices import CLAIMS, OTHER_PROTEINS
+from workflow_scripts.lib.judge.analysis_choices import CLAIMS, OTHER_PROTEINS, THESE_PROTEINS
 from workflow_scripts.lib.judge.question import Pair, Question, arms_of
 from workflow_scripts.lib.judge.scoring import BY_CLASS, MACRO, ScoredRun, Summary
+from workflow_scripts.lib.judge.training_variance import Design
 
 COLUMNS = ["arm", "against", "relation", "metric", "level", "class", "difference", "low", "high"]
 COLUMNS += ["low_single", "high_single", "verdict", "family", "standing", "se", "p", "q", "repeats"]
@@ -54,12 +56,9 @@ def family_rows(
     declared stands the other one."""
     analysis, pairs = question.analysis, question.family_pairs()
     first = [i for i, pair in enumerate(pairs) if pair.arm == analysis["primary_arm"]]
-    told, plan = _tells_others(summaries), next(iter(summaries.values())).design
-    if not told and question.claim == OTHER_PROTEINS:
-        raise UserError(
-            f"analysis: claim = {OTHER_PROTEINS!r} cannot be judged: all repeats have the same train part. "
-            "Draw the roles (make_folds: roles_from), or claim these_proteins"
-        )
+    plan, untold = _plan(summaries), _nothing_of_others(summaries, metric)
+    if untold and question.claim == OTHER_PROTEINS and family == PRIMARY:
+        raise UserError(f"analysis: claim = {OTHER_PROTEINS!r} cannot be judged: {untold}, or claim {THESE_PROTEINS}")
     differences = compare_macro(question, summaries, pairs, metric, first)
     other_claim = next(name for name in CLAIMS if name != question.claim)
     beside = compare_macro(question, summaries, pairs, metric, first, other_claim)
@@ -73,8 +72,8 @@ def family_rows(
         to_baseline = pair.relation == "baseline"
         needed = [i, *([control[pair.arm]] if to_baseline and pair.arm in control else [])]
         row = _row(pair, metric, level, differences, p, i, verdicts[i], family)
-        row["claim"] = question.claim
-        if told and (plan is None or plan.repeats > 1):  # a single repeat tells both levels the same
+        row["claim"] = THESE_PROTEINS if untold else question.claim
+        if not untold and (plan is None or plan.repeats > 1):  # a single repeat tells both levels the same
             row |= {"beside_low": beside.low[i], "beside_high": beside.high[i], "beside_verdict": beside_verdicts[i]}
         # Averages other than the primary one do not share its error rate.
         row |= {"probability_better": float(better[i]), "probability_negligible": float(negligible[i])}
@@ -83,10 +82,26 @@ def family_rows(
     return rows
 
 
-def _tells_others(summaries: dict[str, Summary]) -> bool:
-    """Whether something can be seen of other training groups; with one repeat nothing is, at either level."""
-    plan = next(iter(summaries.values())).design
-    return plan is None or plan.repeats == 1 or plan.tells_others
+def _plan(summaries: dict[str, Summary]) -> Design | None:
+    """The design of the trainings, whatever the order of the arms: that of the arms which hold back most groups.
+
+    An arm holds back fewer if its regime labels fewer of them. It is not trained on the others either."""
+    plans = [one.design for one in summaries.values()]
+    return None if None in plans else max(plans, key=lambda plan: float(np.trace(plan.shared)))
+
+
+def _nothing_of_others(summaries: dict[str, Summary], metric: str) -> str:
+    """Why nothing can be said of other training groups, with what to change; empty where something can.
+
+    With one repeat both levels are the same, and nothing is confirmed."""
+    plan = _plan(summaries)
+    if plan is None or plan.repeats == 1:
+        return ""
+    if not plan.tells_others:
+        return "all repeats have the same train part. Draw the roles (make_folds: roles_from)"
+    if any(np.isnan(one.fold_macro[metric]).any() for one in summaries.values()):
+        return "a fold tests no image of any judged class. Take fewer folds (make_folds.folds)"
+    return ""
 
 
 def _verdicts(question: Question, pairs: list[Pair], differences: inference.Intervals) -> list[str]:
@@ -117,7 +132,7 @@ def compare_macro(
 
     They hold at the level of the `claim`, by default that of the declared one. A single repeat tells nothing of the
     luck of training: its intervals are those of the groups alone, at both levels."""
-    analysis, plan = question.analysis, next(iter(summaries.values())).design
+    analysis, plan = question.analysis, _plan(summaries)
     own = {name: summaries[name] for name in arms_of(pairs)}
     apart = plan is not None and plan.repeats > 1 and bool(pairs)
     if apart and not any(np.isnan(one.fold_macro[metric]).any() for one in own.values()):
@@ -226,17 +241,21 @@ def _row(
 def cross_check(run: ScoredRun) -> list[Row]:
     """Nadeau-Bengio intervals of the primary metric, from the differences within each fold."""
     analysis = run.question.analysis
-    test_to_train = run.experiment.test_to_train(analysis["baseline"])
     fold_scores = {}
     for name, summary in run.primary_level.items():
         by_fold = summary.test.fold_macro_f1 if analysis["metric"] == "macro_f1" else summary.test.fold_map
         fold_scores[name] = by_fold(run.judged)[:, 0]
+    beside = {pair.arm: pair.against for pair in run.question.pairs() if pair.relation == "baseline"}
     out = []
     for pair in run.question.pairs():
         values = fold_scores[pair.arm] - fold_scores[pair.against]
-        mean, low, high = inference.nadeau_bengio(values, test_to_train, analysis["confidence"])
+        # A synthetic set may be all that an arm is fitted on. Its baseline says how many images its regime labels.
+        names = [name if name in beside.values() else beside[name] for name in (pair.arm, pair.against)]
+        ratio = max(map(run.experiment.test_to_train, names))
+        mean, low, high = inference.nadeau_bengio(values, ratio, analysis["confidence"])
+        worst = float(np.nanmin(values)) if not np.isnan(values).all() else math.nan
         out.append(
             {"arm": pair.arm, "against": pair.against, "relation": pair.relation}
-            | {"difference": mean, "low": low, "high": high, "folds": len(values), "worst_fold": float(values.min())}
+            | {"difference": mean, "low": low, "high": high, "folds": len(values), "worst_fold": worst}
         )
     return out

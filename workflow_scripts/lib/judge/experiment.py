@@ -12,6 +12,8 @@ import numpy as np
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import digest
+from workflow_scripts.lib.classify.arm_choices import METHODS
+from workflow_scripts.lib.classify.source_choices import RESERVES
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.judge.fold_scores import FoldScores, ScoredRows, per_protein
 from workflow_scripts.lib.scores import arm_list
@@ -80,11 +82,13 @@ class Experiment:
         return float(np.mean(values)) if None not in values else 0.0
 
     def train_groups(self) -> float:
-        """Groups in the train part of a fold, by what the arms of real images recorded; 0 where none did."""
+        """Groups in the train part of a fold, by what arms recorded; 0 where none did.
+
+        Arms that also learn from a reserve count its groups too, so they tell nothing of the train part."""
         numbers = [
             self.mean_number(name, "real_groups") / (self.settings(name).get("regime") or {}).get("labelled", 1)
             for name in self.arms
-            if self.settings(name).get("method") == "real_only"
+            if (method := METHODS.get(self.settings(name).get("method"))) and method.second_source not in RESERVES
         ]
         return max(numbers, default=0.0)
 

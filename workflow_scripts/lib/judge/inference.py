@@ -198,9 +198,11 @@ def _between_repeats(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Bet
     # Two arms that are equal in every draw have no variance of their own.
     differ = (total > 0) | (known > 0)
     surplus = np.where(differ, total - known, 0.0)
-    mean = max(float(surplus.mean()), 0.0) * differ
+    told = ~np.isnan(estimates).any(axis=1)  # the others, such as classes that a repeat does not test, tell nothing
+    mean = (max(float(surplus[told].mean()), 0.0) if told.any() else 0.0) * differ
     size = known + np.maximum(surplus, mean)
-    freedom = (repeats - 1) * 4 * count / (count + 3)
+    several = max(1, int(told.sum()))
+    freedom = (repeats - 1) * 4 * several / (several + 3)
     noise /= np.sqrt(rng.chisquare(freedom, draws.shape[2]) / freedom)
     length = np.sqrt(total * (repeats - 1))[:, None]
     along = np.divide(deviation, length, out=np.full_like(deviation, repeats**-0.5), where=length > 0)

@@ -99,7 +99,8 @@ class RegimeMap:
 def measure(run: ScoredRun, sources: Mapping[str, Mapping[str, Any]]) -> RegimeMap | None:
     """The map of the arms with the primary arm's settings, or else the baseline's.
 
-    `sources` tells of each synthetic set what its generator `sees`, and the fraction that is `labelled` in its regime.
+    `sources` tells of each synthetic set what its generator `sees`, the fraction that is `labelled` in its regime, and
+    whether that regime shows `further` images, which no regime labels.
     None where fewer than two regimes have a baseline, or no arm learns from generated images."""
     analysis, experiment = run.question.analysis, run.experiment
     settings = {
@@ -127,7 +128,8 @@ def arrange(
 ) -> list[RegimeArms]:
     """The arms (name -> settings) by regime and part, from the fewest labelled groups on; only regimes with a baseline.
 
-    In a regime in which everything is labelled all kinds of generators saw the same: its arms stand for all."""
+    In the regime in which everything is labelled all kinds of generators saw the same: its arms stand for all. But for
+    those that saw further images elsewhere, which are none of its own."""
     members: dict[str, list[str]] = {}
     for name, own in settings.items():
         members.setdefault(regime_name(dict(own)), []).append(name)
@@ -140,7 +142,9 @@ def arrange(
         for name in names:
             _place(arms, name, settings[name], sources.get(settings[name].get("synthetic_set", ""), {}))
         found.append(arms)
+    further = any(source.get("further") for source in sources.values())
     kinds = [saw for saw in SAW if any(saw in arms.generated for arms in found if arms.name)]
+    kinds = [saw for saw in kinds if not (further and saw in (UNLABELLED, PSEUDO_LABELLED))]
     whole = [
         replace(arms, generated=dict.fromkeys(kinds, arms.generated[LABELLED]))
         if not arms.name and kinds and LABELLED in arms.generated
@@ -164,6 +168,8 @@ def _place(arms: RegimeArms, name: str, settings: Mapping[str, Any], source: Map
             arms.generated.setdefault(saw, []).append(name)
     elif method.second_source in source_choices.RESERVES:
         arms.ceilings.append(name)
+    elif method.second_source is None and method.step != "real_only":  # the same real images, augmented or mixed
+        arms.controls.append(name)
     elif method.second_source in source_choices.PHOTOGRAPHS and (
         method.second_source == source_choices.RESAMPLED or method.second_source not in source_choices.NOTHING_NEW
     ):
@@ -249,15 +255,19 @@ def net_gain(differences: Intervals, rows: list[int]) -> np.ndarray:
 
 
 def limits(cells: list[Cell], nets: np.ndarray, confidence: float) -> list[Limit]:
-    """For each kind of generator in two regimes or more, the number below which its images help.
+    """For each kind of generator at two numbers of labelled groups or more, the number below which its images help.
 
     `nets` (cells, 1 + B) are the net gains of the cells: estimate first, then draws."""
     out = []
     for saw in SAW:
-        rows = [i for i, cell in enumerate(cells) if cell.saw == saw]
-        if len(rows) > 1:
-            numbers = crossing(np.array([cells[i].groups for i in rows]), nets[rows])
-            helping = [cells[i].groups for i in rows if cells[i].state == HELPS]
+        rows = np.array([i for i, cell in enumerate(cells) if cell.saw == saw], dtype=int)
+        at = np.array([cells[i].groups for i in rows])
+        tried = np.unique(at)
+        if len(tried) > 1:
+            # Of several cells with one number the one that gains least.
+            numbers = crossing(tried, np.stack([nets[rows[at == number]].min(axis=0) for number in tried]))
+            states = [{cells[i].state for i in rows[at == number]} for number in tried]
+            helping = [number for number, own in zip(tried.tolist(), states, strict=True) if own == {HELPS}]
             out.append(Limit(saw, interval(numbers, confidence), helping))
     return out
 

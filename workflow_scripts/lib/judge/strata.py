@@ -86,6 +86,7 @@ def _stratum_rows(
     """Rows of one stratum: scores and differences of the primary question, or why it is not judged."""
     question, analysis = run.question, run.question.analysis
     pairs = question.primary_pairs()
+    decided, inside = _tested(decided, inside)
     own = {name: _restricted(folds, inside, analysis["level"]) for name, folds in decided.items()}
     first, images = own[pairs[0].arm], [np.count_nonzero(rows) for rows in inside]
     positive = fixed_scoring.positive_groups(first).min(axis=0)
@@ -110,6 +111,16 @@ def _stratum_rows(
                 | {"low": differences.low_single[i], "high": differences.high_single[i], "judged": True, "reason": ""}
             )
     return rows
+
+
+def _tested(
+    decided: dict[str, list[Decided]], inside: list[np.ndarray]
+) -> tuple[dict[str, list[Decided]], list[np.ndarray]]:
+    """The same in those repeats alone that test the stratum at all: cell lines may be left out in turn."""
+    folds = next(iter(decided.values()))
+    there = {fold.repeat for fold, kept in zip(folds, inside, strict=True) if kept.any()}
+    kept = [place for place, fold in enumerate(folds) if fold.repeat in there]
+    return {name: [own[place] for place in kept] for name, own in decided.items()}, [inside[place] for place in kept]
 
 
 def _restricted(folds: list[Decided], inside: list[np.ndarray], level: str) -> list[Decided]:

@@ -209,7 +209,7 @@ def _design(out: Checked, settings: dict[str, Any], repeat: int) -> FoldDesign:
             known = ", ".join(sorted(out.listed.columns)) or "none"
             told = "is empty" if values is not None else "is no column"
             raise UserError(f"make_folds.{option} = {name!r} {told}; there are: {known}")
-        columns[option] = np.array(values, dtype=object) if name else None
+        columns[option] = grouping.one_spelling(np.array(values, dtype=object)) if name else None
     return FoldDesign(
         Path("the table"), out.groups, list(out.listed.classes), out.listed.labels, columns, folds, repeat,
         settings["seed"],

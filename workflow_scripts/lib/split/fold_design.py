@@ -36,6 +36,8 @@ class FoldDesign:
     seed: int
     # Groups (m,) of further images that came without labels. They follow the others, and decide about no fold.
     further: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=object))
+    further_left_out: np.ndarray | None = None  # their values (m,) of the column that leave_out names
+    held: list[str] = field(default_factory=list)  # the value that each fold tests, with leave_out
     names: np.ndarray = field(init=False)  # of the groups
     member: np.ndarray = field(init=False)  # (n,) the group's place in `names`
 
@@ -85,9 +87,21 @@ class FoldDesign:
         return np.concatenate([out, np.full((len(self.further), out.shape[1]), np.nan)])
 
     def _shown(self, assigned: np.ndarray) -> np.ndarray:
-        """Roles (m, folds) of further images: unlabelled, or unused where a relative is not in the train part."""
+        """Roles (m, folds) of further images: unlabelled, or unused where a relative is not in the train part.
+
+        With leave_out, those of the value that a fold tests are unused too, unless the settings show some of it. So are
+        those of unknown value, which may be the one tested."""
         out = np.full((len(self.further), assigned.shape[1]), Role.UNLABELLED, dtype=object)
+        hides = bool(self.held) and self.further_left_out is not None and not self.settings.get("show_left_out", 0)
+        if hides and len(out) and (self.further_left_out == "").any():
+            stage.log.warning(
+                "%d further images without a value of %r are unused, since they may be of the one that is tested: give "
+                "the column in data.unlabelled.table",
+                int((self.further_left_out == "").sum()), self.settings["leave_out"],
+            )  # fmt: skip
         for fold in range(assigned.shape[1]):
+            if hides:
+                out[np.isin(self.further_left_out, ("", self.held[fold])), fold] = Role.UNUSED
             elsewhere = self.groups[~np.isin(assigned[:, fold], (Role.TRAIN, Role.RESERVE_SAME))]
             out[np.isin(self.further, elsewhere), fold] = Role.UNUSED
             if len(out):
@@ -110,7 +124,7 @@ class FoldDesign:
     def _leaving_out(self, values: np.ndarray) -> np.ndarray:
         """Roles (n, folds) where every fold tests one value of a column."""
         column, count = self.settings["leave_out"], self.settings["folds"]
-        held = assignment.held_out_values(values, count, self.repeat)
+        held = self.held = assignment.held_out_values(values, count, self.repeat)
         if not held:
             raise UserError(
                 f"make_folds.leave_out = {column!r}: the column has {len(set(values) - {''})} values, too few for "

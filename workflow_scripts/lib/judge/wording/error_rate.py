@@ -11,7 +11,7 @@ def measured(record: dict[str, Any] | None, metric: str, repeats: int, digest: s
     `record` is benchmarks/judge_calibration.json; `digest` is that of the judge's present code."""
     of_metric = [row for row in (record or {}).get("worlds", []) if row["metric"] == metric]
     if record is None or not of_metric:
-        return "The rate of wrong claims of this analysis has not been measured for this metric, level and claim."
+        return "The rate of wrong claims has not been measured for this metric and these settings of the analysis."
     # Other numbers of repeats say nothing of this one: more repeats are not judged better in every world.
     rows = [row for row in of_metric if row["repeats"] == repeats]
     if not rows:

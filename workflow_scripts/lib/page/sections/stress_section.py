@@ -18,6 +18,7 @@ from workflow_scripts.lib.page.run_tables import Results
 
 ALT = "Score of every arm by the strength of each corruption; the areas under the curves stand in the table."
 EVERY, AREA = "all", "area"
+NUMBERS = ("setting", "value", "difference", "low", "high", "low_single", "high_single", "q")
 
 
 def read(files: RunFiles, found: Results, config: dict[str, Any], out: Path) -> dict[str, Any] | None:
@@ -26,7 +27,9 @@ def read(files: RunFiles, found: Results, config: dict[str, Any], out: Path) -> 
         return None
     paths = [files.file(name) for name in ("stress.csv", "stress_areas.csv")]
     try:
-        scores, areas = (pd.read_csv(path, keep_default_na=True, dtype={"strength": str}) for path in paths)
+        # An arm may be called None or NA.
+        blank, names = dict.fromkeys(NUMBERS, [""]), dict.fromkeys(("strength", "arm", "against"), str)
+        scores, areas = (pd.read_csv(path, keep_default_na=False, na_values=blank, dtype=names) for path in paths)
         tables = [_areas(scores, areas, found), _by_corruption(scores, areas, found), _settings(scores)]
     except (OSError, ValueError, KeyError) as error:
         raise_if_passing(error)

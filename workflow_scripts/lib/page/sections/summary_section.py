@@ -46,9 +46,12 @@ def verdict_kind(results: Results) -> str:
 def judge_sentence(results: Results, root: Path) -> str:
     """The gain that this run could have found, and how often the judge is wrong."""
     answer = results.facts["answer"]
+    record, declared = error_rate_section.read(root), results.analysis
     usual = answer.get("claim", THESE_PROTEINS) == THESE_PROTEINS and answer.get("level", "image") == "image"
+    usual &= declared.get("refit_thresholds", True) and declared.get("threshold_rule", "calibrated") == "calibrated"
+    usual &= record is not None and results.confidence == record["confidence"]
     rate = error_rate.measured(
-        error_rate_section.read(root) if usual else None,
+        record if usual else None,
         results.metric,
         results.facts["sizes"]["repeats"],
         error_rate_section.judge_digest(root),
