@@ -30,6 +30,8 @@ onstart:
     if warning:
         logger.warning(f"MixLoc: {warning}")
     if not workflow.remote_exec:
+        if problem := snakemake_checks.held_elsewhere(workflow, CONFIG["run"]):
+            raise WorkflowError(f"MixLoc: {problem}")
         logs = [path for job in workflow.dag.needrun_jobs() for path in job.log]
         # Where jobs run on this machine, their logs and clock are here, and the time left can be told.
         here = workflow.resource_settings.nodes is None

@@ -1,4 +1,4 @@
-"""Each stage of a run with little memory, on a folder that fails, on a full disk: one line, whole outputs, equal on retry.
+"""Each stage with little memory, on a folder that fails, on a full disk: one line, whole outputs, equal on retry.
 
     python -m benchmarks.attack_stages                        # the tiny preset; needs a C compiler for the folder
     python -m benchmarks.attack_stages --run FOLDER --tries 20 --seed 2 --only train_ddpm
@@ -264,9 +264,7 @@ def attacked(job: Job, attacks: list[tuple[str, Callable[[], None]]], scratch: P
     return found
 
 
-def attacks_of(
-    stage: str, tries: int, seed: int, folder: bool, size: int
-) -> list[tuple[str, Callable[[], None]]]:
+def attacks_of(stage: str, tries: int, seed: int, folder: bool, size: int) -> list[tuple[str, Callable[[], None]]]:
     """So many attacks of each kind, the same for the same seed, on a job that writes files of this size in all."""
     rng = random.Random(f"{seed} {stage}")
     out: list[tuple[str, Callable[[], None]]] = []

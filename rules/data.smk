@@ -119,7 +119,10 @@ rule make_folds:
     params:
         python=python,
         code=code("make_folds"),
-        settings=lambda wildcards: as_json(stage_views.fold_settings(CONFIG)),
+        # What decides about the roles. Other regimes change none, and nothing is trained again for them alone: they
+        # depend on `input`, so Snakemake does not compare them.
+        roles=lambda wildcards: as_json(stage_views.roles_settings(CONFIG)),
+        settings=lambda wildcards, input: as_json(stage_views.fold_settings(CONFIG)),
         seed=CONFIG["seed"],
     log:
         "results/{run}/logs/make_folds/repeat{repeat}.log",

@@ -22,7 +22,9 @@ rule fetch_images:
         # A function, because Snakemake would read braces in a plain text as wildcards.
         folder=lambda wildcards: CONFIG["fetch_images"]["folder"],
         manifest=lambda wildcards, input: ["--manifest", input.manifest] if input.get("manifest") else [],
-        settings=lambda wildcards: as_json(stage_views.fetch_settings(CONFIG)),
+        # What decides which images there are. Of the other settings, which depend on `input`, none is compared.
+        images=lambda wildcards: as_json(stage_views.fetched_images(CONFIG)),
+        settings=lambda wildcards, input: as_json(stage_views.fetch_settings(CONFIG)),
     log:
         "results/{run}/logs/fetch_images/fetch_images.log",
     benchmark:
@@ -54,7 +56,7 @@ rule fetch_weights:
         code=code("fetch_weights"),
         # Functions, because Snakemake would read braces in a plain text as wildcards.
         folder=lambda wildcards: str(network_choices.weights_path(CONFIG["fetch_weights"]["folder"])),
-        settings=lambda wildcards: as_json(stage_views.fetch_weights_settings(CONFIG)),
+        settings=lambda wildcards, input: as_json(stage_views.fetch_weights_settings(CONFIG)),
     log:
         "results/{run}/logs/fetch_weights/{backbone}.log",
     benchmark:

@@ -21,7 +21,7 @@ rule rehearse_run:
         # the machine and its cores.
         asked=lambda wildcards: time.time_ns(),
         # The Python that Snakemake runs in now, which need not be that of the stages.
-        snakemake=shlex.join([sys.executable, "-m", "snakemake"]),
+        snakemake=shlex.join([sys.executable, "-m", "snakemake", *snakemake_checks.deployment(workflow)]),
         snakefile=lambda wildcards, input: str(ROOT / "Snakefile"),
         settings=lambda wildcards: as_json({"config": config}, gpus=snakemake_checks.room(workflow)[1], threads=THREADS),
     log:

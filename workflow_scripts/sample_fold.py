@@ -5,19 +5,24 @@
         --settings '{"sets": [{...}, {...}], "threads": 1}'
 
 Each set has the images and the access record that sample_ddpm gives it. Sets that ask the fold's baseline are not made
-here, as the others would wait for it. After a kill finished sets are kept, and the one in work goes on."""
+here, as the others would wait for it. Snakemake deletes the outputs of a job before it starts it again. Therefore sets
+are made in the folder .together beside their places. After a kill finished ones stay, and the one in work goes on."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 from pathlib import Path
 
-from workflow_scripts.lib.base import arguments, source_code, stage
+from workflow_scripts.lib.base import arguments, files, source_code, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.generate.set_sampling import SampledFold, SetFiles, make_set
 from workflow_scripts.lib.generate.synthetic_set import Networks
+
+TOGETHER = ".together"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,8 +53,28 @@ def sample_fold(args: argparse.Namespace) -> None:
         if absent or name not in outputs:
             flag, missing = ("--generators", absent) if absent else ("--synthetic", name)
             raise UserError(f"synthetic set {name}: {flag} {missing}=… is missing")
-        paths = SetFiles(generators[settings["generator"]], outputs[name], generators[weaker] if weaker else None)
+        made = _kept(outputs[name])
+        made.parent.mkdir(parents=True, exist_ok=True)
+        paths = SetFiles(generators[settings["generator"]], made, generators[weaker] if weaker else None)
         make_set(fold, paths, settings, networks)
+    _into_place([outputs[settings["name"]] for settings in args.settings["sets"]])
+
+
+def _kept(out: Path) -> Path:
+    """Where a set is until all are made."""
+    return out.parent / TOGETHER / out.name
+
+
+def _into_place(outputs: list[Path]) -> None:
+    """Put all sets into their places; a kill in the middle leaves all of them where they were made."""
+    for out in outputs:
+        with files.atomic(out) as part:
+            try:
+                os.link(_kept(out), part)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(_kept(out), part)
+    for folder in {_kept(out).parent for out in outputs}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -53,7 +53,8 @@ def train_judge(out: Path, seed: int, settings: dict[str, Any]) -> None:
         fit, classes = _simulate(settings, seed, FIT, cells["images"])
         select, _ = _simulate(settings, seed, SELECT, max(1, round(SELECT_FRACTION * cells["images"])))
         entry = settings["training"]
-        resume = Resume(out.with_name(f"{out.stem}.resume.pt"), digest)
+        task = files.digest([digest, device.rounding(device.device())])
+        resume = Resume(out.with_name(f"{out.stem}.resume.pt"), task)
         with Progress("train", total=entry["steps"]) as bar:
 
             def report(step: int, numbers: dict[str, float]) -> None:

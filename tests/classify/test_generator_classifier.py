@@ -15,6 +15,7 @@ from tests.helpers.arms_data import ENTRIES, SECTION, SIZE, write_fold
 from tests.helpers.generating import UNET
 from workflow_scripts import train_classifier as stage_program
 from workflow_scripts.lib.classify import arm_checks, arm_settings, backbones, generator_classifier
+from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.classify.generator_scores import ScoreTrunk
 from workflow_scripts.lib.generate.diffusion import Condition
 from workflow_scripts.lib.images.access_record import AccessRecord
@@ -151,3 +152,14 @@ def test_the_scale_of_a_class_does_not_depend_on_how_many_others_there_are() -> 
     alone = generator_classifier.calibrated(scores, labels)
     many = generator_classifier.calibrated(np.repeat(scores, 20, axis=1), np.repeat(labels, 20, axis=1))
     assert many[1] == pytest.approx(alone[1][0], abs=1e-3) and 1 / (1 + np.exp(-alone[1][0])) < 0.04
+
+
+def test_the_loss_and_sampling_of_other_arms_are_none_of_an_untrained_one() -> None:
+    """With arcface the others have a head of their own kind, which this one has not."""
+    section = SECTION | {"loss": "arcface", "sampling": "balanced"}
+    settings = arm_settings.effective({"name": "asked", "method": "generator_classifier", "generator": "unet"}, section)
+    assert (settings["loss"], settings["losses"], settings["sampling"]) == ("bce", {}, "each_once")
+    about = settings | {"encoder": ENCODER}
+    state = backbones.build("generator_scores", 2, 3, SIZE, 0, encoder=ENCODER).state_dict()
+    found = Classifier("asked", 0, 0, ["x", "y", "z"], ["a", "b"], SIZE, about, torch.zeros(2), torch.ones(2), state)
+    assert found.network(torch.device("cpu")).state_dict().keys() == state.keys()

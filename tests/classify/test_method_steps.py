@@ -383,6 +383,7 @@ def test_registries_agree():
         ({"method": "real_only"}, {"checkpoints": 99}, "more than its 12 steps"),
         ({"method": "real_only", "backbone": "vit_b_16"}, {}, "32 px"),
         ({"method": "balanced_real", "sampling": "each_once"}, {}, "contradicts the method 'balanced_real'"),
+        ({"method": "distill", "sampling": "balanced"}, {}, "draws no real images: say it in its synthetic set"),
         ({"method": "real_only", "weights": "x.pth"}, {}, "nobody has published any"),
         ({"method": "real_only", "frozen": True}, {}, "needs weights"),
         ({"method": "mix_representation_real", "loss": "arcface"}, {}, "its margin has no meaning"),

@@ -1,6 +1,9 @@
 """Steps as one CUDA graph: on a CPU by a stand-in for torch's graph that records and replays, as it does."""
 
 import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -125,3 +128,31 @@ def test_lack_of_memory_is_no_fault_of_the_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", small)
     with pytest.raises(torch.OutOfMemoryError):
         Compiled(lambda value: value, "toy")(1)
+
+
+def test_trainings_side_by_side_are_captured_one_after_the_other(gpu, monkeypatch):
+    """A GPU refuses a capture, or any call that waits for it, while another thread captures."""
+
+    @contextlib.contextmanager
+    def graph(graph, stream, capture_error_mode):
+        if gpu.capturing:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        gpu.capturing = True
+        time.sleep(0.05)
+        yield
+        gpu.capturing = False
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: graph(None, None, "").__enter__())
+    gpu.captured = lambda: None
+    steps = [StepGraph(lambda value: value.clone(), CPU, f"arm {number}") for number in range(2)]
+    start = threading.Barrier(2)
+
+    def train(step):
+        start.wait()
+        for _ in range(WARM_UP + 3):
+            step(torch.ones(()))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train, steps))
+    assert [step.reason for step in steps] == [None, None]

@@ -37,5 +37,8 @@ def test_test_images_are_named_or_fetched(tmp_path: Path) -> None:
         given_images.test_images(own)
     named = own | {"write_submission": {"images": "i", "sample": "s"}}
     assert given_images.test_images(named) == {"images": "i", "sample": "s"}
-    kaggle = checked({"data": {"source": "kaggle2018"}, "write_submission": {"sample": "s"}})
+    plain = {"data": {"source": "kaggle2018"}, "write_submission": {"sample": "s"}}
+    with pytest.raises(ConfigError, match=r"set fetch_images\.kaggle\.test_images: true"):
+        given_images.test_images(checked(plain))
+    kaggle = checked(plain | {"fetch_images": {"kaggle": {"test_images": True}}})
     assert given_images.test_images(kaggle) == {"sample": "s", "checksums": "results/demo/fetched/checksums.csv"}

@@ -224,3 +224,21 @@ def test_mistakes_about_further_images_are_told_in_one_line(folder: dict, change
     with pytest.raises(ConfigError) as found:
         checked(SHOWN | changes | {"data": folder | changes.get("data", {})})
     assert words in str(found.value) and "\n" not in str(found.value)
+
+
+def test_another_regime_changes_no_role() -> None:
+    """So a new point of the map trains nothing again that is of other regimes."""
+    config, other = regimes(), regimes(regimes=[ALL, FEW | {"labelled": 0.3}])
+    assert stage_views.fold_settings(other) != stage_views.fold_settings(config)
+    assert stage_views.roles_settings(other) == stage_views.roles_settings(config)
+    assert stage_views.roles_settings(config)["ranked"] and "ranked" not in stage_views.roles_settings(checked({}))
+
+
+def test_copies_are_not_looked_for_where_the_generator_has_seen_more_than_the_arm() -> None:
+    own = GENERATOR | {"name": "own", "regime": "few"}
+    sets = [*SETS, SET | {"name": "own", "generator": "own"}]
+    more = {"generators": [GENERATOR, BLIND, PSEUDO, own], "synthetic_sets": sets}
+    assert regimes(few("checked", "authentic", synthetic_set="own"), **more)
+    for name in ("balanced", "blind"):
+        with pytest.raises(ConfigError, match="has seen more: take filtered"):
+            regimes(few("checked", "authentic", synthetic_set=name), **more)

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from snakemake.profiles import ProfileConfigFileParser
+from snakemake.settings.types import DeploymentMethod
 
 from benchmarks import dag
 from tests.helpers import warm_python
@@ -238,3 +240,40 @@ def test_a_killed_job_is_told_from_one_that_failed_or_is_done(tmp_path: Path) ->
     told = snakemake_checks.killed_jobs(workflow)
     assert [line.split()[0] for line in told] == ["killed", "killed_again"]
     assert all("memory ran out" in line and "\n" not in line for line in told)
+
+
+def started(*rules: str) -> SimpleNamespace:
+    """A Snakemake that is about to run jobs of these rules."""
+    jobs = [SimpleNamespace(rule=SimpleNamespace(name=name)) for name in rules]
+    return SimpleNamespace(dag=SimpleNamespace(needrun_jobs=lambda: jobs))
+
+
+def test_a_run_is_made_by_one_snakemake_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(snakemake_checks, "HELD", [])
+    assert snakemake_checks.held_elsewhere(started("report", "train_ddpm"), "one") is None
+    told = snakemake_checks.held_elsewhere(started("make_folds"), "one")
+    assert told is not None and "the run one is being made by another Snakemake" in told
+    assert snakemake_checks.held_elsewhere(started("make_folds"), "two") is None, "another run may go on beside it"
+    assert snakemake_checks.held_elsewhere(started("predict_images", "report"), "one") is None, "it only reads"
+    for holder in snakemake_checks.HELD:
+        holder.close()  # as at the end of a process, however it ends
+    assert snakemake_checks.held_elsewhere(started("make_folds"), "one") is None
+
+
+def test_a_rehearsal_gives_stages_the_environments_of_the_run() -> None:
+    settings = SimpleNamespace(deployment_method={DeploymentMethod.CONDA})
+    assert snakemake_checks.deployment(SimpleNamespace(deployment_settings=settings)) == ["--sdm", "conda"]
+    settings.deployment_method = set()
+    assert snakemake_checks.deployment(SimpleNamespace(deployment_settings=settings)) == []
+
+
+@pytest.mark.parametrize("name", ["generic", "kubernetes"])
+def test_commands_of_a_profile_are_found_from_any_folder(name: str, tmp_path: Path, monkeypatch) -> None:
+    """Snakemake gives a value the folder of its profile where such a file is there."""
+    monkeypatch.chdir(tmp_path)
+    folder = ROOT / "profiles" / name
+    given = ProfileConfigFileParser().parse((folder / "config.yaml").open(encoding="utf-8"))
+    own = [given[key] for key in given if key in ("cluster-generic-status-cmd", "cluster-generic-cancel-cmd")]
+    own = [path for path in own if path != "scancel"]
+    assert own and all(Path(path).is_file() for path in own), own

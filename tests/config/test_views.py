@@ -150,6 +150,23 @@ def test_what_changes_no_result_is_no_setting() -> None:
     assert "images" not in stage_views.simulator_settings(config, "balanced")["simulate_cells"]
 
 
+def test_how_servers_are_treated_makes_no_image_again() -> None:
+    config = checked({})
+    for change in ({"timeout": 60}, {"verify": False}, {"total_gb": 9}, {"kaggle": {"archive_gb": 9}}):
+        changed = checked({"fetch_images": change})
+        assert stage_views.fetched_images(changed) == stage_views.fetched_images(config)
+        assert stage_views.fetch_settings(changed) != stage_views.fetch_settings(config)
+    for change in ({"limit": {"images": 9}}, {"kaggle": {"test_images": True}}):
+        assert stage_views.fetched_images(checked({"fetch_images": change})) != stage_views.fetched_images(config)
+
+
+def test_a_crate_asks_for_the_weights_that_were_fetched() -> None:
+    config = checked({"train_classifier": {"backbone": "resnet18", "weights": "imagenet"}})
+    told = stage_views.crate_settings(config)["config"]
+    assert all(entry["weights"] == "imagenet" for entry in told["arms"])
+    assert all(entry["weights"].endswith(".pth") for entry in config["arms"]), "this run has them as files"
+
+
 def test_downloads_of_weights_treat_servers_as_downloads_of_images_do() -> None:
     assert set(stage_views.POLICY) == {*Policy.__dataclass_fields__, "total_gb"}
     given = stage_views.fetch_weights_settings(checked({"fetch_images": {"retries": 9}}))

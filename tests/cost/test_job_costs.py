@@ -461,6 +461,21 @@ def test_arms_of_a_job_have_their_own_rates(tmp_path):
     assert found.starts[0].middle == pytest.approx(2.0), "reading and predicting belong to no arm"
 
 
+def test_an_arm_that_was_kept_takes_nothing_from_the_others_of_its_job(tmp_path):
+    works = [Workload("train_classifier", "GFLOP", 50, {"network": name}, name) for name in ("small", "resnet18")]
+    job = Job("train_classifier", "repeat0_fold1_job0", works)
+    kept = {job.key: "2026 INFO arm small: unchanged, kept\n"}
+    run = write_run(tmp_path, [job], {job.key: 32.0}, log=kept)
+    assert measured_rates.observed(run).rates == [], "which arms took how long is not known"
+    manifest = run / "repeat0/fold1/arms/job0.json"
+    manifest.parent.mkdir(parents=True)
+    arms = [{"arm": "small", "seconds": 10.0, "reused": True}, {"arm": "resnet18", "seconds": 30.0, "reused": False}]
+    manifest.write_text(json.dumps({"arms": arms}))
+    found = measured_rates.observed(run)
+    assert [(rate.traits["network"], rate.middle) for rate in found.rates] == [("resnet18", pytest.approx(50 / 30))]
+    assert found.starts[0].middle == pytest.approx(2.0)
+
+
 def test_a_gpu_is_known_by_the_log(tmp_path):
     run = write_run(tmp_path, [training("a", 100)], {"train_ddpm/a": 3.0}, device="NVIDIA H100 80GB HBM3, bfloat16")
     (rate,) = measured_rates.observed(run).rates
@@ -529,10 +544,41 @@ def test_images_are_counted_by_their_table_and_what_is_not_known_is_no_failure(t
     known = predict(tmp_path, config("hpa.yaml"))
     assert known["facts"] == {"images": 31072, "classes": 28, "side": 512}
     assert "fetch_images" in known["unknown"]
+    part = config("hpa.yaml", fetch_images={"limit": {"images": 500, "per_class": 0}})
+    assert predict(tmp_path, part)["facts"]["images"] == 500
+    part["fetch_images"]["limit"] = {"images": 0, "per_class": 2}
+    assert predict(tmp_path, part)["facts"]["images"] == 56, "at most"
     unknown = predict(tmp_path, config(data={"source": "kaggle2021"}))
     assert "how many images kaggle2021 has is not known" in unknown["problem"] and unknown["jobs"] == []
     told = cost_section.read(tmp_path / "cost.json", tmp_path / "benchmarks")
     assert told.tables == {} and "not known" in told.sentence
+
+
+def test_images_that_are_not_fetched_do_not_count_and_further_ones_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"i{number},{'Golgi' if number % 3 else 'Cytosol'}\n" for number in range(90)]
+    (tmp_path / "m.csv").write_text("Id,Target\n" + "".join(rows))
+    given = config(data={"source": "public", "table": str(tmp_path / "m.csv")})
+    given["fetch_images"]["limit"] = {"images": 0, "per_class": 2}
+    assert run_facts.of(given).images == 4
+    given["fetch_images"]["limit"]["images"] = 3
+    assert run_facts.of(given).images == 3
+    fetched = tmp_path / "results" / given["run"] / "fetched" / "table.csv"
+    fetched.parent.mkdir(parents=True)
+    fetched.write_text("Id,Target\ni1,Golgi\ni3,Cytosol\n")
+    assert run_facts.of(given).images == 2, "what is there, whatever was asked for"
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw.csv").write_text("Id,Target\na,Golgi\nb,Cytosol\n")
+    (tmp_path / "more.csv").write_text("Id\nc\nd\ne\n")
+    own = {"source": "folder", "images": str(tmp_path / "raw"), "table": str(tmp_path / "raw.csv")}
+    given = config(data=own)
+    given["data"]["unlabelled"] = {"images": str(tmp_path / "raw"), "table": str(tmp_path / "more.csv")}
+    assert run_facts.of(given).images == 5
+    given["data"]["unlabelled"]["table"] = None
+    for name in "cde":
+        for channel in given["preprocess_images"]["channels"]:
+            (tmp_path / "raw" / f"{name}_{channel}.png").touch()
+    assert run_facts.of(given).images == 5
 
 
 def test_a_picture_too_large_to_open_is_no_failure(tmp_path):

@@ -1,5 +1,7 @@
 """Autoguidance: a snapshot of the same training, or another generator, is what guidance pushes away from."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from tests.helpers.generating import SYNTHETIC_SET, UNET, make_data, sample_line, train_line
 from workflow_scripts import sample_ddpm, train_ddpm
 from workflow_scripts.lib.compute.checkpoint import Resume
-from workflow_scripts.lib.generate import generator_checks, generator_file, generator_training
+from workflow_scripts.lib.generate import generator_checks, generator_file, generator_run, generator_training
 from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.images.image_set import ImageSet
 
@@ -146,3 +148,16 @@ def test_a_generator_that_was_always_given_channels_is_not_asked_without():
         generator_checks.set_problem(SYNTHETIC_SET, always, ["a", "b"], None)
     )
     assert generator_checks.set_problem(SYNTHETIC_SET | {"reference_channels": ["a"]}, always, ["a", "b"], None) is None
+
+
+def test_one_of_a_pair_may_be_told_which_channels_are_missing():
+    """One that chooses its average on validation images is told no columns; the other gets a column of its own."""
+    source = SimpleNamespace(present=np.array([[1, 1], [1, 0]], dtype=bool), size=16, channels=["a", "b"])
+    entries = (UNET | {"name": "big", "ema_widths": [0.05, 0.1]}, UNET | {"name": "small"})
+    pair = [generator_run._told_missing(entry, source) for entry in entries]
+    assert [entry.get("condition_on", []) for entry in pair] == [[], ["missing_channels"]]
+    asked = {"name": "s", "labels": "as_train", "count": 9, "sampler": "heun", "evaluations": 9}
+    asked["guidance"] = {"scale": 2, "interval": [0, 99], "weaker": "small"}
+    assert generator_checks.set_problem(asked, pair[0], ["a", "b"], pair[1]) is None
+    shown = [entry | {"condition_on": ["line", *entry.get("condition_on", [])]} for entry in pair]
+    assert "another condition_on" in generator_checks.set_problem(asked, pair[0], ["a", "b"], shown[1])

@@ -1,6 +1,7 @@
 """Synthetic sets that refer to real images or to the fold's baseline: what they hold, and what they say they read."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from tests.helpers.generating import CLASSES, SYNTHETIC_SET, UNET, make_baseline, make_data, sample_line, train_line
 from workflow_scripts import certify_leaks, sample_ddpm, train_ddpm
 from workflow_scripts.lib.generate import sampling
-from workflow_scripts.lib.generate.requests import Requests
-from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.generate.requests import Requests, make_requests
+from workflow_scripts.lib.images.access_record import AccessRecord
+from workflow_scripts.lib.images.image_set import ImageSet, Part
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.images.orientation import oriented
 
@@ -239,3 +241,33 @@ def test_a_checkpoint_of_other_real_images_is_not_gone_on_from():
     # Ids and seed are the same. The limits of intensity are others, and a generator from elsewhere knows of none.
     same, other = (Requests(np.zeros((3, 1)), None, real=real).digest() for real in (one.clone(), one + 1))
     assert Requests(np.zeros((3, 1)), None, real=one).digest() == same != other
+
+
+def test_the_missing_channels_that_are_told_are_those_of_the_image_that_is_shown():
+    """Under every plan of columns: the network has learned from images that lack what they say."""
+    count, rng = 60, np.random.default_rng(0)
+    labels = np.eye(2, dtype=np.uint8)[np.arange(count) % 2]
+    missing = np.array(["yellow" if row % 3 == 0 else "none" for row in range(count)], dtype=object)
+    columns = {
+        "line": np.array(["AB"[row % 4 // 2] for row in range(count)], dtype=object),
+        "missing_channels": missing,
+    }
+    images = rng.integers(1, 255, (count, 3, 16, 16)).astype(np.uint8)
+    ids, record = np.array([f"i{row}" for row in range(count)]), AccessRecord("d", count)
+    source = SimpleNamespace(
+        path="x", classes=["a", "b"], ids=ids, access_record=lambda: record, labels=lambda rows, purpose: labels[rows],
+        values=lambda names, rows, purpose: np.stack([columns[name][rows] for name in names], axis=1),
+        read=lambda rows, purpose: Part(images[rows], labels[rows], ids[rows], ids[rows], rows, record),
+    )  # fmt: skip
+    known = {"line": ["A", "B"], "missing_channels": ["none", "yellow"]}
+    generator = SimpleNamespace(
+        settings={"condition_on": list(known), "column_values": known, "turn_images": False},
+        channels=["green", "blue", "yellow"], access_record=AccessRecord("d", count),
+    )  # fmt: skip
+    for plan in ("as_real", "uniform"):
+        settings = {"name": "s", "labels": "as_train", "count": 120, "columns": plan, "guidance": {"scale": 1}}
+        settings["reference_channels"] = ["blue", "yellow"]
+        found = make_requests(settings, generator, source, np.arange(count), None, 1)
+        shown = [dict(zip(ids, missing, strict=True))[name] for name in found.references]
+        assert found.values["missing_channels"] == shown and {*shown} == {"none", "yellow"}
+        assert (np.asarray(found.told)[:, 3] == [name == "yellow" for name in shown]).all()

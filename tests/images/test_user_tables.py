@@ -182,7 +182,7 @@ def test_a_missing_table(tmp_path):
 
 def test_labels_with_commas_between_them_are_not_taken_for_classes_of_their_own(table):
     path = table("Id;Target\na;nucleus\nb;cytosol\nc;nucleus, cytosol\n")
-    with pytest.raises(UserError, match="'nucleus, cytosol' is made of other labels: set data.label_separator"):
+    with pytest.raises(UserError, match=r"'nucleus, cytosol' is made of other labels: set data\.label_separator"):
         listed(path, (), labels="names")
     assert listed(path, (), labels="names", label_separator=",").classes == ["cytosol", "nucleus"]
     assert len(listed(path, (), labels="names", label_separator="|").classes) == 3

@@ -77,7 +77,9 @@ def test_a_generator_that_saw_no_further_images_does_not_stand_for_those_that_di
         ("pool_seen", "pool", {"synthetic_set": "b", "regime": seen}),
     ]
     sources = {"a": {"sees": "labelled", "labelled": 1}, "b": {"sees": "unlabelled", "labelled": 1, "further": True}}
-    own = {name: arm_settings.effective({"name": name, "method": method} | more, SECTION) for name, method, more in arms}
+    own = {
+        name: arm_settings.effective({"name": name, "method": method} | more, SECTION) for name, method, more in arms
+    }
     found = regime_map.arrange(own, dict.fromkeys(own, 60.0), sources, "real_known")
     assert [one.generated for one in found] == [{"labelled": ["pool_known"]}, {"unlabelled": ["pool_seen"]}]
 

@@ -215,7 +215,9 @@ def test_a_line_is_judged_by_the_repeats_that_test_it():
         scores = 1 / (1 + np.exp(-(skill * (labels - 0.5) + rng.normal(0, 1, labels.shape))))
         return Decided(repeat, 0, ScoredRows(scores, labels, owner + 50 * repeat), np.full(2, 0.5))
 
-    decided = {arm["name"]: [fold(repeat, skill) for repeat in range(4)] for arm, skill in zip(ARMS, (1, 3, 1), strict=True)}
+    decided = {
+        arm["name"]: [fold(repeat, skill) for repeat in range(4)] for arm, skill in zip(ARMS, (1, 3, 1), strict=True)
+    }
     run = SimpleNamespace(question=question, rule=Rule("calibrated", 10), judged=np.ones(2, dtype=bool))
     weights = scoring.group_weights(1, 200, 100)
     for line in range(4):

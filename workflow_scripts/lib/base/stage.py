@@ -71,6 +71,8 @@ def run(
     except Exception as error:
         if out_of_room(error):
             HELD.append(error)
+        if out_of_memory(error):
+            traceback.clear_frames(error.__traceback__)  # what the work still holds makes room for the message
         if tells():
             _tell(error, name, recent, args.log)
         _close_log()

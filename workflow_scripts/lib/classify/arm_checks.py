@@ -53,6 +53,10 @@ def problem(entry: dict[str, Any], section: dict[str, Any], channels: list[str],
             return f"{key} is given, but the method {entry['method']!r} does not use it (it uses {', '.join(allowed)})"
     if method.balanced and entry.get("sampling", "balanced") != "balanced":
         return f"sampling = {entry['sampling']!r} contradicts the method {entry['method']!r}: take real_only"
+    if method.step == "second_only" and entry.get("sampling") == "balanced":
+        return (
+            f"sampling is given, but the method {entry['method']!r} draws no real images: say it in its synthetic set"
+        )
     for place, own in (("the fold's baseline", method.on_baseline), ("a generator", bool(method.generator))):
         fixed = ("weights", "frozen") if method.on_baseline else ("weights", "backbone", "channels")
         fixed += ("frozen", "loss", "sampling", "budget") if method.scores else ()
@@ -93,7 +97,12 @@ def baseline_problem(settings: dict[str, Any], baseline: dict[str, Any]) -> str 
 
 def _methods_of(facts: BackboneFacts) -> str:
     """Names of the methods that have a backbone of methods alone."""
-    own = (name for name, method in METHODS.items() if (method.averaged if facts.of_pair else method.generator))
+    scores = facts is BACKBONES["generator_scores"]
+    own = (
+        name
+        for name, method in METHODS.items()
+        if (method.averaged if facts.of_pair else method.generator and method.scores == scores)
+    )
     return " or ".join(own)
 
 

@@ -292,7 +292,7 @@ def predict_arm(arm: Arm, data: FoldImages) -> None:
         logits = classifier_file.predict(network, pixels, trained.mean, trained.std)
         parts[role] = Scored(part.ids, part.groups, part.labels, logits)
     record = AccessRecord.from_json(trained.access_record).merged(*(data.part(role).access_record for role in READ_FOR))
-    if arm_settings.labels_others(arm.settings):
+    if arm_settings.labels_others(arm.settings) and data.has(Role.UNLABELLED):
         # What asks the regime's baseline about unlabelled images finds its answers here.
         part = data.part(Role.UNLABELLED)
         pixels = arm.look(part, data.source.channels)

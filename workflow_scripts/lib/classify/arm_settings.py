@@ -52,7 +52,8 @@ def effective(entry: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     if method.generator:
         out |= {"backbone": "generator_scores" if method.scores else "generator", "weights": None}
     if method.scores:
-        out["frozen"] = False
+        # Nothing is trained: its head is linear, whatever loss and sampling the other arms have.
+        out |= {"frozen": False, "loss": "bce", "losses": {}, "sampling": "each_once"}
     if "strong" in out and not method.views:
         out["augment"] = section["augment"] | {key: out["strong"][key] for key in ("scale", "aspect", "intensity")}
     return out

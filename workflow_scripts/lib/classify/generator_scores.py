@@ -63,8 +63,14 @@ class ScoreTrunk(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, K)."""
-        # In float32: the differences are small beside the losses.
-        with torch.autocast(images.device.type, enabled=False):
+        # In float32, convolutions on a GPU too: the differences are small beside the losses.
+        exact = torch.backends.cudnn.flags(
+            enabled=True,
+            benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.backends.cudnn.deterministic,
+            allow_tf32=False,
+        )
+        with torch.autocast(images.device.type, enabled=False), exact:
             images = images.float()
             without = self.loss(images, None)
             return torch.stack([without - self.loss(images, label) for label in range(self.classes)], dim=1)

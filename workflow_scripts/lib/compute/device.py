@@ -9,6 +9,10 @@ import torch
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.compute import gpu_locks
 
+# Environment variable that forces a number format: for comparisons between machines, and where bfloat16 is suspected.
+FORMAT = "MIXLOC_DTYPE"
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 def use_threads(count: int) -> None:
     """Set the number of threads, whatever the machine has, because it changes the last bits of sums."""
@@ -18,6 +22,8 @@ def use_threads(count: int) -> None:
 def device() -> torch.device:
     """The GPU where there is one, otherwise the CPU; where jobs share several GPUs, one that is free."""
     gpu_locks.take()
+    if os.environ.get(FORMAT) == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # a convolution would multiply with ten bits otherwise
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -25,11 +31,6 @@ def choose_kernels(where: torch.device) -> None:
     """Let cuDNN time its kernels for every shape and keep the fastest; shapes of trainings are constant."""
     if where.type == "cuda":
         torch.backends.cudnn.benchmark = True
-
-
-# Environment variable that forces a number format: for comparisons between machines, and where bfloat16 is suspected.
-FORMAT = "MIXLOC_DTYPE"
-FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def fast_dtype(where: torch.device) -> torch.dtype:

@@ -7,6 +7,7 @@ one is captured, and from then on it is replayed. Where that is impossible it ru
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from workflow_scripts.lib.base.stage import log
 from workflow_scripts.lib.compute import multiprocess
 
 WARM_UP = 3  # calls before a step is captured
+CAPTURING = threading.Lock()  # torch captures one step at a time in a process
 
 
 def why_not(where: torch.device) -> str | None:
@@ -77,6 +79,10 @@ class StepGraph:
         return result
 
     def _capture(self, inputs: tuple[Tensor | None, ...]) -> None:
+        with CAPTURING:
+            self._record(inputs)
+
+    def _record(self, inputs: tuple[Tensor | None, ...]) -> None:
         held = [None if value is None else value.clone() for value in inputs]
         graph = torch.cuda.CUDAGraph()
         try:

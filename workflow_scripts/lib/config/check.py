@@ -274,6 +274,22 @@ def _check_mirror(section: Config) -> None:
         raise ConfigError(f"fetch_weights.url = {short(section['url'])}: {error}") from None
 
 
+def _check_authentic(entry: Config, config: Config, where: str) -> None:
+    """Copies are looked for among the arm's own train images. A generator that has seen others may copy those."""
+    name = views.by_name(config, "synthetic_sets")[entry["synthetic_set"]]["generator"]
+    made = views.by_name(config, "generators").get(name)
+    if made is None or made.get("from"):
+        return
+    regimes, first = views.by_name(config, "regimes"), config["regimes"][0]["name"]
+    labelled = [regimes[one.get("regime", first)]["labelled"] for one in (made, entry)]
+    if made.get("sees", "labelled") != "labelled" or labelled[0] > labelled[1]:
+        raise ConfigError(
+            f"{where}: the method authentic looks for copies among the arm's own train images, and generator "
+            f"{made['name']!r} has seen more: take filtered, or a generator of the arm's regime that sees its labelled "
+            "images alone"
+        )
+
+
 def _check_encoder_of_arm(entry: Config, config: Config, where: str) -> None:
     """The generator whose encoder an arm has: named where its method needs one, and there."""
     kind, name = arm_choices.METHODS[entry["method"]].generator, entry.get("generator")
@@ -313,6 +329,8 @@ def _check_arm(entry: Config, config: Config) -> None:
     problem = arm_checks.regime_problem(entry, regimes[entry.get("regime", config["regimes"][0]["name"])])
     if problem:
         raise ConfigError(f"{where}: {problem}")
+    if method.second_source == "authentic":
+        _check_authentic(entry, config, where)
     images = config["preprocess_images"]
     problem = arm_checks.problem(entry, config["train_classifier"], images["channels"], images["size"])
     if problem:

@@ -100,6 +100,11 @@ def test_images(config: Config) -> dict[str, str]:
         return given
     if not is_fetched(config):
         raise ConfigError("the target submission needs write_submission.images and write_submission.sample")
+    if config["data"]["source"] != "kaggle2018" or not config["fetch_images"]["kaggle"]["test_images"]:
+        raise ConfigError(
+            "the target submission needs the test images: set fetch_images.kaggle.test_images: true (for "
+            "data.source: kaggle2018), or write_submission.images and .sample"
+        )
     return given | {"checksums": views.in_run(config, "fetched/checksums.csv")}
 
 

@@ -4,6 +4,7 @@ Imported by the Snakefile at every start, so it must stay light."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
@@ -14,6 +15,12 @@ from typing import Any
 
 from workflow_scripts.lib.compute.gpu_locks import CHOICE
 
+# Rules whose outputs others read: two Snakemakes that make them would take them away from each other.
+MAKING = {
+    "simulate_cells", "fetch_images", "cut_cells", "preprocess_shard", "preprocess_images", "make_folds", "train_ddpm",
+    "sample_ddpm", "sample_fold", "train_classifier", "train_judge",
+}  # fmt: skip
+HELD: list[Any] = []  # open files whose locks last as long as this process
 BEGAN = time.time()  # this run, as files tell the time
 START = re.compile(r", process \d+$", re.MULTILINE)
 # The words by which a stage ends its log, whether it failed or not.
@@ -44,6 +51,35 @@ def submission_problem(workflow: Any) -> str | None:
         return None
     waiting = Counter(job.rule.name for job in workflow.dag.needrun_jobs())
     return array_problem(rules, waiting, workflow.resource_settings.nodes)
+
+
+def held_elsewhere(workflow: Any, run: str) -> str | None:
+    """That another Snakemake makes the same run, in one line; otherwise this one holds it until it ends.
+
+    Snakemake's own lock of the outputs is gone as soon as any other one in this folder has ended. Targets that only
+    read what the run has made, such as predict and export, need not wait for each other."""
+    if not any(job.rule.name in MAKING for job in workflow.dag.needrun_jobs()):
+        return None
+    path = Path(".snakemake", "mixloc", f"{run}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = path.open("w", encoding="utf-8")
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (
+            f"the run {run} is being made by another Snakemake: wait until it has ended, or give this one a run of its "
+            "own (--config run=...)"
+        )
+    except OSError:  # a file system that knows no locks
+        return None
+    HELD.append(holder)
+    return None
+
+
+def deployment(workflow: Any) -> list[str]:
+    """The words by which this Snakemake was told to give stages environments of their own, such as --sdm conda."""
+    methods = sorted(str(method) for method in workflow.deployment_settings.deployment_method)
+    return ["--sdm", *methods] if methods else []
 
 
 def launcher(processes: int) -> str:

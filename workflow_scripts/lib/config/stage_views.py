@@ -61,6 +61,12 @@ def limits_settings(config: Config) -> Config:
     return {"column": config["preprocess_images"]["intensity_column"], "regimes": label_regimes.partial(config)}
 
 
+def fetched_images(config: Config) -> Config:
+    """Those settings of fetch_images that decide which images there are; how servers are treated is not among them."""
+    kept = views.without(fetch_settings(config), *POLICY, "verify", "file_mb", "kaggle")
+    return kept | {"test_images": config["fetch_images"]["kaggle"]["test_images"]}
+
+
 def fetch_settings(config: Config) -> Config:
     """Settings of fetch_images."""
     return views.without(config["fetch_images"], "folder") | {
@@ -97,6 +103,12 @@ def fold_settings(config: Config) -> Config:
     regimes = [entry for entry in label_regimes.partial(config) if entry["labelled"] < 1]
     unused = () if config["make_folds"]["show_left_out"] else ("show_left_out",)
     return views.without(config["make_folds"], "repeats", *unused) | ({"regimes": regimes} if regimes else {})
+
+
+def roles_settings(config: Config) -> Config:
+    """Those settings of make_folds that decide about its table. Groups are ranked alike for all regimes."""
+    settings = fold_settings(config)
+    return views.without(settings, "regimes") | ({"ranked": True} if "regimes" in settings else {})
 
 
 def job_settings(config: Config, arms: Iterable[Config]) -> Config:
@@ -257,4 +269,14 @@ def export_settings(config: Config) -> Config:
 def crate_settings(config: Config) -> Config:
     """Settings of write_crate: those of the run, and the licence of its images where the data set is a known one."""
     told = known_datasets.told(config["data"])
-    return {"config": of_run(config), "licence": told.get("licence", "")}
+    # Weights that a rule has fetched are nowhere in the crate: whoever makes the run again fetches them again.
+    arms = [
+        entry
+        | (
+            {"weights": network_choices.IMAGENET}
+            if entry.get("weights") and not views.users_weights(config, entry)
+            else {}
+        )
+        for entry in config["arms"]
+    ]
+    return {"config": of_run(config) | {"arms": arms}, "licence": told.get("licence", "")}

@@ -45,7 +45,7 @@ PARTS = (
     Part("train_ddpm", "generators", r"/generators/[^/]+\.safetensors$", ALL),
     Part("train_ddpm", "training curves", r"/generators/", NEVER),
     Part("embed_images", "embeddings", r"^([^/]+|repeat\d+/fold\d+/synthetic/[^/]+)\.embeddings\.h5$", YES),
-    Part("sample_ddpm, sample_fold, sample_simulator", "generated images", r"/synthetic/[^/]+\.h5$", YES),
+    Part("sample_ddpm, sample_fold, sample_simulator", "generated images", r"/synthetic/(\.together/)?[^/]+\.h5$", YES),
     Part("train_judge", "independent judge", r"^judge\.safetensors$", ALL),
     Part("assess_synthetic", "fidelity", r"/synthetic/", NEVER),
     Part("train_classifier", "classifiers", r"/arms/.*\.safetensors$", ALL),

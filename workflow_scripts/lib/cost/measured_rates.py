@@ -25,7 +25,8 @@ from workflow_scripts.lib.cost.workloads import BLOCK, GFLOP, JOBS, Job, Workloa
 FORMAT_VERSION = 1
 SHORTEST = 0.02  # seconds of work below which a job is not used for a rate
 # Log messages of jobs that did not do all of their work in the measured time.
-PARTLY = ("going on from", "unchanged, kept", "was finished meanwhile")
+KEPT = "unchanged, kept"  # an arm that was there; the others of its job tell their own time
+PARTLY = ("going on from", KEPT, "was finished meanwhile")
 DURATION = re.compile(r"done in (?:(\d+) h )?(?:(\d+) min )?(?:([\d.]+) s)?$", re.MULTILINE)
 MEMORY = re.compile(r"memory: at most (\d+) MB$", re.MULTILINE)
 DEVICE = re.compile(r"[:,] ([^:,]+)(?:, (\d+) thread\(s\))?, (?:bfloat16|float32)\b")
@@ -201,10 +202,16 @@ def timed(folder: Path, prediction: dict[str, Any]) -> list[Timed]:
         out.append(
             Timed(
                 job, measured[0], _memory(measured[1], text), _start(measured[0], text, looped), looped, gpu,
-                device[1].strip() if gpu else prediction["machine"], not any(words in text for words in PARTLY),
+                device[1].strip() if gpu else prediction["machine"], _whole(folder, job, text),
             )
         )  # fmt: skip
     return out
+
+
+def _whole(folder: Path, job: Job, text: str) -> bool:
+    """Whether a job did all of the work that is timed, by its log."""
+    found = {words for words in PARTLY if words in text}
+    return not found or (found == {KEPT} and bool(_arm_seconds(folder, job)))
 
 
 def _memory(seen: float | None, text: str) -> float | None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.cost.workloads import Facts
-from workflow_scripts.lib.images import image_list, known_datasets, label_maps
+from workflow_scripts.lib.images import folder_guess, further_images, image_list, known_datasets, label_maps
 from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
 
 # Sets that may be asked about before they are there: images with labels, and pixels a side.
@@ -21,8 +21,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 def of(config: dict[str, Any]) -> Facts:
     """How many images and classes there are, from the tables; no image is read but the size of the first."""
     data, fetched = config["data"], Path("results") / config["run"] / "fetched" / "table.csv"
-    described = known_datasets.described(data)
-    table = Path(data["table"]) if data["table"] else fetched
+    described, limit = known_datasets.described(data), config["fetch_images"]["limit"]
+    fetches = data["source"] != "folder" and not data["images"]
+    here = fetches and fetched.is_file()  # what was fetched, of all that could be
+    table = Path(data["table"]) if data["table"] and not here else fetched
     if data["cells"]:
         return _of_cells(Path("results") / config["run"] / "cells", data)
     if data["source"] == "simulated":
@@ -31,15 +33,42 @@ def of(config: dict[str, Any]) -> Facts:
     if table.is_file():
         groups, classes = (Path(data[name]) if data[name] else None for name in ("groups", "classes"))
         listed = image_list.from_tables(table, groups, classes, described)
-        limit = config["fetch_images"]["limit"]["images"] if data["source"] == "public" else 0
-        count = min(len(listed.ids), limit) if limit else len(listed.ids)
+        count = len(listed.ids) if here or not fetches else _limited(listed.labels, limit)
+        count += _further(config, described, listed.classes)
         return Facts(count, len(listed.classes), _side(data["images"]))
     if data["source"] in KNOWN:
         count, side = KNOWN[data["source"]]
+        most = limit["per_class"] * len(described["class_names"])
+        count = min(number for number in (count, limit["images"], most) if number)
+        count += _further(config, described, described["class_names"])
         return Facts(count, _mapped(described["class_names"], described), side)
     raise UserError(
         f"how many images {data['source']} has is not known before {table} is there: predict again when it is"
     )
+
+
+def _limited(labels: np.ndarray, limit: dict[str, int]) -> int:
+    """How many of the images with these labels (n, K) are fetched (`manifest.limited`)."""
+    count = len(labels)
+    if limit["per_class"]:
+        seen, count = np.zeros(labels.shape[1], dtype=np.int64), 0
+        for own in labels.astype(bool):
+            if (seen[own] < limit["per_class"]).any():
+                seen[own] += 1
+                count += 1
+    return min(count, limit["images"]) if limit["images"] else count
+
+
+def _further(config: dict[str, Any], described: dict[str, Any], classes: list[str]) -> int:
+    """How many further images without labels there are; without a table, by the number of their files."""
+    folder, table = config["data"]["unlabelled"]["images"], config["data"]["unlabelled"]["table"]
+    if table and Path(table).is_file():
+        return len(further_images.from_table(Path(table), described, list(classes)).ids)
+    if not folder or not Path(folder).is_dir():
+        return 0
+    names = folder_guess.image_names(Path(folder))
+    apart = "{channel}" in described["files"] or isinstance(described["files"], dict)
+    return len(names) // (len(config["preprocess_images"]["channels"]) if apart else 1)
 
 
 def _of_cells(folder: Path, data: dict[str, Any]) -> Facts:

@@ -21,6 +21,7 @@ from workflow_scripts.lib.generate.generator_choices import (
     folding,
     takes_references,
 )
+from workflow_scripts.lib.images.image_set_layout import MISSING
 
 # What a weaker generator must share with the one that it guides: its pixels, its labels, and what it has read.
 SHARED_WITH_WEAKER = (
@@ -222,7 +223,13 @@ def _autoguidance_problem(
         return f"guidance.weaker {name} {told}: name another one of generators"
     if weaker.get("noise_level"):
         return f"guidance.weaker {name} has a noise_level, so it has learned one alone"
-    pair = [{"sees": LABELLED} | entry for entry in (generator, weaker)]
+    # Which channels are missing is told where a network can be told, whatever the config says.
+    pair = [
+        {"sees": LABELLED}
+        | entry
+        | {"condition_on": [name for name in entry.get("condition_on") or [] if name != MISSING]}
+        for entry in (generator, weaker)
+    ]
     differing = next((key for key in SHARED_WITH_WEAKER if pair[0].get(key) != pair[1].get(key)), None)
     if differing:
         return f"guidance.weaker {name} has another {differing} than generator {generator['name']}: give it the same"

@@ -60,7 +60,7 @@ def condition(training: Training) -> Condition:
     if settings.get("reference_fraction", 0):
         rows = examples.rows[places].to(examples.images.device)
         given = settings.get("reference_places")
-        if given is None:  # any channels may be given: all but the last
+        if not given:  # any channels may be given: all but the last
             given = list(range(examples.shape[0] - 1))
         shown = torch.zeros(COUNT, examples.shape[0], dtype=torch.bool, device=training.where)
         shown[:, given] = True

@@ -109,11 +109,14 @@ def make_requests(
     chosen, rng = None, np.random.default_rng(derive(seed, "references"))
     if settings.get("reference_channels") or settings.get("start_noise"):
         chosen = rows[label_plans.references(real, labels, rng)]
-        if values and settings.get("columns", "as_real") == "as_real":
-            # Those of the very image that is shown: the network has learned from such pairs alone.
-            own = source.values(list(values), chosen, "fit")
-            values = {name: [str(value) for value in column] for name, column in zip(values, own.T, strict=True)}
-            told = column_values.one_hot(own, list(made.settings["column_values"].values()))
+        # Those of the very image that is shown, since the network has learned from such pairs alone. Under another plan
+        # of columns still the channels that are missing.
+        as_real = settings.get("columns", "as_real") == "as_real"
+        if taken := [name for name in values if as_real or name == MISSING]:
+            own = source.values(taken, chosen, "fit")
+            values |= {name: [str(value) for value in column] for name, column in zip(taken, own.T, strict=True)}
+            table = np.array(list(values.values()), dtype=object).T
+            told = column_values.one_hot(table, list(made.settings["column_values"].values()))
     inherited = [_inherited(one, regime_of(settings)) for one in (made, weaker) if one is not None]
     absent = None
     if MISSING in values:

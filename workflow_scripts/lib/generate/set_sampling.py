@@ -25,6 +25,7 @@ from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.requests import Requests, make_requests
 from workflow_scripts.lib.generate.synthetic_set import Networks, make_images
 from workflow_scripts.lib.images.image_set import ImageSet
+from workflow_scripts.lib.images.image_set_layout import MISSING
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import regime_of
@@ -124,7 +125,9 @@ def _requests(
 def _check_scales(name: str, generator: Generator, weaker: Generator) -> None:
     """Refuse a pair of which one came from elsewhere with its own scale of pixels, or its own values of columns."""
     shifts, scales = ([getattr(one.pixels, part) for one in (generator, weaker)] for part in ("shift", "scale"))
-    known = [one.settings.get("column_values") for one in (generator, weaker)]
+    known = [dict(one.settings.get("column_values") or {}) for one in (generator, weaker)]
+    for values in known:
+        values.pop(MISSING, None)  # one of the pair may not have been told which channels are missing
     if not (torch.allclose(*shifts) and torch.allclose(*scales)) or known[0] != known[1]:
         raise UserError(
             f"synthetic set {name}: generator and guidance.weaker have other scales of pixels, or know other values of "

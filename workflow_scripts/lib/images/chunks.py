@@ -127,7 +127,7 @@ def make(task: Task) -> Piece:
 def images_of(task: Task, rows: np.ndarray) -> np.ndarray:
     """Images of some valid rows, uint8 (n, C, H, W), of a piece that this process has made or loaded before.
 
-    They alone are read from its file, which was checked then: a search for copies asks for a few of each piece, often."""
+    They alone are read from its file, which was checked then: a search for copies asks for a few of each, often."""
     channels, size = len(task.reader.channels), task.reader.size
     out = np.empty((len(rows), channels, size, size), dtype=np.uint8)
     try:

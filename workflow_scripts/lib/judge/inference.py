@@ -189,7 +189,7 @@ def _between_repeats(estimates: np.ndarray, draws: np.ndarray, seed: int) -> Bet
     the larger of its own surplus and the mean over all n, and the noise has the tails of Student's t. Differences to
     one baseline are correlated by a half, so that n of them count as 4n / (n + 3) independent ones (from the
     eigenvalues of that correlation)."""
-    count, repeats = estimates.shape
+    repeats = estimates.shape[1]
     rng = np.random.default_rng(derive(seed, "judge", "repeats"))
     noise = rng.standard_normal((repeats, draws.shape[2]))
     deviation = np.nan_to_num(estimates - estimates.mean(axis=1, keepdims=True))

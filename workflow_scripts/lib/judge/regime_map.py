@@ -168,12 +168,17 @@ def _place(arms: RegimeArms, name: str, settings: Mapping[str, Any], source: Map
             arms.generated.setdefault(saw, []).append(name)
     elif method.second_source in source_choices.RESERVES:
         arms.ceilings.append(name)
-    elif method.second_source is None and method.step != "real_only":  # the same real images, augmented or mixed
+    elif _is_control(method):
         arms.controls.append(name)
-    elif method.second_source in source_choices.PHOTOGRAPHS and (
-        method.second_source == source_choices.RESAMPLED or method.second_source not in source_choices.NOTHING_NEW
-    ):
-        arms.controls.append(name)
+
+
+def _is_control(method: arm_choices.Method) -> bool:
+    """Whether a method learns from what its regime shows, beyond the real images as they are."""
+    source = method.second_source
+    if source is None:
+        return method.step != "real_only"  # the same images, augmented or mixed
+    new = source not in source_choices.NOTHING_NEW
+    return source in source_choices.PHOTOGRAPHS and (new or source == source_choices.RESAMPLED)
 
 
 def what_was_seen(source: Mapping[str, Any], labelled: float) -> str | None:

@@ -28,7 +28,7 @@ def read(files: RunFiles, found: Results, config: dict[str, Any], out: Path) -> 
     paths = [files.file(name) for name in ("stress.csv", "stress_areas.csv")]
     try:
         # An arm may be called None or NA.
-        blank, names = dict.fromkeys(NUMBERS, [""]), dict.fromkeys(("strength", "arm", "against"), str)
+        blank, names = {name: [""] for name in NUMBERS}, dict.fromkeys(("strength", "arm", "against"), str)
         scores, areas = (pd.read_csv(path, keep_default_na=False, na_values=blank, dtype=names) for path in paths)
         tables = [_areas(scores, areas, found), _by_corruption(scores, areas, found), _settings(scores)]
     except (OSError, ValueError, KeyError) as error:
