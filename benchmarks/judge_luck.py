@@ -26,7 +26,7 @@ from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.judge.analysis_choices import CLAIMS, OTHER_PROTEINS
 from workflow_scripts.lib.judge.inference import Difference, Intervals, paired_intervals
 from workflow_scripts.lib.judge.scoring import group_weights, small_sample
-from workflow_scripts.lib.judge.training_variance import Design
+from workflow_scripts.lib.judge.training_variance import Design, freedom_of
 
 BASELINE, PRIMARY, CONTROL = range(3)  # rows of the arms; the others follow, and are compared with both, too
 FIRST = (0, 1)  # the primary arm's comparisons, which are tested before the others
@@ -102,10 +102,10 @@ def simulate(world: World, repeats: int, folds: int, draws: int, rng: np.random.
     scores = (sizes * parts) @ weights / (sizes @ weights)
     factor = small_sample(sizes.sum(axis=1) ** 2 / (sizes**2).sum(axis=1))[:, None]
     spread = factor * (scores[..., 1:] - scores[..., :1])
-    weigh = (sizes / sizes.sum(axis=1, keepdims=True)).sum(axis=0) ** 2
+    weigh = (sizes / sizes.sum(axis=1, keepdims=True)).sum(axis=0)[None]
     places = [(repeat, fold) for repeat in range(repeats) for fold in range(folds)]
     fixed = bool(world.line) and repeats > 1 and folds > 1
-    plan = Design(places, share @ share.T, fixed, float(weigh.sum() ** 2 / (weigh**2).sum()))
+    plan = Design(places, share @ share.T, fixed, freedom_of(weigh))
     return Simulated(scores[..., 0], spread, plan, (lines.mean(axis=1) + influence.mean(axis=1), np.zeros(arms)))
 
 

@@ -556,7 +556,7 @@ def test_images_are_counted_by_their_table_and_what_is_not_known_is_no_failure(t
 
 def test_images_that_are_not_fetched_do_not_count_and_further_ones_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [f"i{number},{'Golgi' if number % 3 else 'Cytosol'}\n" for number in range(90)]
+    rows = [f"G{number}_1_2_A1_1,{7 if number % 3 else 25}\n" for number in range(90)]
     (tmp_path / "m.csv").write_text("Id,Target\n" + "".join(rows))
     given = config(data={"source": "public", "table": str(tmp_path / "m.csv")})
     given["fetch_images"]["limit"] = {"images": 0, "per_class": 2}
@@ -565,7 +565,7 @@ def test_images_that_are_not_fetched_do_not_count_and_further_ones_do(tmp_path, 
     assert run_facts.of(given).images == 3
     fetched = tmp_path / "results" / given["run"] / "fetched" / "table.csv"
     fetched.parent.mkdir(parents=True)
-    fetched.write_text("Id,Target\ni1,Golgi\ni3,Cytosol\n")
+    fetched.write_text("Id,Target\nG1_1_2_A1_1,7\nG3_1_2_A1_1,25\n")
     assert run_facts.of(given).images == 2, "what is there, whatever was asked for"
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw.csv").write_text("Id,Target\na,Golgi\nb,Cytosol\n")

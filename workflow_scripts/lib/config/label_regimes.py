@@ -115,7 +115,7 @@ def seen_by_generators(config: Config) -> dict[str, Config]:
         return {}
     generators = {entry["name"]: entry for entry in config["generators"]}
     labelled = {entry["name"]: entry["labelled"] for entry in config["regimes"]}
-    more = bool(config["data"]["unlabelled"]["images"]) or config["make_folds"]["show_left_out"] > 0
+    more = bool(shows_more(config))
     further = {entry["name"]: more and entry["unlabelled"] == "seen" for entry in config["regimes"]}
     out = {}
     for entry in config["synthetic_sets"]:

@@ -61,7 +61,8 @@ def _limited(labels: np.ndarray, limit: dict[str, int]) -> int:
 
 def _further(config: dict[str, Any], described: dict[str, Any], classes: list[str]) -> int:
     """How many further images without labels there are; without a table, by the number of their files."""
-    folder, table = config["data"]["unlabelled"]["images"], config["data"]["unlabelled"]["table"]
+    given = config["data"]["unlabelled"] or {}
+    folder, table = given.get("images"), given.get("table")
     if table and Path(table).is_file():
         return len(further_images.from_table(Path(table), described, list(classes)).ids)
     if not folder or not Path(folder).is_dir():

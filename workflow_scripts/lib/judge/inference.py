@@ -22,7 +22,14 @@ import numpy as np
 from scipy import special
 
 from workflow_scripts.lib.base.seeds import derive
-from workflow_scripts.lib.judge.training_variance import Design, Evidence, evidence, family_prior, mean_variance
+from workflow_scripts.lib.judge.training_variance import (
+    LARGE_FREEDOM,
+    Design,
+    Evidence,
+    evidence,
+    family_prior,
+    mean_variance,
+)
 
 HELPS, NO_MORE, HURTS = "helps", "helps, no more than its control", "hurts"
 MORE, LESS = "more than its control", "less than its control"
@@ -111,10 +118,10 @@ def paired_intervals(
     )
     widest, rest = np.array(single), [i for i in range(count) if i not in first]
     if len(rest) > 1:
-        p = np.ones(draws.shape[2])
+        p, drawn = np.ones(draws.shape[2]), groups * _uncertain(plan.freedom, draws.shape[2], seed)
         for i in rest:
             size = np.sqrt(found[i].draw(rng.random(draws.shape[2])))
-            p = np.minimum(p, found[i].p_value(groups[i] + size * luck[i]))
+            p = np.minimum(p, found[i].p_value(drawn[i] + size * luck[i]))
         # Never below Bonferroni's level, which always suffices: few draws show the tail only roughly.
         level = float(np.clip(np.quantile(p, alpha), alpha / len(rest), alpha))
         widest[rest] = [found[i].half_width(level) for i in rest]
@@ -127,6 +134,15 @@ def paired_intervals(
         return np.array([one.p_value(size) for one, size in zip(found, sizes, strict=True)])
 
     return Intervals(centre, se, *ends, errors, tail, plan.repeats)
+
+
+def _uncertain(freedom: float, count: int, seed: int) -> np.ndarray | float:
+    """Factors (B,) of errors over groups whose variance is known with so many degrees of freedom alone.
+
+    All comparisons share them, as they share the groups."""
+    if not freedom < LARGE_FREEDOM:
+        return 1.0
+    return np.sqrt(freedom / np.random.default_rng(derive(seed, "judge", "groups")).chisquare(freedom, count))
 
 
 def _evidence(values: np.ndarray, draws: np.ndarray, pair: Difference, plan: Design, others: bool) -> Evidence:

@@ -15,14 +15,14 @@ read together and few trainings tell more. The common size s has Jeffreys' prior
 result is Student's t-test. The primary arm is judged by these three arms alone. Other comparisons are many, so their
 variance is also moderated by that of the family (Smyth 2004, limma): see `family_prior`.
 
-C is an estimate too. Where few groups weigh much it has few degrees of freedom (`Design.freedom`, after Satterthwaite).
+C is an estimate too. Where few groups weigh much it has few degrees of freedom (`Design.freedom`, by simulation).
 Given these training groups (claim `these_proteins`) q is 0. Knows nothing of verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -39,9 +39,13 @@ SHARES, SHARE_WEIGHTS = (
 # Sizes of the luck, beside the scatter that was seen: Student's t of one degree of freedom still has its tails there.
 SIZES = np.geomspace(1e-4, 1e5, 40)
 BINS = 120  # of the variance of a mean
+LARGE_FREEDOM = 1000  # degrees of freedom from which on a variance counts as known
 GROUP_NODES = 20  # of the variance over groups, where that is badly known
 MOST_FREEDOM = 10.0  # of the family's prior: comparisons that share an arm or a generator tell less than they seem to
 SHARED = 0.25  # correlation of log variances of two differences from one baseline
+LEVEL = 0.95  # at which the degrees of freedom of the variance over groups are right
+SIMULATED, SIMULATED_DRAWS = 4_000, 400  # errors that are simulated for it, and bootstrap draws of each
+LARGE, MERGED = 60, 200  # groups of a class that are simulated one by one, and what the others are merged into
 ALIKE = 1e-9  # relative difference below which training sets are the same
 ERRORS = np.concatenate([[0.0], np.geomspace(0.01, 1e4, 200)])  # of the table of p-values, in standard errors
 
@@ -122,16 +126,54 @@ def design(folds: list[FoldScores], groups: int, judged: np.ndarray, train_group
 
 
 def group_freedom(folds: list[FoldScores], groups: int, judged: np.ndarray) -> float:
-    """Degrees of freedom of a variance over groups, by what each group weighs in the averages (Satterthwaite).
-
-    A group weighs what it holds of the positives of a class, on average over judged classes and trainings."""
-    weight = np.zeros(groups)
+    """Degrees of freedom of a variance over groups, by the fraction of a class's positives that each group holds."""
+    held = np.zeros((int(judged.sum()), groups))
     for fold in folds:
-        for column in fold.test.labels.T[judged]:
-            held = np.bincount(fold.test.groups, column, groups)
-            weight += held / max(held.sum(), 1)
-    squares = weight**2
-    return float(squares.sum() ** 2 / (squares**2).sum()) if squares.any() else np.inf
+        for row, column in zip(held, fold.test.labels.T[judged], strict=True):
+            own = np.bincount(fold.test.groups, column, groups)
+            row += own / max(own.sum(), 1)
+    return freedom_of(held[held.any(axis=1)])
+
+
+def freedom_of(held: np.ndarray) -> float:
+    """Degrees of freedom of the variance over groups of a mean over classes, from what groups hold of each (C, G).
+
+    By simulation: groups err normally and independently in each class, and the Bayesian bootstrap estimates the
+    standard error of the mean. The ratio of error and standard error exceeds some size in one case of twenty. Student's
+    t with these degrees does so at the same size. Of k equal groups they are about k - 1. Satterthwaite's approximation
+    takes error and standard error for independent: where one group dominates both it is far too careful."""
+    if not len(held):
+        return np.inf
+    size = _largest_ratio(held.astype(float).tobytes(), held.shape)
+    if size <= special.ndtri((1 + LEVEL) / 2) * 1.01:  # as good as normal, within the accuracy of the simulation
+        return np.inf
+    least, most = 0.5, 1e5
+    if special.stdtrit(least, (1 + LEVEL) / 2) <= size:
+        return least
+    return float(optimize.brentq(lambda nu: special.stdtrit(nu, (1 + LEVEL) / 2) - size, least, most))
+
+
+@lru_cache(maxsize=64)  # arms of a run share their test groups
+def _largest_ratio(held: bytes, shape: tuple[int, int]) -> float:
+    """The size that an error over its estimated standard error exceeds with probability 1 - LEVEL; see `freedom_of`."""
+    weights = np.frombuffer(held).reshape(shape)
+    rng, kinds = np.random.default_rng(0), len(weights)
+    drawn = rng.standard_exponential((SIMULATED_DRAWS, shape[1]))  # a group has one weight in all classes
+    error, apart = np.zeros(SIMULATED), np.zeros((SIMULATED_DRAWS, SIMULATED))
+    for own in weights / weights.sum(axis=1, keepdims=True):
+        large = np.argsort(-own, kind="stable")[:LARGE]
+        # The many small groups are merged into as many equal ones as they amount to, at most.
+        rest = max(0.0, 1 - float(own[large].sum()))
+        squares = float((own**2).sum() - (own[large] ** 2).sum())
+        merged = min(MERGED, round(rest**2 / squares)) if squares > 1e-12 else 0
+        fractions = np.concatenate([own[large], np.full(merged, rest / max(1, merged))])
+        weighted = np.hstack([drawn[:, large], rng.standard_exponential((SIMULATED_DRAWS, merged))]) * fractions
+        weighted /= weighted.sum(axis=1, keepdims=True)
+        each = rng.standard_normal((len(fractions), SIMULATED))
+        widening = 1 / np.sqrt(max(1 - float((own**2).sum()), 1e-3))  # as the judge widens draws of few groups
+        error += fractions @ each / kinds
+        apart += widening * (weighted - fractions) @ each / kinds
+    return float(np.quantile(np.abs(error) / apart.std(axis=0), LEVEL))
 
 
 # ---- what trainings show ---------------------------------------------------------------------------------------------
@@ -223,7 +265,7 @@ class MeanVariance:
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
         """Sizes of an error, and the logarithms of the probabilities of larger ones."""
         known, chance = np.array([self.known]), np.ones(1)
-        if self.group_freedom < 1000 and self.known > 0:
+        if self.group_freedom < LARGE_FREEDOM and self.known > 0:
             levels = (np.arange(GROUP_NODES) + 0.5) / GROUP_NODES
             # Quantiles of the chi-square distribution.
             known = self.known * self.group_freedom / (2 * special.gammaincinv(self.group_freedom / 2, levels))
