@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import cdist, pdist
 
 from tests.helpers.blobs import blobs
 from tests.helpers.peak import peak_bytes
@@ -82,6 +82,30 @@ def test_features_are_searched_like_pixels() -> None:
 
     found = nearest_images.nearest(made, train, corner)
     assert found.train[2] == 3 and found.distance[2] == 0
+
+
+def test_features_are_searched_upright_and_as_each_image_matches_best_in_pixels() -> None:
+    train, made = blobs(20, 1, 16, 9), blobs(6, 1, 16, 10)
+    for row, way in ((1, 0), (2, 6), (4, 3)):
+        made[row] = orientation.mirror_then_rotate(train[row : row + 1], way)[0]
+    seen = []
+
+    def corner(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return images[:, 0, :8].reshape(len(images), -1).astype(np.float32)
+
+    pixels = nearest_images.pixels
+    by_pixels = nearest_images.nearest(made, train, pixels)
+    turns = nearest_images.Turns([by_pixels.turn], lambda places: nearest_images.turns_of(train, places, pixels))
+    [found] = nearest_images.nearest_of_each([made], train, corner, turns=turns)
+    assert (found.train[[1, 2, 4]] == [1, 2, 4]).all() and (found.distance[[1, 2, 4]] == 0).all(), "copies are found"
+    assert sum(seen) <= 20 + 2 * (len(made) + len(np.unique(found.train))), "and each is described twice at most"
+    apart = cdist(corner(made), corner(train))
+    for row, way in enumerate(by_pixels.turn):
+        turned = cdist(corner(orientation.mirror_then_rotate(made[row : row + 1], way)), corner(train))[0]
+        assert found.distance[row] == pytest.approx(min(apart[row].min(), turned.min()), rel=1e-5)
+    [whole] = nearest_images.nearest_of_each([made], train, corner)
+    assert (whole.distance <= found.distance + 1e-5).all(), "in all orientations something nearer may be found"
 
 
 def test_large_images_are_compared_at_a_smaller_size() -> None:

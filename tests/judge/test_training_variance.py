@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import special
-from scipy import stats
+from scipy import special, stats
 
 from tests.helpers.worlds import random_folds
 from workflow_scripts.lib.judge import inference, training_variance

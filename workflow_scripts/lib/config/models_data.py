@@ -221,7 +221,9 @@ class PreprocessImages(Section):
         "intensity train_part: column, such as the plate, each of whose values has a range of its own. null: none."
     )
     white_level: WhiteLevel = key("Pixel values that are white, where intensity is fixed.")
-    shards: whole(1, 10_000) = key("Jobs that read images side by side; the set is the same for any number.", "jobs")
+    shards: whole(1, 10_000) = key(
+        "Jobs that read images side by side; the set is the same, but another number makes everything again.", "jobs"
+    )
     duplicates: Fraction = key(
         "Images whose perceptual hashes correlate by this much are compared by their pixels; near-duplicates become "
         "one group. 0: off."

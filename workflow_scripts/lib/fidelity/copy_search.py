@@ -1,6 +1,7 @@
 """Search for copies of train images: nearest train images, authentic fractions and the data-copying test C_T.
 
-Copies are looked for among all generated images and all train images, in pixels and in the features of an encoder.
+Copies are looked for among all generated images and all train images: in pixels in all orientations, in the features of
+an encoder upright and as each image matches best in pixels.
 Held-out real images are searched for in the same way, for they too lie near train images by chance. Channels that were
 taken from train images count in neither."""
 
@@ -20,7 +21,7 @@ from workflow_scripts.lib.fidelity.data_copying import Apart
 from workflow_scripts.lib.fidelity.distances import Estimate
 from workflow_scripts.lib.fidelity.encoders import Encoder
 from workflow_scripts.lib.images import nearest_images, orientation, spectra
-from workflow_scripts.lib.images.nearest_images import Nearest
+from workflow_scripts.lib.images.nearest_images import Nearest, Turns
 
 AUTHENTIC_PIXELS, AUTHENTIC_FEATURES = "authentic_pixels", "authentic_features"
 CONTROLS = 250  # held-out images compared with the train part
@@ -62,10 +63,14 @@ def search(compared: ComparedImages, encoder: Encoder, settings: dict[str, Any],
         Searched(part, groups, {})
         for part, groups in ((made, compared.own), (held_out, compared.held_out.groups[some]))
     )
+    pixels = partial(nearest_images.pixels, black=given)
+    by_pixels = nearest_images.nearest_of_each([made, held_out], train, pixels, closest)
+    turns = Turns(
+        [part.turn for part in by_pixels], lambda places: nearest_images.turns_of(train, places, pixels, closest)
+    )
+    by_features = nearest_images.nearest_of_each([made, held_out], train, encoder.encode, closest, turns)
     fractions: dict[str, dict[str, Estimate]] = {}
-    spaces = {AUTHENTIC_PIXELS: partial(nearest_images.pixels, black=given), AUTHENTIC_FEATURES: encoder.encode}
-    for measure, describe_by in spaces.items():
-        found = nearest_images.nearest_of_each([made, held_out], train, describe_by, closest)
+    for measure, found in ((AUTHENTIC_PIXELS, by_pixels), (AUTHENTIC_FEATURES, by_features)):
         ours.nearest[measure], control.nearest[measure] = found
         fractions[measure] = {
             bracket.GENERATED: ours.authentic(measure, rng, settings),

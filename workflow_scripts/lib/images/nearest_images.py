@@ -2,17 +2,18 @@
 
 A generated image is authentic if it is farther from its nearest training image than that image is from the nearest
 other training image (AuthPct; Alaa et al. 2022, arXiv:2102.08921). Distances are taken in pixels, averaged down to at
-most SIDE a side, and in the features of an encoder. Both cover the eight orientations that a cell may have."""
+most SIDE a side, and in the features of an encoder. Pixels are compared in the eight orientations that a cell may have,
+features in two of them: upright, and as the image matches best in pixels. To encode all eight would take long."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
 from workflow_scripts.lib.base import pairwise
+from workflow_scripts.lib.base.progress import Progress
 from workflow_scripts.lib.images import orientation
 
 SIDE = 32  # pixels a side, at most: fine noise hides a copy, and large images would take long
@@ -98,16 +99,36 @@ def nearest(made: np.ndarray, train: np.ndarray, describe: Describe) -> Nearest:
     return nearest_of_each([made], train, describe)[0]
 
 
+@dataclass(frozen=True)
+class Turns:
+    """The one orientation in which each image is described beside the upright one."""
+
+    parts: list[np.ndarray]  # of several sets of images, (n,) each
+    of_train: Callable[[np.ndarray], np.ndarray]  # places of training images (m,) -> theirs (m,)
+
+
 def nearest_of_each(
-    parts: list[np.ndarray], train: np.ndarray, describe: Describe, closest: Closest = closest
+    parts: list[np.ndarray],
+    train: np.ndarray,
+    describe: Describe,
+    closest: Closest = closest,
+    turns: Turns | None = None,
 ) -> list[Nearest]:
-    """Nearest training images of several sets of images, which share what training images need."""
+    """Nearest training images of several sets of images, which share what training images need.
+
+    In all eight orientations, or in those of `turns`."""
     known = describe(train)
-    found = [_search(images, known, describe, closest, None) for images in parts]
+    ways = turns.parts if turns else [None] * len(parts)
+    found = [_search(images, known, describe, closest, None, way) for images, way in zip(parts, ways, strict=True)]
     # Only training images that are the nearest of some image need their own nearest neighbour.
     asked = np.unique(np.concatenate([place for place, _, _ in found]))
-    own = _search(train, known, describe, closest, asked)[2]
+    own = _search(train, known, describe, closest, asked, turns.of_train(asked) if turns else None)[2]
     return [Nearest(place, turn, distance, own[np.searchsorted(asked, place)]) for place, turn, distance in found]
+
+
+def turns_of(images: np.ndarray, places: np.ndarray, describe: Describe, closest: Closest = closest) -> np.ndarray:
+    """The orientation (m,) in which each image at these places matches the nearest other one of the images."""
+    return _search(images, describe(images), describe, closest, places)[1]
 
 
 def as_they_are(vectors: np.ndarray, known: np.ndarray, closest: Closest = closest) -> tuple[np.ndarray, np.ndarray]:
@@ -135,24 +156,34 @@ def _search(
     describe: Describe,
     closest: Closest,
     selves: np.ndarray | None,
+    beside: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Place among the known, orientation and distance of the nearest.
 
-    With `selves` it is that of these known images, which are the images themselves and do not count."""
+    With `selves` it is that of these known images, which are the images themselves and do not count. `beside` (n,) is
+    the one orientation of each image that is tried beside the upright one, in place of all."""
     count = len(images) if selves is None else len(selves)
     place, turn = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     best = np.full(count, np.inf, dtype=np.float32)
     upright = describe(images) if selves is None else known
     # Block by block, so that turned images and their vectors are never in memory for all images at once.
-    for rows, way in product(pairwise.blocks(count), range(orientation.COUNT)):
-        own = None if selves is None else selves[rows]
-        asked = rows if own is None else own
-        if way == 0:
-            vectors = upright[asked]
-        else:
-            vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images[asked], way)))
-        candidate, value = _measured(vectors, known, closest, own)
-        better = value < best[rows]
-        place[rows][better], turn[rows][better] = candidate[better], way
-        best[rows][better] = value[better]
+    with Progress("search for copies", count) as bar:
+        for rows in pairwise.blocks(count):
+            for way in range(orientation.COUNT):
+                tried: slice | np.ndarray = rows
+                if beside is not None and way > 0:
+                    tried = rows.start + np.flatnonzero(beside[rows] == way)
+                    if not len(tried):
+                        continue
+                own = None if selves is None else selves[tried]
+                asked = tried if own is None else own
+                if way == 0:
+                    vectors = upright[asked]
+                else:
+                    vectors = describe(np.ascontiguousarray(orientation.mirror_then_rotate(images[asked], way)))
+                candidate, value = _measured(vectors, known, closest, own)
+                better = value < best[tried]
+                chosen = np.arange(count)[tried][better]
+                place[chosen], turn[chosen], best[chosen] = candidate[better], way, value[better]
+            bar.update(rows.stop)
     return place, turn, np.sqrt(best)

@@ -8,9 +8,9 @@ Uncertainty has two parts:
                              and says so. Exploratory quantities share theirs (`intervals`).
 
 Order of testing: the primary arm is compared with its baseline, then with its control, each by itself. Then come all
-others of the declared family, with simultaneous intervals (max-t). A step counts only where those before it showed a
-difference, so the chance that any confirmed claim of the family is wrong is at most 5 %. What stands behind a step that
-showed none is exploratory."""
+others of the declared family, with simultaneous intervals (least p over bootstrap draws). A step counts only where
+those before it showed a difference, so that any confirmed claim of the family is wrong in at most 5 %; docs/judging.md
+has the measured rates. What stands behind a step that showed none is exploratory."""
 
 from __future__ import annotations
 
