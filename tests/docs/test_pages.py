@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pytest
 import yaml
 
 from tests.helpers.checkout import Checkout
+from workflow_scripts.lib.judge import comparisons, leak_checks, lockbox_scores, score_table, strata, stress_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 LIB = ROOT / "workflow_scripts" / "lib"
@@ -210,3 +212,21 @@ def test_the_page_of_methods_lists_every_stage() -> None:
     text = read(ROOT / "docs" / "methods.md")
     stages = [path.stem for path in (ROOT / "workflow_scripts").glob("*.py") if path.stem != "__init__"]
     assert not [stage for stage in stages if f"`{stage}`" not in text]
+
+
+def test_every_column_of_every_table_of_results_is_explained() -> None:
+    tables = {
+        "comparisons.csv": comparisons.COLUMNS,
+        "metrics.csv": score_table.METRIC_COLUMNS,
+        "thresholds.csv": score_table.THRESHOLD_COLUMNS,
+        "strata.csv": strata.COLUMNS,
+        "stress.csv": stress_scores.COLUMNS,
+        "lockbox.csv": lockbox_scores.COLUMNS,
+        "leaks.csv": [field.name for field in fields(leak_checks.Check)],
+    }
+    sections = re.split(r"^## ", read(ROOT / "docs" / "tables.md"), flags=re.MULTILINE)
+    for name, columns in tables.items():
+        (section,) = [text for text in sections if f"`{name}`" in text.splitlines()[0]]
+        rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+        explained = [column for row in rows for column in re.findall(r"`(\w+)`", row)]
+        assert sorted(explained) == sorted(columns), name

@@ -467,7 +467,7 @@ VERDICTS = [
     ),
     (inference.HURTS, (-0.031, -0.052, -0.01), "hurt", "lowered macro-F1 by 0.031", "any loss from 0.010 to 0.052"),
     (f"{inference.NO_DIFFERENCE} 0.012", (0.002, -0.008, 0.012), "no difference", "difference larger than 0.012", BOTH),
-    (inference.INCONCLUSIVE, (0.01, -0.008, 0.012), "Undecided", "inconclusive", BOTH),
+    (inference.INCONCLUSIVE, (0.01, -0.008, 0.012), "Inconclusive", "inconclusive", BOTH),
 ]
 
 
@@ -493,7 +493,7 @@ def test_sentences_of_the_judge_and_of_the_page_agree_on_kinds() -> None:
         inference.verdict(0.01, 0.05, 0.02, (-0.001, 0.02)): "control",
         inference.verdict(-0.05, -0.01, 0.02): "hurt",
         inference.verdict(-0.01, 0.01, 0.02): "no difference",
-        inference.verdict(-0.01, 0.05, 0.02): "Undecided",
+        inference.verdict(-0.01, 0.05, 0.02): "Inconclusive",
     }
     assert len({page_opening.headline(said) for said in reached}) == len(reached)
     assert all(word in page_opening.headline(said) for said, word in reached.items())

@@ -26,6 +26,7 @@ from workflow_scripts.lib.judge.training_variance import (
     LARGE_FREEDOM,
     Design,
     Evidence,
+    MeanVariance,
     evidence,
     family_prior,
     mean_variance,
@@ -107,33 +108,47 @@ def paired_intervals(
     count, alpha, first = len(pairs), 1 - confidence, list(first)
     seen = [_evidence(values, draws, pair, plan, others) for pair in pairs]
     prior = family_prior(seen)
-    found = [mean_variance(one, others, None if i in first else prior) for i, one in enumerate(seen)]
+    variances = [mean_variance(one, others, None if i in first else prior) for i, one in enumerate(seen)]
     centre = np.array([one.mean[0] for one in seen])
-    single = np.array([one.half_width(alpha) for one in found])
+    single = np.array([one.half_width(alpha) for one in variances])
     rng = np.random.default_rng(derive(seed, "judge", "luck"))
-    own, by_arm = rng.standard_normal((len(values), draws.shape[2])), draws.mean(axis=1, dtype=float)
-    by_arm -= by_arm.mean(axis=1, keepdims=True)
-    luck, groups = (
-        np.array([rows[pair.arm] - rows[pair.against] for pair in pairs]) for rows in (own / math.sqrt(2), by_arm)
-    )
-    widest, rest = np.array(single), [i for i in range(count) if i not in first]
+    arms, against = (np.array([getattr(pair, side) for pair in pairs], dtype=int) for side in ("arm", "against"))
+    noise = rng.standard_normal((len(values), draws.shape[2])) / math.sqrt(2)
+    arm_errors = draws.mean(axis=1, dtype=float)
+    arm_errors -= arm_errors.mean(axis=1, keepdims=True)
+    by_training, by_groups = noise[arms] - noise[against], arm_errors[arms] - arm_errors[against]  # (n, B)
+    half_width, rest = single.copy(), [i for i in range(count) if i not in first]
     if len(rest) > 1:
-        p, drawn = np.ones(draws.shape[2]), groups * _uncertain(plan.freedom, draws.shape[2], seed)
-        for i in rest:
-            size = np.sqrt(found[i].draw(rng.random(draws.shape[2])))
-            p = np.minimum(p, found[i].p_value(drawn[i] + size * luck[i]))
-        # Never below Bonferroni's level, which always suffices: few draws show the tail only roughly.
-        level = float(np.clip(np.quantile(p, alpha), alpha / len(rest), alpha))
-        widest[rest] = [found[i].half_width(level) for i in rest]
-    ends = (centre - widest, centre + widest, centre - single, centre + single)
-    middle = np.array([one.middle() for one in found])
-    se = np.sqrt(middle + [one.known for one in found])
-    errors = groups + np.sqrt(middle)[:, None] * luck
+        drawn = by_groups[rest] * _uncertain(plan.freedom, draws.shape[2], seed)
+        level = _simultaneous_level([variances[i] for i in rest], drawn, by_training[rest], alpha, rng)
+        half_width[rest] = [variances[i].half_width(level) for i in rest]
+    ends = (centre - half_width, centre + half_width, centre - single, centre + single)
+    median = np.array([one.middle() for one in variances])
+    se = np.sqrt(median + [one.known for one in variances])
+    errors = by_groups + np.sqrt(median)[:, None] * by_training
 
     def tail(sizes: np.ndarray) -> np.ndarray:
-        return np.array([one.p_value(size) for one, size in zip(found, sizes, strict=True)])
+        return np.array([one.p_value(size) for one, size in zip(variances, sizes, strict=True)])
 
     return Intervals(centre, se, *ends, errors, tail, plan.repeats)
+
+
+def _simultaneous_level(
+    variances: Sequence[MeanVariance],
+    by_groups: np.ndarray,
+    by_training: np.ndarray,
+    alpha: float,
+    rng: np.random.Generator,
+) -> float:
+    """Error rate of single intervals at which all of them together have `alpha`, from drawn errors (n, B).
+
+    In each draw the comparison of the least p counts. `by_training` has variance 1: its size is drawn, too."""
+    least = np.ones(by_groups.shape[1])
+    for variance, groups, training in zip(variances, by_groups, by_training, strict=True):
+        size = np.sqrt(variance.draw(rng.random(len(groups))))
+        least = np.minimum(least, variance.p_value(groups + size * training))
+    # Never below Bonferroni's level, which always suffices: few draws show the tail only roughly.
+    return float(np.clip(np.quantile(least, alpha), alpha / len(variances), alpha))
 
 
 def _uncertain(freedom: float, count: int, seed: int) -> np.ndarray | float:

@@ -88,7 +88,7 @@ def headline(verdict: str, subject: str = GENERATED) -> str:
         inference.NO_MORE: f"{subject} helped, but not provably more than the control",
         inference.HURTS: f"{subject} hurt",
         inference.NO_DIFFERENCE: f"{subject} made no difference that matters",
-        inference.INCONCLUSIVE: "Undecided: the data allow a gain as well as a loss",
+        inference.INCONCLUSIVE: "Inconclusive: the data allow a gain as well as a loss",
     }[kind]
 
 
