@@ -10,7 +10,8 @@ from PIL import Image
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.cost.workloads import Facts
-from workflow_scripts.lib.images import folder_guess, further_images, image_list, known_datasets, label_maps
+from workflow_scripts.lib.images import image_list, known_datasets, label_maps, user_tables
+from workflow_scripts.lib.images.format_choices import BY_SUFFIX
 from workflow_scripts.lib.simulate.protein_labels import COMPARTMENTS
 
 # Sets that may be asked about before they are there: images with labels, and pixels a side.
@@ -34,13 +35,13 @@ def of(config: dict[str, Any]) -> Facts:
         groups, classes = (Path(data[name]) if data[name] else None for name in ("groups", "classes"))
         listed = image_list.from_tables(table, groups, classes, described)
         count = len(listed.ids) if here or not fetches else _limited(listed.labels, limit)
-        count += _further(config, described, listed.classes)
+        count += _further(config, described)
         return Facts(count, len(listed.classes), _side(data["images"]))
     if data["source"] in KNOWN:
         count, side = KNOWN[data["source"]]
         most = limit["per_class"] * len(described["class_names"])
         count = min(number for number in (count, limit["images"], most) if number)
-        count += _further(config, described, described["class_names"])
+        count += _further(config, described)
         return Facts(count, _mapped(described["class_names"], described), side)
     raise UserError(
         f"how many images {data['source']} has is not known before {table} is there: predict again when it is"
@@ -59,15 +60,15 @@ def _limited(labels: np.ndarray, limit: dict[str, int]) -> int:
     return min(count, limit["images"]) if limit["images"] else count
 
 
-def _further(config: dict[str, Any], described: dict[str, Any], classes: list[str]) -> int:
+def _further(config: dict[str, Any], described: dict[str, Any]) -> int:
     """How many further images without labels there are; without a table, by the number of their files."""
     given = config["data"]["unlabelled"] or {}
     folder, table = given.get("images"), given.get("table")
     if table and Path(table).is_file():
-        return len(further_images.from_table(Path(table), described, list(classes)).ids)
+        return len({*user_tables.read_table(Path(table)).need(described["columns"]["id"])} - {""})
     if not folder or not Path(folder).is_dir():
         return 0
-    names = folder_guess.image_names(Path(folder))
+    names = [path for path in Path(folder).iterdir() if path.suffix.lower() in BY_SUFFIX]
     apart = "{channel}" in described["files"] or isinstance(described["files"], dict)
     return len(names) // (len(config["preprocess_images"]["channels"]) if apart else 1)
 
