@@ -13,6 +13,7 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.images.image_set_writer import write_images
 from workflow_scripts.lib.split import assignment, role_table
+from workflow_scripts.lib.split.regimes import Regime
 
 LINES = ["A-431", "U-2 OS", "HeLa", "U-2 OS"]
 FRACTIONS = {"test": 0.25, "calibration": 0.15, "validation": 0.15, "reserve": 0.0, "reserve_same": 0.0, "lockbox": 0.0}
@@ -307,6 +308,16 @@ def test_too_small_a_regime_is_refused_and_what_would_do_is_named(images, capsys
     assert run(images, regimes=(regime(0.5, "full"),)) == 0, "where thresholds keep all of their groups"
     assert run(images, calibration=0.05, regimes=(regime(0.9),)) == 1
     assert "groups with labels in calibration, too few to leave some out" in capsys.readouterr().err
+
+
+def test_a_table_that_is_older_than_a_regime_does_not_let_it_follow_single_proteins(images):
+    """Another regime changes no role, so the table is not made again for it."""
+    assert run(images, **WIDE, regimes=(regime(0.8),)) == 0
+    with ImageSet(images) as source:
+        ids, groups, table = source.ids, source.groups, images.with_name("folds.csv")
+    role_table.refuse_few(table, 0, ids, groups, Regime(**regime(0.8)))
+    with pytest.raises(UserError, match=r"\.labelled = 0\.1 leaves fewer than 4 labelled groups of train in fold 0"):
+        role_table.refuse_few(table, 0, ids, groups, Regime(**regime(0.1)))
 
 
 # --- what can be judged ----------------------------------------------------------------------------------------------

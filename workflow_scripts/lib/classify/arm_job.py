@@ -120,6 +120,7 @@ class FoldImages:
         """The same fold under another label regime; what both read is read once."""
         if regime == self.regime:
             return self
+        role_table.refuse_few(self.table, self.fold, self.source.ids, self.source.groups, regime)
         out = copy.copy(self)
         out.regime = regime
         return out

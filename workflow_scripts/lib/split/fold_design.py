@@ -15,11 +15,10 @@ from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.split import assignment
 from workflow_scripts.lib.split.label_order import label_ranks
-from workflow_scripts.lib.split.regimes import RANKED, SAME, Regime
+from workflow_scripts.lib.split.regimes import FEWEST_LABELLED, RANKED, SAME, Regime
 from workflow_scripts.lib.split.roles import MARKS, ROLES, Role
 
 COLUMNS = ("stratify_by", "leave_out", "roles_from")  # settings that name a column of the image set
-FEWEST_LABELLED = 4  # groups of a part; thresholds and checkpoints chosen on fewer would follow single proteins
 
 
 @dataclass

@@ -15,6 +15,7 @@ from workflow_scripts.lib.split.roles import Role
 
 # Roles whose groups are ranked among themselves. Images kept aside from train groups follow their group.
 RANKED = (Role.TRAIN, Role.VALIDATION, Role.CALIBRATION)
+FEWEST_LABELLED = 4  # groups of a part; thresholds and checkpoints chosen on fewer would follow single proteins
 SEEN, UNUSED = "seen", "unused"
 SAME, FULL = "same", "full"
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError, raise_if_passing
 from workflow_scripts.lib.base.files import atomic
-from workflow_scripts.lib.split.regimes import WHOLE, Regime, roles_under
+from workflow_scripts.lib.split.regimes import FEWEST_LABELLED, RANKED, SAME, WHOLE, Regime, roles_under
 from workflow_scripts.lib.split.roles import Role
 
 
@@ -52,6 +52,21 @@ def read(path: Path, fold: int, ids: np.ndarray, regime: Regime = WHOLE) -> np.n
     roles = table[f"fold{fold}"].to_numpy(dtype=object)
     ranks = _ranks(path, table, fold) if regime.labelled < 1 else np.full(len(roles), np.nan)
     return roles_under(regime, roles, ranks)
+
+
+def refuse_few(path: Path, fold: int, ids: np.ndarray, groups: np.ndarray, regime: Regime) -> None:
+    """Raise UserError where a regime labels too few groups (n,) of the images: the table may be older than the regime.
+
+    Another regime changes no role, so the table is not made again for it."""
+    if regime.labelled >= 1:
+        return
+    whole, roles = read(path, fold, ids), read(path, fold, ids, regime)
+    for role in RANKED if regime.selection == SAME else (Role.TRAIN,):
+        if (whole == role).any() and len(np.unique(groups[roles == role])) < FEWEST_LABELLED:
+            raise UserError(
+                f"regimes ({regime.name}).labelled = {regime.labelled:g} leaves fewer than {FEWEST_LABELLED} labelled "
+                f"groups of {role} in fold {fold} of {path}: raise it, or delete the table to be told what would do"
+            )
 
 
 def _ranks(path: Path, table: pd.DataFrame, fold: int) -> np.ndarray:
