@@ -102,8 +102,15 @@ def in_run(path):
 
 # A number format that is forced (lib/compute/device.py), and the stages whose files depend on it.
 NUMBER_FORMAT = os.environ.get("MIXLOC_DTYPE", "")
-FORMATTED = ("train_ddpm", "sample_ddpm", "sample_fold", "train_judge", "train_classifier", "replay_study")
-FORMATTED += ("embed_images",)
+FORMATTED = (
+    "train_ddpm",
+    "sample_ddpm",
+    "sample_fold",
+    "train_judge",
+    "train_classifier",
+    "replay_study",
+    "embed_images",
+)
 BASE_STYLES = "workflow_scripts/lib/page/base.css"  # of all pages
 
 
