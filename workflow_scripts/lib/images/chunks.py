@@ -138,7 +138,7 @@ def images_of(task: Task, rows: np.ndarray) -> np.ndarray:
             own = np.empty(count, dtype=np.int64)
             handle.readinto(own)
             start, places = handle.tell(), np.searchsorted(own, rows)
-            if not np.array_equal(own[np.minimum(places, count - 1)], rows):
+            if not count or not np.array_equal(own[np.minimum(places, count - 1)], rows):
                 raise ValueError
             for image, place in zip(out, places.tolist(), strict=True):
                 handle.seek(start + place * image.nbytes)
