@@ -16,6 +16,7 @@ in 80 %."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +47,8 @@ class World:
     alone: bool = False  # the generator is that of the primary arm alone
     bad: float = 0.0  # probability of a generator that is bad in a fold; its loss is three times `generator`
     training_set: float = 0.0  # luck of which groups are trained on
-    line: float = 0.0  # effect of mean zero that differs by cell line; one line a fold, the same in all repeats
+    line: float = 0.0  # effect of mean zero that differs by cell line; one a fold, the same in all repeats. A single
+    # fold goes on with the next line in each repeat, as make_folds does.
     largest: float = 0.0  # share of the images in the largest group; others after Pareto
 
 
@@ -88,8 +90,10 @@ def simulate(world: World, repeats: int, folds: int, draws: int, rng: np.random.
     share = trained / trained.sum(axis=1, keepdims=True)
     unit = np.sqrt(0.5 / n)  # standard error of an arm's score on all groups, where a difference has variance 1 a group
     influence = rng.normal(0, world.training_set * unit * np.sqrt(n), (arms, n))
-    lines = rng.normal(0, world.line * unit, (arms, folds))
-    luck = rng.normal(0, world.training * unit, (arms, count)) + influence @ share.T + np.tile(lines, repeats)
+    fixed = bool(world.line) and repeats > 1 and folds > 1
+    lines = rng.normal(0, world.line * unit, (arms, count if world.line and not fixed else folds))
+    by_line = np.tile(lines, count // lines.shape[1])
+    luck = rng.normal(0, world.training * unit, (arms, count)) + influence @ share.T + by_line
     if world.generator:
         size = world.generator * unit * np.sqrt(2)
         losses = 3 * size * (world.bad - (rng.random(count) < world.bad))  # mean zero
@@ -104,9 +108,9 @@ def simulate(world: World, repeats: int, folds: int, draws: int, rng: np.random.
     spread = factor * (scores[..., 1:] - scores[..., :1])
     weigh = (sizes / sizes.sum(axis=1, keepdims=True)).sum(axis=0)[None]
     places = [(repeat, fold) for repeat in range(repeats) for fold in range(folds)]
-    fixed = bool(world.line) and repeats > 1 and folds > 1
     plan = Design(places, share @ share.T, fixed, freedom_of(weigh))
-    return Simulated(scores[..., 0], spread, plan, (lines.mean(axis=1) + influence.mean(axis=1), np.zeros(arms)))
+    here = influence.mean(axis=1) + (lines.mean(axis=1) if fixed else 0.0)
+    return Simulated(scores[..., 0], spread, plan, (here, np.zeros(arms)))
 
 
 def _tests(world: World, repeats: int, folds: int, rng: np.random.Generator) -> np.ndarray:
@@ -126,14 +130,23 @@ def comparisons(world: World) -> list[Difference]:
     return [*out, Difference(CONTROL, BASELINE)]
 
 
-def measure(world: World, repeats: int, folds: int, repetitions: int, draws: int, seed: int) -> list[dict[str, object]]:
-    """Errors, widths and power, of the primary arm and of the rest, for both claims."""
-    pairs, claims, found = comparisons(world), list(CLAIMS), []
+def measure(
+    world: World,
+    repeats: int,
+    folds: int,
+    repetitions: int,
+    draws: int,
+    seed: int,
+    claims: Sequence[str] = tuple(CLAIMS),
+) -> list[dict[str, object]]:
+    """Errors, widths and power, of the primary arm and of the rest, for each claim."""
+    pairs, found = comparisons(world), []
     if not world.others:
         pairs = pairs[:2]
     for number in range(repetitions):
         one = simulate(world, repeats, folds, draws, np.random.default_rng(derive(seed, "luck", repeats, number)))
-        for claim, truth in zip(claims, one.truths, strict=True):
+        for claim in claims:
+            truth = one.truths[list(CLAIMS).index(claim)]
             judged = paired_intervals(
                 one.values, one.draws, pairs, one.plan, claim == OTHER_PROTEINS, 0.95, number, FIRST
             )
@@ -173,6 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     out.add_argument("--repetitions", type=int, default=200)
     out.add_argument("--draws", type=int, default=200)
     out.add_argument("--seed", type=int, default=1)
+    out.add_argument("--claims", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
     out.add_argument("--groups", type=int, help="in place of each world's own number")
     args = out.parse_args(argv)
     print("| world | repeats | folds | claim | of | wrong % | upper % | width | power % |")
@@ -182,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
         for folds in args.folds:
             for repeats in args.repeats:
                 seed = derive(args.seed, name, folds)
-                for row in measure(world, repeats, folds, args.repetitions, args.draws, seed):
+                for row in measure(world, repeats, folds, args.repetitions, args.draws, seed, args.claims):
                     print(
                         f"| {name} | {repeats} | {folds} | {row['claim']} | {row['of']} | {100 * row['share']:.1f} "
                         f"| {100 * row['upper']:.1f} | {row['width']:.2f} | {100 * row['power']:.0f} |",
