@@ -14,7 +14,8 @@ import numpy as np
 
 # Files that tell how long something took, or when: they differ between any two runs.
 TIMES = re.compile(
-    r"(^|/)((logs|benchmarks)/|report\.html$|cost(\.works)?\.json$|tables/(run_times|generator_times|prediction)\.csv$)"
+    r"(^|/)((logs|benchmarks|progress)/|(report|progress)\.html$|cost(\.works)?\.json$|"
+    r"tables/(run_times|generator_times|prediction|disk_stages)\.csv$)"
 )
 # Values inside other files that do.
 SPENT = re.compile(r"seconds|_at$")

@@ -58,8 +58,9 @@ if not os.path.samefile(Path(workflow_scripts.__file__).parents[1], ROOT):
 
 IN_OWN_FOLDER = os.path.samefile(ROOT, os.curdir)
 # Python call before -m in the commands of stages. In MixLoc's own folder Python finds the stages by itself. Elsewhere
-# it must not search the working directory, which may contain another workflow_scripts.
-PYTHON = (
+# it must not search the working directory, which may contain another workflow_scripts. Snakemake lowers a job's threads
+# to --cores; numpy's share of them would change the last digits of sums. torch is told its own number.
+PYTHON = "OPENBLAS_NUM_THREADS=1 " + (
     "python"
     if IN_OWN_FOLDER
     else f"PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}} python"

@@ -212,7 +212,8 @@ def test_planning_stays_quick_and_no_command_grows_with_the_folds(tmp_path: Path
         done = subprocess.run(
             [*command, "--configfile", str(preset)], cwd=ROOT, env=environment, capture_output=True, text=True
         )
-        commands = re.findall(r"^Shell command: python -m workflow_scripts\.(\w+)(.*)", done.stdout, re.MULTILINE)
+        marker = r"^Shell command: OPENBLAS_NUM_THREADS=1 python -m workflow_scripts\.(\w+)(.*)"
+        commands = re.findall(marker, done.stdout, re.MULTILINE)
         lengths.append({name: len(text) for name, text in commands})
         assert max(lengths[-1].values()) < 50_000, "a command line may have 128 kB"
     for name in ("aggregate_metrics", "certify_leaks", "plot_training"):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.helpers.arms_data import SECTION
@@ -163,3 +164,19 @@ def test_figure_and_table(judged, tmp_path) -> None:
 def _empty():
     columns = ("arm", "class", "metric", "level", "part", "repeat", "relation", "against")
     return run_tables.pd.DataFrame(columns=columns)
+
+
+def test_stronger_augmentation_is_on_the_same_curve_and_map():
+    own = [arm_settings.effective({"name": one, "method": one}, SECTION) for one in ("strong_augment", "real_only")]
+    assert real_image_equivalent.common_settings(own[0]) == real_image_equivalent.common_settings(own[1])
+
+
+@pytest.mark.parametrize("rises", [True, False])
+def test_numbers_are_told_only_where_the_curve_rises(rises):
+    row = {"arm": "mix", "score": 0.5, "worth": 340.0, "low": -20.0, "high": 900.0}
+    facts = {"worth": {"points": [], "images": 400, "rises": rises, "arms": [row]}}
+    names = ["arm", "relation", "metric", "level", "class", "against"]
+    about = {"primary_arm": "mix", "baseline": "real", "metric": "map"}
+    empty = pd.DataFrame({"arm": [], "class": []})
+    [shown] = arms_section.worth(run_tables.Results(empty, pd.DataFrame(columns=names), about, facts)).rows
+    assert [shown[end] for end in ("worth", "low", "high")] == ([340, -20, 900] if rises else [None] * 3)

@@ -127,6 +127,7 @@ def test_strata_of_few_groups_are_listed_and_not_judged(folder):
     assert "5 needed" in rare.iloc[0]["reason"]
     assert np.isnan(rare.iloc[0]["difference"]) and rare.iloc[0]["verdict"] == ""
     assert list(table.columns) == strata.COLUMNS
+    assert set(table["repeats"]) == {2}
     assert set(table["column"]) == {"cell_line", "reliability"}, "other columns are no strata"
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from workflow_scripts.lib.judge import regime_map
+from workflow_scripts.lib.judge.wording import map_sentences, page_opening
 from workflow_scripts.lib.page import figure_style, map_figures
 from workflow_scripts.lib.page.run_tables import Results
 from workflow_scripts.lib.page.sections import map_section
@@ -90,3 +91,24 @@ def test_a_map_of_two_regimes_is_drawn_too_and_a_run_without_one_says_so() -> No
         assert len(fig.axes) == 3 and len(fig.axes[2].texts) == 2
         [said] = map_figures.draw_map(Results(pd.DataFrame(), pd.DataFrame(), {}, {})).texts
     assert "Fewer than two label regimes" in said.get_text()
+
+
+def test_a_map_of_a_single_repeat_claims_nothing() -> None:
+    found = made()
+    found.facts["sizes"] = {"repeats": 1}
+    assert all("exploratory" in text for text in map_section.sentences(found, "protein"))
+    assert "exploratory" in map_section.table(found, "protein").note
+    with figure_style.style():
+        cells = map_figures.draw_map(found).axes[2]
+    fills = {matplotlib.colors.to_hex(patch.get_facecolor()) for patch in cells.patches}
+    assert not fills & {figure_style.GAIN, figure_style.LOSS}
+
+
+def test_two_regimes_of_one_number_count_once() -> None:
+    limit = {"saw": "unlabelled", "helps_at": [20.0, 80.0], "groups": None, "groups_low": 80.0, "groups_high": None}
+    assert "help at all numbers" in map_sentences.sentence(limit, [20.0, 20.0, 80.0], 0.95, "protein")
+
+
+def test_a_single_repeat_does_not_speak_of_other_proteins() -> None:
+    answer = {"training_luck": False, "claim": "other_proteins", "beside_low": None}
+    assert "as well" not in page_opening.beyond_these(answer, "protein")

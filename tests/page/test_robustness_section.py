@@ -13,7 +13,7 @@ import pytest
 from tests.helpers import fake_run
 from tests.helpers.fake_run import FakeRun
 from tests.helpers.html_reader import Reader
-from workflow_scripts.lib.judge import lockbox_ledger
+from workflow_scripts.lib.judge import lockbox_ledger, strata
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.sections import robustness_section
 from workflow_scripts.lib.split import role_table
@@ -190,3 +190,18 @@ def test_a_ledger_that_is_none_is_the_users_to_mend(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(lockbox_ledger.UserError, match="has lost the line"):
         lockbox_ledger.finish(path, begun, {})
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_stratum_that_one_repeat_alone_tests_is_told(tmp_path: Path, repeats: int) -> None:
+    row = dict.fromkeys(strata.COLUMNS, "") | {"column": "cell_line", "stratum": "A", "images": 9, "groups": 9}
+    row |= {"classes": 1, "arm": "mix", "against": "real", "relation": "baseline", "judged": True, "verdict": "helps"}
+    row |= dict.fromkeys(("score", "score_against", "difference", "low", "high", "q"), 0.1) | {"repeats": repeats}
+    table = pd.DataFrame([row | {"metric": metric} for metric in ("macro_f1", "map")], columns=strata.COLUMNS)
+    table.to_csv(tmp_path / "strata.csv", index=False)
+    comparisons = pd.DataFrame(columns=["arm", "against", "relation"])
+    about = {"primary_arm": "mix", "baseline": "real"}
+    results = run_tables.Results(pd.DataFrame({"arm": ["real", "mix"], "class": ""}), comparisons, about, {})
+    shown = robustness_section.strata(tmp_path / "strata.csv", results)
+    assert ("variance between repeats" in shown.note) == (repeats == 1)
+    assert shown.rows[0]["repeats"] == repeats

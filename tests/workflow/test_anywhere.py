@@ -152,7 +152,9 @@ def test_a_printed_command_can_be_pasted(mixloc: Checkout, elsewhere: Anywhere, 
 
 def test_in_its_own_folder_commands_are_plain(mixloc: Checkout) -> None:
     printed = mixloc.snakemake("cost", "--dry-run", "--printshellcmds").stdout
-    assert command(printed, "predict_cost").startswith("python -m workflow_scripts.predict_cost ")
+    assert command(printed, "predict_cost").startswith(
+        "OPENBLAS_NUM_THREADS=1 python -m workflow_scripts.predict_cost "
+    )
 
 
 def test_a_module_with_settings_of_its_own(mixloc: Checkout, elsewhere: Anywhere) -> None:

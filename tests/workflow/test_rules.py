@@ -118,6 +118,15 @@ def test_several_processes_are_launched_for_training_alone(checkout: Checkout) -
 
 
 @pytest.mark.workflow
+def test_the_numbers_of_no_stage_depend_on_the_number_of_cores(checkout: Checkout) -> None:
+    # Snakemake gives numpy as many threads as a job gets, which sums in another order.
+    done = checkout.snakemake("--dry-run", "--printshellcmds", "--configfile", "presets/ci.yaml", cores=4)
+    commands = re.findall(r"^Shell command: (.*\bworkflow_scripts\..*)$", done.stdout, re.MULTILINE)
+    assert len(commands) > 10
+    assert not [line for line in commands if not line.startswith("OPENBLAS_NUM_THREADS=1 ")]
+
+
+@pytest.mark.workflow
 def test_the_reference_study_can_be_planned(checkout: Checkout) -> None:
     models = {
         "models": [{"name": "plain", "method": "real_only"}],

@@ -102,12 +102,14 @@ def paired_intervals(
     """Intervals of n differences between arms, from the values of these in L trainings (A, L) and the draws (A, L, B).
 
     With `others` they hold for other training groups too. Those of `first` rest on their own arms alone, the others
-    also on the prior of the family (`training_variance`). Simultaneous over all but `first`: an error of each
-    comparison is drawn, and the level of single intervals is lowered until all of them hold together. The luck of two
-    comparisons is drawn as that of arms with luck of their own, as few trainings cannot tell how it is correlated."""
+    also on the prior of these others (`training_variance`): an arm with an effect may have another luck.
+
+    Simultaneous over all but `first`: an error of each comparison is drawn, and the level of single intervals is
+    lowered until all of them hold together. The luck of two comparisons is drawn as that of arms with luck of their
+    own, as few trainings cannot tell how it is correlated."""
     count, alpha, first = len(pairs), 1 - confidence, list(first)
     seen = [_evidence(values, draws, pair, plan, others) for pair in pairs]
-    prior = family_prior(seen)
+    prior = family_prior([one for i, one in enumerate(seen) if i not in first])
     variances = [mean_variance(one, others, None if i in first else prior) for i, one in enumerate(seen)]
     centre = np.array([one.mean[0] for one in seen])
     single = np.array([one.half_width(alpha) for one in variances])

@@ -32,6 +32,7 @@ OWN = (
     "synthetic_set",
     "pseudo_labels_from",
     "answers_unlabelled",
+    "augment",  # only `strong` changes it
     *arm_settings.METHOD_OPTIONS,
 )
 Ends = tuple[float, float, float]  # estimate, low and high

@@ -24,7 +24,19 @@ from workflow_scripts.lib.judge.thresholds import fit_thresholds
 
 STRATIFIED_BY = ("cell_line", "reliability")  # columns of the image set
 DRAWS = 500  # at most: enough for intervals that only explore
-COLUMNS = ["column", "stratum", "images", "groups", "classes", "arm", "against", "relation", "metric", "level"]
+COLUMNS = [
+    "column",
+    "stratum",
+    "images",
+    "groups",
+    "repeats",
+    "classes",
+    "arm",
+    "against",
+    "relation",
+    "metric",
+    "level",
+]
 COLUMNS += ["score", "score_against", "difference", "low", "high", "se", "p", "q", "verdict", "judged", "reason"]
 Row = dict[str, Any]
 ColumnValues = dict[str, list[np.ndarray]]  # column -> values (n,) of the test images of each fold, "" where unknown
@@ -92,7 +104,7 @@ def _stratum_rows(
     positive = fixed_scoring.positive_groups(first).min(axis=0)
     enough = run.judged & (positive >= analysis["minimum_positive_groups"])
     about: Row = {"images": _fewest_images(first, images), "groups": _fewest_groups(first)}
-    about |= {"classes": int(enough.sum())}
+    about |= {"repeats": len({fold.repeat for fold in first}), "classes": int(enough.sum())}
     if not enough.any():
         most = int(positive[run.judged].max(initial=0))
         reason = f"at most {most} positive test groups a class, {analysis['minimum_positive_groups']} needed"

@@ -48,7 +48,8 @@ def draw_map(results: Results) -> Figure:
     _draw_gains(figure_style.inches(fig, LEFT, gains, wide, GAINS), results, facts, saws)
     names = [SAW[saw] for saw in saws]
     aside = figure_style.label_column(names, 8.0)
-    _draw_cells(figure_style.inches(fig, aside, cells, figure_style.WIDTH - aside - 0.15, ROW * len(saws)), facts, saws)
+    _draw_cells(figure_style.inches(fig, aside, cells, figure_style.WIDTH - aside - 0.15, ROW * len(saws)), facts, saws,
+                results.confirms)  # fmt: skip
     return fig
 
 
@@ -131,7 +132,7 @@ def _number_axis(axes: Axes, groups: list[float]) -> None:
     axes.minorticks_off()
 
 
-def _draw_cells(axes: Axes, facts: dict[str, Any], saws: list[str]) -> None:
+def _draw_cells(axes: Axes, facts: dict[str, Any], saws: list[str], confirms: bool) -> None:
     regimes = [entry["regime"] for entry in facts["regimes"]]
     axes.set_xlim(0, len(regimes))
     axes.set_ylim(len(saws), 0)
@@ -139,7 +140,7 @@ def _draw_cells(axes: Axes, facts: dict[str, Any], saws: list[str]) -> None:
     for y, saw in enumerate(saws):
         for x, regime in enumerate(regimes):
             cell = known.get((saw, regime))
-            face, edge, letters = _paint(cell["state"] if cell else "")
+            face, edge, letters = _paint((cell["state"] if confirms else regime_map.UNDECIDED) if cell else "")
             axes.add_patch(Rectangle((x + 0.03, y + 0.05), 0.94, 0.9, fc=face, ec=edge, lw=1.1))
             text = f"{STATES[cell['state']]}\n{figure_style.signed(cell['gain'])}" if cell else "–"
             axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=letters, fontsize=7.0, linespacing=1.25)

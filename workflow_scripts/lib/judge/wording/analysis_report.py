@@ -183,6 +183,8 @@ def sentence(facts: dict[str, Any], size: dict[str, int], judged: int) -> str:
     # A single repeat confirms nothing, whatever its verdict is.
     alone = "" if facts["training_luck"] else " (exploratory: a single repeat)"
     claim = "with these training groups" if these else "with other training groups too"
+    if alone and not these:
+        claim = "not for other training groups, of which a single repeat tells nothing"
     text += f". Verdict, {claim}: {facts['verdict']}{alone}."
     if alone or facts.get("beside_low") is None:
         return text

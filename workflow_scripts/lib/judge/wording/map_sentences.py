@@ -85,7 +85,7 @@ def sentence(limit: dict[str, Any], groups: list[float], confidence: float, unit
         where = " and ".join(_count(number) for number in limit["helps_at"])
         others = "with fewer" if limit["groups"] == 0 else "with every other number tried"
         return f"{subject} help with {where} labelled {unit}s, but are not shown to help {others}."
-    if limit["groups"] is None and len(limit["helps_at"]) < len(groups):
+    if limit["groups"] is None and len(limit["helps_at"]) < len(set(groups)):
         where = " and ".join(_count(number) for number in limit["helps_at"])
         return f"{subject} help with {where} labelled {unit}s, but that is not shown for all numbers tried ({tried})."
     interval = " to ".join(_end(limit[name], fewest, most) for name in ("groups_low", "groups_high"))

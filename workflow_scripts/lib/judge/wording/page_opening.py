@@ -67,6 +67,8 @@ def beyond_these(answer: dict[str, Any], unit: str) -> str:
     """What the verdict holds for, and what is said at the other level of the claim."""
     these = answer.get("claim", THESE_PROTEINS) == THESE_PROTEINS
     own = f", with these training {unit}s" if these else f", with other training {unit}s as well"
+    if not these and not answer.get("training_luck", True):
+        return f". A single repeat tells nothing of other training {unit}s, for which a verdict was to hold."
     if not answer.get("training_luck", True) or answer.get("beside_low") is None:
         return f"{own}."
     other = f"With other training {unit}s as well" if these else f"With these training {unit}s alone"

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from workflow_scripts.lib.base import machine
-from workflow_scripts.lib.classify import network_choices
+from workflow_scripts.lib.classify import arm_choices, network_choices
 from workflow_scripts.lib.page import run_tables
 from workflow_scripts.lib.page.html_page import Column, PageTable
 from workflow_scripts.lib.page.run_tables import Results
@@ -99,6 +99,7 @@ def costs(results: Results, config: dict[str, Any]) -> PageTable:
     given = {arm["name"]: arm.get("weights", common) for arm in config.get("arms", [])}
     # The whole path stands among the settings.
     starts = {arm: Path(weights).name if weights else "scratch" for arm, weights in given.items()}
+    starts |= {arm["name"]: start for arm in config.get("arms", []) if (start := _start(arm))}
     rows = []
     for arm in [results.baseline] + [arm for group in results.groups() for arm in group]:
         facts = results.facts.get("arms", {}).get(arm, {})
@@ -110,6 +111,16 @@ def costs(results: Results, config: dict[str, Any]) -> PageTable:
     columns.append(Column("start", "starts from"))
     columns += [Column(name, *COSTS[name]) for name in known]
     return PageTable("costs", "Cost of each arm in a fold, mean over folds and repeats", columns, rows)
+
+
+def _start(entry: dict[str, Any]) -> str:
+    """What an arm starts from whose method says so; empty where `weights` do."""
+    method = arm_choices.METHODS.get(entry.get("method", ""))
+    if method is None or not (method.generator or method.on_baseline):
+        return ""
+    if method.on_baseline:
+        return "its fold's baseline"
+    return "scratch" if method.generator == arm_choices.FRESH else f"generator {entry['generator']}"
 
 
 COSTS = {
@@ -141,7 +152,7 @@ def worth(results: Results) -> PageTable:
     ]
     rows += [
         {"arm": row["arm"], "score": (row["score"], float("nan"), float("nan"))}
-        | {end: row[end] for end in ("worth", "low", "high")}
+        | {end: row[end] if facts["rises"] else None for end in ("worth", "low", "high")}
         for row in facts["arms"]
     ]
     # Under label regimes arms stand beside unequal numbers of images.
@@ -162,7 +173,7 @@ def worth(results: Results) -> PageTable:
         columns,
         rows,
         note=f"Means over folds and repeats, single {100 * results.confidence:g} % intervals. Cells are empty "
-        "beyond the curve.",
+        + ("beyond the curve." if facts["rises"] else "because the score is not shown to rise."),
     )
 
 
@@ -183,7 +194,7 @@ def by_class(results: Results) -> PageTable:
         Column("judged", "judged"),
         Column("positive_groups", "test groups", "count"),
         Column("positives", "test images", "count"),
-        Column("chance", "fraction of images", "percent"),
+        Column("chance", f"fraction of {'images' if results.level == 'image' else 'groups'}", "percent"),
     ]
     columns += [Column(f"{metric}_{arm}", arm, "number", 2) for arm in arms]
     return PageTable(

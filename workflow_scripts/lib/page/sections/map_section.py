@@ -22,6 +22,7 @@ STATES = {
     regime_map.HURTS: "hurts",
     regime_map.UNDECIDED: "undecided",
 }
+ALONE = "This is exploratory: a single repeat, whose intervals do not contain the variance between repeats."
 SERIES = {
     "real_only": "real images alone",
     "pseudo_label": "pseudo-labelled",
@@ -41,7 +42,8 @@ def series_name(part: str, series: str) -> str:
 def sentences(results: Results, unit: str) -> list[str]:
     """Below how many labelled groups generated images help, one sentence for each kind of generator."""
     worth = {row["arm"]: row["sentence"] for row in results.facts.get("worth", {}).get("arms", [])}
-    return map_sentences.sentences(results.facts["map"], worth, unit) if "map" in results.facts else []
+    said = map_sentences.sentences(results.facts["map"], worth, unit) if "map" in results.facts else []
+    return [f"{text} {ALONE}" for text in said] if not results.confirms else said
 
 
 def table(results: Results, unit: str) -> PageTable | None:
@@ -69,6 +71,8 @@ def table(results: Results, unit: str) -> PageTable | None:
         "The best control of a regime is the one with the highest validation score. Intervals are simultaneous over "
         "this table, those of the primary arm single."
     )
+    if not results.confirms:
+        note += f" {ALONE}"
     if len({(cell["regime"], cell["arm"]) for cell in facts["cells"]}) < len(facts["cells"]):
         note += " With all labels every kind of generator saw the same images, so one arm stands for all."
     return PageTable(

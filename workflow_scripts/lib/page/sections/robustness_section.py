@@ -85,7 +85,7 @@ def strata(path: Path, results: Results) -> PageTable | None:
     for _, stratum in table.groupby(["column", "stratum"], sort=False):
         first = stratum.iloc[0]
         about = {"stratum": f"{first['column'].replace('_', ' ')}: {first['stratum']}"}
-        about |= {name: int(first[name]) for name in ("images", "groups", "classes")}
+        about |= {name: int(first[name]) for name in ("images", "groups", "repeats", "classes")}
         if first["judged"] != "True":
             rows.append(about | {"verdict": f"not judged: {first['reason']}"})
             continue
@@ -97,6 +97,7 @@ def strata(path: Path, results: Results) -> PageTable | None:
         Column("stratum", "where", "name"),
         Column("images", "test images", "count"),
         Column("groups", "groups", "count"),
+        Column("repeats", "repeats", "count"),
         Column("classes", "classes", "count"),
         Column("metric", "metric"),
         Column("baseline", "baseline", "number"),
@@ -111,6 +112,8 @@ def strata(path: Path, results: Results) -> PageTable | None:
         "rows are of different classes. A difference is always over the same classes. Single intervals, at fixed "
         "thresholds; q is the false discovery rate over all rows of a metric, for the difference from the baseline."
     )
+    if any(row["repeats"] == 1 for row in rows):
+        note += " Where one repeat alone tests the stratum, neither contains the variance between repeats."
     return PageTable(
         "strata", "Exploratory: the primary arm within each cell line and reliability tier", columns, rows, note,
         mark=lambda row: "control" if "metric" not in row else "",
