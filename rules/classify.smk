@@ -56,7 +56,7 @@ rule train_classifier:
         "results/{run}/benchmarks/train_classifier/repeat{repeat}_fold{fold}_job{job}.tsv"
     threads: THREADS * PROCESSES * AT_ONCE
     resources:
-        mem_mb=growing(4000 * PROCESSES),
+        mem_mb=growing(6000 * PROCESSES),  # 4,500 MB at the study's size
         runtime=720,
         launcher=LAUNCHER,
         arms_at_once=AT_ONCE,

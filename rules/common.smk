@@ -23,7 +23,7 @@ if workflow.modifier.skip_configfile:  # a module with a config of its own, for 
     given, config = config, load_configfile(str(ROOT / "config.yaml"))
     update_config(config, given)
 try:
-    CONFIG = run_check.check(config)
+    CONFIG = run_check.check(config, conda="conda" in snakemake_checks.deployment(workflow))
 except run_check.ConfigError as error:
     sys.exit(f"MixLoc config: {error}")
 if problem := snakemake_checks.folder_problem(Path.cwd(), CONFIG["run"], ROOT / "Snakefile"):

@@ -251,7 +251,7 @@ rule assess_synthetic:
         "results/{run}/benchmarks/assess_synthetic/repeat{repeat}_fold{fold}_{set}.tsv"
     threads: THREADS
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(6000),  # 4,800 MB at the study's size
         runtime=60,
     conda:
         ENVIRONMENT

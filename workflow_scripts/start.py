@@ -72,7 +72,8 @@ def _run_name(folder: Path) -> str:
     name = folder.resolve().name
     if name.lower() in ("images", "train", "data", "raw", "fields", "tif", "png"):
         name = folder.resolve().parent.name
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:40] or "own"
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "own"
+    return (name if name[0].isalpha() else f"run_{name}")[:40]
 
 
 def _check(config: Path) -> int:

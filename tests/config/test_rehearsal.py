@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from tests.helpers.configs import DEFAULT
+from tests.helpers.configs import DEFAULT, SHIPPED
 from workflow_scripts.lib.config import check, rehearsal
 
 
@@ -53,3 +53,8 @@ def test_both_parts_of_a_pre_training_keep_steps() -> None:
     config["arms"][0] |= {"pretrain": 0.01}
     kept = rehearsal.of(config)["arms"][0]["pretrain"]
     assert 1 <= kept * rehearsal.STEPS <= rehearsal.STEPS - 1
+
+
+def test_the_shipped_config_can_be_rehearsed() -> None:
+    # An arm and its control have sets of one size there, from a generator and from the simulator.
+    assert check.check(rehearsal.of(copy.deepcopy(SHIPPED)))["run"] == "demo-rehearsal"

@@ -504,3 +504,26 @@ def test_a_worse_network_is_asked_about_the_same_condition_and_only_within_the_i
     assert torch.allclose(denoise(x, 9.0), torch.ones_like(x), atol=1e-4)
     assert [(name, count) for name, count, _ in asked] == [("good", 3), ("worse", 3), ("good", 3)]
     assert all(one is condition for _, _, one in asked)
+
+
+@pytest.mark.parametrize("name", ["epsilon_linear", "epsilon_cosine"])
+def test_a_chain_forgives_a_network_that_errs_a_little(name):
+    def network(x, log_sigma, condition):  # sees the noise but for 5 %, and never answers more than unit magnitude
+        return 0.95 * x / x.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1)
+
+    objective = make_objective(name)
+    denoise = diffusion.conditional(objective, network, anything(8))
+    x = sampling.sample(objective, denoise, (8, 2, 8, 8), "ancestral", 100, torch.Generator().manual_seed(1))
+    assert float(x.square().mean().sqrt()) < 10
+
+
+def test_guidance_above_all_noise_levels_would_act_nowhere():
+    guided = {"guidance": {"scale": 2.0, "interval": [100, 1000]}}
+    edm = GENERATOR | {"objective": "edm"}
+    assert "act nowhere" in generator_checks.set_problem(SYNTHETIC_SET | guided, edm, CHANNELS)
+
+
+@pytest.mark.parametrize("columns", [["missing_channels"], ["line", "missing_channels"]])
+def test_an_encoder_may_have_been_told_which_channels_are_missing(columns):
+    unet = GENERATOR | {"name": "g", "network": "unet", "label_dropout": 0.1, "condition_on": columns}
+    assert bool(generator_checks.encoder_problem(unet, False)) == (len(columns) > 1)

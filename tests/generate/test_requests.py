@@ -9,7 +9,8 @@ import torch
 
 from tests.helpers.generating import CLASSES, SYNTHETIC_SET, UNET, make_baseline, make_data, sample_line, train_line
 from workflow_scripts import certify_leaks, sample_ddpm, train_ddpm
-from workflow_scripts.lib.generate import sampling
+from workflow_scripts.lib.generate import generator_file, sampling
+from workflow_scripts.lib.generate.generator_training import Pixels
 from workflow_scripts.lib.generate.requests import Requests, make_requests
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part
@@ -271,3 +272,14 @@ def test_the_missing_channels_that_are_told_are_those_of_the_image_that_is_shown
         shown = [dict(zip(ids, missing, strict=True))[name] for name in found.references]
         assert found.values["missing_channels"] == shown and {*shown} == {"none", "yellow"}
         assert (np.asarray(found.told)[:, 3] == [name == "yellow" for name in shown]).all()
+
+
+def test_columns_keep_their_order_in_the_file(tmp_path):
+    known = {"plate": ["p1", "p2"], "cell_line": ["A", "B"]}
+    told = {"name": "g", "condition_on": list(known), "column_values": known}
+    pixels = Pixels(torch.zeros(1), torch.ones(1))
+    record, weights = AccessRecord("d", 3), {"w": torch.zeros(1)}
+    made = generator_file.Generator(0, 0, told, ["a"], ["x"], 16, pixels, record, "d", 1.0, weights)
+    generator_file.write(tmp_path / "g.safetensors", made)
+    settings = generator_file.read(tmp_path / "g.safetensors").settings
+    assert list(settings["column_values"]) == ["plate", "cell_line"]

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.blobs import blobs
 from workflow_scripts import assess_synthetic as stage_program
+from workflow_scripts.lib.base import pairwise
 from workflow_scripts.lib.classify import backbones, classifier_file
 from workflow_scripts.lib.classify.classifier_file import Classifier
 from workflow_scripts.lib.fidelity import bracket, distances, encoder_choices, encoder_networks
@@ -359,3 +360,12 @@ def test_one_network_with_several_hands_is_named() -> None:
     said, grave = fidelity_section.same_network("plain", "baseline", "independent", innocent)[0]
     assert not grave and "gives the label agreement" in said
     assert fidelity_section.same_network("plain", "own", "independent", innocent) == []
+
+
+def test_agreement_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((50, 4)), (rng.random((50, 4)) < 0.4).astype(np.uint8)
+    everything = Scope("all", "", np.zeros(4, dtype=np.uint8))
+    whole = bracket.agreement(logits, labels, everything)
+    monkeypatch.setattr(pairwise, "BLOCK", 7)
+    np.testing.assert_array_equal(bracket.agreement(logits, labels, everything), whole)

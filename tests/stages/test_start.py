@@ -226,3 +226,8 @@ def test_a_folder_of_more_files_than_are_looked_at_is_understood(monkeypatch):
     monkeypatch.setattr(folder_guess, "MOST", 10)
     assert start.main(["yeast", "--yes"]) == 0
     assert written("yeast.yaml")["data"]["columns"]["id"] == "Bild"
+
+
+@pytest.mark.parametrize(("folder", "name"), [("2023_yeast", "run_2023_yeast"), ("yeast 1", "yeast_1"), ("__", "own")])
+def test_a_guessed_name_is_one_that_a_run_may_have(tmp_path: Path, folder: str, name: str) -> None:
+    assert start._run_name(tmp_path / folder) == name

@@ -171,6 +171,8 @@ def _steps_problem(settings: dict[str, Any]) -> str | None:
         )
     if method.pairs and batch % 2:
         return f"train_classifier.batch = {batch} must be even: half of it is real, half of the second source"
+    if method.self_supervised and batch < 4:
+        return f"train_classifier.batch = {batch} has fewer than two pairs of views: {settings['method']!r} needs 4"
     # BatchNorm over one image is undefined, so separately normalised images must be two or more.
     least = 2 if method.needs_batchnorm else 1
     if "ratio" in method.options and not least <= synthetic_fraction(batch, settings["ratio"]) <= batch - least:

@@ -29,7 +29,6 @@ from workflow_scripts.lib.compute import device
 from workflow_scripts.lib.generate import generator_checks, generator_file
 from workflow_scripts.lib.images.access_record import AccessRecord
 from workflow_scripts.lib.images.image_set import ImageSet, Part, select_channels
-from workflow_scripts.lib.images.image_set_layout import MISSING
 from workflow_scripts.lib.scores import arm_list, prediction_file
 from workflow_scripts.lib.split import role_table
 from workflow_scripts.lib.split.regimes import WHOLE, Regime, regime_of
@@ -259,10 +258,7 @@ class Job:
         written = generator_file.read(path)
         if (written.repeat, written.fold, written.access_record.images) != (own.repeat, own.fold, own.source.digest):
             raise UserError(f"{path} is of another repeat, fold or image set: give that of this fold")
-        # Which channels are missing it was told without being asked: here images count as whole.
-        columns = [column for column in written.settings.get("condition_on", []) if column != MISSING]
-        told = written.settings | {"condition_on": columns}
-        problem = generator_checks.encoder_problem(told, method.generator == arm_choices.AUTOENCODER)
+        problem = generator_checks.encoder_problem(written.settings, method.generator == arm_choices.AUTOENCODER)
         if problem:
             raise UserError(f"arms ({entry['name']}): {problem}")
         return path

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.classify import arm_checks, arm_choices, arm_settings, network_choices, source_choices
@@ -20,8 +21,10 @@ from workflow_scripts.lib.judge import declaration
 from workflow_scripts.lib.study import switches
 
 
-def check(config: Config) -> Config:
-    """The config with references resolved; the first thing wrong with it ends in a ConfigError."""
+def check(config: Config, conda: bool = True) -> Config:
+    """The config with references resolved; the first thing wrong with it ends in a ConfigError.
+
+    `conda`: whether stages may have packages of their own (--sdm conda), which are then not looked for here."""
     config = parsed(config)
     for section in ("regimes", "generators", "synthetic_sets", "arms"):
         _check_names(config[section], section)
@@ -34,8 +37,9 @@ def check(config: Config) -> Config:
     _fill_in_references(config)
     _check_generators(config)
     _check_sets(config)
-    _check_encoders(config)
-    data_checks.check_formats(config)
+    _check_encoders(config, conda)
+    _check_encoder_inputs(config)
+    data_checks.check_formats(config, conda)
     _check_compute(config)
     _check_mirror(config["fetch_weights"])
     for entry in config["arms"]:
@@ -46,6 +50,8 @@ def check(config: Config) -> Config:
             entry["weights"] = network_choices.published_path(config["fetch_weights"]["folder"], own["backbone"])
     _check_stress(config)
     _check_paths(config)
+    folder = os.path.expandvars(config["fetch_images"]["folder"])
+    config["fetch_images"]["folder"] = str(Path(folder).expanduser())
     if problem := embedding_checks.problem(config):
         raise ConfigError(problem)
     config["analysis"] |= {"primary_arm": _primary_arm(config["analysis"]["primary_arm"], config["arms"])}
@@ -106,6 +112,16 @@ def _baseline_problem(config: Config) -> str | None:
         pair = (arm_settings.effective(one, config["train_classifier"]) for one in (entry, asked))
         if problem := arm_checks.baseline_problem(*pair):
             return f"arms ({entry['name']}): {problem}"
+        beside = known[entry.get("baseline", name)]
+        own, theirs = (
+            arm_settings.effective(one, config["train_classifier"]).get("real_fraction", 1) for one in (entry, beside)
+        )
+        if own > theirs and "real_fraction" not in entry and "real_fraction" not in beside:
+            return (
+                f"train_classifier.real_fraction = {theirs:g} takes train groups from {beside['name']!r}, and none "
+                f"from {entry['name']!r}, which is compared with it: give real_fraction to single arms (arms), or "
+                "fewer labels to all by regimes"
+            )
     return None
 
 
@@ -245,13 +261,21 @@ def _check_compute(config: Config) -> None:
             raise ConfigError(f"compute.processes = {processes} is more than {key} = {batch} images: each needs one")
 
 
-def _check_encoders(config: Config) -> None:
+def _check_encoders(config: Config, conda: bool = True) -> None:
     # Stages of a conda environment have packages of their own.
-    elsewhere = config["compute"]["environment"] == encoder_choices.ENVIRONMENT
+    elsewhere = conda and config["compute"]["environment"] == encoder_choices.ENVIRONMENT
     for key, encoder in views.encoders(config).items():
         if elsewhere and encoder["weights"] == encoder_choices.INSTALLED:
             continue
         problem = encoder_choices.problem(encoder)
+        if problem:
+            raise ConfigError(f"{key}.{problem}")
+
+
+def _check_encoder_inputs(config: Config) -> None:
+    """What an encoder is shown: told by the config, and otherwise found out only once everything is trained."""
+    for key, encoder in views.encoders(config).items():
+        problem = encoder_choices.input_problem(encoder, config["preprocess_images"]["channels"])
         if problem:
             raise ConfigError(f"{key}.{problem}")
 

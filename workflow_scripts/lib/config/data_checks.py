@@ -43,6 +43,11 @@ def check_data(config: Config) -> None:
     for key in (*needed, *(("table",) if data["images"] else ())):
         if not data[key]:
             raise ConfigError(f"data.{key} is missing: data.source {data['source']!r} needs the path")
+    if data["table"] and not data["images"] and data["source"].startswith("kaggle"):
+        raise ConfigError(
+            f"data.table = {short(data['table'])} is not read without data.images: images that are fetched come with "
+            "their own table (a part of them: fetch_images.limit); give data.images too, or leave data.table out"
+        )
     for key, path in data_paths(data).items():
         # pathlib would let the errors of names through that no file can have.
         if path and not os.path.exists(path):  # noqa: PTH110
@@ -111,6 +116,8 @@ def _check_simulated(cells: Config, images: Config) -> None:
         )
     if images["intensity"] != "fixed":
         raise ConfigError("preprocess_images.intensity must be fixed where cells are simulated")
+    if images["pixel_size"] is not None:
+        raise ConfigError("preprocess_images.pixel_size must be null where cells are simulated: they have no µm")
     for name in images["channels"]:
         if name not in SIMULATED_CHANNELS:
             raise ConfigError(
@@ -119,10 +126,10 @@ def _check_simulated(cells: Config, images: Config) -> None:
             )
 
 
-def check_formats(config: Config) -> None:
+def check_formats(config: Config, conda: bool = True) -> None:
     """Files and tables of formats that need optional packages."""
     data = config["data"]
-    if data["source"] == "simulated" or config["compute"]["environment"] == format_choices.ENVIRONMENT:
+    if data["source"] == "simulated" or (conda and config["compute"]["environment"] == format_choices.ENVIRONMENT):
         return  # stages of that conda environment have packages of their own
     files = data["files"] or ""
     problem = format_choices.missing_package(files.values() if isinstance(files, dict) else [files])

@@ -32,9 +32,13 @@ def of(config: dict[str, Any]) -> dict[str, Any]:
     out["run"] = name_of(config["run"])
     for generator in out["generators"]:
         _cut(generator, "steps", STEPS)
+    # A whole batch is sampled, because it decides about memory. Sets of one size keep one size: the set of an arm and
+    # that of its control must have as many labels.
+    most: dict[int | None, int] = {}
     for entry in out["synthetic_sets"]:
-        # A whole batch is sampled, because it decides about memory.
-        _cut(entry, "count", entry.get("batch", SIMULATED))
+        most[entry.get("count")] = max(most.get(entry.get("count"), 0), entry.get("batch", SIMULATED))
+    for entry in out["synthetic_sets"]:
+        _cut(entry, "count", most[entry.get("count")])
         _cut(entry, "per_class", OF_A_CLASS)
     for training in (out["train_classifier"], *out["arms"]):
         _cut(training, "steps", STEPS)

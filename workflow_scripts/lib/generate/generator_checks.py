@@ -127,7 +127,8 @@ def encoder_problem(generator: dict[str, Any], one_level: bool) -> str | None:
             f"generator {name!r} was always given reference channels (reference_fraction 1), and its network is asked "
             "without: train it with less than 1"
         )
-    if generator.get("condition_on"):
+    # Which channels are missing it was told without being asked: here images count as whole.
+    if [column for column in generator.get("condition_on") or [] if column != MISSING]:
         return f"generator {name!r} has condition_on, and its network is asked without columns: take one that has none"
     if one_level != bool(generator.get("noise_level")):
         return f"generator {name!r} {'needs a' if one_level else 'has a'} noise_level, which makes it an auto-encoder"
@@ -198,10 +199,11 @@ def _guidance_problem(synthetic_set: dict[str, Any], generator: dict[str, Any]) 
     if low >= high:
         return f"guidance.interval {low:g} to {high:g} is empty"
     start_noise = synthetic_set.get("start_noise")
-    if start_noise and guidance["scale"] != 1 and low >= start_noise:
+    begin = start_noise or OBJECTIVES[generator["objective"]].highest
+    if guidance["scale"] != 1 and low >= begin:
+        what = "start_noise" if start_noise else f"where sampling with {generator['objective']} begins,"
         return (
-            f"guidance.interval begins at {low:g}, above start_noise {start_noise:g}: guidance would act nowhere; "
-            "lower its begin"
+            f"guidance.interval begins at {low:g}, above {what} {begin:g}: guidance would act nowhere; lower its begin"
         )
     return None
 

@@ -50,6 +50,7 @@ class ObjectiveFacts:
     chain: bool = True  # noise levels are those of a discrete schedule of CHAIN steps
     predicts_noise: bool = False
     unit_deviation: bool = False  # counts on pixels of standard deviation 1
+    highest: float = 157.0  # noise level that sampling begins at, about
 
 
 CHAIN = 1000  # steps of the discrete schedules
@@ -66,7 +67,10 @@ OBJECTIVES = Registry(
         "velocity_linear": ObjectiveFacts("predict the velocity (Salimans & Ho 2022), linear schedule"),
         "velocity_cosine": ObjectiveFacts("predict the velocity (Salimans & Ho 2022), cosine schedule"),
         "edm": ObjectiveFacts(
-            "EDM preconditioning and log-normal noise levels (Karras et al. 2022)", chain=False, unit_deviation=True
+            "EDM preconditioning and log-normal noise levels (Karras et al. 2022)",
+            chain=False,
+            unit_deviation=True,
+            highest=80.0,
         ),
     },
 )

@@ -100,6 +100,15 @@ def read(path: Path) -> Generator:
         raise UserError(f"{path} is not a generator that can be read ({error}): delete it and run again") from None
 
 
+def _in_order(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with `column_values` in the order of `condition_on`, as the network has them: in the file keys are
+    sorted."""
+    asked, told = settings.get("condition_on") or [], settings.get("column_values") or {}
+    if sorted(asked) != sorted(told):
+        return settings  # who needs the values says so
+    return settings | ({"column_values": {name: told[name] for name in asked}} if asked else {})
+
+
 def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Generator:
     weights, earlier = (
         {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
@@ -108,7 +117,7 @@ def _described(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> G
     return Generator(
         repeat=described["repeat"],
         fold=described["fold"],
-        settings=described["settings"],
+        settings=_in_order(described["settings"]),
         channels=described["channels"],
         classes=described["classes"],
         size=described["size"],

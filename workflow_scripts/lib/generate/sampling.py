@@ -39,7 +39,8 @@ def noise_levels(objective: Objective, sampler: str, evaluations: int, top: floa
     steps = -(-evaluations // facts.calls)
     if facts.chain and objective.grid is not None:
         # Levels of the discrete schedule, thinned evenly if fewer are needed.
-        last = len(objective.grid) - 1 if top is None else max(0, int((objective.grid <= top).sum()) - 1)
+        # No further up than is of use: the cosine schedule ends at 20,000 deviations.
+        last = max(0, int((objective.grid <= (top or objective.highest)).sum()) - 1)
         steps = min(steps, last + 1)
         levels = objective.grid[torch.linspace(last, 0, steps, dtype=torch.float64).round().long()]
         return [*levels.tolist(), 0.0]
