@@ -68,6 +68,12 @@ class Results:
         return self.facts.get("sizes", {}).get("repeats", 0) != 1
 
     @property
+    def caveat(self) -> str:
+        """What follows a claim of a run that confirms nothing; begins with a space."""
+        told = " This is exploratory: a single repeat, whose intervals do not contain the variance between repeats."
+        return "" if self.confirms else told
+
+    @property
     def level(self) -> str:
         """What is scored: image or protein."""
         return self.analysis.get("level", "image")

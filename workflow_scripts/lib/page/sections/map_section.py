@@ -22,7 +22,6 @@ STATES = {
     regime_map.HURTS: "hurts",
     regime_map.UNDECIDED: "undecided",
 }
-ALONE = "This is exploratory: a single repeat, whose intervals do not contain the variance between repeats."
 SERIES = {
     "real_only": "real images alone",
     "pseudo_label": "pseudo-labelled",
@@ -43,7 +42,7 @@ def sentences(results: Results, unit: str) -> list[str]:
     """Below how many labelled groups generated images help, one sentence for each kind of generator."""
     worth = {row["arm"]: row["sentence"] for row in results.facts.get("worth", {}).get("arms", [])}
     said = map_sentences.sentences(results.facts["map"], worth, unit) if "map" in results.facts else []
-    return [f"{text} {ALONE}" for text in said] if not results.confirms else said
+    return [f"{text}{results.caveat}" for text in said]
 
 
 def table(results: Results, unit: str) -> PageTable | None:
@@ -71,8 +70,7 @@ def table(results: Results, unit: str) -> PageTable | None:
         "The best control of a regime is the one with the highest validation score. Intervals are simultaneous over "
         "this table, those of the primary arm single."
     )
-    if not results.confirms:
-        note += f" {ALONE}"
+    note += results.caveat
     if len({(cell["regime"], cell["arm"]) for cell in facts["cells"]}) < len(facts["cells"]):
         note += " With all labels every kind of generator saw the same images, so one arm stands for all."
     return PageTable(
