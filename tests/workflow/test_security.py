@@ -585,7 +585,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 def commands(printed: str) -> list[str]:
     """The shell commands of a run, which may hold line breaks."""
-    return re.findall(r"^\s*Shell command: (python .*?)(?=\n\n|\n\[|\Z)", printed, re.MULTILINE | re.DOTALL)
+    command = r"(?:\w+=\S+ )*python .*?"
+    return re.findall(rf"^\s*Shell command: ({command})(?=\n\n|\n\[|\Z)", printed, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.workflow
