@@ -3,7 +3,7 @@
 #   snakemake --cores 4 cells --configfile fields.yaml
 #
 # Needs:  the folder of fields and its tables (fetched images are made first), and data.cells
-# Makes:  results/{run}/cells/: images/, table.csv, groups.csv, nuclei.csv, left_out.csv, index.html
+# Makes:  results/{run}/cells/: images/, table.csv, groups.csv, nuclei.csv, left_out.csv, about.json, index.html
 
 
 rule cut_cells:
@@ -16,6 +16,7 @@ rule cut_cells:
         table="results/{run}/cells/table.csv",
         nuclei="results/{run}/cells/nuclei.csv",
         left_out="results/{run}/cells/left_out.csv",
+        about="results/{run}/cells/about.json",
         page="results/{run}/cells/index.html",
     params:
         python=python,

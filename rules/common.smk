@@ -244,6 +244,11 @@ def judge(wildcards):
     return in_run("judge.safetensors") if CONFIG["data"]["source"] == "simulated" else baseline(wildcards)
 
 
+def new_table(wildcards, input):
+    """The flag by which a stage gets the table of new images, if there is one."""
+    return ["--table", input.new_table] if input.get("new_table") else []
+
+
 def raw_flags(wildcards, input):
     """The flags by which a stage gets the raw images and their tables."""
     return given_images.raw_flags(CONFIG, dict(input.items()))

@@ -3,7 +3,49 @@
 #   snakemake --cores 2 predict --config 'predict={images: folder or table, arm: pool}'
 #
 # Needs:  the arms of the run, thresholds.csv, leaks.csv, images.h5, folds.csv, and a folder of new images
-# Makes:  results/{run}/predicted/{name}/: images.csv, groups.csv, left_out.csv, about.json
+# Makes:  results/{run}/predicted/{name}/: images.csv, groups.csv, left_out.csv, about.json; of whole fields (data.cells)
+#         before that results/{run}/new_cells/{name}/
+
+NEW_CELLS = f"results/{{run}}/new_cells/{CONFIG['predict']['name']}"
+
+
+rule cut_new_cells:
+    """The cells of new whole fields, cut as those of the run were."""
+    input:
+        unpack(from_config(given_images.given_new_images)),
+        about="results/{run}/cells/about.json",
+    output:
+        images=directory(f"{NEW_CELLS}/images"),
+        table=f"{NEW_CELLS}/table.csv",
+        nuclei=f"{NEW_CELLS}/nuclei.csv",
+        left_out=f"{NEW_CELLS}/left_out.csv",
+        page=f"{NEW_CELLS}/index.html",
+    params:
+        python=python,
+        code=code("cut_cells", "workflow_scripts/lib/page/fields.html", BASE_STYLES),
+        folder=NEW_CELLS,
+        table=new_table,
+        template=lambda wildcards, input: own_path("workflow_scripts/lib/page/fields.html"),
+        settings=lambda wildcards: as_json(stage_views.cutting(CONFIG), threads=THREADS),
+    log:
+        "results/{run}/logs/cut_new_cells/cut_new_cells.log",
+    benchmark:
+        "results/{run}/benchmarks/cut_new_cells/cut_new_cells.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=growing(4000),
+        runtime=240,
+    conda:
+        ENVIRONMENT
+    shell:
+        "{params.python} -m workflow_scripts.cut_cells"
+        " --like {input.about:q}"
+        " --images-dir {input.new_images:q}"
+        " {params.table:q}"
+        " --template {params.template:q}"
+        " --out {params.folder:q}"
+        " --settings {params.settings:q}"
+        " --log {log:q}"
 
 
 rule predict_images:
@@ -21,7 +63,7 @@ rule predict_images:
         python=python,
         code=code("predict_images"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
-        table=lambda wildcards, input: ["--table", input.new_table] if input.get("new_table") else [],
+        table=new_table,
         settings=lambda wildcards: as_json(stage_views.predict_settings(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/predict_images/predict_images.log",

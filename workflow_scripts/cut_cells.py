@@ -10,7 +10,10 @@ Writes into --out:
     groups.csv     the same of the table of groups, where there is one
     nuclei.csv     every nucleus: field, place, area, and whether it was kept or why not
     left_out.csv   fields that could not be used, and why
+    about.json     the typical nucleus, by which new fields are cut as these were
     index.html     some fields with the outlines of their nuclei, and some cells
+
+With --like, the about.json of a run, the fields are new ones for its classifiers. They need neither labels nor a table.
 
 Example:
     python -m workflow_scripts.cut_cells --images-dir raw/fields --table raw/fields.csv --out cells \\
@@ -35,10 +38,14 @@ from workflow_scripts.lib.page import fields_page, html_page
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    out = reading_plan.parser(__doc__)
+    out = reading_plan.parser(__doc__, table_needed=False)
+    out.add_argument("--like", type=Path, help="about.json of the run whose classifiers the cells are for")
     out.add_argument("--template", type=Path, required=True, help="the page to fill in")
     out.add_argument("--out", type=Path, required=True, help="folder to write")
-    return out.parse_args(argv)
+    args = out.parse_args(argv)
+    if not args.like and not args.table:
+        out.error("--table is needed, unless the fields are new ones (--like)")
+    return args
 
 
 def cut_cells(args: argparse.Namespace) -> None:
@@ -57,6 +64,7 @@ def cut_cells(args: argparse.Namespace) -> None:
             part.mkdir()
             cell_tables.write(part, fields, args.table, args.groups, data["columns"]["id"])
             invalid_input.write_list(part / "left_out.csv", bad + plan.listed.dropped)
+            files.write_json(part / "about.json", plan.about())
             context = fields_page.context(fields, args.settings["run"])
             files.write_text(part / "index.html", html_page.render(args.template.read_text(encoding="utf-8"), context))
             cell_tables.keep_images(folder / "images", fields)

@@ -39,10 +39,17 @@ def cut(raw: Path, cells: dict[str, Any] | None = None, threads: int = 1, *more:
         "pixel_size": None,
         "threads": threads,
     }
+    table = () if "--like" in more else ("--table", str(raw / "fields.csv"))
     return cut_cells.main([
-        "--images-dir", str(raw / "fields"), "--table", str(raw / "fields.csv"), "--out", str(raw / "cells"),
+        "--images-dir", str(raw / "fields"), *table, "--out", str(raw / "cells"),
         "--template", str(ROOT / "workflow_scripts/lib/page/fields.html"), "--settings", json.dumps(about), *more,
     ])  # fmt: skip
+
+
+def cut_new(raw: Path, new: Path, cells: dict[str, Any] | None = None, *more: str, **own: Any) -> int:
+    """The exit status of the stage for new fields, whose cells go to `new / "cells"`."""
+    given = ("--images-dir", str(new / "fields"), "--out", str(new / "cells"), "--like", str(raw / "cells/about.json"))
+    return cut(raw, cells, 1, *given, *more, **own)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -213,3 +220,55 @@ def test_lengths_in_micrometres_are_those_in_pixels(raw):
     first = content(raw)
     assert cut(raw, {"unit": "um", "size": 9, "diameter": 4.8, "smallest": 12}, pixel_size=0.2) == 0
     assert content(raw) == first
+
+
+def test_new_fields_need_no_table_and_are_cut_as_those_of_the_run(raw, tmp_path, capsys):
+    assert cut(raw) == 0
+    side = _side(raw / "cells")
+    new = tmp_path / "new"
+    (new / "fields").mkdir(parents=True)
+    places = ((70, 70), (70, 200))
+    for name in CHANNELS:  # nuclei of twice the area: cells of the run show as much around them
+        field = fields.lit(fields.labels(radius=17, places=places), 9)
+        Image.fromarray(field).save(new / "fields" / f"n0_{name}.png")
+    assert cut_new(raw, new) == 0
+    capsys.readouterr()
+    assert _side(new / "cells") == side
+    assert rows(new / "cells" / "table.csv") == [
+        {"Id": f"n0_c00{number}", "cut_from": "n0"} for number in (1, 2)
+    ]  # fmt: skip
+    assert (new / "cells" / "about.json").read_bytes() == (raw / "cells" / "about.json").read_bytes()
+    table = new / "fields.csv"
+    table.write_text("Id,gene\nn0,X\n")
+    assert cut_new(raw, new, None, "--table", str(table)) == 0
+    assert [list(row.values()) for row in rows(new / "cells" / "table.csv")] == [
+        [f"n0_c00{number}", "X", "n0"] for number in (1, 2)
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert cut_new(raw, new, pixel_size=0.2) == 1
+    assert "measured in px, these in µm" in capsys.readouterr().err
+
+
+def test_masks_beside_new_fields_are_no_fields(raw, tmp_path):
+    for folder in (raw, tmp_path / "new"):
+        if folder != raw:
+            fields.folder(folder, 1)
+        for number in range(3 if folder == raw else 1):
+            mask = fields.labels().astype(np.uint16)
+            Image.fromarray(mask).save(folder / "fields" / f"f{number}_mask_dna.png")
+            Image.fromarray(mask).save(folder / "fields" / f"f{number}_mask_gfp.png")
+    masks = {"masks": "{id}_mask_dna.png"}
+    assert cut(raw, masks) == 0
+    assert cut_new(raw, tmp_path / "new", masks) == 0
+    assert {row["cut_from"] for row in rows(tmp_path / "new" / "cells" / "table.csv")} == {"f0"}
+
+
+def test_a_table_is_needed_for_fields_with_labels(raw, capsys):
+    with pytest.raises(SystemExit):
+        cut_cells.main(["--images-dir", str(raw), "--out", str(raw / "x"), "--template", "t", "--settings", "{}"])
+    assert "--table is needed" in capsys.readouterr().err
+
+
+def _side(folder: Path) -> int:
+    with tifffile.TiffFile(next((folder / "images").iterdir())) as file:
+        return file.asarray().shape[-1]

@@ -1,5 +1,6 @@
 """The README's example of one's own images, run as it stands there."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -69,3 +70,14 @@ def test_whole_fields_are_cut_before_anything_else_reads_them(tmp_path):
     with ImageSet(checkout.folder / "results" / "fields" / "images.h5") as made:
         assert len(made) == 10 and len(set(made.groups)) == 2
         assert made.attrs["grouped_by"] == "gene, cut_from"
+    new = fields.folder(checkout.folder / "new", 1) / "fields"
+    asked = ("--configfile", "fields.yaml", "--config", "predict={images: new/fields, name: late}", "--")
+    planned = checkout.snakemake("-n", "-p", *asked, "predict").stdout
+    command = re.search(r"^Shell command: .*workflow_scripts\.predict_images.*$", planned, re.MULTILINE)[0]
+    cells = "results/fields/new_cells/late"
+    assert f"--images-dir {cells}/images --table {cells}/table.csv --out" in command and new.is_dir()
+    checkout.snakemake(*asked, f"{cells}/table.csv")
+    with (checkout.folder / cells / "table.csv").open() as handle:
+        assert [(row["Id"], row["cut_from"]) for row in csv.DictReader(handle)] == [
+            (f"f0_c00{number}", "f0") for number in range(2, 7)
+        ]

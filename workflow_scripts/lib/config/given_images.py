@@ -109,7 +109,20 @@ def test_images(config: Config) -> dict[str, str]:
 
 
 def new_images(config: Config) -> dict[str, str]:
-    """The folder of the images that are to be predicted, and their table where there is one."""
+    """The folder of the images that are to be predicted, and their table where there is one.
+
+    Of whole fields these are cells that cut_new_cells makes."""
+    if not config["data"]["cells"]:
+        return given_new_images(config)
+    folder = f"new_cells/{config['predict']['name']}"
+    return {
+        "new_images": views.in_run(config, f"{folder}/images"),
+        "new_table": views.in_run(config, f"{folder}/table.csv"),
+    }
+
+
+def given_new_images(config: Config) -> dict[str, str]:
+    """The user's folder of new images or whole fields, and their table where there is one."""
     section = config["predict"]
     images, table = section["images"], section["table"]
     if not images:

@@ -19,7 +19,9 @@ class Predict(Section):
     """Predictions of an arm for new images (target predict)."""
 
     name: Name = key("Name of the predictions, which go to results/{run}/predicted/{name}/.")
-    images: Maybe[Text] = key("Folder of the new images, or a CSV table of their Ids in that folder.")
+    images: Maybe[Text] = key(
+        "Folder of the new images (with data.cells: whole fields), or a CSV table of their Ids in that folder."
+    )
     table: Maybe[Text] = key("CSV table with their Ids, and columns to group by. null: all images in the folder.")
     arm: Maybe[Text] = key("Arm that predicts. null: analysis.primary_arm.")
     batch: whole(1, 100_000) = key("Images in memory at a time.", "images")

@@ -17,8 +17,8 @@ from workflow_scripts.lib.compute.gpu_locks import CHOICE
 
 # Rules whose outputs others read: two Snakemakes that make them would take them away from each other.
 MAKING = {
-    "simulate_cells", "fetch_images", "cut_cells", "preprocess_shard", "preprocess_images", "make_folds", "train_ddpm",
-    "sample_ddpm", "sample_fold", "train_classifier", "train_judge",
+    "simulate_cells", "fetch_images", "cut_cells", "cut_new_cells", "preprocess_shard", "preprocess_images",
+    "make_folds", "train_ddpm", "sample_ddpm", "sample_fold", "train_classifier", "train_judge",
 }  # fmt: skip
 HELD: list[Any] = []  # open files whose locks last as long as this process
 BEGAN = time.time()  # this run, as files tell the time

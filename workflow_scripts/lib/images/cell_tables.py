@@ -19,10 +19,16 @@ from workflow_scripts.lib.images.whole_fields import Cells, Task
 NUCLEI = ("field", "cell", "row", "column", "area", "verdict")
 
 
-def write(folder: Path, fields: Sequence[tuple[Task, Cells]], table: Path, groups: Path | None, id_name: str) -> None:
+def write(
+    folder: Path, fields: Sequence[tuple[Task, Cells]], table: Path | None, groups: Path | None, id_name: str
+) -> None:
     """Write the tables of all cells, and that of all nuclei, into a folder."""
     cells = {task.id: cut.names(task.id) for task, cut in fields}
-    _write_rows(folder / "table.csv", user_tables.read_table(table), id_name, cells)
+    if table is not None:
+        _write_rows(folder / "table.csv", user_tables.read_table(table), id_name, cells)
+    else:
+        rows = ([cell, field] for field, own in cells.items() for cell in own)
+        _write_csv(folder / "table.csv", [id_name, CUT_FROM], rows)
     if groups is not None:
         _write_rows(folder / "groups.csv", user_tables.read_table(groups), id_name, cells)
     _write_csv(folder / "nuclei.csv", NUCLEI, _nuclei(fields))

@@ -25,11 +25,11 @@ from workflow_scripts.lib.images.invalid_input import Fault
 SHOWN = 20  # examples in a message or an attribute
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
-    """The command line that preprocess_images and preprocess_shard share."""
+def parser(doc: str, table_needed: bool = True) -> argparse.ArgumentParser:
+    """The command line that the stages share which read a folder of images."""
     out = arguments.parser(doc)
     out.add_argument("--images-dir", type=Path, required=True, help="folder with the image files")
-    out.add_argument("--table", type=Path, required=True, help="CSV with the ids and labels of the images")
+    out.add_argument("--table", type=Path, required=table_needed, help="CSV with the ids and labels of the images")
     out.add_argument("--groups", type=Path, help="CSV with further columns by Id, such as those to group by")
     out.add_argument("--classes", type=Path, help="CSV with number and name; without it names come from the settings")
     out.add_argument("--unlabelled-images", type=Path, help="folder with the files of further images without labels")
