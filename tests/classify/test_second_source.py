@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -296,6 +297,12 @@ def test_the_generated_images_come_after_all_that_may_be_seen(material):
     parts = (cells(60, 1)[0], cells(30, 9)[0], cells(40, 2)[0])
     assert np.array_equal(found.pixels, np.concatenate(parts))
     assert not found.labels.any() and found.synthetic
+    source = training_step.Source(found, "second", {"batch": 13}, 5, torch.zeros(1), torch.ones(1))
+    assert sum(source.made(step, 13) for step in range(10)) == 40, "a pass sees each generated image once"
+    source = training_step.Source(
+        replace(found, photographs=0), "second", {"batch": 13}, 5, torch.zeros(1), torch.ones(1)
+    )
+    assert source.made(0, 7) == 7
 
 
 def test_all_that_may_be_seen_is_the_labelled_images_where_no_others_are(material):

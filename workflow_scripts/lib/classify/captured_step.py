@@ -73,7 +73,8 @@ def _drawn(step: ArmStep, name: str, count: int) -> tuple[Tensor, ...]:
     if name == "second_features":
         return step.second_features(count)
     source = step.real_source if name == "real" else step.second_source
-    step.count(source, 2 * count if name == "views" else count)
+    for _ in range(2 if name == "views" else 1):
+        step.count(source, count)
     tensors = source.drawn(step.number, count)
     return tensors if name != "views" else (*tensors, *source.drawn(step.number, count, "strong")[2:])
 

@@ -230,7 +230,8 @@ def seen(material: Material) -> Images:
 def seen_and_synthetic(material: Material) -> Images:
     """What `seen` holds, and the synthetic images after these; labels are 0 and mean nothing."""
     real = seen(material).pixels
-    return replace(_nameless(np.concatenate([real, material.made.images]), material), synthetic=True)
+    found = _nameless(np.concatenate([real, material.made.images]), material)
+    return replace(found, synthetic=True, photographs=len(real))
 
 
 def _nameless(pixels: np.ndarray, material: Material) -> Images:

@@ -32,6 +32,7 @@ class Images:
     pixels: np.ndarray  # uint8 (N, C, H, W); or embeddings, float32 (N, D, 1, 1)
     labels: np.ndarray  # (N, K), between 0 and 1
     synthetic: bool = False  # made, not photographed
+    photographs: int = 0  # of a synthetic source: so many of its pixels are photographs, the first ones
     rows: np.ndarray | None = None  # the images of this source among the pixels, repeats allowed; None: all
     weights: np.ndarray | None = None  # weight of each image of this source (len(self),); None: equal
     features: np.ndarray | None = None  # (len(self), D): representations in place of images
@@ -107,6 +108,12 @@ class Source:
         chosen = self._chosen(step, count)
         found = torch.as_tensor(self.images.features[chosen.cpu().numpy()])
         return found.to(self.mean.device), self.labels[chosen].to(self.mean.device)
+
+    def made(self, step: int, count: int) -> int:
+        """How many of the first images of the step's batch are made, not photographed."""
+        if not self.images.synthetic or not self.images.photographs:
+            return count if self.images.synthetic else 0
+        return int((self._indices(step)[:count] >= self.images.photographs).sum())
 
     def strong(self, step: int, count: int) -> Tensor:
         """The same images in a second view, augmented as `strong` says but for what it erases."""
@@ -203,7 +210,7 @@ class ArmStep:
     def views(self, count: int) -> tuple[LabelledBatch, Tensor]:
         """Images of the second source, augmented, and the same images in a second, strongly augmented view."""
         first = self.second(count)
-        self.count(self.second_source, count)
+        self.count(self.second_source, count)  # the second view of each
         return first, self.second_source.strong(self.number, count)
 
     def second_features(self, count: int) -> tuple[Tensor, Tensor]:
@@ -266,5 +273,7 @@ class ArmStep:
         return source.batch(self.number, count)
 
     def count(self, source: Source, count: int) -> None:
-        """Count images that the network sees."""
-        self.seen["synthetic" if source.images.synthetic else "real"] += count
+        """Count the first images of a source's batch, which the network sees."""
+        made = source.made(self.number, count)
+        self.seen["synthetic"] += made
+        self.seen["real"] += count - made
