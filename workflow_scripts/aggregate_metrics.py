@@ -28,11 +28,19 @@ import pandas as pd
 from workflow_scripts.lib.base import arguments, stage
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.base.files import atomic, write_json
-from workflow_scripts.lib.judge import comparisons, declaration, real_image_equivalent, regime_map, score_table, strata
+from workflow_scripts.lib.judge import (
+    comparisons,
+    declaration,
+    more_repeats,
+    real_image_equivalent,
+    regime_map,
+    score_table,
+    strata,
+)
 from workflow_scripts.lib.judge.experiment import read_experiment
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.scoring import ScoredRun, score_experiment
-from workflow_scripts.lib.judge.wording import analysis_report, equivalents, map_sentences
+from workflow_scripts.lib.judge.wording import analysis_report, equivalents, longer_runs, map_sentences
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -86,6 +94,8 @@ def word(run: ScoredRun, rows: list[dict[str, Any]], declared: dict[str, Any], s
     report = analysis_report.report(run, rows, declared)
     report |= {"seed": run.question.seed, "cross_check": comparisons.cross_check(run)}
     report |= {"thresholds_fitted_on": run.experiment.thresholds_fitted_on()}
+    longer = more_repeats.measure(run)
+    report |= {"longer_runs": longer_runs.report(longer)} if longer else {}
     curve = real_image_equivalent.measure(run)
     report |= {"worth": equivalents.report(curve, run.question)} if curve else {}
     found = regime_map.measure(run, saw)

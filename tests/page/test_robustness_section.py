@@ -87,6 +87,28 @@ def test_spread_over_repeats() -> None:
     assert mix["worst_difference"] == pytest.approx(0) and mix["worst_difference_at"] == "repeat 0, fold 1"
 
 
+def test_what_more_repeats_would_tell(run: FakeRun) -> None:
+    text = page(run)
+    assert "A run of more repeats" not in words(text) and not run.path("tables/longer_runs.csv").exists()
+    whole = run.path("analysis.json").read_text()
+    facts = json.loads(whole)
+    run_of = {"repeats": 4, "half_width": 0.08, "low": 0.06, "high": 0.1234, "detectable": 0.1111}
+    facts["longer_runs"] = {"runs": [run_of, run_of | {"repeats": 8, "detectable": 0.09}], "least_half_width": 0.05}
+    facts["answer"] |= {"training_luck": True, "detectable": 0.2, "power": 0.8}
+    run.path("analysis.json").write_text(json.dumps(facts))
+    try:
+        text = words(page(run))
+        found = rows(run, "longer_runs")
+    finally:
+        run.path("analysis.json").write_text(whole)
+    first = text[: text.index("The arms")]
+    assert "would be found with a power of 80 %. In a run of 4 repeats that would be a gain of about 0.111." in first
+    assert [row["repeats"] for row in found] == ["1 (this run)", "4", "8", "any number"]
+    assert found[1]["half_width_high"] == "0.1234" and found[3]["half_width"] == "0.05"
+    assert float(found[0]["detectable"]) == 0.2 and found[3]["detectable"] == ""
+    assert "0.060 to 0.123" in text and "gain found with a power of 80 %" in text
+
+
 def test_strata_stand_on_the_page_and_their_names_are_text(run: FakeRun) -> None:
     whole = run.path("strata.csv").read_text()
     table = pd.read_csv(run.path("strata.csv"), keep_default_na=False)

@@ -142,6 +142,12 @@ def test_lists_of_arms_repeats_and_no_calibration_part(tmp_path):
     assert run(tmp_path, [listed]) == 0
     found = tables(tmp_path)
     assert found["comparisons"].training_luck.all() and set(found["comparisons"].repeats) == {2}
+    longer = found["analysis"]["longer_runs"]
+    assert [run["repeats"] for run in longer["runs"]] == [4, 8]
+    own = found["comparisons"].query("arm == 'mix' and relation == 'baseline' and family == 'primary'").iloc[0]
+    assert 0 < longer["least_half_width"] < longer["runs"][1]["half_width"] < longer["runs"][0]["half_width"]
+    assert longer["runs"][0]["half_width"] < 0.55 * (own.high - own.low)
+    assert longer["runs"][1]["detectable"] < longer["runs"][0]["detectable"] < 1.1 * own.detectable
     assert "confirmed" in set(found["comparisons"].standing)
     assert set(found["metrics"].repeat.astype(str)) == {"0", "1", "mean"}
     entry = found["analysis"]["thresholds_fitted_on"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,36 @@ def spread(results: Results) -> PageTable:
     return PageTable(
         "spread", "Test scores over folds and repeats", columns, rows, note,
         mark=lambda row: "primary" if row["is_baseline"] else "",
+    )  # fmt: skip
+
+
+def longer_runs(results: Results) -> PageTable | None:
+    """How precise the declared comparison would be with more repeats."""
+    found, own = results.facts.get("longer_runs"), results.difference(results.primary)
+    if not found or own is None:
+        return None
+    answer, unknown = results.facts["answer"], (math.nan, math.nan)
+    present = {"repeats": f"{results.facts['sizes']['repeats']} (this run)", "is_present": True}
+    present |= {"half_width": ((own.high - own.low) / 2, *unknown), "detectable": answer["detectable"]}
+    longer = [
+        {"repeats": f"{run['repeats']}", "half_width": (run["half_width"], run["low"], run["high"])}
+        | {"detectable": run["detectable"]}
+        for run in found["runs"]
+    ]
+    rows = [present, *longer, {"repeats": "any number", "half_width": (found["least_half_width"], *unknown)}]
+    columns = [
+        Column("repeats", "repeats", "name"),
+        Column("half_width", "half-width of the interval", "estimate"),
+        Column("detectable", f"gain found with a power of {100 * answer['power']:g} %", "number"),
+    ]
+    note = (
+        "Forecast from the variances that this run shows; below each figure the range of four in five such runs. "
+        "What remains with any number of repeats comes from the number of test proteins."
+    )
+    caption = f"The precision of more repeats: {results.primary} beside {own.against}"
+    return PageTable(
+        "longer_runs", caption, columns, rows, note,
+        mark=lambda row: "primary" if row.get("is_present") else "",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from workflow_scripts.lib.generate import generator_choices
 from workflow_scripts.lib.images.image_set import ImageSet
 from workflow_scripts.lib.judge import lockbox_ledger
 from workflow_scripts.lib.judge.analysis_choices import THESE_PROTEINS
-from workflow_scripts.lib.judge.wording import error_rate, page_opening
+from workflow_scripts.lib.judge.wording import error_rate, longer_runs, page_opening
 from workflow_scripts.lib.page import arm_categories
 from workflow_scripts.lib.page.html_page import PageTable
 from workflow_scripts.lib.page.run_tables import Results
@@ -44,7 +44,7 @@ def verdict_kind(results: Results) -> str:
 
 
 def judge_sentence(results: Results, root: Path) -> str:
-    """The gain that this run could have found, and how often the judge is wrong."""
+    """The gain that this run and a longer one could find, and how often the judge is wrong."""
     answer = results.facts["answer"]
     record, declared = error_rate_section.read(root), results.analysis
     usual = answer.get("claim", THESE_PROTEINS) == THESE_PROTEINS and answer.get("level", "image") == "image"
@@ -56,7 +56,8 @@ def judge_sentence(results: Results, root: Path) -> str:
         results.facts["sizes"]["repeats"],
         error_rate_section.judge_digest(root),
     )
-    return f"{error_rate.detectable(answer)} {rate}".strip()
+    found = [error_rate.detectable(answer), longer_runs.sentence(results.facts.get("longer_runs")), rate]
+    return " ".join(text for text in found if text)
 
 
 def key_numbers(
