@@ -68,7 +68,10 @@ rule aggregate_metrics:
         arms=at_places("arms/job{job}.json", job=range(len(JOBS))),
         places=PLACES,
         settings=lambda wildcards: as_json(
-            stage_views.analysis(CONFIG), arms=CONFIG["arms"], generators_saw=stage_views.generators_saw(CONFIG)
+            stage_views.analysis(CONFIG),
+            arms=CONFIG["arms"],
+            generators_saw=stage_views.generators_saw(CONFIG),
+            leaves_out=CONFIG["make_folds"]["leave_out"] is not None,
         ),
         seed=CONFIG["seed"],
     log:

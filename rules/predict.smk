@@ -64,6 +64,7 @@ rule predict_images:
         code=code("predict_images"),
         folds=lambda wildcards, input: [f"{repeat}={path}" for repeat, path in zip(REPEATS, input.folds, strict=True)],
         table=new_table,
+        left_out=lambda wildcards, input: ["--left-out", input.new_left_out] if input.get("new_left_out") else [],
         settings=lambda wildcards: as_json(stage_views.predict_settings(CONFIG), threads=THREADS),
     log:
         "results/{run}/logs/predict_images/predict_images.log",
@@ -83,6 +84,7 @@ rule predict_images:
         " --thresholds {input.thresholds:q}"
         " --images-dir {input.new_images:q}"
         " {params.table:q}"
+        " {params.left_out:q}"
         " --out {output:q}"
         " --settings {params.settings:q}"
         " --log {log:q}"
@@ -91,7 +93,7 @@ rule predict_images:
 rule predict:
     """Predict new images."""
     input:
-        in_run(f"predicted/{CONFIG['predict']['name']}"),
+        from_config(given_images.predicted),
 
 
 rule write_model_package:

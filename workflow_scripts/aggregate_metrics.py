@@ -42,6 +42,10 @@ from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.scoring import ScoredRun, score_experiment
 from workflow_scripts.lib.judge.wording import analysis_report, equivalents, longer_runs, map_sentences
 
+# Settings beside the declared analysis: the arms, what the generators of synthetic sets saw, and whether folds leave
+# out the values of a column in turn.
+BESIDE = ("arms", "generators_saw", "leaves_out")
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
@@ -65,7 +69,7 @@ def aggregate_metrics(args: argparse.Namespace) -> None:
     experiment = read_experiment(args.arms, question.names)
     run = score_experiment(question, experiment, args.threads)
     rows = comparisons.compare_arms(run)
-    report = word(run, rows, declared, args.settings.get("generators_saw", {}))
+    report = word(run, rows, declared, args.settings)
     _write(args.metrics, score_table.metric_rows(run), score_table.METRIC_COLUMNS)
     _write(args.comparisons, rows, comparisons.COLUMNS)
     _write(args.thresholds, score_table.threshold_rows(run), score_table.THRESHOLD_COLUMNS)
@@ -77,7 +81,7 @@ def aggregate_metrics(args: argparse.Namespace) -> None:
 
 def read_question(args: argparse.Namespace) -> tuple[Question, dict[str, Any]]:
     """The analysis and the arms of the settings, and the declaration of the same analysis."""
-    analysis = {key: value for key, value in args.settings.items() if key not in ("arms", "generators_saw")}
+    analysis = {key: value for key, value in args.settings.items() if key not in BESIDE}
     arms = args.settings["arms"]
     if problem := declaration.analysis_problem(analysis, arms):
         raise UserError(problem)
@@ -89,16 +93,18 @@ def read_question(args: argparse.Namespace) -> tuple[Question, dict[str, Any]]:
     return Question(analysis, arms, args.seed), declared
 
 
-def word(run: ScoredRun, rows: list[dict[str, Any]], declared: dict[str, Any], saw: dict[str, Any]) -> dict[str, Any]:
-    """The content of analysis.json; `saw` tells what the generators of synthetic sets saw."""
+def word(
+    run: ScoredRun, rows: list[dict[str, Any]], declared: dict[str, Any], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of analysis.json."""
     report = analysis_report.report(run, rows, declared)
     report |= {"seed": run.question.seed, "cross_check": comparisons.cross_check(run)}
     report |= {"thresholds_fitted_on": run.experiment.thresholds_fitted_on()}
-    longer = more_repeats.measure(run)
+    longer = more_repeats.measure(run, settings.get("leaves_out", False))
     report |= {"longer_runs": longer_runs.report(longer)} if longer else {}
     curve = real_image_equivalent.measure(run)
     report |= {"worth": equivalents.report(curve, run.question)} if curve else {}
-    found = regime_map.measure(run, saw)
+    found = regime_map.measure(run, settings.get("generators_saw", {}))
     return report | ({"map": map_sentences.report(found, run.question)} if found else {})
 
 

@@ -57,9 +57,12 @@ def cut_cells(args: argparse.Namespace) -> None:
         bad = [*plan.listed.bad, *(fault for cells in cut for fault in cells.bad)]
         data, faults = args.settings["data"], (args.log or args.out).with_suffix(".bad_input.csv")
         faults.unlink(missing_ok=True)
-        invalid_input.settle(bad, plan.named, data["on_invalid"], data["invalid_limit"], faults)
+        if args.like:
+            invalid_input.leave_out(bad, plan.named, faults)
+        else:
+            invalid_input.settle(bad, plan.named, data["on_invalid"], data["invalid_limit"], faults)
         fields = [(task, cells) for task, cells in zip(plan.tasks, cut, strict=True) if not cells.bad]
-        _tell(fields)
+        _tell(fields, new=args.like is not None)
         with files.atomic(args.out) as part:
             part.mkdir()
             cell_tables.write(part, fields, args.table, args.groups, data["columns"]["id"])
@@ -84,17 +87,20 @@ def _cut(tasks: list[Task], processes: int) -> list[Cells]:
     return out
 
 
-def _tell(fields: list[tuple[Task, Cells]]) -> None:
+def _tell(fields: list[tuple[Task, Cells]], new: bool) -> None:
     """Log how many cells were cut out and why others were not; stop where there are none."""
     counts = Counter(nucleus.verdict for _, cells in fields for nucleus in cells.found)
     kept = counts.pop(KEPT, 0)
     others = ", ".join(f"{count} × {reason}" for reason, count in counts.most_common())
     side = fields[0][0].cut.side if fields else 0
     if not kept:
-        raise UserError(
-            f"no cell is left of {len(fields)} fields ({others}): set data.cells.size below {side} px if they are too "
-            "near to the border, data.cells.smallest or .largest if they are of another size"
+        advice = (
+            f"set data.cells.size below {side} px if they are too near to the border, data.cells.smallest or .largest "
+            "if they are of another size"
         )
+        if new:
+            advice = f"cells of the run are {side} px a side"
+        raise UserError(f"no cell is left of {len(fields)} fields ({others}): {advice}")
     stage.log.info("%d cells of %d fields, %d px a side; left out: %s", kept, len(fields), side, others or "none")
 
 

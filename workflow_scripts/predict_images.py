@@ -44,6 +44,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--thresholds", type=Path, required=True, help="thresholds of all arms and folds (CSV)")
     out.add_argument("--images-dir", type=Path, required=True, help="folder of the new images")
     out.add_argument("--table", type=Path, help="CSV with their Ids and perhaps groups; without it: all in the folder")
+    out.add_argument(
+        "--left-out", type=Path, help="CSV of what was left out before, such as whole fields without cells"
+    )
     out.add_argument("--out", type=Path, required=True, help="folder to write")
     return out.parse_args(argv)
 
@@ -70,19 +73,20 @@ def predict_images(args: argparse.Namespace) -> None:
             answers.add(names, *predictor.answer(images))
             bar.update(len(answers.ids) + len({entry.id for entry in bad}))
     faults = (args.log or args.out).with_suffix(".bad_input.csv")
-    invalid_input.settle(bad, len(listed.ids), data["on_invalid"], data["invalid_limit"], faults)
+    invalid_input.leave_out(bad, len(listed.ids), faults)
+    before = invalid_input.read_list(args.left_out) if args.left_out else []
     cuts = {
         level: ensemble.mean_thresholds(args.thresholds, settings["arm"], predictor.classes, level)
         for level in (ensemble.IMAGE, ensemble.PROTEIN)
     }
     groups = dict(zip(listed.ids, listed.groups, strict=True)) if listed.groups else {}
     about = new_predictions.describe(answers, settings["arm"], members, cuts, settings["unlike"])
-    about["left_out"] = len({entry.id for entry in bad})
+    about["left_out"] = len({entry.id for entry in before + bad})
     with files.atomic(args.out) as part:
         part.mkdir()
         new_predictions.write_images(part / "images.csv", answers, groups, cuts[ensemble.IMAGE], settings["unlike"])
         new_predictions.write_groups(part / "groups.csv", answers, groups, cuts[ensemble.PROTEIN])
-        invalid_input.write_list(part / "left_out.csv", bad)
+        invalid_input.write_list(part / "left_out.csv", before + bad)
         files.write_json(part / "about.json", about)
     for warning in about["warnings"]:
         stage.log.warning("%s", warning)

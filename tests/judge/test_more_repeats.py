@@ -1,11 +1,15 @@
 """lib.judge.more_repeats: forecasts beside longer runs that were really drawn."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from benchmarks import more_repeats as benchmark
 from workflow_scripts.lib.judge import more_repeats
 from workflow_scripts.lib.judge.more_repeats import Exchangeable, Trainings
+from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.training_variance import Design
 
 
@@ -27,7 +31,7 @@ def test_the_forecast_is_what_longer_runs_show(name: str, folds: int, others: bo
         found = more_repeats.forecast(seen, others, 0.95, number, [8])
         forecasts.append((found.longer[0].half_width, found.longer[0].detectable))
         assert found.longer[0].low <= found.longer[0].half_width <= found.longer[0].high
-        assert 0 < found.least < found.longer[0].high
+        assert 0 < found.least <= found.longer[0].half_width
         facts.append(benchmark.judged(drawn(name, 8, folds, 1000 + number, control), others))
     told = np.median(forecasts, axis=0) / np.median(facts, axis=0)
     assert told == pytest.approx([1, 1], abs=0.2), told
@@ -42,6 +46,31 @@ def test_what_remains_is_what_very_long_runs_come_to() -> None:
 def test_the_same_run_has_the_same_forecast() -> None:
     seen = drawn("training", 3, 2, 1)
     assert more_repeats.forecast(seen, False, 0.95, 5, [6]) == more_repeats.forecast(seen, False, 0.95, 5, [6])
+
+
+def test_the_run_of_an_experiment_and_what_tells_nothing_of_longer_ones() -> None:
+    seen = drawn("training", 3, 2, 1)
+    names, metric = ("mix", "base", "placebo"), "map"
+    scored = [
+        SimpleNamespace(fold_macro={metric: values}, fold_draws={metric: draws}, design=seen.plan)
+        for values, draws in zip(seen.values, seen.draws, strict=True)
+    ]
+    analysis = {"metric": metric, "primary_arm": "mix", "baseline": "base", "confidence": 0.95}
+    arms = [{"name": "base"}, {"name": "mix", "control": "placebo"}, {"name": "placebo"}]
+    run = SimpleNamespace(question=Question(analysis, arms, 4), primary_level=dict(zip(names, scored, strict=True)))
+    found = more_repeats.measure(run, leaves_out=False)
+    assert found == more_repeats.forecast(seen, False, 0.95, 4, [6, 12])
+    assert more_repeats.measure(run, leaves_out=True) is None, "later repeats test the same cell lines again"
+    fixed = replace(seen.plan, fixed=True)
+    run.primary_level = {
+        name: SimpleNamespace(**vars(one) | {"design": fixed}) for name, one in run.primary_level.items()
+    }
+    assert more_repeats.measure(run, leaves_out=True) is not None
+    once = Design([(0, 0), (0, 1)], np.eye(2), fixed=False)
+    run.primary_level = {
+        name: SimpleNamespace(**vars(one) | {"design": once}) for name, one in run.primary_level.items()
+    }
+    assert more_repeats.measure(run, leaves_out=False) is None, "one repeat shows no luck"
 
 
 def test_arms_that_never_differ_have_no_width() -> None:

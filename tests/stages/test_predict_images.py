@@ -11,6 +11,7 @@ import pytest
 from tests.helpers import image_folders
 from tests.helpers.small_run import CHANNELS, CLASSES, SIZE, SmallRun, rows, save_images
 from workflow_scripts import predict_images
+from workflow_scripts.lib.images import invalid_input
 
 STRANGE = ["odd0", "odd1"]
 
@@ -69,12 +70,20 @@ def test_groups_of_a_table_get_the_mean_over_their_images(run: SmallRun, tmp_pat
     assert groups["A"]["images"] == "2" and images["new2"]["group"] == "B"
 
 
-def test_what_cannot_be_read_is_left_out_or_stops_it(run: SmallRun, capsys: pytest.CaptureFixture) -> None:
+def test_what_cannot_be_read_is_left_out(run: SmallRun, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    # Another data.on_invalid than that of the run would make the whole run again.
     (run.folder.parent / "new" / "new3_green.png").write_bytes(b"no picture")
-    assert predict(run) == 1
-    assert "1 of 9 images cannot be used" in capsys.readouterr().err
+    (tmp_path / "new.csv").write_text("Id\nnew3\n")
+    assert predict(run, "--table", str(tmp_path / "new.csv")) == 1
+    assert "1 of 1 images cannot be used" in capsys.readouterr().err
     assert not run.path("predicted").exists()
-    assert predict(run, on_invalid="skip", invalid_limit=0.5) == 0
+    before = tmp_path / "before.csv"
+    invalid_input.write_list(before, [invalid_input.Fault("f0", "f0.png", "no nuclei", "shows, so to say, no nucleus")])
+    assert predict(run, "--left-out", str(before)) == 0
+    assert "1 of 9 images cannot be used" in capsys.readouterr().err
+    assert [row["Id"] for row in rows(run.path("predicted/left_out.csv"))] == ["f0", "new3"]
+    assert json.loads(run.path("predicted/about.json").read_text())["left_out"] == 2
+    assert predict(run) == 0
     assert "new3" not in {row["Id"] for row in rows(run.path("predicted/images.csv"))}
     assert [row["Id"] for row in rows(run.path("predicted/left_out.csv"))] == ["new3"]
 

@@ -75,7 +75,10 @@ def test_whole_fields_are_cut_before_anything_else_reads_them(tmp_path):
     planned = checkout.snakemake("-n", "-p", *asked, "predict").stdout
     command = re.search(r"^Shell command: .*workflow_scripts\.predict_images.*$", planned, re.MULTILINE)[0]
     cells = "results/fields/new_cells/late"
-    assert f"--images-dir {cells}/images --table {cells}/table.csv --out" in command and new.is_dir()
+    assert (
+        f"--images-dir {cells}/images --table {cells}/table.csv --left-out {cells}/left_out.csv --out" in command
+        and new.is_dir()
+    )
     checkout.snakemake(*asked, f"{cells}/table.csv")
     with (checkout.folder / cells / "table.csv").open() as handle:
         assert [(row["Id"], row["cut_from"]) for row in csv.DictReader(handle)] == [

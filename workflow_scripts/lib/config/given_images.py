@@ -116,9 +116,21 @@ def new_images(config: Config) -> dict[str, str]:
         return given_new_images(config)
     folder = f"new_cells/{config['predict']['name']}"
     return {
+        "new_left_out": views.in_run(config, f"{folder}/left_out.csv"),
         "new_images": views.in_run(config, f"{folder}/images"),
         "new_table": views.in_run(config, f"{folder}/table.csv"),
     }
+
+
+def predicted(config: Config) -> str:
+    """The folder of the predictions that the target predict makes.
+
+    It looks itself for what is given: of a rule whose earlier output is there Snakemake hides that an input is missing,
+    and old predictions would pass for those of the new images."""
+    for path in given_new_images(config).values():
+        if not Path(path).exists():
+            raise ConfigError(f"the target predict: there is no {path!r} (predict.images, predict.table)")
+    return views.in_run(config, f"predicted/{config['predict']['name']}")
 
 
 def given_new_images(config: Config) -> dict[str, str]:

@@ -88,13 +88,18 @@ def _tasks(
     """How each field is cut, and the typical nucleus by which this was decided."""
     wanted, sizes = _wanted(settings), _pixel_sizes(listed, settings)
     known = all(sizes)
+    column = repr(settings["data"]["columns"]["pixel_size"])
     if not known and (wanted.micrometres or settings["pixel_size"]):
-        raise UserError("the size of a pixel is not known: set data.pixel_size, or give a column of them")
+        # Another setting of `data` would make the whole run again.
+        give = (
+            "set data.pixel_size, or give a column of them" if like is None else f"give predict.table a column {column}"
+        )
+        raise UserError(f"the size of a pixel is not known: {give}")
     unit = "µm" if known else "px"
     if like is not None and like.diameter and wanted.learns() and like.unit != unit:
         raise UserError(
-            f"nuclei of the run were measured in {like.unit}, these in {unit}: give the size of a pixel of all "
-            "fields, or of none (data.pixel_size, or a column of the table)"
+            f"nuclei of the run were measured in {like.unit}, these in {unit}: "
+            + (f"give predict.table a column {column}" if known is False else f"leave out its column {column}")
         )
     pixels = [size or 1.0 for size in sizes] if known else [1.0] * len(sizes)
     typical = like.diameter if like is not None else None
@@ -108,7 +113,7 @@ def _tasks(
     if settings["pixel_size"] is None and 0 < smallest < settings["size"]:
         raise UserError(
             f"cells of {smallest} px a side are smaller than preprocess_images.size = {settings['size']}: "
-            "set data.cells.size, or a smaller preprocess_images.size"
+            + ("set data.cells.size, or a smaller preprocess_images.size" if like is None else "take finer images")
         )
     return [Task(reader, name, cut, folder) for name, cut in zip(listed.ids, cuts, strict=True)], nucleus
 

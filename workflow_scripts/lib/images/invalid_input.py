@@ -67,6 +67,19 @@ def settle(bad: Sequence[Fault], count: int, policy: str, limit: float, listing:
     raise UserError(f"{what}. Each is named in {listing}")
 
 
+def leave_out(bad: Sequence[Fault], count: int, listing: Path) -> None:
+    """Continue without the new images that have faults, unless none is left.
+
+    Their policy is no setting: those of `data` belong to the run, and another one would make all of it again."""
+    settle(bad, count, "skip", 1.0, listing)
+
+
+def read_list(path: Path) -> list[Fault]:
+    """The faults of a table that `write_list` wrote."""
+    with path.open(newline="", encoding="utf-8") as handle:
+        return [Fault(*row) for row in list(csv.reader(handle))[1:]]
+
+
 def judged(bad: Sequence[Fault], count: int, policy: str, limit: float) -> tuple[str, bool]:
     """What the faults of images come to, in a sentence without its end, and whether the images are left out."""
     lost = len({entry.id for entry in bad})

@@ -25,6 +25,7 @@ from workflow_scripts.lib.judge.training_variance import (
 )
 
 TIMES = (2, 4)  # as many repeats as the run has
+MOST = 400  # trainings of a longer run; the time grows with the cube of their number
 DRAWN = 30  # longer runs of each number of repeats
 ENDS = (0.1, 0.9)  # quantiles of the half-widths: four in five longer runs lie between them
 SHARE = float(SHARES @ SHARE_WEIGHTS)  # of the training set in the luck, as the wider claim expects it
@@ -97,15 +98,21 @@ class Trainings:
         return [Difference(0, 1, 2), Difference(0, 2, 1)]
 
 
-def measure(run: ScoredRun) -> Forecast | None:
-    """The forecast for the declared comparison; None where the run tells nothing of the luck, as with one repeat."""
+def measure(run: ScoredRun, leaves_out: bool) -> Forecast | None:
+    """The forecast for the declared comparison; None where the run tells nothing of longer ones.
+
+    One repeat shows no luck. Where values of a column are left out in turn (`leaves_out`), later repeats test those of
+    earlier ones again, unless all folds test the same in each."""
     question, metric = run.question, run.question.analysis["metric"]
     primary = question.analysis["primary_arm"]
     pairs = sorted((pair for pair in question.pairs() if pair.arm == primary), key=lambda pair: pair.relation)
     arms = [run.primary_level[name] for name in dict.fromkeys([primary, *(pair.against for pair in pairs)])]
     # That of the arms which hold back most groups, as the judge has it.
-    plan = max((arm.design for arm in arms if arm.design), key=lambda one: float(np.trace(one.shared)), default=None)
+    plans = [arm.design for arm in run.primary_level.values() if arm.design]
+    plan = max(plans, key=lambda one: float(np.trace(one.shared)), default=None)
     if plan is None or plan.repeats == 1 or any(np.isnan(arm.fold_macro[metric]).any() for arm in arms):
+        return None
+    if leaves_out and not plan.fixed:
         return None
     values, draws = (np.stack([getattr(arm, name)[metric] for arm in arms]) for name in ("fold_macro", "fold_draws"))
     return forecast(
@@ -113,7 +120,7 @@ def measure(run: ScoredRun) -> Forecast | None:
         question.claim == OTHER_PROTEINS,
         question.analysis["confidence"],
         question.seed,
-        [times * plan.repeats for times in TIMES],
+        [times * plan.repeats for times in TIMES if times * len(plan.places) <= MOST],
     )
 
 
@@ -137,11 +144,14 @@ def forecast(seen: Trainings, others: bool, confidence: float, seed: int, counts
         gains = [one.detectable(list(range(len(pairs)))) for one in judged]
         low, high = np.quantile(halves, ENDS)
         longer.append(LongerRun(count, float(np.median(halves)), float(low), float(high), float(np.median(gains))))
-    # What all repeats share is left: the test groups, and the training set as far as repeats have it in common.
+    # What all repeats share is left: the test groups, and the training set as far as repeats have it in common. So long
+    # a run would know the size of its luck.
     difference = np.kron([1, -1, 0][:arms], np.full(seen.folds, 1 / seen.folds))
     known = max(0.0, float(difference @ errors.between @ difference))
-    left = MeanVariance(luck.luck * float(shared.between.mean()), luck.weights, known, seen.plan.freedom)
-    return Forecast(longer, left.half_width(1 - confidence))
+    lasting = np.array([luck.middle() * float(shared.between.mean())])
+    left = MeanVariance(lasting, np.ones(1), known, seen.plan.freedom)
+    # The drawn runs have a scatter of their own, and no run is narrower.
+    return Forecast(longer, min([left.half_width(1 - confidence), *(run.half_width for run in longer)]))
 
 
 def _errors(seen: Trainings) -> Exchangeable:

@@ -84,7 +84,7 @@ def gather(sources: PageSources) -> tuple[dict[str, Any], list[PageTable]]:
         **named(map_section.table(results, data["unit"])),
         **run_time_tables(files, foreseen, config),
         "versions": arms_section.versions(sources.root),
-        **named(robustness_section.longer_runs(results)),
+        **named(robustness_section.longer_runs(results, data["unit"])),
         **named(robustness_section.strata(files.file("strata.csv"), results)),
         **named(openings),
         **named(forensics_section.study_table(sources.study)),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from workflow_scripts.lib.base.errors import UserError
 from workflow_scripts.lib.judge import lockbox_ledger
+from workflow_scripts.lib.judge.analysis_choices import OTHER_PROTEINS
 from workflow_scripts.lib.judge.lockbox_ledger import Box
 from workflow_scripts.lib.judge.wording import page_opening
 from workflow_scripts.lib.page import run_tables
@@ -50,7 +51,7 @@ def spread(results: Results) -> PageTable:
     )  # fmt: skip
 
 
-def longer_runs(results: Results) -> PageTable | None:
+def longer_runs(results: Results, unit: str) -> PageTable | None:
     """How precise the declared comparison would be with more repeats."""
     found, own = results.facts.get("longer_runs"), results.difference(results.primary)
     if not found or own is None:
@@ -69,9 +70,10 @@ def longer_runs(results: Results) -> PageTable | None:
         Column("half_width", "half-width of the interval", "estimate"),
         Column("detectable", f"gain found with a power of {100 * answer['power']:g} %", "number"),
     ]
+    choice = f" and the choice of training {unit}s" if answer.get("claim") == OTHER_PROTEINS else ""
     note = (
-        "Forecast from the variances that this run shows; below each figure the range of four in five such runs. "
-        "What remains with any number of repeats comes from the number of test proteins."
+        "Forecast from the variances that this run shows. Below a half-width that is forecast stands the range of four "
+        f"in five such runs. What remains with any number of repeats comes from the test {unit}s{choice}."
     )
     caption = f"The precision of more repeats: {results.primary} beside {own.against}"
     return PageTable(
