@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -57,13 +58,13 @@ def start(args: argparse.Namespace) -> int:
     choices = first_questions.choices(args, run)
     with files.room(out) as room:
         draft = room / out.name
-        draft.write_text(first_config.text(choices), encoding="utf-8")
+        draft.write_text(first_config.text(choices, out), encoding="utf-8")
         if told := first_config.problem(draft):
             raise UserError(f"no config was written, because it would not pass: {told}")
         files.put_in_place(draft, out)
     print(f"wrote {out}; next:")
     for step in first_config.steps(choices):
-        print(f"  snakemake --configfile {out} --cores 2 {step}")
+        print(f"  snakemake --configfile {shlex.quote(str(out))} --cores 2 {step}")
     return _check(out) if args.check else 0
 
 

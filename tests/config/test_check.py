@@ -441,6 +441,8 @@ def test_settings_that_a_source_ignores_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").touch()
     with pytest.raises(ConfigError, match="pixel_size must be null"):
         checked({"preprocess_images": {"pixel_size": 0.5}})
+    with pytest.raises(ConfigError, match=r'data\.images = "mine" is not read.*set data\.source: folder'):
+        checked({"data": {"images": "mine"}})
     settings = yaml.safe_load((ROOT / "presets/hpa.yaml").read_text(encoding="utf-8"))
     settings["data"] = settings.get("data", {}) | {"source": "kaggle2018", "table": str(tmp_path / "mine.csv")}
     with pytest.raises(ConfigError, match=r"not read without data\.images"):
@@ -450,3 +452,19 @@ def test_settings_that_a_source_ignores_are_refused(tmp_path: Path) -> None:
 def test_the_folder_of_fetched_images_may_hold_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRATCH", "/s")
     assert checked({"fetch_images": {"folder": "${SCRATCH}/atlas"}})["fetch_images"]["folder"] == "/s/atlas"
+
+
+def test_paths_may_begin_with_a_tilde_and_a_relative_one_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels.csv").touch()
+    own = {"source": "folder", "images": "~/images", "table": "$HOME/labels.csv"}
+    found = checked({"data": own, "predict": {"images": "~/new"}, "write_submission": {"sample": "${HOME}/s.csv"}})
+    assert (found["data"]["images"], found["data"]["table"]) == (f"{tmp_path}/images", f"{tmp_path}/labels.csv")
+    assert found["predict"]["images"] == f"{tmp_path}/new"
+    assert found["write_submission"]["sample"] == f"{tmp_path}/s.csv"
+    with pytest.raises(ConfigError, match=rf'data\.images = "image": there is no such file or folder in {tmp_path}$'):
+        checked({"data": own | {"images": "image"}})

@@ -34,8 +34,8 @@ def test_frechet_distance_of_gaussians_has_a_closed_form() -> None:
     dimensions, count = 32, 160
     mean, one, two = np.zeros(dimensions), np.linspace(2, 0.2, dimensions), np.linspace(0.4, 1.5, dimensions)
     shifted = mean + 0.2
-    # Independent coordinates: |m1 - m2|^2 + sum of (s1 - s2)^2, here a dimension.
-    truth = ((mean - shifted) ** 2 + (one - two) ** 2).mean()
+    # Independent coordinates: |m1 - m2|^2 + sum of (s1 - s2)^2, here by the variance of real images.
+    truth = ((mean - shifted) ** 2 + (one - two) ** 2).sum() / (one**2).sum()
     corrected, plain = [], []
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -58,7 +58,20 @@ def test_frechet_distance_sees_rotated_covariances() -> None:
     white -= white.mean(axis=0)
     white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white, rowvar=False)).T)
     real, made = sample(white @ np.linalg.cholesky(one).T), sample(white @ np.linalg.cholesky(two).T)
-    assert compared(real, made)["frechet"] == pytest.approx(truth / 4, rel=1e-3)
+    assert compared(real, made)["frechet"] == pytest.approx(truth / np.trace(one), rel=1e-3)
+
+
+def test_a_frechet_distance_in_fewer_dimensions_is_comparable() -> None:
+    # Generated images have half of the spread in every direction, whichever of these the distance sees.
+    rng, spread = np.random.default_rng(2), 1 / np.arange(1, 65) ** 0.5
+    real, made = rng.standard_normal((4000, 64)) * spread, rng.standard_normal((4000, 64)) * 0.5 * spread
+    found = []
+    for kept in (64, 16, 4):
+        axes = distances.main_axes([real.astype(np.float32), made.astype(np.float32)], kept)
+        both = [Sample(part, part @ axes, part[:, :1], part[:, :1], np.arange(4000)) for part in
+                (real.astype(np.float32), made.astype(np.float32))]  # fmt: skip
+        found.append(compared(*both)["frechet"])
+    assert found == pytest.approx([0.25] * 3, rel=0.1)
 
 
 def test_equal_distributions_have_no_distance_also_with_few_groups() -> None:

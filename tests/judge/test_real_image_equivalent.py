@@ -52,6 +52,27 @@ def test_the_interval_covers_the_true_number() -> None:
     assert 0.91 <= np.mean(inside) <= 0.995
 
 
+@pytest.mark.parametrize(("repeats", "luck"), [(2, 0.03), (3, 0.03), (3, 0.0), (1, 0.0)])
+def test_the_interval_covers_the_true_number_whatever_the_repeats_are(repeats: int, luck: float) -> None:
+    # An arm as good as 400 images, on a curve of four arms; each arm has luck of its own in each repeat.
+    heights = np.append(0.2 + 0.1 * np.log2(IMAGES / 100), 0.4)
+    inside, groups, worlds = [], 120, 200
+    for world in range(worlds):
+        rng = np.random.default_rng(world)
+        weights = rng.standard_exponential((groups, 300))
+        parts = 0.3 * rng.standard_normal(groups) + 0.2 * rng.standard_normal((5, groups))
+        own = heights[:, None] + luck * rng.standard_normal((5, repeats))
+        scores = own + parts.mean(axis=1, keepdims=True)
+        draws = (own[..., None] + (parts @ weights / weights.sum(axis=0))[:, None]).astype(float)
+        errors = real_image_equivalent.placing_errors(scores, draws, world)
+        both = scores.mean(axis=1, keepdims=True) + np.hstack([np.zeros((5, 1)), errors])
+        _, low, high = real_image_equivalent.interval(
+            real_image_equivalent.place(IMAGES, real_image_equivalent.rising(both[:4]), both[4]), 0.95
+        )
+        inside.append(low <= 400 <= high)
+    assert np.mean(inside) >= 0.91, np.mean(inside)
+
+
 INF = np.inf
 
 

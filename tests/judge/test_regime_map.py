@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,6 +140,19 @@ def test_a_limit_has_the_interval_of_its_draws() -> None:
     assert limit.saw == "labelled" and limit.helps_at == [10.0], "one regime has no limit"
     # Draws cross at 10^1.5, 10^2, 10^2.5 and nowhere; the middle half of these.
     assert limit.groups == pytest.approx((100, 10**1.5, 10**2.5))
+
+
+def test_the_smaller_of_two_equal_gains_has_an_interval_that_covers_it() -> None:
+    rng, inside = np.random.default_rng(1), []
+    for _ in range(1500):
+        shared = rng.normal(0, 0.7, 401)  # of the arm, in both of its gains; the last number is the error that was made
+        errors = shared + rng.normal(0, 0.7, (2, 401))
+        judged = SimpleNamespace(estimate=0.1 + errors[:, -1], errors=errors[:, :-1])
+        net = regime_map.net_gain(judged, [0, 1])
+        assert net[0] == judged.estimate.min()
+        low, high = np.quantile(net[1:], [0.025, 0.975])
+        inside.append((low <= 0.1, high >= 0.1))
+    assert (np.mean(inside, axis=0) > 0.955).all(), np.mean(inside, axis=0)
 
 
 def test_cells_with_one_number_of_labels_have_no_limit_and_count_as_the_one_that_gains_least() -> None:

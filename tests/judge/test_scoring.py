@@ -1,5 +1,7 @@
 """lib.judge.scoring: scores pool decisions over folds and rank within them; against scikit-learn and by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
@@ -111,8 +113,12 @@ def test_f1_by_hand(scores: ArmScores) -> None:
     np.testing.assert_allclose(scores.macro_f1(first)[:, 0], [0.5, 1.0])
     np.testing.assert_allclose(scores.micro_f1(both)[:, 0], [2 * 6 / (10 + 12), 2 * 6 / (10 + 8)])
     np.testing.assert_allclose(scores.micro_f1(first)[:, 0], [0.5, 1.0])
-    # Within the first fold the second class is neither there nor predicted, so that it does not count.
-    np.testing.assert_allclose(scores.fold_macro_f1(both)[:, 0], [0.6, (1 / 3 + 2 / 3) / 2, (1 + 0.25) / 2])
+    # The first fold has no image of the second class, which does not count there, whether an arm predicts it or not.
+    within = [0.6, (1 / 3 + 2 / 3) / 2, (1 + 0.25) / 2]
+    np.testing.assert_allclose(scores.fold_macro_f1(both)[:, 0], within)
+    false = scores.counts.copy()
+    false[0, 1, 1] = 3
+    np.testing.assert_allclose(replace(scores, counts=false).fold_macro_f1(both)[:, 0], within)
 
 
 def test_average_precision_by_hand(scores: ArmScores) -> None:

@@ -61,14 +61,14 @@ def test_a_run_without_a_map_has_no_law() -> None:
 
 def test_divergences_are_means_over_folds_of_the_distance_of_all_images(tmp_path) -> None:
     placed = []
-    for fold, value in enumerate((0.2, 0.4)):
+    for fold, value in enumerate((0.2, 0.4, 7.0)):
         rows = [
             ("all", "frechet", "generated", value),
             ("all", "frechet", "floor", 9),
             ("class", "frechet", "generated", 9),
         ]
         table = pd.DataFrame(rows, columns=["scope", "measure", "contender", "value"]).assign(
-            low="", high="", encoder="x"
+            low="", high="", encoder="x", too_small=fold == 2
         )
         table.to_csv(tmp_path / f"{fold}.csv", index=False)
         placed.append(("own", tmp_path / f"{fold}.csv"))

@@ -31,6 +31,7 @@ def eye(generated: float, low: float, name: str = "the power spectrum") -> Eye:
         ([eye(0.8, 0.5), eye(7, 6, "the features of x")], likeness.FAR, "by the features of x they lie 70 %"),
         ([eye(math.nan, 1)], likeness.UNKNOWN, "too few images"),
         ([], likeness.UNKNOWN, "too few images"),
+        ([eye(6, 0.5)], likeness.UNKNOWN, "too few images"),  # far by the estimate, and by nothing else
     ],
 )
 def test_the_eye_that_tells_them_apart_best_decides(eyes: list[Eye], kind: str, said: str) -> None:

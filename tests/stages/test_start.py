@@ -101,6 +101,32 @@ def test_at_most_five_questions_are_asked_and_flags_answer_them(monkeypatch, cap
     assert "snakemake --configfile b.yaml --cores 2 cells" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("answer", "written_as"), [("none", []), ("gene", ["gene"]), ("antibody,gene", None), (None, None)]
+)
+def test_the_answer_about_groups_is_obeyed(answer, written_as):
+    # Unless the config says otherwise, a run joins images by both columns.
+    Path("own").mkdir()
+    rows = ["Id,Target,gene,antibody"]
+    for number in range(12):
+        save(Path(f"own/p{number}_red.png"), noise(number, 32))
+        save(Path(f"own/p{number}_green.png"), noise(number, 32))
+        rows.append(f"p{number},{CLASSES[number % 2]},G{number // 2},A{number // 4}")
+    Path("own.csv").write_text("\n".join(rows))
+    flags = [] if answer is None else ["--groups", answer]
+    assert start.main(["own", "--yes", "--table", "own.csv", "--labels", "Target", *flags]) == 0
+    assert written("own.yaml")["data"].get("group_by") == written_as
+
+
+def test_the_commands_name_the_file_that_is_written(capsys):
+    yeast()
+    Path("my cfg").mkdir()
+    assert start.main(["yeast", "--yes", "--run", "y2", "--out", "my cfg/y 2.yaml"]) == 0
+    command = "snakemake --configfile 'my cfg/y 2.yaml' --cores 2 check"
+    assert command in capsys.readouterr().out
+    assert f"#   {command}" in Path("my cfg/y 2.yaml").read_text()
+
+
 def test_the_form_of_the_atlas_is_known_with_its_table_of_groups():
     Path("hpa/train").mkdir(parents=True)
     rows, groups = ["Id,Target"], ["Id,Group"]

@@ -32,6 +32,9 @@ def check(config: Config, conda: bool = True) -> Config:
     config["arms"] = [entry for entry in config["arms"] if not entry.pop("only_simulated", False) or simulated]
     label_regimes.fill_in(config)
     config["data"] |= _expanded(config["data"])
+    for section in ("predict", "write_submission"):
+        own = {key: config[section][key] for key in ("images", "table", "sample") if config[section].get(key)}
+        config[section] |= {key: os.path.expanduser(os.path.expandvars(path)) for key, path in own.items()}  # noqa: PTH111
     data_checks.check_data(config)
     _check_folds(config["make_folds"])
     _fill_in_references(config)
@@ -149,7 +152,7 @@ def _expanded(data: Config) -> Config:
 
 
 def _path(data: Config, key: str, given: str) -> str:
-    path = os.path.expandvars(given)
+    path = os.path.expanduser(os.path.expandvars(given))  # noqa: PTH111
     unset = re.search(r"\$\{?(\w+)", path)
     if unset and data["source"] != "simulated":
         raise ConfigError(

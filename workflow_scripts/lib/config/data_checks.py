@@ -34,6 +34,11 @@ def check_data(config: Config) -> None:
                 "data.unlabelled is for images of your own; where cells are simulated, simulate more (simulate_cells."
                 "images) and let a label regime show some of them without labels"
             )
+        if own := next((key for key in PATHS if data[key]), None):
+            raise ConfigError(
+                f"data.{own} = {short(data[own])} is not read, because data.source is simulated: set data.source: "
+                "folder, or the name of the set"
+            )
         return
     if data["cells"]:
         _check_cells(data, images["channels"])
@@ -51,7 +56,8 @@ def check_data(config: Config) -> None:
     for key, path in data_paths(data).items():
         # pathlib would let the errors of names through that no file can have.
         if path and not os.path.exists(path):  # noqa: PTH110
-            raise ConfigError(f"data.{key} = {short(path)}: there is no such file or folder")
+            where = "" if os.path.isabs(path) else f" in {os.getcwd()}"  # noqa: PTH109, PTH117
+            raise ConfigError(f"data.{key} = {short(path)}: there is no such file or folder{where}")
     described = known_datasets.described(data)
     named = re.findall(r"\{(\w+)\}", described["id_parts"] or "")
     twice = next((name for name in named if named.count(name) > 1), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from workflow_scripts.lib.config.read import read
 from workflow_scripts.lib.images import column_guess, nuclei
 from workflow_scripts.lib.images.decode import decode
 from workflow_scripts.lib.images.folder_guess import Files
-from workflow_scripts.lib.images.known_datasets import COLUMNS, GROUP_BY
+from workflow_scripts.lib.images.invalid_input import printable
+from workflow_scripts.lib.images.known_datasets import COLUMNS
 from workflow_scripts.lib.images.planes import Unusable, Wanted, to_array
 from workflow_scripts.lib.images.user_tables import UserTable
 
@@ -37,6 +39,7 @@ class Choices:
     protein: str
     groups_table: Path | None = None
     group_by: list[str] = field(default_factory=list)  # empty: nothing says it
+    joined: list[str] = field(default_factory=list)  # what a run joins images by unless told otherwise
     cells: dict[str, Any] | None = None
     side: int = 0  # shortest side of the files looked at
     square: bool = True
@@ -95,11 +98,11 @@ def whole_fields(seen: Look, files: Files, channel: str | None) -> dict[str, Any
     return {"nucleus_channel": channel} if channel and seen.nuclei >= SEVERAL else None
 
 
-def text(choices: Choices) -> str:
-    """The config as YAML with comments."""
-    name, said = f"{choices.run}.yaml", choices.files
+def text(choices: Choices, out: Path) -> str:
+    """The config as YAML with comments, for the file `out`."""
+    name, said = printable(shlex.quote(str(out))), choices.files
     lines = [
-        f"# {name}: what MixLoc is to know of these images. Look through it, then:",
+        f"# {printable(out.name)}: what MixLoc is to know of these images. Look through it, then:",
         "#",
         *(f"#   snakemake --configfile {name} --cores 2 {step}" for step in steps(choices)),
         "#",
@@ -182,9 +185,9 @@ def _class_names(choices: Choices, found: list[str]) -> str | list[str]:
 
 
 def _group_lines(choices: Choices) -> list[str]:
-    known = [name for name in choices.group_by if name.lower() in GROUP_BY]
-    if choices.group_by and known != choices.group_by:
-        return [f"  group_by: {_yaml(choices.group_by)}  # images that share a value are never split"]
+    if set(choices.group_by) != set(choices.joined):
+        told = "images that share a value are never split" if choices.group_by else "each image is a group of its own"
+        return [f"  group_by: {_yaml(choices.group_by)}  # {told}"]
     if choices.group_by:
         return [f"  # Images that share a {' or '.join(choices.group_by)} are never split (group_by)."]
     return [

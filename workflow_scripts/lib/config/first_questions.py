@@ -12,6 +12,7 @@ from workflow_scripts.lib.base.names import meant
 from workflow_scripts.lib.config import first_config
 from workflow_scripts.lib.config.first_config import Choices
 from workflow_scripts.lib.images import class_folders, column_guess, folder_guess, user_tables
+from workflow_scripts.lib.images.known_datasets import GROUP_BY
 from workflow_scripts.lib.images.user_tables import UserTable
 
 TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
@@ -30,7 +31,8 @@ def choices(args: argparse.Namespace, run: str) -> Choices:
         known += column_guess.groups(groups_table, (said.id_column, labels))
     columns = [*table.columns, *(groups_table.columns if groups_table else ())]
     columns = [name for name in dict.fromkeys(columns) if name not in (said.id_column, labels)]
-    group_by = _ask_groups(args, known, columns)
+    joined = [name for name in dict.fromkeys(known) if name.lower() in GROUP_BY]
+    group_by = _ask_groups(args, [", ".join(joined)] if joined else known, columns)
     protein = _ask(
         args, "protein", "channel of the protein", [column_guess.protein_channel(said.channels)], said.channels
     )
@@ -41,7 +43,7 @@ def choices(args: argparse.Namespace, run: str) -> Choices:
         raise UserError(f"the images are {seen.side} px wide; MixLoc needs 16 or more")
     path = groups_table.path if groups_table else None
     return Choices(
-        run, images, table, said, labels, protein, path, group_by, cells, seen.side, seen.square, seen.stretched
+        run, images, table, said, labels, protein, path, group_by, joined, cells, seen.side, seen.square, seen.stretched
     )
 
 

@@ -6,9 +6,10 @@ of m generated and of n held-out images to their nearest train images are compar
     Z    = (U - m n / 2) / sqrt(m n (m + n + 1) / 12)    U: pairs whose generated image is the farther one, ties half
     C_T  = sum of P Z over cells / sum of P              P: fraction of the held-out images that lie in the cell
 
-About 0: as far as held-out images. Strongly negative: copies. Strongly positive: far from all train images. Z grows
-with the root of the number of images. By chance C_T of k equal cells spreads by about 1 / sqrt(k), and by more where
-images of a group are alike: the interval over groups says what chance does.
+About 0: as far as held-out images. Strongly negative: copies, or new images of the train groups, to which held-out
+images do not belong. Strongly positive: far from all train images. Z grows with the root of the number of images. By
+chance C_T of k equal cells spreads by about 1 / sqrt(k), and by more where images of a group are alike: the interval
+over groups says what chance does.
 
 Cells are k-means clusters of the train images. An image belongs to the cell of its nearest train image, so whoever has
 found that image needs no further distance. Cells with fewer than SMALLEST images on either side are left out, as in the

@@ -13,10 +13,10 @@
     (7) coverage          fraction of x with |y - x| <= r5(x) for some y      Naeem et al. 2020, arXiv:2002.09797
     (8) spectrum, links   mean squared difference of mean descriptors         (see spectra.py)
 
-Features are measured in units of the reference's mean variance, so that encoders are comparable; the Fréchet distance
-is divided by D, so that 1 is as far as the spread of the real images. Two of these are about 2 D apart (squared), which
-is the width of the Gaussian kernel. The Vendi score says how many different images there are in effect, whether or not
-they look real.
+Features are measured in units of the reference's mean variance, so that encoders are comparable. The Fréchet distance
+is divided by the reference's variance in the dimensions that it sees, so that 1 is as far as the spread of the real
+images, in however many dimensions. Two of these are about 2 D apart (squared), which is the width of the Gaussian
+kernel. The Vendi score says how many different images there are in effect, whether or not they look real.
 
 Intervals come from random halves: half of the groups of the real side, half of the images of the generated one. The
 variance of a half-sample about the whole equals that of the whole about the truth, for any statistic that is smooth
@@ -195,7 +195,7 @@ def compare(reference: Summary, other: Summary, reference_root: np.ndarray | Non
     mean, mean_gaussian = (total / (len(made) * len(real)) for total in (kernel, gaussian))
     curves, links = other.curves - reference.curves, other.links - reference.links
     return {
-        "frechet": frechet(reference, other, half) / real.features.shape[1],
+        "frechet": frechet(reference, other, half) / (np.trace(reference.covariance) or 1.0),
         "kid": reference.kernel + other.kernel - 2 * mean,
         "mmd": reference.gaussian + other.gaussian - 2 * mean_gaussian,
         "vendi": vendi(made.features),

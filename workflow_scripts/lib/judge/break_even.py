@@ -1,12 +1,13 @@
 """Break-even law: the gain of generated images by how far they are from real ones, and by who saw how many proteins.
 
-A linear regression (least squares) of the gain over the baseline on the divergence of the generator, the logarithm of
-the number of labelled groups, and the logarithm of the number of groups that the generator saw. Zheng et al. 2023
-(arXiv:2305.17476) bound the gain by the divergence.
+A linear regression of the gain over the baseline on the divergence of the generator, the logarithm of the number of
+labelled groups, and the logarithm of the number of groups that the generator saw. Zheng et al. 2023 (arXiv:2305.17476)
+bound the gain by the divergence. The gains of a regime share the error of its baseline, so least squares are
+generalised: that error is taken to be as large as an arm's own.
 
 The law is checked on what it was not fitted to: each label regime is left out in turn. A law that does not err clearly
-less there than the mean gain of the other regimes predicts nothing. Arms of a run share test images, so the intervals,
-which treat them as independent, are approximate. Knows nothing of files."""
+less there than the mean gain of the other regimes predicts nothing. Arms of a run share test images besides, so the
+intervals are approximate. Knows nothing of files."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ from scipy import special
 from workflow_scripts.lib.judge.real_image_equivalent import Ends
 
 TERMS = ("constant", "divergence", "labelled", "seen")  # the last two as logarithms to base 10
-FEWEST_POINTS, FEWEST_REGIMES = 10, 3
-# A law predicts if its error on held-out regimes is below this part of the mean's. Of 200 simulated maps of 30 arms in
-# five regimes whose gains were chance, 2 % fell below it.
-CLEARLY_LESS = 0.9
+FEWEST_POINTS, FEWEST_REGIMES = 10, 4
+# A law predicts if its error on held-out regimes is below this part of the mean's: tests/judge/test_break_even.py has
+# how often chance does.
+CLEARLY_LESS = 0.75
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Law:
     """A fitted law."""
 
     coefficients: np.ndarray  # (4,), by TERMS
-    inverse: np.ndarray  # (X'X)^-1, (4, 4)
-    spread: float  # standard deviation of the residuals
+    inverse: np.ndarray  # (X'C^-1 X)^-1, (4, 4), with the covariance C of gains for a spread of 1
+    spread: float  # standard deviation of an arm's own error
     freedom: int  # degrees of freedom
     confidence: float
 
@@ -72,11 +73,12 @@ class Law:
         return {name: _ends(self.coefficients[i], half[i]) for i, name in enumerate(TERMS)}
 
     def predict(self, divergence: float, labelled: float, seen: float, error: float = 0.0) -> Ends:
-        """The gain of one further arm at this point, with a prediction interval.
+        """The gain of one further arm beside its own baseline at this point, with a prediction interval.
 
         `error` is the law's error on held-out regimes. The larger of it and the spread of the residuals counts."""
         row = _row(divergence, labelled, seen)
-        half = self.quantile * max(self.spread, error) * np.sqrt(1 + row @ self.inverse @ row)
+        one = max(2 * self.spread**2, error**2)
+        half = self.quantile * np.sqrt(one + self.spread**2 * (row @ self.inverse @ row))
         return _ends(row @ self.coefficients, half)
 
     def break_even(self, divergence: float, seen: float, labelled: Sequence[float]) -> Ends | None:
@@ -109,6 +111,10 @@ def _least_squares(points: Sequence[LawPoint], confidence: float) -> Law | None:
     freedom = len(points) - len(TERMS)
     if freedom < 1 or not np.isfinite(rows).all() or np.linalg.matrix_rank(rows) < len(TERMS):
         return None
+    regimes = np.array([point.regime for point in points])
+    covariance = np.eye(len(points)) + (regimes[:, None] == regimes)
+    white = np.linalg.inv(np.linalg.cholesky(covariance))
+    rows, gains = white @ rows, white @ gains
     coefficients = np.linalg.lstsq(rows, gains, rcond=None)[0]
     spread = float(np.sqrt(np.sum((gains - rows @ coefficients) ** 2) / freedom))
     return Law(coefficients, np.linalg.inv(rows.T @ rows), spread, freedom, confidence)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.lib.base.seeds import derive
 from workflow_scripts.lib.classify import arm_choices, arm_settings
 from workflow_scripts.lib.judge import inference
 from workflow_scripts.lib.judge.experiment import Experiment
@@ -130,7 +131,8 @@ def _placed_on_curve(
     confidence = run.question.analysis["confidence"]
     scores = arm_scores(run, alike)
     # The estimates come first, then their draws.
-    drawn = np.concatenate([scores.estimate[:, None], scores.estimate[:, None] + scores.errors], axis=1)
+    errors = placing_errors(*_by_repeat(run, alike), run.question.seed)
+    drawn = np.concatenate([scores.estimate[:, None], scores.estimate[:, None] + errors], axis=1)
     row = {name: i for i, name in enumerate(alike)}
     sizes = sorted(set(images.values()))
     # Arms of as many images are one point.
@@ -155,10 +157,40 @@ def _placed_on_curve(
 
 def arm_scores(run: ScoredRun, names: list[str]) -> Intervals:
     """Scores of some arms by the primary metric, with their draws."""
-    analysis, summaries = run.question.analysis, run.primary_level
-    plain = np.stack([summaries[name].macro[analysis["metric"]] for name in names])
-    draws = np.stack([summaries[name].macro_draws[analysis["metric"]] for name in names])
-    return inference.intervals(plain, draws, analysis["confidence"], run.question.seed)
+    return inference.intervals(*_by_repeat(run, names), run.question.analysis["confidence"], run.question.seed)
+
+
+def _by_repeat(run: ScoredRun, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (A, R) of some arms by the primary metric, and their draws (A, R, B)."""
+    metric, summaries = run.question.analysis["metric"], run.primary_level
+    return (
+        np.stack([summaries[name].macro[metric] for name in names]),
+        np.stack([summaries[name].macro_draws[metric] for name in names]),
+    )
+
+
+def placing_errors(scores: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
+    """Errors (A, B) of arms beside each other, from scores (A, R) and draws (A, R, B).
+
+    What a repeat does to all arms alike moves arm and curve together. The luck of each arm is its own: the interaction
+    of arms and repeats beyond the bootstrap, pooled over arms."""
+    groups = draws.mean(axis=1, dtype=float)
+    groups -= groups.mean(axis=1, keepdims=True)
+    count, repeats = scores.shape
+    freedom = (count - 1) * (repeats - 1)
+    if not freedom:
+        return groups
+    own = draws - draws.mean(axis=2, keepdims=True)
+    luck = max(0.0, float(_interaction(scores) - _interaction(own).mean())) / freedom / repeats
+    rng = np.random.default_rng(derive(seed, "judge", "placing"))
+    size = np.sqrt(luck * freedom / rng.chisquare(freedom, groups.shape[1]))
+    return groups + size * rng.standard_normal(groups.shape)
+
+
+def _interaction(scores: np.ndarray) -> np.ndarray:
+    """Sum of squares of scores (A, R, ...) beyond the means of arms and of repeats."""
+    rest = scores - scores.mean(axis=0, keepdims=True)
+    return ((rest - rest.mean(axis=1, keepdims=True)) ** 2).sum(axis=(0, 1))
 
 
 def _curve_point(

@@ -253,10 +253,12 @@ def state(gain: Ends, beyond: Ends | None) -> str:
 
 
 def net_gain(differences: Intervals, rows: list[int]) -> np.ndarray:
-    """The smaller of the gains over baseline and control (1 + B,): the estimate, then its draws."""
+    """The smaller of the gains over baseline and control (1 + B,): the estimate, then its draws.
+
+    The smaller of two noisy gains is too small, and that of its draws is so once more. So draws are mirrored."""
     estimate = differences.estimate[rows]
-    drawn = np.concatenate([estimate[:, None], estimate[:, None] + differences.errors[rows]], axis=1)
-    return drawn.min(axis=0)
+    net = estimate.min()
+    return np.append(net, 2 * net - (estimate[:, None] + differences.errors[rows]).min(axis=0))
 
 
 def limits(cells: list[Cell], nets: np.ndarray, confidence: float) -> list[Limit]:

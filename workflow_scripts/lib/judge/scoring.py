@@ -310,8 +310,9 @@ class ArmScores:
         return self._over_folds(self.precision)
 
     def fold_macro_f1(self, judged: np.ndarray) -> np.ndarray:
-        """Macro-F1 within each fold (L, B); a class that a fold neither has nor predicts is left out there."""
+        """Macro-F1 within each fold (L, B); a class that a fold has not is left out there, for all arms alike."""
         by_class = f1_score(self.counts[:, 0], self.counts[:, 1], self.counts[:, 2])
+        by_class = np.where(self.counts[:, 2] > 0, by_class, np.nan)
         return mean(by_class[:, judged], axis=1)
 
     def fold_map(self, judged: np.ndarray) -> np.ndarray:

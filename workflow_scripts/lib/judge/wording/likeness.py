@@ -43,7 +43,8 @@ def kind(eyes: list[Eye]) -> str:
     if not known:
         return UNKNOWN
     if not any(eye.tells_apart for eye in known):
-        return ALIKE
+        # Estimates that lie so far off would be told apart, were there more images.
+        return UNKNOWN if any(eye.way >= HALF for eye in known) else ALIKE
     return NEAR if _worst(known).way < HALF else FAR
 
 

@@ -119,7 +119,10 @@ def disk_by_stage(run: Path) -> PageTable:
         Column("goes", "deleted by"),
         Column("files", "files", "count"),
     ]
-    note = "snakemake --cores 1 clean shows what is there now; --config clean=yes or clean=all deletes."
+    note = (
+        "snakemake --cores 1 clean, with the config of this run, shows what is there now; --config clean=yes or "
+        "clean=all deletes."
+    )
     return PageTable(
         "disk_stages", "Disk of the run by stage, without logs and this page", columns, [*rows, whole], note,
         mark=lambda row: "total" if row.get("is_total") else "",

@@ -96,11 +96,12 @@ def eye(table: pd.DataFrame, measure: str, name: str) -> Eye | None:
 
 
 def divergences(figures: Placed) -> dict[str, float]:
-    """Fréchet distance of each synthetic set from real images, mean over folds and repeats."""
+    """Fréchet distance of each synthetic set from real images, mean over folds and repeats with enough images."""
     out: dict[str, list[float]] = {}
     for name, path in figures:
         table = _figures(path)
         rows = table[(table["scope"] == "all") & (table["measure"] == "frechet") & (table["contender"] == "generated")]
+        rows = rows[rows["too_small"].astype(str) != "True"]
         out.setdefault(name, []).extend(pd.to_numeric(rows["value"]).dropna())
     return {name: float(np.mean(values)) for name, values in out.items() if values}
 

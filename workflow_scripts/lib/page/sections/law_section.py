@@ -32,9 +32,11 @@ def read(
 
 
 def law_points(results: Results, config: Mapping[str, Any], divergences: Mapping[str, float]) -> list[LawPoint]:
-    """All generated arms of the map, each once, as far as they were compared and their images were assessed."""
+    """All generated arms of the map, each once, as far as they were compared and their images were assessed.
+
+    None where there are further images without labels: how many groups a generator saw of these is not known here."""
     facts = results.facts.get("map")
-    if not facts:
+    if not facts or config.get("data", {}).get("unlabelled"):
         return []
     sets = {entry["name"]: entry.get("synthetic_set", "") for entry in config.get("arms", [])}
     fraction = {entry["name"]: entry["labelled"] for entry in config.get("regimes", [])}
