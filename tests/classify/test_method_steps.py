@@ -24,7 +24,7 @@ from workflow_scripts.lib.classify.resampling import matching_rows
 from workflow_scripts.lib.judge import declaration
 
 # What learns from real images without their labels controls every arm of generated ones.
-UNLABELLED = ["pseudo_label", "fixmatch", "ssl_pretrain"]
+UNLABELLED = ["pseudo_label", "fixmatch", "ssl_pretrain", "ssl_pretrain_weak"]
 NO_VIEW = {"scale": [1, 1], "aspect": [1, 1], "intensity": 0.0, "erase": 0.0}
 
 

@@ -285,9 +285,15 @@ def test_every_filling_asks_for_the_same_classes_in_the_features_of_the_baseline
 
 
 def test_pseudo_labels_are_the_answers_of_the_baseline(material):
-    asked = material("pseudo_label")
+    named = material("pseudo_label")
+    asked = replace(named, synthetic=None)
     found = second_source.second_images(asked, CHANNELS)
-    assert np.allclose(found.labels, asked.asked(cells(30, 9)[0]), atol=1e-6)
+    assert np.allclose(found.labels, asked.asked(cells(30, 9)[0]), atol=1e-6) and found.rows is None
+    drawn = second_source.second_images(named, CHANNELS)
+    assert np.array_equal(drawn.labels, found.labels) and len(drawn) == len(named.wanted)
+    for row, label in zip(drawn.rows, named.wanted, strict=True):
+        same = ((drawn.labels >= 0.5) == (label > 0)).all(axis=1)
+        assert same[row] or not same.any(), "an answer like the label, where there is one"
     for name in ("fixmatch", "ssl_pretrain"):
         assert not second_source.second_images(material(name), CHANNELS).labels.any(), "nothing is said"
 

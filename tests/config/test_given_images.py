@@ -42,3 +42,12 @@ def test_test_images_are_named_or_fetched(tmp_path: Path) -> None:
         given_images.test_images(checked(plain))
     kaggle = checked(plain | {"fetch_images": {"kaggle": {"test_images": True}}})
     assert given_images.test_images(kaggle) == {"sample": "s", "checksums": "results/demo/fetched/checksums.csv"}
+
+
+def test_new_images_that_are_not_there_are_refused_before_old_predictions_pass_for_theirs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no 'nowhere'"):
+        given_images.predicted(checked({"predict": {"images": "nowhere"}}))
+    found = given_images.predicted(checked({"predict": {"images": str(tmp_path), "name": "late"}}))
+    assert found == "results/demo/predicted/late"
+    with pytest.raises(ConfigError, match=r"needs predict\.images"):
+        given_images.predicted(checked({}))

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from tests.helpers.configs import SHIPPED, overlaid
 from workflow_scripts.lib.config import check, document, origins, stage_views
+from workflow_scripts.lib.config.problems import ConfigError
 from workflow_scripts.lib.generate import generator_file
 from workflow_scripts.lib.generate.generator_file import Generator
 from workflow_scripts.lib.generate.generator_training import Pixels
@@ -124,3 +125,15 @@ def test_the_schema_knows_the_key() -> None:
     assert validator.is_valid({"generators": [{"name": "a", "from": "b.safetensors", "steps": 0}]})
     assert not validator.is_valid({"generators": [{"name": "a", "from_": "b.safetensors"}]})
     assert not validator.is_valid({"generators": [{"name": "a", "from": "b.pt"}]})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("label_dropout", 0.4), ("turn_images", False), ("reference_fraction", 0.7)]
+)
+def test_what_a_network_was_shown_is_told_by_its_file_unless_it_is_trained_on(
+    origin: Path, key: str, value: object
+) -> None:
+    write(origin, reference_channels=[CHANNELS[0]], reference_fraction=0.5)
+    with pytest.raises(ConfigError, match=f"{key} is .* in the file that is sampled as it is: leave the key out"):
+        checked(**{"from": str(origin), key: value})
+    assert checked(**{"from": str(origin), key: value, "steps": 100})[key] == value

@@ -61,17 +61,20 @@ def test_frechet_distance_sees_rotated_covariances() -> None:
     assert compared(real, made)["frechet"] == pytest.approx(truth / np.trace(one), rel=1e-3)
 
 
-def test_a_frechet_distance_in_fewer_dimensions_is_comparable() -> None:
+@pytest.mark.parametrize("shift", [0.0, 4.0])
+def test_a_frechet_distance_in_fewer_dimensions_is_comparable(shift: float) -> None:
     # Generated images have half of the spread in every direction, whichever of these the distance sees.
     rng, spread = np.random.default_rng(2), 1 / np.arange(1, 65) ** 0.5
+    spread /= np.sqrt(np.mean(spread**2))  # in units of the mean variance, as the judge measures
     real, made = rng.standard_normal((4000, 64)) * spread, rng.standard_normal((4000, 64)) * 0.5 * spread
+    made[:, 40] += shift
     found = []
     for kept in (64, 16, 4):
         axes = distances.main_axes([real.astype(np.float32), made.astype(np.float32)], kept)
         both = [Sample(part, part @ axes, part[:, :1], part[:, :1], np.arange(4000)) for part in
                 (real.astype(np.float32), made.astype(np.float32))]  # fmt: skip
         found.append(compared(*both)["frechet"])
-    assert found == pytest.approx([0.25] * 3, rel=0.1)
+    assert found == pytest.approx([0.25 + shift**2 / 64] * 3, rel=0.1)
 
 
 def test_equal_distributions_have_no_distance_also_with_few_groups() -> None:

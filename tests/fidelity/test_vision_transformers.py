@@ -100,6 +100,8 @@ def test_registers_take_part_and_other_sizes_are_interpolated() -> None:
         network = encoder_networks.dinov2(given)[0].eval()
         with torch.no_grad():
             assert network(torch.rand(2, 3, 40, 40)).shape == (2, WIDTH)
+            with pytest.raises(RuntimeError, match=f"sides must be multiples of {PATCH} px"):
+                network(torch.rand(2, 3, 40, 42))
     with torch.no_grad():
         one, other = (encoder_networks.dinov2(given)[0].eval()(plain) for given in (weights, with_registers))
     assert not torch.allclose(one, other, atol=1e-2)

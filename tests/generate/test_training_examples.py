@@ -66,11 +66,19 @@ def test_balanced_sampling_is_a_class_at_random_and_then_a_carrier_at_random():
         np.zeros((12, 1, 16, 16), dtype=np.uint8), labels, UNET | {"label_sampling": "balanced", "batch": 500}, seed=1
     )
     carried = labels[:, labels.any(axis=0)]
-    expected = (carried / carried.sum(axis=0)).mean(axis=1)
+    none = ~labels.any(axis=1)
+    assert 0 < none.sum() < 6, "images of no class are as frequent as in the set"
+    expected = np.where(none, 1 / 12, (1 - none.mean()) * (carried / carried.sum(axis=0)).mean(axis=1))
     counts = np.bincount(examples.indices(0).flatten(), minlength=12)
-    assert not counts[expected == 0].any()
-    found = stats.chisquare(counts[expected > 0], BLOCK * 500 * expected[expected > 0])
-    assert found.pvalue > 1e-3
+    assert stats.chisquare(counts, BLOCK * 500 * expected).pvalue > 1e-3
+
+
+def test_answers_of_which_none_is_sure_are_shown_as_often_as_they_are():
+    labels = np.array([[1, 0], [0, 1], [0.9, 0.3], [0.4, 0.45], [0.1, 0.0]])
+    images, settings = np.zeros((5, 1, 16, 16), dtype=np.uint8), UNET | {"label_sampling": "balanced", "batch": 500}
+    counts = np.bincount(Examples(images, labels, settings, seed=1).indices(0).flatten(), minlength=5)
+    expected = np.array([0.15, 0.3, 0.15, 0.2, 0.2])  # two in five are faint, the others shared by two classes
+    assert stats.chisquare(counts, BLOCK * 500 * expected).pvalue > 1e-3
 
 
 def test_a_step_is_the_same_whatever_came_before_it(tmp_path):

@@ -72,5 +72,8 @@ def test_a_set_to_resample_by_has_as_many_labels_drawn_alike() -> None:
         return declaration.control_problem(entry, known, SECTION, "real_only", sets)
 
     assert problem() is None
+    known["c"] = ENTRIES["pseudo_label"] | {"name": "c", "synthetic_set": "other"}
+    assert problem() is None and "another synthetic_set" in str(problem(per_class=5))
+    known["c"] = ENTRIES["resample_real"] | {"name": "c", "synthetic_set": "other"}
     for other in ({"per_class": 5}, {"labels": "as_train"}, {"columns": "unseen"}):
         assert "another synthetic_set" in str(problem(**other)), other

@@ -70,7 +70,7 @@ def test_the_interval_covers_the_true_number_whatever_the_repeats_are(repeats: i
             real_image_equivalent.place(IMAGES, real_image_equivalent.rising(both[:4]), both[4]), 0.95
         )
         inside.append(low <= 400 <= high)
-    assert np.mean(inside) >= 0.91, np.mean(inside)
+    assert 0.91 <= np.mean(inside) <= 0.985, np.mean(inside)
 
 
 INF = np.inf

@@ -34,6 +34,7 @@ def test_the_points_are_the_generated_arms_by_what_they_saw() -> None:
     results, config, divergences = made(PLANTED, 0)
     points, wanted = law_section.law_points(results, config, divergences), planted(0, 1)
     assert points == wanted
+    assert law_section.law_points(results, config | {"data": {"unlabelled": {"images": "x"}}}, divergences) == []
     divergences.pop("set3")
     assert len(law_section.law_points(results, config, divergences)) == len(wanted) - 1, "its images were not assessed"
 

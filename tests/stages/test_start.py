@@ -9,11 +9,11 @@ import pytest
 import tifffile
 import yaml
 
-from tests.helpers import fields
+from tests.helpers import fields, image_folders
 from tests.helpers.image_folders import noise, save
 from workflow_scripts import start
 from workflow_scripts.lib.config import first_questions
-from workflow_scripts.lib.images import column_guess, folder_guess
+from workflow_scripts.lib.images import column_guess, folder_guess, image_list, known_datasets
 
 CLASSES = ("nucleus", "bud neck", "cytosol", "ER", "vacuole")
 
@@ -102,20 +102,33 @@ def test_at_most_five_questions_are_asked_and_flags_answer_them(monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    ("answer", "written_as"), [("none", []), ("gene", ["gene"]), ("antibody,gene", None), (None, None)]
+    ("columns", "answer", "written_as"),
+    [
+        ("gene,antibody", "none", []),
+        ("gene,antibody", "gene", ["gene"]),
+        ("gene,antibody", "antibody,gene", None),
+        ("gene,antibody", None, None),
+        ("Gene,ANTIBODY", "Gene", ["gene"]),
+        ("gene,Group", "gene", ["gene"]),
+    ],
 )
-def test_the_answer_about_groups_is_obeyed(answer, written_as):
+def test_the_answer_about_groups_is_obeyed(columns, answer, written_as):
     # Unless the config says otherwise, a run joins images by both columns.
     Path("own").mkdir()
-    rows = ["Id,Target,gene,antibody"]
+    rows = [f"Id,Target,{columns}"]
     for number in range(12):
         save(Path(f"own/p{number}_red.png"), noise(number, 32))
         save(Path(f"own/p{number}_green.png"), noise(number, 32))
-        rows.append(f"p{number},{CLASSES[number % 2]},G{number // 2},A{number // 4}")
+        rows.append(f"p{number},{CLASSES[number % 2]},G{number // 2},{'one' if 'Group' in columns else number // 4}")
     Path("own.csv").write_text("\n".join(rows))
     flags = [] if answer is None else ["--groups", answer]
     assert start.main(["own", "--yes", "--table", "own.csv", "--labels", "Target", *flags]) == 0
     assert written("own.yaml")["data"].get("group_by") == written_as
+    settings = written("own.yaml")["data"] | {"files": "{id}_{channel}.png"}
+    known = known_datasets.described(image_folders.DEFAULT["data"] | settings)
+    listed = image_list.from_tables(Path("own.csv"), None, None, known)
+    asked = ("gene", "antibody", "group") if written_as is None else written_as
+    assert set(image_list.group_columns(listed, known["group_by"])) == set(asked) & set(columns.lower().split(","))
 
 
 def test_the_commands_name_the_file_that_is_written(capsys):

@@ -41,7 +41,7 @@ OVERLAY = {
         {"name": "lines_real", "method": "reweight", "column": "cell_line"},
         {"name": "pool_few", "method": "pool", "regime": "few", "synthetic_set": "as_train", "control": "pseudo_few"},
         {"name": "pool_pseudo", "method": "pool", "regime": "few", "synthetic_set": "pseudo"},
-        {"name": "pseudo_few", "method": "pseudo_label", "regime": "few"},
+        {"name": "pseudo_few", "method": "pseudo_label", "regime": "few", "synthetic_set": "as_train"},
         {"name": "distill_few", "method": "distill", "regime": "few", "synthetic_set": "pseudo"},
         {"name": "fill_few", "method": "feature_fill", "regime": "few", "control": "smote_few"},
         {"name": "smote_few", "method": "feature_smote", "regime": "few"},

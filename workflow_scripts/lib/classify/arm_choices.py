@@ -12,6 +12,7 @@ from workflow_scripts.lib.classify.source_choices import (
     FEATURES,
     NOTHING_NEW,
     PHOTOGRAPHS,
+    PSEUDO_LABELLED,
     RESAMPLED,
     RESERVE,
     RESERVE_SAME,
@@ -52,8 +53,8 @@ class Method:
 
     @property
     def takes_set(self) -> bool:
-        """Whether an arm may name a synthetic set; reserve images are then drawn to the labels of that set."""
-        return self.needs_set or self.second_source in RESERVES
+        """Whether an arm may name a synthetic set; reserve or pseudo-labelled images are then drawn to its labels."""
+        return self.needs_set or self.second_source in (*RESERVES, PSEUDO_LABELLED)
 
     @property
     def learns_from_generated(self) -> bool:
@@ -98,7 +99,7 @@ METHODS = Registry(
         "pseudo_label": Method(
             "pool with unlabelled real images that the baseline has labelled (Lee 2013)",
             "pool",
-            "pseudo_labelled",
+            PSEUDO_LABELLED,
             None,
             ("ratio",),
             needs_baseline=True,
@@ -126,7 +127,17 @@ METHODS = Registry(
             "ssl_pretrain with the synthetic images added and weaker augmentation (Wang et al. 2024)",
             "ssl_pretrain",
             "seen_and_synthetic",
+            "ssl_pretrain_weak",
+            ("pretrain", "strong", "weaker"),
+            changing=True,
+            views=True,
+            self_supervised=True,
+        ),
+        "ssl_pretrain_weak": Method(
+            "control of ssl_pretrain_mixed: ssl_pretrain with the same weaker augmentation",
             "ssl_pretrain",
+            "seen",
+            None,
             ("pretrain", "strong", "weaker"),
             changing=True,
             views=True,

@@ -172,7 +172,9 @@ def _encoder_start(arm: Arm, real: Images, validation: Images, seed: int) -> Sta
     if kind != arm_choices.FRESH:
         trunk.load_generator(made.weights)
     scale = made.pixels.shift / 255, made.pixels.scale / 255
-    levels = (encoder["noise_level"],) if encoder["noise_level"] else generator_backbone.LEVELS
+    # As many candidates for every kind: the control has as many looks at the validation part.
+    own = (encoder["noise_level"],) if encoder["noise_level"] else ()
+    levels = (*own, *(level for level in generator_backbone.LEVELS if level not in own))
     parts = ((part.pixels, part.labels) for part in (real, validation))
     score = classifier_training.mean_average_precision
     tried = generator_backbone.choose(trunk.to(device.device()), levels, *parts, scale, score)

@@ -60,8 +60,11 @@ def class_balanced(positives: torch.Tensor, count: int, beta: float) -> Loss:
     """Binary cross-entropy weighted by 1 / effective number of images of each class (Cui et al. 2019, eq. 2).
 
     The effective number of n images is (1 − beta^n) / (1 − beta). Weights have mean 1, which preserves the scale of the
-    loss. A class without a train image is weighted as if it had one."""
+    loss. Nothing says how rare a class without a train image is: it has the mean weight of the others."""
     weights = (1 - beta) / (1 - beta ** positives.double().clamp(min=1))
+    present = (positives > 0).double()
+    weights = present * weights + (1 - present) * (present * weights).sum() / present.sum().clamp(min=1)
+    weights = weights + (present.sum() == 0)  # no class has an image: all are alike
     weights = (weights / weights.mean()).float()
 
     def per_image(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -212,8 +212,14 @@ reserve_same = reserve  # the images differ, what is done with them does not
 
 
 def pseudo_labelled(material: Material) -> Images:
-    """Unlabelled train images with the probabilities that the regime's baseline gives them."""
-    return Images(material.unlabelled.images, material.asked(material.unlabelled.images).astype(np.float32))
+    """Unlabelled train images with the probabilities that the regime's baseline gives them.
+
+    Of an arm that names a synthetic set they are drawn to the labels of that set, by the baseline's answers: so they
+    control it as `resampled` images control one."""
+    answers, rows = material.asked(material.unlabelled.images).astype(np.float32), None
+    if material.synthetic is not None:
+        rows = matching_rows(answers >= source_choices.SURE, material.wanted, material.rng("resample"))
+    return Images(material.unlabelled.images, answers, rows=rows)
 
 
 def unlabelled(material: Material) -> Images:

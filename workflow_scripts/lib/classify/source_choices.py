@@ -11,6 +11,8 @@ from workflow_scripts.lib.base.registry import Registry
 
 SYNTHETIC = "synthetic"
 RESAMPLED = "resampled"
+PSEUDO_LABELLED = "pseudo_labelled"
+SURE = 0.5  # probability from which on the baseline's answer counts as the class
 # Real images kept aside for arms that may have more of them; also the names of their roles in a fold.
 RESERVE, RESERVE_SAME = "reserve", "reserve_same"
 
@@ -59,7 +61,7 @@ SOURCES = Registry(
         "filtered": SourceFacts("the synthetic images that the fold's baseline agrees with most"),
         "relabelled": SourceFacts("the synthetic images, labels moved towards the baseline's answers"),
         "relabelled_real": SourceFacts("resampled train images, labels moved in the same way", photographs=True),
-        "pseudo_labelled": SourceFacts(
+        PSEUDO_LABELLED: SourceFacts(
             "unlabelled train images with the baseline's answers", needs_set=False, photographs=True, unlabelled=True
         ),
         "unlabelled": SourceFacts("unlabelled train images", needs_set=False, photographs=True, unlabelled=True),

@@ -16,7 +16,7 @@ from workflow_scripts.lib.images import column_guess, nuclei
 from workflow_scripts.lib.images.decode import decode
 from workflow_scripts.lib.images.folder_guess import Files
 from workflow_scripts.lib.images.invalid_input import printable
-from workflow_scripts.lib.images.known_datasets import COLUMNS
+from workflow_scripts.lib.images.known_datasets import COLUMNS, GROUP_BY
 from workflow_scripts.lib.images.planes import Unusable, Wanted, to_array
 from workflow_scripts.lib.images.user_tables import UserTable
 
@@ -187,7 +187,8 @@ def _class_names(choices: Choices, found: list[str]) -> str | list[str]:
 def _group_lines(choices: Choices) -> list[str]:
     if set(choices.group_by) != set(choices.joined):
         told = "images that share a value are never split" if choices.group_by else "each image is a group of its own"
-        return [f"  group_by: {_yaml(choices.group_by)}  # {told}"]
+        kinds = [name.lower() if name.lower() in GROUP_BY else name for name in choices.group_by]
+        return [f"  group_by: {_yaml(kinds)}  # {told}"]
     if choices.group_by:
         return [f"  # Images that share a {' or '.join(choices.group_by)} are never split (group_by)."]
     return [

@@ -31,8 +31,11 @@ def choices(args: argparse.Namespace, run: str) -> Choices:
         known += column_guess.groups(groups_table, (said.id_column, labels))
     columns = [*table.columns, *(groups_table.columns if groups_table else ())]
     columns = [name for name in dict.fromkeys(columns) if name not in (said.id_column, labels)]
-    joined = [name for name in dict.fromkeys(known) if name.lower() in GROUP_BY]
-    group_by = _ask_groups(args, [", ".join(joined)] if joined else known, columns)
+    likely = [name for name in dict.fromkeys(known) if name.lower() in GROUP_BY]
+    group_by = _ask_groups(args, [", ".join(likely)] if likely else known, columns)
+    # Whatever has such a name and a value joins, also the labels, or a column with one value.
+    given = [table, *([groups_table] if groups_table else [])]
+    joined = [name for one in given for name, own in one.columns.items() if name.lower() in GROUP_BY and any(own)]
     protein = _ask(
         args, "protein", "channel of the protein", [column_guess.protein_channel(said.channels)], said.channels
     )

@@ -14,9 +14,9 @@
     (8) spectrum, links   mean squared difference of mean descriptors         (see spectra.py)
 
 Features are measured in units of the reference's mean variance, so that encoders are comparable. The Fréchet distance
-is divided by the reference's variance in the dimensions that it sees, so that 1 is as far as the spread of the real
-images, in however many dimensions. Two of these are about 2 D apart (squared), which is the width of the Gaussian
-kernel. The Vendi score says how many different images there are in effect, whether or not they look real.
+is divided by the reference's variance, so that 1 is as far as the spread of the real images, in however many dimensions
+it sees them (`_scaled`). Two of these are about 2 D apart (squared), which is the width of the Gaussian kernel. The
+Vendi score says how many different images there are in effect, whether or not they look real.
 
 Intervals come from random halves: half of the groups of the real side, half of the images of the generated one. The
 variance of a half-sample about the whole equals that of the whole about the truth, for any statistic that is smooth
@@ -176,6 +176,14 @@ def frechet(reference: Summary, other: Summary, reference_root: np.ndarray) -> f
     return float(gap + trace - 2 * np.sqrt(np.clip(inner, 0, None)).sum())
 
 
+def _scaled(reference: Summary, other: Summary, reference_root: np.ndarray) -> float:
+    """Fréchet distance in units of the variance of real images: a shift of the mean by all of it, as a shift is always
+    seen whole, and the rest by what is seen."""
+    shift = float(((reference.mean - other.mean) ** 2).sum())
+    rest = frechet(reference, other, reference_root) - shift
+    return shift / reference.sample.features.shape[1] + rest / (np.trace(reference.covariance) or 1.0)
+
+
 def compare(reference: Summary, other: Summary, reference_root: np.ndarray | None = None) -> dict[str, float]:
     """Measures 1 to 8 of `other` against `reference`, uncorrected; squared measures stay squared."""
     real, made = reference.sample, other.sample
@@ -195,7 +203,7 @@ def compare(reference: Summary, other: Summary, reference_root: np.ndarray | Non
     mean, mean_gaussian = (total / (len(made) * len(real)) for total in (kernel, gaussian))
     curves, links = other.curves - reference.curves, other.links - reference.links
     return {
-        "frechet": frechet(reference, other, half) / (np.trace(reference.covariance) or 1.0),
+        "frechet": _scaled(reference, other, half),
         "kid": reference.kernel + other.kernel - 2 * mean,
         "mmd": reference.gaussian + other.gaussian - 2 * mean_gaussian,
         "vendi": vendi(made.features),

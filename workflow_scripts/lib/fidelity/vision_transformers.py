@@ -94,6 +94,8 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, c, s, s) -> (B, N, D): the class token first."""
+        if images.shape[2] % self.patch or images.shape[3] % self.patch:  # the convolution would leave out the border
+            raise RuntimeError(f"sides must be multiples of {self.patch} px")
         x = self.patch_embed.proj(images)
         places = self._places(x.shape[2], x.shape[3])
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], dim=1) + places

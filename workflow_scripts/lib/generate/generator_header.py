@@ -17,6 +17,8 @@ SAME = (
 )  # fmt: skip
 # What these keys are where they are left out.
 LEFT_OUT = {"attention": False, "weighting": "plain"}
+# What a network has been shown, and what it is where it is left out. Of one that is not trained on, the file says it.
+SHOWN = {"label_dropout": 0, "reference_fraction": 0, "turn_images": False}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ def problem(found: Header, generator: dict[str, Any], size: int, channels: list[
     asked, taken = (settings.get("reference_fraction", 0) > 0 for settings in (generator, found.settings))
     if asked != taken:
         return f"reference_fraction must {'be 0' if asked else 'be above 0'}, as in the file that it comes from"
+    for key, default in SHOWN.items() if not generator.get("steps") else ():
+        own, other = (settings.get(key, default) for settings in (generator, found.settings))
+        if own != other:
+            return (
+                f"{key} is {_shown(own)}, and {_shown(other)} in the file that is sampled as it is: leave the key out"
+            )
     if found.channels != channels:
         return (
             f"it comes from a generator of the channels {', '.join(found.channels)}, and "

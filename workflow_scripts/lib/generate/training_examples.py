@@ -26,6 +26,7 @@ from workflow_scripts.lib.images.orientation import COUNT as ORIENTATIONS
 from workflow_scripts.lib.images.orientation import oriented
 
 BLOCK = 64  # steps whose small random numbers are drawn at once
+SURE = 0.5  # a label may be a probability; from here on it counts as the class
 RESIDENT = 0.25  # fraction of a GPU's free memory that images may take; larger sets stay on the host
 
 
@@ -96,7 +97,7 @@ class Examples:
         self.columns = None if columns is None else torch.from_numpy(columns[rows]).float().to(self.where)
         self.balanced = settings["label_sampling"] == "balanced"
         self._carriers = _Carriers(hot, self.where)
-        self._unknown = torch.from_numpy(np.flatnonzero(~known[rows])).to(self.where)
+        self._classless = torch.from_numpy(np.flatnonzero((hot < SURE).all(axis=1))).to(self.where)
         if len(rows) == 0 or (self.balanced and not self._carriers.classes):
             raise UserError("no labelled image to train the generator on in this fold's train part")
         self._turns = self._turn_table() if settings["turn_images"] else None
@@ -140,11 +141,12 @@ class Examples:
 
     def _balanced(self, generator: torch.Generator) -> Tensor:
         chosen = self._carriers.draw((BLOCK, self.batch), generator)
-        if len(self._unknown):
-            # Images of unknown label are as frequent as in the set.
-            other = self._uniform(generator) < len(self._unknown) / len(self.rows)
-            which = torch.randint(len(self._unknown), chosen.shape, generator=generator, device=self.where)
-            chosen = torch.where(other, self._unknown[which], chosen)
+        if len(self._classless):
+            # What no class can draw is as frequent as in the set: unknown labels, answers of which none is sure, and
+            # images of no class.
+            other = self._uniform(generator) < len(self._classless) / len(self.rows)
+            which = torch.randint(len(self._classless), chosen.shape, generator=generator, device=self.where)
+            chosen = torch.where(other, self._classless[which], chosen)
         return chosen
 
     # Small numbers, for many steps at once ----------------------------------------------------------------------------
@@ -207,8 +209,7 @@ class _Carriers:
     """The examples that have each class, for draws in which every class is equally frequent."""
 
     def __init__(self, labels: np.ndarray, where: torch.device) -> None:
-        # A label may be the probability of one; it counts as a class from one half on.
-        lists = [rows for column in labels.T if len(rows := np.flatnonzero(column >= 0.5))]
+        lists = [rows for column in labels.T if len(rows := np.flatnonzero(column >= SURE))]
         self.classes = len(lists)  # with an example
         self.counts = torch.tensor([len(rows) for rows in lists], device=where)
         self.starts = self.counts.cumsum(0) - self.counts

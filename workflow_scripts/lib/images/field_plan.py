@@ -60,7 +60,7 @@ def plan(args: argparse.Namespace, folder: Path) -> FieldPlan:
     reader.learn_depth(listed.ids)
     if listed.ids and not any(reader.stamps(listed.ids[0])):
         bad = [fault for name in listed.ids for fault in _missing(reader, name)]
-        if absent := missing_files.problem(reader, listed.ids, bad):
+        if absent := missing_files.problem(reader, listed.ids, bad, new=like is not None):
             raise UserError(absent)
     for place in ("images", "records"):
         (folder / place).mkdir(exist_ok=True)
@@ -73,9 +73,12 @@ def _new(reader: FieldReader, table: Path | None) -> Listed:
     found, masks = new_images.listed(reader, table, reader.data), reader.data["masks"]
     taken = {masks.replace("{id}", name) for name in found.ids} if masks and table is None else set()
     rows = [row for row, name in enumerate(found.ids) if not taken.intersection(reader.files(name))]
+    faults = {row: text for row in rows if (text := size_fault(found.pixel_sizes[row]))}
+    bad = [image_list.Fault(found.ids[row], str(table), "pixel size", text) for row, text in faults.items()]
+    rows = [row for row in rows if row not in faults]
     sizes = [found.pixel_sizes[row] for row in rows]
     labels = np.zeros((len(rows), 0), dtype=np.uint8)
-    return Listed([found.ids[row] for row in rows], labels, [], {"pixel_size": sizes})
+    return Listed([found.ids[row] for row in rows], labels, [], {"pixel_size": sizes}, bad)
 
 
 def _missing(reader: FieldReader, name: str) -> list[Any]:
@@ -99,7 +102,7 @@ def _tasks(
     if like is not None and like.diameter and wanted.learns() and like.unit != unit:
         raise UserError(
             f"nuclei of the run were measured in {like.unit}, these in {unit}: "
-            + (f"give predict.table a column {column}" if known is False else f"leave out its column {column}")
+            + (f"leave the column {column} out of predict.table" if known else f"give predict.table a column {column}")
         )
     pixels = [size or 1.0 for size in sizes] if known else [1.0] * len(sizes)
     typical = like.diameter if like is not None else None

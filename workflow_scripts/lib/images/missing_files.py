@@ -15,21 +15,23 @@ KINDS = {"missing file", "Id without files"}
 MOST = 100_000  # entries of a folder that are looked at
 
 
-def problem(reader: Reader, ids: Iterable[str], bad: Iterable[Fault]) -> str | None:
-    """A sentence where files of all these images are missing, with what the folder holds instead; None otherwise."""
+def problem(reader: Reader, ids: Iterable[str], bad: Iterable[Fault], new: bool = False) -> str | None:
+    """A sentence where files of all these images are missing, with what the folder holds instead; None otherwise.
+
+    Of `new` images, which are to be predicted, it names no setting of `data`: that would make the run again."""
     wanted, lost = list(ids), {fault.id for fault in bad if fault.kind in KINDS}
     if not wanted or not lost.issuperset(wanted):
         return None
     asked = next(iter(reader.files(wanted[0])))
     kinds, example = _held(reader.folder)
     if not kinds:
-        return (
-            f"{reader.folder} holds no image file; files such as {printable(asked)!r} are looked for: set data.images"
-        )
+        key = "predict.images" if new else "data.images"
+        return f"{reader.folder} holds no image file; files such as {printable(asked)!r} are looked for: set {key}"
     listed = " and ".join(f"{count:,} {suffix}" for suffix, count in kinds.most_common(3))
     return (
         f"none of the {len(wanted):,} images has its files, such as {printable(asked)!r}. The folder holds {listed} "
-        f"files, such as {printable(example)!r}; set data.files"
+        f"files, such as {printable(example)!r}; "
+        + ("name files and Ids as those of the run are (data.files)" if new else "set data.files")
     )
 
 

@@ -137,7 +137,8 @@ def control_problem(
     apart = {"generator"} if arm_choices.METHODS[control["method"]].generator == arm_choices.AUTOENCODER else set()
     # A generator that classifies trains nothing, and has no settings of training in common with its control.
     common = {"regime"} if arm_choices.METHODS[entry["method"]].scores else own.keys() & other.keys()
-    resampled = arm_choices.METHODS[control["method"]].second_source == source_choices.RESAMPLED
+    drawn_to_a_set = (source_choices.RESAMPLED, source_choices.PSEUDO_LABELLED)
+    resampled = arm_choices.METHODS[control["method"]].second_source in drawn_to_a_set
     # A stage does not know the labels of sets: there the check of the config has seen to it.
     unknown = section is None and sets is None
     if resampled and (unknown or _same_labels(sets or [], own.get("synthetic_set"), other.get("synthetic_set"))):
@@ -163,7 +164,8 @@ def unequal(trained: dict[str, dict[str, Any]], arms: list[dict[str, Any]], base
     out = []
     steps = {name: settings["steps"] for name, settings in trained.items() if "steps" in settings}
     # An arm of real images alone that is longer than its baseline says so by its budget, and is there for that.
-    plain = {name for name in steps if arm_choices.METHODS[trained[name]["method"]].step == "real_only"}
+    known = {name: arm_choices.METHODS[trained[name]["method"]] for name in steps}
+    plain = {name for name, own in known.items() if own.step == "real_only" and not (own.generator or own.averaged)}
     longer: dict[str, list[str]] = {}
     for arm in arms:
         name, beside = arm["name"], arm.get("baseline", baseline)

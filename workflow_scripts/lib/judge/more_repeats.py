@@ -112,7 +112,8 @@ def measure(run: ScoredRun, leaves_out: bool) -> Forecast | None:
     plan = max(plans, key=lambda one: float(np.trace(one.shared)), default=None)
     if plan is None or plan.repeats == 1 or any(np.isnan(arm.fold_macro[metric]).any() for arm in arms):
         return None
-    if leaves_out and not plan.fixed:
+    counts = [times * plan.repeats for times in TIMES if times * len(plan.places) <= MOST]
+    if not counts or (leaves_out and not plan.fixed):
         return None
     values, draws = (np.stack([getattr(arm, name)[metric] for arm in arms]) for name in ("fold_macro", "fold_draws"))
     return forecast(
@@ -120,7 +121,7 @@ def measure(run: ScoredRun, leaves_out: bool) -> Forecast | None:
         question.claim == OTHER_PROTEINS,
         question.analysis["confidence"],
         question.seed,
-        [times * plan.repeats for times in TIMES if times * len(plan.places) <= MOST],
+        counts,
     )
 
 

@@ -253,12 +253,17 @@ def state(gain: Ends, beyond: Ends | None) -> str:
 
 
 def net_gain(differences: Intervals, rows: list[int]) -> np.ndarray:
-    """The smaller of the gains over baseline and control (1 + B,): the estimate, then its draws.
-
-    The smaller of two noisy gains is too small, and that of its draws is so once more. So draws are mirrored."""
+    """The smaller of the gains over baseline and control (1 + B,): the estimate, then its draws."""
     estimate = differences.estimate[rows]
-    net = estimate.min()
-    return np.append(net, 2 * net - (estimate[:, None] + differences.errors[rows]).min(axis=0))
+    drawn = np.concatenate([estimate[:, None], estimate[:, None] + differences.errors[rows]], axis=1)
+    return drawn.min(axis=0)
+
+
+def mirrored(net: np.ndarray) -> np.ndarray:
+    """The smallest of noisy gains (1 + B,) with its draws mirrored at the estimate.
+
+    The smallest of noisy gains is too small, and that of its draws is so once more."""
+    return np.append(net[0], 2 * net[0] - net[1:])
 
 
 def limits(cells: list[Cell], nets: np.ndarray, confidence: float) -> list[Limit]:
@@ -272,7 +277,8 @@ def limits(cells: list[Cell], nets: np.ndarray, confidence: float) -> list[Limit
         tried = np.unique(at)
         if len(tried) > 1:
             # Of several cells with one number the one that gains least.
-            numbers = crossing(tried, np.stack([nets[rows[at == number]].min(axis=0) for number in tried]))
+            least = np.stack([mirrored(nets[rows[at == number]].min(axis=0)) for number in tried])
+            numbers = crossing(tried, least)
             states = [{cells[i].state for i in rows[at == number]} for number in tried]
             helping = [number for number, own in zip(tried.tolist(), states, strict=True) if own == {HELPS}]
             out.append(Limit(saw, interval(numbers, confidence), helping))

@@ -27,6 +27,7 @@ SERIES = {
     "pseudo_label": "pseudo-labelled",
     "fixmatch": "FixMatch",
     "ssl_pretrain": "pre-trained",
+    "ssl_pretrain_weak": "pre-trained, weaker views",
     "resample_real": "resampled",
     "more_real": "ceiling: more real",
     regime_map.SIMULATOR: "ceiling: true generator",
