@@ -100,11 +100,13 @@ def word(
     report = analysis_report.report(run, rows, declared)
     report |= {"seed": run.question.seed, "cross_check": comparisons.cross_check(run)}
     report |= {"thresholds_fitted_on": run.experiment.thresholds_fitted_on()}
+    saw = settings.get("generators_saw", {})
+    report["notes"] += analysis_report.unseen_by_controls(run.question, run.experiment, saw)
     longer = more_repeats.measure(run, settings.get("leaves_out", False))
     report |= {"longer_runs": longer_runs.report(longer)} if longer else {}
     curve = real_image_equivalent.measure(run)
     report |= {"worth": equivalents.report(curve, run.question)} if curve else {}
-    found = regime_map.measure(run, settings.get("generators_saw", {}))
+    found = regime_map.measure(run, saw)
     return report | ({"map": map_sentences.report(found, run.question)} if found else {})
 
 

@@ -16,7 +16,7 @@ from workflow_scripts.lib.classify import arm_settings
 from workflow_scripts.lib.judge import experiment, regime_map, scoring
 from workflow_scripts.lib.judge.question import Question
 from workflow_scripts.lib.judge.regime_map import Cell
-from workflow_scripts.lib.judge.wording import map_sentences
+from workflow_scripts.lib.judge.wording import analysis_report, map_sentences
 from workflow_scripts.lib.scores.prediction_file import write_predictions
 
 FEW = {"name": "few", "labelled": 0.1, "unlabelled": "seen", "selection": "same"}
@@ -285,3 +285,22 @@ def test_the_stage_writes_the_map_beside_its_verdicts(tmp_path) -> None:
     assert [(cell["saw"], cell["arm"]) for cell in found["cells"]][2] == ("pseudo_labelled", "better_few")
     assert judging.run(tmp_path, declared=tmp_path / "declared", out="plain", **asked) == 0
     assert "map" not in json.loads((tmp_path / "plain" / "analysis").read_text())
+
+
+def test_a_control_that_has_not_seen_what_the_generator_saw_is_told() -> None:
+    arms = [
+        {"name": "a", "synthetic_set": "pseudo", "control": "resample"},
+        {"name": "b", "synthetic_set": "pseudo", "control": "pseudo"},
+        {"name": "c", "synthetic_set": "own", "control": "resample"},
+        {"name": "d", "synthetic_set": "pseudo"},
+        {"name": "e", "synthetic_set": "whole", "control": "resample"},
+        {"name": "f", "synthetic_set": "further", "control": "pretrained"},
+        {"name": "g", "synthetic_set": "further", "control": "resample"},
+    ]
+    methods = {"resample": "resample_real", "pseudo": "pseudo_label", "pretrained": "ssl_pretrain"}
+    known = SimpleNamespace(settings=lambda name: {"method": methods[name]})
+    saw = SOURCES | {"whole": {"sees": "pseudo_labelled", "labelled": 1}}
+    saw |= {"further": {"sees": "unlabelled", "labelled": 1, "further": True}}
+    [told] = analysis_report.unseen_by_controls(Question(ANALYSIS, arms, 1), known, saw)
+    assert told.endswith("saw: a (resample), g (resample). A gain beyond it may come from these images.")
+    assert analysis_report.unseen_by_controls(Question(ANALYSIS, arms[1:4], 1), known, saw) == []

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.lib.classify import arm_choices
+from workflow_scripts.lib.classify import arm_choices, source_choices
+from workflow_scripts.lib.generate.generator_choices import PSEUDO_LABELLED, UNLABELLED
 from workflow_scripts.lib.judge import analysis_choices, comparisons, declaration, inference
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.question import Question
@@ -15,6 +16,7 @@ from workflow_scripts.lib.judge.scoring import ScoredRun
 METRIC_NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
 ENDS = ("difference", "low", "high", "low_single", "high_single")
 BESIDE = ("beside_low", "beside_high", "beside_verdict")
+OTHERS_TOO = (UNLABELLED, PSEUDO_LABELLED)  # what a generator sees that is shown more than the labelled images
 FROM_ELSEWHERE = "The generator came from elsewhere; whether it saw these test proteins is unknown."
 Row = dict[str, Any]
 PrimaryRows = dict[tuple[str, str], Row]  # (arm, relation) -> its row in the primary metric
@@ -255,6 +257,26 @@ def unequal(experiment: Experiment, question: Question) -> list[str]:
     settings = {name: experiment.settings(name) for name in experiment.arms}
     known = {name: own for name, own in settings.items() if own.get("method") in arm_choices.METHODS}
     return declaration.unequal(known, question.arms, question.analysis["baseline"])
+
+
+def unseen_by_controls(question: Question, experiment: Experiment, saw: dict[str, dict[str, Any]]) -> list[str]:
+    """Which arms have generated images of a generator that saw unlabelled images, and a control that did not.
+
+    `saw` tells what the generator of each synthetic set saw."""
+    names = []
+    for arm in question.arms:
+        source = saw.get(arm.get("synthetic_set", ""), {})
+        if not arm.get("control") or source.get("sees") not in OTHERS_TOO:
+            continue
+        method = arm_choices.METHODS.get(experiment.settings(arm["control"]).get("method"))
+        others_shown = source["labelled"] < 1 or source.get("further")
+        looks = (*source_choices.UNLABELLED, *source_choices.SEEN)
+        if others_shown and method is not None and method.second_source not in looks:
+            names.append(f"{arm['name']} ({arm['control']})")
+    if not names:
+        return []
+    text = f"The control has not seen the unlabelled images that the generator saw: {', '.join(names)}."
+    return [f"{text} A gain beyond it may come from these images."]
 
 
 def plain(value: Any) -> Any:
