@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.lib.classify import arm_choices, source_choices
-from workflow_scripts.lib.generate.generator_choices import PSEUDO_LABELLED, UNLABELLED
 from workflow_scripts.lib.judge import analysis_choices, comparisons, declaration, inference
 from workflow_scripts.lib.judge.experiment import Experiment
 from workflow_scripts.lib.judge.question import Question
+from workflow_scripts.lib.judge.regime_map import PSEUDO_LABELLED, UNLABELLED
 from workflow_scripts.lib.judge.scoring import ScoredRun
 
 METRIC_NAMES = {"macro_f1": "macro-F1", "map": "mAP", "micro_f1": "micro-F1"}
