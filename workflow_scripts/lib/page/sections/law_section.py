@@ -61,7 +61,7 @@ def _terms(law: Law, unit: str) -> PageTable:
     }
     rows = [{"term": names[name], "change": ends} for name, ends in law.terms().items()]
     columns = [Column("term", "the gain over the baseline changes", "name"), Column("change", "by", "difference")]
-    note = "Least squares over all generated arms of the map. They share test images, so intervals are approximate."
+    note = "Generalised least squares over all generated arms. They share test images, so intervals are approximate."
     return PageTable("law", "Break-even law", columns, rows, note)
 
 
